@@ -1,0 +1,44 @@
+"""Errors that a person caused and can mend: each names the file or field, the value and the valid choices."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class RaysplitError(Exception):
+    """Base of every error whose message is meant for the user; the command line prints it without a traceback."""
+
+
+class SpaceError(RaysplitError):
+    """A search space that cannot be read, or that asks for something impossible."""
+
+
+class TableError(RaysplitError):
+    """A table of runs with missing columns or impossible values."""
+
+
+class CorpusError(RaysplitError):
+    """A corpus that is missing, empty, damaged or too small."""
+
+
+class CheckpointError(RaysplitError):
+    """A checkpoint that is missing, incomplete or of another model."""
+
+
+class LawError(RaysplitError):
+    """A law that cannot be fitted, or a prediction that it cannot make."""
+
+
+class SplitError(RaysplitError):
+    """A budget or a set of constraints that no split satisfies."""
+
+
+class RunError(RaysplitError):
+    """A run folder that cannot be written, or that belongs to another sweep."""
+
+
+def unknown(what: str, value: object, known: Iterable[object]) -> str:
+    """Sentence for a value outside a set of choices, with the nearest choice when there is one."""
+    choices = [str(k) for k in known]
+    close = get_close_matches(str(value), choices, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"unknown {what} {str(value)!r}{hint}. Known: {', '.join(choices) or 'none'}"

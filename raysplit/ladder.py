@@ -1,0 +1,116 @@
+"""The model ladder: one decoder-only family from about 10k to 7B non-embedding parameters, and its FLOPs.
+
+Pure arithmetic, so that budgets can be reckoned where torch is not installed; `raysplit.train.models` builds the
+Hugging Face configuration of a shape.
+
+Notation
+    d   hidden size              L   layers              h   heads, head_dim = d / h
+    f   feed-forward size        V   vocabulary          T   context length in tokens
+
+The family is Llama's: RMSNorm before attention and before a SwiGLU feed-forward of f ~ 8d/3, rotary positions, no
+biases, embeddings tied to the output head. A layer holds 4 d^2 (attention) + 3 d f (feed-forward) + 2 d (norms), so
+N ~ 12 d^2 L. The aspect ratio d / L grows from 32 at 10k to 128 at 7B, as in the published small-to-large families.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+_MIN_PARAMS, _MAX_PARAMS = 8_000, 2e10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelShape:
+    """Shape of one model of the family."""
+
+    hidden_size: int
+    """d, a multiple of the head size."""
+    n_layers: int
+    n_heads: int
+    feed_forward_size: int
+    vocab_size: int
+    context_length: int
+    """T, tokens in one training sequence."""
+
+    @property
+    def n_params_non_embedding(self) -> int:
+        """The law's N: every parameter but the tied embedding matrix."""
+        d = self.hidden_size
+        return self.n_layers * (4 * d * d + 3 * d * self.feed_forward_size + 2 * d) + d
+
+    @property
+    def n_params_total(self) -> int:
+        """All parameters, the tied embedding counted once."""
+        return self.n_params_non_embedding + self.vocab_size * self.hidden_size
+
+    @property
+    def forward_flops_per_token(self) -> int:
+        """Matrix-product FLOPs of one token's forward pass, a multiply-add being two.
+
+        Projections and feed-forward 2 (4 d^2 + 3 d f) L; scores and values 4 T d L over the whole T x T square, which
+        is what the eager attention computes and what torch's FlopCounterMode counts; output head 2 d V. The embedding
+        look-up, norms, softmax and rotary positions are no matrix products and count nothing.
+        """
+        d = self.hidden_size
+        per_layer = 2 * (4 * d * d + 3 * d * self.feed_forward_size) + 4 * self.context_length * d
+        return self.n_layers * per_layer + 2 * d * self.vocab_size
+
+    @property
+    def flops_per_token(self) -> int:
+        """F(N): FLOPs to train on one token, forward once and backward twice that."""
+        return 3 * self.forward_flops_per_token
+
+    @property
+    def flops_per_token_6n(self) -> int:
+        """The usual approximation 6N (Kaplan 2001.08361, section 2.1), which leaves out embedding and attention."""
+        return 6 * self.n_params_non_embedding
+
+
+def _head_size(hidden_size: int) -> int:
+    """16 for the tiny models of a CPU sweep, 64 from d = 256, 128 from d = 2048 (Llama's)."""
+    return 16 if hidden_size < 256 else 64 if hidden_size < 2048 else 128
+
+
+def _feed_forward_size(hidden_size: int) -> int:
+    """8 d / 3 rounded up to a multiple of 16, or of 128 from d = 256, for whole vector registers and tiles."""
+    unit = 16 if hidden_size < 256 else 128
+    return math.ceil(8 * hidden_size / 3 / unit) * unit
+
+
+@cache
+def shape_for(n_params: int, *, vocab_size: int, context_length: int) -> ModelShape:
+    """The shape whose non-embedding parameter count is nearest to ``n_params`` at a sensible aspect ratio.
+
+    Minimises (log N/n_params)^2 + 0.02 (log (d/L) / aspect(n_params))^2 over all widths and depths, so a request is
+    met within about 10 % from 30k up (coarser below, where one layer is a large step); equal requests give equal shapes.
+
+    Raises:
+        ValueError: ``n_params`` is outside the family (8k to 20B).
+    """
+    if not _MIN_PARAMS <= n_params <= _MAX_PARAMS:
+        raise ValueError(f"no model of {n_params} non-embedding parameters; the ladder goes from 8k to 20B")
+    # Log-linear from 32 at 1e4 to 128 at 7e9.
+    aspect = 32.0 * 4.0 ** (math.log(n_params / 1e4) / math.log(7e5))
+    best: tuple[float, ModelShape] | None = None
+    hidden = 32
+    while hidden <= 8192:
+        feed_forward = _feed_forward_size(hidden)
+        per_layer = 4 * hidden**2 + 3 * hidden * feed_forward + 2 * hidden
+        near = n_params / per_layer
+        for layers in {max(1, math.floor(near)), max(1, math.ceil(near))}:
+            shape = ModelShape(
+                hidden_size=hidden,
+                n_layers=layers,
+                n_heads=hidden // _head_size(hidden),
+                feed_forward_size=feed_forward,
+                vocab_size=vocab_size,
+                context_length=context_length,
+            )
+            size_error = math.log(shape.n_params_non_embedding / n_params)
+            aspect_error = math.log(hidden / layers / aspect)
+            score = size_error**2 + 0.02 * aspect_error**2
+            if best is None or score < best[0]:
+                best = (score, shape)
+        hidden += _head_size(hidden)
+    assert best is not None
+    return best[1]

@@ -1,0 +1,133 @@
+"""Tables of runs: what raysplit measures, and what a user brings to `raysplit fit`.
+
+One row is one observation: a model of N parameters, pretrained on D tokens of the mixture, then specialized on D'
+tokens of one domain, and its loss on that domain's held-out text. D' = 0 is the pretrained model read on the domain.
+"""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from raysplit.errors import TableError, unknown
+
+KEY = ("n_params", "pretrain_tokens", "specialize_tokens", "domain", "seed")
+"""The columns that say which run a row measured; no two rows may agree on all of them."""
+REQUIRED = ("n_params", "pretrain_tokens", "specialize_tokens", "domain", "loss")
+OPTIONAL = {"seed": 0, "weight": 1.0, "flops": np.nan, "bits_per_byte": np.nan, "wall_seconds": np.nan, "trial": ""}
+"""Optional columns and what stands in for them."""
+MAX_ROWS = 200_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Observation:
+    """One measured loss."""
+
+    n_params: int
+    """N, non-embedding parameters."""
+    pretrain_tokens: int
+    """D, tokens of the mixture."""
+    specialize_tokens: int
+    """D', tokens of the domain after branching; 0 for the pretrained model itself."""
+    domain: str
+    loss: float
+    """Nats per token on the domain's held-out text, after the cooldown."""
+    seed: int = 0
+    weight: float = 1.0
+    """How much the fit trusts the row, beside the rule for points of few steps."""
+    flops: float = float("nan")
+    """FLOPs of the whole path from initialisation, as if nothing were shared."""
+    bits_per_byte: float = float("nan")
+    wall_seconds: float = float("nan")
+    """Time spent on the part of the path that no earlier observation had trained."""
+    trial: str = ""
+
+    @property
+    def identity(self) -> str:
+        """Content identity: equal for the same run reporting the same loss, so that a repeat is recognised."""
+        text = "|".join(str(getattr(self, name)) for name in KEY) + f"|{self.loss!r}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def to_frame(observations: list[Observation]) -> pd.DataFrame:
+    """Observations as a table, sorted by key so that equal sets give equal tables whatever their order."""
+    columns = list(Observation.__dataclass_fields__)
+    frame = pd.DataFrame([asdict(o) for o in observations], columns=columns)
+    return frame.sort_values(list(KEY), ignore_index=True)
+
+
+def read_runs(path: Path | str) -> pd.DataFrame:
+    """Read and check a table of runs from CSV or Parquet; see `check_runs`.
+
+    Raises:
+        TableError: the file cannot be read, or the table is unusable.
+    """
+    path = Path(path)
+    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    if path.suffix not in readers:
+        raise TableError(f"{path}: {unknown('table format', path.suffix, readers)}")
+    try:
+        frame = readers[path.suffix](path)
+    except Exception as error:  # every parser has its own family of errors
+        raise TableError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from error
+    return check_runs(frame, origin=str(path))
+
+
+def check_runs(frame: pd.DataFrame, *, origin: str) -> pd.DataFrame:
+    """Check a table of runs and fill in its optional columns; ``origin`` is what errors call it.
+
+    Returns the rows sorted by key, with the columns of `REQUIRED` and `OPTIONAL` in their types.
+
+    Raises:
+        TableError: a required column is missing; no or too many rows; a value is not a finite number, negative, or
+            zero where it must be positive; two rows measure the same run.
+    """
+    for name in REQUIRED:
+        if name not in frame.columns:
+            raise TableError(f"{origin}: no column {name!r}. Required: {', '.join(REQUIRED)}. "
+                             f"Found: {', '.join(map(str, frame.columns)) or 'none'}")
+    if frame.empty:
+        raise TableError(f"{origin}: the table has no rows")
+    if len(frame) > MAX_ROWS:
+        raise TableError(f"{origin}: {len(frame)} rows; at most {MAX_ROWS} are read, one row per measured point")
+    out = pd.DataFrame({name: frame[name] for name in REQUIRED})
+    for name, default in OPTIONAL.items():
+        out[name] = frame[name].fillna(default) if name in frame.columns else default
+
+    def refuse(bad: Any, name: str, rule: str) -> None:
+        rows = np.flatnonzero(np.asarray(bad))
+        if rows.size:
+            value = frame[name].iloc[rows[0]]
+            more = f" (and {rows.size - 1} more rows)" if rows.size > 1 else ""
+            raise TableError(f"{origin}: row {rows[0] + 1}: {name} = {value!r} {rule}{more}")
+
+    for name in ("n_params", "pretrain_tokens", "specialize_tokens", "loss", "seed", "weight"):
+        numbers = pd.to_numeric(out[name], errors="coerce").astype(float)
+        refuse(~np.isfinite(numbers), name, "is not a finite number")
+        if name in ("n_params", "loss", "weight"):
+            refuse(numbers <= 0, name, "must be positive")
+        else:
+            refuse(numbers < 0, name, "must not be negative")
+        out[name] = numbers
+    refuse(out["pretrain_tokens"] + out["specialize_tokens"] <= 0, "pretrain_tokens",
+           "with specialize_tokens = 0 is a model that saw no tokens")
+    missing_domain = out["domain"].isna() | (out["domain"].astype(str).str.strip() == "")
+    refuse(missing_domain, "domain", "is empty")
+    out["domain"] = out["domain"].astype(str)
+    out["trial"] = out["trial"].astype(str)
+    for name in ("n_params", "pretrain_tokens", "specialize_tokens", "seed"):
+        refuse(out[name] != out[name].round(), name, "is not a whole number")
+        out[name] = out[name].astype("int64")
+    for name in ("flops", "bits_per_byte", "wall_seconds"):
+        out[name] = pd.to_numeric(out[name], errors="coerce").astype(float)
+    repeated = np.flatnonzero(out.duplicated(list(KEY), keep="first"))
+    if repeated.size:
+        row = out.iloc[repeated[0]]
+        first = np.flatnonzero((out[list(KEY)] == row[list(KEY)]).all(axis=1))[0]
+        what = ", ".join(f"{name}={row[name]}" for name in KEY)
+        raise TableError(f"{origin}: row {repeated[0] + 1} repeats row {first + 1} ({what}); "
+                         "give repeated runs different seeds, or drop one")
+    return out.sort_values(list(KEY), ignore_index=True)

