@@ -1,0 +1,165 @@
+"""The tree of runs: which tokens a wanted observation still has to train, given what others have trained.
+
+A trunk is one size pretrained on the mixture at a constant rate; a branch leaves it at D tokens for one domain. Both
+leave a checkpoint (a `Node`) wherever a cooldown or a branch may start, so every token is trained once: the price of an
+observation is the part of its path that no one has trained yet.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class Node:
+    """A checkpoint at the constant rate: on a trunk when ``domain`` is empty, else on a branch."""
+
+    n_params: int
+    seed: int
+    pretrain_tokens: int
+    domain: str = ""
+    specialize_tokens: int = 0
+
+    @property
+    def folder(self) -> str:
+        """Name of the checkpoint's folder."""
+        trunk = f"n{self.n_params}-s{self.seed}-d{self.pretrain_tokens}"
+        return f"{trunk}-{self.domain}-{self.specialize_tokens}" if self.domain else trunk
+
+    @property
+    def position(self) -> int:
+        """Tokens trained since the start of the trunk or of the branch."""
+        return self.specialize_tokens if self.domain else self.pretrain_tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segment:
+    """A stretch of training from a checkpoint, on one stream, ending in a checkpoint or, cooled down, in a loss."""
+
+    start: Node
+    end_tokens: int
+    domain: str
+    """Whose text is trained on; empty for the mixture."""
+    cooldown: bool
+
+    @property
+    def start_tokens(self) -> int:
+        """Position of the start on the segment's own stream: 0 for a branch that leaves its trunk."""
+        return self.start.specialize_tokens if self.domain else self.start.pretrain_tokens
+
+    @property
+    def tokens(self) -> int:
+        return self.end_tokens - self.start_tokens
+
+    @property
+    def end(self) -> Node:
+        """The checkpoint at the end of a constant-rate segment."""
+        if self.domain:
+            return Node(n_params=self.start.n_params, seed=self.start.seed, pretrain_tokens=self.start.pretrain_tokens,
+                        domain=self.domain, specialize_tokens=self.end_tokens)
+        return Node(n_params=self.start.n_params, seed=self.start.seed, pretrain_tokens=self.end_tokens)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class Trial:
+    """A chain of observations along one trunk (``domain`` empty) or one branch, measured at each milestone."""
+
+    n_params: int
+    seed: int
+    domain: str
+    pretrain_tokens: int
+    """Where the branch leaves its trunk; for a trunk, how far it goes (its last milestone)."""
+    milestones: tuple[int, ...]
+    """Rising token counts at which to cool down and measure: D for a trunk, D' for a branch."""
+
+    @property
+    def name(self) -> str:
+        if self.domain:
+            return f"n{self.n_params}-s{self.seed}-d{self.pretrain_tokens}-{self.domain}"
+        return f"n{self.n_params}-s{self.seed}-trunk"
+
+    @property
+    def is_trunk(self) -> bool:
+        return not self.domain
+
+    @property
+    def root(self) -> Node:
+        """The checkpoint that must exist before the trial can start."""
+        return Node(n_params=self.n_params, seed=self.seed, pretrain_tokens=self.pretrain_tokens if self.domain else 0)
+
+    def point(self, milestone: int) -> tuple[int, int]:
+        """(D, D') of the observation at a milestone."""
+        return (self.pretrain_tokens, milestone) if self.domain else (milestone, 0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tree:
+    """Geometry of the checkpoints of one search space."""
+
+    cooldown_start: Callable[[int], int]
+    """Position at which the cooldown of a point of so many tokens begins."""
+    pretrain_grid: tuple[int, ...]
+    """Every D at which a trunk must leave a checkpoint for branches and cooldowns, rising."""
+
+    def segments(self, trial: Trial, milestone: int, nodes: Collection[Node]) -> list[Segment]:
+        """What is left to train for the observation at ``milestone``, in order; the last segment is the cooldown.
+
+        A trunk also runs on to the milestone itself at the constant rate, since branches leave it there. ``nodes`` are
+        the checkpoints that exist.
+        """
+        cooldown_from = self.cooldown_start(milestone)
+        stops = [cooldown_from]
+        if trial.is_trunk:
+            stops = sorted({stop for tokens in self.pretrain_grid if 0 < tokens <= milestone
+                            for stop in (self.cooldown_start(tokens), tokens)} | {cooldown_from, milestone})
+        at = self._deepest(trial, stops, nodes)
+        out: list[Segment] = []
+        cooldown = None
+        for stop in stops:
+            if stop > _position(at, trial):
+                out.append(Segment(start=at, end_tokens=stop, domain=trial.domain, cooldown=False))
+                at = out[-1].end
+            if stop == cooldown_from:
+                start = self._node(trial, stop)
+                cooldown = Segment(start=start, end_tokens=milestone, domain=trial.domain, cooldown=True)
+        assert cooldown is not None
+        return [*out, cooldown]
+
+    def missing_tokens(self, trial: Trial, milestones: Iterable[int], nodes: Collection[Node]) -> int:
+        """Tokens still to train for the trial's observations at ``milestones``, its trunk's missing part included.
+
+        Waypoints that one milestone trains are not counted again for the next.
+        """
+        have = set(nodes)
+        total = 0
+        if trial.domain and trial.root not in have:
+            total += trial.pretrain_tokens - max(
+                (n.pretrain_tokens for n in have
+                 if not n.domain and (n.n_params, n.seed) == (trial.n_params, trial.seed)
+                 and n.pretrain_tokens <= trial.pretrain_tokens), default=0)
+        for milestone in milestones:
+            for segment in self.segments(trial, milestone, have):
+                total += segment.tokens
+                if not segment.cooldown:
+                    have.add(segment.end)
+        return total
+
+    def _node(self, trial: Trial, position: int) -> Node:
+        if trial.is_trunk:
+            return Node(n_params=trial.n_params, seed=trial.seed, pretrain_tokens=position)
+        if position == 0:
+            return trial.root
+        return Node(n_params=trial.n_params, seed=trial.seed, pretrain_tokens=trial.pretrain_tokens,
+                    domain=trial.domain, specialize_tokens=position)
+
+    def _deepest(self, trial: Trial, stops: list[int], nodes: Collection[Node]) -> Node:
+        """Deepest existing checkpoint from which every cooldown of ``stops`` that is still wanted can be reached."""
+        reachable = [stop for stop in stops if self._node(trial, stop) in nodes]
+        # The cooldown's own start must be passed or exist; a checkpoint beyond it does not help to reach it.
+        cooldown_from = stops[0] if not trial.is_trunk else self.cooldown_start(stops[-1])
+        if cooldown_from not in reachable:
+            reachable = [stop for stop in reachable if stop <= cooldown_from]
+        return self._node(trial, max(reachable, default=0))
+
+
+def _position(node: Node, trial: Trial) -> int:
+    return node.specialize_tokens if trial.domain else node.pretrain_tokens

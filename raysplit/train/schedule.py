@@ -1,0 +1,21 @@
+"""Learning rate as a pure function of position, so that a resumed run cannot differ from an uninterrupted one."""
+
+from raysplit.design.tree import Segment
+from raysplit.space import TrainingSpec
+
+
+def learning_rate(segment: Segment, position_tokens: int, *, training: TrainingSpec, n_params: int) -> float:
+    """Rate of the optimizer step that starts at ``position_tokens`` of the segment's own stream.
+
+    Constant at the size's peak after a linear warm-up; in a cooldown the constant rate times a straight line from one at
+    its start towards zero at its end (Hagele 2405.18392, section 3, with a linear in place of their square-root shape).
+    """
+    from_scratch = segment.start.pretrain_tokens == 0 or not segment.domain
+    warmup_tokens = training.warmup_tokens if from_scratch else training.branch_warmup_tokens
+    rate = training.learning_rate.peak(n_params)
+    after_step = position_tokens + training.batch_tokens
+    if after_step < warmup_tokens:
+        rate *= after_step / warmup_tokens
+    if segment.cooldown:
+        rate *= (segment.end_tokens - position_tokens) / (segment.tokens + training.batch_tokens)
+    return rate
