@@ -1,0 +1,33 @@
+"""From a law to a decision: how much to pretrain, how much to specialize, and how sure that is."""
+
+from raysplit.split.advice import Advice, BudgetAdvice, Gain, Interval, SizeAdvice, advise
+from raysplit.split.curve import LossCurve, loss_curve
+from raysplit.split.problem import BASELINE_SHARES, Problem, Split, baselines, fixed_share
+from raysplit.split.regret import domain_losses, expected_regret, losses_of
+from raysplit.split.render import render_advice
+from raysplit.split.search import DrawSplits, SplitsBySize, best_by_size, best_split, best_split_per_draw
+
+__all__ = [
+    "BASELINE_SHARES",
+    "Advice",
+    "BudgetAdvice",
+    "DrawSplits",
+    "Gain",
+    "Interval",
+    "LossCurve",
+    "Problem",
+    "SizeAdvice",
+    "Split",
+    "SplitsBySize",
+    "advise",
+    "baselines",
+    "best_by_size",
+    "best_split",
+    "best_split_per_draw",
+    "domain_losses",
+    "expected_regret",
+    "fixed_share",
+    "loss_curve",
+    "losses_of",
+    "render_advice",
+]

@@ -1,0 +1,113 @@
+"""The inner problem: at fixed N and D, share the specialization tokens out among the domains.
+
+    minimise  sum_k w_k L_k(N, D, s_k)   subject to   sum_k s_k = R,  0 <= s_k <= cap_k
+
+Where the losses are convex in s, the optimum gives every domain that gets tokens the same marginal gain
+g_k(s) = -w_k dL_k/ds; a domain left at zero gains less, one at its cap gains more (the KKT conditions). The solver is
+Newton's method on 1/g, which is nearly linear in s for the power laws at hand: each step replaces 1/g_k by its tangent
+and meets the sum exactly, so that the multiplier needs no search of its own. Where a loss is not convex, the answer is
+compared with the corners that leave a domain out or take one alone.
+"""
+
+import numpy as np
+
+from raysplit.split.problem import Array
+from raysplit.split.surface import DrawSurface
+
+_MAX_STEPS = 60
+_TOLERANCE = 1e-9
+"""Largest move of a domain's tokens, as a share of R, at which the iteration has ended."""
+
+
+def pour(a: Array, b: Array, caps: Array, total: Array) -> Array:
+    """Tokens s_k = clip(a_k + b_k m, 0, cap_k) with the level m at which they sum to ``total``.
+
+    Args:
+        a, b: (..., K), b positive.
+        caps: (..., K), finite, none negative, summing to at least ``total``.
+        total: (...), not negative.
+    """
+    start, stop = -a / b, (caps - a) / b
+    events = np.concatenate([start, stop], axis=-1)
+    order = np.argsort(events, axis=-1)
+    events = np.take_along_axis(events, order, axis=-1)
+    rate = np.cumsum(np.take_along_axis(np.concatenate([b, -b], axis=-1), order, axis=-1), axis=-1)
+    # Sum of all tokens when the level has reached each event but the first, where it is zero.
+    reached = np.cumsum(rate[..., :-1] * np.diff(events, axis=-1), axis=-1)
+    last = np.minimum((reached < total[..., None]).sum(axis=-1, keepdims=True), reached.shape[-1] - 1)
+    before = np.where(last > 0, np.take_along_axis(reached, np.maximum(last - 1, 0), axis=-1), 0.0)
+    speed = np.take_along_axis(rate, last, axis=-1)
+    level = np.take_along_axis(events, last, axis=-1)
+    level = level + np.where(speed > 0, (total[..., None] - before) / np.where(speed > 0, speed, 1.0), 0.0)
+    s = np.clip(a + b * level, 0.0, caps)
+    return _meet(s, b * ((s > 0) & (s < caps)), caps, total)
+
+
+def _meet(s: Array, share: Array, caps: Array, total: Array) -> Array:
+    """Spread what rounding left of the sum over the domains in proportion to ``share``."""
+    missing = total - s.sum(axis=-1)
+    weight = share.sum(axis=-1)
+    step = np.where(weight > 0, missing / np.where(weight > 0, weight, 1.0), 0.0)
+    return np.clip(s + share * step[..., None], 0.0, caps)
+
+
+def allocate(
+    surface: DrawSurface, n: Array, d: Array, total: Array, caps: Array, *, start: Array | None = None
+) -> Array:
+    """Best tokens of each domain at each (N, D).
+
+    Args:
+        surface: what to minimise.
+        n, d, total: (1 or B, *points): N, D and R, the tokens to share out; B is the surface's number of draws.
+        caps: (K,), may be infinite; where they sum to less than R, every domain gets its cap.
+        start: (B, *points, K), shares to start from; domain weights when left out.
+
+    Returns:
+        (B, *points, K) tokens; the sum is R up to rounding.
+    """
+    n_domains = surface.weights.size
+    shape = (surface.n_draws, *np.broadcast_shapes(n.shape, d.shape, total.shape)[1:])
+    total = np.broadcast_to(np.minimum(total, caps.sum()), shape)
+    limits = np.minimum(caps, total[..., None])  # (B, *points, K)
+    if n_domains == 1:
+        return np.array(limits)
+    unit = np.where(total > 0, total, 1.0)[..., None]
+    shares = np.broadcast_to(surface.weights if start is None else start, limits.shape)
+    s = pour(np.zeros_like(limits), np.maximum(shares, 1e-9), limits, total)
+    for _ in range(_MAX_STEPS):
+        at = np.maximum(s, 1e-9 * unit)  # a power of s below one has no slope at zero
+        ahead = 1e-4 * at + 1e-6 * unit
+        gain = surface.gain(n, d, at)
+        fall = (gain - surface.gain(n, d, at + ahead)) / ahead  # -dg/ds
+        top = np.maximum(gain.max(axis=-1, keepdims=True), np.finfo(float).tiny)
+        gain, fall = gain / top, fall / top
+        useful = gain > 1e-12
+        gain = np.where(useful, gain, 1.0)
+        fall = np.maximum(fall, 1e-3 * gain / unit)  # nearly linear or concave: a bounded step
+        # Tangent of 1/g at s, solved for s: s + (g / fall) (g m - 1), where m is one over the multiplier.
+        a = np.where(useful, s - gain / fall, 0.0)
+        b = np.where(useful, gain**2 / fall, 1e-12 * unit)
+        moved = pour(a, b, limits, total)
+        change = np.abs(moved - s).max(axis=-1, keepdims=True) / unit
+        s = moved
+        if change.max() < _TOLERANCE:
+            break
+    return _best_of_corners(surface, n, d, s, limits, total)
+
+
+def _best_of_corners(surface: DrawSurface, n: Array, d: Array, s: Array, limits: Array, total: Array) -> Array:
+    """Where a marginal gain is larger at s than at zero, so that the loss is not convex, try the corners too."""
+    near_zero = np.broadcast_to(1e-9 * np.maximum(total, 1e-300)[..., None], s.shape)
+    if not (surface.gain(n, d, np.maximum(s, near_zero)) > surface.gain(n, d, near_zero) * (1 + 1e-9)).any():
+        return s
+    best, lowest = s, surface.loss(n, d, s)
+    for k in range(s.shape[-1]):
+        without, alone = limits.copy(), np.where(np.arange(s.shape[-1]) == k, limits, 0.0)
+        without[..., k] = 0.0
+        for allowed in (without, alone):
+            feasible = allowed.sum(axis=-1) >= total * (1 - 1e-12)
+            corner = pour(np.zeros_like(s), np.maximum(s, 1e-9 * limits + 1e-30), allowed, total)
+            loss = np.where(feasible, surface.loss(n, d, corner), np.inf)
+            better = loss < lowest
+            best, lowest = np.where(better[..., None], corner, best), np.where(better, loss, lowest)
+    return best

@@ -1,0 +1,68 @@
+"""The best loss as a function of the share that goes into pretraining, at one size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from raysplit.errors import SplitError, unknown
+from raysplit.split.problem import Array, Problem
+from raysplit.split.search import specialize_best
+from raysplit.split.surface import DrawSurface, LawLike, MeanSurface
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LossCurve:
+    """Weighted loss along one iso-budget line; for each share the domains' tokens are the best ones."""
+
+    n_params: int
+    shares: Array
+    """(n_shares,) D / T."""
+    specialize_tokens: Array
+    """(n_shares, K)"""
+    draws: Array
+    """(n_draws, n_shares) weighted loss, nats per token."""
+    level: float
+    """Of the interval."""
+
+    @property
+    def loss(self) -> Array:
+        """(n_shares,) mean over the draws."""
+        return self.draws.mean(axis=0)
+
+    @property
+    def low(self) -> Array:
+        """(n_shares,) lower end of the interval."""
+        return np.quantile(self.draws, 0.5 - self.level / 2, axis=0)
+
+    @property
+    def high(self) -> Array:
+        """(n_shares,) upper end of the interval."""
+        return np.quantile(self.draws, 0.5 + self.level / 2, axis=0)
+
+
+def loss_curve(
+    law: LawLike, problem: Problem, *, n_params: int, shares: Sequence[float] | Array, level: float = 0.9
+) -> LossCurve:
+    """Best weighted loss at each D / T, the domains' tokens being chosen for the mean of the draws.
+
+    Shares at which data caps leave part of the budget unspent are kept: the tokens are then fewer.
+
+    Raises:
+        SplitError: the size is not one of the problem's, a share is not within 0 to 1, or no budget is left at it.
+    """
+    if n_params not in problem.sizes:
+        raise SplitError(unknown("model size", n_params, problem.sizes))
+    share = np.asarray(shares, dtype=float)
+    if not ((share >= 0) & (share <= 1)).all():
+        raise SplitError(f"shares must be within 0 to 1, got {share.min():g} to {share.max():g}")
+    *_, tokens = problem.pretrain_range(n_params)
+    n, d = np.full((1, share.size), float(n_params)), (share * tokens)[None]
+    s = specialize_best(MeanSurface(law, problem), problem, n, d, np.full_like(d, tokens))
+    return LossCurve(
+        n_params=n_params,
+        shares=share,
+        specialize_tokens=s[0],
+        draws=DrawSurface(law, problem).loss(n, d, s),
+        level=level,
+    )

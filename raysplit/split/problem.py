@@ -1,0 +1,200 @@
+"""The question that a split answers: a budget, what may be chosen, what counts; and the answer's shape.
+
+Notation
+    N   n_params, non-embedding parameters          D    pretrain_tokens, tokens of the mixture
+    D'  specialize_tokens, one per domain           F    FLOPs to train a model of N parameters on one token
+    C   budget_flops                                T    tokens that C buys at N
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysplit.errors import SplitError, unknown
+from raysplit.quantities import format_count, format_flops
+
+Array = NDArray[np.float64]
+Accounting = Literal["shared", "per-expert"]
+
+FORWARD_SHARE = 1 / 3
+"""A forward pass costs a third of a training step, the backward pass twice the forward (Kaplan 2001.08361, 2.1)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Split:
+    """One way to spend a budget."""
+
+    n_params: int
+    pretrain_tokens: float
+    specialize_tokens: Mapping[str, float]
+
+    @property
+    def total_tokens(self) -> float:
+        """D + sum over domains of D'."""
+        return self.pretrain_tokens + math.fsum(self.specialize_tokens.values())
+
+    @property
+    def pretrain_share(self) -> float:
+        """D / (D + sum over domains of D')."""
+        return self.pretrain_tokens / self.total_tokens
+
+    def flops(self, problem: "Problem") -> float:
+        """What the split costs under the problem's accounting, FLOPs."""
+        return problem.flops(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """A budget and the splits it may buy.
+
+    Raises:
+        SplitError: a number is not positive, a domain is unknown or a constraint contradicts another.
+    """
+
+    budget_flops: float
+    """C, for training and, where `inference_tokens` is given, for serving."""
+    sizes: Mapping[int, float]
+    """Sizes the answer may choose between: n_params -> F(N), FLOPs per training token (the family's own, or 6N)."""
+    domains: tuple[str, ...]
+    weights: Sequence[float] = ()
+    """How much each domain's loss counts; kept normalised to sum to one. Equal when left out."""
+    accounting: Accounting = "shared"
+    """shared: F(N) (D + sum_k D'_k), one seed and K experts. per-expert: F(N) (D + D'), each expert reckoned alone."""
+    max_pretrain_tokens: float = math.inf
+    """The most mixture tokens there are, or are allowed."""
+    max_specialize_tokens: Mapping[str, float] = field(default_factory=dict)
+    """The most tokens of a domain its expert may see after branching; unlimited where absent."""
+    fixed_seed: tuple[int, float] | None = None
+    """(n_params, pretrain_tokens) of a checkpoint that exists: the budget then pays for specialization only."""
+    max_general_loss: float = math.inf
+    """Highest weighted loss of the un-branched seed over the domains, for a seed that must itself stay of use."""
+    inference_tokens: float = 0.0
+    """Tokens to be served over the experts' life, at F(N) / 3 each; part of the budget."""
+
+    def __post_init__(self) -> None:
+        if self.accounting not in get_args(Accounting):
+            raise SplitError(unknown("accounting", self.accounting, get_args(Accounting)))
+        if not self.domains or len(set(self.domains)) != len(self.domains):
+            raise SplitError(f"domains must be distinct and at least one, got {list(self.domains)}")
+        weights = tuple(self.weights) or (1.0,) * len(self.domains)
+        if len(weights) != len(self.domains):
+            raise SplitError(f"weights: {len(weights)} for {len(self.domains)} domains")
+        positive = {"budget_flops": self.budget_flops, "max_pretrain_tokens": self.max_pretrain_tokens}
+        positive |= {f"weights: {name}": w for name, w in zip(self.domains, weights, strict=True)}
+        positive |= {f"sizes: {n}": f for n, f in self.sizes.items()} | {"sizes": float(len(self.sizes))}
+        for name, value in positive.items():
+            if not value > 0:
+                raise SplitError(f"{name} must be positive, got {value!r}")
+        if not all(map(math.isfinite, (self.budget_flops, *weights, *self.sizes.values()))):
+            raise SplitError("budget_flops, weights and FLOPs per token must be finite")
+        for name, cap in self.max_specialize_tokens.items():
+            if name not in self.domains:
+                raise SplitError("max_specialize_tokens: " + unknown("domain", name, self.domains))
+            if not cap >= 0:
+                raise SplitError(f"max_specialize_tokens: {name} must not be negative, got {cap!r}")
+        if not self.inference_tokens >= 0:
+            raise SplitError(f"inference_tokens must not be negative, got {self.inference_tokens!r}")
+        if self.fixed_seed is not None:
+            n_params, tokens = self.fixed_seed
+            if n_params not in self.sizes:
+                raise SplitError("fixed_seed: " + unknown("model size", n_params, self.sizes))
+            if not 0 <= tokens <= self.max_pretrain_tokens:
+                raise SplitError(f"fixed_seed: {tokens!r} tokens is outside 0 to {self.max_pretrain_tokens:g}")
+            object.__setattr__(self, "sizes", {n_params: self.sizes[n_params]})
+        total = math.fsum(weights)
+        object.__setattr__(self, "weights", tuple(w / total for w in weights))
+
+    @property
+    def paid_pretrain_tokens(self) -> float:
+        """Pretraining tokens that cost nothing, because the seed exists."""
+        return 0.0 if self.fixed_seed is None else self.fixed_seed[1]
+
+    @property
+    def specialize_caps(self) -> Array:
+        """(K,) tokens, infinite where there is no cap."""
+        return np.array([self.max_specialize_tokens.get(name, math.inf) for name in self.domains])
+
+    def affordable_tokens(self, n_params: int) -> float:
+        """T, tokens that the budget buys at a size, an existing seed's tokens included; below zero when none."""
+        bought = self.budget_flops / self.sizes[n_params] - FORWARD_SHARE * self.inference_tokens
+        return bought + self.paid_pretrain_tokens
+
+    def flops(self, split: Split) -> float:
+        """What a split costs under this problem's accounting, FLOPs."""
+        experts = split.specialize_tokens.values()
+        specialized = math.fsum(experts) if self.accounting == "shared" else max(experts)
+        trained = split.pretrain_tokens - self.paid_pretrain_tokens + specialized
+        return self.sizes[split.n_params] * (trained + FORWARD_SHARE * self.inference_tokens)
+
+    def pretrain_share(self, split: Split) -> float:
+        """D / T as this problem's accounting counts tokens: one path per expert where each is reckoned alone."""
+        experts = split.specialize_tokens.values()
+        specialized = math.fsum(experts) if self.accounting == "shared" else max(experts)
+        return split.pretrain_tokens / (split.pretrain_tokens + specialized)
+
+    def pretrain_range(self, n_params: int, *, lowest: float = 0.0) -> tuple[float, float, float]:
+        """(lowest D, highest D, tokens to spend) at a size; ``lowest`` is the least D that the law can speak of.
+
+        The tokens to spend are T, or what data there is where caps leave part of the budget without use.
+
+        Raises:
+            SplitError: no D satisfies the constraints; the message names the one that fails.
+        """
+        total = self.affordable_tokens(n_params)
+        if total <= self.paid_pretrain_tokens:
+            raise SplitError(
+                f"budget_flops: {format_flops(self.budget_flops)} buys no training token at N = "
+                f"{format_count(n_params)} beside {format_count(self.inference_tokens)} inference tokens"
+            )
+        caps = float(self.specialize_caps.sum() if self.accounting == "shared" else self.specialize_caps.max())
+        if self.fixed_seed is not None:
+            if caps <= 0:
+                raise SplitError("max_specialize_tokens: no domain may be specialized, and the seed is fixed")
+            tokens = self.fixed_seed[1]
+            return tokens, tokens, min(total, tokens + caps)
+        total = min(total, self.max_pretrain_tokens + caps)
+        high = min(total, self.max_pretrain_tokens)
+        return min(max(lowest, total - caps), high), high, total
+
+
+BASELINE_SHARES = {"pretraining only": 1.0, "80/20": 0.8, "50/50": 0.5, "from scratch": 0.0}
+"""What people do without a law: share of the tokens that goes into pretraining."""
+
+
+def fixed_share(problem: Problem, *, n_params: int, share: float) -> Split:
+    """Spend ``share`` of the budget's tokens at a size on pretraining and the rest by domain weight.
+
+    Caps do not hold here: it is what a rule of thumb asks for; see `breaks_cap`.
+
+    Raises:
+        SplitError: the size is not one of the problem's, or the budget buys no tokens at it.
+    """
+    if n_params not in problem.sizes:
+        raise SplitError(unknown("model size", n_params, problem.sizes))
+    *_, total = replace(problem, max_pretrain_tokens=math.inf, max_specialize_tokens={}).pretrain_range(n_params)
+    weights = problem.weights if problem.accounting == "shared" else (1.0,) * len(problem.domains)
+    experts = {name: (1.0 - share) * total * weight for name, weight in zip(problem.domains, weights, strict=True)}
+    return Split(n_params=n_params, pretrain_tokens=share * total, specialize_tokens=experts)
+
+
+def breaks_cap(problem: Problem, split: Split) -> bool:
+    """Whether a split asks for more tokens than the problem allows."""
+    caps = problem.max_specialize_tokens
+    too_many = any(tokens > caps.get(name, math.inf) for name, tokens in split.specialize_tokens.items())
+    return too_many or split.pretrain_tokens > problem.max_pretrain_tokens
+
+
+def baselines(problem: Problem, *, n_params: int) -> dict[str, Split]:
+    """The usual rules of thumb at one size; those that a cap or a fixed seed rules out are left out.
+
+    Raises:
+        SplitError: as `fixed_share`.
+    """
+    if problem.fixed_seed is not None:
+        return {}
+    splits = {name: fixed_share(problem, n_params=n_params, share=share) for name, share in BASELINE_SHARES.items()}
+    return {name: split for name, split in splits.items() if not breaks_cap(problem, split)}

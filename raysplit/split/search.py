@@ -1,0 +1,181 @@
+"""The outer problem: the best D at each N, and the best N.
+
+D is searched globally on a grid between its bounds, dense at both ends where the loss bends most, and then by zooming
+in on the cell around the lowest point; every point of the grid solves the inner problem (`raysplit.split.allocate`).
+All sizes, draws and points go through numpy at once.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from raysplit.errors import SplitError
+from raysplit.quantities import format_count
+from raysplit.split.allocate import allocate
+from raysplit.split.problem import Array, Problem, Split
+from raysplit.split.surface import DrawSurface, LawLike, MeanSurface
+
+_GRID = np.linspace(0.0, 1.0, 25) ** 2 * (3 - 2 * np.linspace(0.0, 1.0, 25))
+_ZOOM = np.linspace(0.0, 1.0, 9)
+_ZOOMS_EXACT, _ZOOMS_PER_DRAW = 10, 4
+"""Each zoom narrows D to a quarter: 10 leave 1e-7 of the range, 4 leave 5e-4, whose loss is within 1e-7 of the best."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitsBySize:
+    """The best split at each size, for each draw of a law (or for its mean: B = 1)."""
+
+    domains: tuple[str, ...]
+    n_params: tuple[int, ...]
+    """(J,) sizes that the budget can pay for."""
+    pretrain_tokens: Array
+    """(B, J)"""
+    specialize_tokens: Array
+    """(B, J, K)"""
+    loss: Array
+    """(B, J) weighted loss under the draw that the split is best for."""
+
+    def split(self, draw: int, size: int) -> Split:
+        """Split of one draw at one size, both by index."""
+        return Split(
+            n_params=self.n_params[size],
+            pretrain_tokens=float(self.pretrain_tokens[draw, size]),
+            specialize_tokens=dict(zip(self.domains, map(float, self.specialize_tokens[draw, size]), strict=True)),
+        )
+
+    @property
+    def best_size(self) -> Array:
+        """(B,) index of each draw's best size."""
+        return np.argmin(self.loss, axis=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrawSplits(Sequence[Split]):
+    """Each draw's best split over all sizes; a sequence of `Split`, and the arrays behind it."""
+
+    by_size: SplitsBySize
+
+    def __len__(self) -> int:
+        return len(self.by_size.loss)
+
+    def __getitem__(self, draw):  # type: ignore[no-untyped-def, override]
+        if isinstance(draw, slice):
+            return [self[i] for i in range(*draw.indices(len(self)))]
+        return self.by_size.split(draw, int(self.by_size.best_size[draw]))
+
+    def __iter__(self) -> Iterator[Split]:
+        return (self[draw] for draw in range(len(self)))
+
+    @property
+    def loss(self) -> Array:
+        """(B,) weighted loss of each split under its own draw."""
+        return self.by_size.loss.min(axis=1)
+
+
+def lowest_pretrain_tokens(law: LawLike) -> float:
+    """Smallest D that a law has seen; 0 where it has seen training from scratch, or does not say."""
+    support = getattr(law, "support", None)
+    return float(support.pretrain_tokens[0]) if support is not None else 0.0
+
+
+def best_by_size(law: LawLike, problem: Problem) -> SplitsBySize:
+    """Best split at each size under the mean of the law's draws.
+
+    Raises:
+        SplitError: no split satisfies the constraints; the message names the one that fails.
+    """
+    return _search(MeanSurface(law, problem), problem, lowest_pretrain_tokens(law), zooms=_ZOOMS_EXACT)
+
+
+def best_split(law: LawLike, problem: Problem) -> Split:
+    """The split of lowest weighted loss under the mean of the law's draws; see `best_by_size`."""
+    found = best_by_size(law, problem)
+    return found.split(0, int(found.best_size[0]))
+
+
+def best_split_per_draw(law: LawLike, problem: Problem) -> DrawSplits:
+    """For each draw of the law the split that would be best if that draw were true.
+
+    Raises:
+        SplitError: as `best_split`.
+    """
+    surface = DrawSurface(law, problem)
+    return DrawSplits(by_size=_search(surface, problem, lowest_pretrain_tokens(law), zooms=_ZOOMS_PER_DRAW))
+
+
+def _search(surface: DrawSurface, problem: Problem, lowest: float, *, zooms: int) -> SplitsBySize:
+    sizes, low, high, total = _ranges(problem, lowest)
+    n = np.array(sizes, dtype=float)[None, :, None]  # (1, J, 1)
+    low, high, total = (x[None, :, None] for x in (low, high, total))
+    d, start = low + (high - low) * _GRID, None
+    for step in range(zooms + 1):
+        s, loss, general = _evaluate(surface, problem, n, d, total, start)
+        ranked = np.where(general <= problem.max_general_loss, loss, 1e6 * (1.0 + general))
+        best = np.argmin(ranked, axis=-1)[..., None]  # (B, J, 1)
+        d = np.broadcast_to(d, loss.shape)
+        chosen = np.take_along_axis(d, best, axis=-1)
+        start = np.take_along_axis(s, best[..., None], axis=-2)
+        if step < zooms:
+            left = np.take_along_axis(d, np.maximum(best - 1, 0), axis=-1)
+            right = np.take_along_axis(d, np.minimum(best + 1, d.shape[-1] - 1), axis=-1)
+            # The best point stays on the grid, so that zooming never loses ground.
+            d = np.concatenate([left + (chosen - left) * _ZOOM[::2], chosen + (right - chosen) * _ZOOM[2::2]], axis=-1)
+            start = start / np.maximum(start.sum(axis=-1, keepdims=True), 1e-300)
+    loss = np.take_along_axis(ranked, best, axis=-1)[..., 0]
+    if not np.isfinite(loss).any(axis=1).all():
+        raise SplitError(
+            f"the law predicts no finite loss for N = {format_count(sizes[0])} to "
+            f"{format_count(sizes[-1])} at this budget"
+        )
+    if loss.shape[0] == 1 and loss.min() >= 1e6:
+        least = float(np.take_along_axis(general, best, axis=-1).min())
+        raise SplitError(
+            f"max_general_loss: {problem.max_general_loss:.6g} cannot be reached with this budget; "
+            f"the lowest is {least:.6g}"
+        )
+    return SplitsBySize(
+        domains=problem.domains,
+        n_params=sizes,
+        pretrain_tokens=chosen[..., 0],
+        specialize_tokens=start[..., 0, :],
+        loss=loss,
+    )
+
+
+def _ranges(problem: Problem, lowest: float) -> tuple[tuple[int, ...], Array, Array, Array]:
+    """Sizes that the budget can pay for, with the lowest and highest D and the tokens to spend at each, (J,)."""
+    found: dict[int, tuple[float, float, float]] = {}
+    problems: list[SplitError] = []
+    for n_params in problem.sizes:
+        try:
+            # A budget near the smallest D measured still leaves room to move.
+            least = min(lowest, 0.05 * problem.affordable_tokens(n_params))
+            found[n_params] = problem.pretrain_range(n_params, lowest=least)
+        except SplitError as error:
+            problems.append(error)
+    if not found:
+        raise problems[0]
+    low, high, total = np.array(list(found.values())).T
+    return tuple(found), low, high, total
+
+
+def specialize_best(
+    surface: DrawSurface, problem: Problem, n: Array, d: Array, total: Array, start: Array | None = None
+) -> Array:
+    """Best D'_k (B, *points, K) at each N and D, when ``total`` tokens are to be spent; all (1 or B, *points)."""
+    rest = np.maximum(total - d, 0.0)
+    if problem.accounting == "shared":
+        return allocate(surface, n, d, rest, problem.specialize_caps, start=start)
+    shape = (surface.n_draws, *np.broadcast_shapes(n.shape, rest.shape)[1:], len(problem.domains))
+    return np.broadcast_to(np.minimum(rest[..., None], problem.specialize_caps), shape)
+
+
+def _evaluate(
+    surface: DrawSurface, problem: Problem, n: Array, d: Array, total: Array, start: Array | None
+) -> tuple[Array, Array, Array]:
+    """Best D'_k, weighted loss and weighted loss of the un-branched seed at each point."""
+    s = specialize_best(surface, problem, n, d, total, start)
+    loss = np.nan_to_num(surface.loss(n, d, s), nan=np.inf)  # some forms have no loss where a domain sees no token
+    general = -np.inf if problem.max_general_loss == np.inf else surface.loss(n, d, np.zeros_like(s))
+    return s, loss, np.broadcast_to(general, loss.shape)
