@@ -82,7 +82,8 @@ def shape_for(n_params: int, *, vocab_size: int, context_length: int) -> ModelSh
     """The shape whose non-embedding parameter count is nearest to ``n_params`` at a sensible aspect ratio.
 
     Minimises (log N/n_params)^2 + 0.02 (log (d/L) / aspect(n_params))^2 over all widths and depths, so a request is
-    met within about 10 % from 30k up (coarser below, where one layer is a large step); equal requests give equal shapes.
+    met within 10 % from 1M up and 20 % from 30k up (coarser below, where one layer is a large step); equal requests
+    give equal shapes, larger ones never smaller shapes.
 
     Raises:
         ValueError: ``n_params`` is outside the family (8k to 20B).

@@ -5,6 +5,7 @@ tokens of one domain, and its loss on that domain's held-out text. D' = 0 is the
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,14 @@ from raysplit.errors import TableError, unknown
 KEY = ("n_params", "pretrain_tokens", "specialize_tokens", "domain", "seed")
 """The columns that say which run a row measured; no two rows may agree on all of them."""
 REQUIRED = ("n_params", "pretrain_tokens", "specialize_tokens", "domain", "loss")
-OPTIONAL = {"seed": 0, "weight": 1.0, "flops": np.nan, "bits_per_byte": np.nan, "wall_seconds": np.nan, "trial": ""}
+OPTIONAL: dict[str, Any] = {
+    "seed": 0,
+    "weight": 1.0,
+    "flops": np.nan,
+    "bits_per_byte": np.nan,
+    "wall_seconds": np.nan,
+    "trial": "",
+}
 """Optional columns and what stands in for them."""
 MAX_ROWS = 200_000
 
@@ -66,7 +74,7 @@ def read_runs(path: Path | str) -> pd.DataFrame:
         TableError: the file cannot be read, or the table is unusable.
     """
     path = Path(path)
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
     if path.suffix not in readers:
         raise TableError(f"{path}: {unknown('table format', path.suffix, readers)}")
     try:
@@ -87,8 +95,10 @@ def check_runs(frame: pd.DataFrame, *, origin: str) -> pd.DataFrame:
     """
     for name in REQUIRED:
         if name not in frame.columns:
-            raise TableError(f"{origin}: no column {name!r}. Required: {', '.join(REQUIRED)}. "
-                             f"Found: {', '.join(map(str, frame.columns)) or 'none'}")
+            raise TableError(
+                f"{origin}: no column {name!r}. Required: {', '.join(REQUIRED)}. "
+                f"Found: {', '.join(map(str, frame.columns)) or 'none'}"
+            )
     if frame.empty:
         raise TableError(f"{origin}: the table has no rows")
     if len(frame) > MAX_ROWS:
@@ -112,8 +122,11 @@ def check_runs(frame: pd.DataFrame, *, origin: str) -> pd.DataFrame:
         else:
             refuse(numbers < 0, name, "must not be negative")
         out[name] = numbers
-    refuse(out["pretrain_tokens"] + out["specialize_tokens"] <= 0, "pretrain_tokens",
-           "with specialize_tokens = 0 is a model that saw no tokens")
+    refuse(
+        out["pretrain_tokens"] + out["specialize_tokens"] <= 0,
+        "pretrain_tokens",
+        "with specialize_tokens = 0 is a model that saw no tokens",
+    )
     missing_domain = out["domain"].isna() | (out["domain"].astype(str).str.strip() == "")
     refuse(missing_domain, "domain", "is empty")
     out["domain"] = out["domain"].astype(str)
@@ -128,6 +141,8 @@ def check_runs(frame: pd.DataFrame, *, origin: str) -> pd.DataFrame:
         row = out.iloc[repeated[0]]
         first = np.flatnonzero((out[list(KEY)] == row[list(KEY)]).all(axis=1))[0]
         what = ", ".join(f"{name}={row[name]}" for name in KEY)
-        raise TableError(f"{origin}: row {repeated[0] + 1} repeats row {first + 1} ({what}); "
-                         "give repeated runs different seeds, or drop one")
+        raise TableError(
+            f"{origin}: row {repeated[0] + 1} repeats row {first + 1} ({what}); "
+            "give repeated runs different seeds, or drop one"
+        )
     return out.sort_values(list(KEY), ignore_index=True)
