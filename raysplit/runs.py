@@ -105,12 +105,13 @@ def check_runs(frame: pd.DataFrame, *, origin: str) -> pd.DataFrame:
         raise TableError(f"{origin}: {len(frame)} rows; at most {MAX_ROWS} are read, one row per measured point")
     out = pd.DataFrame({name: frame[name] for name in REQUIRED})
     for name, default in OPTIONAL.items():
-        out[name] = frame[name].fillna(default) if name in frame.columns else default
+        # As objects, since a column that is empty throughout is read as numbers, which pandas will not fill with text.
+        out[name] = frame[name].astype(object).fillna(default) if name in frame.columns else default
 
     def refuse(bad: Any, name: str, rule: str) -> None:
         rows = np.flatnonzero(np.asarray(bad))
         if rows.size:
-            value = frame[name].iloc[rows[0]]
+            value = frame[name].tolist()[rows[0]]  # as Python shows it, not numpy
             more = f" (and {rows.size - 1} more rows)" if rows.size > 1 else ""
             raise TableError(f"{origin}: row {rows[0] + 1}: {name} = {value!r} {rule}{more}")
 

@@ -1,0 +1,56 @@
+"""What every test shares: one thread, no network, fixed seeds, and the tables that some tests read.
+
+Tests are modules of the package `tests`, one folder (with an ``__init__.py``) for each room; helpers are imported as
+``from tests.<room>.<module> import ...``. Hypothesis draws the same examples on every run; ``HYPOTHESIS_PROFILE=explore``
+looks for new ones.
+"""
+
+import os
+
+# Read when the libraries load, so set before any of them does.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+settings.register_profile("same", derandomize=True, deadline=None, max_examples=50)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Fix the global generators; torch's only where the test, or one before it, has loaded torch."""
+    random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the work tree, where search_spaces/ and cluster/ lie."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of published run tables, from RAYSPLIT_SHARED_DATA or beside the repository; the test is skipped without."""
+    folder = Path(os.environ.get("RAYSPLIT_SHARED_DATA") or REPOSITORY.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no folder {folder}; set RAYSPLIT_SHARED_DATA to the published run tables")
+    return folder
