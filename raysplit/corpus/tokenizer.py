@@ -1,0 +1,107 @@
+"""The tokenizer of a corpus: a byte-level BPE trained on the mixture, or one from Hugging Face."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from raysplit.errors import CorpusError
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusTokenizer:
+    """A tokenizer with the token that ends a document."""
+
+    backend: Tokenizer
+    end_of_text: int
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest token, so that every token has a row in the embedding."""
+        return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        """(n,) uint32 tokens of all ``texts``, each followed by the end of text; the texts are encoded in parallel."""
+        encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
+        parts = [np.array([*encoding.ids, self.end_of_text], dtype=np.uint32) for encoding in encodings]
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint32)
+
+
+def train_bpe(texts: Iterable[str], *, vocab_size: int) -> CorpusTokenizer:
+    """Byte-level BPE: the 256 bytes, the end of text, and merges learned from ``texts``.
+
+    Raises:
+        CorpusError: the texts are too few for so many tokens.
+    """
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    _use_all_cores()
+    backend.train_from_iterator(texts, trainer)
+    reached = backend.get_vocab_size()
+    if reached < vocab_size:
+        raise CorpusError(
+            f"tokenizer.vocab_size = {vocab_size}: the corpus is too small for so many tokens, its text gave {reached}"
+        )
+    backend.encode_special_tokens = True  # a document that spells out the end of text does not end there
+    return CorpusTokenizer(backend=backend, end_of_text=backend.token_to_id(END_OF_TEXT))
+
+
+def save_bpe(tokenizer: CorpusTokenizer, folder: Path) -> None:
+    """Write a folder that `transformers.AutoTokenizer.from_pretrained` reads."""
+    folder.mkdir()
+    tokenizer.backend.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END_OF_TEXT, "bos_token": END_OF_TEXT}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+
+
+def load_huggingface(name: str, *, copy_to: Path) -> CorpusTokenizer:
+    """A tokenizer by hub name or local path; a copy in ``copy_to`` keeps the corpus whole without the hub.
+
+    Raises:
+        CorpusError: there is none, it has no fast (Rust) form, or it has no token that ends a text.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except Exception as error:  # the hub, the files and the conversion each raise their own kinds
+        raise CorpusError(f"tokenizer.name = {name!r}: cannot be loaded: {error}") from error
+    if not tokenizer.is_fast:
+        raise CorpusError(f"tokenizer.name = {name!r}: has no fast form, which encoding a corpus needs")
+    if tokenizer.eos_token_id is None:
+        raise CorpusError(f"tokenizer.name = {name!r}: has no end-of-text (eos) token to put between documents")
+    tokenizer.save_pretrained(copy_to)
+    backend = tokenizer.backend_tokenizer
+    backend.encode_special_tokens = True
+    backend.no_truncation()
+    backend.no_padding()
+    _use_all_cores()
+    return CorpusTokenizer(backend=backend, end_of_text=tokenizer.eos_token_id)
+
+
+def hash_folder(folder: Path) -> str:
+    """SHA-256 over the names and contents of the tokenizer's files."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{path.relative_to(folder)} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def _use_all_cores() -> None:
+    # The library falls back to one thread, with a warning, after a fork unless it is told.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
