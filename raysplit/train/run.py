@@ -1,0 +1,220 @@
+"""Carry out the segments of the tree on one lane: load, train, checkpoint, cool down, measure.
+
+Every rank of the lane calls `Lane.measure` with the same trial; the result is the same on all of them.
+"""
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from raysplit.design.tree import Node, Segment, Tree, Trial
+from raysplit.ladder import ModelShape
+from raysplit.space import Space
+from raysplit.train.engine import Divergence, Engine, checkpoints_in, read_checkpoint
+from raysplit.train.schedule import learning_rate
+
+_PROBE_SEQUENCES = 8
+_CHECK_SECONDS = 0.5
+"""How often progress is told and the loss looked at; each look waits for the device."""
+_ENGINES_PARAMS = 50_000_000
+"""A lane keeps the engines it has used, so that changing size costs nothing, up to so many parameters in all."""
+
+
+class Text(Protocol):
+    """What training asks of a corpus; `raysplit.corpus.Corpus` is one."""
+
+    @property
+    def domains(self) -> tuple[str, ...]: ...
+
+    def batch(self, *, seed: int, context_length: int, start_tokens: int, n_sequences: int, domain: str | None = None,
+              branch_tokens: int = 0) -> np.ndarray: ...
+
+    def validation(self, domain: str, *, context_length: int, max_tokens: int) -> np.ndarray: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measurement:
+    """What one milestone of a trial gave."""
+
+    losses: dict[str, float]
+    """Held-out loss of every domain after the cooldown, nats per token."""
+    tokens: int
+    """Tokens trained for it, beyond what the tree had."""
+    wall_seconds: float
+    nodes: tuple[Node, ...]
+    """Checkpoints it left behind."""
+
+
+Progress = Callable[[int, float], None]
+"""Called now and then with (tokens trained for this measurement so far, last training loss)."""
+
+
+def tree_of(space: Space) -> Tree:
+    return Tree(cooldown_start=space.cooldown_start, pretrain_grid=space.pretrain_grid)
+
+
+class Lane:
+    """One group of ranks that trains one trial at a time, with the engines it has warmed up."""
+
+    def __init__(self, space: Space, corpus: Text, *, vocab_size: int, checkpoints: Path) -> None:
+        self.space, self.corpus, self.vocab_size, self.checkpoints = space, corpus, vocab_size, checkpoints
+        self._engines: dict[ModelShape, Engine] = {}
+        context = space.model.context_length
+        self._validation = {
+            domain: corpus.validation(domain, context_length=context, max_tokens=space.training.validation_tokens)
+            for domain in corpus.domains
+        }
+        self._probe = np.concatenate([windows[:_PROBE_SEQUENCES] for windows in self._validation.values()])
+
+    def measure(self, trial: Trial, milestone: int, *, tree: Tree, on_progress: Progress) -> Measurement:
+        """Train what the tree lacks up to ``milestone``, cool down, and read every domain's held-out loss.
+
+        Raises:
+            Divergence: the training or held-out loss is not finite.
+            CheckpointError: the trial's root does not exist, or a checkpoint is damaged.
+        """
+        started = time.perf_counter()
+        # One rank looks at the disk for all, since they must not differ in what they train.
+        nodes = _agree(lambda: self._nodes(trial))
+        if trial.is_trunk and trial.root not in nodes:
+            self._fresh(trial)
+            nodes |= {trial.root}
+        segments = tree.segments(trial, milestone, nodes)
+        engine = self._engine(trial)
+        left: list[Node] = []
+        tokens = 0
+        at: Node | None = None
+        for segment in segments:
+            if segment.start != at:
+                self._load(engine, segment.start)
+                if segment.domain and not segment.start.domain and self.space.training.branch_optimizer == "reset":
+                    engine.reset_optimizer()
+            done = tokens
+            self._train(engine, segment, lambda t, loss, done=done: on_progress(done + t, loss))
+            tokens += segment.tokens
+            at = None if segment.cooldown else segment.end
+            if at is not None:
+                self._save(engine, at)
+                left.append(at)
+        losses = {domain: engine.loss_on(windows) for domain, windows in self._validation.items()}
+        for domain, loss in losses.items():
+            if not math.isfinite(loss):
+                raise Divergence(f"held-out loss of {domain} is {loss}")
+        self._forget_passed(trial, milestone, tree)
+        return Measurement(losses=losses, tokens=tokens, wall_seconds=time.perf_counter() - started, nodes=tuple(left))
+
+    def export(self, node: Node, folder: Path, *, tokenizer_folder: Path | None) -> None:
+        """Write a checkpoint as a Hugging Face folder."""
+        shape = ModelShape(**read_checkpoint(self.checkpoints / node.folder)["shape"])
+        engine = self._engines.get(shape) or self._add_engine(shape, seed=node.seed)
+        self._load(engine, node)
+        engine.export(folder, tokenizer_folder=tokenizer_folder)
+
+    def export_current(self, trial: Trial, folder: Path, *, tokenizer_folder: Path | None) -> None:
+        """Write the model as the last measurement of ``trial`` left it, cooled down."""
+        self._engine(trial).export(folder, tokenizer_folder=tokenizer_folder)
+
+    def time_step(self, n_params: int, *, n_steps: int) -> float:
+        """Seconds of one optimizer step of a size, the first (warming up) not counted; trains nothing that is kept."""
+        shape = self.space.shape(n_params, self.vocab_size)
+        engine = self._engines.get(shape) or self._add_engine(shape, seed=0)
+        windows = self._batch(domain=None, seed=0, start_tokens=0, branch_tokens=0)
+        engine.step(windows, learning_rate=0.0)
+        started = time.perf_counter()
+        for _ in range(n_steps):
+            engine.step(windows, learning_rate=0.0).item()
+        return (time.perf_counter() - started) / n_steps
+
+    def _train(self, engine: Engine, segment: Segment, on_progress: Progress) -> None:
+        training = self.space.training
+        n_params = segment.start.n_params
+        looked = time.perf_counter()
+        for position in range(segment.start_tokens, segment.end_tokens, training.batch_tokens):
+            windows = self._batch(domain=segment.domain or None, seed=segment.start.seed, start_tokens=position,
+                                  branch_tokens=segment.start.pretrain_tokens if segment.domain else 0)
+            rate = learning_rate(segment, position, training=training, n_params=n_params)
+            loss = engine.step(windows, learning_rate=rate)
+            now = time.perf_counter()
+            after = position + training.batch_tokens
+            if now - looked > _CHECK_SECONDS or after >= segment.end_tokens:
+                looked = now
+                value = loss.item()
+                if not math.isfinite(value):
+                    raise Divergence(f"training loss is {value} after {after} tokens of {segment.start.folder} "
+                                     f"-> {segment.domain or 'mixture'} {segment.end_tokens}")
+                on_progress(after - segment.start_tokens, value)
+
+    def _batch(self, *, domain: str | None, seed: int, start_tokens: int, branch_tokens: int) -> np.ndarray:
+        """This rank's share of one step's windows."""
+        context = self.space.model.context_length
+        windows = self.corpus.batch(
+            seed=seed, context_length=context, start_tokens=start_tokens, domain=domain, branch_tokens=branch_tokens,
+            n_sequences=self.space.training.batch_tokens // context)
+        rank, n_workers = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        return np.ascontiguousarray(windows[rank::n_workers])
+
+    def _engine(self, trial: Trial) -> Engine:
+        shape = self.space.shape(trial.n_params, self.vocab_size)
+        return self._engines.get(shape) or self._add_engine(shape, seed=trial.seed)
+
+    def _add_engine(self, shape: ModelShape, *, seed: int) -> Engine:
+        while self._engines and shape.n_params_total + sum(s.n_params_total for s in self._engines) > _ENGINES_PARAMS:
+            self._engines.pop(next(iter(self._engines))).close()
+        engine = Engine(shape, self.space.training, seed=seed, device=self.space.compute.device)
+        self._engines[shape] = engine
+        return engine
+
+    def _fresh(self, trial: Trial) -> None:
+        """Begin a trunk: new weights of its seed, saved as its checkpoint at zero tokens."""
+        shape = self.space.shape(trial.n_params, self.vocab_size)
+        if shape in self._engines:
+            self._engines.pop(shape).close()
+        self._save(self._add_engine(shape, seed=trial.seed), trial.root)
+
+    def _nodes(self, trial: Trial) -> set[Node]:
+        return {node for node in stored_nodes(self.checkpoints) if (node.n_params, node.seed) ==
+                (trial.n_params, trial.seed)}
+
+    def _save(self, engine: Engine, node: Node) -> None:
+        engine.save(self.checkpoints / node.folder, about={"node": node_to_dict(node)}, probe=self._probe)
+
+    def _load(self, engine: Engine, node: Node) -> None:
+        engine.load(self.checkpoints / node.folder, probe=self._probe)
+
+    def _forget_passed(self, trial: Trial, milestone: int, tree: Tree) -> None:
+        """Delete checkpoints that nothing can start from any more: cooldown starts once their cooldown is measured."""
+        if torch.distributed.get_rank() != 0:
+            return
+        for node in self._nodes(trial):
+            if trial.is_trunk:
+                passed = not node.domain and node.pretrain_tokens < milestone and (
+                    node.pretrain_tokens not in (0, *tree.pretrain_grid))
+            else:
+                passed = (node.domain, node.pretrain_tokens) == (trial.domain, trial.pretrain_tokens) and (
+                    node.specialize_tokens < tree.cooldown_start(milestone))
+            if passed:
+                shutil.rmtree(self.checkpoints / node.folder, ignore_errors=True)
+
+
+def _agree(look: Callable[[], set[Node]]) -> set[Node]:
+    """What the first rank sees, on every rank."""
+    seen = [look() if torch.distributed.get_rank() == 0 else None]
+    torch.distributed.broadcast_object_list(seen, src=0)
+    assert seen[0] is not None
+    return seen[0]
+
+
+def node_to_dict(node: Node) -> dict[str, int | str]:
+    return {name: getattr(node, name) for name in Node.__dataclass_fields__}
+
+
+def stored_nodes(checkpoints: Path) -> set[Node]:
+    """The checkpoints that lie complete in a folder."""
+    return {Node(**manifest["node"]) for manifest in checkpoints_in(checkpoints)}
