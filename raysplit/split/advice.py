@@ -188,7 +188,7 @@ def _regions(
         return (here, here), (here, here)
     curve = loss_curve(law, problem, n_params=split.n_params, shares=_SHARES)
     excess = curve.draws / weighted[:, None] - 1.0  # (n_draws, n_shares)
-    allowed = np.isfinite(excess).all(axis=0) & (curve.shares * _tokens(problem, split) <= problem.max_pretrain_tokens)
+    allowed = np.isfinite(excess).all(axis=0) & (curve.shares * _tokens(problem, split) <= problem.pretrain_cap)
     flat = curve.shares[allowed & (np.where(allowed, excess, 0.0).mean(axis=0) <= FLAT_TOLERANCE)]
     surely_worse = np.quantile(np.where(allowed, excess, 1.0), 1 - level, axis=0) > _ROUNDING
     same = curve.shares[allowed & ~surely_worse]
@@ -264,9 +264,10 @@ def _warnings(problem: Problem, split: Split, n_draws: int) -> list[str]:
     if edge:
         side = "smallest" if edge[0] == min(problem.sizes) else "largest"
         found.append(f"the best size, {format_count(edge[0])}, is the {side} allowed; one beyond it may be better")
-    if split.pretrain_tokens and math.isclose(split.pretrain_tokens, problem.max_pretrain_tokens):
-        found.append("pretraining is held back by max_pretrain_tokens")
-    held = [n for n, cap in problem.max_specialize_tokens.items() if math.isclose(split.specialize_tokens[n], cap)]
+    if split.pretrain_tokens and math.isclose(split.pretrain_tokens, problem.pretrain_cap, rel_tol=1e-6):
+        found.append("pretraining is held back by the data there is")
+    caps = dict(zip(problem.domains, problem.specialize_caps(np.array(split.pretrain_tokens)), strict=True))
+    held = [n for n, tokens in split.specialize_tokens.items() if math.isclose(tokens, caps[n], rel_tol=1e-6)]
     if held:
-        found.append(f"specialization is held back by max_specialize_tokens of {', '.join(held)}")
+        found.append(f"specialization is held back by the data there is of {', '.join(held)}")
     return found

@@ -59,7 +59,7 @@ def allocate(
     Args:
         surface: what to minimise.
         n, d, total: (1 or B, *points): N, D and R, the tokens to share out; B is the surface's number of draws.
-        caps: (K,), may be infinite; where they sum to less than R, every domain gets its cap.
+        caps: (K,) or (1 or B, *points, K), may be infinite; where they sum to less than R, every domain gets its cap.
         start: (B, *points, K), shares to start from; domain weights when left out.
 
     Returns:
@@ -67,7 +67,7 @@ def allocate(
     """
     n_domains = surface.weights.size
     shape = (surface.n_draws, *np.broadcast_shapes(n.shape, d.shape, total.shape)[1:])
-    total = np.broadcast_to(np.minimum(total, caps.sum()), shape)
+    total = np.broadcast_to(np.minimum(total, caps.sum(axis=-1)), shape)
     limits = np.minimum(caps, total[..., None])  # (B, *points, K)
     if n_domains == 1:
         return np.array(limits)

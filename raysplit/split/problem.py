@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 
 from raysplit.errors import SplitError, unknown
 from raysplit.quantities import format_count, format_flops
@@ -68,6 +69,10 @@ class Problem:
     """The most mixture tokens there are, or are allowed."""
     max_specialize_tokens: Mapping[str, float] = field(default_factory=dict)
     """The most tokens of a domain its expert may see after branching; unlimited where absent."""
+    available_tokens: Mapping[str, float] = field(default_factory=dict)
+    """The most tokens of a domain that seed and expert together may see: its `mixture` share of D, and D'."""
+    mixture: Mapping[str, float] = field(default_factory=dict)
+    """Share of each domain in the pretraining mixture, for `available_tokens`; the shares sum to at most one."""
     fixed_seed: tuple[int, float] | None = None
     """(n_params, pretrain_tokens) of a checkpoint that exists: the budget then pays for specialization only."""
     max_general_loss: float = math.inf
@@ -91,11 +96,17 @@ class Problem:
                 raise SplitError(f"{name} must be positive, got {value!r}")
         if not all(map(math.isfinite, (self.budget_flops, *weights, *self.sizes.values()))):
             raise SplitError("budget_flops, weights and FLOPs per token must be finite")
-        for name, cap in self.max_specialize_tokens.items():
-            if name not in self.domains:
-                raise SplitError("max_specialize_tokens: " + unknown("domain", name, self.domains))
-            if not cap >= 0:
-                raise SplitError(f"max_specialize_tokens: {name} must not be negative, got {cap!r}")
+        for what in ("max_specialize_tokens", "available_tokens", "mixture"):
+            for name, value in getattr(self, what).items():
+                if name not in self.domains:
+                    raise SplitError(f"{what}: " + unknown("domain", name, self.domains))
+                if not value >= 0:
+                    raise SplitError(f"{what}: {name} must not be negative, got {value!r}")
+        for name in self.available_tokens:
+            if name not in self.mixture:
+                raise SplitError(f"available_tokens: {name}: mixture does not say its share of the pretraining tokens")
+        if not math.fsum(self.mixture.values()) <= 1 + 1e-9:
+            raise SplitError(f"mixture: the shares sum to {math.fsum(self.mixture.values()):g}, more than one")
         if not self.inference_tokens >= 0:
             raise SplitError(f"inference_tokens must not be negative, got {self.inference_tokens!r}")
         if self.fixed_seed is not None:
@@ -113,10 +124,23 @@ class Problem:
         """Pretraining tokens that cost nothing, because the seed exists."""
         return 0.0 if self.fixed_seed is None else self.fixed_seed[1]
 
+    def specialize_caps(self, pretrain_tokens: Array) -> Array:
+        """Most tokens of each domain after pretraining on D, (..., K) for D of shape (...); infinite without a cap."""
+        alone = np.array([self.max_specialize_tokens.get(name, math.inf) for name in self.domains])
+        available = np.array([self.available_tokens.get(name, math.inf) for name in self.domains])
+        seen = np.array([self.mixture.get(name, 0.0) for name in self.domains]) * pretrain_tokens[..., None]
+        return np.minimum(alone, np.maximum(available - seen, 0.0))
+
     @property
-    def specialize_caps(self) -> Array:
-        """(K,) tokens, infinite where there is no cap."""
-        return np.array([self.max_specialize_tokens.get(name, math.inf) for name in self.domains])
+    def pretrain_cap(self) -> float:
+        """The most mixture tokens that the caps allow; infinite without a cap."""
+        shares = ((tokens, self.mixture[name]) for name, tokens in self.available_tokens.items())
+        return min([self.max_pretrain_tokens, *(tokens / share for tokens, share in shares if share > 0)])
+
+    def spendable_tokens(self, pretrain_tokens: float) -> float:
+        """The most tokens that the data caps let one spend, in T's accounting, after pretraining on D; rises with D."""
+        caps = self.specialize_caps(np.array(pretrain_tokens))
+        return pretrain_tokens + float(caps.sum() if self.accounting == "shared" else caps.max())
 
     def affordable_tokens(self, n_params: int) -> float:
         """T, tokens that the budget buys at a size, an existing seed's tokens included; below zero when none."""
@@ -139,7 +163,8 @@ class Problem:
     def pretrain_range(self, n_params: int, *, lowest: float = 0.0) -> tuple[float, float, float]:
         """(lowest D, highest D, tokens to spend) at a size; ``lowest`` is the least D that the law can speak of.
 
-        The tokens to spend are T, or what data there is where caps leave part of the budget without use.
+        The tokens to spend are T, or what data there is where caps leave part of the budget without use. Between the
+        two bounds all of them can be spent.
 
         Raises:
             SplitError: no D satisfies the constraints; the message names the one that fails.
@@ -150,15 +175,19 @@ class Problem:
                 f"budget_flops: {format_flops(self.budget_flops)} buys no training token at N = "
                 f"{format_count(n_params)} beside {format_count(self.inference_tokens)} inference tokens"
             )
-        caps = float(self.specialize_caps.sum() if self.accounting == "shared" else self.specialize_caps.max())
         if self.fixed_seed is not None:
-            if caps <= 0:
-                raise SplitError("max_specialize_tokens: no domain may be specialized, and the seed is fixed")
             tokens = self.fixed_seed[1]
-            return tokens, tokens, min(total, tokens + caps)
-        total = min(total, self.max_pretrain_tokens + caps)
-        high = min(total, self.max_pretrain_tokens)
-        return min(max(lowest, total - caps), high), high, total
+            total = min(total, self.spendable_tokens(tokens))
+            if total <= tokens:
+                raise SplitError("max_specialize_tokens: no domain may be specialized, and the seed is fixed")
+            return tokens, tokens, total
+        high = min(total, self.pretrain_cap)
+        total = min(total, self.spendable_tokens(high))
+        low = min(lowest, high)
+        enough = total * (1 - 1e-12)  # rounding
+        if self.spendable_tokens(low) < enough:  # less pretraining would leave budget unspent
+            low = float(brentq(lambda d: self.spendable_tokens(d) - enough, low, high, xtol=1e-9 * total))
+        return low, high, total
 
 
 BASELINE_SHARES = {"pretraining only": 1.0, "80/20": 0.8, "50/50": 0.5, "from scratch": 0.0}
@@ -175,7 +204,9 @@ def fixed_share(problem: Problem, *, n_params: int, share: float) -> Split:
     """
     if n_params not in problem.sizes:
         raise SplitError(unknown("model size", n_params, problem.sizes))
-    *_, total = replace(problem, max_pretrain_tokens=math.inf, max_specialize_tokens={}).pretrain_range(n_params)
+    *_, total = replace(
+        problem, max_pretrain_tokens=math.inf, max_specialize_tokens={}, available_tokens={}
+    ).pretrain_range(n_params)
     weights = problem.weights if problem.accounting == "shared" else (1.0,) * len(problem.domains)
     experts = {name: (1.0 - share) * total * weight for name, weight in zip(problem.domains, weights, strict=True)}
     return Split(n_params=n_params, pretrain_tokens=share * total, specialize_tokens=experts)
@@ -183,9 +214,9 @@ def fixed_share(problem: Problem, *, n_params: int, share: float) -> Split:
 
 def breaks_cap(problem: Problem, split: Split) -> bool:
     """Whether a split asks for more tokens than the problem allows."""
-    caps = problem.max_specialize_tokens
-    too_many = any(tokens > caps.get(name, math.inf) for name, tokens in split.specialize_tokens.items())
-    return too_many or split.pretrain_tokens > problem.max_pretrain_tokens
+    caps = problem.specialize_caps(np.array(split.pretrain_tokens))
+    experts = np.array([split.specialize_tokens[name] for name in problem.domains])
+    return split.pretrain_tokens > problem.pretrain_cap or bool((experts > caps).any())
 
 
 def baselines(problem: Problem, *, n_params: int) -> dict[str, Split]:

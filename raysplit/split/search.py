@@ -7,6 +7,7 @@ All sizes, draws and points go through numpy at once.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
@@ -59,7 +60,11 @@ class DrawSplits(Sequence[Split]):
     def __len__(self) -> int:
         return len(self.by_size.loss)
 
-    def __getitem__(self, draw):  # type: ignore[no-untyped-def, override]
+    @overload
+    def __getitem__(self, draw: int) -> Split: ...
+    @overload
+    def __getitem__(self, draw: slice) -> list[Split]: ...
+    def __getitem__(self, draw: int | slice) -> Split | list[Split]:
         if isinstance(draw, slice):
             return [self[i] for i in range(*draw.indices(len(self)))]
         return self.by_size.split(draw, int(self.by_size.best_size[draw]))
@@ -108,20 +113,21 @@ def _search(surface: DrawSurface, problem: Problem, lowest: float, *, zooms: int
     sizes, low, high, total = _ranges(problem, lowest)
     n = np.array(sizes, dtype=float)[None, :, None]  # (1, J, 1)
     low, high, total = (x[None, :, None] for x in (low, high, total))
-    d, start = low + (high - low) * _GRID, None
+    d: Array = low + (high - low) * _GRID
+    start: Array | None = None
     for step in range(zooms + 1):
         s, loss, general = _evaluate(surface, problem, n, d, total, start)
         ranked = np.where(general <= problem.max_general_loss, loss, 1e6 * (1.0 + general))
         best = np.argmin(ranked, axis=-1)[..., None]  # (B, J, 1)
         d = np.broadcast_to(d, loss.shape)
         chosen = np.take_along_axis(d, best, axis=-1)
-        start = np.take_along_axis(s, best[..., None], axis=-2)
+        experts = np.take_along_axis(s, best[..., None], axis=-2)  # (B, J, 1, K)
         if step < zooms:
             left = np.take_along_axis(d, np.maximum(best - 1, 0), axis=-1)
             right = np.take_along_axis(d, np.minimum(best + 1, d.shape[-1] - 1), axis=-1)
             # The best point stays on the grid, so that zooming never loses ground.
             d = np.concatenate([left + (chosen - left) * _ZOOM[::2], chosen + (right - chosen) * _ZOOM[2::2]], axis=-1)
-            start = start / np.maximum(start.sum(axis=-1, keepdims=True), 1e-300)
+            start = experts / np.maximum(experts.sum(axis=-1, keepdims=True), 1e-300)
     loss = np.take_along_axis(ranked, best, axis=-1)[..., 0]
     if not np.isfinite(loss).any(axis=1).all():
         raise SplitError(
@@ -138,7 +144,7 @@ def _search(surface: DrawSurface, problem: Problem, lowest: float, *, zooms: int
         domains=problem.domains,
         n_params=sizes,
         pretrain_tokens=chosen[..., 0],
-        specialize_tokens=start[..., 0, :],
+        specialize_tokens=experts[..., 0, :],
         loss=loss,
     )
 
@@ -164,11 +170,11 @@ def specialize_best(
     surface: DrawSurface, problem: Problem, n: Array, d: Array, total: Array, start: Array | None = None
 ) -> Array:
     """Best D'_k (B, *points, K) at each N and D, when ``total`` tokens are to be spent; all (1 or B, *points)."""
-    rest = np.maximum(total - d, 0.0)
+    rest, caps = np.maximum(total - d, 0.0), problem.specialize_caps(d)
     if problem.accounting == "shared":
-        return allocate(surface, n, d, rest, problem.specialize_caps, start=start)
+        return allocate(surface, n, d, rest, caps, start=start)
     shape = (surface.n_draws, *np.broadcast_shapes(n.shape, rest.shape)[1:], len(problem.domains))
-    return np.broadcast_to(np.minimum(rest[..., None], problem.specialize_caps), shape)
+    return np.broadcast_to(np.minimum(rest[..., None], caps), shape)
 
 
 def _evaluate(

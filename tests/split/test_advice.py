@@ -1,0 +1,121 @@
+"""The advice: consistent with the law's draws, readable by machines and by people."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from raysplit.errors import SplitError
+from raysplit.split import (
+    Advice,
+    Problem,
+    advise,
+    baselines,
+    best_split,
+    best_split_per_draw,
+    expected_regret,
+    loss_curve,
+    losses_of,
+    render_advice,
+)
+from tests.split.doubles import known_law
+from tests.split.strategies import SIZES
+
+LAW = known_law(n_draws=32, jitter=0.1)
+PROBLEM = Problem(budget_flops=2e12, sizes=SIZES, domains=LAW.domains, weights=[1, 1, 1, 2])
+ADVICE = advise(LAW, PROBLEM)
+
+
+def test_it_advises_the_best_split_under_the_mean_of_the_draws() -> None:
+    assert ADVICE.split == best_split(LAW, PROBLEM)
+    draws = losses_of(LAW, [ADVICE.split], PROBLEM)[:, 0]
+    assert ADVICE.loss.mean == pytest.approx(draws.mean())
+    assert (ADVICE.loss.low, ADVICE.loss.high) == pytest.approx(tuple(np.quantile(draws, [0.05, 0.95])))
+    weighted = sum(ADVICE.weights[name] * loss.mean for name, loss in ADVICE.losses.items())
+    assert weighted == pytest.approx(ADVICE.loss.mean)
+
+
+def test_regret_and_probability_come_from_the_draws_own_optima() -> None:
+    per_draw = best_split_per_draw(LAW, PROBLEM)
+    draws = losses_of(LAW, [ADVICE.split], PROBLEM)[:, 0]
+    assert ADVICE.expected_regret == pytest.approx((draws / per_draw.loss - 1).mean(), abs=1e-7)
+    assert 0 < ADVICE.expected_regret < 0.01
+    assert sum(size.probability for size in ADVICE.sizes) == pytest.approx(1.0)
+    agreeing = np.mean([split.n_params == ADVICE.split.n_params for split in per_draw])
+    assert ADVICE.probability == pytest.approx(agreeing)
+    assert ADVICE.pretrain_share.low < ADVICE.pretrain_share.mean < ADVICE.pretrain_share.high
+
+
+def test_the_advised_split_has_the_least_expected_regret_among_the_rules_of_thumb() -> None:
+    named = baselines(PROBLEM, n_params=ADVICE.split.n_params)
+    regrets = expected_regret(LAW, [ADVICE.split, *named.values()], PROBLEM)
+    assert (regrets >= 0).all()
+    assert regrets.argmin() == 0
+
+
+def test_the_flat_region_is_where_the_curve_is_within_the_tolerance() -> None:
+    low, high = ADVICE.flat
+    step = 0.005
+    shares = [low - step, low, high, high + step]
+    curve = loss_curve(LAW, PROBLEM, n_params=ADVICE.split.n_params, shares=shares)
+    draws = losses_of(LAW, [ADVICE.split], PROBLEM)
+    excess = (curve.draws / draws - 1).mean(axis=0)
+    assert list(excess <= 0.005) == [False, True, True, False]
+    assert ADVICE.flat[0] <= ADVICE.indistinguishable[0] <= ADVICE.pretrain_share.mean
+    assert ADVICE.pretrain_share.mean <= ADVICE.indistinguishable[1] <= ADVICE.flat[1]
+
+
+def test_gains_are_against_each_rule_at_the_same_size_and_budget() -> None:
+    assert [gain.baseline for gain in ADVICE.gains] == ["pretraining only", "80/20", "50/50", "from scratch"]
+    for gain in ADVICE.gains:
+        assert gain.split.n_params == ADVICE.split.n_params
+        assert gain.split.flops(PROBLEM) == pytest.approx(PROBLEM.budget_flops)
+        assert 0 < gain.gain.low <= gain.gain.mean <= gain.gain.high
+
+
+def test_other_budgets_get_their_own_best_split() -> None:
+    for other in ADVICE.budgets:
+        assert other.split == best_split(LAW, replace(PROBLEM, budget_flops=other.budget_flops))
+    assert [other.budget_flops for other in ADVICE.budgets] == [1e12, 4e12]
+
+
+def test_json_reads_back_equal_and_names_what_is_wrong() -> None:
+    assert Advice.from_json(ADVICE.to_json()) == ADVICE
+    raw = json.loads(ADVICE.to_json())
+    assert raw["schema_version"] == 1
+    with pytest.raises(SplitError, match="schema version 1: schema_version"):
+        Advice.from_json(json.dumps({**raw, "schema_version": 2}))
+    with pytest.raises(SplitError, match=r"schema version 1: split\.n_params"):
+        Advice.from_json(json.dumps({**raw, "split": {"n_params": "many"}}))
+    with pytest.raises(SplitError, match="not an advice"):
+        Advice.from_json("{")
+
+
+def test_the_table_says_every_part_of_the_answer() -> None:
+    text = render_advice(ADVICE)
+    for part in ("2.00e12 FLOPs", "110k", "domain-3", "0.40", "pretraining only", "from scratch", "4.00e12 FLOPs"):
+        assert part in text
+    assert max(map(len, text.splitlines())) <= 120
+    assert render_advice(replace(ADVICE, warnings=["look here"])).rstrip().endswith("warning: look here")
+
+
+def test_it_warns_of_what_the_answer_leans_on() -> None:
+    one_draw = advise(known_law(), replace(PROBLEM, budget_flops=1e14), warnings=["said before"])
+    assert one_draw.warnings[0] == "said before"
+    assert any("single draw" in warning for warning in one_draw.warnings)
+    assert any("largest allowed" in warning for warning in one_draw.warnings)
+    starved = replace(
+        PROBLEM, max_pretrain_tokens=1e6, max_specialize_tokens=dict.fromkeys(LAW.domains, 2e5), weights=()
+    )
+    answer = advise(LAW, starved)
+    assert answer.unspent_flops == pytest.approx(2e12 - SIZES[110_000] * 1.8e6)
+    for part in ("35% of the budget unspent", "pretraining is held back", "specialization is held back"):
+        assert any(part in warning for warning in answer.warnings), part
+
+
+def test_a_fixed_seed_has_no_share_to_choose() -> None:
+    answer = advise(LAW, replace(PROBLEM, fixed_seed=(36_000, 2e6)))
+    assert answer.gains == []
+    assert answer.flat == (answer.pretrain_share.mean,) * 2
+    assert Advice.from_json(answer.to_json()) == answer

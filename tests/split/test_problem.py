@@ -1,0 +1,108 @@
+"""Accounting, constraints and the errors that name them."""
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raysplit.errors import SplitError
+from raysplit.split import Problem, Split, baselines, fixed_share
+from tests.split.strategies import SIZES
+
+
+def problem(**changes: Any) -> Problem:
+    return Problem(**{"budget_flops": 1e12, "sizes": SIZES, "domains": ("code", "law"), **changes})
+
+
+def test_a_shared_seed_is_paid_once_and_each_expert_once() -> None:
+    split = Split(n_params=14_000, pretrain_tokens=1e6, specialize_tokens={"code": 2e5, "law": 3e5})
+    assert split.flops(problem()) == SIZES[14_000] * 1.5e6
+    assert split.flops(problem(accounting="per-expert")) == SIZES[14_000] * 1.3e6
+    assert split.pretrain_share == pytest.approx(1 / 1.5)
+
+
+def test_inference_costs_a_third_of_training_and_an_existing_seed_nothing() -> None:
+    split = Split(n_params=14_000, pretrain_tokens=1e6, specialize_tokens={"code": 2e5, "law": 3e5})
+    assert split.flops(problem(inference_tokens=3e6)) == pytest.approx(SIZES[14_000] * 2.5e6)
+    assert split.flops(problem(fixed_seed=(14_000, 1e6))) == pytest.approx(SIZES[14_000] * 5e5)
+
+
+def test_weights_are_normalised_and_equal_when_left_out() -> None:
+    assert problem(weights=[3, 1]).weights == (0.75, 0.25)
+    assert problem().weights == (0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"budget_flops": 0.0}, "budget_flops must be positive"),
+        ({"budget_flops": math.nan}, "budget_flops must be positive"),
+        ({"budget_flops": math.inf}, "must be finite"),
+        ({"sizes": {}}, "sizes must be positive"),
+        ({"sizes": {14_000: -1.0}}, "sizes: 14000"),
+        ({"domains": ("code", "code")}, "domains must be distinct"),
+        ({"weights": [1.0]}, "weights: 1 for 2 domains"),
+        ({"weights": [1.0, 0.0]}, "weights: law"),
+        ({"accounting": "per-exprt"}, "did you mean 'per-expert'"),
+        ({"max_specialize_tokens": {"cod": 1.0}}, "max_specialize_tokens: unknown domain 'cod'"),
+        ({"max_specialize_tokens": {"code": -1.0}}, "must not be negative"),
+        ({"available_tokens": {"code": 1e6}}, "available_tokens: code: mixture"),
+        ({"mixture": {"code": 0.7, "law": 0.7}}, "mixture: the shares sum to 1.4"),
+        ({"fixed_seed": (15_000, 1e6)}, "fixed_seed: unknown model size '15000'"),
+        ({"fixed_seed": (14_000, 1e6), "max_pretrain_tokens": 1e5}, "fixed_seed: 1000000.0 tokens"),
+        ({"inference_tokens": -1.0}, "inference_tokens must not be negative"),
+    ],
+)
+def test_an_impossible_problem_is_refused_by_name(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(SplitError, match=re.escape(named)):
+        problem(**changes)
+
+
+def test_a_budget_that_inference_eats_is_refused_by_name() -> None:
+    with pytest.raises(SplitError, match=r"budget_flops: 1\.00e12 FLOPs buys no training token at N = 14k"):
+        problem(inference_tokens=1e12).pretrain_range(14_000)
+
+
+def test_a_fixed_seed_without_domain_data_is_refused_by_name() -> None:
+    stuck = problem(fixed_seed=(14_000, 1e6), max_specialize_tokens={"code": 0, "law": 0})
+    with pytest.raises(SplitError, match="max_specialize_tokens: no domain may be specialized"):
+        stuck.pretrain_range(14_000)
+
+
+def test_data_caps_raise_the_least_pretraining_until_the_budget_can_be_spent() -> None:
+    capped = problem(
+        budget_flops=2e12,
+        available_tokens={"code": 2e6, "law": 8e6},
+        mixture={"code": 0.25, "law": 0.75},
+        max_specialize_tokens={"law": 4e6},
+    )
+    low, high, total = capped.pretrain_range(14_000)
+    assert high == pytest.approx(8e6)  # code: 2e6 / .25
+    assert total == pytest.approx(10e6)  # all that there is of both, less than the budget buys
+    assert low == pytest.approx(4e6 / 0.75)  # with less pretraining, law's cap would bind
+    for d in np.linspace(low, high, 5):
+        assert capped.spendable_tokens(d) >= total * (1 - 1e-9)
+
+
+def test_baselines_cost_the_budget_and_leave_out_what_the_caps_forbid() -> None:
+    named = baselines(problem(weights=[3, 1]), n_params=14_000)
+    assert list(named) == ["pretraining only", "80/20", "50/50", "from scratch"]
+    assert named["80/20"].specialize_tokens["code"] == pytest.approx(3 * named["80/20"].specialize_tokens["law"])
+    for split in named.values():
+        assert split.flops(problem()) == pytest.approx(1e12)
+    capped = baselines(problem(max_specialize_tokens={"code": 1e6}), n_params=14_000)
+    assert list(capped) == ["pretraining only", "80/20"]
+    assert baselines(problem(fixed_seed=(14_000, 1e6)), n_params=14_000) == {}
+
+
+def test_an_expert_alone_gets_the_whole_rest_of_its_budget() -> None:
+    split = fixed_share(problem(accounting="per-expert"), n_params=14_000, share=0.8)
+    assert split.flops(problem(accounting="per-expert")) == pytest.approx(1e12)
+    assert split.specialize_tokens["code"] == split.specialize_tokens["law"]
+
+
+def test_an_unknown_size_names_the_known_ones() -> None:
+    with pytest.raises(SplitError, match=r"unknown model size '1'\. Known: 14000, 36000, 110000"):
+        fixed_share(problem(), n_params=1, share=0.5)
