@@ -1,0 +1,194 @@
+"""Search spaces: every file here is read and written back; a mistake is refused by file, field, value and choices."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from raysplit.errors import SpaceError
+from raysplit.space import Space, dump_space, load_space, parse_space
+
+FILES = sorted((Path(__file__).parent.parent / "search_spaces").glob("*.yaml"))
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "corpus": {
+        "domains": {
+            "code": {"kind": "package", "package": "python-stdlib"},
+            "law": {"kind": "files", "path": "texts"},
+        }
+    },
+    "model": {"sizes": ["14k", "28k"], "context_length": 128},
+    "training": {
+        "batch_tokens": 4096,
+        "micro_batch_sequences": 32,
+        "learning_rate": {"reference": "1e-2", "reference_params": "14k"},
+        "warmup_tokens": 0,
+        "validation_tokens": 4096,
+    },
+    "sweep": {"pretrain_tokens": [0, "125k"], "specialize_tokens": ["62500", "125k"]},
+    "target": {"budget_flops": "1e12"},
+}
+
+
+def changed(where: str, value: object) -> dict[str, Any]:
+    """The small space with one field set, or taken out where the value is ``...``."""
+    raw: dict[str, Any] = yaml.safe_load(yaml.safe_dump(SMALL))
+    *parents, last = where.split(".")
+    section = raw
+    for parent in parents:
+        section = section.setdefault(parent, {})
+    if value is ...:
+        del section[last]
+    else:
+        section[last] = value
+    return raw
+
+
+def refusal(raw: dict[str, Any]) -> str:
+    with pytest.raises(SpaceError) as caught:
+        parse_space(raw, origin="space.yaml")
+    return str(caught.value)
+
+
+def test_there_are_files_to_check() -> None:
+    assert {"quickstart", "smoke", "single_gpu", "cluster_8x8"} <= {path.stem for path in FILES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_file_is_read_and_round_trips(path: Path, tmp_path: Path) -> None:
+    space = load_space(path)
+    copy = tmp_path / "resolved.yaml"
+    copy.write_text(dump_space(space), encoding="utf-8")
+    assert load_space(copy) == space
+    assert space.name == path.stem
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_target_affords_each_of_its_sizes_more_than_the_smallest_trunk(path: Path) -> None:
+    space = load_space(path)
+    for n_params in space.target.model_sizes or space.model.sizes:
+        tokens = space.target.budget_flops / space.shape(n_params, space.corpus.tokenizer.vocab_size).flops_per_token
+        assert tokens > min(filter(None, space.pretrain_grid)) + len(space.domains) * min(space.specialize_grid)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_sweep_is_cheaper_than_its_own_grid(path: Path) -> None:
+    """Else the adaptive policy of the file has nothing to choose."""
+    space = load_space(path)
+    tokens = max(space.pretrain_grid)
+    tokens += len(space.domains) * sum(d > 0 for d in space.pretrain_grid) * max(space.specialize_grid)
+    grid_flops = sum(
+        tokens * space.shape(n_params, space.corpus.tokenizer.vocab_size).flops_per_token
+        for n_params in space.model.sizes
+    )
+    assert space.sweep.budget_flops is not None
+    assert space.sweep.budget_flops < grid_flops
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "sentences"),
+    [
+        (
+            "training.zero_stge",
+            1,
+            ["unknown key 'training.zero_stge'", "did you mean 'training.zero_stage'?", "Known: "],
+        ),
+        ("modle", {}, ["unknown key 'modle'", "did you mean 'model'?"]),
+        ("corpus.domains.law.pth", "x", ["unknown key 'corpus.domains.law.pth'", "corpus.domains.law.path"]),
+        ("training.zero_stage", 4, ["training.zero_stage", "unknown ZeRO stage '4'", "Known: 0, 1, 2, 3"]),
+        ("target.domain_weights", {"lgal": 1}, ["unknown domain 'lgal'", "Known: code, law"]),
+        ("corpus.mixture", {"code": 1, "lwa": 2}, ["unknown domain 'lwa' (did you mean 'law'?)", "Known: code, law"]),
+        ("corpus.mixture", {"code": 1}, ["no share for domain 'law'"]),
+        ("corpus.domains.code.package", "numpi", ["unknown package 'numpi'", "python-stdlib"]),
+        ("corpus.domains.code.kind", "parquet", ["corpus.domains.code.kind", "'parquet'", "'table'"]),
+        ("corpus.domains.law.path", ..., ["corpus.domains.law", "'files' needs a path"]),
+        ("corpus.domains", {}, ["corpus.domains", "at least 1"]),
+        ("corpus.tokenizer", {"kind": "huggingface"}, ["corpus.tokenizer", "needs a name"]),
+        ("sweep.pretrain_tokens", ["250k", "125k"], ["sweep.pretrain_tokens", "must rise", "[250000, 125000]"]),
+        ("sweep.specialize_tokens", ["125k", "125k"], ["sweep.specialize_tokens", "without repeats"]),
+        ("sweep.specialize_tokens", [0, "125k"], ["sweep.specialize_tokens.0", "greater than 0"]),
+        ("sweep.pretrain_tokens", [0, 4096], ["sweep.pretrain_tokens: 4096 tokens", "cooldown"]),
+        ("sweep.pretrain_tokens", [], ["sweep.pretrain_tokens", "at least 1"]),
+        (
+            "sweep.repeats",
+            [{"n_params": "14k", "pretrain_tokens": "125k", "specialize_tokens": "1M"}],
+            ["sweep.repeats: unknown specialize_tokens '1000000'", "Known: 62500, 125000"],
+        ),
+        ("training.batch_tokens", 5000, ["training.batch_tokens = 5000 is not a multiple", "= 4096"]),
+        ("training.batch_tokens", "4 thousand", ["training.batch_tokens", "'4 thousand'", "250k"]),
+        ("training.batch_tokens", 4096.5, ["training.batch_tokens", "whole number"]),
+        ("training.cooldown_fraction", 1.5, ["training.cooldown_fraction", "less than 1", "1.5"]),
+        ("target.budget_flops", -1, ["target.budget_flops", "greater than 0", "-1"]),
+        ("target.budget_flops", float("nan"), ["target.budget_flops"]),
+        ("target.budget_flops", ..., ["target.budget_flops is missing"]),
+        ("schema_version", 2, ["schema_version", "2"]),
+        ("name", "my sweep", ["name", "'my sweep'"]),
+    ],
+)
+def test_names_field_value_and_choices(where: str, value: object, sentences: list[str]) -> None:
+    message = refusal(changed(where, value))
+    for sentence in ["space.yaml: ", *sentences]:
+        assert sentence in message
+
+
+def test_names_every_mistake_at_once() -> None:
+    raw = changed("training.zero_stage", 7) | {"extra": 1}
+    assert len(refusal(raw).splitlines()) == 2
+
+
+def test_refuses_a_key_written_twice(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("name: one\nname: two\n", encoding="utf-8")
+    with pytest.raises(SpaceError, match=r"(?s)twice\.yaml.*key 'name' is written twice.*line 2"):
+        load_space(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("- a\n- b\n", "mapping of sections, got list"), ("name: [", "not valid YAML"), ("", "got NoneType")],
+)
+def test_refuses_what_is_no_space(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SpaceError, match=sentence):
+        load_space(path)
+
+
+def test_names_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SpaceError, match=r"absent\.yaml: cannot be read: No such file"):
+        load_space(tmp_path / "absent.yaml")
+
+
+def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml.safe_dump(SMALL), encoding="utf-8")
+    assert load_space(path).corpus.domains["law"].path == str(tmp_path.resolve() / "texts")
+
+
+@pytest.fixture
+def small() -> Space:
+    return parse_space(SMALL, origin="small")
+
+
+def test_token_grids_fall_on_whole_steps(small: Space) -> None:
+    assert small.pretrain_grid == (0, 31 * 4096)
+    assert small.specialize_grid == (15 * 4096, 31 * 4096)
+    assert small.round_tokens(1) == 4096
+    for tokens in (*small.pretrain_grid[1:], *small.specialize_grid):
+        start = small.cooldown_start(tokens)
+        assert start % 4096 == 0
+        assert 0 < start < tokens
+
+
+def test_shares_and_weights_sum_to_one(small: Space) -> None:
+    assert small.corpus.shares == {"code": 0.5, "law": 0.5}
+    weighted = parse_space(changed("target.domain_weights", {"law": 3}), origin="small")
+    assert weighted.weights() == {"code": 0.25, "law": 0.75}
+
+
+def test_the_learning_rate_falls_with_size(small: Space) -> None:
+    rate = small.training.learning_rate
+    assert rate.peak(14_000) == pytest.approx(1e-2)
+    assert rate.peak(16 * 14_000) == pytest.approx(0.5e-2)
