@@ -1,6 +1,7 @@
 """From a law to a decision: how much to pretrain, how much to specialize, and how sure that is."""
 
 from raysplit.split.advice import Advice, BudgetAdvice, Gain, Interval, SizeAdvice, advise
+from raysplit.split.choice import Choice, FormScore, choose_forms
 from raysplit.split.curve import LossCurve, loss_curve
 from raysplit.split.problem import BASELINE_SHARES, Problem, Split, baselines, fixed_share
 from raysplit.split.regret import domain_losses, expected_regret, losses_of
@@ -11,7 +12,9 @@ __all__ = [
     "BASELINE_SHARES",
     "Advice",
     "BudgetAdvice",
+    "Choice",
     "DrawSplits",
+    "FormScore",
     "Gain",
     "Interval",
     "LossCurve",
@@ -24,6 +27,7 @@ __all__ = [
     "best_by_size",
     "best_split",
     "best_split_per_draw",
+    "choose_forms",
     "domain_losses",
     "expected_regret",
     "fixed_share",

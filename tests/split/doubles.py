@@ -1,8 +1,11 @@
 """A law with known parameters: law 8 of the provided forms written out once more, so that split needs no fit here."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -56,3 +59,24 @@ def known_law(
         centre = rng.normal(0, spread, n_domains)
         theta[name] = median * np.exp(centre + rng.normal(0, jitter, (n_draws, n_domains)))
     return KnownLaw(domains=tuple(f"domain-{k}" for k in range(n_domains)), theta=theta)
+
+
+def measured_table(
+    law: KnownLaw,
+    *,
+    sizes: Sequence[int] = (14_000, 36_000, 110_000),
+    pretrain_tokens: Sequence[float] = (0.25e6, 0.5e6, 1e6, 2e6, 4e6),
+    specialize_tokens: Sequence[float] = (0, 0.125e6, 0.25e6, 0.5e6, 1e6),
+    noise: float = 0.0,
+    n_seeds: int = 1,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """A full grid of runs as the first draw of the law would give them, with lognormal noise."""
+    rng = np.random.default_rng(seed)
+    keys = list(product(sizes, pretrain_tokens, specialize_tokens, law.domains, range(n_seeds)))
+    runs = pd.DataFrame(keys, columns=["n_params", "pretrain_tokens", "specialize_tokens", "domain", "seed"])
+    n, d, s = (runs[c].to_numpy(dtype=float)[None, :, None] for c in runs.columns[:3])
+    own = [law.domains.index(name) for name in runs["domain"]]
+    exact = law.loss(n, d, s)[0][np.arange(len(runs)), own]
+    runs["loss"] = exact * np.exp(rng.normal(0, noise, len(runs)))
+    return runs

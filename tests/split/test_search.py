@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import LinearConstraint, minimize
 
 from raysplit.errors import SplitError
 from raysplit.split import Problem, Split, best_by_size, best_split, best_split_per_draw, loss_curve, losses_of
@@ -122,13 +122,13 @@ def test_it_agrees_with_a_general_solver(seed: int) -> None:
     for j, n_params in enumerate(problem.sizes):
         total = problem.affordable_tokens(n_params)
 
-        def loss(x: NDArray[np.float64], n_params: int = n_params, total: float = total) -> float:
+        def loss(x: NDArray[np.float64], /, n_params: int = n_params, total: float = total) -> float:
             tokens = dict(zip(problem.domains, x[1:] * total, strict=True))
             split = Split(n_params=n_params, pretrain_tokens=x[0] * total, specialize_tokens=tokens)
             return float(losses_of(law, [split], problem)[0, 0])
 
         bounds = [(0.25e6 / total, 1.0), (0.0, 1e5 / total), *[(0.0, 1.0)] * 3]
-        whole = {"type": "eq", "fun": lambda x: x.sum() - 1.0}
+        whole = LinearConstraint(np.ones((1, 5)), 1.0, 1.0)
         solved = minimize(
             loss, [0.6, 0.01, 0.1, 0.1, 0.19], bounds=bounds, constraints=whole, method="SLSQP",
             options={"ftol": 1e-14, "maxiter": 500},
