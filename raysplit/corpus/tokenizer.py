@@ -57,7 +57,7 @@ def train_bpe(texts: Iterable[str], *, vocab_size: int) -> CorpusTokenizer:
             f"tokenizer.vocab_size = {vocab_size}: the corpus is too small for so many tokens, its text gave {reached}"
         )
     backend.encode_special_tokens = True  # a document that spells out the end of text does not end there
-    return CorpusTokenizer(backend=backend, end_of_text=backend.token_to_id(END_OF_TEXT))
+    return CorpusTokenizer(backend=backend, end_of_text=backend.get_vocab()[END_OF_TEXT])
 
 
 def save_bpe(tokenizer: CorpusTokenizer, folder: Path) -> None:

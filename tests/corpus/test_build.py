@@ -1,0 +1,259 @@
+"""Building: duplicates, the split by document, building again, interruption, refusals before anything expensive."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+import raysplit.corpus.build as build_module
+from raysplit.corpus import Corpus, build_corpus
+from raysplit.corpus.spool import document_key, spool_documents
+from raysplit.errors import CorpusError
+from raysplit.space import TokenizerSpec
+from tests.corpus.texts import documents, files_source, small_corpus, spec_of, write_files
+
+
+def texts_of(corpus: Corpus, domain: str, *, side: str) -> list[str]:
+    """The documents of one side, decoded from its shards."""
+    tokenizer = Tokenizer.from_file(str(corpus.tokenizer_path / "tokenizer.json"))
+    record = getattr(corpus.manifest.domains[domain], side)
+    reader = corpus._reader(record.shards)
+    tokens = reader.read(0, len(reader)).tolist()
+    end = corpus.manifest.tokenizer.end_of_text
+    texts, document = [], []
+    for token in tokens:
+        if token == end:
+            texts.append(tokenizer.decode(document))
+            document = []
+        else:
+            document.append(token)
+    assert document == []
+    return texts
+
+
+@pytest.fixture
+def source(tmp_path: Path):
+    return files_source(write_files(tmp_path / "text", documents(30, tag="alpha")))
+
+
+def test_every_document_is_packed_once_on_one_side(corpus: Corpus) -> None:
+    for domain, n in {"alpha": 60, "beta": 90, "gamma": 40}.items():
+        train, held_out = (texts_of(corpus, domain, side=side) for side in ("train", "validation"))
+        assert sorted(train + held_out) == sorted(documents(n, tag=domain))
+        record = corpus.manifest.domains[domain]
+        assert (len(train), len(held_out)) == (record.train.n_documents, record.validation.n_documents)
+        assert len("".join(held_out)) == record.validation.n_text_bytes
+        assert len(held_out) == pytest.approx(0.1 * n, abs=2)
+        assert train != [text for text in documents(n, tag=domain) if text in train]  # shuffled
+
+
+def test_copies_are_dropped_within_and_across_domains(tmp_path: Path) -> None:
+    shared = documents(10, tag="shared")
+    first = write_files(tmp_path / "first", shared + [shared[0].replace(" ", "\n  ")] + documents(10, tag="a"))
+    second = write_files(tmp_path / "second", documents(10, tag="b") + shared[:4])
+    corpus = build_corpus(spec_of({"a": files_source(first), "b": files_source(second)}), tmp_path / "out")
+    records = corpus.manifest.domains
+    assert records["a"].duplicates_of == {"a": 1}
+    assert records["b"].duplicates_of == {"a": 4}
+    assert records["b"].n_duplicates == 4
+    sides = [set(texts_of(corpus, d, side=s)) for d in ("a", "b") for s in ("train", "validation")]
+    assert sum(map(len, sides)) == len(set().union(*sides)) == 30
+
+
+@given(
+    texts=st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=30), min_size=2, max_size=30),
+    seed=st.integers(0, 1000),
+    fraction=st.floats(0.01, 0.9),
+    data=st.data(),
+)
+def test_order_and_side_depend_on_the_text_and_the_seed_alone(tmp_path_factory, texts, seed, fraction, data) -> None:
+    def read(texts: list[str]):
+        spool = spool_documents(
+            iter(texts),
+            tmp_path_factory.mktemp("spool") / "domain.txt",
+            domain="domain",
+            seed=seed,
+            owners={},
+            max_bytes=None,
+            validation_fraction=fraction,
+            progress=lambda done: None,
+        )
+        read_back = [text for batch in spool.texts(start=0, stop=len(spool.lengths), batch_bytes=20) for text in batch]
+        return read_back, spool.n_validation
+
+    unique = list({document_key(text, seed=seed): text for text in texts}.values())
+    if len(unique) < 2:
+        return
+    order, n_held_out = read(unique)
+    assert sorted(order) == sorted(unique)
+    assert 1 <= n_held_out < len(unique)
+    assert read(data.draw(st.permutations(unique))) == (order, n_held_out)
+
+
+def test_another_seed_holds_out_other_documents(tmp_path: Path) -> None:
+    held_out = [
+        set(texts_of(small_corpus(tmp_path / str(seed), n_documents={"a": 60}, seed=seed), "a", side="validation"))
+        for seed in (0, 1)
+    ]
+    assert held_out[0] != held_out[1]
+
+
+def test_a_document_that_spells_the_end_of_text_does_not_end_there(tmp_path: Path) -> None:
+    strange = ["before<|endoftext|>after " + text for text in documents(20, tag="a")]
+    out = tmp_path / "out"
+    corpus = build_corpus(spec_of({"a": files_source(write_files(tmp_path / "text", strange))}), out)
+    assert sorted(texts_of(corpus, "a", side="train") + texts_of(corpus, "a", side="validation")) == sorted(strange)
+
+
+def test_the_same_specification_gives_the_same_corpus_and_is_not_built_twice(tmp_path: Path, source) -> None:
+    spec = spec_of({"a": source})
+    first = build_corpus(spec, tmp_path / "one")
+    second = build_corpus(spec, tmp_path / "two")
+    assert first.manifest.identity == second.manifest.identity
+    steps: list[str] = []
+    again = build_corpus(spec, tmp_path / "one", progress=lambda step, done: steps.append(step))
+    assert steps == []
+    assert again.manifest == first.manifest
+    # The limit on repetition changes no token.
+    assert build_corpus(spec.model_copy(update={"max_epochs": 4.0}), tmp_path / "one").manifest == first.manifest
+
+
+def test_progress_names_every_step_and_goes_from_zero_to_one(tmp_path: Path, source) -> None:
+    seen: dict[str, list[float]] = {}
+    build_corpus(
+        spec_of({"a": source}), tmp_path / "out", progress=lambda step, done: seen.setdefault(step, []).append(done)
+    )
+    assert list(seen) == ["open sources", "read a", "train tokenizer", "pack a"]
+    for shares in seen.values():
+        assert shares == sorted(shares)
+        assert (shares[0], shares[-1]) == (0.0, 1.0)
+
+
+def test_a_folder_with_another_corpus_is_refused_and_untouched(tmp_path: Path, source) -> None:
+    corpus = build_corpus(spec_of({"a": source}), tmp_path / "out")
+    with pytest.raises(CorpusError, match=r"another specification \(different: validation_fraction, seed\)"):
+        build_corpus(spec_of({"a": source}, seed=1, validation_fraction=0.2), tmp_path / "out")
+    corpus.verify()
+
+
+def test_a_folder_with_other_things_is_refused_and_untouched(tmp_path: Path, source) -> None:
+    mine = tmp_path / "out" / "shards" / "thesis.tex"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("years of work")
+    with pytest.raises(CorpusError, match="is not empty and holds no corpus"):
+        build_corpus(spec_of({"a": source}), tmp_path / "out")
+    assert mine.read_text() == "years of work"
+
+
+@pytest.mark.parametrize("at", ["read b", "train tokenizer", "pack a", "pack b"])
+def test_a_build_killed_at_any_step_leaves_nothing_that_opens_and_is_built_anew(tmp_path: Path, at: str) -> None:
+    write_files(tmp_path / "a", documents(20, tag="a"))
+    write_files(tmp_path / "b", documents(20, tag="b"))
+    script = textwrap.dedent("""
+        import os, signal, sys
+        from pathlib import Path
+        from raysplit.corpus import build_corpus
+        from tests.corpus.texts import files_source, spec_of
+
+        folder, at = Path(sys.argv[1]), sys.argv[2]
+        def kill_there(step, done):
+            if step == at and done == 1.0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        spec = spec_of({name: files_source(folder / name) for name in ("a", "b")})
+        build_corpus(spec, folder / "out", progress=kill_there)
+    """)
+    result = subprocess.run([sys.executable, "-c", script, str(tmp_path), at], check=False, timeout=60)
+    assert result.returncode == -signal.SIGKILL
+    out = tmp_path / "out"
+    assert len(list(out.iterdir())) > 1
+    with pytest.raises(CorpusError, match="holds no finished corpus"):
+        Corpus.open(out)
+    spec = spec_of({name: files_source(tmp_path / name) for name in ("a", "b")})
+    corpus = build_corpus(spec, out)
+    corpus.verify()
+    assert corpus.manifest.identity == build_corpus(spec, tmp_path / "undisturbed").manifest.identity
+    assert not (out / "spool").exists()
+
+
+def test_a_failed_build_leaves_no_text_behind(tmp_path: Path, source) -> None:
+    with pytest.raises(CorpusError, match="no such file or folder"):
+        build_corpus(spec_of({"a": source, "b": files_source(tmp_path / "missing")}), tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".corpus.lock"]
+
+
+def test_an_output_folder_that_cannot_be_written_is_named(tmp_path: Path, source) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CorpusError, match="file/out: the corpus cannot be written there: Not a directory"):
+        build_corpus(spec_of({"a": source}), tmp_path / "file" / "out")
+
+
+def test_too_little_disk_is_said_before_packing(tmp_path: Path, source, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(build_module.shutil, "disk_usage", lambda path: usage(100, 99, 1))
+    with pytest.raises(CorpusError, match="the disk has 0 MB left"):
+        build_corpus(spec_of({"a": source}), tmp_path / "out")
+
+
+def test_a_disk_that_fills_up_is_said(tmp_path: Path, source, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(build_module, "save_bpe", full)
+    with pytest.raises(CorpusError, match="the disk is full"):
+        build_corpus(spec_of({"a": source}), tmp_path / "out")
+
+
+def test_one_document_cannot_be_split(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "text", ["the only text", "the only  text "])
+    with pytest.raises(CorpusError, match=r"domain 'a': 1 documents with text \(1 dropped as duplicates\)"):
+        build_corpus(spec_of({"a": files_source(folder)}), tmp_path / "out")
+
+
+def test_a_vocabulary_that_the_text_cannot_fill_is_refused(tmp_path: Path, source) -> None:
+    spec = spec_of({"a": source}, tokenizer=TokenizerSpec(vocab_size=30_000))
+    with pytest.raises(CorpusError, match=r"tokenizer.vocab_size = 30000: .* its text gave \d+"):
+        build_corpus(spec, tmp_path / "out")
+
+
+def test_a_huggingface_tokenizer_is_copied_into_the_corpus(tmp_path: Path, source) -> None:
+    """The folder of a trained BPE is itself a Hugging Face tokenizer; a corpus built with it has the same tokens."""
+    transformers = pytest.importorskip("transformers")
+    trained = build_corpus(spec_of({"a": source}), tmp_path / "trained")
+    loaded = transformers.AutoTokenizer.from_pretrained(trained.tokenizer_path)
+    assert len(loaded) == trained.vocab_size == 300
+    assert loaded.eos_token_id == trained.manifest.tokenizer.end_of_text
+    copy = tmp_path / "tokenizer"
+    shutil.copytree(trained.tokenizer_path, copy)
+    spec = spec_of({"a": source}, tokenizer=TokenizerSpec(kind="huggingface", name=str(copy)))
+    given = build_corpus(spec, tmp_path / "given")
+    shutil.rmtree(copy)
+    assert given.vocab_size == 300
+    assert texts_of(given, "a", side="train") == texts_of(trained, "a", side="train")
+    assert [s.sha256 for s in given.manifest.domains["a"].train.shards] == [
+        s.sha256 for s in trained.manifest.domains["a"].train.shards
+    ]
+
+
+def test_a_huggingface_tokenizer_that_is_not_there_is_named_before_anything_is_read(tmp_path: Path, source) -> None:
+    pytest.importorskip("transformers")
+    steps: list[str] = []
+    spec = spec_of({"a": source}, tokenizer=TokenizerSpec(kind="huggingface", name=str(tmp_path / "nothing")))
+    with pytest.raises(CorpusError, match=r"tokenizer.name = .*nothing'"):
+        build_corpus(spec, tmp_path / "out", progress=lambda step, done: steps.append(step))
+    assert set(steps) == {"load tokenizer"}
+
+
+def test_importing_the_room_loads_no_heavy_library() -> None:
+    script = "import sys, raysplit.corpus; print(*{'torch', 'ray', 'datasets', 'transformers'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.split() == []
