@@ -1,8 +1,8 @@
 """What every test shares: one thread, no network, fixed seeds, and the tables that some tests read.
 
 Tests are modules of the package `tests`, one folder (with an ``__init__.py``) for each room; helpers are imported as
-``from tests.<room>.<module> import ...``. Hypothesis draws the same examples on every run; ``HYPOTHESIS_PROFILE=explore``
-looks for new ones.
+``from tests.<room>.<module> import ...``. Hypothesis draws the same examples on every run;
+``HYPOTHESIS_PROFILE=explore`` looks for new ones.
 """
 
 import os
@@ -49,7 +49,7 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder of published run tables, from RAYSPLIT_SHARED_DATA or beside the repository; the test is skipped without."""
+    """Folder of published run tables: RAYSPLIT_SHARED_DATA, or shared/data beside the repository; else skips."""
     folder = Path(os.environ.get("RAYSPLIT_SHARED_DATA") or REPOSITORY.parent / "shared" / "data")
     if not folder.is_dir():
         pytest.skip(f"no folder {folder}; set RAYSPLIT_SHARED_DATA to the published run tables")

@@ -1,0 +1,77 @@
+"""The package as a whole: importing it is light, and the command line answers at once."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from importlib.metadata import distributions, version
+from pathlib import Path
+
+import pytest
+
+import raysplit
+
+HEAVY = ("ray", "torch", "transformers", "datasets", "deepspeed", "tokenizers", "optuna", "matplotlib")
+
+PURE = (
+    "raysplit",
+    "raysplit.space",
+    "raysplit.runs",
+    "raysplit.ladder",
+    "raysplit.law",
+    "raysplit.split",
+    "raysplit.design",
+)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=60, env=environment
+    )
+
+
+def exists(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+@pytest.mark.parametrize("module", [name for name in (*PURE, "raysplit.cli") if exists(name)])
+def test_importing_loads_nothing_heavy(module: str) -> None:
+    done = run("-c", f"import sys, {module}; print(*sorted(set(sys.modules) & set({HEAVY!r})))")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+installed = pytest.mark.skipif(not any(distributions(name="raysplit")), reason="raysplit is on the path, not installed")
+
+
+@installed
+@pytest.mark.skipif(not exists("raysplit.cli"), reason="there is no command line yet")
+def test_help_answers_within_a_second() -> None:
+    command = str(Path(sys.executable).parent / "raysplit")
+    fastest = float("inf")
+    for _ in range(3):  # the best of three, since other work may share the machine
+        start = time.perf_counter()
+        done = subprocess.run([command, "--help"], capture_output=True, text=True, check=False, timeout=60)
+        fastest = min(fastest, time.perf_counter() - start)
+    assert done.returncode == 0, done.stderr
+    assert "Usage: raysplit" in done.stdout
+    assert fastest < 1.0
+
+
+@installed
+def test_the_version_is_the_installed_one() -> None:
+    assert raysplit.__version__ == version("raysplit")
+
+
+def test_every_pin_is_exact_and_names_no_host(repository: Path) -> None:
+    pins = [
+        line
+        for line in (repository / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    ]
+    names = [line.partition("==")[0].lower() for line in pins]
+    assert all("==" in line and "/" not in line and "+" not in line for line in pins)
+    assert names == sorted(set(names))
+    assert "torch" in names
