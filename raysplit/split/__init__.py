@@ -7,6 +7,8 @@ from raysplit.split.problem import BASELINE_SHARES, Problem, Split, baselines, f
 from raysplit.split.regret import domain_losses, expected_regret, losses_of
 from raysplit.split.render import render_advice
 from raysplit.split.search import DrawSplits, SplitsBySize, best_by_size, best_split, best_split_per_draw
+from raysplit.split.sizes import with_best_size
+from raysplit.split.target import target_problem
 
 __all__ = [
     "BASELINE_SHARES",
@@ -34,4 +36,6 @@ __all__ = [
     "loss_curve",
     "losses_of",
     "render_advice",
+    "target_problem",
+    "with_best_size",
 ]

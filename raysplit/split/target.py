@@ -1,0 +1,28 @@
+"""The problem that a search space states."""
+
+from collections.abc import Mapping
+
+from raysplit.space import Space
+from raysplit.split.problem import Problem
+
+
+def target_problem(space: Space, *, vocab_size: int, domain_tokens: Mapping[str, float] | None = None) -> Problem:
+    """The target section of a search space as a problem, with the exact FLOPs of its model family.
+
+    Args:
+        space: a checked search space; sizes left out of its target are those of its sweep.
+        vocab_size: of the tokenizer, which the FLOPs of the output head depend on.
+        domain_tokens: training tokens of each domain's corpus; a path may see each ``max_epochs`` times. Unlimited when
+            left out.
+    """
+    shapes = [space.shape(n_params, vocab_size) for n_params in space.target.model_sizes or space.model.sizes]
+    weights = space.weights()
+    return Problem(
+        budget_flops=space.target.budget_flops,
+        sizes={shape.n_params_non_embedding: float(shape.flops_per_token) for shape in shapes},
+        domains=space.domains,
+        weights=[weights[name] for name in space.domains],
+        accounting=space.target.accounting,
+        available_tokens={name: space.corpus.max_epochs * tokens for name, tokens in (domain_tokens or {}).items()},
+        mixture=space.corpus.shares,
+    )
