@@ -42,10 +42,10 @@ def fetch(archive: Archive) -> Path:
     """
     folder = cache_folder() / "packages"
     path = folder / archive.file
-    if _sha256(path) == archive.sha256:
-        return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if _sha256(path) == archive.sha256:
+            return path
         with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as staging:
             _download(archive, Path(staging), wanted_in=folder)
             (Path(staging) / archive.file).replace(path)

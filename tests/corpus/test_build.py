@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-import raysplit.corpus.build as build_module
 from raysplit.corpus import Corpus, build_corpus
 from raysplit.corpus.spool import document_key, spool_documents
 from raysplit.errors import CorpusError
-from raysplit.space import TokenizerSpec
+from raysplit.space import SourceSpec, TokenizerSpec
 from tests.corpus.texts import documents, files_source, small_corpus, spec_of, write_files
 
 
@@ -30,7 +30,8 @@ def texts_of(corpus: Corpus, domain: str, *, side: str) -> list[str]:
     reader = corpus._reader(record.shards)
     tokens = reader.read(0, len(reader)).tolist()
     end = corpus.manifest.tokenizer.end_of_text
-    texts, document = [], []
+    texts: list[str] = []
+    document: list[int] = []
     for token in tokens:
         if token == end:
             texts.append(tokenizer.decode(document))
@@ -42,7 +43,7 @@ def texts_of(corpus: Corpus, domain: str, *, side: str) -> list[str]:
 
 
 @pytest.fixture
-def source(tmp_path: Path):
+def source(tmp_path: Path) -> SourceSpec:
     return files_source(write_files(tmp_path / "text", documents(30, tag="alpha")))
 
 
@@ -59,7 +60,7 @@ def test_every_document_is_packed_once_on_one_side(corpus: Corpus) -> None:
 
 def test_copies_are_dropped_within_and_across_domains(tmp_path: Path) -> None:
     shared = documents(10, tag="shared")
-    first = write_files(tmp_path / "first", shared + [shared[0].replace(" ", "\n  ")] + documents(10, tag="a"))
+    first = write_files(tmp_path / "first", [*shared, shared[0].replace(" ", "\n  "), *documents(10, tag="a")])
     second = write_files(tmp_path / "second", documents(10, tag="b") + shared[:4])
     corpus = build_corpus(spec_of({"a": files_source(first), "b": files_source(second)}), tmp_path / "out")
     records = corpus.manifest.domains
@@ -76,8 +77,10 @@ def test_copies_are_dropped_within_and_across_domains(tmp_path: Path) -> None:
     fraction=st.floats(0.01, 0.9),
     data=st.data(),
 )
-def test_order_and_side_depend_on_the_text_and_the_seed_alone(tmp_path_factory, texts, seed, fraction, data) -> None:
-    def read(texts: list[str]):
+def test_order_and_side_depend_on_the_text_and_the_seed_alone(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], seed: int, fraction: float, data: st.DataObject
+) -> None:
+    def read(texts: list[str]) -> tuple[list[str], int]:
         spool = spool_documents(
             iter(texts),
             tmp_path_factory.mktemp("spool") / "domain.txt",
@@ -115,7 +118,9 @@ def test_a_document_that_spells_the_end_of_text_does_not_end_there(tmp_path: Pat
     assert sorted(texts_of(corpus, "a", side="train") + texts_of(corpus, "a", side="validation")) == sorted(strange)
 
 
-def test_the_same_specification_gives_the_same_corpus_and_is_not_built_twice(tmp_path: Path, source) -> None:
+def test_the_same_specification_gives_the_same_corpus_and_is_not_built_twice(
+    tmp_path: Path, source: SourceSpec
+) -> None:
     spec = spec_of({"a": source})
     first = build_corpus(spec, tmp_path / "one")
     second = build_corpus(spec, tmp_path / "two")
@@ -128,7 +133,19 @@ def test_the_same_specification_gives_the_same_corpus_and_is_not_built_twice(tmp
     assert build_corpus(spec.model_copy(update={"max_epochs": 4.0}), tmp_path / "one").manifest == first.manifest
 
 
-def test_progress_names_every_step_and_goes_from_zero_to_one(tmp_path: Path, source) -> None:
+def test_two_builds_in_one_folder_take_turns(tmp_path: Path, source: SourceSpec) -> None:
+    steps: list[str] = []
+
+    def build(_: int) -> Corpus:
+        return build_corpus(spec_of({"a": source}), tmp_path / "out", progress=lambda step, done: steps.append(step))
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(build, range(2))
+    assert one.manifest == other.manifest
+    assert steps.count("train tokenizer") == 2  # the start and the end of one build
+
+
+def test_progress_names_every_step_and_goes_from_zero_to_one(tmp_path: Path, source: SourceSpec) -> None:
     seen: dict[str, list[float]] = {}
     build_corpus(
         spec_of({"a": source}), tmp_path / "out", progress=lambda step, done: seen.setdefault(step, []).append(done)
@@ -139,14 +156,14 @@ def test_progress_names_every_step_and_goes_from_zero_to_one(tmp_path: Path, sou
         assert (shares[0], shares[-1]) == (0.0, 1.0)
 
 
-def test_a_folder_with_another_corpus_is_refused_and_untouched(tmp_path: Path, source) -> None:
+def test_a_folder_with_another_corpus_is_refused_and_untouched(tmp_path: Path, source: SourceSpec) -> None:
     corpus = build_corpus(spec_of({"a": source}), tmp_path / "out")
     with pytest.raises(CorpusError, match=r"another specification \(different: validation_fraction, seed\)"):
         build_corpus(spec_of({"a": source}, seed=1, validation_fraction=0.2), tmp_path / "out")
     corpus.verify()
 
 
-def test_a_folder_with_other_things_is_refused_and_untouched(tmp_path: Path, source) -> None:
+def test_a_folder_with_other_things_is_refused_and_untouched(tmp_path: Path, source: SourceSpec) -> None:
     mine = tmp_path / "out" / "shards" / "thesis.tex"
     mine.parent.mkdir(parents=True)
     mine.write_text("years of work")
@@ -185,30 +202,32 @@ def test_a_build_killed_at_any_step_leaves_nothing_that_opens_and_is_built_anew(
     assert not (out / "spool").exists()
 
 
-def test_a_failed_build_leaves_no_text_behind(tmp_path: Path, source) -> None:
+def test_a_failed_build_leaves_no_text_behind(tmp_path: Path, source: SourceSpec) -> None:
     with pytest.raises(CorpusError, match="no such file or folder"):
         build_corpus(spec_of({"a": source, "b": files_source(tmp_path / "missing")}), tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".corpus.lock"]
 
 
-def test_an_output_folder_that_cannot_be_written_is_named(tmp_path: Path, source) -> None:
+def test_an_output_folder_that_cannot_be_written_is_named(tmp_path: Path, source: SourceSpec) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CorpusError, match="file/out: the corpus cannot be written there: Not a directory"):
         build_corpus(spec_of({"a": source}), tmp_path / "file" / "out")
 
 
-def test_too_little_disk_is_said_before_packing(tmp_path: Path, source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_disk_is_said_before_packing(
+    tmp_path: Path, source: SourceSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(build_module.shutil, "disk_usage", lambda path: usage(100, 99, 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100, 99, 1))
     with pytest.raises(CorpusError, match="the disk has 0 MB left"):
         build_corpus(spec_of({"a": source}), tmp_path / "out")
 
 
-def test_a_disk_that_fills_up_is_said(tmp_path: Path, source, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args, **kwargs):
+def test_a_disk_that_fills_up_is_said(tmp_path: Path, source: SourceSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(build_module, "save_bpe", full)
+    monkeypatch.setattr("raysplit.corpus.build.save_bpe", full)
     with pytest.raises(CorpusError, match="the disk is full"):
         build_corpus(spec_of({"a": source}), tmp_path / "out")
 
@@ -219,13 +238,13 @@ def test_one_document_cannot_be_split(tmp_path: Path) -> None:
         build_corpus(spec_of({"a": files_source(folder)}), tmp_path / "out")
 
 
-def test_a_vocabulary_that_the_text_cannot_fill_is_refused(tmp_path: Path, source) -> None:
+def test_a_vocabulary_that_the_text_cannot_fill_is_refused(tmp_path: Path, source: SourceSpec) -> None:
     spec = spec_of({"a": source}, tokenizer=TokenizerSpec(vocab_size=30_000))
     with pytest.raises(CorpusError, match=r"tokenizer.vocab_size = 30000: .* its text gave \d+"):
         build_corpus(spec, tmp_path / "out")
 
 
-def test_a_huggingface_tokenizer_is_copied_into_the_corpus(tmp_path: Path, source) -> None:
+def test_a_huggingface_tokenizer_is_copied_into_the_corpus(tmp_path: Path, source: SourceSpec) -> None:
     """The folder of a trained BPE is itself a Hugging Face tokenizer; a corpus built with it has the same tokens."""
     transformers = pytest.importorskip("transformers")
     trained = build_corpus(spec_of({"a": source}), tmp_path / "trained")
@@ -244,7 +263,9 @@ def test_a_huggingface_tokenizer_is_copied_into_the_corpus(tmp_path: Path, sourc
     ]
 
 
-def test_a_huggingface_tokenizer_that_is_not_there_is_named_before_anything_is_read(tmp_path: Path, source) -> None:
+def test_a_huggingface_tokenizer_that_is_not_there_is_named_before_anything_is_read(
+    tmp_path: Path, source: SourceSpec
+) -> None:
     pytest.importorskip("transformers")
     steps: list[str] = []
     spec = spec_of({"a": source}, tokenizer=TokenizerSpec(kind="huggingface", name=str(tmp_path / "nothing")))

@@ -1,6 +1,8 @@
 """Batches by position, branches that continue where the trunk left off, held-out windows, capacity, damage."""
 
 import pickle
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +45,7 @@ def test_batches_over_any_cut_equal_one_batch(
     corpus: Corpus, domain: str | None, start: int, cuts: list[int], branch: int
 ) -> None:
     """So a resumed stream equals an uninterrupted one, and batch size does not change the order."""
-    at = {"seed": 7, "context_length": CONTEXT, "branch_tokens": branch * CONTEXT if domain else 0}
+    at: dict[str, Any] = {"seed": 7, "context_length": CONTEXT, "branch_tokens": branch * CONTEXT if domain else 0}
     whole = corpus.batch(domain=domain, start_tokens=start * CONTEXT, n_sequences=sum(cuts), **at)
     parts, position = [], start
     for n in cuts:
@@ -58,7 +60,7 @@ def test_batches_over_any_cut_equal_one_batch(
 def test_a_path_through_trunk_and_branch_sees_no_window_twice_in_an_epoch(
     corpus: Corpus, domain: str, trunk: int, seed: int
 ) -> None:
-    at = {"seed": seed, "context_length": CONTEXT}
+    at: dict[str, Any] = {"seed": seed, "context_length": CONTEXT}
     trunk_batch = corpus.batch(start_tokens=0, n_sequences=trunk, **at)
     chosen, _ = corpus.mixture.locate(np.arange(trunk))
     on_trunk = window_numbers(corpus, domain, trunk_batch[chosen == corpus.domains.index(domain)])
@@ -76,7 +78,7 @@ def test_the_mixture_gives_each_domain_its_share(corpus: Corpus) -> None:
 
 
 def test_a_branch_from_nothing_starts_the_domains_own_stream(corpus: Corpus) -> None:
-    at = {"seed": 0, "context_length": CONTEXT, "domain": "beta", "n_sequences": 5}
+    at: dict[str, Any] = {"seed": 0, "context_length": CONTEXT, "domain": "beta", "n_sequences": 5}
     late = corpus.batch(start_tokens=3 * CONTEXT, **at)
     n_from_beta = corpus.mixture.windows_given(10, "beta")
     assert n_from_beta == 3
@@ -107,7 +109,7 @@ def test_windows_cross_shard_files(corpus: Corpus) -> None:
         ({"start_tokens": 0, "branch_tokens": CONTEXT}, "needs a domain"),
     ],
 )
-def test_positions_that_are_no_whole_windows_are_refused(corpus: Corpus, arguments: dict, said: str) -> None:
+def test_positions_that_are_no_whole_windows_are_refused(corpus: Corpus, arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         corpus.batch(seed=0, context_length=CONTEXT, n_sequences=1, **arguments)
 
@@ -140,7 +142,7 @@ def test_bytes_per_token_counts_text_bytes_over_all_tokens(corpus: Corpus) -> No
 def test_capacity_is_counted_on_the_longest_path(corpus: Corpus) -> None:
     has = corpus.n_windows("gamma", CONTEXT)
     trunk = 100  # of which gamma gives 20
-    at = {"max_pretrain_tokens": trunk * CONTEXT, "context_length": CONTEXT}
+    at: dict[str, Any] = {"max_pretrain_tokens": trunk * CONTEXT, "context_length": CONTEXT}
     epochs = corpus.check_capacity(max_specialize_tokens=(has - 20) * CONTEXT, max_epochs=1, **at)
     assert epochs["gamma"] == 1.0
     too_many = (has - 19) * CONTEXT
@@ -150,14 +152,14 @@ def test_capacity_is_counted_on_the_longest_path(corpus: Corpus) -> None:
 
 
 def test_a_pickled_corpus_is_small_and_reads_the_same(corpus: Corpus) -> None:
-    at = {"seed": 0, "context_length": CONTEXT, "start_tokens": 0, "n_sequences": 4}
+    at: dict[str, Any] = {"seed": 0, "context_length": CONTEXT, "start_tokens": 0, "n_sequences": 4}
     before = corpus.batch(**at)
     data = pickle.dumps(corpus)
     assert len(data) < 1000
     assert np.array_equal(pickle.loads(data).batch(**at), before)
 
 
-def test_verify_finds_one_flipped_bit(tmp_path) -> None:
+def test_verify_finds_one_flipped_bit(tmp_path: Path) -> None:
     corpus = small_corpus(tmp_path, n_documents={"one": 20})
     corpus.verify()
     path = corpus.folder / corpus.manifest.domains["one"].train.shards[0].file
@@ -168,14 +170,14 @@ def test_verify_finds_one_flipped_bit(tmp_path) -> None:
         Corpus.open(corpus.folder).verify()
 
 
-def test_verify_finds_a_changed_tokenizer(tmp_path) -> None:
+def test_verify_finds_a_changed_tokenizer(tmp_path: Path) -> None:
     corpus = small_corpus(tmp_path, n_documents={"one": 20})
     (corpus.tokenizer_path / "tokenizer_config.json").write_text("{}")
     with pytest.raises(CorpusError, match="tokenizer: has changed"):
         corpus.verify()
 
 
-def test_open_refuses_a_short_or_missing_shard_and_a_damaged_manifest(tmp_path) -> None:
+def test_open_refuses_a_short_or_missing_shard_and_a_damaged_manifest(tmp_path: Path) -> None:
     folder = small_corpus(tmp_path, n_documents={"one": 20}).folder
     manifest = folder / "manifest.json"
     shard = folder / "shards" / "one.validation-00000.bin"

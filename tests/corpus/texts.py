@@ -8,7 +8,7 @@ from typing import Any
 from raysplit.corpus import Corpus, build_corpus
 from raysplit.space import CorpusSpec, SourceSpec, TokenizerSpec
 
-WORDS = "law split trunk branch token domain shard loss budget expert seed window share epoch mixture".split()
+WORDS = ["law", "split", "trunk", "branch", "token", "domain", "shard", "loss", "budget", "expert", "seed", "epoch"]
 
 
 def documents(n: int, *, tag: str, words: int = 30) -> list[str]:
