@@ -15,28 +15,44 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+PRETRAIN_TOKENS, SPECIALIZE_TOKENS = "pretrain_tokens", "specialize_tokens"
+"""Units of parameters that are compared with D and with D'."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parameter:
-    """One parameter of a form, in the form's own units."""
+    """One parameter of a form.
+
+    Bounds and prior are in the form's own units, with one exception that keeps a fit free of units: those of a
+    parameter in ``pretrain_tokens`` or ``specialize_tokens`` are multiples of the geometric mean of the positive D or
+    D' in the table.
+    """
 
     name: str
     lower: float
     upper: float
     unit: str = ""
-    """``nats/token``, ``tokens``, ... ; empty for exponents and other pure numbers."""
+    """``nats/token``, ``pretrain_tokens``, ``specialize_tokens``; empty for exponents and other pure numbers."""
     log: bool = False
     """Searched on a logarithmic scale (both bounds positive)."""
+    linear: bool = False
+    """The loss is linear in it, and in all linear parameters together; the fit then solves for it in the starts."""
+    prior: tuple[float, float] | None = None
+    """Centre (a value) and standard deviation (on the search scale: nats where `log`) of a weak normal prior, or None.
+
+    For a parameter that is `linear` and `log` (an amplitude) the prior is on the share of the mean loss that its term
+    has at the middle of the table, so that it knows no units either."""
 
 
 class Form(ABC):
-    """A form of L(N, D, D'). Subclass it, name the parameters, write the two formulas; nothing else is needed.
+    """A form of L(N, D, D'). Subclass it, name the parameters, write three formulas; nothing else is needed.
 
-    `loss` and `slope` broadcast: ``theta`` is (..., P) with leading axes for starts or posterior draws, and n, d, s are
+    The formulas broadcast: ``theta`` is (..., P) with leading axes for starts or posterior draws, and n, d, s are
     arrays that broadcast against ``theta[..., 0]`` (add a trailing axis to theta's batch axes to cross them with runs).
+    `raysplit.law.check_form` compares the derivatives with finite differences.
     """
 
-    name: ClassVar[str]
+    name: str
     parameters: ClassVar[tuple[Parameter, ...]]
 
     @abstractmethod

@@ -1,0 +1,23 @@
+"""The law L(N, D, D'): its forms, the fit of a form to a table of runs, and what the runs leave uncertain."""
+
+from raysplit.law.fit import Fit, fit_form
+from raysplit.law.form import Form, Parameter
+from raysplit.law.forms import FORMS
+from raysplit.law.law import Law, Prediction, Support
+from raysplit.law.posterior import DEFAULT_FORMS, EXACT, fit_law
+from raysplit.law.status import FitStatus
+
+__all__ = [
+    "DEFAULT_FORMS",
+    "EXACT",
+    "FORMS",
+    "Fit",
+    "FitStatus",
+    "Form",
+    "Law",
+    "Parameter",
+    "Prediction",
+    "Support",
+    "fit_form",
+    "fit_law",
+]

@@ -1,0 +1,207 @@
+"""Fit one form to the runs of one domain."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from raysplit.errors import LawError
+from raysplit.law.form import Array, Form
+from raysplit.law.minimize import Minimum, minimize
+from raysplit.law.objective import Coordinates, Problem, Sample
+from raysplit.law.starts import scored_starts
+from raysplit.law.status import FitStatus, diagnose_design
+
+FROM_SCRATCH_WEIGHT = 0.1
+"""Weight of a run with D = 0 where others have D > 0: so few steps that optimisation, not the law, decides its loss."""
+SETTLED_STEPS = 100
+"""A run of fewer optimizer steps than this, counted from initialisation, is weighted by their ratio."""
+
+ASSUMED_NOISE = 0.01
+"""Log sd of an observation before any residual is known; the seed noise of small models is about 1 %."""
+NOISE_FLOOR = 1e-4
+"""No residual sd is believed below this: a form that passes through all its runs has not shown them noiseless."""
+HUBER_EFFICIENT = 1.345
+"""Threshold in residual sds at which Huber's loss keeps 95 % of the efficiency of least squares on normal noise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """One form fitted to one domain."""
+
+    form: str
+    theta: Array  # (P,)
+    objective: float
+    """Sum of weighted Huber losses of the log residuals, without the priors."""
+    status: FitStatus
+    message: str
+    """The status as a sentence about this fit: which parameter, which run would help."""
+    n_runs: int
+    log_residual_sd: float
+    """Robust sd of log L - log y, corrected for the parameters that were fitted; misfit is part of it."""
+    effective_parameters: float
+    """How many parameters the runs determined; the priors did the rest."""
+    starts_agreeing: float
+    """Share of the polished starts that reached the best optimum."""
+    huber_delta: float
+
+    def parameters(self, form: Form) -> Mapping[str, float]:
+        return {p.name: float(v) for p, v in zip(form.parameters, self.theta, strict=True)}
+
+
+def sample_of(runs: pd.DataFrame, *, step_tokens: float | None = None) -> Sample:
+    """The arrays of a fit, weighted: the column ``weight`` times the rule for points that the law does not describe.
+
+    The rule: a run with D = 0 counts `FROM_SCRATCH_WEIGHT` as long as some run has D > 0; and where ``step_tokens``
+    (tokens per optimizer step) is given, a run of fewer than `SETTLED_STEPS` steps counts steps / SETTLED_STEPS.
+    """
+    n, d, s, loss = (
+        runs[name].to_numpy(dtype=float) for name in ("n_params", "pretrain_tokens", "specialize_tokens", "loss")
+    )
+    weight = runs["weight"].to_numpy(dtype=float).copy() if "weight" in runs else np.ones(len(runs))
+    if (d > 0).any():
+        weight = np.where(d > 0, weight, weight * FROM_SCRATCH_WEIGHT)
+    if step_tokens is not None:
+        weight = weight * np.minimum(1.0, (d + s) / (step_tokens * SETTLED_STEPS))
+    return Sample(n=n, d=d, s=s, log_loss=np.log(loss), weight=weight)
+
+
+def fit_form(
+    form: Form,
+    runs: pd.DataFrame,
+    *,
+    huber_delta: float | None = 1e-3,
+    prior_strength: float = 1.0,
+    n_guesses: int = 512,
+    n_starts: int = 12,
+    step_tokens: float | None = None,
+    seed: int = 0,
+) -> Fit:
+    """Fit one form to the runs of one domain by the sum of Huber losses of the log residuals.
+
+    Args:
+        form: What to fit.
+        runs: Columns n_params, pretrain_tokens, specialize_tokens, loss and, if wanted, weight; one domain.
+        huber_delta: Threshold between squares and absolute values. Hoffmann's 1e-3 is nearly least absolute
+            deviations, 1e-6 entirely, ``inf`` least squares; None sets it to `HUBER_EFFICIENT` residual sds.
+        prior_strength: Factor on the priors of the parameters; 0 fits without them.
+        n_guesses: How many starts are scored.
+        n_starts: How many of them are polished.
+        step_tokens: Tokens per optimizer step, for the weights; see `sample_of`.
+        seed: Of the starts.
+
+    Raises:
+        LawError: no runs, or values that have no logarithm.
+    """
+    fitted, _ = fit_sample(
+        form, sample_of(runs, step_tokens=step_tokens), huber_delta=huber_delta, prior_strength=prior_strength,
+        n_guesses=n_guesses, n_starts=n_starts, seed=seed,
+    )  # fmt: skip
+    return fitted
+
+
+def fit_sample(
+    form: Form,
+    sample: Sample,
+    *,
+    huber_delta: float | None,
+    prior_strength: float = 1.0,
+    n_guesses: int = 512,
+    n_starts: int = 12,
+    seed: int = 0,
+) -> tuple[Fit, Problem]:
+    """`fit_form` on arrays; also returns the problem that was solved, for the draws around its optimum."""
+    if not sample.n.size:
+        raise LawError(f"{form.name}: no runs to fit")
+    for name, values in (("n_params", sample.n), ("tokens", sample.d + sample.s), ("weight", sample.weight)):
+        if not (np.isfinite(values) & (values > 0)).all():
+            raise LawError(f"{form.name}: {name} must be finite and positive in every run")
+    if not np.isfinite(sample.log_loss).all():
+        raise LawError(f"{form.name}: every loss must be finite and positive")
+
+    problem = Problem(
+        form=form, coordinates=Coordinates(form, sample), middle=sample.middle, n=sample.n, d=sample.d, s=sample.s,
+        log_loss=sample.log_loss[None], weight=sample.weight[None], prior_shift=np.zeros((1, len(form.parameters))),
+        delta=huber_delta or HUBER_EFFICIENT * ASSUMED_NOISE, noise=ASSUMED_NOISE, prior_strength=prior_strength,
+    )  # fmt: skip
+    starts = scored_starts(problem, n_guesses=n_guesses, n_starts=n_starts, seed=seed)
+    ends = minimize(problem, starts, max_iterations=60, tolerance=1e-6)
+    best = ends.phi[np.argmin(ends.value)][None]
+    if prior_strength > 0 or huber_delta is None:
+        # Now that there are residuals, weigh the priors (and cut the outliers) by their size.
+        problem = _scaled(problem, residual_sd(problem, best)[0], huber_delta)
+        best = minimize(problem, best, tolerance=1e-6).phi
+        problem = _scaled(problem, residual_sd(problem, best)[0], huber_delta)
+    ends = minimize(problem, np.concatenate([best, ends.phi]), tolerance=1e-13)
+    return _describe(problem, sample, ends), problem
+
+
+def _scaled(problem: Problem, noise: float, huber_delta: float | None) -> Problem:
+    return replace(problem, noise=noise, delta=HUBER_EFFICIENT * noise if huber_delta is None else huber_delta)
+
+
+def residual_sd(problem: Problem, phi: Array) -> tuple[float, float]:
+    """Robust sd of the log residuals at phi (1, P), corrected for the parameters fitted, and how many those are.
+
+    The parameters fitted are counted by the trace of the hat matrix, so that one held by its prior counts little. The
+    sd is Huber's proposal: root mean square of the residuals cut at 1.345 times their median-based sd.
+    """
+    residual, weight = problem.residuals(phi)[0], problem.weight[0]
+    leverage = hat_diagonal(problem, phi)
+    effective = float(leverage.sum())
+    order = np.argsort(np.abs(residual))
+    share = np.cumsum(weight[order]) / weight.sum()
+    median = float(np.abs(residual)[order][np.searchsorted(share, 0.5)])
+    cut = max(HUBER_EFFICIENT * 1.4826 * median, NOISE_FLOOR)
+    # A fit pulls residuals towards zero as if there were fewer runs; the variance of cut normal residuals is .71.
+    freedom = max(1.0 - effective / float(weight.sum() ** 2 / (weight**2).sum()), 0.1)
+    square = float(np.average(np.minimum(np.abs(residual), cut) ** 2, weights=weight))
+    return max(float(np.sqrt(square / 0.7102 / freedom)), NOISE_FLOOR), effective
+
+
+def hat_diagonal(problem: Problem, phi: Array) -> Array:
+    """Leverage of each run (R,) in the regularised, weighted linear model around phi (1, P)."""
+    _, _, majorant = replace(problem, delta=np.inf).scores(phi)
+    jacobian = problem.jacobian(phi)[0]
+    solved = np.linalg.lstsq(majorant[0], jacobian.T, rcond=1e-12)[0]
+    return np.clip(problem.weight[0] * np.einsum("rp,pr->r", jacobian, solved), 0.0, 1.0)
+
+
+def _describe(problem: Problem, sample: Sample, ends: Minimum) -> Fit:
+    form, c = problem.form, problem.coordinates
+    best = int(np.argmin(ends.value))
+    phi, value = ends.phi[best], ends.value[best]
+    theta = c.to_theta(phi)
+    # Equal to a part in 10^4 above the floor that rounding sets; the first end is the refined best one, not a start.
+    agreeing = float(np.mean(ends.value[1:] <= value * (1 + 1e-4) + 1e-14))
+    noise, effective = residual_sd(problem, phi[None])
+    held = [
+        f"{p.name} = {value:.3g}"
+        for p, value, x, low, high in zip(form.parameters, theta, phi, c.lower, c.upper, strict=True)
+        if x <= low or x >= high
+    ]
+    detail = f"{agreeing:.0%} of {len(ends.value) - 1} polished starts"
+    flaw = diagnose_design(sample, n_parameters=len(form.parameters), specializes=_specializes(form, theta, sample))
+    if flaw is not None:
+        status, detail = flaw
+    elif not ends.converged[best]:
+        status = FitStatus.NOT_CONVERGED
+    elif agreeing < 0.2:
+        status = FitStatus.STARTS_DISAGREE
+    elif held:
+        status, detail = FitStatus.AT_BOUND, ", ".join(held)
+    else:
+        status = FitStatus.CONVERGED
+    return Fit(
+        form=form.name, theta=theta, objective=float(replace(problem, prior_strength=0.0).value(phi[None])[0]),
+        status=status, message=f"{form.name}: {status.value} ({detail})", n_runs=sample.n.size, log_residual_sd=noise,
+        effective_parameters=effective, starts_agreeing=agreeing, huber_delta=problem.delta,
+    )  # fmt: skip
+
+
+def _specializes(form: Form, theta: Array, sample: Sample) -> bool:
+    """Whether some parameter acts only where D' > 0, so that the form needs runs of several D'."""
+    n, d, s = (np.asarray(x) for x in sample.middle)
+    without, having = (np.abs(form.gradient(theta, n, d, x)) for x in (np.zeros(()), s))
+    return bool(np.any(without < 1e-9 * having))

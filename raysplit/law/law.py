@@ -1,0 +1,280 @@
+"""A fitted law: the loss of every domain, with its uncertainty, as one value that never changes."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
+
+from raysplit.errors import LawError, unknown
+from raysplit.law.fit import Fit
+from raysplit.law.form import Array, Form
+from raysplit.law.forms import FORMS
+from raysplit.law.status import FitStatus
+from raysplit.quantities import format_count
+
+SCHEMA_VERSION = 1
+SAFE_EXTRAPOLATION = 4.0
+"""Asked for more than this many times what the runs span, a law warns."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Support:
+    """What the runs span: least and greatest N, D and D' (0 where it was measured)."""
+
+    n_params: tuple[float, float]
+    pretrain_tokens: tuple[float, float]
+    specialize_tokens: tuple[float, float]
+
+    @classmethod
+    def of(cls, runs: pd.DataFrame) -> "Support":
+        names = ("n_params", "pretrain_tokens", "specialize_tokens")
+        return cls(**{name: (float(runs[name].min()), float(runs[name].max())) for name in names})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """One form's part of a law."""
+
+    form: Form
+    weight: float
+    """Of its best fit in the law's best guess; the weights of all members sum to one."""
+    theta: Array  # (K, P), the best fits
+    draws: NDArray[np.intp]  # which of the law's draws are this form's
+    draw_theta: Array  # (len(draws), K, P)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """Predicted loss, nats per token, with an interval; arrays of the shape asked for."""
+
+    mean: Array
+    low: Array
+    high: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Law:
+    """Loss L(N, D, D') of K domains as draws from a joint posterior: draw b is one world, the same for all domains.
+
+    `loss` and `slope` take arrays that broadcast together to at least two axes, the first of them draws (size 1 or
+    ``n_draws``) and the last domains (size 1 or K), and answer (n_draws, *points, K).
+    """
+
+    domains: tuple[str, ...]
+    n_draws: int
+    members: tuple[Member, ...]
+    fits: Mapping[str, Mapping[str, Fit]]
+    """By form and domain, the forms that were left out included."""
+    noise: Array  # (K,)
+    """Log sd of one observation around the law, its misfit included."""
+    seed_noise: float | None
+    """Log sd between runs that differ only in their seed; None where no run was repeated."""
+    support: Support
+    is_point: bool = field(default=False)
+    """Whether this is the best guess alone, see `point`."""
+
+    @property
+    def point(self) -> "Law":
+        """The best guess as a law of one draw: the weighted mean of the losses of the forms' best fits."""
+        return Law(
+            domains=self.domains, n_draws=1, members=self.members, fits=self.fits, noise=self.noise,
+            seed_noise=self.seed_noise, support=self.support, is_point=True,
+        )  # fmt: skip
+
+    @property
+    def form_weights(self) -> dict[str, float]:
+        return {member.form.name: member.weight for member in self.members}
+
+    def loss(self, n_params: ArrayLike, pretrain_tokens: ArrayLike, specialize_tokens: ArrayLike) -> Array:
+        """Nats per token, (n_draws, *points, K); see the class for the shapes.
+
+        Raises:
+            LawError: the shapes do not fit the law.
+        """
+        return self._evaluate("loss", n_params, pretrain_tokens, specialize_tokens)
+
+    def slope(self, n_params: ArrayLike, pretrain_tokens: ArrayLike, specialize_tokens: ArrayLike) -> Array:
+        """dL/dD', nats per token per token, (n_draws, *points, K); as `loss`."""
+        return self._evaluate("slope", n_params, pretrain_tokens, specialize_tokens)
+
+    def _evaluate(self, what: str, *inputs: ArrayLike) -> Array:
+        arrays = [np.asarray(x, dtype=float) for x in inputs]
+        shape = np.broadcast_shapes(*(x.shape for x in arrays))
+        if len(shape) < 2 or shape[0] not in (1, self.n_draws) or shape[-1] not in (1, len(self.domains)):
+            raise LawError(
+                f"inputs broadcast to {shape}; a law of {self.n_draws} draws and {len(self.domains)} domains takes "
+                f"(1 or {self.n_draws}, ..., 1 or {len(self.domains)})"
+            )
+        arrays = [x.reshape((1,) * (len(shape) - x.ndim) + x.shape) for x in arrays]
+        out = np.zeros((self.n_draws, *shape[1:-1], len(self.domains)))
+        between = (1,) * (len(shape) - 2)
+        for member in self.members:
+            if self.is_point:
+                theta, draws, weight = member.theta[None], np.zeros(1, dtype=np.intp), member.weight
+            else:
+                theta, draws, weight = member.draw_theta, member.draws, 1.0
+            if draws.size:
+                theta = theta.reshape(theta.shape[0], *between, *theta.shape[1:])
+                mine = [x if len(x) == 1 else x[draws] for x in arrays]
+                out[draws] += weight * getattr(member.form, what)(theta, *mine)
+        return out
+
+    def predict(
+        self,
+        domain: str,
+        n_params: ArrayLike,
+        pretrain_tokens: ArrayLike,
+        specialize_tokens: ArrayLike,
+        *,
+        level: float = 0.9,
+        noise: bool = True,
+    ) -> Prediction:
+        """Loss of one domain with the central interval of probability ``level``.
+
+        Args:
+            domain: One of `domains`.
+            n_params, pretrain_tokens, specialize_tokens: Arrays that broadcast together.
+            level: Probability that the interval covers.
+            noise: Whether the interval is for a measurement (the default) or for the law itself.
+
+        Raises:
+            LawError: an unknown domain or a level outside (0, 1).
+        """
+        if domain not in self.domains:
+            raise LawError(unknown("domain", domain, self.domains))
+        if not 0 < level < 1:
+            raise LawError(f"level = {level!r} must lie between 0 and 1")
+        k = self.domains.index(domain)
+        n, d, s = np.broadcast_arrays(*(np.asarray(x, float) for x in (n_params, pretrain_tokens, specialize_tokens)))
+        inputs = [x[None, ..., None] for x in (n, d, s)]
+        mean, draws = self.point.loss(*inputs)[0, ..., k], self.loss(*inputs)[..., k]
+        if noise:
+            # Each draw stands for a normal of its own; 32 equally likely values of it are close enough.
+            spread = np.exp(self.noise[k] * ndtri((np.arange(32) + 0.5) / 32))
+            draws = (draws[:, None] * spread.reshape(-1, *(1,) * n.ndim)).reshape(-1, *n.shape)
+        low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        return Prediction(mean=mean, low=np.asarray(low), high=np.asarray(high))
+
+    def extrapolation(
+        self, n_params: ArrayLike, pretrain_tokens: ArrayLike, specialize_tokens: ArrayLike
+    ) -> dict[str, Array]:
+        """By which factor each quantity lies outside what the runs span, 1 inside; infinite for an unmeasured zero."""
+        out = {}
+        for name, asked in (
+            ("n_params", n_params), ("pretrain_tokens", pretrain_tokens), ("specialize_tokens", specialize_tokens),
+        ):  # fmt: skip
+            low, high = getattr(self.support, name)
+            x = np.asarray(asked, dtype=float)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                below, above = np.where(x < low, low / x, 1.0), np.where(x > high, x / high, 1.0)
+            out[name] = np.maximum(below, above)
+        return out
+
+    def warnings(
+        self, n_params: ArrayLike = (), pretrain_tokens: ArrayLike = (), specialize_tokens: ArrayLike = ()
+    ) -> tuple[str, ...]:
+        """What to know before trusting the law, at these points if any are given: flawed fits, extrapolation."""
+        out = []
+        for member in self.members:
+            flawed: dict[str, list[str]] = {}
+            for domain, fit in self.fits[member.form.name].items():
+                if fit.status is not FitStatus.CONVERGED:
+                    flawed.setdefault(fit.message, []).append(domain)
+            out += [f"{', '.join(domains)}: {message}" for message, domains in flawed.items()]
+        for name, factor in self.extrapolation(n_params, pretrain_tokens, specialize_tokens).items():
+            worst = float(factor.max(initial=1.0))
+            if worst > SAFE_EXTRAPOLATION:
+                low, high = getattr(self.support, name)
+                by = "where none was measured" if np.isinf(worst) else f"by a factor of {worst:.3g}"
+                out.append(f"extrapolates {name} {by}: the runs span {format_count(low)} to {format_count(high)}")
+        return tuple(out)
+
+    def to_json(self) -> str:
+        """The law as JSON text; `from_json` reads it back."""
+        return json.dumps(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "domains": self.domains,
+                "n_draws": self.n_draws,
+                "is_point": self.is_point,
+                "noise": self.noise.tolist(),
+                "seed_noise": self.seed_noise,
+                "support": {name: getattr(self.support, name) for name in Support.__dataclass_fields__},
+                "members": [
+                    {
+                        "form": member.form.name,
+                        "parameters": [p.name for p in member.form.parameters],
+                        "weight": member.weight,
+                        "theta": member.theta.tolist(),
+                        "draws": member.draws.tolist(),
+                        "draw_theta": member.draw_theta.tolist(),
+                    }
+                    for member in self.members
+                ],
+                "fits": {
+                    form: {domain: _fit_to_dict(fit) for domain, fit in by_domain.items()}
+                    for form, by_domain in self.fits.items()
+                },
+            },
+            allow_nan=False,
+        )
+
+    @classmethod
+    def from_json(cls, text: str, *, forms: Mapping[str, Form] = FORMS) -> "Law":
+        """Read what `to_json` wrote; ``forms`` knows the forms by name.
+
+        Raises:
+            LawError: not such a text, another schema version, or a form that is unknown or has other parameters.
+        """
+        try:
+            raw = json.loads(text)
+            version = raw["schema_version"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise LawError(f"not a law: {error!r}") from error
+        if version != SCHEMA_VERSION:
+            raise LawError(f"law of schema version {version!r}; this raysplit reads {SCHEMA_VERSION}")
+        try:
+            return cls(
+                domains=tuple(raw["domains"]),
+                n_draws=raw["n_draws"],
+                is_point=raw["is_point"],
+                noise=np.array(raw["noise"]),
+                seed_noise=raw["seed_noise"],
+                support=Support(**{name: tuple(span) for name, span in raw["support"].items()}),
+                members=tuple(_member_from(member, forms, len(raw["domains"])) for member in raw["members"]),
+                fits={
+                    form: {domain: _fit_from(fit) for domain, fit in by_domain.items()}
+                    for form, by_domain in raw["fits"].items()
+                },
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise LawError(f"not a law: {error!r}") from error
+
+
+def _fit_to_dict(fit: Fit) -> dict[str, Any]:
+    return {**fit.__dict__, "theta": fit.theta.tolist(), "status": fit.status.name}
+
+
+def _fit_from(raw: Mapping[str, Any]) -> Fit:
+    return Fit(**{**raw, "theta": np.array(raw["theta"]), "status": FitStatus[raw["status"]]})
+
+
+def _member_from(raw: Mapping[str, Any], forms: Mapping[str, Form], n_domains: int) -> Member:
+    name = raw["form"]
+    if name not in forms:
+        raise LawError(unknown("form", name, forms))
+    own = [p.name for p in forms[name].parameters]
+    if own != raw["parameters"]:
+        raise LawError(
+            f"form {name!r} has parameters {', '.join(own)}; the law was written with {', '.join(raw['parameters'])}"
+        )
+    return Member(
+        form=forms[name], weight=raw["weight"], theta=np.array(raw["theta"], dtype=float),
+        draws=np.array(raw["draws"], dtype=np.intp),
+        draw_theta=np.array(raw["draw_theta"], dtype=float).reshape(-1, n_domains, len(own)),
+    )  # fmt: skip

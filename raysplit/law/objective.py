@@ -1,0 +1,194 @@
+"""What a fit minimises, for many fits of one form at once.
+
+    F(phi) = sum_i w_i rho(log L(theta(phi)) - log y_i) + kappa / 2 sum_j z_j(phi)^2
+
+rho is Huber's loss of threshold delta; z are the priors in standard deviations; kappa turns them into the units of rho
+(a likelihood of noise sd sigma is F / kappa to second order, see `huber_scale`).
+
+Notation
+    B   fits side by side (starts or draws)      R   runs          P   parameters
+    phi (B, P)  search coordinates: the parameters of a form, on a logarithmic scale where it says so
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysplit.law.form import PRETRAIN_TOKENS, SPECIALIZE_TOKENS, Array, Form
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """The runs of one domain as arrays of length R."""
+
+    n: Array
+    d: Array
+    s: Array
+    log_loss: Array
+    weight: Array
+
+    @property
+    def middle(self) -> tuple[float, float, float]:
+        """Geometric means of N, of the positive D and of the positive D'; D and D' stand in for each other."""
+        positive_d, positive_s = self.d[self.d > 0], self.s[self.s > 0]
+        middle_d = _geometric_mean(positive_d if positive_d.size else positive_s)
+        return _geometric_mean(self.n), middle_d, _geometric_mean(positive_s if positive_s.size else positive_d)
+
+
+def _geometric_mean(x: Array) -> float:
+    return float(np.exp(np.mean(np.log(x))))
+
+
+class Coordinates:
+    """The search coordinates of a form for one table: where each parameter may go, and where its prior puts it."""
+
+    def __init__(self, form: Form, sample: Sample) -> None:
+        parameters = form.parameters
+        _, middle_d, middle_s = sample.middle
+        scale = {PRETRAIN_TOKENS: middle_d, SPECIALIZE_TOKENS: middle_s}
+        unit = np.array([scale.get(p.unit, 1.0) for p in parameters])
+        self.log = np.array([p.log for p in parameters])
+        self.linear = np.array([p.linear for p in parameters])
+        self.lower = self.to_phi(unit * [p.lower for p in parameters])
+        self.upper = self.to_phi(unit * [p.upper for p in parameters])
+        self.amplitude = self.log & self.linear
+        self.has_prior = np.array([p.prior is not None for p in parameters])
+        centre = np.array([p.prior[0] if p.prior else 1.0 for p in parameters])
+        mean_loss = math.exp(np.average(sample.log_loss, weights=sample.weight))
+        self.centre = self.to_phi(np.where(self.amplitude, centre * mean_loss, centre * unit))
+        self.prior_sd = np.array([p.prior[1] if p.prior else math.inf for p in parameters])
+
+    def to_phi(self, theta: Array) -> Array:
+        return np.where(self.log, np.log(np.where(self.log, theta, 1.0)), theta)
+
+    def to_theta(self, phi: Array) -> Array:
+        return np.where(self.log, np.exp(np.where(self.log, phi, 0.0)), phi)
+
+    def jacobian(self, theta: Array) -> Array:
+        """Derivative of theta by phi, (..., P)."""
+        return np.where(self.log, theta, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """B fits of one form; the fields with a leading axis hold B rows, or one row for all."""
+
+    form: Form
+    coordinates: Coordinates
+    middle: tuple[float, float, float]
+    n: Array  # (R,)
+    d: Array  # (R,)
+    s: Array  # (R,)
+    log_loss: Array  # (B or 1, R)
+    weight: Array  # (B or 1, R)
+    prior_shift: Array  # (B or 1, P), by how many standard deviations a fit's priors are moved
+    delta: float
+    noise: float = 0.0
+    """sigma, the sd of a log residual that sets how much the priors weigh."""
+    prior_strength: float = 0.0
+    """Factor on the priors; 0 leaves them out."""
+
+    @property
+    def kappa(self) -> float:
+        return self.prior_strength * huber_scale(self.delta, self.noise) if self.prior_strength > 0 else 0.0
+
+    def rows(self, index: NDArray[np.intp]) -> "Problem":
+        """The same problem for some of its fits."""
+
+        def pick(x: Array) -> Array:
+            return x if len(x) == 1 else x[index]
+
+        return replace(self, log_loss=pick(self.log_loss), weight=pick(self.weight), prior_shift=pick(self.prior_shift))
+
+    def residuals(self, phi: Array) -> Array:
+        """log L - log y, (B, R); infinite where the form is not positive."""
+        theta = self.coordinates.to_theta(phi)
+        with np.errstate(all="ignore"):
+            predicted = self.form.loss(theta[:, None, :], self.n, self.d, self.s)
+            out = np.log(predicted) - self.log_loss
+        return np.where(np.isfinite(out), out, np.inf)
+
+    def value(self, phi: Array) -> Array:
+        """F, (B,)."""
+        size = np.abs(self.residuals(phi))
+        inside = np.minimum(size, self.delta)
+        with np.errstate(invalid="ignore"):
+            out = np.sum(self.weight * inside * (size - 0.5 * inside), axis=-1)
+        if (kappa := self.kappa) > 0:
+            out = out + 0.5 * kappa * np.sum(self.prior_z(phi) ** 2, axis=-1)
+        return np.where(np.isnan(out), np.inf, out)
+
+    def jacobian(self, phi: Array) -> Array:
+        """Derivative of the residuals by phi, (B, R, P)."""
+        theta = self.coordinates.to_theta(phi)[:, None, :]
+        with np.errstate(all="ignore"):
+            predicted = self.form.loss(theta, self.n, self.d, self.s)
+            out = self.form.gradient(theta, self.n, self.d, self.s) * self.coordinates.jacobian(theta)
+            out = out / predicted[..., None]
+        return np.nan_to_num(out, nan=0.0, posinf=0.0, neginf=0.0)
+
+    def scores(self, phi: Array) -> tuple[Array, Array, Array]:
+        """Gradient of F (B, P); its Gauss-Newton Hessian H and the majorant M of it, both (B, P, P).
+
+        H leaves out the curvature of the residuals: with it a fit takes no fewer steps, each at twice the work.
+        """
+        residual, jacobian = self.residuals(phi), self.jacobian(phi)
+        size = np.abs(residual)
+        psi = self.weight * np.clip(residual, -self.delta, self.delta)
+        transposed = np.swapaxes(jacobian, 1, 2)
+        gradient = np.matmul(transposed, psi[..., None])[..., 0]
+        shrink = self.weight * np.minimum(1.0, self.delta / np.maximum(size, 1e-300))
+        majorant = np.matmul(transposed * shrink[:, None, :], jacobian)
+        hessian = np.matmul(transposed * (self.weight * (size <= self.delta))[:, None, :], jacobian)
+        if (kappa := self.kappa) > 0:
+            z, by_phi = self.prior_z(phi), self._prior_jacobian(phi)
+            by_phi_t = np.swapaxes(by_phi, 1, 2)
+            gradient = gradient + kappa * np.matmul(by_phi_t, z[..., None])[..., 0]
+            prior = kappa * np.matmul(by_phi_t, by_phi)
+            majorant, hessian = majorant + prior, hessian + prior
+        return gradient, hessian, majorant
+
+    def prior_z(self, phi: Array) -> Array:
+        """z, (B, P): each parameter's distance from its prior's centre in standard deviations, 0 without a prior."""
+        c = self.coordinates
+        value = phi
+        if c.amplitude.any():
+            value = np.where(c.amplitude, phi + self._log_share(phi), phi)
+        z = (value - c.centre) / c.prior_sd
+        return np.where(c.has_prior, z - self.prior_shift, 0.0)
+
+    def _log_share(self, phi: Array) -> Array:
+        """log dL/dtheta_j at the middle of the table, (..., P): with log A_j, the log size of an amplitude's term."""
+        theta = self.coordinates.to_theta(phi)
+        n, d, s = (np.asarray(x) for x in self.middle)
+        with np.errstate(all="ignore"):
+            return np.log(np.maximum(self.form.gradient(theta, n, d, s), 1e-300))
+
+    def _prior_jacobian(self, phi: Array) -> Array:
+        """dz/dphi, (B, P, P)."""
+        c = self.coordinates
+        n_parameters = phi.shape[1]
+        out = np.broadcast_to(np.eye(n_parameters), (len(phi), n_parameters, n_parameters)).copy()
+        if c.amplitude.any():
+            step = 1e-5
+            moved = phi[:, None, :] + step * np.concatenate([np.eye(n_parameters), -np.eye(n_parameters)])
+            share = self._log_share(moved)  # (B, 2P, P)
+            by_phi = (share[:, :n_parameters] - share[:, n_parameters:]) / (2 * step)
+            out += np.where(c.amplitude, by_phi, 0.0).swapaxes(1, 2)
+        return np.where(c.has_prior[:, None], out / c.prior_sd[:, None], 0.0)
+
+
+def huber_scale(delta: float, sigma: float) -> float:
+    """kappa = E[psi^2] / E[psi'] for normal residuals of sd sigma.
+
+    F / kappa then has the curvature of a log likelihood: sigma^2 for delta >> sigma (least squares), and
+    delta sigma sqrt(pi / 2) for delta << sigma (least absolute deviations).
+    """
+    if math.isinf(delta):
+        return sigma**2
+    t = delta / sigma
+    inside = math.erf(t / math.sqrt(2))
+    squares = inside - 2 * t * math.exp(-0.5 * t * t) / math.sqrt(2 * math.pi) + t * t * (1 - inside)
+    return sigma**2 * squares / inside

@@ -1,0 +1,201 @@
+"""From a table of runs to a `Law`: every form fitted to every domain, weighed, and drawn from.
+
+A draw is one plausible world. It perturbs the runs of all domains at once (noise.py: runs of one branch point move
+together) and the centres of the priors by one standard deviation, then refits from the best fit. For a linear model
+with normal noise that samples its posterior exactly; a few steps are enough, from the optimum.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from raysplit.errors import LawError, unknown
+from raysplit.law.fit import Fit, fit_sample, hat_diagonal, sample_of
+from raysplit.law.form import Array, Form
+from raysplit.law.forms import FORMS
+from raysplit.law.law import Law, Member, Support
+from raysplit.law.minimize import minimize
+from raysplit.law.noise import Noise, estimate_noise, repeated_seed_sd
+from raysplit.law.objective import Problem
+from raysplit.law.status import FitStatus
+
+DEFAULT_FORMS = ("law-2", "law-8")
+EXACT = 200
+"""``draw_iterations`` at which every draw is refitted to its own optimum."""
+_NEEDED = ("n_params", "pretrain_tokens", "specialize_tokens", "domain", "loss")
+
+
+def fit_law(
+    runs: pd.DataFrame,
+    *,
+    forms: Sequence[str | Form] = DEFAULT_FORMS,
+    form_weights: Mapping[str, float] | None = None,
+    n_draws: int = 64,
+    draw_iterations: int = 6,
+    step_tokens: float | None = None,
+    prior_strength: float = 1.0,
+    seed: int = 0,
+) -> Law:
+    """Fit forms to every domain of a table of runs, with the uncertainty of all domains drawn together.
+
+    Args:
+        runs: Columns n_params, pretrain_tokens, specialize_tokens, domain, loss; optional seed and weight.
+        forms: Names in `FORMS`, or forms. Those with more parameters than the runs can carry are left out, as long as
+            one remains; else the smallest is fitted, its priors doing the rest, and its status says so.
+        form_weights: How much each form counts, as the choice by regret found; without it, by what the residuals say
+            (an Akaike weight in which a branch point, not a run, is one piece of evidence).
+        n_draws: Worlds drawn; each belongs to one form.
+        draw_iterations: Steps of each draw's refit; `EXACT` refits fully.
+        step_tokens: Tokens per optimizer step, to weight down points of few steps; see `raysplit.law.fit.sample_of`.
+        prior_strength: Factor on the priors of the parameters.
+        seed: Of starts and draws.
+
+    Raises:
+        LawError: an unknown form, a missing column, no runs, or values without a logarithm.
+    """
+    chosen = _resolve(forms, form_weights)
+    if missing := [name for name in _NEEDED if name not in runs.columns]:
+        raise LawError(f"no column {missing[0]!r} in the runs; needed: {', '.join(_NEEDED)}")
+    if not len(runs):
+        raise LawError("no runs to fit")
+    if n_draws < 1:
+        raise LawError(f"n_draws = {n_draws}; a law needs at least one draw")
+    # An order of its own, so that permuted runs give the same law.
+    runs = runs.sort_values([*_NEEDED, *(c for c in ("seed", "weight") if c in runs.columns)], ignore_index=True)
+    domains, domain = np.unique(runs["domain"].to_numpy(dtype=str), return_inverse=True)
+    samples = [sample_of(runs[domain == k], step_tokens=step_tokens) for k in range(len(domains))]
+    cluster = _branch_points(runs)
+
+    weight = np.empty(len(runs))
+    for k, sample in enumerate(samples):
+        weight[domain == k] = sample.weight
+
+    fitted = {
+        form.name: [
+            fit_sample(form, sample, huber_delta=None, prior_strength=prior_strength, seed=seed) for sample in samples
+        ]
+        for form in chosen
+    }
+    kept = _enough_runs(chosen, fitted)
+    weights = _normalised(form_weights) if form_weights else _evidence(kept, fitted, len(np.unique(cluster)))
+    worlds = _assign([weights[form.name] for form in kept], n_draws, seed)
+    members, noises = [], {}
+    for index, form in enumerate(kept):
+        rng = np.random.default_rng([seed, index])
+        noises[form.name] = noise = _noise_of(fitted[form.name], domain, cluster, weight)
+        draws = np.flatnonzero(worlds == index)
+        errors = noise.draw(cluster, domain, weight, draws.size, rng)
+        draw_theta = [
+            _refit(problem, fit, errors[:, domain == k], draw_iterations, rng)
+            for k, (fit, problem) in enumerate(fitted[form.name])
+        ]
+        members.append(
+            Member(
+                form=form,
+                weight=weights[form.name],
+                theta=np.stack([fit.theta for fit, _ in fitted[form.name]]),
+                draws=draws,
+                draw_theta=np.stack(draw_theta, axis=1),
+            )
+        )
+    names = tuple(str(name) for name in domains)
+    seed_sd, seed_freedom = repeated_seed_sd(runs)
+    return Law(
+        domains=names,
+        n_draws=n_draws,
+        members=tuple(members),
+        fits={
+            form.name: {name: fit for name, (fit, _) in zip(names, fitted[form.name], strict=True)} for form in chosen
+        },
+        noise=noises[max(weights, key=weights.__getitem__)].sd,
+        seed_noise=seed_sd if seed_freedom else None,
+        support=Support.of(runs),
+    )
+
+
+def _resolve(forms: Sequence[str | Form], form_weights: Mapping[str, float] | None) -> list[Form]:
+    if not forms:
+        raise LawError(f"no form to fit. Known: {', '.join(FORMS)}")
+    chosen = []
+    for form in forms:
+        if not isinstance(form, Form) and form not in FORMS:
+            raise LawError(unknown("form", form, FORMS))
+        chosen.append(form if isinstance(form, Form) else FORMS[form])
+    if form_weights is None:
+        return chosen
+    for name, weight in form_weights.items():
+        if name not in {form.name for form in chosen}:
+            raise LawError("form_weights: " + unknown("form", name, [form.name for form in chosen]))
+        if not weight >= 0:
+            raise LawError(f"form_weights: {name} = {weight!r} must not be negative")
+    if not sum(form_weights.values()) > 0:
+        raise LawError("form_weights: at least one must be positive")
+    return [form for form in chosen if form_weights.get(form.name, 0.0) > 0]
+
+
+def _normalised(form_weights: Mapping[str, float]) -> dict[str, float]:
+    total = sum(form_weights.values())
+    return {name: weight / total for name, weight in form_weights.items() if weight > 0}
+
+
+def _branch_points(runs: pd.DataFrame) -> NDArray[np.intp]:
+    """Which rows share a branch point (N, seed, D), (R,) from zero; from scratch every run is its own trunk."""
+    keys = [runs["n_params"], runs["pretrain_tokens"]]
+    if "seed" in runs:
+        keys.append(runs["seed"])
+    alone = pd.Series(np.where(runs["pretrain_tokens"] > 0, -1, np.arange(len(runs))), index=runs.index)
+    return np.asarray(runs.groupby([*keys, alone], sort=False).ngroup(), dtype=np.intp)
+
+
+def _enough_runs(chosen: list[Form], fitted: Mapping[str, list[tuple[Fit, Problem]]]) -> list[Form]:
+    kept = [f for f in chosen if all(fit.status is not FitStatus.TOO_FEW_RUNS for fit, _ in fitted[f.name])]
+    return kept or [min(chosen, key=lambda form: len(form.parameters))]
+
+
+def _evidence(kept: list[Form], fitted: Mapping[str, list[tuple[Fit, Problem]]], n_pieces: int) -> dict[str, float]:
+    """Akaike weights: exp(-n log sd - parameters) over all domains, n the branch points, sd before its correction."""
+    score = {}
+    for form in kept:
+        score[form.name] = 0.0
+        for fit, _ in fitted[form.name]:
+            raw = fit.log_residual_sd * np.sqrt(max(1.0 - fit.effective_parameters / fit.n_runs, 0.1))
+            score[form.name] -= n_pieces / len(fitted[form.name]) * np.log(raw) + fit.effective_parameters
+    top = max(score.values())
+    return _normalised({name: float(np.exp(max(value - top, -30.0))) for name, value in score.items()})
+
+
+def _assign(weights: list[float], n_draws: int, seed: int) -> NDArray[np.intp]:
+    """Which form each draw belongs to, (n_draws,): shares as exact as whole draws allow, in random order."""
+    edges = np.cumsum(weights) / np.sum(weights)
+    return np.random.default_rng(seed).permutation(np.searchsorted(edges, (np.arange(n_draws) + 0.5) / n_draws))
+
+
+def _noise_of(
+    fits: list[tuple[Fit, Problem]], domain: NDArray[np.intp], cluster: NDArray[np.intp], weight: Array
+) -> Noise:
+    residual, leverage = np.empty(len(domain)), np.empty(len(domain))
+    for k, (fit, problem) in enumerate(fits):
+        phi = problem.coordinates.to_phi(fit.theta)[None]
+        residual[domain == k] = problem.residuals(phi)[0]
+        leverage[domain == k] = hat_diagonal(problem, phi)
+    sd = np.array([fit.log_residual_sd for fit, _ in fits])
+    effective = sum(fit.effective_parameters for fit, _ in fits)
+    return estimate_noise(
+        residual=residual, leverage=leverage, weight=weight, cluster=cluster, domain=domain, sd=sd, effective=effective
+    )
+
+
+def _refit(problem: Problem, fit: Fit, errors: Array, iterations: int, rng: np.random.Generator) -> Array:
+    """Parameters (n_draws, P) refitted to perturbed runs and priors.
+
+    The runs are perturbed around the fit and the priors are centred on it, so that no perturbation gives the fit back.
+    """
+    best = problem.coordinates.to_phi(fit.theta)[None]
+    shift = problem.prior_z(best) + rng.standard_normal((len(errors), best.shape[1]))
+    target = problem.residuals(best) + problem.log_loss + errors
+    moved = replace(problem, log_loss=target, prior_shift=shift)
+    end = minimize(moved, np.repeat(best, len(errors), axis=0), max_iterations=iterations, tolerance=1e-6)
+    return problem.coordinates.to_theta(end.phi)
