@@ -77,19 +77,27 @@ def _feed_forward_size(hidden_size: int) -> int:
     return math.ceil(8 * hidden_size / 3 / unit) * unit
 
 
-@cache
 def shape_for(n_params: int, *, vocab_size: int, context_length: int) -> ModelShape:
     """The shape whose non-embedding parameter count is nearest to ``n_params`` at a sensible aspect ratio.
 
     Minimises (log N/n_params)^2 + 0.02 (log (d/L) / aspect(n_params))^2 over all widths and depths, so a request is
-    met within 10 % from 1M up and 20 % from 30k up (coarser below, where one layer is a large step); equal requests
-    give equal shapes, larger ones never smaller shapes.
+    met within 15 % from 1M up and 25 % from 30k up (coarser below, where one layer is a large step); equal requests
+    give equal shapes, larger ones never smaller shapes, and a shape's own count gives that shape again.
 
     Raises:
         ValueError: ``n_params`` is outside the family (8k to 20B).
     """
     if not _MIN_PARAMS <= n_params <= _MAX_PARAMS:
         raise ValueError(f"no model of {n_params} non-embedding parameters; the ladder goes from 8k to 20B")
+    shape = _nearest(n_params, vocab_size, context_length)
+    # The aspect ratio asked for changes with N, so the nearest shape to a shape's own count can be another one.
+    while (again := _nearest(shape.n_params_non_embedding, vocab_size, context_length)) != shape:
+        shape = again
+    return shape
+
+
+@cache
+def _nearest(n_params: int, vocab_size: int, context_length: int) -> ModelShape:
     # Log-linear from 32 at 1e4 to 128 at 7e9.
     aspect = 32.0 * 4.0 ** (math.log(n_params / 1e4) / math.log(7e5))
     best: tuple[float, ModelShape] | None = None

@@ -48,16 +48,10 @@ class Measurement:
     tokens: int
     """Tokens trained for it, beyond what the tree had."""
     wall_seconds: float
-    nodes: tuple[Node, ...]
-    """Checkpoints it left behind."""
 
 
 Progress = Callable[[int, float], None]
 """Called now and then with (tokens trained for this measurement so far, last training loss)."""
-
-
-def tree_of(space: Space) -> Tree:
-    return Tree(cooldown_start=space.cooldown_start, pretrain_grid=space.pretrain_grid)
 
 
 class Lane:
@@ -88,7 +82,6 @@ class Lane:
             nodes |= {trial.root}
         segments = tree.segments(trial, milestone, nodes)
         engine = self._engine(trial)
-        left: list[Node] = []
         tokens = 0
         at: Node | None = None
         for segment in segments:
@@ -102,23 +95,28 @@ class Lane:
             at = None if segment.cooldown else segment.end
             if at is not None:
                 self._save(engine, at)
-                left.append(at)
         losses = {domain: engine.loss_on(windows) for domain, windows in self._validation.items()}
         for domain, loss in losses.items():
             if not math.isfinite(loss):
                 raise Divergence(f"held-out loss of {domain} is {loss}")
-        self._forget_passed(trial, milestone, tree)
-        return Measurement(losses=losses, tokens=tokens, wall_seconds=time.perf_counter() - started, nodes=tuple(left))
+        return Measurement(losses=losses, tokens=tokens, wall_seconds=time.perf_counter() - started)
 
-    def export(self, node: Node, folder: Path, *, tokenizer_folder: Path | None) -> None:
-        """Write a checkpoint as a Hugging Face folder."""
-        shape = ModelShape(**read_checkpoint(self.checkpoints / node.folder)["shape"])
-        engine = self._engines.get(shape) or self._add_engine(shape, seed=node.seed)
-        self._load(engine, node)
-        engine.export(folder, tokenizer_folder=tokenizer_folder)
+    def forget_passed(self, trial: Trial, milestone: int, *, tree: Tree) -> None:
+        """Delete the checkpoints that a stored measurement has made useless: starts of cooldowns that are measured."""
+        if torch.distributed.get_rank() != 0:
+            return
+        for node in self._nodes(trial):
+            if trial.is_trunk:
+                passed = not node.domain and 0 < node.pretrain_tokens < milestone and (
+                    node.pretrain_tokens not in tree.pretrain_grid)
+            else:
+                passed = (node.domain, node.pretrain_tokens) == (trial.domain, trial.pretrain_tokens) and (
+                    node.specialize_tokens < tree.cooldown_start(milestone))
+            if passed:
+                shutil.rmtree(self.checkpoints / node.folder, ignore_errors=True)
 
-    def export_current(self, trial: Trial, folder: Path, *, tokenizer_folder: Path | None) -> None:
-        """Write the model as the last measurement of ``trial`` left it, cooled down."""
+    def export(self, trial: Trial, folder: Path, *, tokenizer_folder: Path | None) -> None:
+        """Write the model as `measure` of ``trial`` has just left it, cooled down, as a Hugging Face folder."""
         self._engine(trial).export(folder, tokenizer_folder=tokenizer_folder)
 
     def time_step(self, n_params: int, *, n_steps: int) -> float:
@@ -187,20 +185,6 @@ class Lane:
 
     def _load(self, engine: Engine, node: Node) -> None:
         engine.load(self.checkpoints / node.folder, probe=self._probe)
-
-    def _forget_passed(self, trial: Trial, milestone: int, tree: Tree) -> None:
-        """Delete checkpoints that nothing can start from any more: cooldown starts once their cooldown is measured."""
-        if torch.distributed.get_rank() != 0:
-            return
-        for node in self._nodes(trial):
-            if trial.is_trunk:
-                passed = not node.domain and node.pretrain_tokens < milestone and (
-                    node.pretrain_tokens not in (0, *tree.pretrain_grid))
-            else:
-                passed = (node.domain, node.pretrain_tokens) == (trial.domain, trial.pretrain_tokens) and (
-                    node.specialize_tokens < tree.cooldown_start(milestone))
-            if passed:
-                shutil.rmtree(self.checkpoints / node.folder, ignore_errors=True)
 
 
 def _agree(look: Callable[[], set[Node]]) -> set[Node]:

@@ -1,0 +1,263 @@
+"""Which trials next, which to stop, when to end: pure decisions on what has been measured so far.
+
+A sweep goes in rounds. The law is fitted when a round has ended, and every decision of the next round rests on that law
+and on the deciding trial's own losses, never on which of two lanes happened to be faster. So the sweep that a crash
+interrupted, the one that ran through, and the replay of a table all decide alike.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from raysplit.design.setup import Setup
+from raysplit.design.tree import Node, Trial
+from raysplit.design.value import Array, Belief, NoisyLaw, belief_of, distances, foreseen_log_loss
+
+_ROUNDS_PER_BUDGET = 8
+"""A round spends about this part of the sweep's budget, so that the law is asked again before it is gone."""
+_WORTH = 0.1
+"""A trial's remainder is stopped when it gains less regret per FLOP than this share of the rate at which the sweep must
+gain to remove all of it with the budget it has left."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence:
+    """What a sweep has measured and paid for; made by `evidence_of`."""
+
+    losses: Mapping[tuple[Trial, int], Mapping[str, float]]
+    """`key` of a measurement -> held-out loss of every domain, nats per token."""
+    closed: frozenset[Trial]
+    """Chains that were stopped or failed, by `chain`."""
+    nodes: frozenset[Node]
+    """Checkpoints that the measurements left behind."""
+    spent_flops: float
+    """Price of the measurements, each token of the tree paid once."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Round:
+    """Trials to run, in this order as far as lanes are free and the trunks they need have got there."""
+
+    trials: tuple[Trial, ...]
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finish:
+    """The end of the sweep."""
+
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """Whether a trial goes on after a milestone."""
+
+    go_on: bool
+    why: str
+
+
+def chain(trial: Trial) -> Trial:
+    """The trial without its milestones: the trunk or branch that it measures."""
+    return replace(trial, milestones=(), pretrain_tokens=trial.pretrain_tokens if trial.domain else 0)
+
+
+def key(trial: Trial, milestone: int) -> tuple[Trial, int]:
+    """What identifies a measurement, whichever trial asked for it."""
+    return chain(trial), milestone
+
+
+def evidence_of(
+    setup: Setup, losses: Mapping[tuple[Trial, int], Mapping[str, float]], closed: Collection[Trial] = ()
+) -> Evidence:
+    """Evidence of a set of measurements, whatever the order in which they came in.
+
+    What was spent follows from the tree and not from a meter, so that tokens lost in a crash change no decision.
+    """
+    nodes: set[Node] = set()
+    spent = 0.0
+    for at, milestone in sorted(losses, key=lambda k: (bool(k[0].domain), k)):
+        trial = replace(at, milestones=(milestone,), pretrain_tokens=at.pretrain_tokens if at.domain else milestone)
+        spent += price(setup, trial, trial.milestones, nodes)
+        nodes.add(replace(trial.root, pretrain_tokens=0))
+        nodes.update(s.end for s in setup.tree.segments(trial, milestone, nodes) if not s.cooldown)
+    return Evidence(losses=losses, closed=frozenset(closed), nodes=frozenset(nodes), spent_flops=spent)
+
+
+def is_orphan(trial: Trial, evidence: Evidence) -> bool:
+    """Whether a trial can never start, because the trunk that should reach its root was closed before."""
+    trunk = Trial(n_params=trial.n_params, seed=trial.seed, domain="", pretrain_tokens=0, milestones=())
+    return bool(trial.domain) and trunk in evidence.closed and trial.root not in evidence.nodes
+
+
+def remaining(trial: Trial, evidence: Evidence) -> tuple[int, ...]:
+    """Milestones of a trial that are still to be measured; none when its chain is closed."""
+    if chain(trial) in evidence.closed or is_orphan(trial, evidence):
+        return ()
+    return tuple(m for m in trial.milestones if key(trial, m) not in evidence.losses)
+
+
+def price(setup: Setup, trial: Trial, milestones: Sequence[int], nodes: Collection[Node]) -> float:
+    """FLOPs still to train for a trial's milestones, its trunk's missing part included."""
+    return setup.tree.missing_tokens(trial, milestones, nodes) * setup.flops_per_token[trial.n_params]
+
+
+def whole_grid(setup: Setup) -> Round:
+    """Every point of the grid, and the repeats: trunks first, then the branches with the most to train."""
+    trunks = [_trunk(n, setup.pretrain_grid) for n in reversed(setup.sizes)]
+    branches = [Trial(n_params=n, seed=0, domain=domain, pretrain_tokens=d, milestones=setup.specialize_grid)
+                for n in reversed(setup.sizes) for d in _roots(setup) for domain in setup.domains]
+    return Round(trials=(*trunks, *branches, *setup.repeats), why="the whole grid")
+
+
+def opening(setup: Setup) -> Round:
+    """The first round, before there is a law: ratio-diverse, and cheap where it can be.
+
+    The smallest size's trunk runs the whole grid of D, the others to its middle. From each trunk every domain gets one
+    short branch, at a D that moves along the grid from size to size and domain to domain, so that D'/D and D/N both
+    vary: runs at one ratio cannot tell a law's data terms apart (2605.08541).
+    """
+    middle = (len(setup.pretrain_grid) + 1) // 2
+    trials: list[Trial] = []
+    for i, n_params in enumerate(setup.sizes):
+        reach = setup.pretrain_grid if i == 0 else setup.pretrain_grid[:middle]
+        trials.append(_trunk(n_params, reach))
+        for k, domain in enumerate(setup.domains):
+            trials.append(Trial(n_params=n_params, seed=0, domain=domain, pretrain_tokens=reach[(i + k) % len(reach)],
+                                milestones=setup.specialize_grid[: max(2, (len(setup.specialize_grid) + 1) // 2)]))
+    trials.sort(key=lambda t: (bool(t.domain), -t.n_params))
+    return Round(trials=(*trials, *setup.repeats), why="an opening of varied ratios, before there is a law")
+
+
+def next_round(setup: Setup, evidence: Evidence, law: NoisyLaw) -> Round | Finish:
+    """The most valuable trials for their price, or the end.
+
+    Trials are added one by one; those already chosen count as observations on their way, so that a round is not four
+    times the same question.
+    """
+    belief = belief_of(law, setup.problem)
+    regret = belief.expected_regret
+    if regret <= setup.regret_tolerance:
+        return Finish(why=f"the answer is certain enough: expected regret {100 * regret:.2f} % of the loss, "
+                          f"tolerance {100 * setup.regret_tolerance:.2f} %")
+    budget_left = setup.budget_flops - evidence.spent_flops
+    round_flops = min(budget_left, setup.budget_flops / _ROUNDS_PER_BUDGET)
+    candidates = _candidates(setup, evidence)
+    if not candidates:
+        return Finish(why="every point of the grid is measured")
+    apart = _apart(law, setup.domains, candidates)
+    nodes = set(evidence.nodes)
+    open_ones = np.ones(len(candidates), dtype=bool)
+    chosen: list[Trial] = []
+    planned = 0.0
+    while planned < round_flops or len(chosen) < setup.lanes:
+        prices = np.array([price(setup, trial, trial.milestones, nodes) for trial in candidates])
+        affordable = open_ones & (planned + prices <= budget_left)
+        values = belief.values(apart)
+        rates = np.where(affordable, values / np.maximum(prices, 1.0), 0.0)
+        best = int(np.argmax(rates))
+        if not rates[best] * budget_left >= _WORTH * regret:
+            break
+        trial = candidates[best]
+        chosen += _with_trunk(setup, trial, nodes)
+        planned += float(prices[best])
+        belief = belief.expecting(apart[best])
+        open_ones &= np.array([chain(c) != chain(trial) for c in candidates])
+    if not chosen:
+        if not (open_ones & (prices <= budget_left)).any():
+            return Finish(why="the sweep's budget is spent")
+        return Finish(why=f"nothing left is worth its cost; expected regret {100 * regret:.2f} % of the loss")
+    return Round(trials=_merged(chosen), why=f"expected regret {100 * regret:.2f} % of the loss")
+
+
+def judge(setup: Setup, evidence: Evidence, law: NoisyLaw | None, trial: Trial) -> Verdict:
+    """Whether the rest of a trial can still change the decision enough for its price.
+
+    ``law`` is that of the trial's round (None in the opening, which has none); the trial's own losses update it.
+    Trunks go on: branches wait for them. Never decided on how low the loss is.
+    """
+    rest = remaining(trial, evidence)
+    if not rest:
+        return Verdict(go_on=False, why="measured to the end")
+    if law is None or trial.is_trunk or setup.policy == "grid" or trial.seed != 0:
+        return Verdict(go_on=True, why="part of the plan")
+    column = law.domains.index(trial.domain)
+    points = [Trial(n_params=trial.n_params, seed=trial.seed, domain=trial.domain,
+                    pretrain_tokens=trial.pretrain_tokens, milestones=(m,)) for m in trial.milestones]
+    foreseen = _foreseen(law, points)[:, :, column]  # (B, milestones)
+    belief = belief_of(law, setup.problem)
+    for i, milestone in enumerate(trial.milestones):
+        if measured := evidence.losses.get(key(trial, milestone)):
+            belief = belief.seen(foreseen[:, i], float(np.log(measured[trial.domain])), law.noise[trial.domain])
+    apart = _apart(law, setup.domains, points)
+    left = [i for i, m in enumerate(trial.milestones) if m in rest]
+    values = belief.values(apart[left])
+    prices = np.array([price(setup, trial, rest[: i + 1], evidence.nodes) for i in range(len(rest))])
+    # The budget that was left when the round began would depend on the other lanes; the whole one does not.
+    worth = values * setup.budget_flops >= _WORTH * belief.expected_regret * prices
+    if np.isinf(setup.budget_flops):
+        worth = values > 0.01 * belief.expected_regret
+    if worth.any():
+        return Verdict(go_on=True, why=f"{len(rest)} more points may lower the expected regret by up to "
+                                       f"{100 * values.max():.3f} % of the loss")
+    return Verdict(go_on=False, why=f"the remaining {len(rest)} points would lower the expected regret by "
+                                    f"{100 * values.max():.4f} % of the loss, not worth {prices[-1]:.2g} FLOPs")
+
+
+def _candidates(setup: Setup, evidence: Evidence) -> list[Trial]:
+    """Every chain prefix with something unmeasured: branches to each of their milestones, trunks to each of theirs."""
+    out = []
+    for n_params in setup.sizes:
+        chains = [_trunk(n_params, setup.pretrain_grid)]
+        chains += [Trial(n_params=n_params, seed=0, domain=domain, pretrain_tokens=d, milestones=setup.specialize_grid)
+                   for d in _roots(setup) for domain in setup.domains]
+        for whole in chains:
+            rest = remaining(whole, evidence)
+            for i in range(len(rest)):
+                until = rest[: i + 1]
+                out.append(replace(whole, milestones=until) if whole.domain else _trunk(n_params, until))
+    return out
+
+
+def _apart(law: NoisyLaw, domains: Sequence[str], trials: Sequence[Trial]) -> Array:
+    """(M, B, B) how differently the draws foresee each trial's last milestone, in standard deviations."""
+    noise = np.array([[law.noise[name] if trial.is_trunk or name == trial.domain else np.inf
+                       for name in law.domains] for trial in trials])
+    return distances(_foreseen(law, trials), noise)
+
+
+def _foreseen(law: NoisyLaw, trials: Sequence[Trial]) -> Array:
+    points = [(trial.n_params, *trial.point(trial.milestones[-1])) for trial in trials]
+    n, d, s = (np.array(column, dtype=float) for column in zip(*points, strict=True))
+    return foreseen_log_loss(law, n, d, s)
+
+
+def _with_trunk(setup: Setup, trial: Trial, nodes: set[Node]) -> list[Trial]:
+    """The trial, and before it the trunk that has to reach its root; what they leave is added to ``nodes``."""
+    out = [trial]
+    if trial.domain and trial.root not in nodes and trial.pretrain_tokens:
+        out.insert(0, _trunk(trial.n_params, (trial.pretrain_tokens,)))
+    for each in out:
+        for milestone in each.milestones:
+            nodes.update(s.end for s in setup.tree.segments(each, milestone, nodes) if not s.cooldown)
+    return out
+
+
+def _merged(trials: Sequence[Trial]) -> tuple[Trial, ...]:
+    """One trial for each chain, with all the milestones asked of it; trunks first, largest first."""
+    milestones: dict[Trial, set[int]] = {}
+    for trial in trials:
+        milestones.setdefault(chain(trial), set()).update(trial.milestones)
+    merged = [_trunk(c.n_params, sorted(ms)) if c.is_trunk else replace(c, milestones=tuple(sorted(ms)))
+              for c, ms in milestones.items()]
+    return tuple(sorted(merged, key=lambda t: (bool(t.domain), -t.n_params)))
+
+
+def _trunk(n_params: int, milestones: Sequence[int]) -> Trial:
+    return Trial(n_params=n_params, seed=0, domain="", pretrain_tokens=milestones[-1], milestones=tuple(milestones))
+
+
+def _roots(setup: Setup) -> tuple[int, ...]:
+    """Every D at which a branch may leave, 0 included when the grid has it."""
+    return (0, *setup.pretrain_grid) if setup.scratch else setup.pretrain_grid

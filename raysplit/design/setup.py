@@ -1,0 +1,82 @@
+"""Everything that the design of a sweep rests on, resolved once from the search space: plain numbers, no text."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from raysplit.design.tree import Tree, Trial
+from raysplit.space import Space
+from raysplit.split import Problem, target_problem
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setup:
+    """The question, the grid of observations that may be bought to answer it, and their prices."""
+
+    problem: Problem
+    """The target: what the answer is judged by."""
+    flops_per_token: dict[int, float]
+    """Exact F(N) of each size of the sweep, by its non-embedding parameter count, rising."""
+    domains: tuple[str, ...]
+    tree: Tree
+    specialize_grid: tuple[int, ...]
+    scratch: bool
+    """Whether the grid of D holds 0: experts trained on their domain alone."""
+    policy: Literal["adaptive", "grid"]
+    budget_flops: float
+    """Most FLOPs that the sweep itself may train; infinite without a limit."""
+    regret_tolerance: float
+    repeats: tuple[Trial, ...]
+    """Branches (and, first, their trunks) under other seeds."""
+    lanes: int
+    seed: int
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(self.flops_per_token)
+
+    @property
+    def pretrain_grid(self) -> tuple[int, ...]:
+        return self.tree.pretrain_grid
+
+
+def setup_of(space: Space, *, vocab_size: int, domain_tokens: Mapping[str, float] | None = None) -> Setup:
+    """Resolve a search space for a tokenizer of ``vocab_size`` tokens and a corpus of so many tokens per domain.
+
+    Raises:
+        SplitError: the target contradicts itself, or its budget is too small for any split.
+    """
+    shapes = {size: space.shape(size, vocab_size) for size in sorted(space.model.sizes)}
+    flops = {shape.n_params_non_embedding: float(shape.flops_per_token) for shape in shapes.values()}
+    return Setup(
+        problem=target_problem(space, vocab_size=vocab_size, domain_tokens=domain_tokens),
+        flops_per_token=flops,
+        domains=space.domains,
+        tree=tree_of(space),
+        specialize_grid=space.specialize_grid,
+        scratch=0 in space.pretrain_grid,
+        policy=space.sweep.policy,
+        budget_flops=space.sweep.budget_flops or float("inf"),
+        regret_tolerance=space.sweep.regret_tolerance,
+        repeats=_repeats(space, vocab_size=vocab_size),
+        lanes=space.compute.lanes,
+        seed=space.sweep.seed,
+    )
+
+
+def tree_of(space: Space) -> Tree:
+    """The geometry of a space's checkpoints."""
+    return Tree(cooldown_start=space.cooldown_start, pretrain_grid=tuple(d for d in space.pretrain_grid if d))
+
+
+def _repeats(space: Space, *, vocab_size: int) -> tuple[Trial, ...]:
+    trials = []
+    for repeat in space.sweep.repeats:
+        n_params = space.shape(repeat.n_params, vocab_size).n_params_non_embedding
+        pretrain, specialize = space.round_tokens(repeat.pretrain_tokens), space.round_tokens(repeat.specialize_tokens)
+        for seed in repeat.seeds:
+            trials.append(Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=pretrain,
+                                milestones=(pretrain,)))
+            trials += [Trial(n_params=n_params, seed=seed, domain=domain, pretrain_tokens=pretrain,
+                             milestones=(specialize,)) for domain in space.domains]
+    return tuple(trials)

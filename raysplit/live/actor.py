@@ -1,0 +1,93 @@
+"""The law actor: the sweep's `LawService` as a named, detached Ray actor that anyone on the cluster can ask."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+
+from raysplit.design.campaign import Verdict
+from raysplit.design.setup import Setup
+from raysplit.design.tree import Trial
+from raysplit.errors import RunError
+from raysplit.law import Prediction
+from raysplit.live.journal import Journal
+from raysplit.live.service import Claim, LawService, Status
+from raysplit.split import Advice, Problem
+
+NAMESPACE = "raysplit"
+_THREADS = 8
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=_THREADS)
+class LawActor:
+    """`LawService` behind Ray; restarted after a crash, it reads its journal and goes on."""
+
+    def __init__(self, setup: Setup, journal: Path, bytes_per_token: Mapping[str, float]) -> None:
+        self._service = LawService(setup, Journal(journal), bytes_per_token=bytes_per_token)
+
+    def claim(self) -> Claim:
+        return self._service.claim()
+
+    def release(self, trial: Trial) -> None:
+        self._service.release(trial)
+
+    def record(self, trial: Trial, milestone: int, losses: Mapping[str, float], tokens: int,
+               wall_seconds: float) -> None:
+        self._service.record(trial, milestone, losses=losses, tokens=tokens, wall_seconds=wall_seconds)
+
+    def record_failure(self, trial: Trial, milestone: int, why: str) -> None:
+        self._service.record_failure(trial, milestone, why)
+
+    def judge(self, trial: Trial, milestone: int) -> Verdict:
+        return self._service.judge(trial, milestone)
+
+    def observations(self) -> Any:
+        return self._service.observations()
+
+    def law(self) -> Any:
+        return self._service.law()
+
+    def predict(self, domain: str, n_params: float, pretrain_tokens: float, specialize_tokens: float,
+                level: float = 0.9) -> Prediction:
+        return self._service.predict(domain, n_params=n_params, pretrain_tokens=pretrain_tokens,
+                                     specialize_tokens=specialize_tokens, level=level)
+
+    def advise(self, problem: Problem | None = None) -> Advice:
+        return self._service.advise(problem)
+
+    def status(self) -> Status:
+        return self._service.status()
+
+
+def start_law_actor(sweep_id: str, setup: Setup, journal: Path, bytes_per_token: Mapping[str, float]) -> ActorHandle:
+    """Start the sweep's law actor, or take over one that survived its driver.
+
+    Args:
+        sweep_id: of this run folder and no other, so that an actor of an earlier sweep is never picked up.
+        setup: the sweep's question and grid.
+        journal: the sweep's journal, on storage that the actor's node reaches after a restart too.
+        bytes_per_token: of each domain's held-out text.
+    """
+    options = LawActor.options(name=actor_name(sweep_id), namespace=NAMESPACE, lifetime="detached", get_if_exists=True)
+    actor: ActorHandle = options.remote(setup, journal, dict(bytes_per_token))
+    ray.get(actor.status.remote())  # the journal's errors show here
+    return actor
+
+
+def find_law_actor(sweep_id: str) -> ActorHandle:
+    """The running law actor of a sweep, from any driver on its cluster.
+
+    Raises:
+        RunError: there is none; the sweep has ended or runs on another cluster.
+    """
+    try:
+        actor: ActorHandle = ray.get_actor(actor_name(sweep_id), namespace=NAMESPACE)
+    except ValueError as error:
+        raise RunError(f"no law actor {actor_name(sweep_id)!r} on this Ray cluster; is the sweep running?") from error
+    return actor
+
+
+def actor_name(sweep_id: str) -> str:
+    return f"law-{sweep_id}"

@@ -1,0 +1,282 @@
+"""What the law actor does, without Ray: keep the journal, fit the law, decide, answer.
+
+Its whole state is the journal's; opening it again after any crash gives the same service.
+"""
+
+import math
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from raysplit.design.campaign import (
+    Evidence,
+    Finish,
+    Round,
+    Verdict,
+    chain,
+    evidence_of,
+    is_orphan,
+    judge,
+    key,
+    next_round,
+    opening,
+    remaining,
+    whole_grid,
+)
+from raysplit.design.setup import Setup
+from raysplit.design.tree import Trial
+from raysplit.errors import LawError
+from raysplit.law import Law, Prediction
+from raysplit.live.journal import Journal, Record
+from raysplit.runs import Observation, to_frame
+from raysplit.split import Advice, Problem, advise, fit_for_decision
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """What a free lane is told: run this trial, wait for others, or the sweep has ended."""
+
+    trial: Trial | None = None
+    finished: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Status:
+    """The sweep at a glance."""
+
+    round: int
+    n_observations: int
+    n_trials: int
+    """Trials of the current round."""
+    n_trials_left: int
+    n_stopped: int
+    n_failed: int
+    spent_flops: float
+    budget_flops: float
+    finished: str
+    """Why the sweep has ended; empty while it runs."""
+    law_version: int
+    """Observations that the last fitted law knows; 0 before there is one."""
+
+
+class LawService:
+    """The sweep's memory and judgement. Methods may be called from several threads."""
+
+    def __init__(self, setup: Setup, journal: Journal, *, bytes_per_token: Mapping[str, float]) -> None:
+        """Take up the sweep that the journal tells of, or begin one.
+
+        Args:
+            setup: the question and the grid.
+            journal: open, of this sweep.
+            bytes_per_token: of each domain's held-out text, to give bits per byte beside nats per token.
+        """
+        self.setup, self.journal, self.bytes_per_token = setup, journal, dict(bytes_per_token)
+        self._lock = threading.RLock()
+        self._losses: dict[tuple[Trial, int], dict[str, float]] = {}
+        self._rounds: list[tuple[Trial, ...]] = []
+        self._round_of: dict[tuple[Trial, int], int] = {}
+        self._closed: dict[Trial, str] = {}
+        self._claimed: set[Trial] = set()
+        self._observations: dict[tuple[object, ...], Observation] = {}
+        self._finished = ""
+        self._round_law: tuple[int, Law | None] | None = None
+        self._law: tuple[int, Law] | None = None
+        self._n_failed = 0
+        for record in journal.records:
+            self._take(record)
+
+    # What the sweep asks.
+
+    def claim(self) -> Claim:
+        """The next trial of the round that can start; begins the next round when this one has ended."""
+        with self._lock:
+            while not self._finished:
+                evidence = self._evidence()
+                open_trials = [t for t in (self._rounds[-1] if self._rounds else ()) if remaining(t, evidence)]
+                if not open_trials:
+                    self._begin_round(evidence)
+                    continue
+                for trial in open_trials:
+                    if chain(trial) not in self._claimed and (trial.is_trunk or trial.root in evidence.nodes):
+                        self._claimed.add(chain(trial))
+                        return Claim(trial=replace(trial, milestones=remaining(trial, evidence)))
+                return Claim()
+            return Claim(finished=self._finished)
+
+    def release(self, trial: Trial) -> None:
+        """Take back a claim: the trial has ended, or its lane was lost."""
+        with self._lock:
+            self._claimed.discard(chain(trial))
+
+    def record(self, trial: Trial, milestone: int, *, losses: Mapping[str, float], tokens: int,
+               wall_seconds: float) -> None:
+        """Store a measurement; it is on disk when this returns. The same measurement again changes nothing.
+
+        Raises:
+            RunError: the disk refused; nothing was stored.
+        """
+        with self._lock:
+            if key(trial, milestone) not in self._losses:
+                data = {"trial": asdict(trial), "milestone": milestone, "losses": dict(losses), "tokens": tokens,
+                        "wall_seconds": wall_seconds, "round": len(self._rounds) - 1}
+                self._take(self.journal.append("measurement", data))
+
+    def record_failure(self, trial: Trial, milestone: int, why: str) -> None:
+        """Store that a trial failed; it is not tried again."""
+        with self._lock:
+            if chain(trial) not in self._closed:
+                data = {"trial": asdict(trial), "milestone": milestone, "why": why}
+                self._take(self.journal.append("failure", data))
+
+    def judge(self, trial: Trial, milestone: int) -> Verdict:
+        """Whether a trial goes on after a measured milestone; a stop is stored with its reason."""
+        with self._lock:
+            planned = next((t for t in self._rounds[-1] if chain(t) == chain(trial)), trial)
+            verdict = judge(self.setup, self._evidence(), self._law_of_round(), planned)
+            if not verdict.go_on and remaining(planned, self._evidence()):
+                data = {"trial": asdict(planned), "milestone": milestone, "why": verdict.why,
+                        "law_version": self._n_before_round(), "skipped": remaining(planned, self._evidence())}
+                self._take(self.journal.append("stop", data))
+            return verdict
+
+    # What anyone may ask.
+
+    def observations(self) -> pd.DataFrame:
+        """Every observation so far, as `raysplit.runs.to_frame` lays it out."""
+        with self._lock:
+            return to_frame(list(self._observations.values()))
+
+    def law(self) -> Law:
+        """The law of all observations so far.
+
+        Raises:
+            LawError: there are too few observations for any form.
+        """
+        with self._lock:
+            frame = self.observations()
+            if self._law is None or self._law[0] != len(frame):
+                if frame.empty:
+                    raise LawError("no observations yet; the law needs the opening round")
+                self._law = (len(frame), fit_for_decision(frame, self.setup.problem, seed=self.setup.seed))
+            return self._law[1]
+
+    def predict(self, domain: str, *, n_params: float, pretrain_tokens: float, specialize_tokens: float,
+                level: float = 0.9) -> Prediction:
+        """Expected loss at a point, with an interval for one new measurement.
+
+        Raises:
+            LawError: there is no law yet, or the domain is unknown.
+        """
+        return self.law().predict(domain, n_params, pretrain_tokens, specialize_tokens, level=level)
+
+    def advise(self, problem: Problem | None = None) -> Advice:
+        """The best split of the target, or of another problem.
+
+        Raises:
+            LawError: there is no law yet.
+            SplitError: no split satisfies the problem.
+        """
+        return advise(self.law(), problem or self.setup.problem)
+
+    def status(self) -> Status:
+        """Where the sweep stands."""
+        with self._lock:
+            evidence = self._evidence()
+            trials = self._rounds[-1] if self._rounds else ()
+            return Status(
+                round=len(self._rounds), n_observations=len(self._observations), n_trials=len(trials),
+                n_trials_left=sum(bool(remaining(t, evidence)) for t in trials),
+                n_stopped=len(self._closed) - self._n_failed, n_failed=self._n_failed,
+                spent_flops=evidence.spent_flops, budget_flops=self.setup.budget_flops, finished=self._finished,
+                law_version=self._law[0] if self._law else 0,
+            )
+
+    # Inside.
+
+    def _evidence(self) -> Evidence:
+        return evidence_of(self.setup, self._losses, self._closed)
+
+    def _begin_round(self, evidence: Evidence) -> None:
+        # Branches whose trunk failed are told of in the journal like every other failure.
+        for trial in self._rounds[-1] if self._rounds else ():
+            if is_orphan(trial, evidence) and chain(trial) not in self._closed:
+                self.record_failure(trial, trial.milestones[0], "its trunk failed before reaching it")
+        if not self._rounds:
+            decision: Round | Finish = whole_grid(self.setup) if self.setup.policy == "grid" else opening(self.setup)
+        elif self.setup.policy == "grid":
+            decision = Finish(why="every point of the grid is measured")
+        else:
+            self._log_advice(law := self.law())
+            decision = next_round(self.setup, evidence, law)
+        if isinstance(decision, Finish):
+            if self.setup.policy == "grid":
+                self._log_advice(self.law())
+            self._take(self.journal.append("finish", {"why": decision.why}))
+        else:
+            data = {"index": len(self._rounds), "why": decision.why, "n_observations": len(self._observations),
+                    "trials": [asdict(trial) for trial in decision.trials]}
+            self._take(self.journal.append("round", data))
+
+    def _log_advice(self, law: Law) -> None:
+        advice = advise(law, self.setup.problem)
+        self.journal.append("advice", {
+            "n_observations": len(self._observations), "spent_flops": self._evidence().spent_flops,
+            "n_params": advice.split.n_params, "pretrain_tokens": advice.split.pretrain_tokens,
+            "specialize_tokens": dict(advice.split.specialize_tokens), "loss": advice.loss.mean,
+            "pretrain_share": asdict(advice.pretrain_share), "expected_regret": advice.expected_regret,
+        })
+
+    def _law_of_round(self) -> Law | None:
+        """The law that this round's decisions rest on: of the observations from before it; None in the first."""
+        index = len(self._rounds) - 1
+        if index <= 0 or self.setup.policy == "grid":
+            return None
+        if self._round_law is None or self._round_law[0] != index:
+            before = [o for k, o in self._observations.items() if self._round_of[k[:2]] < index]
+            law = fit_for_decision(to_frame(before), self.setup.problem, seed=self.setup.seed)
+            self._round_law = (index, law)
+        return self._round_law[1]
+
+    def _n_before_round(self) -> int:
+        return sum(self._round_of[k[:2]] < len(self._rounds) - 1 for k in self._observations)
+
+    def _take(self, record: Record) -> None:
+        """Bring the state up to a record, be it new or read back."""
+        data = record.data
+        if record.kind == "round":
+            self._rounds.append(tuple(trial_from_dict(t) for t in data["trials"]))
+        elif record.kind == "finish":
+            self._finished = data["why"]
+        elif record.kind in ("stop", "failure"):
+            self._closed[chain(trial_from_dict(data["trial"]))] = data["why"]
+            self._n_failed += record.kind == "failure"
+        elif record.kind == "measurement":
+            trial, milestone = trial_from_dict(data["trial"]), data["milestone"]
+            at = key(trial, milestone)
+            self._losses[at] = data["losses"]
+            self._round_of[at] = data["round"]
+            for observation in self._read_off(trial, milestone, data):
+                self._observations[(*at, observation.domain)] = observation
+
+    def _read_off(self, trial: Trial, milestone: int, data: Mapping[str, Any]) -> list[Observation]:
+        """A trunk's measurement is an observation of every domain, a branch's of its own."""
+        pretrain, specialize = trial.point(milestone)
+        domains = self.setup.domains if trial.is_trunk else (trial.domain,)
+        return [
+            Observation(
+                n_params=trial.n_params, pretrain_tokens=pretrain, specialize_tokens=specialize, domain=domain,
+                loss=data["losses"][domain], seed=trial.seed, trial=trial.name,
+                flops=self.setup.flops_per_token[trial.n_params] * (pretrain + specialize),
+                bits_per_byte=data["losses"][domain] / math.log(2) / self.bytes_per_token[domain],
+                wall_seconds=data["wall_seconds"] / len(domains),
+            )
+            for domain in domains
+        ]
+
+
+def trial_from_dict(data: Mapping[str, Any]) -> Trial:
+    """The trial that `dataclasses.asdict` turned into ``data``, also after a trip through JSON or a Tune config."""
+    return Trial(**{**data, "milestones": tuple(data["milestones"])})

@@ -1,0 +1,111 @@
+"""The broker between trials and lanes: trials hand in tasks, lanes fetch them, results find their way back.
+
+An asyncio Ray actor, so that hundreds of waiting trials and lanes cost nothing.
+"""
+
+import asyncio
+import itertools
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+_MAX_TRIES = 3
+"""A task whose lane died this often is reported as failed instead of taking the next lane down."""
+_POLL_SECONDS = 20.0
+"""A lane without work asks again after this time, so that its collectives never wait for ever."""
+
+IDLE = "idle"
+CLOSE = "close"
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class _Task:
+    number: int
+    body: dict[str, Any]
+    done: asyncio.Future[dict[str, Any]]
+    tries: int = 0
+
+
+@dataclass(kw_only=True, slots=True)
+class _LaneState:
+    task: _Task | None = None
+    tokens: int = 0
+    loss: float = float("nan")
+    n_starts: int = 0
+    seen: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@ray.remote(num_cpus=0, max_concurrency=1000)
+class Broker:
+    """Lanes are numbered from 0; a lane that comes back after a crash is given its task again."""
+
+    def __init__(self, n_lanes: int) -> None:
+        self._lanes = [_LaneState() for _ in range(n_lanes)]
+        self._waiting: deque[_Task] = deque()
+        self._arrived = asyncio.Condition()
+        self._numbers = itertools.count()
+        self._closed = False
+
+    async def run(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Have some lane carry out a task; returns its result, or ``{"failed": reason}``."""
+        task = _Task(number=next(self._numbers), body=body, done=asyncio.get_running_loop().create_future())
+        async with self._arrived:
+            self._waiting.append(task)
+            self._arrived.notify()
+        return await task.done
+
+    async def join(self, lane: int) -> None:
+        """A lane's worker group has started, or started again after a crash."""
+        state = self._lanes[lane]
+        state.n_starts += 1
+        state.seen.set()
+        if (task := state.task) is not None:
+            state.task = None
+            if task.tries >= _MAX_TRIES:
+                task.done.set_result({"failed": f"its lane died {task.tries} times while training it"})
+            else:
+                async with self._arrived:
+                    self._waiting.appendleft(task)
+                    self._arrived.notify()
+
+    async def fetch(self, lane: int) -> dict[str, Any]:
+        """The lane's next task; ``{"kind": "idle"}`` when none comes for a while, ``"close"`` at the end."""
+        async with self._arrived:
+            try:
+                await asyncio.wait_for(self._arrived.wait_for(lambda: self._waiting or self._closed), _POLL_SECONDS)
+            except TimeoutError:
+                return {"kind": IDLE}
+            if self._closed:
+                return {"kind": CLOSE}
+            task = self._waiting.popleft()
+        task.tries += 1
+        state = self._lanes[lane]
+        state.task, state.tokens, state.loss = task, 0, float("nan")
+        return task.body
+
+    async def progress(self, lane: int, tokens: int, loss: float) -> None:
+        state = self._lanes[lane]
+        state.tokens, state.loss = tokens, loss
+
+    async def finish(self, lane: int, result: dict[str, Any]) -> None:
+        """The lane's task has a result."""
+        task, self._lanes[lane].task = self._lanes[lane].task, None
+        if task is not None and not task.done.done():
+            task.done.set_result(result)
+
+    async def lanes(self) -> list[dict[str, Any]]:
+        """What each lane is doing, for the live table."""
+        return [{"task": state.task.body if state.task else None, "tokens": state.tokens, "loss": state.loss,
+                 "n_starts": state.n_starts} for state in self._lanes]
+
+    async def all_joined(self) -> None:
+        """Returns once every lane has started."""
+        await asyncio.gather(*(state.seen.wait() for state in self._lanes))
+
+    async def close(self) -> None:
+        """Send the lanes home."""
+        async with self._arrived:
+            self._closed = True
+            self._arrived.notify_all()

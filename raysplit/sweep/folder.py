@@ -1,0 +1,112 @@
+"""The run folder: one sweep's everything, and the rule that a folder belongs to one sweep."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from raysplit.errors import RunError
+from raysplit.space import Space, dump_space, load_space
+
+_SPACE = "space.yaml"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFolder:
+    """Where a run keeps its things."""
+
+    path: Path
+
+    @property
+    def space(self) -> Path:
+        return self.path / _SPACE
+
+    @property
+    def corpus(self) -> Path:
+        return self.path / "corpus"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def law(self) -> Path:
+        return self.path / "law.json"
+
+    @property
+    def advice(self) -> Path:
+        return self.path / "advice.json"
+
+    @property
+    def final(self) -> Path:
+        """Losses of the final run and of the baselines beside it."""
+        return self.path / "final.json"
+
+    @property
+    def experts(self) -> Path:
+        """Seed and experts as Hugging Face folders."""
+        return self.path / "experts"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report"
+
+    def observations(self, suffix: str) -> Path:
+        return self.path / f"observations.{suffix}"
+
+    @property
+    def sweep_id(self) -> str:
+        """Name of this sweep on a Ray cluster: of this folder, so that two sweeps never share an actor."""
+        return f"{self.path.name}-{hashlib.sha256(str(self.path.resolve()).encode()).hexdigest()[:8]}"
+
+
+def open_run(path: Path, space: Space) -> RunFolder:
+    """Begin a run in a folder, or take up the one that is there.
+
+    Raises:
+        RunError: the folder cannot be written, or holds a run of another search space.
+    """
+    folder = RunFolder(path=path.absolute())
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        if folder.space.exists():
+            _check_same(folder, space)
+        else:
+            write_text(folder.space, dump_space(space))
+    except OSError as error:
+        raise RunError(f"{folder.path}: cannot be written: {error.strerror}") from error
+    if not os.access(folder.path, os.W_OK):
+        raise RunError(f"{folder.path}: cannot be written: permission denied")
+    return folder
+
+
+def existing_run(path: Path) -> tuple[RunFolder, Space]:
+    """A run folder with its resolved search space.
+
+    Raises:
+        RunError: the folder holds no run.
+    """
+    folder = RunFolder(path=path.absolute())
+    if not folder.space.exists():
+        raise RunError(f"{path}: is not a run folder (no {_SPACE}); give the folder that `raysplit sweep` wrote to")
+    return folder, load_space(folder.space)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader finds the old one or the new one, never half of one."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _check_same(folder: RunFolder, space: Space) -> None:
+    old, new = (s.model_dump(mode="json") for s in (load_space(folder.space), space))
+    for section in new:
+        if old[section] != new[section]:
+            changed = section
+            if isinstance(new[section], dict):
+                key = next(k for k in new[section] if old[section].get(k) != new[section][k])
+                changed = f"{section}.{key}: {json.dumps(old[section].get(key))} there, {json.dumps(new[section][key])}"
+            raise RunError(f"{folder.path}: holds a run of another search space ({changed} here); "
+                           "give another folder with --out, or delete this one")

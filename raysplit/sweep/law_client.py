@@ -1,0 +1,36 @@
+"""How searcher and scheduler talk to the law: the same calls to the actor or to a service in this process."""
+
+from typing import Protocol
+
+import ray
+from ray.actor import ActorHandle
+
+from raysplit.design.campaign import Verdict
+from raysplit.design.tree import Trial
+from raysplit.live.service import Claim
+
+
+class LawClient(Protocol):
+    """The part of `LawService` that a sweep's decisions need; the service itself is one."""
+
+    def claim(self) -> Claim: ...
+    def release(self, trial: Trial) -> None: ...
+    def judge(self, trial: Trial, milestone: int) -> Verdict: ...
+
+
+class ActorLaw:
+    """The law actor as a `LawClient`."""
+
+    def __init__(self, actor: ActorHandle) -> None:
+        self.actor = actor
+
+    def claim(self) -> Claim:
+        claim: Claim = ray.get(self.actor.claim.remote())
+        return claim
+
+    def release(self, trial: Trial) -> None:
+        ray.get(self.actor.release.remote(trial))
+
+    def judge(self, trial: Trial, milestone: int) -> Verdict:
+        verdict: Verdict = ray.get(self.actor.judge.remote(trial, milestone))
+        return verdict

@@ -1,0 +1,30 @@
+"""What a worker process needs before it can train: threads, determinism, and DeepSpeed told to be quick and quiet."""
+
+import logging
+import os
+import warnings
+
+import torch
+
+from raysplit.space import ComputeSpec
+
+
+def prepare_worker(compute: ComputeSpec) -> None:
+    """Set up this process for training; call once, before the first engine."""
+    os.environ["DS_ACCELERATOR"] = compute.device
+    if compute.device == "cpu":
+        torch.set_num_threads(max(1, int(compute.cpus_per_worker)))
+    else:
+        torch.set_float32_matmul_precision("high")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of DeepSpeed's import: deprecations inside torch and itself
+        import deepspeed
+
+    # Its shared-memory collective is compiled for a minute on the first start, hangs after a killed compile, and is no
+    # faster on two cores.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    for name in ("DeepSpeed", "transformers", "torch.distributed"):
+        logging.getLogger(name).setLevel(logging.ERROR)
