@@ -37,7 +37,7 @@ types: $(INSTALLED) ## mypy
 	.venv/bin/python -m mypy
 
 layers: $(INSTALLED) ## which room may import which
-	.venv/bin/lint-imports
+	.venv/bin/lint-imports --no-logo
 
 format: $(INSTALLED) ## rewrite the code as `style` wants it
 	.venv/bin/python -m ruff check --fix .
