@@ -33,7 +33,7 @@ Progress = Callable[[str, float], None]
 """Called with the name of the step and the share of it that is done, in [0, 1]."""
 
 _SPOOL, _SHARDS, _TOKENIZER, _LOCK = "spool", "shards", "tokenizer", ".corpus.lock"
-_BATCH_BYTES = 1 << 22  # text encoded at once
+_BATCH_BYTES = 1 << 19  # text encoded at once
 _MIN_SAMPLE_BYTES = 1 << 23
 _SAMPLE_BYTES_PER_TOKEN = 4096  # of a BPE's vocabulary
 
