@@ -1,8 +1,9 @@
 """From a law to a decision: how much to pretrain, how much to specialize, and how sure that is."""
 
-from raysplit.split.advice import Advice, BudgetAdvice, Gain, Interval, SizeAdvice, advise
+from raysplit.split.advice import Advice, BudgetAdvice, FormAdvice, Gain, Interval, SizeAdvice, advise
 from raysplit.split.choice import Choice, FormScore, choose_forms
 from raysplit.split.curve import LossCurve, loss_curve
+from raysplit.split.decision import fit_for_decision
 from raysplit.split.problem import BASELINE_SHARES, Problem, Split, baselines, fixed_share
 from raysplit.split.regret import domain_losses, expected_regret, losses_of
 from raysplit.split.render import render_advice
@@ -16,6 +17,7 @@ __all__ = [
     "BudgetAdvice",
     "Choice",
     "DrawSplits",
+    "FormAdvice",
     "FormScore",
     "Gain",
     "Interval",
@@ -32,6 +34,7 @@ __all__ = [
     "choose_forms",
     "domain_losses",
     "expected_regret",
+    "fit_for_decision",
     "fixed_share",
     "loss_curve",
     "losses_of",

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from raysplit.errors import SplitError
+from raysplit.law import Law
 from raysplit.quantities import format_count
 from raysplit.split.curve import loss_curve
 from raysplit.split.problem import Array, Problem, Split, baselines
@@ -67,6 +68,15 @@ class BudgetAdvice:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FormAdvice:
+    """One form of the law behind the advice."""
+
+    weight: float
+    fits: Mapping[str, str]
+    """How the fit of each domain ended, a name of `raysplit.law.FitStatus`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Advice:
     """A split, what it is expected to reach, and what else would have done as well."""
 
@@ -83,9 +93,9 @@ class Advice:
     """Of every interval."""
     n_draws: int
     losses: Mapping[str, Interval]
-    """Loss of each domain's expert, nats per token."""
+    """Loss of each domain's expert, nats per token; the interval is for one measurement, its noise included."""
     loss: Interval
-    """Weighted."""
+    """Weighted; the interval is for the law itself, as all others are."""
     flat: tuple[float, float]
     """Lowest and highest D / T at the advised size whose mean loss is within `FLAT_TOLERANCE` of the best."""
     indistinguishable: tuple[float, float]
@@ -96,8 +106,9 @@ class Advice:
     """Mean over the draws, as a share of the loss, of what better knowledge would have saved."""
     budgets: Sequence[BudgetAdvice]
     """The advice at other budgets, for its sensitivity."""
-    forms: Mapping[str, str] = field(default_factory=dict)
-    """Forms of the law and how their fits ended."""
+    forms: Mapping[str, FormAdvice] = field(default_factory=dict)
+    extrapolation: Mapping[str, float] = field(default_factory=dict)
+    """By which factor the split lies outside what the runs span, by quantity; 1 inside."""
     warnings: Sequence[str] = ()
 
     @property
@@ -127,7 +138,7 @@ class Advice:
 _ADAPTER: TypeAdapter[Advice] = TypeAdapter(Advice)
 
 
-def advise(law: LawLike, problem: Problem, *, level: float = 0.9, warnings: Sequence[str] = ()) -> Advice:
+def advise(law: Law, problem: Problem, *, level: float = 0.9, warnings: Sequence[str] = ()) -> Advice:
     """Best split of a budget under the mean of the law's draws, and what the draws say about it.
 
     Args:
@@ -156,7 +167,7 @@ def advise(law: LawLike, problem: Problem, *, level: float = 0.9, warnings: Sequ
         unspent_flops=_unspent(problem, split),
         level=level,
         n_draws=law.n_draws,
-        losses={name: _interval(own[:, k], level) for k, name in enumerate(problem.domains)},
+        losses={name: _measured(law, split, name, own[:, k], level) for k, name in enumerate(problem.domains)},
         loss=_interval(weighted, level),
         flat=flat,
         indistinguishable=indistinguishable,
@@ -164,8 +175,27 @@ def advise(law: LawLike, problem: Problem, *, level: float = 0.9, warnings: Sequ
         gains=_gains(law, problem, split, weighted, level),
         expected_regret=float(expected_regret(law, [split], problem, best=per_draw)[0]),
         budgets=_budgets(law, problem),
-        warnings=[*warnings, *_warnings(problem, split, law.n_draws)],
+        forms={
+            name: FormAdvice(weight=weight, fits={domain: fit.status.name for domain, fit in law.fits[name].items()})
+            for name, weight in law.form_weights.items()
+        },
+        extrapolation={
+            name: float(factor.max(initial=1.0)) for name, factor in law.extrapolation(*_points(split)).items()
+        },
+        warnings=[*warnings, *law.warnings(*_points(split)), *_warnings(problem, split, law.n_draws)],
     )
+
+
+def _points(split: Split) -> tuple[float, float, Array]:
+    """N, D and the domains' D' of a split, for the law to judge."""
+    return float(split.n_params), split.pretrain_tokens, np.array(list(split.specialize_tokens.values()))
+
+
+def _measured(law: Law, split: Split, domain: str, draws: Array, level: float) -> Interval:
+    """Interval of one measured loss; the mean stays that of the draws, on which the split was decided."""
+    tokens = split.specialize_tokens[domain]
+    predicted = law.predict(domain, split.n_params, split.pretrain_tokens, tokens, level=level, noise=True)
+    return Interval(mean=float(draws.mean()), low=float(predicted.low), high=float(predicted.high))
 
 
 def _interval(draws: Array, level: float) -> Interval:

@@ -15,13 +15,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from raysplit.errors import LawError
+from raysplit.law import FitStatus, Law, fit_law
 from raysplit.split.allocate import allocate
 from raysplit.split.measured import Grid, comparable, largest_budget, measured_surface, row_budget
 from raysplit.split.problem import Array, Problem
 from raysplit.split.surface import LawLike, MeanSurface
 
 Fitter = Callable[[pd.DataFrame, str], LawLike]
-"""Fits one form by name to a table of runs."""
+"""Fits one form by name to a table of runs; a LawError says why it cannot."""
+
+CANDIDATES = ("law-2", "law-4", "law-5b", "law-8", "law-16")
+"""Forms that can place a split inside the budget, the simplest first."""
 
 _BUDGET_FACTORS = (1.0, 0.7)
 """Budgets at which picks are judged when larger budgets are held out, as shares of the largest comparable one."""
@@ -72,14 +76,29 @@ class _Case:
     """Measured D that can spend the budget, and each domain's grid there."""
 
 
-def choose_forms(runs: pd.DataFrame, problem: Problem, *, forms: Sequence[str], fit: Fitter) -> Choice:
+def fit_alone(runs: pd.DataFrame, form: str) -> Law:
+    """Best fit of one form to every domain.
+
+    Raises:
+        LawError: some domain has too few runs for the form.
+    """
+    law = fit_law(runs, forms=[form], n_draws=1)
+    for fit in law.fits[form].values():
+        if fit.status is FitStatus.TOO_FEW_RUNS:
+            raise LawError(fit.message)
+    return law.point
+
+
+def choose_forms(
+    runs: pd.DataFrame, problem: Problem, *, forms: Sequence[str] = CANDIDATES, fit: Fitter = fit_alone
+) -> Choice:
     """Score forms by the regret of the splits they would have picked, then by held-out error.
 
     Args:
         runs: a checked table (`raysplit.runs.check_runs`).
         problem: tells the domains, their weights and the accounting; its budget and caps play no part.
         forms: names, the simplest first; where the table is too small for any comparison, the first that fits is kept.
-        fit: fits one form.
+        fit: fits one form; another one for laws of your own.
 
     Raises:
         LawError: no form can be fitted to the table.

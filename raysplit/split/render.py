@@ -1,5 +1,7 @@
 """The advice as a table for a person."""
 
+from collections import Counter
+
 from raysplit.quantities import format_count, format_flops
 from raysplit.split.advice import FLAT_TOLERANCE, Advice, Interval
 
@@ -55,7 +57,15 @@ def render_advice(advice: Advice) -> str:
         ]
         lines += ["", *_table(["at a budget of", "model size", "pretrain", "share"], rows)]
     if advice.forms:
-        lines += ["", *_table(["form", "fit"], [[name, status] for name, status in advice.forms.items()])]
+        rows = [
+            [
+                name,
+                f"{form.weight:.0%}",
+                ", ".join(f"{count} {status}" for status, count in Counter(form.fits.values()).items()),
+            ]
+            for name, form in advice.forms.items()
+        ]
+        lines += ["", *_table(["form", "weight", "fits"], rows)]
     lines += [f"\nwarning: {warning}" for warning in advice.warnings]
     return "\n".join(lines) + "\n"
 

@@ -78,19 +78,13 @@ class DrawSplits(Sequence[Split]):
         return self.by_size.loss.min(axis=1)
 
 
-def lowest_pretrain_tokens(law: LawLike) -> float:
-    """Smallest D that a law has seen; 0 where it has seen training from scratch, or does not say."""
-    support = getattr(law, "support", None)
-    return float(support.pretrain_tokens[0]) if support is not None else 0.0
-
-
 def best_by_size(law: LawLike, problem: Problem) -> SplitsBySize:
     """Best split at each size under the mean of the law's draws.
 
     Raises:
         SplitError: no split satisfies the constraints; the message names the one that fails.
     """
-    return _search(MeanSurface(law, problem), problem, lowest_pretrain_tokens(law), zooms=_ZOOMS_EXACT)
+    return _search(MeanSurface(law, problem), problem, law.support.pretrain_tokens[0], zooms=_ZOOMS_EXACT)
 
 
 def best_split(law: LawLike, problem: Problem) -> Split:
@@ -106,7 +100,7 @@ def best_split_per_draw(law: LawLike, problem: Problem) -> DrawSplits:
         SplitError: as `best_split`.
     """
     surface = DrawSurface(law, problem)
-    return DrawSplits(by_size=_search(surface, problem, lowest_pretrain_tokens(law), zooms=_ZOOMS_PER_DRAW))
+    return DrawSplits(by_size=_search(surface, problem, law.support.pretrain_tokens[0], zooms=_ZOOMS_PER_DRAW))
 
 
 def _search(surface: DrawSurface, problem: Problem, lowest: float, *, zooms: int) -> SplitsBySize:

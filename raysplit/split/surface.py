@@ -5,6 +5,7 @@ from typing import Protocol
 import numpy as np
 
 from raysplit.errors import SplitError, unknown
+from raysplit.law import Support
 from raysplit.split.problem import Array, Problem
 
 
@@ -18,6 +19,8 @@ class LawLike(Protocol):
     def domains(self) -> tuple[str, ...]: ...
     @property
     def n_draws(self) -> int: ...
+    @property
+    def support(self) -> Support: ...
     def loss(self, n_params: Array, pretrain_tokens: Array, specialize_tokens: Array) -> Array: ...
     def slope(self, n_params: Array, pretrain_tokens: Array, specialize_tokens: Array) -> Array: ...
 

@@ -1,68 +1,50 @@
-"""A law with known parameters: law 8 of the provided forms written out once more, so that split needs no fit here."""
+"""Laws whose parameters are known, so that split needs no fit here, and tables measured from them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Support:
-    pretrain_tokens: tuple[float, float] = (0.25e6, 4e6)
-
-
-@dataclass(frozen=True)
-class KnownLaw:
-    """E + A N^-a + B N^m (D + d0)^-b (1 + D'/k)^-c; every parameter (n_draws, K)."""
-
-    domains: tuple[str, ...]
-    theta: dict[str, Array]
-    support: Support = Support()
-
-    @property
-    def n_draws(self) -> int:
-        return len(self.theta["E"])
-
-    def _at(self, name: str, ndim: int) -> Array:
-        value = self.theta[name]
-        return value.reshape(value.shape[0], *(1,) * (ndim - 2), value.shape[1])
-
-    def _parts(self, n: Array, d: Array, s: Array) -> tuple[dict[str, Array], Array]:
-        t = {name: self._at(name, np.broadcast(n, d, s).ndim) for name in self.theta}
-        data = t["B"] * n ** t["m"] * (d + t["d0"]) ** -t["b"] * (1 + s / t["k"]) ** -t["c"]
-        return t, data
-
-    def loss(self, n: Array, d: Array, s: Array) -> Array:
-        t, data = self._parts(n, d, s)
-        return t["E"] + t["A"] * n ** -t["a"] + data
-
-    def slope(self, n: Array, d: Array, s: Array) -> Array:
-        t, data = self._parts(n, d, s)
-        return -t["c"] * data / (t["k"] + s)
-
+from raysplit.law import FORMS, Law, Support
+from raysplit.law.law import Member
 
 MEDIANS = {"E": 1.0, "A": 20.0, "a": 0.3, "B": 30.0, "b": 0.25, "d0": 1e5, "k": 5e4, "c": 0.2, "m": 0.03}
+SUPPORT = Support(n_params=(14e3, 110e3), pretrain_tokens=(0.25e6, 4e6), specialize_tokens=(0.0, 1e6))
 
 
-def known_law(
+def law_of(theta: np.ndarray, *, form: str = "law-8", support: Support = SUPPORT, kind: type[Law] = Law) -> Law:
+    """A law of one form with given parameters (n_draws, n_domains, P); its best guess is the mean of its draws'."""
+    n_draws, n_domains, _ = theta.shape
+    member = Member(form=FORMS[form], weight=1.0, theta=theta.mean(axis=0), draws=np.arange(n_draws), draw_theta=theta)
+    return kind(
+        domains=tuple(f"domain-{k}" for k in range(n_domains)),
+        n_draws=n_draws,
+        members=(member,),
+        fits={form: {}},
+        noise=np.full(n_domains, 0.01),
+        seed_noise=None,
+        support=support,
+    )
+
+
+def known_theta(
     *, n_domains: int = 4, n_draws: int = 1, seed: int = 0, spread: float = 0.2, jitter: float = 0.02
-) -> KnownLaw:
-    """Domains that differ by ``spread`` (log sd) and draws that differ by ``jitter``."""
+) -> np.ndarray:
+    """Parameters of law 8 (n_draws, n_domains, P): domains differ by ``spread`` (log sd), draws by ``jitter``."""
     rng = np.random.default_rng(seed)
-    theta = {}
-    for name, median in MEDIANS.items():
-        centre = rng.normal(0, spread, n_domains)
-        theta[name] = median * np.exp(centre + rng.normal(0, jitter, (n_draws, n_domains)))
-    return KnownLaw(domains=tuple(f"domain-{k}" for k in range(n_domains)), theta=theta)
+    medians = np.array([MEDIANS[parameter.name] for parameter in FORMS["law-8"].parameters])
+    centre = rng.normal(0, spread, (n_domains, medians.size))
+    return medians * np.exp(centre + rng.normal(0, jitter, (n_draws, n_domains, medians.size)))
+
+
+def known_law(*, n_domains: int = 4, n_draws: int = 1, seed: int = 0, spread: float = 0.2, jitter: float = 0.02) -> Law:
+    """Law 8 with `known_theta`."""
+    return law_of(known_theta(n_domains=n_domains, n_draws=n_draws, seed=seed, spread=spread, jitter=jitter))
 
 
 def measured_table(
-    law: KnownLaw,
+    law: Law,
     *,
     sizes: Sequence[int] = (14_000, 36_000, 110_000),
     pretrain_tokens: Sequence[float] = (0.25e6, 0.5e6, 1e6, 2e6, 4e6),

@@ -2,8 +2,9 @@
 
 from hypothesis import strategies as st
 
+from raysplit.law import Law
 from raysplit.split import Problem
-from tests.split.doubles import KnownLaw, known_law
+from tests.split.doubles import known_law
 
 SIZES = {14_000: 6 * 18_000.0, 36_000: 6 * 42_000.0, 110_000: 6 * 120_000.0}
 
@@ -17,7 +18,7 @@ laws = st.builds(
 
 
 @st.composite
-def problems(draw: st.DrawFn, *, law: KnownLaw, capped: bool = True) -> Problem:
+def problems(draw: st.DrawFn, *, law: Law, capped: bool = True) -> Problem:
     """Budgets from 1 M to 100 M tokens of the middle size; caps that bind now and then."""
     caps: dict[str, float] = {}
     available: dict[str, float] = {}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from raysplit.errors import SplitError
+from raysplit.law import fit_law
 from raysplit.split import (
     Advice,
     Problem,
@@ -14,12 +15,13 @@ from raysplit.split import (
     baselines,
     best_split,
     best_split_per_draw,
+    domain_losses,
     expected_regret,
     loss_curve,
     losses_of,
     render_advice,
 )
-from tests.split.doubles import known_law
+from tests.split.doubles import known_law, measured_table
 from tests.split.strategies import SIZES
 
 LAW = known_law(n_draws=32, jitter=0.1)
@@ -34,6 +36,16 @@ def test_it_advises_the_best_split_under_the_mean_of_the_draws() -> None:
     assert (ADVICE.loss.low, ADVICE.loss.high) == pytest.approx(tuple(np.quantile(draws, [0.05, 0.95])))
     weighted = sum(ADVICE.weights[name] * loss.mean for name, loss in ADVICE.losses.items())
     assert weighted == pytest.approx(ADVICE.loss.mean)
+
+
+def test_the_interval_of_a_domain_is_for_a_measurement_and_so_wider_than_that_of_the_law() -> None:
+    sure = replace(LAW, noise=np.zeros(4))
+    narrow = advise(sure, PROBLEM)
+    for k, name in enumerate(PROBLEM.domains):
+        draws = domain_losses(LAW, [ADVICE.split], PROBLEM)[:, 0, k]
+        assert narrow.losses[name].low == pytest.approx(np.quantile(np.repeat(draws, 32), 0.05))
+        assert ADVICE.losses[name].low < narrow.losses[name].low
+        assert ADVICE.losses[name].high > narrow.losses[name].high
 
 
 def test_regret_and_probability_come_from_the_draws_own_optima() -> None:
@@ -112,6 +124,18 @@ def test_it_warns_of_what_the_answer_leans_on() -> None:
     assert answer.unspent_flops == pytest.approx(2e12 - SIZES[110_000] * 1.8e6)
     for part in ("35% of the budget unspent", "pretraining is held back", "specialization is held back"):
         assert any(part in warning for warning in answer.warnings), part
+
+
+def test_it_says_how_far_it_extrapolates_and_what_it_rests_on() -> None:
+    far = advise(LAW, replace(PROBLEM, budget_flops=1e14))
+    assert far.extrapolation["pretrain_tokens"] == pytest.approx(far.split.pretrain_tokens / 4e6)
+    assert any("extrapolates pretrain_tokens" in warning for warning in far.warnings)
+    fitted = advise(fit_law(measured_table(LAW, noise=0.01), forms=["law-2"], n_draws=8), PROBLEM)
+    assert list(fitted.forms) == ["law-2"]
+    assert fitted.forms["law-2"].weight == pytest.approx(1.0)
+    assert set(fitted.forms["law-2"].fits) == set(PROBLEM.domains)
+    assert "law-2" in render_advice(fitted)
+    assert Advice.from_json(fitted.to_json()) == fitted
 
 
 def test_a_fixed_seed_has_no_share_to_choose() -> None:

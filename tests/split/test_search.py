@@ -6,21 +6,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import LinearConstraint, minimize
 
 from raysplit.errors import SplitError
+from raysplit.law import FORMS, Law
+from raysplit.law.form import Array
 from raysplit.split import Problem, Split, best_by_size, best_split, best_split_per_draw, loss_curve, losses_of
-from raysplit.split.search import lowest_pretrain_tokens
-from tests.split.doubles import KnownLaw, Support, known_law
+from tests.split.doubles import SUPPORT, known_law, known_theta, law_of
 from tests.split.strategies import SIZES, laws, problems
 
 
-def mean_loss(law: KnownLaw, splits: list[Split], problem: Problem) -> NDArray[np.float64]:
+def mean_loss(law: Law, splits: list[Split], problem: Problem) -> Array:
     return losses_of(law, splits, problem).mean(axis=0)
 
 
-def random_splits(law: KnownLaw, problem: Problem, *, n_splits: int, seed: int) -> list[Split]:
+def random_splits(law: Law, problem: Problem, *, n_splits: int, seed: int) -> list[Split]:
     """Feasible splits that spend what the caps let them spend, drawn over sizes, D and domains."""
     rng = np.random.default_rng(seed)
     found = []
@@ -29,7 +30,7 @@ def random_splits(law: KnownLaw, problem: Problem, *, n_splits: int, seed: int) 
             low, high, total = problem.pretrain_range(n_params)
         except SplitError:
             continue
-        low = max(low, min(lowest_pretrain_tokens(law), 0.05 * problem.affordable_tokens(n_params), high))
+        low = max(low, min(law.support.pretrain_tokens[0], 0.05 * problem.affordable_tokens(n_params), high))
         for _ in range(n_splits // len(problem.sizes)):
             d = rng.uniform(low, high)
             caps = problem.specialize_caps(np.array(d))
@@ -46,7 +47,7 @@ def random_splits(law: KnownLaw, problem: Problem, *, n_splits: int, seed: int) 
 
 @settings(max_examples=40, deadline=None)
 @given(law=laws, data=st.data())
-def test_no_feasible_random_split_is_better(law: KnownLaw, data: st.DataObject) -> None:
+def test_no_feasible_random_split_is_better(law: Law, data: st.DataObject) -> None:
     problem = data.draw(problems(law=law))
     best = mean_loss(law, [best_split(law, problem)], problem)[0]
     others = random_splits(law, problem, n_splits=1_000, seed=data.draw(st.integers(0, 1_000)))
@@ -55,7 +56,7 @@ def test_no_feasible_random_split_is_better(law: KnownLaw, data: st.DataObject) 
 
 @settings(max_examples=40, deadline=None)
 @given(law=laws, data=st.data())
-def test_the_split_spends_the_budget_and_keeps_every_cap(law: KnownLaw, data: st.DataObject) -> None:
+def test_the_split_spends_the_budget_and_keeps_every_cap(law: Law, data: st.DataObject) -> None:
     problem = data.draw(problems(law=law))
     for split in [best_split(law, problem), *best_split_per_draw(law, problem)]:
         d = np.array(split.pretrain_tokens)
@@ -71,8 +72,10 @@ def test_the_split_spends_the_budget_and_keeps_every_cap(law: KnownLaw, data: st
 
 @settings(max_examples=25, deadline=None)
 @given(law=laws, factor=st.floats(1.01, 20), data=st.data())
-def test_a_larger_budget_never_predicts_a_worse_best_loss(law: KnownLaw, factor: float, data: st.DataObject) -> None:
-    law = replace(law, support=Support(pretrain_tokens=(0.0, 4e6)))  # so that both budgets have the same choices
+def test_a_larger_budget_never_predicts_a_worse_best_loss(law: Law, factor: float, data: st.DataObject) -> None:
+    law = replace(
+        law, support=replace(SUPPORT, pretrain_tokens=(0.0, 4e6))
+    )  # so that both budgets have the same choices
     small = data.draw(problems(law=law))
     large = replace(small, budget_flops=factor * small.budget_flops)
     losses = [mean_loss(law, [best_split(law, p)], p)[0] for p in (small, large)]
@@ -81,7 +84,7 @@ def test_a_larger_budget_never_predicts_a_worse_best_loss(law: KnownLaw, factor:
 
 @settings(max_examples=25, deadline=None)
 @given(law=laws, data=st.data())
-def test_permuting_domains_permutes_the_answer(law: KnownLaw, data: st.DataObject) -> None:
+def test_permuting_domains_permutes_the_answer(law: Law, data: st.DataObject) -> None:
     problem = data.draw(problems(law=law))
     order = data.draw(st.permutations(range(len(law.domains))))
     shuffled = replace(
@@ -100,7 +103,7 @@ def test_permuting_domains_permutes_the_answer(law: KnownLaw, data: st.DataObjec
 
 @given(law=laws, scale=st.floats(1e-3, 1e3), data=st.data())
 @settings(max_examples=15, deadline=None)
-def test_only_the_ratios_of_the_weights_count(law: KnownLaw, scale: float, data: st.DataObject) -> None:
+def test_only_the_ratios_of_the_weights_count(law: Law, scale: float, data: st.DataObject) -> None:
     problem = data.draw(problems(law=law))
     first, second = (best_split(law, replace(problem, weights=[f * w for w in problem.weights])) for f in (1.0, scale))
     assert second.n_params == first.n_params
@@ -122,7 +125,7 @@ def test_it_agrees_with_a_general_solver(seed: int) -> None:
     for j, n_params in enumerate(problem.sizes):
         total = problem.affordable_tokens(n_params)
 
-        def loss(x: NDArray[np.float64], /, n_params: int = n_params, total: float = total) -> float:
+        def loss(x: Array, /, n_params: int = n_params, total: float = total) -> float:
             tokens = dict(zip(problem.domains, x[1:] * total, strict=True))
             split = Split(n_params=n_params, pretrain_tokens=x[0] * total, specialize_tokens=tokens)
             return float(losses_of(law, [split], problem)[0, 0])
@@ -137,7 +140,8 @@ def test_it_agrees_with_a_general_solver(seed: int) -> None:
 
 
 def test_each_draw_gets_its_own_optimum() -> None:
-    law = known_law(n_draws=5, jitter=0.3)
+    theta = known_theta(n_draws=5, jitter=0.3)
+    law = law_of(theta)
     problem = Problem(budget_flops=2e12, sizes=SIZES, domains=law.domains)
     per_draw = best_split_per_draw(law, problem)
     losses = losses_of(law, per_draw, problem)
@@ -145,8 +149,7 @@ def test_each_draw_gets_its_own_optimum() -> None:
     assert np.diagonal(losses) == pytest.approx(per_draw.loss)
     assert (np.diagonal(losses)[:, None] <= losses * (1 + 1e-6)).all()
     for draw, split in enumerate(per_draw):
-        alone = KnownLaw(domains=law.domains, theta={name: t[[draw]] for name, t in law.theta.items()})
-        exact = best_split(alone, problem)
+        exact = best_split(law_of(theta[[draw]]), problem)
         assert split.n_params == exact.n_params
         assert split.pretrain_share == pytest.approx(exact.pretrain_share, abs=2e-3)
 
@@ -177,12 +180,11 @@ def test_the_loss_of_the_seed_is_kept_below_its_limit_or_the_limit_is_named() ->
 
 
 def test_from_scratch_is_only_chosen_where_the_law_has_seen_it() -> None:
-    law = known_law(n_domains=1)
-    theta = {**law.theta, "c": np.full((1, 1), 2.0), "b": np.full((1, 1), 0.02)}  # pretraining is nearly useless
-    problem = Problem(budget_flops=2e12, sizes=SIZES, domains=law.domains)
-    seen, unseen = (
-        KnownLaw(domains=law.domains, theta=theta, support=Support(pretrain_tokens=(low, 4e6))) for low in (0.0, 0.1e6)
-    )
+    theta = known_theta(n_domains=1)
+    names = [parameter.name for parameter in FORMS["law-8"].parameters]
+    theta[..., [names.index("c"), names.index("b")]] = 2.0, 0.02  # pretraining is nearly useless
+    seen, unseen = (law_of(theta, support=replace(SUPPORT, pretrain_tokens=(low, 4e6))) for low in (0.0, 0.1e6))
+    problem = Problem(budget_flops=2e12, sizes=SIZES, domains=seen.domains)
     assert best_split(seen, problem).pretrain_tokens < 0.1e6
     assert best_split(unseen, problem).pretrain_tokens == pytest.approx(0.1e6)
 
@@ -190,13 +192,14 @@ def test_from_scratch_is_only_chosen_where_the_law_has_seen_it() -> None:
 def test_a_domain_that_first_gets_worse_is_left_out_when_that_is_better() -> None:
     """A bump in the loss just after branching, as a fresh optimizer gives: not convex, so equal gains can mislead."""
 
-    class Bumpy(KnownLaw):
-        def loss(self, n: NDArray[np.float64], d: NDArray[np.float64], s: NDArray[np.float64]) -> NDArray[np.float64]:
-            return super().loss(n, d, s) + 1.0 * np.minimum(s / 1e3, 1.0) * (np.arange(s.shape[-1]) == 0)
+    class Bumpy(Law):
+        def loss(self, n_params: ArrayLike, pretrain_tokens: ArrayLike, specialize_tokens: ArrayLike) -> Array:
+            smooth = super().loss(n_params, pretrain_tokens, specialize_tokens)
+            return smooth + np.minimum(np.asarray(specialize_tokens) / 1e3, 1.0) * (np.arange(smooth.shape[-1]) == 0)
 
-    law = Bumpy(domains=("a", "b"), theta=known_law(n_domains=2).theta)
+    law = law_of(known_theta(n_domains=2), kind=Bumpy)
     problem = Problem(budget_flops=5e11, sizes={36_000: SIZES[36_000]}, domains=law.domains)
-    assert best_split(law, problem).specialize_tokens["a"] == 0.0
+    assert best_split(law, problem).specialize_tokens["domain-0"] == 0.0
 
 
 def test_the_curve_touches_the_best_split_and_lies_above_it() -> None:
