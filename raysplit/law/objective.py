@@ -130,10 +130,7 @@ class Problem:
         return np.nan_to_num(out, nan=0.0, posinf=0.0, neginf=0.0)
 
     def scores(self, phi: Array) -> tuple[Array, Array, Array]:
-        """Gradient of F (B, P); its Gauss-Newton Hessian H and the majorant M of it, both (B, P, P).
-
-        H leaves out the curvature of the residuals: with it a fit takes no fewer steps, each at twice the work.
-        """
+        """Gradient of F, (B, P); its Gauss-Newton Hessian H and the majorant M of that, (B, P, P)."""
         residual, jacobian = self.residuals(phi), self.jacobian(phi)
         size = np.abs(residual)
         psi = self.weight * np.clip(residual, -self.delta, self.delta)
