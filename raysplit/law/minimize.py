@@ -1,13 +1,13 @@
 """Many small robust fits at once: a damped Gauss-Newton method, vectorised over the fits.
 
 Each step solves (H + lambda M) v = -g. H is the Gauss-Newton Hessian; M, which replaces Huber's loss by the parabola
-that touches it from above, is positive definite and in H's own units, so that the damping knows no units and a step with
-lambda large enough always descends. Bounds are kept by freezing the coordinates that sit on a bound and push outward.
+that touches it from above, is positive definite and in H's own units, so that the damping knows no units and a step
+with lambda large enough always descends. Bounds are kept by freezing the coordinates on a bound that push outward.
 
-Laws of this kind have narrow, curved valleys: the floor trades with an exponent and an amplitude. So after each step the
-linear parameters are solved again where it ended, as in variable projection (Golub and Pereyra 1973; the solve is two
-Newton steps, since log residuals and Huber's loss are not linear): on synthetic sweeps 8 iterations where plain steps
-had not arrived after 60.
+Laws of this kind have narrow, curved valleys: the floor trades with an exponent and an amplitude. So after each step
+the linear parameters are solved again where it ended, as in variable projection (Golub and Pereyra 1973; the solve is
+two Newton steps, since log residuals and Huber's loss are not linear): on synthetic sweeps 8 iterations where plain
+steps had not arrived after 60.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from raysplit.law.form import Array
 from raysplit.law.objective import Problem
-
 
 _LINEAR_SOLVES = 2
 
