@@ -146,7 +146,7 @@ def next_round(setup: Setup, evidence: Evidence, law: NoisyLaw) -> Round | Finis
     candidates = _candidates(setup, evidence)
     if not candidates:
         return Finish(why="every point of the grid is measured")
-    apart = _apart(law, setup.domains, candidates)
+    apart = _apart(law, candidates)
     nodes = set(evidence.nodes)
     open_ones = np.ones(len(candidates), dtype=bool)
     chosen: list[Trial] = []
@@ -189,8 +189,8 @@ def judge(setup: Setup, evidence: Evidence, law: NoisyLaw | None, trial: Trial) 
     belief = belief_of(law, setup.problem)
     for i, milestone in enumerate(trial.milestones):
         if measured := evidence.losses.get(key(trial, milestone)):
-            belief = belief.seen(foreseen[:, i], float(np.log(measured[trial.domain])), law.noise[trial.domain])
-    apart = _apart(law, setup.domains, points)
+            belief = belief.seen(foreseen[:, i], float(np.log(measured[trial.domain])), float(law.noise[column]))
+    apart = _apart(law, points)
     left = [i for i, m in enumerate(trial.milestones) if m in rest]
     values = belief.values(apart[left])
     prices = np.array([price(setup, trial, rest[: i + 1], evidence.nodes) for i in range(len(rest))])
@@ -220,10 +220,10 @@ def _candidates(setup: Setup, evidence: Evidence) -> list[Trial]:
     return out
 
 
-def _apart(law: NoisyLaw, domains: Sequence[str], trials: Sequence[Trial]) -> Array:
+def _apart(law: NoisyLaw, trials: Sequence[Trial]) -> Array:
     """(M, B, B) how differently the draws foresee each trial's last milestone, in standard deviations."""
-    noise = np.array([[law.noise[name] if trial.is_trunk or name == trial.domain else np.inf
-                       for name in law.domains] for trial in trials])
+    measured = np.array([[trial.is_trunk or name == trial.domain for name in law.domains] for trial in trials])
+    noise = np.where(measured, law.noise, np.inf)
     return distances(_foreseen(law, trials), noise)
 
 

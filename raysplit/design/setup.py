@@ -29,6 +29,8 @@ class Setup:
     repeats: tuple[Trial, ...]
     """Branches (and, first, their trunks) under other seeds."""
     lanes: int
+    step_tokens: int
+    """Tokens in one optimizer step."""
     seed: int
 
     @property
@@ -60,6 +62,7 @@ def setup_of(space: Space, *, vocab_size: int, domain_tokens: Mapping[str, float
         regret_tolerance=space.sweep.regret_tolerance,
         repeats=_repeats(space, vocab_size=vocab_size),
         lanes=space.compute.lanes,
+        step_tokens=space.training.batch_tokens,
         seed=space.sweep.seed,
     )
 

@@ -28,7 +28,7 @@ class NoisyLaw(LawLike, Protocol):
     """A law that also knows the noise of one observation; `raysplit.law.Law` is one."""
 
     @property
-    def noise(self) -> dict[str, float]: ...
+    def noise(self) -> Array: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

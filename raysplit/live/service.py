@@ -32,7 +32,7 @@ from raysplit.errors import LawError
 from raysplit.law import Law, Prediction
 from raysplit.live.journal import Journal, Record
 from raysplit.runs import Observation, to_frame
-from raysplit.split import Advice, Problem, advise, fit_for_decision
+from raysplit.split import Advice, Choice, Problem, advise, fit_for_decision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +83,7 @@ class LawService:
         self._observations: dict[tuple[object, ...], Observation] = {}
         self._finished = ""
         self._round_law: tuple[int, Law | None] | None = None
-        self._law: tuple[int, Law] | None = None
+        self._law: tuple[int, Law, Choice] | None = None
         self._n_failed = 0
         for record in journal.records:
             self._take(record)
@@ -144,6 +144,11 @@ class LawService:
 
     # What anyone may ask.
 
+    def evidence(self) -> Evidence:
+        """What the sweep has measured and paid for."""
+        with self._lock:
+            return self._evidence()
+
     def observations(self) -> pd.DataFrame:
         """Every observation so far, as `raysplit.runs.to_frame` lays it out."""
         with self._lock:
@@ -160,8 +165,15 @@ class LawService:
             if self._law is None or self._law[0] != len(frame):
                 if frame.empty:
                     raise LawError("no observations yet; the law needs the opening round")
-                self._law = (len(frame), fit_for_decision(frame, self.setup.problem, seed=self.setup.seed))
+                self._law = (len(frame), *self._fit(frame))
             return self._law[1]
+
+    def choice(self) -> Choice:
+        """How the forms of `law` were chosen."""
+        with self._lock:
+            self.law()
+            assert self._law is not None
+            return self._law[2]
 
     def predict(self, domain: str, *, n_params: float, pretrain_tokens: float, specialize_tokens: float,
                 level: float = 0.9) -> Prediction:
@@ -236,9 +248,11 @@ class LawService:
             return None
         if self._round_law is None or self._round_law[0] != index:
             before = [o for k, o in self._observations.items() if self._round_of[k[:2]] < index]
-            law = fit_for_decision(to_frame(before), self.setup.problem, seed=self.setup.seed)
-            self._round_law = (index, law)
+            self._round_law = (index, self._fit(to_frame(before))[0])
         return self._round_law[1]
+
+    def _fit(self, frame: pd.DataFrame) -> tuple[Law, Choice]:
+        return fit_for_decision(frame, self.setup.problem, step_tokens=self.setup.step_tokens, seed=self.setup.seed)
 
     def _n_before_round(self) -> int:
         return sum(self._round_of[k[:2]] < len(self._rounds) - 1 for k in self._observations)

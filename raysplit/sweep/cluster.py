@@ -1,0 +1,57 @@
+"""Joining a Ray cluster: the one that is there, or one on this machine for as long as the command runs."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from raysplit.errors import RunError
+from raysplit.space import ComputeSpec
+
+_SPARE_CPUS = 1.0
+"""For Tune's trial actors, which claim a sliver each while the lanes have the rest."""
+
+
+@contextmanager
+def joined_cluster(compute: ComputeSpec | None, *, address: str | None) -> Iterator[None]:
+    """Connect to Ray for the length of a ``with`` block.
+
+    Args:
+        compute: what a cluster on this machine must have room for; None to join only.
+        address: of a running cluster (``auto`` for this node's own); None starts one on this machine.
+
+    Raises:
+        RunError: the cluster cannot be reached, or has too few CPUs or GPUs for the lanes.
+    """
+    # Workers answer through actors; their standard output would bury the live table.
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    options: dict[str, object] = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": "raysplit"}
+    try:
+        if address is None:
+            n_cpus = compute.n_workers * compute.cpus_per_worker + _SPARE_CPUS if compute else None
+            ray.init(address="local", num_cpus=int(n_cpus) + 1 if n_cpus else None, include_dashboard=False, **options)
+        else:
+            ray.init(address=address, **options)
+    except Exception as error:  # Ray raises many kinds
+        raise RunError(f"Ray cluster {address or 'on this machine'}: cannot be joined: {error}") from error
+    try:
+        if compute is not None:
+            _check_room(compute)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_room(compute: ComputeSpec) -> None:
+    there = ray.cluster_resources()
+    needed = {"CPU": compute.n_workers * compute.cpus_per_worker}
+    if compute.device == "cuda":
+        needed["GPU"] = float(compute.n_workers)
+    for name, amount in needed.items():
+        if there.get(name, 0.0) < amount:
+            raise RunError(
+                f"compute: {compute.lanes} lanes of {compute.workers_per_lane} workers need {amount:g} {name}s, the Ray "
+                f"cluster has {there.get(name, 0.0):g}; lower compute.lanes or compute.workers_per_lane")

@@ -1,0 +1,125 @@
+"""A whole sweep on Ray: law actor, lanes, Tune; and what it leaves in the run folder."""
+
+import json
+import logging
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import ray
+from ray import tune
+from rich.console import Console
+
+from raysplit.corpus import Corpus
+from raysplit.design.setup import Setup, setup_of
+from raysplit.live.actor import start_law_actor
+from raysplit.live.journal import Journal
+from raysplit.live.service import LawService, Status
+from raysplit.quantities import format_seconds
+from raysplit.space import Space
+from raysplit.sweep.cluster import joined_cluster
+from raysplit.sweep.display import Display
+from raysplit.sweep.folder import RunFolder, write_text
+from raysplit.sweep.law_client import ActorLaw
+from raysplit.sweep.pool import Pool
+from raysplit.sweep.tune import LawScheduler, LawSearcher, TrialRunner
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepEnd:
+    """How a sweep ended."""
+
+    why: str
+    status: Status
+    wall_seconds: float
+
+
+def run_sweep(space: Space, folder: RunFolder, corpus: Corpus, *, console: Console, ray_address: str | None) -> SweepEnd:
+    """Run a sweep to its end, or take up one that was interrupted; a finished one is only read.
+
+    Raises:
+        RunError: the cluster has no room for the lanes, or the folder cannot be written.
+        RaysplitError: a lane has failed for good.
+    """
+    started = time.perf_counter()
+    setup = checked_setup(space, corpus)
+    service = open_service(space, folder, corpus)
+    before = service.status()
+    service.journal.close()
+    if before.finished:
+        write_results(service, folder)
+        return SweepEnd(why=before.finished, status=before, wall_seconds=0.0)
+    if before.n_observations:
+        console.print(f"taking up the sweep at {before.n_observations} observations")
+    with joined_cluster(space.compute, address=ray_address):
+        law = start_law_actor(folder.sweep_id, setup, folder.journal, bytes_per_token(corpus))
+        pool = Pool(space, run_folder=folder.path, corpus_folder=folder.corpus, law=law)
+        try:
+            console.print(f"starting {space.compute.lanes} lanes of {space.compute.workers_per_lane} "
+                          f"DeepSpeed workers ...", end=" ")
+            console.print(f"up after {format_seconds(pool.wait_until_ready())}")
+            with Display(console, law=law, broker=pool.broker, title="sweep"):
+                _tune(setup, folder, law=ActorLaw(law), pool=pool)
+            pool.check()
+        finally:
+            pool.close()
+            ray.kill(law)
+    service = open_service(space, folder, corpus)
+    status = service.status()
+    if status.finished:
+        write_results(service, folder)
+    service.journal.close()
+    return SweepEnd(why=status.finished, status=status, wall_seconds=time.perf_counter() - started)
+
+
+def checked_setup(space: Space, corpus: Corpus) -> Setup:
+    """The set-up of a sweep on a corpus that can feed it.
+
+    Raises:
+        CorpusError: a domain has too few tokens for the grids.
+        SplitError: the target's budget is too small for any split.
+    """
+    corpus.check_capacity(max_pretrain_tokens=max(space.pretrain_grid), max_specialize_tokens=max(space.specialize_grid),
+                          max_epochs=space.corpus.max_epochs)
+    tokens = {name: float(record.train.n_tokens) for name, record in corpus.manifest.domains.items()}
+    return setup_of(space, vocab_size=corpus.vocab_size, domain_tokens=tokens)
+
+
+def bytes_per_token(corpus: Corpus) -> dict[str, float]:
+    return {name: corpus.bytes_per_token(name) for name in corpus.domains}
+
+
+def open_service(space: Space, folder: RunFolder, corpus: Corpus) -> LawService:
+    """The sweep's law service in this process, from the journal."""
+    return LawService(checked_setup(space, corpus), Journal(folder.journal), bytes_per_token=bytes_per_token(corpus))
+
+
+def write_results(service: LawService, folder: RunFolder) -> None:
+    """Write observations, law and advice as files that other tools read."""
+    frame = service.observations()
+    frame.to_csv(folder.observations("csv"), index=False)
+    frame.to_parquet(folder.observations("parquet"), index=False)
+    law = json.loads(service.law().to_json())
+    law["choice"] = asdict(service.choice())
+    write_text(folder.law, json.dumps(law, indent=1))
+    write_text(folder.advice, service.advise().to_json())
+
+
+def _tune(setup: Setup, folder: RunFolder, *, law: ActorLaw, pool: Pool) -> None:
+    """Drive the trials; returns when the searcher says that the sweep has ended, or on Ctrl-C."""
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(setup.lanes))
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(TrialRunner, broker=pool.broker), {"CPU": 0.01}),
+        tune_config=tune.TuneConfig(
+            search_alg=LawSearcher(law), scheduler=LawScheduler(law), num_samples=-1,
+            max_concurrent_trials=setup.lanes, reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            # A name of its own for each start: what carries over is the journal, not Tune's snapshot.
+            name=time.strftime("tune-%Y%m%d-%H%M%S"), storage_path=str(folder.path / "ray"), verbose=0,
+        ),
+    )
+    tuner.fit()
