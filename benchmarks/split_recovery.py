@@ -26,6 +26,11 @@ from raysplit.split import Problem, advise, best_by_size, losses_of
 SIZES = (14_000, 36_000, 111_000)
 PRETRAIN_TOKENS = (0.25e6, 0.5e6, 1e6, 2e6, 4e6)
 SPECIALIZE_TOKENS = (0.0, 0.125e6, 0.25e6, 0.5e6, 1e6)
+GRID = Support(
+    n_params=(SIZES[0], SIZES[-1]),
+    pretrain_tokens=(PRETRAIN_TOKENS[0], PRETRAIN_TOKENS[-1]),
+    specialize_tokens=(SPECIALIZE_TOKENS[0], SPECIALIZE_TOKENS[-1]),
+)
 DOMAINS = ("code", "legal", "prose")
 NOISE = 0.01
 BUDGET_FACTORS = (1.0, 4.0, 16.0)
@@ -50,11 +55,7 @@ class TrueLaw:
     theta: Array  # (K, P)
     domains: tuple[str, ...] = DOMAINS
     n_draws: int = 1
-    support: Support = Support(
-        n_params=(SIZES[0], SIZES[-1]),
-        pretrain_tokens=(PRETRAIN_TOKENS[0], PRETRAIN_TOKENS[-1]),
-        specialize_tokens=(SPECIALIZE_TOKENS[0], SPECIALIZE_TOKENS[-1]),
-    )
+    support: Support = GRID
     """The truth is asked about the same splits as the law."""
 
     def loss(self, n: Array, d: Array, s: Array) -> Array:

@@ -44,11 +44,11 @@ class FormScore:
     """How one form did on runs held out."""
 
     form: str
-    regret: float
-    """Mean over the cases, how far the picked split's measured loss is above the best, as a share; NaN if unknown."""
-    worst_regret: float
-    held_out_error: float
-    """Mean absolute log error of the losses held out; NaN if unknown."""
+    regret: float | None
+    """Mean over the cases, how far the picked split's measured loss is above the best, as a share; None if unknown."""
+    worst_regret: float | None
+    held_out_error: float | None
+    """Mean absolute log error of the losses held out; None if unknown."""
     n_cases: int
     """Held-out (N, budget) pairs at which a pick could be judged."""
     note: str = ""
@@ -65,6 +65,12 @@ class Choice:
     criterion: Literal["regret", "held-out error", "simplicity"]
     sentence: str
 
+    @classmethod
+    def forced(cls, form: str, *, reason: str) -> "Choice":
+        """The choice where no form has runs enough."""
+        sentence = f"{form}, the simplest form, its priors standing in for runs: {reason}."
+        return cls(scores=(), weights={form: 1.0}, criterion="simplicity", sentence=sentence)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Case:
@@ -76,13 +82,13 @@ class _Case:
     """Measured D that can spend the budget, and each domain's grid there."""
 
 
-def fit_alone(runs: pd.DataFrame, form: str) -> Law:
-    """Best fit of one form to every domain.
+def fit_alone(runs: pd.DataFrame, form: str, *, step_tokens: float | None = None, seed: int = 0) -> Law:
+    """Best fit of one form to every domain; a pick needs no draws.
 
     Raises:
         LawError: some domain has too few runs for the form.
     """
-    law = fit_law(runs, forms=[form], n_draws=1)
+    law = fit_law(runs, forms=[form], n_draws=1, draw_iterations=0, step_tokens=step_tokens, seed=seed)
     for fit in law.fits[form].values():
         if fit.status is FitStatus.TOO_FEW_RUNS:
             raise LawError(fit.message)
@@ -121,9 +127,9 @@ def choose_forms(
     scores = tuple(
         FormScore(
             form=form,
-            regret=float(np.mean(regrets[form])) if regrets[form] else np.nan,
-            worst_regret=max(regrets[form], default=np.nan),
-            held_out_error=float(np.mean(errors[form])) if errors[form] else np.nan,
+            regret=float(np.mean(regrets[form])) if regrets[form] else None,
+            worst_regret=max(regrets[form], default=None),
+            held_out_error=float(np.mean(errors[form])) if errors[form] else None,
             n_cases=len(regrets[form]),
             note=notes.get(form, ""),
         )
@@ -225,26 +231,25 @@ def _tie(runs: pd.DataFrame, problem: Problem, scores: Sequence[FormScore]) -> f
 
 
 def _decide(scores: tuple[FormScore, ...], tie: float, fit: Callable[[str], LawLike]) -> Choice:
-    # A form that could not be fitted without the larger budgets, or the largest N, was spared those cases.
-    judged = [score for score in scores if score.n_cases and score.n_cases == max(other.n_cases for other in scores)]
-    if judged:
-        least = min(score.regret for score in judged)
-        tied = [score for score in judged if score.regret <= least + tie]
-        kept = _of_similar_error(tied)
-        named = ", ".join(f"{score.form} {score.regret:.2%}" for score in kept)
-        others = ", ".join(f"{score.form} {score.regret:.2%}" for score in judged if score not in kept)
+    errors = {score.form: score.held_out_error for score in scores if score.held_out_error is not None}
+    n_cases = max(score.n_cases for score in scores)
+    # A form that could not be fitted without the larger budgets, or without the largest N, was spared those cases.
+    regrets = {score.form: score.regret for score in scores if score.regret is not None and score.n_cases == n_cases}
+    if regrets:
+        tied = [form for form, regret in regrets.items() if regret <= min(regrets.values()) + tie]
+        kept = _of_similar_error(tied, errors)
+        others = {form: regret for form, regret in regrets.items() if form not in kept}
         sentence = (
-            f"By the regret of the splits they would have picked at {judged[0].n_cases} held-out budgets "
-            f"(differences below {tie:.2%} are noise) and then by held-out error, kept: {named}"
-            + (f"; not kept: {others}." if others else ".")
+            f"By the regret of the splits they would have picked at {n_cases} held-out budgets (differences below "
+            f"{tie:.2%} are noise) and then by held-out error, kept: {_named({form: regrets[form] for form in kept})}"
+            + (f"; not kept: {_named(others)}." if others else ".")
         )
         return Choice(scores=scores, weights=_equal(kept), criterion="regret", sentence=sentence)
-    predicted = [score for score in scores if np.isfinite(score.held_out_error)]
-    if predicted:
-        kept = _of_similar_error(predicted)
-        named = ", ".join(f"{score.form} {score.held_out_error:.2%}" for score in kept)
+    if errors:
+        kept = _of_similar_error(list(errors), errors)
         sentence = (
-            f"The table has no measured budgets at which splits could be compared; by held-out error, kept: {named}."
+            "The table has no measured budgets at which splits could be compared; by held-out error, kept: "
+            f"{_named({form: errors[form] for form in kept})}."
         )
         return Choice(scores=scores, weights=_equal(kept), criterion="held-out error", sentence=sentence)
     problems = []
@@ -255,16 +260,18 @@ def _decide(scores: tuple[FormScore, ...], tie: float, fit: Callable[[str], LawL
             problems.append(f"{score.form}: {error}")
             continue
         sentence = f"The table is too small to hold anything out; the simplest form that fits is kept: {score.form}."
-        return Choice(scores=scores, weights=_equal([score]), criterion="simplicity", sentence=sentence)
+        return Choice(scores=scores, weights={score.form: 1.0}, criterion="simplicity", sentence=sentence)
     raise LawError("no form can be fitted to these runs: " + "; ".join(problems))
 
 
-def _of_similar_error(scores: Sequence[FormScore]) -> list[FormScore]:
-    known = [score.held_out_error for score in scores if np.isfinite(score.held_out_error)]
-    if not known:
-        return list(scores)
-    return [score for score in scores if score.held_out_error <= _SIMILAR_ERROR * min(known)]
+def _of_similar_error(forms: Sequence[str], errors: Mapping[str, float]) -> list[str]:
+    least = min((errors[form] for form in forms if form in errors), default=0.0)
+    return [form for form in forms if form not in errors or errors[form] <= _SIMILAR_ERROR * least]
 
 
-def _equal(kept: Sequence[FormScore]) -> dict[str, float]:
-    return {score.form: 1.0 / len(kept) for score in kept}
+def _equal(kept: Sequence[str]) -> dict[str, float]:
+    return dict.fromkeys(kept, 1.0 / len(kept))
+
+
+def _named(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{form} {value:.2%}" for form, value in values.items())
