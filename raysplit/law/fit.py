@@ -148,8 +148,7 @@ def residual_sd(problem: Problem, phi: Array) -> tuple[float, float]:
     sd is Huber's proposal: root mean square of the residuals cut at 1.345 times their median-based sd.
     """
     residual, weight = problem.residuals(phi)[0], problem.weight[0]
-    leverage = hat_diagonal(problem, phi)
-    effective = float(leverage.sum())
+    effective = float((hat_root(problem, phi) ** 2).sum())
     order = np.argsort(np.abs(residual))
     share = np.cumsum(weight[order]) / weight.sum()
     median = float(np.abs(residual)[order][np.searchsorted(share, 0.5)])
@@ -160,12 +159,19 @@ def residual_sd(problem: Problem, phi: Array) -> tuple[float, float]:
     return max(float(np.sqrt(square / 0.7102 / freedom)), NOISE_FLOOR), effective
 
 
-def hat_diagonal(problem: Problem, phi: Array) -> Array:
-    """Leverage of each run (R,) in the regularised, weighted linear model around phi (1, P)."""
-    _, _, majorant = replace(problem, delta=np.inf).scores(phi)
-    jacobian = problem.jacobian(phi)[0]
-    solved = np.linalg.lstsq(majorant[0], jacobian.T, rcond=1e-12)[0]
-    return np.clip(problem.weight[0] * np.einsum("rp,pr->r", jacobian, solved), 0.0, 1.0)
+def hat_root(problem: Problem, phi: Array) -> Array:
+    """(R, P) matrix whose product with its transpose is the hat matrix of the regularised linear model around phi.
+
+    Args:
+        problem: One fit, of runs that are multiplied by the square roots of their weights.
+        phi: (1, P)
+    """
+    _, _, information = replace(problem, delta=np.inf).scores(phi)
+    jacobian = problem.jacobian(phi)[0] * np.sqrt(problem.weight[0])[:, None]
+    scale = 1.0 / np.sqrt(np.maximum(np.diag(information[0]), 1e-300))
+    values, vectors = np.linalg.eigh(information[0] * scale[:, None] * scale)
+    kept = values > 1e-12 * values[-1]
+    return np.asarray(jacobian * scale @ (vectors[:, kept] / np.sqrt(values[kept])))
 
 
 def _describe(problem: Problem, sample: Sample, ends: Minimum) -> Fit:

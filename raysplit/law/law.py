@@ -157,7 +157,7 @@ class Law:
             # Each draw stands for a normal of its own; 32 equally likely values of it are close enough.
             spread = np.exp(self.noise[k] * ndtri((np.arange(32) + 0.5) / 32))
             draws = (draws[:, None] * spread.reshape(-1, *(1,) * n.ndim)).reshape(-1, *n.shape)
-        low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0, method="weibull")
         return Prediction(mean=mean, low=np.asarray(low), high=np.asarray(high))
 
     def extrapolation(

@@ -8,6 +8,7 @@ so two runs of one domain from one branch point correlate by v, those of two dom
 point share its trunk's luck and, where the form is wrong, its misfit; both are in the residuals and so in sigma, v, x.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +17,10 @@ from numpy.typing import NDArray
 
 from raysplit.law.form import Array
 
-_FEW_PAIRS = 20.0
-"""Correlations from few pairs are drawn towards zero as if this many more had shown none."""
+_CUT = 2.5
+"""Residuals are cut at this many sds, as the fit cuts outliers."""
+_GUESS_WITHIN, _GUESS_ROWS = 0.2, 4.0
+"""Before any evidence two runs of a branch point are taken to correlate by this much, and it weighs as so many rows."""
 _MAX_CORRELATION = 0.95
 
 
@@ -52,44 +55,65 @@ class Noise:
         return np.asarray(spread * mix * self.sd[domain] / np.sqrt(weight))
 
 
-def estimate_noise(
-    *,
-    residual: Array,
-    leverage: Array,
-    weight: Array,
-    cluster: NDArray[np.intp],
-    domain: NDArray[np.intp],
-    sd: Array,
-    effective: float,
-) -> Noise:
-    """Estimate the model from the log residuals (R,) of one form over all domains.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Residuals:
+    """What one domain's fit left, each row times the square root of its weight."""
 
-    Args:
-        residual: log L - log y, each domain fitted on its own.
-        leverage: Diagonal of the hat matrix.
-        weight: Of each run in the fit.
-        cluster: Branch point of each run, from zero.
-        domain: Domain of each run, from zero.
-        sd: Robust residual sd of each domain, (K,).
-        effective: Parameters fitted, all domains together.
+    residual: Array  # (R,)
+    absorb: Array  # (R, P), whose product with its transpose is the hat matrix
+    cluster: NDArray[np.intp]  # (R,), branch points numbered over all domains
+    sd: float
+    """Robust sd of the residuals, already corrected as if they were independent."""
+
+
+def estimate_noise(domains: Sequence[Residuals]) -> Noise:
+    """Variance components by moments, corrected for what the fits absorbed.
+
+    A fit of P parameters absorbs much of the luck of a dozen branch points, so residuals correlate less than errors.
+    With Q = I - hat matrix, Z the indicator of branch points and r = Q e the residuals, the expectations of sum r^2 and
+    of |Z'r|^2 are known linear functions of the variances alone and shared (Henderson 1953, method 3, in spirit), and
+    those of Z_k'r_k . Z_l'r_l of what two domains share.
     """
-    # Standardised for what the fit absorbed, and cut like the fit cuts outliers.
-    unit = residual * np.sqrt(weight) / (sd[domain] * np.sqrt(np.maximum(1.0 - leverage, 0.1)))
-    unit = np.clip(unit, -2.5, 2.5)
-    unit = unit / max(float(np.sqrt(np.mean(unit**2))), 1e-12)
-    by_domain = pd.Series(unit).groupby([cluster, domain]).agg(["sum", "count"])
-    by_cluster = pd.Series(unit).groupby(cluster).agg(["sum", "count"])
-    squares = float((unit**2).sum())
-    same_pairs = float((by_domain["count"] ** 2).sum() - unit.size)
-    same = float((by_domain["sum"] ** 2).sum()) - squares
-    other_pairs = float((by_cluster["count"] ** 2).sum() - unit.size) - same_pairs
-    other = float((by_cluster["sum"] ** 2).sum()) - squares - same
-    # The residuals of a fit correlate by about -p/R even where the errors do not.
-    within = (same + same_pairs * float(leverage.mean())) / (same_pairs + 2 * _FEW_PAIRS)
-    across = other / (other_pairs + 2 * _FEW_PAIRS)
-    within = min(max(within, 0.0), _MAX_CORRELATION)
+    n_clusters = 1 + max(int(d.cluster.max()) for d in domains)
+    expected, seen = np.zeros((2, 2)), np.zeros(2)
+    sums, shapes = [], []
+    for one in domains:
+        unit = np.clip(one.residual / one.sd, -_CUT, _CUT)
+        rows = np.arange(unit.size)
+        z = np.zeros((unit.size, n_clusters))
+        z[rows, one.cluster] = 1.0
+        q_z = z - one.absorb @ (one.absorb.T @ z)
+        inner = z.T @ q_z
+        hat = one.absorb.T @ one.absorb
+        alone = unit.size - 2.0 * np.trace(hat) + float((hat**2).sum())
+        square = float((q_z**2).sum())
+        expected += [[alone, square], [square, float((inner**2).sum())]]
+        total = z.T @ unit
+        seen += [float(unit @ unit), float(total @ total)]
+        sums.append(total)
+        shapes.append(inner)
+    # A little of the prior guess in the same units, for tables whose branch points say next to nothing.
+    expected += _GUESS_ROWS * np.eye(2)
+    seen += _GUESS_ROWS * np.array([1.0 - _GUESS_WITHIN, _GUESS_WITHIN])
+    alone, shared = np.maximum(np.linalg.solve(expected, seen), 0.0)
+    if alone + shared <= 0:
+        alone = 1.0
+    within = min(shared / (alone + shared), _MAX_CORRELATION)
+    together, possible = 0.0, 1.0
+    for k in range(len(domains)):
+        for j in range(k):
+            together += float(sums[k] @ sums[j])
+            possible += float((shapes[k] * shapes[j]).sum())
+    across = min(max(together / possible / (alone + shared), 0.0), within)
+    # Independent pieces of evidence: rows that the fits left free, and branch points that they left free.
+    rows_left = expected[0, 0]
+    points_left = sum(float(np.trace(g)) ** 2 / max(float((g**2).sum()), 1e-12) for g in shapes)
+    freedom = 1.0 / ((1.0 - within) ** 2 / rows_left + within**2 / max(points_left, 1.0))
     return Noise(
-        sd=sd, within=within, across=min(max(across, 0.0), within), freedom=max(residual.size - effective, 4.0)
+        sd=np.array([one.sd for one in domains]) * np.sqrt(alone + shared),
+        within=within,
+        across=across,
+        freedom=max(freedom, 4.0),
     )
 
 

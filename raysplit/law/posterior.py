@@ -13,12 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from raysplit.errors import LawError, unknown
-from raysplit.law.fit import Fit, fit_sample, hat_diagonal, sample_of
+from raysplit.law.fit import Fit, fit_sample, hat_root, sample_of
 from raysplit.law.form import Array, Form
 from raysplit.law.forms import FORMS
 from raysplit.law.law import Law, Member, Support
 from raysplit.law.minimize import minimize
-from raysplit.law.noise import Noise, estimate_noise, repeated_seed_sd
+from raysplit.law.noise import Noise, Residuals, estimate_noise, repeated_seed_sd
 from raysplit.law.objective import Problem
 from raysplit.law.status import FitStatus
 
@@ -46,7 +46,7 @@ def fit_law(
         forms: Names in `FORMS`, or forms. Those with more parameters than the runs can carry are left out, as long as
             one remains; else the smallest is fitted, its priors doing the rest, and its status says so.
         form_weights: How much each form counts, as the choice by regret found; without it, by what the residuals say
-            (an Akaike weight in which a branch point, not a run, is one piece of evidence).
+            (Akaike weights, in which the runs of one branch point count less than as many independent ones).
         n_draws: Worlds drawn; each belongs to one form.
         draw_iterations: Steps of each draw's refit; `EXACT` refits fully.
         step_tokens: Tokens per optimizer step, to weight down points of few steps; see `raysplit.law.fit.sample_of`.
@@ -80,14 +80,18 @@ def fit_law(
         for form in chosen
     }
     kept = _enough_runs(chosen, fitted)
-    weights = _normalised(form_weights) if form_weights else _evidence(kept, fitted, len(np.unique(cluster)))
+    noises = {form.name: _noise_of(fitted[form.name], domain, cluster) for form in kept}
+    weights = (
+        _normalised({form.name: form_weights[form.name] for form in kept})
+        if form_weights
+        else _evidence(kept, fitted, noises, domain, cluster)
+    )
     worlds = _assign([weights[form.name] for form in kept], n_draws, seed)
-    members, noises = [], {}
+    members = []
     for index, form in enumerate(kept):
         rng = np.random.default_rng([seed, index])
-        noises[form.name] = noise = _noise_of(fitted[form.name], domain, cluster, weight)
         draws = np.flatnonzero(worlds == index)
-        errors = noise.draw(cluster, domain, weight, draws.size, rng)
+        errors = noises[form.name].draw(cluster, domain, weight, draws.size, rng)
         draw_theta = [
             _refit(problem, fit, errors[:, domain == k], draw_iterations, rng)
             for k, (fit, problem) in enumerate(fitted[form.name])
@@ -155,14 +159,28 @@ def _enough_runs(chosen: list[Form], fitted: Mapping[str, list[tuple[Fit, Proble
     return kept or [min(chosen, key=lambda form: len(form.parameters))]
 
 
-def _evidence(kept: list[Form], fitted: Mapping[str, list[tuple[Fit, Problem]]], n_pieces: int) -> dict[str, float]:
-    """Akaike weights: exp(-n log sd - parameters) over all domains, n the branch points, sd before its correction."""
+def _evidence(
+    kept: list[Form],
+    fitted: Mapping[str, list[tuple[Fit, Problem]]],
+    noises: Mapping[str, Noise],
+    domain: NDArray[np.intp],
+    cluster: NDArray[np.intp],
+) -> dict[str, float]:
+    """Akaike weights with the small-sample correction, over all domains.
+
+    A run counts as 1 / (1 + (m - 1) v) of an independent one, m being the runs of its domain and branch point and v the
+    correlation that the best form leaves between them.
+    """
+    within = noises[min(kept, key=lambda form: float(noises[form.name].sd.mean())).name].within
+    size = pd.Series(cluster).groupby([cluster, domain]).transform("count").to_numpy()
+    count = np.bincount(domain, weights=1.0 / (1.0 + (size - 1.0) * within))  # (K,)
     score = {}
     for form in kept:
         score[form.name] = 0.0
-        for fit, _ in fitted[form.name]:
-            raw = fit.log_residual_sd * np.sqrt(max(1.0 - fit.effective_parameters / fit.n_runs, 0.1))
-            score[form.name] -= n_pieces / len(fitted[form.name]) * np.log(raw) + fit.effective_parameters
+        for n, (fit, _) in zip(count, fitted[form.name], strict=True):
+            p = fit.effective_parameters
+            uncorrected = fit.log_residual_sd * np.sqrt(max(1.0 - p / fit.n_runs, 0.1))
+            score[form.name] -= n * np.log(uncorrected) + p + p * (p + 1) / max(n - p - 1, 1.0)
     top = max(score.values())
     return _normalised({name: float(np.exp(max(value - top, -30.0))) for name, value in score.items()})
 
@@ -173,19 +191,14 @@ def _assign(weights: list[float], n_draws: int, seed: int) -> NDArray[np.intp]:
     return np.random.default_rng(seed).permutation(np.searchsorted(edges, (np.arange(n_draws) + 0.5) / n_draws))
 
 
-def _noise_of(
-    fits: list[tuple[Fit, Problem]], domain: NDArray[np.intp], cluster: NDArray[np.intp], weight: Array
-) -> Noise:
-    residual, leverage = np.empty(len(domain)), np.empty(len(domain))
+def _noise_of(fits: list[tuple[Fit, Problem]], domain: NDArray[np.intp], cluster: NDArray[np.intp]) -> Noise:
+    left = []
     for k, (fit, problem) in enumerate(fits):
         phi = problem.coordinates.to_phi(fit.theta)[None]
-        residual[domain == k] = problem.residuals(phi)[0]
-        leverage[domain == k] = hat_diagonal(problem, phi)
-    sd = np.array([fit.log_residual_sd for fit, _ in fits])
-    effective = sum(fit.effective_parameters for fit, _ in fits)
-    return estimate_noise(
-        residual=residual, leverage=leverage, weight=weight, cluster=cluster, domain=domain, sd=sd, effective=effective
-    )
+        residual = problem.residuals(phi)[0] * np.sqrt(problem.weight[0])
+        absorb = hat_root(problem, phi)
+        left.append(Residuals(residual=residual, absorb=absorb, cluster=cluster[domain == k], sd=fit.log_residual_sd))
+    return estimate_noise(left)
 
 
 def _refit(problem: Problem, fit: Fit, errors: Array, iterations: int, rng: np.random.Generator) -> Array:
