@@ -1,10 +1,12 @@
 """The law L(N, D, D'): its forms, the fit of a form to a table of runs, and what the runs leave uncertain."""
 
+from raysplit.law.check import check_form
 from raysplit.law.fit import Fit, fit_form
 from raysplit.law.form import Form, Parameter
 from raysplit.law.forms import FORMS
 from raysplit.law.law import Law, Prediction, Support
 from raysplit.law.posterior import DEFAULT_FORMS, EXACT, fit_law
+from raysplit.law.repetition import with_repetition
 from raysplit.law.status import FitStatus
 
 __all__ = [
@@ -18,6 +20,8 @@ __all__ = [
     "Parameter",
     "Prediction",
     "Support",
+    "check_form",
     "fit_form",
     "fit_law",
+    "with_repetition",
 ]

@@ -8,7 +8,6 @@ Notation
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +52,7 @@ class Form(ABC):
     """
 
     name: str
-    parameters: ClassVar[tuple[Parameter, ...]]
+    parameters: tuple[Parameter, ...]
 
     @abstractmethod
     def loss(self, theta: Array, n: Array, d: Array, s: Array) -> Array:

@@ -13,7 +13,6 @@ Every amplitude is positive and E >= 0, so each form falls towards E where its e
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
 
 import numpy as np
 
@@ -273,7 +272,7 @@ class Law8(_Gain):
     """E + A n^-a + B n^m (d + d0)^-b (1 + s/k)^-c: law 2 whose data term, and so whose split, moves with N."""
 
     name = "law-8"
-    parameters: ClassVar[tuple[Parameter, ...]] = (*Law2.parameters, _m)
+    parameters: tuple[Parameter, ...] = (*Law2.parameters, _m)
 
     def _term(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array, Array, Array]:
         size, data, log_tokens, log_gain = self._parts(theta, n, d, s)

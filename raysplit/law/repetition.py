@@ -1,0 +1,83 @@
+"""Repeated tokens are worth less: a correction that goes on any form.
+
+Notation
+    U   unique tokens there are          x   tokens seen         r   repetitions, max(x / U - 1, 0)
+    R   how many repetitions are worth while
+
+Seeing x tokens of U is worth U + U R (1 - exp(-r / R)) fresh ones (Muennighoff 2305.16264, eq. 5, R = 15.4 on C4): the
+first repetitions count nearly in full, and no number of them counts for more than R times U.
+"""
+
+import numpy as np
+
+from raysplit.errors import LawError
+from raysplit.law.form import Array, Form, Parameter
+
+_REPETITIONS = Parameter(name="R", lower=0.5, upper=200.0, log=True, prior=(15.0, float(np.log(3))))
+
+
+def with_repetition(
+    form: Form, *, unique_pretrain_tokens: float | None = None, unique_specialize_tokens: float | None = None
+) -> Form:
+    """The form with D, D' or both counted in fresh tokens, and one more parameter, R, last.
+
+    Args:
+        form: Any form.
+        unique_pretrain_tokens: Unique tokens of the mixture; None leaves D as it is.
+        unique_specialize_tokens: Unique tokens of the domain; None leaves D' as it is.
+
+    Raises:
+        LawError: neither is given, or one is not positive.
+    """
+    given = {"unique_pretrain_tokens": unique_pretrain_tokens, "unique_specialize_tokens": unique_specialize_tokens}
+    if all(value is None for value in given.values()):
+        raise LawError(f"with_repetition: give at least one of {', '.join(given)}")
+    for name, value in given.items():
+        if value is not None and not value > 0:
+            raise LawError(f"with_repetition: {name} = {value!r} must be positive")
+    return _Repeated(form, unique_pretrain_tokens, unique_specialize_tokens)
+
+
+class _Repeated(Form):
+    def __init__(self, form: Form, unique_pretrain: float | None, unique_specialize: float | None) -> None:
+        self._form = form
+        self._unique = (unique_pretrain, unique_specialize)
+        self.name = f"{form.name}+repetition"
+        self.parameters = (*form.parameters, _REPETITIONS)
+
+    def _inner(self, theta: Array, d: Array, s: Array) -> tuple[Array, Array, Array]:
+        worth = theta[..., -1]
+        return theta[..., :-1], _fresh(d, self._unique[0], worth)[0], _fresh(s, self._unique[1], worth)[0]
+
+    def loss(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
+        inner, fresh_d, fresh_s = self._inner(theta, d, s)
+        return self._form.loss(inner, n, fresh_d, fresh_s)
+
+    def gradient(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
+        inner, fresh_d, fresh_s = self._inner(theta, d, s)
+        known = self._form.gradient(inner, n, fresh_d, fresh_s)
+        by_d = self._by_pretrain(inner, n, fresh_d, fresh_s) * _fresh(d, self._unique[0], theta[..., -1])[2]
+        by_s = self._form.slope(inner, n, fresh_d, fresh_s) * _fresh(s, self._unique[1], theta[..., -1])[2]
+        return np.concatenate([known, np.broadcast_to(by_d + by_s, known.shape[:-1])[..., None]], axis=-1)
+
+    def slope(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
+        inner, fresh_d, fresh_s = self._inner(theta, d, s)
+        return self._form.slope(inner, n, fresh_d, fresh_s) * _fresh(s, self._unique[1], theta[..., -1])[1]
+
+    def _by_pretrain(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
+        """dL/dD by a central difference, the one derivative that a form need not give."""
+        if self._unique[0] is None:
+            return np.zeros(())
+        at = np.maximum(d, self._unique[0])  # below U the derivative is multiplied by zero
+        step = 1e-5 * at
+        return (self._form.loss(theta, n, at + step, s) - self._form.loss(theta, n, at - step, s)) / (2 * step)
+
+
+def _fresh(tokens: Array, unique: float | None, worth: Array) -> tuple[Array, Array, Array]:
+    """Fresh tokens that ``tokens`` are worth, and its derivatives by tokens and by R."""
+    if unique is None:
+        return tokens, np.ones(()), np.zeros(())
+    repeats = np.maximum(tokens / unique - 1.0, 0.0)
+    decay = np.exp(-repeats / worth)
+    fresh = np.minimum(tokens, unique) + unique * worth * -np.expm1(-repeats / worth)
+    return fresh, np.where(tokens > unique, decay, 1.0), unique * (1.0 - decay - repeats / worth * decay)
