@@ -42,6 +42,14 @@ def format_count(value: float) -> str:
     return f"{value:.3g}"
 
 
+def format_bytes(value: float) -> str:
+    """Write an amount of storage in powers of 1000: 2.3e10 -> ``23 GB``."""
+    for scale, unit in ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if abs(value) >= 0.9995 * scale:
+            return f"{value / scale:.3g} {unit}"
+    return f"{value:.0f} B"
+
+
 def format_flops(value: float) -> str:
     """Write a number of floating-point operations: 3.2e21 -> ``3.20e21 FLOPs``."""
     mantissa, exponent = f"{value:.2e}".split("e")

@@ -12,7 +12,7 @@ import numpy as np
 
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Node, Trial
-from raysplit.design.value import Array, Belief, NoisyLaw, belief_of, distances, foreseen_log_loss
+from raysplit.design.value import Array, NoisyLaw, belief_of, distances, foreseen_log_loss
 
 _ROUNDS_PER_BUDGET = 8
 """A round spends about this part of the sweep's budget, so that the law is asked again before it is gone."""
@@ -106,8 +106,12 @@ def price(setup: Setup, trial: Trial, milestones: Sequence[int], nodes: Collecti
 def whole_grid(setup: Setup) -> Round:
     """Every point of the grid, and the repeats: trunks first, then the branches with the most to train."""
     trunks = [_trunk(n, setup.pretrain_grid) for n in reversed(setup.sizes)]
-    branches = [Trial(n_params=n, seed=0, domain=domain, pretrain_tokens=d, milestones=setup.specialize_grid)
-                for n in reversed(setup.sizes) for d in _roots(setup) for domain in setup.domains]
+    branches = [
+        Trial(n_params=n, seed=0, domain=domain, pretrain_tokens=d, milestones=setup.specialize_grid)
+        for n in reversed(setup.sizes)
+        for d in _roots(setup)
+        for domain in setup.domains
+    ]
     return Round(trials=(*trunks, *branches, *setup.repeats), why="the whole grid")
 
 
@@ -124,8 +128,15 @@ def opening(setup: Setup) -> Round:
         reach = setup.pretrain_grid if i == 0 else setup.pretrain_grid[:middle]
         trials.append(_trunk(n_params, reach))
         for k, domain in enumerate(setup.domains):
-            trials.append(Trial(n_params=n_params, seed=0, domain=domain, pretrain_tokens=reach[(i + k) % len(reach)],
-                                milestones=setup.specialize_grid[: max(2, (len(setup.specialize_grid) + 1) // 2)]))
+            trials.append(
+                Trial(
+                    n_params=n_params,
+                    seed=0,
+                    domain=domain,
+                    pretrain_tokens=reach[(i + k) % len(reach)],
+                    milestones=setup.specialize_grid[: max(2, (len(setup.specialize_grid) + 1) // 2)],
+                )
+            )
     trials.sort(key=lambda t: (bool(t.domain), -t.n_params))
     return Round(trials=(*trials, *setup.repeats), why="an opening of varied ratios, before there is a law")
 
@@ -139,8 +150,10 @@ def next_round(setup: Setup, evidence: Evidence, law: NoisyLaw) -> Round | Finis
     belief = belief_of(law, setup.problem)
     regret = belief.expected_regret
     if regret <= setup.regret_tolerance:
-        return Finish(why=f"the answer is certain enough: expected regret {100 * regret:.2f} % of the loss, "
-                          f"tolerance {100 * setup.regret_tolerance:.2f} %")
+        return Finish(
+            why=f"the answer is certain enough: expected regret {100 * regret:.2f} % of the loss, "
+            f"tolerance {100 * setup.regret_tolerance:.2f} %"
+        )
     budget_left = setup.budget_flops - evidence.spent_flops
     round_flops = min(budget_left, setup.budget_flops / _ROUNDS_PER_BUDGET)
     candidates = _candidates(setup, evidence)
@@ -183,8 +196,16 @@ def judge(setup: Setup, evidence: Evidence, law: NoisyLaw | None, trial: Trial) 
     if law is None or trial.is_trunk or setup.policy == "grid" or trial.seed != 0:
         return Verdict(go_on=True, why="part of the plan")
     column = law.domains.index(trial.domain)
-    points = [Trial(n_params=trial.n_params, seed=trial.seed, domain=trial.domain,
-                    pretrain_tokens=trial.pretrain_tokens, milestones=(m,)) for m in trial.milestones]
+    points = [
+        Trial(
+            n_params=trial.n_params,
+            seed=trial.seed,
+            domain=trial.domain,
+            pretrain_tokens=trial.pretrain_tokens,
+            milestones=(m,),
+        )
+        for m in trial.milestones
+    ]
     foreseen = _foreseen(law, points)[:, :, column]  # (B, milestones)
     belief = belief_of(law, setup.problem)
     for i, milestone in enumerate(trial.milestones):
@@ -199,10 +220,16 @@ def judge(setup: Setup, evidence: Evidence, law: NoisyLaw | None, trial: Trial) 
     if np.isinf(setup.budget_flops):
         worth = values > 0.01 * belief.expected_regret
     if worth.any():
-        return Verdict(go_on=True, why=f"{len(rest)} more points may lower the expected regret by up to "
-                                       f"{100 * values.max():.3f} % of the loss")
-    return Verdict(go_on=False, why=f"the remaining {len(rest)} points would lower the expected regret by "
-                                    f"{100 * values.max():.4f} % of the loss, not worth {prices[-1]:.2g} FLOPs")
+        return Verdict(
+            go_on=True,
+            why=f"{len(rest)} more points may lower the expected regret by up to "
+            f"{100 * values.max():.3f} % of the loss",
+        )
+    return Verdict(
+        go_on=False,
+        why=f"the remaining {len(rest)} points would lower the expected regret by "
+        f"{100 * values.max():.4f} % of the loss, not worth {prices[-1]:.2g} FLOPs",
+    )
 
 
 def _candidates(setup: Setup, evidence: Evidence) -> list[Trial]:
@@ -210,8 +237,11 @@ def _candidates(setup: Setup, evidence: Evidence) -> list[Trial]:
     out = []
     for n_params in setup.sizes:
         chains = [_trunk(n_params, setup.pretrain_grid)]
-        chains += [Trial(n_params=n_params, seed=0, domain=domain, pretrain_tokens=d, milestones=setup.specialize_grid)
-                   for d in _roots(setup) for domain in setup.domains]
+        chains += [
+            Trial(n_params=n_params, seed=0, domain=domain, pretrain_tokens=d, milestones=setup.specialize_grid)
+            for d in _roots(setup)
+            for domain in setup.domains
+        ]
         for whole in chains:
             rest = remaining(whole, evidence)
             for i in range(len(rest)):
@@ -249,8 +279,10 @@ def _merged(trials: Sequence[Trial]) -> tuple[Trial, ...]:
     milestones: dict[Trial, set[int]] = {}
     for trial in trials:
         milestones.setdefault(chain(trial), set()).update(trial.milestones)
-    merged = [_trunk(c.n_params, sorted(ms)) if c.is_trunk else replace(c, milestones=tuple(sorted(ms)))
-              for c, ms in milestones.items()]
+    merged = [
+        _trunk(c.n_params, sorted(ms)) if c.is_trunk else replace(c, milestones=tuple(sorted(ms)))
+        for c, ms in milestones.items()
+    ]
     return tuple(sorted(merged, key=lambda t: (bool(t.domain), -t.n_params)))
 
 

@@ -78,8 +78,11 @@ def _repeats(space: Space, *, vocab_size: int) -> tuple[Trial, ...]:
         n_params = space.shape(repeat.n_params, vocab_size).n_params_non_embedding
         pretrain, specialize = space.round_tokens(repeat.pretrain_tokens), space.round_tokens(repeat.specialize_tokens)
         for seed in repeat.seeds:
-            trials.append(Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=pretrain,
-                                milestones=(pretrain,)))
-            trials += [Trial(n_params=n_params, seed=seed, domain=domain, pretrain_tokens=pretrain,
-                             milestones=(specialize,)) for domain in space.domains]
+            trials.append(
+                Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=pretrain, milestones=(pretrain,))
+            )
+            trials += [
+                Trial(n_params=n_params, seed=seed, domain=domain, pretrain_tokens=pretrain, milestones=(specialize,))
+                for domain in space.domains
+            ]
     return tuple(trials)

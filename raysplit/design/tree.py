@@ -54,8 +54,13 @@ class Segment:
     def end(self) -> Node:
         """The checkpoint at the end of a constant-rate segment."""
         if self.domain:
-            return Node(n_params=self.start.n_params, seed=self.start.seed, pretrain_tokens=self.start.pretrain_tokens,
-                        domain=self.domain, specialize_tokens=self.end_tokens)
+            return Node(
+                n_params=self.start.n_params,
+                seed=self.start.seed,
+                pretrain_tokens=self.start.pretrain_tokens,
+                domain=self.domain,
+                specialize_tokens=self.end_tokens,
+            )
         return Node(n_params=self.start.n_params, seed=self.start.seed, pretrain_tokens=self.end_tokens)
 
 
@@ -109,8 +114,15 @@ class Tree:
         cooldown_from = self.cooldown_start(milestone)
         stops = [cooldown_from]
         if trial.is_trunk:
-            stops = sorted({stop for tokens in self.pretrain_grid if 0 < tokens <= milestone
-                            for stop in (self.cooldown_start(tokens), tokens)} | {cooldown_from, milestone})
+            stops = sorted(
+                {
+                    stop
+                    for tokens in self.pretrain_grid
+                    if 0 < tokens <= milestone
+                    for stop in (self.cooldown_start(tokens), tokens)
+                }
+                | {cooldown_from, milestone}
+            )
         at = self._deepest(trial, stops, nodes)
         out: list[Segment] = []
         cooldown = None
@@ -133,9 +145,15 @@ class Tree:
         total = 0
         if trial.domain and trial.root not in have:
             total += trial.pretrain_tokens - max(
-                (n.pretrain_tokens for n in have
-                 if not n.domain and (n.n_params, n.seed) == (trial.n_params, trial.seed)
-                 and n.pretrain_tokens <= trial.pretrain_tokens), default=0)
+                (
+                    n.pretrain_tokens
+                    for n in have
+                    if not n.domain
+                    and (n.n_params, n.seed) == (trial.n_params, trial.seed)
+                    and n.pretrain_tokens <= trial.pretrain_tokens
+                ),
+                default=0,
+            )
         for milestone in milestones:
             for segment in self.segments(trial, milestone, have):
                 total += segment.tokens
@@ -148,8 +166,13 @@ class Tree:
             return Node(n_params=trial.n_params, seed=trial.seed, pretrain_tokens=position)
         if position == 0:
             return trial.root
-        return Node(n_params=trial.n_params, seed=trial.seed, pretrain_tokens=trial.pretrain_tokens,
-                    domain=trial.domain, specialize_tokens=position)
+        return Node(
+            n_params=trial.n_params,
+            seed=trial.seed,
+            pretrain_tokens=trial.pretrain_tokens,
+            domain=trial.domain,
+            specialize_tokens=position,
+        )
 
     def _deepest(self, trial: Trial, stops: list[int], nodes: Collection[Node]) -> Node:
         """Deepest existing checkpoint from which every cooldown of ``stops`` that is still wanted can be reached."""

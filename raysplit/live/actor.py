@@ -33,8 +33,9 @@ class LawActor:
     def release(self, trial: Trial) -> None:
         self._service.release(trial)
 
-    def record(self, trial: Trial, milestone: int, losses: Mapping[str, float], tokens: int,
-               wall_seconds: float) -> None:
+    def record(
+        self, trial: Trial, milestone: int, losses: Mapping[str, float], tokens: int, wall_seconds: float
+    ) -> None:
         self._service.record(trial, milestone, losses=losses, tokens=tokens, wall_seconds=wall_seconds)
 
     def record_failure(self, trial: Trial, milestone: int, why: str) -> None:
@@ -49,10 +50,12 @@ class LawActor:
     def law(self) -> Any:
         return self._service.law()
 
-    def predict(self, domain: str, n_params: float, pretrain_tokens: float, specialize_tokens: float,
-                level: float = 0.9) -> Prediction:
-        return self._service.predict(domain, n_params=n_params, pretrain_tokens=pretrain_tokens,
-                                     specialize_tokens=specialize_tokens, level=level)
+    def predict(
+        self, domain: str, n_params: float, pretrain_tokens: float, specialize_tokens: float, level: float = 0.9
+    ) -> Prediction:
+        return self._service.predict(
+            domain, n_params=n_params, pretrain_tokens=pretrain_tokens, specialize_tokens=specialize_tokens, level=level
+        )
 
     def advise(self, problem: Problem | None = None) -> Advice:
         return self._service.advise(problem)

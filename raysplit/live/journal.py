@@ -57,8 +57,9 @@ class Journal:
         Raises:
             RunError: the disk refused; nothing of the record is left behind.
         """
-        record = Record(seq=len(self._records), time=datetime.now(UTC).isoformat(timespec="milliseconds"), kind=kind,
-                        data=data)
+        record = Record(
+            seq=len(self._records), time=datetime.now(UTC).isoformat(timespec="milliseconds"), kind=kind, data=data
+        )
         line = _line(record)
         try:
             view = memoryview(line)
@@ -74,6 +75,21 @@ class Journal:
 
     def close(self) -> None:
         self._file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class ReadJournal:
+    """Records of a journal that another process writes: for answers, not for decisions."""
+
+    records: Sequence[Record]
+
+    def append(self, kind: str, data: Mapping[str, Any]) -> Record:
+        """Refuse to write.
+
+        Raises:
+            RunError: always.
+        """
+        raise RunError(f"this journal is only read; no {kind} can be stored")
 
 
 def read_journal(path: Path) -> list[Record]:

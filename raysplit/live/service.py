@@ -30,7 +30,7 @@ from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
 from raysplit.errors import LawError
 from raysplit.law import Law, Prediction
-from raysplit.live.journal import Journal, Record
+from raysplit.live.journal import Journal, ReadJournal, Record
 from raysplit.runs import Observation, to_frame
 from raysplit.split import Advice, Choice, Problem, advise, fit_for_decision
 
@@ -65,7 +65,7 @@ class Status:
 class LawService:
     """The sweep's memory and judgement. Methods may be called from several threads."""
 
-    def __init__(self, setup: Setup, journal: Journal, *, bytes_per_token: Mapping[str, float]) -> None:
+    def __init__(self, setup: Setup, journal: Journal | ReadJournal, *, bytes_per_token: Mapping[str, float]) -> None:
         """Take up the sweep that the journal tells of, or begin one.
 
         Args:
@@ -111,8 +111,9 @@ class LawService:
         with self._lock:
             self._claimed.discard(chain(trial))
 
-    def record(self, trial: Trial, milestone: int, *, losses: Mapping[str, float], tokens: int,
-               wall_seconds: float) -> None:
+    def record(
+        self, trial: Trial, milestone: int, *, losses: Mapping[str, float], tokens: int, wall_seconds: float
+    ) -> None:
         """Store a measurement; it is on disk when this returns. The same measurement again changes nothing.
 
         Raises:
@@ -120,8 +121,14 @@ class LawService:
         """
         with self._lock:
             if key(trial, milestone) not in self._losses:
-                data = {"trial": asdict(trial), "milestone": milestone, "losses": dict(losses), "tokens": tokens,
-                        "wall_seconds": wall_seconds, "round": len(self._rounds) - 1}
+                data = {
+                    "trial": asdict(trial),
+                    "milestone": milestone,
+                    "losses": dict(losses),
+                    "tokens": tokens,
+                    "wall_seconds": wall_seconds,
+                    "round": len(self._rounds) - 1,
+                }
                 self._take(self.journal.append("measurement", data))
 
     def record_failure(self, trial: Trial, milestone: int, why: str) -> None:
@@ -137,8 +144,13 @@ class LawService:
             planned = next((t for t in self._rounds[-1] if chain(t) == chain(trial)), trial)
             verdict = judge(self.setup, self._evidence(), self._law_of_round(), planned)
             if not verdict.go_on and remaining(planned, self._evidence()):
-                data = {"trial": asdict(planned), "milestone": milestone, "why": verdict.why,
-                        "law_version": self._n_before_round(), "skipped": remaining(planned, self._evidence())}
+                data = {
+                    "trial": asdict(planned),
+                    "milestone": milestone,
+                    "why": verdict.why,
+                    "law_version": self._n_before_round(),
+                    "skipped": remaining(planned, self._evidence()),
+                }
                 self._take(self.journal.append("stop", data))
             return verdict
 
@@ -175,8 +187,9 @@ class LawService:
             assert self._law is not None
             return self._law[2]
 
-    def predict(self, domain: str, *, n_params: float, pretrain_tokens: float, specialize_tokens: float,
-                level: float = 0.9) -> Prediction:
+    def predict(
+        self, domain: str, *, n_params: float, pretrain_tokens: float, specialize_tokens: float, level: float = 0.9
+    ) -> Prediction:
         """Expected loss at a point, with an interval for one new measurement.
 
         Raises:
@@ -199,10 +212,15 @@ class LawService:
             evidence = self._evidence()
             trials = self._rounds[-1] if self._rounds else ()
             return Status(
-                round=len(self._rounds), n_observations=len(self._observations), n_trials=len(trials),
+                round=len(self._rounds),
+                n_observations=len(self._observations),
+                n_trials=len(trials),
                 n_trials_left=sum(bool(remaining(t, evidence)) for t in trials),
-                n_stopped=len(self._closed) - self._n_failed, n_failed=self._n_failed,
-                spent_flops=evidence.spent_flops, budget_flops=self.setup.budget_flops, finished=self._finished,
+                n_stopped=len(self._closed) - self._n_failed,
+                n_failed=self._n_failed,
+                spent_flops=evidence.spent_flops,
+                budget_flops=self.setup.budget_flops,
+                finished=self._finished,
                 law_version=self._law[0] if self._law else 0,
             )
 
@@ -228,18 +246,29 @@ class LawService:
                 self._log_advice(self.law())
             self._take(self.journal.append("finish", {"why": decision.why}))
         else:
-            data = {"index": len(self._rounds), "why": decision.why, "n_observations": len(self._observations),
-                    "trials": [asdict(trial) for trial in decision.trials]}
+            data = {
+                "index": len(self._rounds),
+                "why": decision.why,
+                "n_observations": len(self._observations),
+                "trials": [asdict(trial) for trial in decision.trials],
+            }
             self._take(self.journal.append("round", data))
 
     def _log_advice(self, law: Law) -> None:
         advice = advise(law, self.setup.problem)
-        self.journal.append("advice", {
-            "n_observations": len(self._observations), "spent_flops": self._evidence().spent_flops,
-            "n_params": advice.split.n_params, "pretrain_tokens": advice.split.pretrain_tokens,
-            "specialize_tokens": dict(advice.split.specialize_tokens), "loss": advice.loss.mean,
-            "pretrain_share": asdict(advice.pretrain_share), "expected_regret": advice.expected_regret,
-        })
+        self.journal.append(
+            "advice",
+            {
+                "n_observations": len(self._observations),
+                "spent_flops": self._evidence().spent_flops,
+                "n_params": advice.split.n_params,
+                "pretrain_tokens": advice.split.pretrain_tokens,
+                "specialize_tokens": dict(advice.split.specialize_tokens),
+                "loss": advice.loss.mean,
+                "pretrain_share": asdict(advice.pretrain_share),
+                "expected_regret": advice.expected_regret,
+            },
+        )
 
     def _law_of_round(self) -> Law | None:
         """The law that this round's decisions rest on: of the observations from before it; None in the first."""
@@ -281,8 +310,13 @@ class LawService:
         domains = self.setup.domains if trial.is_trunk else (trial.domain,)
         return [
             Observation(
-                n_params=trial.n_params, pretrain_tokens=pretrain, specialize_tokens=specialize, domain=domain,
-                loss=data["losses"][domain], seed=trial.seed, trial=trial.name,
+                n_params=trial.n_params,
+                pretrain_tokens=pretrain,
+                specialize_tokens=specialize,
+                domain=domain,
+                loss=data["losses"][domain],
+                seed=trial.seed,
+                trial=trial.name,
                 flops=self.setup.flops_per_token[trial.n_params] * (pretrain + specialize),
                 bits_per_byte=data["losses"][domain] / math.log(2) / self.bytes_per_token[domain],
                 wall_seconds=data["wall_seconds"] / len(domains),

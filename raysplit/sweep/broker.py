@@ -97,8 +97,15 @@ class Broker:
 
     async def lanes(self) -> list[dict[str, Any]]:
         """What each lane is doing, for the live table."""
-        return [{"task": state.task.body if state.task else None, "tokens": state.tokens, "loss": state.loss,
-                 "n_starts": state.n_starts} for state in self._lanes]
+        return [
+            {
+                "task": state.task.body if state.task else None,
+                "tokens": state.tokens,
+                "loss": state.loss,
+                "n_starts": state.n_starts,
+            }
+            for state in self._lanes
+        ]
 
     async def all_joined(self) -> None:
         """Returns once every lane has started."""

@@ -58,8 +58,12 @@ class Display:
     def _table(self, status: Status | None, lanes: list[dict[str, Any]]) -> Group:
         table = Table("lane", "trial", "to", "tokens", "loss", title=None, expand=False, box=None, padding=(0, 2))
         for i, lane in enumerate(lanes):
-            table.add_row(str(i), *describe_task(lane["task"]), format_count(lane["tokens"]),
-                          f"{lane['loss']:.3f}" if lane["loss"] == lane["loss"] else "")
+            table.add_row(
+                str(i),
+                *describe_task(lane["task"]),
+                format_count(lane["tokens"]),
+                f"{lane['loss']:.3f}" if lane["loss"] == lane["loss"] else "",
+            )
         return Group(Text(self._line(status, None), style="bold"), table)
 
     def _line(self, status: Status | None, lanes: list[dict[str, Any]] | None) -> str:
@@ -68,9 +72,11 @@ class Display:
             busy = ", ".join(describe_task(lane["task"])[0] for lane in lanes or () if lane["task"])
             return f"{self._title}  {elapsed}  {busy}"
         budget = f" of {format_flops(status.budget_flops)}" if status.budget_flops < float("inf") else ""
-        return (f"{self._title}  {elapsed}  round {status.round}: {status.n_trials - status.n_trials_left}/"
-                f"{status.n_trials} trials, {status.n_observations} observations, "
-                f"{format_flops(status.spent_flops)}{budget}, {status.n_stopped} stopped, {status.n_failed} failed")
+        return (
+            f"{self._title}  {elapsed}  round {status.round}: {status.n_trials - status.n_trials_left}/"
+            f"{status.n_trials} trials, {status.n_observations} observations, "
+            f"{format_flops(status.spent_flops)}{budget}, {status.n_stopped} stopped, {status.n_failed} failed"
+        )
 
 
 def describe_task(body: dict[str, Any] | None) -> tuple[str, str]:
@@ -83,4 +89,5 @@ def describe_task(body: dict[str, Any] | None) -> tuple[str, str]:
     if trial.is_trunk:
         return f"{format_count(trial.n_params)} trunk{seed}", f"D = {format_count(pretrain)}"
     return f"{format_count(trial.n_params)} {trial.domain} from D = {format_count(pretrain)}{seed}", (
-        f"D' = {format_count(specialize)}")
+        f"D' = {format_count(specialize)}"
+    )

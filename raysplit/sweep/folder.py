@@ -108,5 +108,7 @@ def _check_same(folder: RunFolder, space: Space) -> None:
             if isinstance(new[section], dict):
                 key = next(k for k in new[section] if old[section].get(k) != new[section][k])
                 changed = f"{section}.{key}: {json.dumps(old[section].get(key))} there, {json.dumps(new[section][key])}"
-            raise RunError(f"{folder.path}: holds a run of another search space ({changed} here); "
-                           "give another folder with --out, or delete this one")
+            raise RunError(
+                f"{folder.path}: holds a run of another search space ({changed} here); "
+                "give another folder with --out, or delete this one"
+            )

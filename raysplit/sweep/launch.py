@@ -14,13 +14,13 @@ from rich.console import Console
 from raysplit.corpus import Corpus
 from raysplit.design.setup import Setup, setup_of
 from raysplit.live.actor import start_law_actor
-from raysplit.live.journal import Journal
+from raysplit.live.journal import Journal, ReadJournal, read_journal
 from raysplit.live.service import LawService, Status
 from raysplit.quantities import format_seconds
 from raysplit.space import Space
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.display import Display
-from raysplit.sweep.folder import RunFolder, write_text
+from raysplit.sweep.folder import RunFolder, existing_run, write_text
 from raysplit.sweep.law_client import ActorLaw
 from raysplit.sweep.pool import Pool
 from raysplit.sweep.tune import LawScheduler, LawSearcher, TrialRunner
@@ -35,7 +35,9 @@ class SweepEnd:
     wall_seconds: float
 
 
-def run_sweep(space: Space, folder: RunFolder, corpus: Corpus, *, console: Console, ray_address: str | None) -> SweepEnd:
+def run_sweep(
+    space: Space, folder: RunFolder, corpus: Corpus, *, console: Console, ray_address: str | None
+) -> SweepEnd:
     """Run a sweep to its end, or take up one that was interrupted; a finished one is only read.
 
     Raises:
@@ -56,8 +58,10 @@ def run_sweep(space: Space, folder: RunFolder, corpus: Corpus, *, console: Conso
         law = start_law_actor(folder.sweep_id, setup, folder.journal, bytes_per_token(corpus))
         pool = Pool(space, run_folder=folder.path, corpus_folder=folder.corpus, law=law)
         try:
-            console.print(f"starting {space.compute.lanes} lanes of {space.compute.workers_per_lane} "
-                          f"DeepSpeed workers ...", end=" ")
+            console.print(
+                f"starting {space.compute.lanes} lanes of {space.compute.workers_per_lane} DeepSpeed workers ...",
+                end=" ",
+            )
             console.print(f"up after {format_seconds(pool.wait_until_ready())}")
             with Display(console, law=law, broker=pool.broker, title="sweep"):
                 _tune(setup, folder, law=ActorLaw(law), pool=pool)
@@ -80,8 +84,11 @@ def checked_setup(space: Space, corpus: Corpus) -> Setup:
         CorpusError: a domain has too few tokens for the grids.
         SplitError: the target's budget is too small for any split.
     """
-    corpus.check_capacity(max_pretrain_tokens=max(space.pretrain_grid), max_specialize_tokens=max(space.specialize_grid),
-                          max_epochs=space.corpus.max_epochs)
+    corpus.check_capacity(
+        max_pretrain_tokens=max(space.pretrain_grid),
+        max_specialize_tokens=max(space.specialize_grid),
+        max_epochs=space.corpus.max_epochs,
+    )
     tokens = {name: float(record.train.n_tokens) for name, record in corpus.manifest.domains.items()}
     return setup_of(space, vocab_size=corpus.vocab_size, domain_tokens=tokens)
 
@@ -93,6 +100,20 @@ def bytes_per_token(corpus: Corpus) -> dict[str, float]:
 def open_service(space: Space, folder: RunFolder, corpus: Corpus) -> LawService:
     """The sweep's law service in this process, from the journal."""
     return LawService(checked_setup(space, corpus), Journal(folder.journal), bytes_per_token=bytes_per_token(corpus))
+
+
+def read_service(run_folder: Path) -> tuple[LawService, Space, int]:
+    """A running or finished sweep's law service, to ask and not to write; with its space and vocabulary size.
+
+    Raises:
+        RunError: the folder holds no run, or its sweep has not begun.
+        CorpusError: the corpus is not there.
+    """
+    folder, space = existing_run(run_folder)
+    corpus = Corpus.open(folder.corpus)
+    records = read_journal(folder.journal)
+    service = LawService(checked_setup(space, corpus), ReadJournal(records), bytes_per_token=bytes_per_token(corpus))
+    return service, space, corpus.vocab_size
 
 
 def write_results(service: LawService, folder: RunFolder) -> None:
@@ -114,12 +135,17 @@ def _tune(setup: Setup, folder: RunFolder, *, law: ActorLaw, pool: Pool) -> None
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(TrialRunner, broker=pool.broker), {"CPU": 0.01}),
         tune_config=tune.TuneConfig(
-            search_alg=LawSearcher(law), scheduler=LawScheduler(law), num_samples=-1,
-            max_concurrent_trials=setup.lanes, reuse_actors=True,
+            search_alg=LawSearcher(law),
+            scheduler=LawScheduler(law),
+            num_samples=-1,
+            max_concurrent_trials=setup.lanes,
+            reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             # A name of its own for each start: what carries over is the journal, not Tune's snapshot.
-            name=time.strftime("tune-%Y%m%d-%H%M%S"), storage_path=str(folder.path / "ray"), verbose=0,
+            name=time.strftime("tune-%Y%m%d-%H%M%S"),
+            storage_path=str(folder.path / "ray"),
+            verbose=0,
         ),
     )
     tuner.fit()

@@ -46,8 +46,8 @@ class LaneHost:
             scaling_config=ray.train.ScalingConfig(
                 num_workers=compute.workers_per_lane,
                 use_gpu=compute.device == "cuda",
-                resources_per_worker={"CPU": compute.cpus_per_worker} | (
-                    {"GPU": 1} if compute.device == "cuda" else {}),
+                resources_per_worker={"CPU": compute.cpus_per_worker}
+                | ({"GPU": 1} if compute.device == "cuda" else {}),
             ),
             run_config=ray.train.RunConfig(
                 name=f"lane-{lane}",
@@ -70,8 +70,13 @@ class Pool:
             law: the law actor that measurements are stored with.
         """
         self.broker: ActorHandle = Broker.remote(space.compute.lanes)
-        config = {"space": space, "run_folder": run_folder, "corpus_folder": corpus_folder, "broker": self.broker,
-                  "law": law}
+        config = {
+            "space": space,
+            "run_folder": run_folder,
+            "corpus_folder": corpus_folder,
+            "broker": self.broker,
+            "law": law,
+        }
         self._hosts = [LaneHost.remote() for _ in range(space.compute.lanes)]
         self._runs = [host.run.remote(lane, config) for lane, host in enumerate(self._hosts)]
 

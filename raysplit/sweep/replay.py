@@ -15,7 +15,7 @@ import pandas as pd
 
 from raysplit.design.campaign import price
 from raysplit.design.setup import Setup
-from raysplit.design.tree import Trial, Tree
+from raysplit.design.tree import Tree, Trial
 from raysplit.errors import TableError
 from raysplit.live.service import LawService, trial_from_dict
 from raysplit.split import Problem
@@ -106,8 +106,9 @@ def known_law_losses(
         pretrain, specialize = trial.point(milestone)
         out = {}
         for k, name in enumerate(domains if trial.is_trunk else (trial.domain,)):
-            rng = np.random.default_rng([seed, trial.seed, trial.n_params, pretrain, specialize,
-                                         domains.index(name), k])
+            rng = np.random.default_rng(
+                [seed, trial.seed, trial.n_params, pretrain, specialize, domains.index(name), k]
+            )
             out[name] = law(name, trial.n_params, pretrain, specialize) * float(np.exp(noise * rng.standard_normal()))
         return out
 
@@ -115,8 +116,14 @@ def known_law_losses(
 
 
 def setup_of_table(
-    runs: pd.DataFrame, *, budget_flops: float, cooldown_fraction: float = 0.25, sweep_budget_flops: float = np.inf,
-    policy: Literal["adaptive", "grid"] = "adaptive", lanes: int = 1, regret_tolerance: float = 0.002,
+    runs: pd.DataFrame,
+    *,
+    budget_flops: float,
+    cooldown_fraction: float = 0.25,
+    sweep_budget_flops: float = np.inf,
+    policy: Literal["adaptive", "grid"] = "adaptive",
+    lanes: int = 1,
+    regret_tolerance: float = 0.002,
 ) -> Setup:
     """The set-up of a sweep over the grid that a table holds, FLOPs reckoned as 6N a token.
 
@@ -140,8 +147,9 @@ def setup_of_table(
         if row.specialize_tokens == 0:
             repeats.setdefault(trunk, set()).add(row.pretrain_tokens)
     for row in branches.itertuples(index=False):
-        branch = Trial(n_params=row.n_params, seed=row.seed, domain=row.domain, pretrain_tokens=row.pretrain_tokens,
-                       milestones=())
+        branch = Trial(
+            n_params=row.n_params, seed=row.seed, domain=row.domain, pretrain_tokens=row.pretrain_tokens, milestones=()
+        )
         repeats.setdefault(branch, set()).add(row.specialize_tokens)
     return Setup(
         problem=Problem(budget_flops=budget_flops, sizes=flops, domains=domains),
@@ -162,5 +170,6 @@ def setup_of_table(
 
 def _with_milestones(at: Trial, milestones: list[int]) -> Trial:
     reach = at.pretrain_tokens if at.domain else milestones[-1]
-    return Trial(n_params=at.n_params, seed=at.seed, domain=at.domain, pretrain_tokens=reach,
-                 milestones=tuple(milestones))
+    return Trial(
+        n_params=at.n_params, seed=at.seed, domain=at.domain, pretrain_tokens=reach, milestones=tuple(milestones)
+    )

@@ -102,8 +102,10 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
         self._n_done += 1
         body = {"kind": "measure", "trial": asdict(trial), "milestone": milestone}
         result = ray.get(self._broker.run.remote(body))
-        return {**result_of(trial, milestone, result), "done": self._n_done == len(trial.milestones)
-                or "failed" in result}
+        return {
+            **result_of(trial, milestone, result),
+            "done": self._n_done == len(trial.milestones) or "failed" in result,
+        }
 
     # Its state is checkpoints and journal, which need no help from Tune.
     def save_checkpoint(self, checkpoint_dir: str) -> None: ...
@@ -113,11 +115,21 @@ class TrialRunner(tune.Trainable):  # type: ignore[misc]
 def result_of(trial: Trial, milestone: int, result: dict[str, Any]) -> dict[str, Any]:
     """What Tune, and through it TensorBoard, W&B or MLflow, is told of a measurement."""
     pretrain, specialize = trial.point(milestone)
-    out = {"n_params": trial.n_params, "pretrain_tokens": pretrain, "specialize_tokens": specialize,
-           "domain": trial.domain, "seed": trial.seed, MILESTONE: milestone}
+    out = {
+        "n_params": trial.n_params,
+        "pretrain_tokens": pretrain,
+        "specialize_tokens": specialize,
+        "domain": trial.domain,
+        "seed": trial.seed,
+        MILESTONE: milestone,
+    }
     if "failed" in result:
         return {**out, "failed": result["failed"], METRIC: float("nan")}
     losses = result["losses"]
     own = losses[trial.domain] if trial.domain else sum(losses.values()) / len(losses)
-    return {**out, METRIC: own, "trained_tokens": result["tokens"],
-            **{f"loss_on_{name}": loss for name, loss in losses.items()}}
+    return {
+        **out,
+        METRIC: own,
+        "trained_tokens": result["tokens"],
+        **{f"loss_on_{name}": loss for name, loss in losses.items()},
+    }

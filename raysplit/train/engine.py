@@ -61,8 +61,9 @@ class Engine:
         self.rank, self.n_workers = dist.get_rank(), dist.get_world_size()
         config = deepspeed_config(training, n_workers=self.n_workers, context_length=shape.context_length)
         # Stage 3 partitions each weight as it is made, so that no rank ever holds a whole 7B model.
-        partition = deepspeed.zero.Init(config_dict_or_path=config) if training.zero_stage == 3 else (
-            contextlib.nullcontext())
+        partition = (
+            deepspeed.zero.Init(config_dict_or_path=config) if training.zero_stage == 3 else (contextlib.nullcontext())
+        )
         with partition:
             model = build_model(shape, seed=seed, activation_checkpointing=training.activation_checkpointing)
         optimizer = torch.optim.AdamW(
@@ -139,11 +140,15 @@ class Engine:
         manifest = read_checkpoint(folder)
         saved = ModelShape(**manifest["shape"])
         if saved != self.shape:
-            raise CheckpointError(f"{folder}: holds a model of {saved.n_params_non_embedding} non-embedding parameters "
-                                  f"({saved}), this run needs {self.shape.n_params_non_embedding} ({self.shape})")
+            raise CheckpointError(
+                f"{folder}: holds a model of {saved.n_params_non_embedding} non-embedding parameters "
+                f"({saved}), this run needs {self.shape.n_params_non_embedding} ({self.shape})"
+            )
         if manifest["n_workers"] != self.n_workers:
-            raise CheckpointError(f"{folder}: was saved by {manifest['n_workers']} workers, this lane has "
-                                  f"{self.n_workers}; set compute.workers_per_lane to {manifest['n_workers']}")
+            raise CheckpointError(
+                f"{folder}: was saved by {manifest['n_workers']} workers, this lane has "
+                f"{self.n_workers}; set compute.workers_per_lane to {manifest['n_workers']}"
+            )
         self._engine.load_checkpoint(str(folder), tag=_TAG, load_lr_scheduler_states=False)
         # DeepSpeed can load nothing without a word (stage 3 with load_module_only): believe only the loss.
         expected, found = manifest["probe_loss"], self.loss_on(probe)

@@ -17,7 +17,7 @@ import torch
 from raysplit.design.tree import Node, Segment, Tree, Trial
 from raysplit.ladder import ModelShape
 from raysplit.space import Space
-from raysplit.train.engine import Divergence, Engine, checkpoints_in, read_checkpoint
+from raysplit.train.engine import Divergence, Engine, checkpoints_in
 from raysplit.train.schedule import learning_rate
 
 _PROBE_SEQUENCES = 8
@@ -33,8 +33,16 @@ class Text(Protocol):
     @property
     def domains(self) -> tuple[str, ...]: ...
 
-    def batch(self, *, seed: int, context_length: int, start_tokens: int, n_sequences: int, domain: str | None = None,
-              branch_tokens: int = 0) -> np.ndarray: ...
+    def batch(
+        self,
+        *,
+        seed: int,
+        context_length: int,
+        start_tokens: int,
+        n_sequences: int,
+        domain: str | None = None,
+        branch_tokens: int = 0,
+    ) -> np.ndarray: ...
 
     def validation(self, domain: str, *, context_length: int, max_tokens: int) -> np.ndarray: ...
 
@@ -107,11 +115,15 @@ class Lane:
             return
         for node in self._nodes(trial):
             if trial.is_trunk:
-                passed = not node.domain and 0 < node.pretrain_tokens < milestone and (
-                    node.pretrain_tokens not in tree.pretrain_grid)
+                passed = (
+                    not node.domain
+                    and 0 < node.pretrain_tokens < milestone
+                    and (node.pretrain_tokens not in tree.pretrain_grid)
+                )
             else:
                 passed = (node.domain, node.pretrain_tokens) == (trial.domain, trial.pretrain_tokens) and (
-                    node.specialize_tokens < tree.cooldown_start(milestone))
+                    node.specialize_tokens < tree.cooldown_start(milestone)
+                )
             if passed:
                 shutil.rmtree(self.checkpoints / node.folder, ignore_errors=True)
 
@@ -119,24 +131,17 @@ class Lane:
         """Write the model as `measure` of ``trial`` has just left it, cooled down, as a Hugging Face folder."""
         self._engine(trial).export(folder, tokenizer_folder=tokenizer_folder)
 
-    def time_step(self, n_params: int, *, n_steps: int) -> float:
-        """Seconds of one optimizer step of a size, the first (warming up) not counted; trains nothing that is kept."""
-        shape = self.space.shape(n_params, self.vocab_size)
-        engine = self._engines.get(shape) or self._add_engine(shape, seed=0)
-        windows = self._batch(domain=None, seed=0, start_tokens=0, branch_tokens=0)
-        engine.step(windows, learning_rate=0.0)
-        started = time.perf_counter()
-        for _ in range(n_steps):
-            engine.step(windows, learning_rate=0.0).item()
-        return (time.perf_counter() - started) / n_steps
-
     def _train(self, engine: Engine, segment: Segment, on_progress: Progress) -> None:
         training = self.space.training
         n_params = segment.start.n_params
         looked = time.perf_counter()
         for position in range(segment.start_tokens, segment.end_tokens, training.batch_tokens):
-            windows = self._batch(domain=segment.domain or None, seed=segment.start.seed, start_tokens=position,
-                                  branch_tokens=segment.start.pretrain_tokens if segment.domain else 0)
+            windows = self._batch(
+                domain=segment.domain or None,
+                seed=segment.start.seed,
+                start_tokens=position,
+                branch_tokens=segment.start.pretrain_tokens if segment.domain else 0,
+            )
             rate = learning_rate(segment, position, training=training, n_params=n_params)
             loss = engine.step(windows, learning_rate=rate)
             now = time.perf_counter()
@@ -145,16 +150,23 @@ class Lane:
                 looked = now
                 value = loss.item()
                 if not math.isfinite(value):
-                    raise Divergence(f"training loss is {value} after {after} tokens of {segment.start.folder} "
-                                     f"-> {segment.domain or 'mixture'} {segment.end_tokens}")
+                    raise Divergence(
+                        f"training loss is {value} after {after} tokens of {segment.start.folder} "
+                        f"-> {segment.domain or 'mixture'} {segment.end_tokens}"
+                    )
                 on_progress(after - segment.start_tokens, value)
 
     def _batch(self, *, domain: str | None, seed: int, start_tokens: int, branch_tokens: int) -> np.ndarray:
         """This rank's share of one step's windows."""
         context = self.space.model.context_length
         windows = self.corpus.batch(
-            seed=seed, context_length=context, start_tokens=start_tokens, domain=domain, branch_tokens=branch_tokens,
-            n_sequences=self.space.training.batch_tokens // context)
+            seed=seed,
+            context_length=context,
+            start_tokens=start_tokens,
+            domain=domain,
+            branch_tokens=branch_tokens,
+            n_sequences=self.space.training.batch_tokens // context,
+        )
         rank, n_workers = torch.distributed.get_rank(), torch.distributed.get_world_size()
         return np.ascontiguousarray(windows[rank::n_workers])
 
@@ -177,8 +189,11 @@ class Lane:
         self._save(self._add_engine(shape, seed=trial.seed), trial.root)
 
     def _nodes(self, trial: Trial) -> set[Node]:
-        return {node for node in stored_nodes(self.checkpoints) if (node.n_params, node.seed) ==
-                (trial.n_params, trial.seed)}
+        return {
+            node
+            for node in stored_nodes(self.checkpoints)
+            if (node.n_params, node.seed) == (trial.n_params, trial.seed)
+        }
 
     def _save(self, engine: Engine, node: Node) -> None:
         engine.save(self.checkpoints / node.folder, about={"node": node_to_dict(node)}, probe=self._probe)

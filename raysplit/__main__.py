@@ -1,0 +1,5 @@
+"""`python -m raysplit`."""
+
+from raysplit.cli import main
+
+main()

@@ -1,0 +1,184 @@
+"""Commands that answer: fit a table, advise, predict, and say where a sweep stands."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.table import Table
+
+from raysplit.cli.options import COUNT, QUANTITY, accounting_option, open_console, run_argument
+from raysplit.errors import LawError, RunError
+
+if TYPE_CHECKING:
+    from raysplit.law import Law
+    from raysplit.split import Problem
+
+
+@click.command()
+@click.argument("table", metavar="RUNS.csv|parquet", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("law.json"),
+    show_default=True,
+    help="Where to write the law.",
+)
+@click.option("--budget-flops", type=QUANTITY, help="Also answer for this target budget.")
+@click.option(
+    "--n-params",
+    type=COUNT,
+    multiple=True,
+    help="Sizes the answer may choose between; repeat for several. Default: any size that the runs span.",
+)
+@accounting_option
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+def fit(
+    table: Path, out: Path, budget_flops: float | None, n_params: tuple[int, ...], accounting: str | None, seed: int
+) -> None:
+    """Fit the law to a table of runs, with no training at all.
+
+    Columns: n_params, pretrain_tokens, specialize_tokens, domain, loss; optional flops, seed, weight.
+    """
+    from raysplit.runs import read_runs
+    from raysplit.split import Problem, advise, fit_for_decision, render_advice
+
+    console = open_console()
+    runs = read_runs(table)
+    if not out.parent.exists():
+        raise RunError(f"{out}: cannot be written: the folder {out.parent} does not exist")
+    domains = tuple(sorted(runs["domain"].unique()))
+    sizes = {int(n): 6.0 * n for n in sorted(runs["n_params"].unique())}
+    any_budget = float(6 * runs["n_params"].max() * (runs["pretrain_tokens"] + runs["specialize_tokens"]).max())
+    problem = Problem(
+        budget_flops=budget_flops or any_budget, sizes=sizes, domains=domains, accounting=accounting or "shared"
+    )  # type: ignore[arg-type]
+    law, choice = fit_for_decision(runs, problem, seed=seed)
+    scores = Table("form", "weight", "regret", "worst", "held-out error", "fit", box=None, padding=(0, 2))
+    for score in choice.scores:
+        statuses = sorted({f.status.name.lower().replace("_", " ") for f in law.fits.get(score.form, {}).values()})
+        scores.add_row(
+            score.form,
+            f"{choice.weights.get(score.form, 0):.2f}",
+            *(
+                "" if x is None else f"{100 * x:.2f} %"
+                for x in (score.regret, score.worst_regret, score.held_out_error)
+            ),
+            score.note or ", ".join(statuses),
+        )
+    console.print(f"{len(runs)} runs, {len(domains)} domains, {len(sizes)} sizes")
+    console.print(scores)
+    console.print(choice.sentence, highlight=False)
+    written = json.loads(law.to_json())
+    written["choice"] = asdict(choice)
+    out.write_text(json.dumps(written, indent=1))
+    console.print(f"law: {out}", highlight=False)
+    if budget_flops is not None:
+        problem = _sized(law, problem, n_params)
+        console.print()
+        console.print(render_advice(advise(law, problem)), markup=False, highlight=False)
+
+
+@click.command()
+@click.argument("run_folder", metavar="[RUN]", type=click.Path(path_type=Path), required=False)
+@click.option("--law", "law_file", type=click.Path(path_type=Path), help="A law.json instead of a run folder.")
+@click.option("--budget-flops", type=QUANTITY, help="Target budget; a run's own target when left out.")
+@click.option("--n-params", type=COUNT, multiple=True, help="Sizes to choose between; repeat for several.")
+@accounting_option
+@click.option("--json", "output", flag_value="json", default="table", help="Print the advice as JSON.")
+def advise(
+    run_folder: Path | None,
+    law_file: Path | None,
+    budget_flops: float | None,
+    n_params: tuple[int, ...],
+    accounting: str | None,
+    output: str,
+) -> None:
+    """Which split is best at a budget: from a finished or a running sweep's RUN folder, or from a law."""
+    from raysplit.split import Problem, render_advice
+    from raysplit.split import advise as advise_on
+
+    if (run_folder is None) == (law_file is None):
+        raise RunError("give either a RUN folder or --law law.json")
+    if law_file is not None:
+        law = _read_law(law_file)
+        if budget_flops is None:
+            raise RunError("--law has no budget of its own: give --budget-flops")
+        problem = Problem(
+            budget_flops=budget_flops, sizes={1: 6.0}, domains=law.domains, accounting=accounting or "shared"
+        )  # type: ignore[arg-type]
+        problem = _sized(law, problem, n_params)
+    else:
+        assert run_folder is not None
+        from raysplit.design.setup import setup_of
+        from raysplit.sweep.launch import read_service
+
+        service, space, vocab_size = read_service(run_folder)
+        law, problem = service.law(), service.setup.problem
+        if n_params:
+            sized = space.model_copy(update={"target": space.target.model_copy(update={"model_sizes": n_params})})
+            problem = replace(problem, sizes=setup_of(sized, vocab_size=vocab_size).problem.sizes)
+        if budget_flops is not None:
+            problem = replace(problem, budget_flops=budget_flops)
+        if accounting is not None:
+            problem = replace(problem, accounting=accounting)  # type: ignore[arg-type]
+    advice = advise_on(law, problem)
+    click.echo(advice.to_json() if output == "json" else render_advice(advice))
+
+
+@click.command()
+@run_argument
+@click.option("--domain", required=True)
+@click.option("--n-params", type=QUANTITY, required=True)
+@click.option("--pretrain-tokens", type=COUNT, required=True)
+@click.option("--specialize-tokens", type=COUNT, required=True)
+@click.option("--level", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.9, show_default=True)
+def predict(
+    run_folder: Path, domain: str, n_params: float, pretrain_tokens: int, specialize_tokens: int, level: float
+) -> None:
+    """The loss that a sweep's law expects at one point, in nats per token, with an interval for one measurement."""
+    from raysplit.sweep.launch import read_service
+
+    service, _, _ = read_service(run_folder)
+    found = service.predict(
+        domain, n_params=n_params, pretrain_tokens=pretrain_tokens, specialize_tokens=specialize_tokens, level=level
+    )
+    click.echo(
+        f"{float(found.mean):.4f} nats/token, {level:.0%} interval {float(found.low):.4f} to {float(found.high):.4f}"
+    )
+
+
+@click.command()
+@run_argument
+def status(run_folder: Path) -> None:
+    """Where a sweep stands, running or finished."""
+    from raysplit.quantities import format_flops
+    from raysplit.sweep.launch import read_service
+
+    service, _, _ = read_service(run_folder)
+    now = service.status()
+    click.echo(
+        f"round {now.round}: {now.n_trials - now.n_trials_left} of {now.n_trials} trials done; "
+        f"{now.n_observations} observations, {format_flops(now.spent_flops)}, {now.n_stopped} trials stopped, "
+        f"{now.n_failed} failed; {now.finished or 'not ended'}"
+    )
+
+
+def _sized(law: "Law", problem: "Problem", n_params: tuple[int, ...]) -> "Problem":
+    """The problem over the sizes asked for, or over all that the law's runs span, at 6N FLOPs a token."""
+    from raysplit.split import with_best_size
+
+    low, high = (round(n) for n in law.support.n_params)
+    if n_params or low == high:
+        return replace(problem, sizes={n: 6.0 * n for n in n_params or (low,)})
+    return with_best_size(law, problem, flops_per_token=lambda n: 6.0 * n, low=low, high=high)
+
+
+def _read_law(path: Path) -> "Law":
+    from raysplit.law import Law
+
+    try:
+        return Law.from_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LawError(f"{path}: cannot be read: {error.strerror}") from error

@@ -1,0 +1,70 @@
+"""Arguments that several commands share, and numbers as people write them."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from raysplit.quantities import parse_count, parse_quantity
+
+_LOG_WIDTH = 140
+"""Columns where no terminal says how many it has, so that tables in a log file are not cut."""
+
+
+def open_console() -> Console:
+    """The console that commands print to."""
+    console = Console(soft_wrap=True)
+    return console if console.is_terminal else Console(soft_wrap=True, width=_LOG_WIDTH)
+
+
+class Quantity(click.ParamType):
+    """A number such as 3e21, 250k or 7B."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = parse_quantity(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if not 0 < number < float("inf"):
+            self.fail(f"must be positive and finite, got {value}", param, ctx)
+        return number
+
+
+class Count(click.ParamType):
+    """A whole number such as 2M; zero is allowed."""
+
+    name = "count"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            number = parse_count(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if number < 0:
+            self.fail(f"must not be negative, got {value}", param, ctx)
+        return number
+
+
+QUANTITY, COUNT = Quantity(), Count()
+
+space_argument = click.argument("space_file", metavar="SPACE", type=click.Path(path_type=Path))
+run_argument = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+out_option = click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Run folder; run again with the same one, a command continues.",
+)
+ray_address_option = click.option(
+    "--ray-address",
+    help="Of a running Ray cluster, `auto` for this node's; "
+    "without it, Ray runs on this machine as long as the command.",
+)
+accounting_option = click.option(
+    "--accounting",
+    type=click.Choice(["shared", "per-expert"]),
+    help="shared: the budget pays for one seed and all experts; per-expert: for the seed and one expert.",
+)

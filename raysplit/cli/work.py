@@ -1,0 +1,336 @@
+"""Commands that do work: build, plan, sweep, train, report, and all of them in a row."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from raysplit.cli.options import QUANTITY, open_console, out_option, ray_address_option, run_argument, space_argument
+from raysplit.errors import RunError
+
+if TYPE_CHECKING:
+    from raysplit.corpus import Corpus
+    from raysplit.space import Space
+    from raysplit.sweep.folder import RunFolder
+
+FINAL_SEED = 1000
+"""Of the final run: not one of a sweep's, so that its losses are no part of what predicted them."""
+
+
+@click.command()
+@space_argument
+@out_option
+@ray_address_option
+def run(space_file: Path, out: Path, ray_address: str | None) -> None:
+    """The whole job: corpus, plan, sweep, answer, final training with baselines, report."""
+    from raysplit.split import Advice
+    from raysplit.sweep.final import BASELINES
+
+    console = open_console()
+    space, folder = _begin(space_file, out)
+    console.rule("[bold]1/5  corpus", align="left")
+    corpus_ = _corpus(space, folder, console)
+    console.rule("[bold]2/5  plan", align="left")
+    _print_plan(space, corpus_.vocab_size, console, corpus=corpus_)
+    console.rule("[bold]3/5  sweep and answer", align="left")
+    _sweep(space, folder, corpus_, console, ray_address)
+    console.rule("[bold]4/5  final run: seed and experts at the advised split, baselines at equal FLOPs", align="left")
+    advice = Advice.from_json(folder.advice.read_text())
+    _train(space, folder, corpus_, advice, console, ray_address, seed=FINAL_SEED, baselines=BASELINES)
+    console.rule("[bold]5/5  report", align="left")
+    _report(folder, console)
+
+
+@click.group()
+def corpus() -> None:
+    """Text in, token shards out."""
+
+
+@corpus.command("build")
+@space_argument
+@out_option
+def corpus_build(space_file: Path, out: Path) -> None:
+    """Read, deduplicate, hold out, tokenize and pack the domains of SPACE into the run folder's corpus."""
+    space, folder = _begin(space_file, out)
+    _corpus(space, folder, open_console())
+
+
+@click.command()
+@space_argument
+def plan(space_file: Path) -> None:
+    """What a sweep of SPACE would train: trials, tokens, FLOPs, disk and time, timed by a few real steps."""
+    from raysplit.space import load_space
+
+    space = load_space(space_file)
+    _print_plan(space, space.corpus.tokenizer.vocab_size, open_console(), corpus=None)
+
+
+@click.command()
+@space_argument
+@out_option
+@ray_address_option
+def sweep(space_file: Path, out: Path, ray_address: str | None) -> None:
+    """Train the trials of SPACE under Ray Tune until the answer is certain enough or the budget is spent."""
+    console = open_console()
+    space, folder = _begin(space_file, out)
+    corpus_ = _corpus(space, folder, console)
+    _sweep(space, folder, corpus_, console, ray_address)
+
+
+@click.command()
+@click.option(
+    "--advice",
+    "advice_file",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="advice.json, as a sweep or `raysplit advise --json` wrote it.",
+)
+@click.option(
+    "--run",
+    "run_folder",
+    type=click.Path(path_type=Path),
+    help="Run folder with corpus and law; the advice's own folder when left out.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=FINAL_SEED,
+    show_default=True,
+    help="Of weights and data order; a sweep's own seed (0) continues its checkpoints.",
+)
+@click.option(
+    "--with-baselines",
+    "baselines",
+    flag_value="all",
+    default="none",
+    help="Also train pretraining only, 80/20 and from scratch at equal FLOPs.",
+)
+@ray_address_option
+def train(advice_file: Path, run_folder: Path | None, seed: int, baselines: str, ray_address: str | None) -> None:
+    """Train the seed and the experts at the advised split; write each as a Hugging Face folder."""
+    from raysplit.corpus import Corpus
+    from raysplit.split import Advice
+    from raysplit.sweep.final import BASELINES
+    from raysplit.sweep.folder import existing_run
+
+    try:
+        advice = Advice.from_json(advice_file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"{advice_file}: cannot be read: {error.strerror}") from error
+    folder, space = existing_run(run_folder or advice_file.parent)
+    _train(
+        space,
+        folder,
+        Corpus.open(folder.corpus),
+        advice,
+        open_console(),
+        ray_address,
+        seed=seed,
+        baselines=BASELINES if baselines == "all" else (),
+    )
+
+
+@click.command()
+@run_argument
+def report(run_folder: Path) -> None:
+    """Draw the run's figures and write its page."""
+    from raysplit.sweep.folder import existing_run
+
+    _report(existing_run(run_folder)[0], open_console())
+
+
+@click.command()
+@click.argument("table", type=click.Path(path_type=Path))
+@click.option("--budget-flops", type=QUANTITY, required=True, help="Target budget, at 6N FLOPs a token.")
+@click.option("--sweep-budget-flops", type=QUANTITY, help="What the replayed sweep may spend; unlimited by default.")
+@click.option("--policy", type=click.Choice(["adaptive", "grid"]), default="adaptive", show_default=True)
+@click.option("--lanes", type=click.IntRange(min=1), default=2, show_default=True)
+def replay(table: Path, budget_flops: float, sweep_budget_flops: float | None, policy: str, lanes: int) -> None:
+    """Run the sweep's decisions on a TABLE of measured losses, without training."""
+    import tempfile
+
+    from raysplit.live.journal import Journal
+    from raysplit.live.service import LawService
+    from raysplit.quantities import format_flops
+    from raysplit.runs import read_runs
+    from raysplit.split import render_advice
+    from raysplit.sweep.replay import replay as run_replay
+    from raysplit.sweep.replay import setup_of_table, table_losses
+
+    console = open_console()
+    runs = read_runs(table)
+    setup = setup_of_table(
+        runs,
+        budget_flops=budget_flops,
+        policy=policy,
+        lanes=lanes,  # type: ignore[arg-type]
+        sweep_budget_flops=sweep_budget_flops or float("inf"),
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        service = LawService(
+            setup, Journal(Path(scratch) / "journal.jsonl"), bytes_per_token=dict.fromkeys(setup.domains, 1.0)
+        )
+        why = run_replay(service, table_losses(runs, setup.domains))
+        status = service.status()
+        console.print(
+            f"{why}: {status.n_observations} of {len(runs)} rows used, {status.n_stopped} trials stopped, "
+            f"{format_flops(status.spent_flops)}\n"
+        )
+        console.print(render_advice(service.advise()), markup=False, highlight=False)
+
+
+def _begin(space_file: Path, out: Path) -> "tuple[Space, RunFolder]":
+    """Everything that can be wrong without building anything."""
+    from raysplit.design.setup import setup_of
+    from raysplit.space import load_space
+    from raysplit.sweep.folder import open_run
+
+    space = load_space(space_file)
+    setup_of(space, vocab_size=space.corpus.tokenizer.vocab_size)  # a target that no split meets
+    return space, open_run(out, space)
+
+
+def _corpus(space: "Space", folder: "RunFolder", console: Console) -> "Corpus":
+    from raysplit.corpus import build_corpus
+    from raysplit.quantities import format_count
+    from raysplit.sweep.launch import checked_setup
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        tasks: dict[str, object] = {}
+
+        def show(step: str, share: float) -> None:
+            if step not in tasks:
+                tasks[step] = bar.add_task(step, total=1.0)
+                if not console.is_terminal:
+                    console.print(f"  {step} ...")
+            bar.update(tasks[step], completed=share)  # type: ignore[arg-type]
+
+        built = build_corpus(space.corpus, folder.corpus, progress=show)
+    for name, record in built.manifest.domains.items():
+        console.print(
+            f"  {name:<12} {format_count(record.train.n_tokens):>6} tokens to train on, "
+            f"{format_count(record.validation.n_tokens):>6} held out, {built.bytes_per_token(name):.2f} bytes a "
+            f"token, {record.licence or 'no licence given'}",
+            highlight=False,
+        )
+    checked_setup(space, built)
+    return built
+
+
+def _print_plan(space: "Space", vocab_size: int, console: Console, *, corpus: "Corpus | None") -> None:
+    from raysplit.design.setup import setup_of
+    from raysplit.sweep.plan import describe_plan, make_plan
+    from raysplit.train.calibrate import can_train_on, seconds_per_token
+
+    setup = setup_of(space, vocab_size=vocab_size)
+    shapes = [space.shape(n, vocab_size) for n in setup.sizes]
+    timed = None
+    if can_train_on(space.compute.device):
+        with console.status("timing a few real steps of each size ..."):
+            timed = seconds_per_token(space, shapes)
+    rows, notes = describe_plan(make_plan(space, setup, vocab_size=vocab_size, seconds_per_token=timed))
+    table = Table(*rows[0], box=None, padding=(0, 2))
+    for row in rows[1:]:
+        table.add_row(*row)
+    console.print(table)
+    for note in notes:
+        console.print(note, highlight=False)
+
+
+def _sweep(space: "Space", folder: "RunFolder", corpus: "Corpus", console: Console, ray_address: str | None) -> None:
+    from raysplit.quantities import format_flops, format_seconds
+    from raysplit.split import Advice, render_advice
+    from raysplit.sweep.launch import run_sweep
+
+    end = run_sweep(space, folder, corpus, console=console, ray_address=ray_address)
+    if not end.why:  # Tune turns Ctrl-C into an early, orderly return
+        raise KeyboardInterrupt
+    status = end.status
+    console.print(f"sweep ended after {format_seconds(end.wall_seconds)}: {end.why}", highlight=False)
+    console.print(
+        f"{status.n_observations} observations, {format_flops(status.spent_flops)}, "
+        f"{status.n_stopped} trials stopped early, {status.n_failed} failed\n",
+        highlight=False,
+    )
+    console.print(render_advice(Advice.from_json(folder.advice.read_text())), markup=False, highlight=False)
+
+
+def _train(
+    space: "Space",
+    folder: "RunFolder",
+    corpus: "Corpus",
+    advice: object,
+    console: Console,
+    ray_address: str | None,
+    *,
+    seed: int,
+    baselines: tuple[str, ...],
+) -> None:
+    from raysplit.law import Law
+    from raysplit.split import Advice
+    from raysplit.sweep.final import run_final
+
+    assert isinstance(advice, Advice)
+    law = Law.from_json(folder.law.read_text()) if folder.law.exists() else None
+    final = run_final(
+        space,
+        folder,
+        corpus,
+        advice,
+        law,
+        seed=seed,
+        baseline_names=baselines,
+        console=console,
+        ray_address=ray_address,
+    )
+    table = Table(
+        "domain",
+        "predicted",
+        f"{advice.level:.0%} interval",
+        "measured",
+        "",
+        "bits/byte",
+        "seed model",
+        *baselines,
+        box=None,
+        padding=(0, 2),
+    )
+    advised = final["variants"]["recommended"]
+    inside = 0
+    for domain, loss in advised["losses"].items():
+        predicted = advised["predicted"].get(domain)
+        within = predicted is not None and predicted["low"] <= loss <= predicted["high"]
+        inside += within
+        table.add_row(
+            domain,
+            f"{predicted['mean']:.3f}" if predicted else "",
+            f"{predicted['low']:.3f} to {predicted['high']:.3f}" if predicted else "",
+            f"{loss:.3f}",
+            "inside" if within else "outside" if predicted else "",
+            f"{advised['bits_per_byte'][domain]:.3f}",
+            f"{final['seed_losses'].get(domain, float('nan')):.3f}",
+            *(f"{final['variants'][name]['losses'][domain]:.3f}" for name in baselines),
+        )
+    console.print(table)
+    weights = advice.weights
+    ours = sum(weights[d] * loss for d, loss in advised["losses"].items())
+    for name in baselines:
+        theirs = sum(weights[d] * loss for d, loss in final["variants"][name]["losses"].items())
+        console.print(
+            f"measured {100 * (1 - ours / theirs):+.2f} % loss saved against {name} at equal FLOPs", highlight=False
+        )
+    console.print(
+        f"{inside} of {len(advised['losses'])} measured losses inside the predicted interval; "
+        f"models in {folder.experts}",
+        highlight=False,
+    )
+
+
+def _report(folder: "RunFolder", console: Console) -> None:
+    from raysplit.report import write_report
+
+    console.print(f"report: {write_report(folder)}", highlight=False)

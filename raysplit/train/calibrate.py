@@ -1,0 +1,60 @@
+"""How long a step takes on this machine: a few real ones of each size, trained on random tokens and thrown away."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from raysplit.ladder import ModelShape
+from raysplit.space import Space
+from raysplit.train.engine import Engine
+from raysplit.train.runtime import prepare_worker
+
+
+def seconds_per_token(space: Space, shapes: Iterable[ModelShape], *, n_steps: int = 3) -> dict[int, float]:
+    """Seconds that one worker of a lane needs for one token of training, by non-embedding parameter count.
+
+    Times the fastest of ``n_steps`` micro-batches after a first that warms up, in this process and on its first device,
+    as a lane of one worker; other workers' communication and other lanes' noise are not in it.
+    """
+    prepare_worker(space.compute)
+    training = space.training.model_copy(
+        update={"batch_tokens": space.training.micro_batch_sequences * space.model.context_length}
+    )
+    # DeepSpeed asks the environment, not torch, which of its node's ranks it is.
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
+    rng = np.random.default_rng(0)
+    out = {}
+    with tempfile.TemporaryDirectory() as folder:
+        backend = "nccl" if space.compute.device == "cuda" else "gloo"
+        dist.init_process_group(backend, init_method=f"file://{Path(folder) / 'rendezvous'}", rank=0, world_size=1)
+        try:
+            for shape in shapes:
+                engine = Engine(shape, training, seed=0, device=space.compute.device)
+                windows = rng.integers(
+                    shape.vocab_size, size=(training.micro_batch_sequences, shape.context_length + 1)
+                )
+                times = [_timed_step(engine, windows) for _ in range(1 + n_steps)]
+                out[shape.n_params_non_embedding] = min(times[1:]) / training.batch_tokens
+                engine.close()
+        finally:
+            dist.destroy_process_group()
+    return out
+
+
+def _timed_step(engine: Engine, windows: np.ndarray) -> float:
+    started = time.perf_counter()
+    engine.step(windows, learning_rate=0.0).item()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def can_train_on(device: str) -> bool:
+    """Whether this machine has the device that a space asks for."""
+    return device == "cpu" or torch.cuda.is_available()
