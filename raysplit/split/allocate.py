@@ -5,8 +5,9 @@
 Where the losses are convex in s, the optimum gives every domain that gets tokens the same marginal gain
 g_k(s) = -w_k dL_k/ds; a domain left at zero gains less, one at its cap gains more (the KKT conditions). The solver is
 Newton's method on 1/g, which is nearly linear in s for the power laws at hand: each step replaces 1/g_k by its tangent
-and meets the sum exactly, so that the multiplier needs no search of its own. Where a loss is not convex, the answer is
-compared with the corners that leave a domain out or take one alone.
+and meets the sum exactly, so that the multiplier needs no search of its own. Where that has not settled after some
+steps, log g takes the place of 1/g: it is nearly linear in s for losses that saturate exponentially, as repeated data
+do. Where a loss is not convex, the answer is compared with the corners that leave a domain out or take one alone.
 """
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from raysplit.split.problem import Array
 from raysplit.split.surface import DrawSurface
 
-_MAX_STEPS = 60
+_RECIPROCAL_STEPS, _LOG_STEPS = 12, 50
 _TOLERANCE = 1e-9
 """Largest move of a domain's tokens, as a share of R, at which the iteration has ended."""
 
@@ -74,22 +75,20 @@ def allocate(
     unit = np.where(total > 0, total, 1.0)[..., None]
     shares = np.broadcast_to(surface.weights if start is None else start, limits.shape)
     s = pour(np.zeros_like(limits), np.maximum(shares, 1e-9), limits, total)
-    for _ in range(_MAX_STEPS):
+    for step in range(_RECIPROCAL_STEPS + _LOG_STEPS):
         at = np.maximum(s, 1e-9 * unit)  # a power of s below one has no slope at zero
         ahead = 1e-4 * at + 1e-6 * unit
         gain = surface.gain(n, d, at)
         fall = (gain - surface.gain(n, d, at + ahead)) / ahead  # -dg/ds
         top = np.maximum(gain.max(axis=-1, keepdims=True), np.finfo(float).tiny)
-        gain, fall = gain / top, fall / top
-        useful = gain > 1e-12
-        gain = np.where(useful, gain, 1.0)
-        fall = np.maximum(fall, 1e-3 * gain / unit)  # nearly linear or concave: a bounded step
-        # Tangent of 1/g at s, solved for s: s + (g / fall) (g m - 1), where m is one over the multiplier.
-        a = np.where(useful, s - gain / fall, 0.0)
-        b = np.where(useful, gain**2 / fall, 1e-12 * unit)
-        moved = pour(a, b, limits, total)
+        gain = np.maximum(gain / top, 1e-250)  # a domain that gains nothing, or loses, is left with next to nothing
+        reach = gain / np.maximum(fall / top, 1e-3 * gain / unit)  # nearly linear or concave: a bounded step
+        # The tangent at s solved for s, where m is one over the multiplier: of 1/g, s + reach (g m - 1); of log g,
+        # s + reach (log g + log m).
+        a, b = (s - reach, reach * gain) if step < _RECIPROCAL_STEPS else (s + reach * np.log(gain), reach)
+        moved = pour(a, np.maximum(b, 1e-12 * unit), limits, total)
         change = np.abs(moved - s).max(axis=-1, keepdims=True) / unit
-        s = moved
+        s = np.where(change < _TOLERANCE, s, moved)
         if change.max() < _TOLERANCE:
             break
     return _best_of_corners(surface, n, d, s, limits, total)
