@@ -131,7 +131,7 @@ def fit_sample(
     if prior_strength > 0 or huber_delta is None:
         # Now that there are residuals, weigh the priors (and cut the outliers) by their size.
         problem = _scaled(problem, residual_sd(problem, best)[0], huber_delta)
-        best = minimize(problem, best, tolerance=1e-6).phi
+        best = minimize(problem, best).phi
         problem = _scaled(problem, residual_sd(problem, best)[0], huber_delta)
     ends = minimize(problem, np.concatenate([best, ends.phi]), tolerance=1e-13)
     return _describe(problem, sample, ends), problem

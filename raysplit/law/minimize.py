@@ -102,11 +102,20 @@ def _step(
 def _solve_linear(rows: Problem, phi: Array, linear: NDArray[np.intp]) -> Array:
     """One Newton step of the majorant in the linear parameters alone; amplitudes shrink at most tenfold."""
     gradient, _, majorant = rows.scores(phi)
-    step = _solve(majorant[:, linear[:, None], linear], -gradient[:, linear])
-    log = rows.coordinates.log[linear]
+    right, system = -gradient[:, linear], majorant[:, linear[:, None], linear]
+    here, log = phi[:, linear], rows.coordinates.log[linear]
+    lower, upper = rows.coordinates.lower[linear], rows.coordinates.upper[linear]
+    step = _solve(system, right)
+    beyond = (here + step < lower) | (here + step > upper)
+    if beyond.any():
+        # Those that would leave their bounds stop there, and the others make the best of it.
+        stopped = np.where(beyond, np.clip(here + step, lower, upper) - here, 0.0)
+        right = np.where(beyond, stopped, right - np.einsum("bij,bj->bi", system, stopped))
+        both = ~beyond[:, :, None] & ~beyond[:, None, :]
+        step = _solve(np.where(both, system, np.eye(linear.size)), right)
     out = phi.copy()
-    out[:, linear] += np.where(log, np.log(np.maximum(1.0 + step, 0.1)), step)
-    return np.clip(out, rows.coordinates.lower, rows.coordinates.upper)
+    out[:, linear] = np.clip(here + np.where(log, np.log(np.maximum(1.0 + step, 0.1)), step), lower, upper)
+    return out
 
 
 def _solve(system: Array, right: Array) -> Array:
