@@ -34,7 +34,9 @@ def test_noiseless_runs_give_the_law_back(name: str) -> None:
     runs = synthetic(name, sizes=(14e3, 36e3, 111e3, 303e3))
     fit = fit_form(FORMS[name], runs, prior_strength=0, huber_delta=None)
     n, d, s = np.array([1e6]), np.array([2e7]), np.array([5e6])
-    assert FORMS[name].loss(fit.theta, n, d, s) == pytest.approx(FORMS[name].loss(np.array(TRUTH[name]), n, d, s), rel=2e-3)
+    assert FORMS[name].loss(fit.theta, n, d, s) == pytest.approx(
+        FORMS[name].loss(np.array(TRUTH[name]), n, d, s), rel=2e-3
+    )
     assert fit.log_residual_sd < 1e-3
 
 
@@ -99,7 +101,12 @@ def test_runs_from_scratch_and_of_few_steps_count_less() -> None:
     [
         (FitStatus.TOO_FEW_RUNS, "law-8", synthetic("law-8", noise=0.01).iloc[::9], "more would do"),
         (FitStatus.ONE_MODEL_SIZE, "law-2", synthetic("law-2", noise=0.01, sizes=(36e3,)), "add one at N = 144k"),
-        (FitStatus.ONE_SPECIALIZATION, "law-2", synthetic("law-2", noise=0.01, specialize=(0,)), "every run has D' = 0"),
+        (
+            FitStatus.ONE_SPECIALIZATION,
+            "law-2",
+            synthetic("law-2", noise=0.01, specialize=(0,)),
+            "every run has D' = 0",
+        ),
         (FitStatus.CONVERGED, "hoffmann", synthetic("hoffmann", noise=0.01, specialize=(0,)), "polished starts"),
         (FitStatus.CONVERGED, "law-8", synthetic("law-8", noise=0.01), "polished starts"),
     ],
