@@ -34,7 +34,7 @@ def fit_law(
     forms: Sequence[str | Form] = DEFAULT_FORMS,
     form_weights: Mapping[str, float] | None = None,
     n_draws: int = 64,
-    draw_iterations: int = 6,
+    draw_iterations: int = 10,
     step_tokens: float | None = None,
     prior_strength: float = 1.0,
     seed: int = 0,

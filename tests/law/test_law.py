@@ -104,9 +104,9 @@ def test_a_file_that_is_no_law_is_refused(law: Law, change: dict[str, object], s
 
 def test_few_steps_draw_what_full_refits_draw(runs: pd.DataFrame) -> None:
     n, d, s = (x[None, :, None] for x in POINT)
-    fast, exact = (fit_law(runs, n_draws=24, draw_iterations=i).loss(n, d, s) for i in (6, EXACT))
+    fast, exact = (fit_law(runs, n_draws=24, draw_iterations=i).loss(n, d, s) for i in (10, EXACT))
     apart = np.sqrt((np.log(fast / exact) ** 2).mean(axis=0))
-    assert (apart < 0.1 * np.log(exact).std(axis=0)).all()
+    assert np.all(apart < 0.2 * np.std(np.log(exact), axis=0))
 
 
 def test_domains_move_together_in_a_draw_where_branch_points_share_luck() -> None:
