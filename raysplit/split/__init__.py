@@ -1,6 +1,7 @@
 """From a law to a decision: how much to pretrain, how much to specialize, and how sure that is."""
 
-from raysplit.split.advice import Advice, BudgetAdvice, FormAdvice, Gain, Interval, SizeAdvice, advise
+from raysplit.split.advice import Advice, BudgetAdvice, FormAdvice, Gain, Interval, SizeAdvice
+from raysplit.split.answer import advise
 from raysplit.split.choice import Choice, FormScore, choose_forms
 from raysplit.split.curve import LossCurve, loss_curve
 from raysplit.split.decision import fit_for_decision

@@ -1,28 +1,17 @@
-"""The answer to a problem, with how sure it is: what `raysplit advise` prints and writes."""
+"""The answer to a problem, with how sure it is: what `raysplit advise` prints and writes; answer.py makes it."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from raysplit.errors import SplitError
-from raysplit.law import Law
-from raysplit.quantities import format_count
-from raysplit.split.curve import loss_curve
-from raysplit.split.problem import Array, Problem, Split, baselines
-from raysplit.split.regret import domain_losses, expected_regret, losses_of
-from raysplit.split.search import SplitsBySize, best_by_size, best_split, best_split_per_draw
-from raysplit.split.surface import LawLike
+from raysplit.split.problem import Split
 
 SCHEMA_VERSION: Literal[1] = 1
 FLAT_TOLERANCE = 0.005
 """Splits within this share of the best loss count as equally good."""
-_ROUNDING = 1e-6
-_SHARES = np.linspace(0.0, 1.0, 201)
-_BUDGET_FACTORS = (0.5, 2.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,8 +96,8 @@ class Advice:
     budgets: Sequence[BudgetAdvice]
     """The advice at other budgets, for its sensitivity."""
     forms: Mapping[str, FormAdvice] = field(default_factory=dict)
-    extrapolation: Mapping[str, float] = field(default_factory=dict)
-    """By which factor the split lies outside what the runs span, by quantity; 1 inside."""
+    extrapolation: Mapping[str, float | None] = field(default_factory=dict)
+    """By which factor the split lies outside what the runs span, by quantity; 1 inside, None for an unmeasured zero."""
     warnings: Sequence[str] = ()
 
     @property
@@ -136,168 +125,3 @@ class Advice:
 
 
 _ADAPTER: TypeAdapter[Advice] = TypeAdapter(Advice)
-
-
-def advise(law: Law, problem: Problem, *, level: float = 0.9, warnings: Sequence[str] = ()) -> Advice:
-    """Best split of a budget under the mean of the law's draws, and what the draws say about it.
-
-    Args:
-        law: the law and its uncertainty; a single draw gives intervals of no width.
-        problem: the budget and the constraints.
-        level: of the intervals.
-        warnings: what else the reader must know, e.g. how the forms were chosen; kept first.
-
-    Raises:
-        SplitError: no split satisfies the constraints; the message names the one that fails.
-    """
-    sizes = best_by_size(law, problem)
-    chosen = int(sizes.best_size[0])
-    split = sizes.split(0, chosen)
-    per_draw = best_split_per_draw(law, problem)
-    own = domain_losses(law, [split], problem)[:, 0]  # (n_draws, K)
-    weighted = own @ np.asarray(problem.weights)
-    shares = _best_shares(per_draw.by_size, problem, split.n_params)
-    flat, indistinguishable = _regions(law, problem, split, weighted, level)
-    return Advice(
-        budget_flops=problem.budget_flops,
-        accounting=problem.accounting,
-        weights=dict(zip(problem.domains, problem.weights, strict=True)),
-        split=split,
-        pretrain_share=replace(_interval(shares, level), mean=problem.pretrain_share(split)),
-        unspent_flops=_unspent(problem, split),
-        level=level,
-        n_draws=law.n_draws,
-        losses={name: _measured(law, split, name, own[:, k], level) for k, name in enumerate(problem.domains)},
-        loss=_interval(weighted, level),
-        flat=flat,
-        indistinguishable=indistinguishable,
-        sizes=_sizes(law, problem, sizes, per_draw.by_size, weighted, level),
-        gains=_gains(law, problem, split, weighted, level),
-        expected_regret=float(expected_regret(law, [split], problem, best=per_draw)[0]),
-        budgets=_budgets(law, problem),
-        forms={
-            name: FormAdvice(weight=weight, fits={domain: fit.status.name for domain, fit in law.fits[name].items()})
-            for name, weight in law.form_weights.items()
-        },
-        extrapolation={
-            name: float(factor.max(initial=1.0)) for name, factor in law.extrapolation(*_points(split)).items()
-        },
-        warnings=[*warnings, *law.warnings(*_points(split)), *_warnings(problem, split, law.n_draws)],
-    )
-
-
-def _points(split: Split) -> tuple[float, float, Array]:
-    """N, D and the domains' D' of a split, for the law to judge."""
-    return float(split.n_params), split.pretrain_tokens, np.array(list(split.specialize_tokens.values()))
-
-
-def _measured(law: Law, split: Split, domain: str, draws: Array, level: float) -> Interval:
-    """Interval of one measured loss; the mean stays that of the draws, on which the split was decided."""
-    tokens = split.specialize_tokens[domain]
-    predicted = law.predict(domain, split.n_params, split.pretrain_tokens, tokens, level=level, noise=True)
-    return Interval(mean=float(draws.mean()), low=float(predicted.low), high=float(predicted.high))
-
-
-def _interval(draws: Array, level: float) -> Interval:
-    low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2])
-    return Interval(mean=float(draws.mean()), low=float(low), high=float(high))
-
-
-def _best_shares(by_size: SplitsBySize, problem: Problem, n_params: int) -> Array:
-    """D / T of each draw's best split at one size, (n_draws,)."""
-    j = by_size.n_params.index(n_params)
-    return np.array([problem.pretrain_share(by_size.split(draw, j)) for draw in range(len(by_size.loss))])
-
-
-def _regions(
-    law: LawLike, problem: Problem, split: Split, weighted: Array, level: float
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Ranges of D / T that lose less than the tolerance, and that the draws do not tell from the advised split."""
-    here = problem.pretrain_share(split)
-    if problem.fixed_seed is not None:
-        return (here, here), (here, here)
-    curve = loss_curve(law, problem, n_params=split.n_params, shares=_SHARES)
-    excess = curve.draws / weighted[:, None] - 1.0  # (n_draws, n_shares)
-    allowed = np.isfinite(excess).all(axis=0) & (curve.shares * _tokens(problem, split) <= problem.pretrain_cap)
-    flat = curve.shares[allowed & (np.where(allowed, excess, 0.0).mean(axis=0) <= FLAT_TOLERANCE)]
-    surely_worse = np.quantile(np.where(allowed, excess, 1.0), 1 - level, axis=0) > _ROUNDING
-    same = curve.shares[allowed & ~surely_worse]
-    return _span(flat, here), _span(same, here)
-
-
-def _tokens(problem: Problem, split: Split) -> float:
-    """T as the problem's accounting counts it."""
-    return split.pretrain_tokens / problem.pretrain_share(split) if split.pretrain_tokens else split.total_tokens
-
-
-def _span(shares: Array, here: float) -> tuple[float, float]:
-    return float(min(shares.min(initial=here), here)), float(max(shares.max(initial=here), here))
-
-
-def _sizes(
-    law: LawLike, problem: Problem, sizes: SplitsBySize, per_draw: SplitsBySize, weighted: Array, level: float
-) -> list[SizeAdvice]:
-    splits = [sizes.split(0, j) for j in range(len(sizes.n_params))]
-    losses = losses_of(law, splits, problem)
-    return [
-        SizeAdvice(
-            split=split,
-            loss=_interval(losses[:, j], level),
-            excess=_interval(losses[:, j] / weighted - 1.0, level),
-            probability=float((per_draw.best_size == j).mean()),
-        )
-        for j, split in enumerate(splits)
-    ]
-
-
-def _gains(law: LawLike, problem: Problem, split: Split, weighted: Array, level: float) -> list[Gain]:
-    named = baselines(problem, n_params=split.n_params)
-    losses = losses_of(law, list(named.values()), problem) if named else np.empty((law.n_draws, 0))
-    return [
-        Gain(
-            baseline=name,
-            split=baseline,
-            loss=_interval(losses[:, j], level),
-            gain=_interval(1.0 - weighted / losses[:, j], level),
-        )
-        for j, (name, baseline) in enumerate(named.items())
-        if np.isfinite(losses[:, j]).all()
-    ]
-
-
-def _budgets(law: LawLike, problem: Problem) -> list[BudgetAdvice]:
-    found = []
-    for factor in _BUDGET_FACTORS:
-        other = replace(problem, budget_flops=factor * problem.budget_flops)
-        try:
-            split = best_split(law, other)
-        except SplitError:  # half the budget may buy nothing
-            continue
-        found.append(
-            BudgetAdvice(budget_flops=other.budget_flops, split=split, pretrain_share=other.pretrain_share(split))
-        )
-    return found
-
-
-def _unspent(problem: Problem, split: Split) -> float:
-    left = problem.budget_flops - problem.flops(split)
-    return left if left > 1e-9 * problem.budget_flops else 0.0
-
-
-def _warnings(problem: Problem, split: Split, n_draws: int) -> list[str]:
-    found = []
-    if n_draws == 1:
-        found.append("the law has a single draw, so every interval has no width")
-    if share := _unspent(problem, split) / problem.budget_flops:
-        found.append(f"the data caps leave {share:.0%} of the budget unspent")
-    edge = [n for n in (min(problem.sizes), max(problem.sizes)) if n == split.n_params and len(problem.sizes) > 1]
-    if edge:
-        side = "smallest" if edge[0] == min(problem.sizes) else "largest"
-        found.append(f"the best size, {format_count(edge[0])}, is the {side} allowed; one beyond it may be better")
-    if split.pretrain_tokens and math.isclose(split.pretrain_tokens, problem.pretrain_cap, rel_tol=1e-6):
-        found.append("pretraining is held back by the data there is")
-    caps = dict(zip(problem.domains, problem.specialize_caps(np.array(split.pretrain_tokens)), strict=True))
-    held = [n for n, tokens in split.specialize_tokens.items() if math.isclose(tokens, caps[n], rel_tol=1e-6)]
-    if held:
-        found.append(f"specialization is held back by the data there is of {', '.join(held)}")
-    return found

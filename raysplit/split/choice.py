@@ -259,7 +259,7 @@ def _decide(scores: tuple[FormScore, ...], tie: float, fit: Callable[[str], LawL
         except LawError as error:
             problems.append(f"{score.form}: {error}")
             continue
-        sentence = f"The table is too small to hold anything out; the simplest form that fits is kept: {score.form}."
+        sentence = f"Too few runs to judge a form on runs held out; the simplest that fits is kept: {score.form}."
         return Choice(scores=scores, weights={score.form: 1.0}, criterion="simplicity", sentence=sentence)
     raise LawError("no form can be fitted to these runs: " + "; ".join(problems))
 

@@ -147,18 +147,19 @@ class Problem:
         bought = self.budget_flops / self.sizes[n_params] - FORWARD_SHARE * self.inference_tokens
         return bought + self.paid_pretrain_tokens
 
+    def tokens(self, split: Split) -> float:
+        """T of a split: D + sum_k D'_k, or D and the longest D'_k where each expert is reckoned alone."""
+        experts = split.specialize_tokens.values()
+        return split.pretrain_tokens + (math.fsum(experts) if self.accounting == "shared" else max(experts))
+
     def flops(self, split: Split) -> float:
         """What a split costs under this problem's accounting, FLOPs."""
-        experts = split.specialize_tokens.values()
-        specialized = math.fsum(experts) if self.accounting == "shared" else max(experts)
-        trained = split.pretrain_tokens - self.paid_pretrain_tokens + specialized
+        trained = self.tokens(split) - self.paid_pretrain_tokens
         return self.sizes[split.n_params] * (trained + FORWARD_SHARE * self.inference_tokens)
 
     def pretrain_share(self, split: Split) -> float:
-        """D / T as this problem's accounting counts tokens: one path per expert where each is reckoned alone."""
-        experts = split.specialize_tokens.values()
-        specialized = math.fsum(experts) if self.accounting == "shared" else max(experts)
-        return split.pretrain_tokens / (split.pretrain_tokens + specialized)
+        """D / T as this problem's accounting counts tokens."""
+        return split.pretrain_tokens / self.tokens(split)
 
     def pretrain_range(self, n_params: int, *, lowest: float = 0.0) -> tuple[float, float, float]:
         """(lowest D, highest D, tokens to spend) at a size; ``lowest`` is the least D that the law can speak of.

@@ -144,3 +144,22 @@ def test_a_fixed_seed_has_no_share_to_choose() -> None:
     assert answer.gains == []
     assert answer.flat == (answer.pretrain_share.mean,) * 2
     assert Advice.from_json(answer.to_json()) == answer
+
+
+def test_an_unmeasured_zero_is_no_number_in_the_json() -> None:
+    branched = replace(LAW, support=replace(LAW.support, specialize_tokens=(1e5, 1e6)))
+    answer = advise(branched, replace(PROBLEM, max_specialize_tokens={"domain-0": 0}))
+    assert answer.extrapolation["specialize_tokens"] is None
+    assert Advice.from_json(answer.to_json()) == answer
+
+
+def test_experts_reckoned_alone_share_one_seed_and_spend_the_rest_each() -> None:
+    alone = replace(PROBLEM, accounting="per-expert", max_specialize_tokens={"domain-0": 1e5})
+    answer = advise(LAW, alone)
+    rest = alone.affordable_tokens(answer.split.n_params) - answer.split.pretrain_tokens
+    assert answer.split.specialize_tokens["domain-0"] == 1e5
+    for name in PROBLEM.domains[1:]:
+        assert answer.split.specialize_tokens[name] == pytest.approx(rest)
+    assert answer.pretrain_share.mean == pytest.approx(1 - rest / alone.affordable_tokens(answer.split.n_params))
+    assert answer.flat[0] < answer.pretrain_share.mean < answer.flat[1]
+    assert [gain.baseline for gain in answer.gains] == ["pretraining only"]
