@@ -79,8 +79,8 @@ def draw_truth(form: Form, rng: np.random.Generator) -> TrueLaw:
     return TrueLaw(form=form, theta=np.array(rows))
 
 
-def measure(truth: TrueLaw, *, noise: float, rng: np.random.Generator) -> pd.DataFrame:
-    """A full grid of runs with independent lognormal noise."""
+def measure(truth: TrueLaw, *, noise: float, trunk_noise: float = 0.0, rng: np.random.Generator) -> pd.DataFrame:
+    """A full grid of runs with lognormal noise of their own, and of the branch point (N, D) that runs share."""
     runs = pd.DataFrame(
         list(product(SIZES, PRETRAIN_TOKENS, SPECIALIZE_TOKENS, DOMAINS)),
         columns=["n_params", "pretrain_tokens", "specialize_tokens", "domain"],
@@ -88,7 +88,9 @@ def measure(truth: TrueLaw, *, noise: float, rng: np.random.Generator) -> pd.Dat
     n, d, s = (runs[c].to_numpy(dtype=float)[None, :, None] for c in runs.columns[:3])
     own = [DOMAINS.index(name) for name in runs["domain"]]
     exact = truth.loss(n, d, s)[0][np.arange(len(runs)), own]
-    runs["loss"] = exact * np.exp(rng.normal(0, noise, len(runs)))
+    branch_point = runs.groupby(["n_params", "pretrain_tokens"]).ngroup().to_numpy()
+    luck = rng.normal(0, trunk_noise, branch_point.max() + 1)[branch_point]
+    runs["loss"] = exact * np.exp(luck + rng.normal(0, noise, len(runs)))
     return runs
 
 
@@ -112,12 +114,15 @@ class Recovery:
     """D / T."""
 
 
-def recover(form_name: str, *, seed: int, noise: float = NOISE, n_draws: int = 64) -> list[Recovery]:
+def recover(
+    form_name: str, *, seed: int, noise: float = NOISE, trunk_noise: float = 0.0, n_draws: int = 64
+) -> list[Recovery]:
     """One repetition: truth, table, fit, and the advice at each budget."""
     form = FORMS[form_name]
     rng = np.random.default_rng([seed, sorted(CENTRES).index(form_name)])
     truth = draw_truth(form, rng)
-    law = fit_law(measure(truth, noise=noise, rng=rng), forms=[form_name], n_draws=n_draws, seed=seed)
+    runs = measure(truth, noise=noise, trunk_noise=trunk_noise, rng=rng)
+    law = fit_law(runs, forms=[form_name], n_draws=n_draws, seed=seed)
     found = []
     for factor in BUDGET_FACTORS:
         problem = target(factor)
@@ -144,17 +149,19 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=200)
     parser.add_argument("--forms", nargs="+", default=list(CENTRES), choices=list(CENTRES))
     parser.add_argument("--noise", type=float, default=NOISE, help="log sd of one observation")
+    parser.add_argument("--trunk-noise", type=float, default=0.0, help="log sd that all runs of one (N, D) share")
     parser.add_argument("--first-seed", type=int, default=0)
     args = parser.parse_args()
     n_runs = len(SIZES) * len(PRETRAIN_TOKENS) * len(SPECIALIZE_TOKENS) * len(DOMAINS)
-    print(f"{args.repetitions} repetitions, {n_runs} runs each, noise {args.noise:.1%}, {LEVEL:.0%} intervals")
+    print(f"{args.repetitions} repetitions of {n_runs} runs, {LEVEL:.0%} intervals")
+    print(f"noise {args.noise:.1%} of each run, {args.trunk_noise:.1%} of each branch point")
     print(
         f"{'form':8} {'budget':>6} {'coverage':>9} {'width':>6} {'true D/T':>9} {'bias':>7} {'regret %':>9} {'p95':>6}"
     )
     for name in args.forms:
         start = time.perf_counter()
         seeds = range(args.first_seed, args.first_seed + args.repetitions)
-        results = [recover(name, seed=seed, noise=args.noise) for seed in seeds]
+        results = [recover(name, seed=seed, noise=args.noise, trunk_noise=args.trunk_noise) for seed in seeds]
         for j, factor in enumerate(BUDGET_FACTORS):
             row = [result[j] for result in results]
             regret = 100 * np.array([r.regret for r in row])

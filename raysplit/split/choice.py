@@ -35,7 +35,7 @@ _SIZE_FACTORS = (1.0, 0.5, 0.25)
 _TIE_WITHOUT_NOISE = 0.003
 """Regrets this near each other are a tie where no repeated seeds tell the noise."""
 _TIE_AT_LEAST = 0.001
-_SIMILAR_ERROR = 1.5
+_SIMILAR_ERROR = 1.2
 """Among forms tied in regret, those whose held-out error is within this factor of the least are kept."""
 
 

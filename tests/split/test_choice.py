@@ -76,6 +76,14 @@ def test_forms_that_tie_in_regret_are_told_apart_by_error_and_else_averaged() ->
     assert choice.scores[2].held_out_error == pytest.approx(np.log(1.4), rel=0.1)
 
 
+def test_a_law_that_is_linear_along_a_budget_is_dropped_for_its_corners() -> None:
+    choice = choose_forms(measured_table(TRUTH, noise=0.01), PROBLEM, forms=["law-1", "law-2"])
+    linear, other = choice.scores
+    assert choice.criterion == "regret"
+    assert choice.weights == {"law-2": 1.0}
+    assert (linear.regret or 0.0) > 5 * (other.regret or 1.0)
+
+
 def test_a_form_that_cannot_be_fitted_is_noted_and_left_out() -> None:
     choice = choose_forms(
         measured_table(TRUTH), PROBLEM, forms=["truth", "broken"], fit=fitter(truth=TRUTH, broken=None)
