@@ -69,8 +69,8 @@ class TokenizerSpec(_Section):
 
     kind: Literal["bpe", "huggingface"] = "bpe"
     vocab_size: Annotated[Count, Field(ge=260, le=262_144)] = 512
-    """bpe: its size, 256 bytes and the special tokens included. huggingface: what `raysplit plan` reckons with before the
-    corpus is built."""
+    """bpe: its size, 256 bytes and the special tokens included. huggingface: what `raysplit plan` reckons with before
+    the corpus is built."""
     name: str | None = None
     """huggingface only."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from raysplit.cli.options import COUNT, QUANTITY, accounting_option, open_console, run_argument
+from raysplit.cli.options import COUNT, QUANTITY, AccountingName, accounting_option, open_console, run_argument
 from raysplit.errors import LawError, RunError
 
 if TYPE_CHECKING:
@@ -35,7 +35,12 @@ if TYPE_CHECKING:
 @accounting_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def fit(
-    table: Path, out: Path, budget_flops: float | None, n_params: tuple[int, ...], accounting: str | None, seed: int
+    table: Path,
+    out: Path,
+    budget_flops: float | None,
+    n_params: tuple[int, ...],
+    accounting: AccountingName | None,
+    seed: int,
 ) -> None:
     """Fit the law to a table of runs, with no training at all.
 
@@ -53,7 +58,7 @@ def fit(
     any_budget = float(6 * runs["n_params"].max() * (runs["pretrain_tokens"] + runs["specialize_tokens"]).max())
     problem = Problem(
         budget_flops=budget_flops or any_budget, sizes=sizes, domains=domains, accounting=accounting or "shared"
-    )  # type: ignore[arg-type]
+    )
     law, choice = fit_for_decision(runs, problem, seed=seed)
     scores = Table("form", "weight", "regret", "worst", "held-out error", "fit", box=None, padding=(0, 2))
     for score in choice.scores:
@@ -92,7 +97,7 @@ def advise(
     law_file: Path | None,
     budget_flops: float | None,
     n_params: tuple[int, ...],
-    accounting: str | None,
+    accounting: AccountingName | None,
     output: str,
 ) -> None:
     """Which split is best at a budget: from a finished or a running sweep's RUN folder, or from a law."""
@@ -107,7 +112,7 @@ def advise(
             raise RunError("--law has no budget of its own: give --budget-flops")
         problem = Problem(
             budget_flops=budget_flops, sizes={1: 6.0}, domains=law.domains, accounting=accounting or "shared"
-        )  # type: ignore[arg-type]
+        )
         problem = _sized(law, problem, n_params)
     else:
         assert run_folder is not None
@@ -122,7 +127,7 @@ def advise(
         if budget_flops is not None:
             problem = replace(problem, budget_flops=budget_flops)
         if accounting is not None:
-            problem = replace(problem, accounting=accounting)  # type: ignore[arg-type]
+            problem = replace(problem, accounting=accounting)
     advice = advise_on(law, problem)
     click.echo(advice.to_json() if output == "json" else render_advice(advice))
 

@@ -30,8 +30,8 @@ class _Command(click.Group):
 def main() -> None:
     """How should a training budget be split between pretraining one seed model and specializing it into experts?
 
-    raysplit answers by small runs. `raysplit run search_spaces/quickstart.yaml --out runs/quickstart` does the whole job;
-    the other commands are its steps, and `raysplit fit` works on a table of runs alone.
+    raysplit answers by small runs. `raysplit run search_spaces/quickstart.yaml --out runs/quickstart` does the whole
+    job; the other commands are its steps, and `raysplit fit` works on a table of runs alone.
     """
 
 

@@ -1,7 +1,7 @@
 """Arguments that several commands share, and numbers as people write them."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from rich.console import Console
@@ -63,6 +63,8 @@ ray_address_option = click.option(
     help="Of a running Ray cluster, `auto` for this node's; "
     "without it, Ray runs on this machine as long as the command.",
 )
+AccountingName = Literal["shared", "per-expert"]
+
 accounting_option = click.option(
     "--accounting",
     type=click.Choice(["shared", "per-expert"]),

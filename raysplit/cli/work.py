@@ -1,11 +1,11 @@
 """Commands that do work: build, plan, sweep, train, report, and all of them in a row."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from raysplit.cli.options import QUANTITY, open_console, out_option, ray_address_option, run_argument, space_argument
@@ -148,7 +148,9 @@ def report(run_folder: Path) -> None:
 @click.option("--sweep-budget-flops", type=QUANTITY, help="What the replayed sweep may spend; unlimited by default.")
 @click.option("--policy", type=click.Choice(["adaptive", "grid"]), default="adaptive", show_default=True)
 @click.option("--lanes", type=click.IntRange(min=1), default=2, show_default=True)
-def replay(table: Path, budget_flops: float, sweep_budget_flops: float | None, policy: str, lanes: int) -> None:
+def replay(
+    table: Path, budget_flops: float, sweep_budget_flops: float | None, policy: Literal["adaptive", "grid"], lanes: int
+) -> None:
     """Run the sweep's decisions on a TABLE of measured losses, without training."""
     import tempfile
 
@@ -166,7 +168,7 @@ def replay(table: Path, budget_flops: float, sweep_budget_flops: float | None, p
         runs,
         budget_flops=budget_flops,
         policy=policy,
-        lanes=lanes,  # type: ignore[arg-type]
+        lanes=lanes,
         sweep_budget_flops=sweep_budget_flops or float("inf"),
     )
     with tempfile.TemporaryDirectory() as scratch:
@@ -200,14 +202,14 @@ def _corpus(space: "Space", folder: "RunFolder", console: Console) -> "Corpus":
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        tasks: dict[str, object] = {}
+        tasks: dict[str, TaskID] = {}
 
         def show(step: str, share: float) -> None:
             if step not in tasks:
                 tasks[step] = bar.add_task(step, total=1.0)
                 if not console.is_terminal:
                     console.print(f"  {step} ...")
-            bar.update(tasks[step], completed=share)  # type: ignore[arg-type]
+            bar.update(tasks[step], completed=share)
 
         built = build_corpus(space.corpus, folder.corpus, progress=show)
     for name, record in built.manifest.domains.items():

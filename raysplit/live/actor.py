@@ -20,7 +20,6 @@ NAMESPACE = "raysplit"
 _THREADS = 8
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=_THREADS)
 class LawActor:
     """`LawService` behind Ray; restarted after a crash, it reads its journal and goes on."""
 
@@ -73,7 +72,8 @@ def start_law_actor(sweep_id: str, setup: Setup, journal: Path, bytes_per_token:
         journal: the sweep's journal, on storage that the actor's node reaches after a restart too.
         bytes_per_token: of each domain's held-out text.
     """
-    options = LawActor.options(name=actor_name(sweep_id), namespace=NAMESPACE, lifetime="detached", get_if_exists=True)
+    remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=_THREADS)(LawActor)
+    options = remote.options(name=actor_name(sweep_id), namespace=NAMESPACE, lifetime="detached", get_if_exists=True)
     actor: ActorHandle = options.remote(setup, journal, dict(bytes_per_token))
     ray.get(actor.status.remote())  # the journal's errors show here
     return actor

@@ -1,8 +1,8 @@
 """The sweep's journal: an append-only file of JSON lines that is the truth; everything else is rebuilt from it.
 
-Each line is one record: ``{"seq": 7, "time": "...", "kind": "measurement", "data": {...}, "crc": "1a2b3c4d"}``, the CRC-32
-being that of the line's JSON without the ``crc`` key. A record is on disk (fsync) before `append` returns. A last line
-cut short by a crash was never acknowledged and is dropped on opening; damage anywhere else is an error.
+Each line is one record: ``{"seq": 7, "time": "...", "kind": "measurement", "data": {...}, "crc": "1a2b3c4d"}``, where
+``crc`` is the CRC-32 of the line's JSON without that key. A record is on disk (fsync) before `append` returns. A last
+line cut short by a crash was never acknowledged and is dropped on opening; damage anywhere else is an error.
 """
 
 import json

@@ -80,7 +80,7 @@ class LawService:
         self._round_of: dict[tuple[Trial, int], int] = {}
         self._closed: dict[Trial, str] = {}
         self._claimed: set[Trial] = set()
-        self._observations: dict[tuple[object, ...], Observation] = {}
+        self._observations: dict[tuple[Trial, int, str], Observation] = {}
         self._finished = ""
         self._round_law: tuple[int, Law | None] | None = None
         self._law: tuple[int, Law, Choice] | None = None

@@ -10,11 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 
 _MAX_TRIES = 3
 """A task whose lane died this often is reported as failed instead of taking the next lane down."""
 _POLL_SECONDS = 20.0
 """A lane without work asks again after this time, so that its collectives never wait for ever."""
+
+_MAX_WAITING = 1000
+"""Calls that may wait in the broker at once."""
 
 IDLE = "idle"
 CLOSE = "close"
@@ -37,7 +41,6 @@ class _LaneState:
     seen: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-@ray.remote(num_cpus=0, max_concurrency=1000)
 class Broker:
     """Lanes are numbered from 0; a lane that comes back after a crash is given its task again."""
 
@@ -116,3 +119,8 @@ class Broker:
         async with self._arrived:
             self._closed = True
             self._arrived.notify_all()
+
+
+def start_broker(n_lanes: int) -> ActorHandle:
+    """A broker as an actor of this driver."""
+    return ray.remote(num_cpus=0, max_concurrency=_MAX_WAITING)(Broker).remote(n_lanes)

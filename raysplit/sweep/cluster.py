@@ -53,6 +53,6 @@ def _check_room(compute: ComputeSpec) -> None:
     for name, amount in needed.items():
         if there.get(name, 0.0) < amount:
             raise RunError(
-                f"compute: {compute.lanes} lanes of {compute.workers_per_lane} workers need {amount:g} {name}s, the Ray "
-                f"cluster has {there.get(name, 0.0):g}; lower compute.lanes or compute.workers_per_lane"
+                f"compute: {compute.lanes} lanes of {compute.workers_per_lane} workers need {amount:g} {name}s, "
+                f"the Ray cluster has {there.get(name, 0.0):g}; lower compute.lanes or compute.workers_per_lane"
             )

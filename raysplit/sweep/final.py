@@ -6,7 +6,7 @@ Each result is journalled as it comes, so that an interrupted final run continue
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -171,9 +171,10 @@ def _tasks(variants: Sequence[Variant], *, n_params: int, seed: int, folder: Run
     return tasks
 
 
-def _carry_out(tasks: list[_Task], done: set[str], pool: Pool) -> Any:
+def _carry_out(tasks: list[_Task], done: set[str], pool: Pool) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (task, result) as they finish, each task handed in once what it starts from is there."""
-    waiting, running = list(tasks), {}
+    waiting = list(tasks)
+    running: dict[Any, _Task] = {}
     broker: ActorHandle = pool.broker
     while waiting or running:
         for task in [t for t in waiting if not t.after or t.after in done]:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -46,9 +47,9 @@ def run_sweep(
     """
     started = time.perf_counter()
     setup = checked_setup(space, corpus)
-    service = open_service(space, folder, corpus)
-    before = service.status()
-    service.journal.close()
+    with closing(Journal(folder.journal)) as journal:
+        service = LawService(setup, journal, bytes_per_token=bytes_per_token(corpus))
+        before = service.status()
     if before.finished:
         write_results(service, folder)
         return SweepEnd(why=before.finished, status=before, wall_seconds=0.0)
@@ -69,11 +70,11 @@ def run_sweep(
         finally:
             pool.close()
             ray.kill(law)
-    service = open_service(space, folder, corpus)
-    status = service.status()
-    if status.finished:
-        write_results(service, folder)
-    service.journal.close()
+    with closing(Journal(folder.journal)) as journal:
+        service = LawService(setup, journal, bytes_per_token=bytes_per_token(corpus))
+        status = service.status()
+        if status.finished:
+            write_results(service, folder)
     return SweepEnd(why=status.finished, status=status, wall_seconds=time.perf_counter() - started)
 
 
@@ -95,11 +96,6 @@ def checked_setup(space: Space, corpus: Corpus) -> Setup:
 
 def bytes_per_token(corpus: Corpus) -> dict[str, float]:
     return {name: corpus.bytes_per_token(name) for name in corpus.domains}
-
-
-def open_service(space: Space, folder: RunFolder, corpus: Corpus) -> LawService:
-    """The sweep's law service in this process, from the journal."""
-    return LawService(checked_setup(space, corpus), Journal(folder.journal), bytes_per_token=bytes_per_token(corpus))
 
 
 def read_service(run_folder: Path) -> tuple[LawService, Space, int]:

@@ -18,7 +18,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from raysplit.errors import CheckpointError, RaysplitError
 from raysplit.live.service import trial_from_dict
 from raysplit.space import Space
-from raysplit.sweep.broker import CLOSE, IDLE, Broker
+from raysplit.sweep.broker import CLOSE, IDLE, start_broker
 
 _MAX_RESTARTS = 20
 _QUIET = {
@@ -31,7 +31,6 @@ _QUIET = {
 }
 
 
-@ray.remote(num_cpus=0)
 class LaneHost:
     """Runs one lane's Ray Train job; a process of its own, so that one lane's end is not another's."""
 
@@ -69,7 +68,7 @@ class Pool:
             corpus_folder: of the built corpus, likewise.
             law: the law actor that measurements are stored with.
         """
-        self.broker: ActorHandle = Broker.remote(space.compute.lanes)
+        self.broker: ActorHandle = start_broker(space.compute.lanes)
         config = {
             "space": space,
             "run_folder": run_folder,
@@ -77,7 +76,7 @@ class Pool:
             "broker": self.broker,
             "law": law,
         }
-        self._hosts = [LaneHost.remote() for _ in range(space.compute.lanes)]
+        self._hosts = [ray.remote(num_cpus=0)(LaneHost).remote() for _ in range(space.compute.lanes)]
         self._runs = [host.run.remote(lane, config) for lane, host in enumerate(self._hosts)]
 
     def wait_until_ready(self) -> float:

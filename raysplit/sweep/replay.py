@@ -140,17 +140,14 @@ def setup_of_table(
     def cooldown_start(tokens: int) -> int:
         return tokens - max(1, round(cooldown_fraction * tokens))
 
-    branches = runs[(runs["seed"] != 0) & (runs["specialize_tokens"] > 0)]
     repeats: dict[Trial, set[int]] = {}
-    for row in runs[runs["seed"] != 0].itertuples(index=False):
-        trunk = Trial(n_params=row.n_params, seed=row.seed, domain="", pretrain_tokens=0, milestones=())
-        if row.specialize_tokens == 0:
-            repeats.setdefault(trunk, set()).add(row.pretrain_tokens)
-    for row in branches.itertuples(index=False):
-        branch = Trial(
-            n_params=row.n_params, seed=row.seed, domain=row.domain, pretrain_tokens=row.pretrain_tokens, milestones=()
+    again = runs[runs["seed"] != 0]
+    columns = (again[name].tolist() for name in ("n_params", "seed", "domain", "pretrain_tokens", "specialize_tokens"))
+    for n_params, seed, domain, d, s in zip(*columns, strict=True):
+        at = Trial(
+            n_params=n_params, seed=seed, domain=domain if s else "", pretrain_tokens=d if s else 0, milestones=()
         )
-        repeats.setdefault(branch, set()).add(row.specialize_tokens)
+        repeats.setdefault(at, set()).add(s or d)
     return Setup(
         problem=Problem(budget_flops=budget_flops, sizes=flops, domains=domains),
         flops_per_token=flops,

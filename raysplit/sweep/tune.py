@@ -81,7 +81,7 @@ class LawScheduler(TrialScheduler):
         return f"LawScheduler: {self.n_stopped} trials stopped"
 
 
-class TrialRunner(tune.Trainable):  # type: ignore[misc]
+class TrialRunner(tune.Trainable):
     """A thin trainable: each step has some lane of the pool train the trial to its next milestone."""
 
     def setup(self, config: dict[str, Any], broker: ActorHandle | None = None) -> None:

@@ -95,7 +95,7 @@ class Engine:
         """Mean loss in nats per token over held-out ``windows`` (n, context_length + 1), shared out over the ranks."""
         self._engine.eval()
         mine = windows[self.rank :: self.n_workers]
-        # All ranks make the same number of forward passes, which stage 3's gathering needs; short ranks repeat a window.
+        # All ranks make as many forward passes, which stage 3's gathering needs; short ranks repeat a window.
         micro = self.training.micro_batch_sequences
         n_passes = math.ceil(math.ceil(len(windows) / self.n_workers) / micro)
         total = torch.zeros(2, dtype=torch.float64)

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -97,8 +98,7 @@ class Lane:
                 self._load(engine, segment.start)
                 if segment.domain and not segment.start.domain and self.space.training.branch_optimizer == "reset":
                     engine.reset_optimizer()
-            done = tokens
-            self._train(engine, segment, lambda t, loss, done=done: on_progress(done + t, loss))
+            self._train(engine, segment, partial(_told_from, tokens, on_progress))
             tokens += segment.tokens
             at = None if segment.cooldown else segment.end
             if at is not None:
@@ -200,6 +200,10 @@ class Lane:
 
     def _load(self, engine: Engine, node: Node) -> None:
         engine.load(self.checkpoints / node.folder, probe=self._probe)
+
+
+def _told_from(done_tokens: int, on_progress: Progress, tokens: int, loss: float) -> None:
+    on_progress(done_tokens + tokens, loss)
 
 
 def _agree(look: Callable[[], set[Node]]) -> set[Node]:

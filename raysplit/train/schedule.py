@@ -7,8 +7,8 @@ from raysplit.space import TrainingSpec
 def learning_rate(segment: Segment, position_tokens: int, *, training: TrainingSpec, n_params: int) -> float:
     """Rate of the optimizer step that starts at ``position_tokens`` of the segment's own stream.
 
-    Constant at the size's peak after a linear warm-up; in a cooldown the constant rate times a straight line from one at
-    its start towards zero at its end (Hagele 2405.18392, section 3, with a linear in place of their square-root shape).
+    Constant at the size's peak after a linear warm-up; in a cooldown the constant rate times a straight line from one
+    at its start towards zero at its end (Hagele 2405.18392, section 3, where the falling line has other shapes too).
     """
     from_scratch = segment.start.pretrain_tokens == 0 or not segment.domain
     warmup_tokens = training.warmup_tokens if from_scratch else training.branch_warmup_tokens
