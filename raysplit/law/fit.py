@@ -209,5 +209,6 @@ def _describe(problem: Problem, sample: Sample, ends: Minimum) -> Fit:
 def _specializes(form: Form, theta: Array, sample: Sample) -> bool:
     """Whether some parameter acts only where D' > 0, so that the form needs runs of several D'."""
     n, d, s = (np.asarray(x) for x in sample.middle)
-    without, having = (np.abs(form.gradient(theta, n, d, x)) for x in (np.zeros(()), s))
+    with np.errstate(all="ignore"):
+        without, having = (np.abs(form.gradient(theta, n, d, x)) for x in (np.zeros(()), s))
     return bool(np.any(without < 1e-9 * having))
