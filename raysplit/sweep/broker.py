@@ -20,6 +20,8 @@ _POLL_SECONDS = 20.0
 _MAX_WAITING = 1000
 """Calls that may wait in the broker at once."""
 
+_NO_LANES = "every lane has ended; the pool has the reason"
+
 IDLE = "idle"
 CLOSE = "close"
 
@@ -38,6 +40,7 @@ class _LaneState:
     tokens: int = 0
     loss: float = float("nan")
     n_starts: int = 0
+    gone: bool = False
     seen: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -52,12 +55,40 @@ class Broker:
         self._closed = False
 
     async def run(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Have some lane carry out a task; returns its result, or ``{"failed": reason}``."""
+        """Have some lane carry out a task; returns its result, or ``{"failed": reason}``.
+
+        Raises:
+            RuntimeError: no lane is left to do it.
+        """
+        self._check_alive()
         task = _Task(number=next(self._numbers), body=body, done=asyncio.get_running_loop().create_future())
         async with self._arrived:
             self._waiting.append(task)
             self._arrived.notify()
         return await task.done
+
+    async def leave(self, lane: int) -> None:
+        """A lane has ended for good: others take over its task, or every waiting task hears that none is left."""
+        state = self._lanes[lane]
+        state.gone = True
+        state.seen.set()
+        async with self._arrived:
+            if state.task is not None:
+                self._waiting.appendleft(state.task)
+                state.task = None
+                self._arrived.notify()
+            if self.n_alive() == 0:
+                for task in self._waiting:
+                    task.done.set_exception(RuntimeError(_NO_LANES))
+                self._waiting.clear()
+
+    def n_alive(self) -> int:
+        """Lanes that have not ended for good."""
+        return sum(not state.gone for state in self._lanes)
+
+    def _check_alive(self) -> None:
+        if self.n_alive() == 0:
+            raise RuntimeError(_NO_LANES)
 
     async def join(self, lane: int) -> None:
         """A lane's worker group has started, or started again after a crash."""

@@ -24,7 +24,7 @@ from raysplit.sweep.display import Display
 from raysplit.sweep.folder import RunFolder, existing_run, write_text
 from raysplit.sweep.law_client import ActorLaw
 from raysplit.sweep.pool import Pool
-from raysplit.sweep.tune import LawScheduler, LawSearcher, TrialRunner
+from raysplit.sweep.tune import LawScheduler, LawSearcher, NoLanesLeft, TrialRunner
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,6 +142,7 @@ def _tune(setup: Setup, folder: RunFolder, *, law: ActorLaw, pool: Pool) -> None
             name=time.strftime("tune-%Y%m%d-%H%M%S"),
             storage_path=str(folder.path / "ray"),
             verbose=0,
+            stop=NoLanesLeft(pool.broker),
         ),
     )
     tuner.fit()

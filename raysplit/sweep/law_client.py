@@ -16,6 +16,7 @@ class LawClient(Protocol):
     def claim(self) -> Claim: ...
     def release(self, trial: Trial) -> None: ...
     def judge(self, trial: Trial, milestone: int) -> Verdict: ...
+    def record_failure(self, trial: Trial, milestone: int, why: str) -> None: ...
 
 
 class ActorLaw:
@@ -30,6 +31,9 @@ class ActorLaw:
 
     def release(self, trial: Trial) -> None:
         ray.get(self.actor.release.remote(trial))
+
+    def record_failure(self, trial: Trial, milestone: int, why: str) -> None:
+        ray.get(self.actor.record_failure.remote(trial, milestone, why))
 
     def judge(self, trial: Trial, milestone: int) -> Verdict:
         verdict: Verdict = ray.get(self.actor.judge.remote(trial, milestone))

@@ -36,6 +36,12 @@ class LaneHost:
 
     def run(self, lane: int, config: dict[str, Any]) -> None:
         os.environ.update(_QUIET)
+        try:
+            self._train(lane, config)
+        finally:
+            ray.get(config["broker"].leave.remote(lane))
+
+    def _train(self, lane: int, config: dict[str, Any]) -> None:
         space: Space = config["space"]
         compute = space.compute
         TorchTrainer(
@@ -165,8 +171,6 @@ def _carry_out(body: dict[str, Any], lane: Any, corpus: Any, config: dict[str, A
     try:
         measured = lane.measure(trial, milestone, tree=tree, on_progress=tell)
     except (Divergence, CheckpointError) as error:
-        if first and law is not None:
-            ray.get(law.record_failure.remote(trial, milestone, str(error)))
         return {"failed": str(error)}
     numbers = {"losses": measured.losses, "tokens": measured.tokens, "wall_seconds": measured.wall_seconds}
     if first and law is not None:

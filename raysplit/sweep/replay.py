@@ -70,8 +70,7 @@ def replay(service: LawService, losses: Losses) -> str:
         trial.n_done += 1
         known = losses(asked, milestone)
         if known is None:
-            service.record_failure(asked, milestone, "its loss is not known to the replay")
-            trial.result = {"failed": "not known"}
+            trial.result = result_of(asked, milestone, {"failed": "its loss is not known to the replay"})
         else:
             measured = {"losses": dict(known), "tokens": 0}
             service.record(asked, milestone, losses=known, tokens=0, wall_seconds=0.0)

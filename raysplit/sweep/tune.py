@@ -7,6 +7,7 @@ to take a sweep up again.
 from dataclasses import asdict
 from typing import Any
 
+import ray
 from ray import tune
 from ray.actor import ActorHandle
 from ray.tune.schedulers import TrialScheduler
@@ -57,9 +58,11 @@ class LawScheduler(TrialScheduler):
         self.n_stopped = 0
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if result.get("failed"):
+        asked = trial_from_dict(trial.config)
+        if failed := result.get("failed"):
+            self._law.record_failure(asked, result[MILESTONE], failed)
             return TrialScheduler.STOP
-        verdict = self._law.judge(trial_from_dict(trial.config), result[MILESTONE])
+        verdict = self._law.judge(asked, result[MILESTONE])
         if verdict.go_on:
             return TrialScheduler.CONTINUE
         self.n_stopped += not result.get("done", False)
@@ -81,6 +84,19 @@ class LawScheduler(TrialScheduler):
         return f"LawScheduler: {self.n_stopped} trials stopped"
 
 
+class NoLanesLeft(tune.Stopper):
+    """Ends the experiment when every lane has ended for good, instead of handing out trials that none can train."""
+
+    def __init__(self, broker: ActorHandle) -> None:
+        self._broker = broker
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return ray.get(self._broker.n_alive.remote()) == 0
+
+
 class TrialRunner(tune.Trainable):
     """A thin trainable: each step has some lane of the pool train the trial to its next milestone."""
 
@@ -95,8 +111,6 @@ class TrialRunner(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        import ray
-
         trial = self._trial
         milestone = trial.milestones[self._n_done]
         self._n_done += 1
