@@ -66,7 +66,7 @@ def advise(law: Law, problem: Problem, *, level: float = 0.9, warnings: Sequence
             name: worst if math.isfinite(worst := float(factor.max(initial=1.0))) else None
             for name, factor in law.extrapolation(*_points(split)).items()
         },
-        warnings=[*warnings, *law.warnings(*_points(split)), *_warnings(problem, split, law.n_draws)],
+        warnings=[*warnings, *law.warnings(*_points(split)), *_warnings(law, problem, split)],
     )
 
 
@@ -163,10 +163,12 @@ def _unspent(problem: Problem, split: Split) -> float:
     return left if left > 1e-9 * problem.budget_flops else 0.0
 
 
-def _warnings(problem: Problem, split: Split, n_draws: int) -> list[str]:
+def _warnings(law: Law, problem: Problem, split: Split) -> list[str]:
     found = []
-    if n_draws == 1:
+    if law.n_draws == 1:
         found.append("the law has a single draw, so every interval has no width")
+    if law.support.pretrain_tokens[0] > 0 and "from scratch" in baselines(problem, n_params=split.n_params):
+        found.append("no run was trained from scratch, so the gain over that is a guess")
     if share := _unspent(problem, split) / problem.budget_flops:
         found.append(f"the data caps leave {share:.0%} of the budget unspent")
     edge = [n for n in (min(problem.sizes), max(problem.sizes)) if n == split.n_params and len(problem.sizes) > 1]

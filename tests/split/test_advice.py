@@ -118,6 +118,7 @@ def test_it_warns_of_what_the_answer_leans_on() -> None:
     assert one_draw.warnings[0] == "said before"
     assert any("single draw" in warning for warning in one_draw.warnings)
     assert any("largest allowed" in warning for warning in one_draw.warnings)
+    assert any("from scratch" in warning for warning in one_draw.warnings)
     starved = replace(
         PROBLEM, max_pretrain_tokens=1e6, max_specialize_tokens=dict.fromkeys(LAW.domains, 2e5), weights=()
     )
