@@ -33,8 +33,9 @@ def run(space_file: Path, out: Path, ray_address: str | None) -> None:
     space, folder = _begin(space_file, out)
     console.rule("[bold]1/5  corpus", align="left")
     corpus_ = _corpus(space, folder, console)
-    console.rule("[bold]2/5  plan", align="left")
-    _print_plan(space, corpus_.vocab_size, console, corpus=corpus_)
+    if not folder.advice.exists():  # run again, a finished sweep needs no plan
+        console.rule("[bold]2/5  plan", align="left")
+        _print_plan(space, corpus_.vocab_size, console)
     console.rule("[bold]3/5  sweep and answer", align="left")
     _sweep(space, folder, corpus_, console, ray_address)
     console.rule("[bold]4/5  final run: seed and experts at the advised split, baselines at equal FLOPs", align="left")
@@ -65,7 +66,7 @@ def plan(space_file: Path) -> None:
     from raysplit.space import load_space
 
     space = load_space(space_file)
-    _print_plan(space, space.corpus.tokenizer.vocab_size, open_console(), corpus=None)
+    _print_plan(space, space.corpus.tokenizer.vocab_size, open_console())
 
 
 @click.command()
@@ -223,7 +224,7 @@ def _corpus(space: "Space", folder: "RunFolder", console: Console) -> "Corpus":
     return built
 
 
-def _print_plan(space: "Space", vocab_size: int, console: Console, *, corpus: "Corpus | None") -> None:
+def _print_plan(space: "Space", vocab_size: int, console: Console) -> None:
     from raysplit.design.setup import setup_of
     from raysplit.sweep.plan import describe_plan, make_plan
     from raysplit.train.calibrate import can_train_on, seconds_per_token
