@@ -1,0 +1,66 @@
+"""What was measured on the target budget's line of splits: the final run's variants, and what the sweep reached."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from raysplit.quantities import format_count
+from raysplit.report.story import Story
+from raysplit.split import Split, loss_curve
+from raysplit.split.measured import comparable, measured_surface
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """One measured split on the target budget's line."""
+
+    name: str
+    pretrain_share: float
+    loss: float
+    """Weighted, nats per token."""
+
+
+def measured_variants(story: Story) -> list[Point]:
+    """The final run's variants; none where it was made for another size or budget."""
+    if story.final is None or not story.final_is_comparable:
+        return []
+    points = []
+    for name, variant in story.final.variants.items():
+        split = Split(
+            n_params=story.final.n_params, pretrain_tokens=variant.pretrain_tokens,
+            specialize_tokens={k: float(tokens) for k, tokens in variant.specialize_tokens.items()},
+        )  # fmt: skip
+        points.append(
+            Point(name=name, pretrain_share=story.problem.pretrain_share(split), loss=weighted(story, variant.losses))
+        )
+    return points
+
+
+def weighted(story: Story, losses: Mapping[str, float]) -> float:
+    """Mean over the domains by the advice's weights."""
+    return float(sum(weight * losses[name] for name, weight in story.advice.weights.items()))
+
+
+def sweep_readings(story: Story) -> list[Point]:
+    """What the sweep's own grid says on the target budget's line, where it reaches: nothing is extrapolated.
+
+    At each measured D the domains' tokens are those that the law would spend; each domain's loss is interpolated in D'.
+    """
+    n_params = story.advice.split.n_params
+    problem = story.problem
+    grids = measured_surface(story.observations, problem.domains).get(n_params, {})
+    if problem.fixed_seed is not None:
+        return []
+    *_, total = problem.pretrain_range(n_params)
+    inside = [d for d in comparable(grids, total, accounting=problem.accounting) if 0 < d <= total]
+    if not inside:
+        return []
+    curve = loss_curve(story.law, problem, n_params=n_params, shares=[d / total for d in inside])
+    points = []
+    for d, share, tokens in zip(inside, curve.shares, curve.specialize_tokens, strict=True):
+        losses = [grid.loss(s) for grid, s in zip(grids[d], tokens, strict=True)]
+        if np.isfinite(losses).all():
+            loss = float(np.asarray(losses) @ np.asarray(problem.weights))
+            points.append(Point(name=format_count(d), pretrain_share=float(share), loss=loss))
+    return points

@@ -1,0 +1,59 @@
+"""What a sweep cost, and what stopping trials and sharing the tree of runs saved."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from raysplit.design.campaign import evidence_of, key, price, whole_grid
+from raysplit.design.setup import Setup
+from raysplit.design.tree import Trial
+from raysplit.report.history import History
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    n_points: int
+    """Measured (trunk or branch, milestone) pairs; a trunk's counts once, though it is read on every domain."""
+    tokens: float
+    flops: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Costs:
+    spent: Cost
+    """The measurements as the tree of runs pays for them, each token once; what a crash trained twice is left out."""
+    independent: Cost
+    """The same measurements, each trained from initialisation."""
+    stopped: Cost
+    """The milestones that stopped trials skipped, at what they would have added to the tree."""
+    grid: Cost
+    """Every point of the search space's grid, as a tree."""
+
+
+def costs_of(setup: Setup, history: History) -> Costs:
+    """Reckon from the tree; nothing here is timed."""
+    by_token = replace(setup, flops_per_token=dict.fromkeys(setup.flops_per_token, 1.0))
+    points = set(history.losses)
+    nodes = evidence_of(setup, history.losses).nodes
+    lengths = {at: sum(at[0].point(at[1])) for at in points}
+    skipped = [ending for ending in history.stops if ending.skipped]
+
+    def as_tree(wanted: Iterable[tuple[Trial, int]]) -> Cost:
+        asked = {at: dict[str, float]() for at in wanted}
+        return Cost(
+            n_points=len(asked), tokens=evidence_of(by_token, asked).spent_flops,
+            flops=evidence_of(setup, asked).spent_flops,
+        )  # fmt: skip
+
+    return Costs(
+        spent=as_tree(points),
+        independent=Cost(
+            n_points=len(points), tokens=float(sum(lengths.values())),
+            flops=sum(setup.flops_per_token[at[0].n_params] * tokens for at, tokens in lengths.items()),
+        ),
+        stopped=Cost(
+            n_points=sum(len(ending.skipped) for ending in skipped),
+            tokens=sum(price(by_token, ending.trial, ending.skipped, nodes) for ending in skipped),
+            flops=sum(price(setup, ending.trial, ending.skipped, nodes) for ending in skipped),
+        ),
+        grid=as_tree(key(trial, m) for trial in whole_grid(setup).trials for m in trial.milestones),
+    )  # fmt: skip

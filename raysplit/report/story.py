@@ -1,0 +1,95 @@
+"""Everything the report tells of, read once from a run folder."""
+
+import json
+from dataclasses import dataclass, replace
+
+import pandas as pd
+from pydantic import TypeAdapter, ValidationError
+
+from raysplit.corpus.manifest import Manifest, read_manifest
+from raysplit.design.setup import Setup, setup_of
+from raysplit.errors import RunError
+from raysplit.law import Law
+from raysplit.live.journal import read_journal
+from raysplit.report.final import FinalRun, read_final
+from raysplit.report.history import History, history_of
+from raysplit.runs import read_runs
+from raysplit.space import Space
+from raysplit.split import Advice, Choice, Problem
+from raysplit.sweep.folder import RunFolder, existing_run
+
+_SAME_BUDGET = 0.02
+"""Final runs are rounded to whole steps; within this share of the advice's budget they answer the same question."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """A finished sweep, its answer and, where it was trained, the final run."""
+
+    space: Space
+    space_yaml: str
+    manifest: Manifest
+    setup: Setup
+    problem: Problem
+    """What the advice answers, on this corpus."""
+    observations: pd.DataFrame
+    """As `raysplit.runs.check_runs` lays it out."""
+    law: Law
+    choice: Choice | None
+    advice: Advice
+    history: History
+    final: FinalRun | None
+
+    @property
+    def bytes_per_token(self) -> dict[str, float]:
+        """Of each domain's held-out text."""
+        sides = {name: record.validation for name, record in self.manifest.domains.items()}
+        return {name: side.n_text_bytes / side.n_tokens for name, side in sides.items()}
+
+    @property
+    def final_is_comparable(self) -> bool:
+        """Whether the final run was made at the advice's size and budget."""
+        return (
+            self.final is not None
+            and self.final.n_params == self.advice.split.n_params
+            and abs(self.final.budget_flops / self.advice.budget_flops - 1) <= _SAME_BUDGET
+        )
+
+
+def read_story(folder: RunFolder) -> Story:
+    """Read a run folder.
+
+    Raises:
+        RunError: the sweep has not finished, or a file is damaged.
+        CorpusError, LawError, SpaceError, SplitError, TableError: the file of that kind is missing or damaged.
+    """
+    folder, space = existing_run(folder.path)
+    for path in (folder.law, folder.advice, folder.observations("parquet")):
+        if not path.exists():
+            raise RunError(f"{path}: is missing; a report needs a finished sweep (run the same `raysplit sweep` again)")
+    manifest = read_manifest(folder.corpus)
+    tokens = {name: float(record.train.n_tokens) for name, record in manifest.domains.items()}
+    setup = setup_of(space, vocab_size=manifest.tokenizer.vocab_size, domain_tokens=tokens)
+    law_text = folder.law.read_text(encoding="utf-8")
+    advice = Advice.from_json(folder.advice.read_text(encoding="utf-8"))
+    return Story(
+        space=space, space_yaml=folder.space.read_text(encoding="utf-8"), manifest=manifest, setup=setup,
+        problem=replace(
+            setup.problem, budget_flops=advice.budget_flops, accounting=advice.accounting,
+            weights=[advice.weights[name] for name in setup.problem.domains],
+        ),
+        observations=read_runs(folder.observations("parquet")), law=Law.from_json(law_text),
+        choice=_choice(folder, law_text), advice=advice, history=history_of(read_journal(folder.journal)),
+        final=read_final(folder.final),
+    )  # fmt: skip
+
+
+def _choice(folder: RunFolder, law_text: str) -> Choice | None:
+    """How the forms were chosen, which a sweep writes beside the law; None for a law fitted otherwise."""
+    raw = json.loads(law_text).get("choice")
+    try:
+        return None if raw is None else TypeAdapter(Choice).validate_python(raw)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, ("choice", *problem["loc"])))
+        raise RunError(f"{folder.law}: cannot be read: {where}: {problem['msg']}") from error

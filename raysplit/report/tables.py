@@ -1,0 +1,258 @@
+"""The page's tables: headings and rows of text, no markup."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from raysplit.quantities import format_count, format_seconds
+from raysplit.report.budget_line import weighted
+from raysplit.report.costs import Cost, Costs
+from raysplit.report.final import RECOMMENDED
+from raysplit.report.history import Ending
+from raysplit.report.story import Story
+from raysplit.split import Interval
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    """The first cell of a row is its heading."""
+    note: str = ""
+
+
+def loss_and_interval(loss: Interval) -> str:
+    return f"{loss.mean:.4f} ({loss.low:.4f} to {loss.high:.4f})"
+
+
+def percent_and_interval(share: Interval) -> str:
+    return f"{share.mean:.2%} ({share.low:.2%} to {share.high:.2%})"
+
+
+def advice_tables(story: Story) -> list[Table]:
+    """The split by domain, what it gains, other sizes and other budgets."""
+    advice = story.advice
+    level = f"{advice.level:.0%} interval"
+    domains = [
+        [
+            name, f"{advice.weights[name]:.2f}", format_count(advice.split.specialize_tokens[name]),
+            f"{loss.mean:.4f}", f"{loss.low:.4f} to {loss.high:.4f}", f"{_bits(story, name, loss.mean):.4f}",
+        ]
+        for name, loss in advice.losses.items()
+    ]  # fmt: skip
+    domains.append(
+        ["weighted", "1.00", "", f"{advice.loss.mean:.4f}", f"{advice.loss.low:.4f} to {advice.loss.high:.4f}", ""]
+    )
+    tables = [
+        Table(
+            title="The advised split, by domain",
+            head=["domain", "weight", "specialize on (tokens)", "expected loss (nats/token)", level, "bits/byte"],
+            rows=domains,
+            note="A domain's interval is for one measurement, its noise included; the weighted one is for the law.",
+        )
+    ]
+    if advice.gains:
+        tables.append(
+            Table(
+                title="Expected gain over rules of thumb at the same size and budget",
+                head=["against", "its expected loss (nats/token)", f"gain ({level})"],
+                rows=[[g.baseline, f"{g.loss.mean:.4f}", percent_and_interval(g.gain)] for g in advice.gains],
+            )
+        )
+    if len(advice.sizes) > 1:
+        tables.append(
+            Table(
+                title="The best split at each size",
+                head=["model size N", "pretrain D", "loss (nats/token)", f"worse by ({level})", "best in draws"],
+                rows=[
+                    [
+                        format_count(s.split.n_params),
+                        format_count(s.split.pretrain_tokens),
+                        f"{s.loss.mean:.4f}",
+                        percent_and_interval(s.excess),
+                        f"{s.probability:.0%}",
+                    ]
+                    for s in advice.sizes
+                ],
+            )
+        )
+    if advice.budgets:
+        tables.append(
+            Table(
+                title="The advice at other budgets",
+                head=["budget (FLOPs)", "model size N", "pretrain D", "share D/T"],
+                rows=[
+                    [
+                        f"{b.budget_flops:.2e}",
+                        format_count(b.split.n_params),
+                        format_count(b.split.pretrain_tokens),
+                        f"{b.pretrain_share:.0%}",
+                    ]
+                    for b in advice.budgets
+                ],
+            )
+        )
+    return tables
+
+
+def final_tables(story: Story) -> list[Table]:
+    """The final run: the recommended split by domain, and every variant; none before it was trained."""
+    final = story.final
+    if final is None:
+        return []
+    tables = []
+    if (recommended := final.recommended) is not None:
+        rows = []
+        for name, loss in recommended.losses.items():
+            guess = recommended.predicted.get(name)
+            rows.append([
+                name, format_count(recommended.specialize_tokens[name]),
+                f"{guess.mean:.4f}" if guess else "", f"{guess.low:.4f} to {guess.high:.4f}" if guess else "",
+                f"{loss:.4f}", f"{loss / guess.mean - 1:+.2%}" if guess else "",
+                ("yes" if guess.low <= loss <= guess.high else "no") if guess else "",
+                f"{recommended.bits_per_byte[name]:.4f}",
+                f"{final.seed_losses[name]:.4f}" if name in final.seed_losses else "",
+            ])  # fmt: skip
+        tables.append(
+            Table(
+                title="Final run at the recommended split: predicted and measured",
+                head=["domain", "specialized on", "predicted (nats/token)", f"{story.advice.level:.0%} interval",
+                      "measured (nats/token)", "measured above", "inside", "measured (bits/byte)",
+                      "seed before (nats/token)"],
+                rows=rows,
+                note=f"Seed {final.seed}, N = {format_count(final.n_params)}, "
+                     f"D = {format_count(recommended.pretrain_tokens)}. “Seed before” is the un-branched model.",
+            )
+        )  # fmt: skip
+    variants = final.variants.items()
+    rows = []
+    for name, variant in variants:
+        mean = weighted(story, variant.losses)
+        gain = ""
+        if recommended is not None and name != RECOMMENDED:
+            gain = f"{1 - weighted(story, recommended.losses) / mean:+.2%}"
+        expected = next((percent_and_interval(g.gain) for g in story.advice.gains if g.baseline == name), "")
+        rows.append(
+            [name, format_count(variant.pretrain_tokens), f"{variant.flops:.2e}", f"{mean:.4f}", gain,
+             expected if story.final_is_comparable else ""]
+        )  # fmt: skip
+    tables.append(
+        Table(
+            title="Final run: every variant, measured at the same budget",
+            head=["variant", "D", "FLOPs", "weighted loss (nats/token)", "recommended is better by", "as expected"],
+            rows=rows, note=_noise_note(story),
+        )
+    )  # fmt: skip
+    domains = list(story.problem.domains)
+    tables.append(
+        Table(
+            title="Final run: measured loss of every domain, nats/token (bits/byte)",
+            head=["variant", *domains],
+            rows=[[name, *(f"{v.losses[d]:.4f} ({v.bits_per_byte[d]:.4f})" for d in domains)] for name, v in variants],
+        )
+    )
+    return tables
+
+
+def _noise_note(story: Story) -> str:
+    noise = story.law.seed_noise
+    if noise is None:
+        return "One run each; no run was repeated under another seed, so the noise between seeds is not known."
+    return f"One run each. Between seeds one loss varies by {noise:.2%} (one standard deviation, from repeated runs)."
+
+
+def cost_table(story: Story, costs: Costs) -> Table:
+    """What the sweep spent and saved."""
+    history = story.history
+
+    def row(name: str, cost: Cost) -> list[str]:
+        versus = f"{cost.flops / costs.spent.flops:.2f}" if costs.spent.flops else ""
+        return [name, str(cost.n_points), format_count(cost.tokens), f"{cost.flops:.2e}", versus]
+
+    rows = [
+        row("this sweep", costs.spent),
+        row("the same points as independent runs", costs.independent),
+        row("points that stopped trials skipped", costs.stopped),
+        row("the whole grid, as a tree", costs.grid),
+    ]
+    target = costs.spent.flops / story.advice.budget_flops
+    time = f"{format_seconds(history.lane_seconds)} of lane time, " if history.lane_seconds else ""
+    return Table(
+        title="What the sweep cost, and what it saved",
+        head=["", "points measured", "tokens", "FLOPs", "of the sweep's FLOPs"],
+        rows=rows,
+        note=f"The sweep took {time}{format_seconds(history.elapsed_seconds)} from the first record to the last, "
+             f"{len(history.rounds)} rounds, {target:.2g} times the FLOPs of the target run. A point is one trunk or "
+             "branch after a cooldown. FLOPs are reckoned from the tree of runs, in which each token is trained once.",
+    )  # fmt: skip
+
+
+def round_table(story: Story) -> Table:
+    rows = [[str(r.index + 1), str(len(r.trials)), str(r.n_observations), r.why] for r in story.history.rounds]
+    return Table(title="Rounds", head=["round", "trials", "observations before", "why"], rows=rows,
+                 note=f"End: {story.history.finish}." if story.history.finish else "")  # fmt: skip
+
+
+def ending_tables(story: Story) -> list[Table]:
+    """Stops and failures with their reasons; none where nothing was stopped or failed."""
+    named = (
+        ("Stopped trials", "after", story.history.stops),
+        ("Failed trials", "on the way to", story.history.failures),
+    )
+    return [
+        Table(
+            title=title, head=["trial", when, "not measured", "why"],
+            rows=[
+                [_trial(e), format_count(e.milestone), ", ".join(map(format_count, e.skipped)), e.why] for e in found
+            ],
+        )
+        for title, when, found in named
+        if found
+    ]  # fmt: skip
+
+
+def _trial(ending: Ending) -> str:
+    trial = ending.trial
+    seed = f", seed {trial.seed}" if trial.seed else ""
+    where = f"{trial.domain} from D = {format_count(trial.pretrain_tokens)}" if trial.domain else "trunk"
+    return f"N = {format_count(trial.n_params)}, {where}{seed}"
+
+
+def choice_table(story: Story) -> Table | None:
+    """How the forms of the law were chosen; None where it was not."""
+    if story.choice is None:
+        return None
+
+    def share(value: float | None) -> str:
+        return f"{value:.2%}" if value is not None and value == value else "unknown"
+
+    rows = [
+        [s.form, f"{story.choice.weights.get(s.form, 0.0):.0%}", share(s.regret), share(s.worst_regret), str(s.n_cases),
+         share(s.held_out_error), s.note]
+        for s in story.choice.scores
+    ]  # fmt: skip
+    return Table(
+        title="Choice between forms of the law",
+        head=["form", "weight", "regret, mean", "regret, worst", "held-out cases", "held-out error", "note"],
+        rows=rows, note=story.choice.sentence,
+    )  # fmt: skip
+
+
+def corpus_table(story: Story) -> Table:
+    shares = story.space.corpus.shares
+    return Table(
+        title="Corpus",
+        head=["domain", "share of the mixture", "training tokens", "held-out tokens", "bytes/token", "licence"],
+        rows=[
+            [name, f"{shares[name]:.2f}", format_count(record.train.n_tokens), format_count(record.validation.n_tokens),
+             f"{story.bytes_per_token[name]:.2f}", record.licence or "not stated"]
+            for name, record in story.manifest.domains.items()
+        ],
+        note=f"Vocabulary of {story.manifest.tokenizer.vocab_size} tokens; identity of tokens and tokenizer "
+             f"{story.manifest.identity}.",
+    )  # fmt: skip
+
+
+def _bits(story: Story, domain: str, loss: float) -> float:
+    return loss / math.log(2) / story.bytes_per_token[domain]
