@@ -123,7 +123,7 @@ class Tree:
                 }
                 | {cooldown_from, milestone}
             )
-        at = self._deepest(trial, stops, nodes)
+        at = self._deepest(trial, milestone, nodes)
         out: list[Segment] = []
         cooldown = None
         for stop in stops:
@@ -174,14 +174,20 @@ class Tree:
             specialize_tokens=position,
         )
 
-    def _deepest(self, trial: Trial, stops: list[int], nodes: Collection[Node]) -> Node:
-        """Deepest existing checkpoint from which every cooldown of ``stops`` that is still wanted can be reached."""
-        reachable = [stop for stop in stops if self._node(trial, stop) in nodes]
-        # The cooldown's own start must be passed or exist; a checkpoint beyond it does not help to reach it.
-        cooldown_from = stops[0] if not trial.is_trunk else self.cooldown_start(stops[-1])
-        if cooldown_from not in reachable:
-            reachable = [stop for stop in reachable if stop <= cooldown_from]
-        return self._node(trial, max(reachable, default=0))
+    def _deepest(self, trial: Trial, milestone: int, nodes: Collection[Node]) -> Node:
+        """The existing checkpoint from which least is left to train; the trial's root where there is none."""
+        cooldown_from = self.cooldown_start(milestone)
+        # A checkpoint beyond the cooldown's own start helps only where that start exists as well.
+        limit = milestone if self._node(trial, cooldown_from) in nodes else cooldown_from
+        on_the_way = (node for node in nodes if _on_chain(node, trial) and node.position <= limit)
+        return max(on_the_way, key=lambda node: node.position, default=self._node(trial, 0))
+
+
+def _on_chain(node: Node, trial: Trial) -> bool:
+    """Whether the trial's own trunk or branch, beyond its root, passes through a node."""
+    chain = (trial.n_params, trial.seed, trial.domain)
+    same_root = trial.is_trunk or node.pretrain_tokens == trial.pretrain_tokens
+    return (node.n_params, node.seed, node.domain) == chain and same_root
 
 
 def _position(node: Node, trial: Trial) -> int:
