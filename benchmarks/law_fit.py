@@ -138,7 +138,6 @@ def exactness(runs: pd.DataFrame, n_seeds: int) -> None:
         print(f"  {p.name:10s}  {theta[0, j]:.7g}, spread over seeds {np.ptp(theta[:, j]) / theta[0, j]:.1e}")
     status = fits[0].status.name
     print(f"  a fit       {np.median(seconds):.3f} s median, {max(seconds):.3f} s at most (processor time); {status}")
-    print("Least absolute deviations (delta 1e-6) against the published refit")
     lad = fit_form(FORMS["hoffmann"], runs, huber_delta=1e-6, prior_strength=0)
     print("Least absolute deviations (delta 1e-6) against the published refit")
     for p, value in zip(FORMS["hoffmann"].parameters, lad.theta, strict=True):

@@ -101,8 +101,8 @@ def _step(
 
 def _solve_linear(rows: Problem, phi: Array, linear: NDArray[np.intp]) -> Array:
     """One Newton step of the majorant in the linear parameters alone; amplitudes shrink at most tenfold."""
-    gradient, _, majorant = rows.scores(phi)
-    right, system = -gradient[:, linear], majorant[:, linear[:, None], linear]
+    gradient, system = rows.linear_scores(phi, linear)
+    right = -gradient
     here, log = phi[:, linear], rows.coordinates.log[linear]
     lower, upper = rows.coordinates.lower[linear], rows.coordinates.upper[linear]
     step = _solve(system, right)

@@ -122,22 +122,29 @@ class Problem:
 
     def jacobian(self, phi: Array) -> Array:
         """Derivative of the residuals by phi, (B, R, P)."""
+        return self._linearised(phi)[1]
+
+    def _linearised(self, phi: Array) -> tuple[Array, Array]:
+        """Residuals (B, R) and their derivative by phi (B, R, P)."""
         theta = self.coordinates.to_theta(phi)[:, None, :]
         with np.errstate(all="ignore"):
             predicted = self.form.loss(theta, self.n, self.d, self.s)
-            out = self.form.gradient(theta, self.n, self.d, self.s) * self.coordinates.jacobian(theta)
-            out = out / predicted[..., None]
-        return np.nan_to_num(out, nan=0.0, posinf=0.0, neginf=0.0)
+            jacobian = self.form.gradient(theta, self.n, self.d, self.s)
+            jacobian *= self.coordinates.jacobian(theta) / predicted[..., None]
+            residual = np.log(predicted) - self.log_loss
+        return (
+            np.where(np.isfinite(residual), residual, np.inf),
+            np.nan_to_num(jacobian, copy=False, nan=0.0, posinf=0.0, neginf=0.0),
+        )
 
     def scores(self, phi: Array) -> tuple[Array, Array, Array]:
         """Gradient of F, (B, P); its Gauss-Newton Hessian H and the majorant M of that, (B, P, P)."""
-        residual, jacobian = self.residuals(phi), self.jacobian(phi)
+        residual, jacobian = self._linearised(phi)
         size = np.abs(residual)
         psi = self.weight * np.clip(residual, -self.delta, self.delta)
         transposed = np.swapaxes(jacobian, 1, 2)
         gradient = np.matmul(transposed, psi[..., None])[..., 0]
-        shrink = self.weight * np.minimum(1.0, self.delta / np.maximum(size, 1e-300))
-        majorant = np.matmul(transposed * shrink[:, None, :], jacobian)
+        majorant = np.matmul(transposed * self._shrink(size)[:, None, :], jacobian)
         hessian = np.matmul(transposed * (self.weight * (size <= self.delta))[:, None, :], jacobian)
         if (kappa := self.kappa) > 0:
             z, by_phi = self.prior_z(phi), self._prior_jacobian(phi)
@@ -146,6 +153,27 @@ class Problem:
             prior = kappa * np.matmul(by_phi_t, by_phi)
             majorant, hessian = majorant + prior, hessian + prior
         return gradient, hessian, majorant
+
+    def linear_scores(self, phi: Array, linear: NDArray[np.intp]) -> tuple[Array, Array]:
+        """Gradient of F and majorant by the linear parameters alone, (B, Q) and (B, Q, Q).
+
+        Cheaper than `scores`: the share of an amplitude's term depends on that amplitude only, so no prior ties two.
+        """
+        residual, jacobian = self._linearised(phi)
+        jacobian = jacobian[..., linear]
+        psi = self.weight * np.clip(residual, -self.delta, self.delta)
+        transposed = np.swapaxes(jacobian, 1, 2)
+        gradient = np.matmul(transposed, psi[..., None])[..., 0]
+        majorant = np.matmul(transposed * self._shrink(np.abs(residual))[:, None, :], jacobian)
+        if (kappa := self.kappa) > 0:
+            sd = self.coordinates.prior_sd[linear]
+            gradient = gradient + kappa * self.prior_z(phi)[:, linear] / sd
+            majorant = majorant + kappa * np.diag(sd**-2.0)
+        return gradient, majorant
+
+    def _shrink(self, size: Array) -> Array:
+        """Weight of the parabola that touches Huber's loss at residuals of this size from above, (B, R)."""
+        return self.weight * np.minimum(1.0, self.delta / np.maximum(size, 1e-300))
 
     def prior_z(self, phi: Array) -> Array:
         """z, (B, P): each parameter's distance from its prior's centre in standard deviations, 0 without a prior."""
