@@ -1,0 +1,276 @@
+"""A report of a replayed sweep: what stands on the page, what is drawn, and what it does with less than everything."""
+
+import base64
+import re
+import shutil
+from dataclasses import asdict
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from raysplit.errors import CorpusError, RunError
+from raysplit.live.journal import Journal
+from raysplit.quantities import format_count
+from raysplit.report import write_report
+from raysplit.report.budget_line import measured_variants, weighted
+from raysplit.report.costs import costs_of
+from raysplit.report.curve_figure import draw_curve
+from raysplit.report.path_figure import draw_path
+from raysplit.report.prediction_figure import draw_prediction, in_sample
+from raysplit.report.story import Story, read_story
+from raysplit.report.style import DARK, PAGE_WIDTH, PHONE_WIDTH, domain_styles, in_style
+from raysplit.report.tree_figure import draw_tree
+from raysplit.report.words import answer, outcome, path_caption, warnings_of
+from raysplit.report.write import render_page
+from raysplit.sweep.folder import RunFolder
+from tests.report.synthetic import add_final, space_of, synthetic_run
+
+FIGURES = ("split", "prediction", "tree", "path")
+WHY_FAILED = 'loss is NaN <at> step 31 & "later"'
+OPENING_ONLY = {"policy": "adaptive", "regret_tolerance": 0.5}
+
+
+@pytest.fixture(scope="module")
+def opening(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A sweep that was certain enough after its opening: one advice, one failed branch, no final run."""
+    path = tmp_path_factory.mktemp("opening") / "run"
+    return synthetic_run(path, space_of(**OPENING_ONLY), fails={("drama", 249856): WHY_FAILED})
+
+
+@pytest.fixture(scope="module")
+def reported(opening: RunFolder) -> tuple[RunFolder, str]:
+    """The same with a stopped branch and a final run, and its page."""
+    folder = copy_of(opening, "full")
+    stop_one_branch(folder)
+    add_final(folder, error=0.01)
+    return folder, write_report(folder).read_text(encoding="utf-8")
+
+
+def copy_of(folder: RunFolder, name: str) -> RunFolder:
+    return RunFolder(path=Path(shutil.copytree(folder.path, folder.path.with_name(name))))
+
+
+def stop_one_branch(folder: RunFolder) -> None:
+    """Add the record of a stop to the journal, of the first branch that has more grid before it."""
+    story = read_story(folder)
+    trial = next(c for c, measured in story.history.chains.items() if c.domain and measured)
+    skipped = tuple(m for m in story.setup.specialize_grid if m not in story.history.chains[trial])
+    assert skipped
+    data = {
+        "trial": {**asdict(trial), "milestones": story.setup.specialize_grid}, "milestone": min(skipped) - 1,
+        "why": "not worth <its> price", "law_version": 12, "skipped": skipped,
+    }  # fmt: skip
+    journal = Journal(folder.journal)
+    journal.append("stop", data)
+    journal.close()
+
+
+def text_of(page: str) -> str:
+    """What a reader sees, without markup."""
+    body = re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", body)))
+
+
+def test_page_and_figures_are_written(reported: tuple[RunFolder, str]) -> None:
+    folder, page = reported
+    assert (folder.report / "report.html").read_text(encoding="utf-8") == page
+    assert {path.name for path in folder.report.iterdir()} == {"report.html", *(f"{name}.png" for name in FIGURES)}
+    for name in FIGURES:
+        png = (folder.report / f"{name}.png").read_bytes()
+        assert png.startswith(b"\x89PNG")
+        assert int.from_bytes(png[16:20], "big") >= 300 * 7  # the IHDR chunk: pixels wide, at 300 dpi
+        assert len(png) > 20_000
+
+
+def test_the_answer_stands_first_with_its_numbers(reported: tuple[RunFolder, str]) -> None:
+    folder, page = reported
+    story = read_story(folder)
+    text = text_of(page)
+    split, share = story.advice.split, story.advice.pretrain_share
+    assert answer(story) in text
+    assert text.index(answer(story)) < text.index("Figure 1")
+    for number in (
+        f"N = {format_count(split.n_params)} ", f"D = {format_count(split.pretrain_tokens)} ", f"({share.mean:.0%} ",
+        *(format_count(tokens) for tokens in split.specialize_tokens.values()), f"{story.advice.loss.mean:.3f} ",
+        *(f"{gain.gain.mean:.1%} below {gain.baseline}" for gain in story.advice.gains),
+    ):  # fmt: skip
+        assert number in answer(story)
+
+
+def test_the_page_needs_nothing_but_itself(reported: tuple[RunFolder, str]) -> None:
+    _, page = reported
+    assert "://" not in page
+    assert "<script" not in page
+    sources = re.findall(r'(?:src|srcset|href)="([^"]*)"', page)
+    assert len([s for s in sources if s.startswith("data:image/svg+xml;base64,")]) == 4 * len(FIGURES)
+    assert all(s.startswith(("data:", "#")) for s in sources)
+    assert all(f'id="{s[1:]}"' in page for s in sources if s.startswith("#"))
+
+
+def test_dark_figures_are_the_light_ones_in_other_colours(reported: tuple[RunFolder, str]) -> None:
+    _, page = reported
+    dark, light = (
+        base64.b64decode(re.findall(rf'{attribute}="data:image/svg\+xml;base64,([^"]*)"', page)[which]).decode()
+        for attribute, which in (("srcset", 2), ("src", 0))
+    )
+    assert len(dark) == len(light)
+    assert not any(colour in dark for colour in DARK)
+    assert not any(colour in light for colour in set(DARK.values()) - set(DARK))
+
+
+def test_every_text_is_escaped(reported: tuple[RunFolder, str]) -> None:
+    _, page = reported
+    assert WHY_FAILED not in page
+    assert "<at>" not in page
+    assert "<its>" not in page
+    text = text_of(page)
+    assert WHY_FAILED in text
+    assert "not worth <its> price" in text
+    assert "PSF-2.0 <or later> & others" in text
+
+
+def test_measured_and_predicted_losses_of_the_final_run_are_told(reported: tuple[RunFolder, str]) -> None:
+    folder, page = reported
+    story = read_story(folder)
+    assert story.final is not None
+    text = text_of(page)
+    for variant in story.final.variants.values():
+        for domain, loss in variant.losses.items():
+            assert f"{loss:.4f} ({variant.bits_per_byte[domain]:.4f})" in text
+    assert "+1.00%" in text
+    mean = weighted(story, story.final.variants["recommended"].losses)
+    assert f"Measured at that split: {mean:.3f} nats/token" in text
+    assert [point.name for point in measured_variants(story)] == list(story.final.variants)
+    assert measured_variants(story)[0].pretrain_share == pytest.approx(story.advice.pretrain_share.mean, abs=1e-4)
+
+
+def test_the_search_space_is_shown_whole(reported: tuple[RunFolder, str]) -> None:
+    folder, page = reported
+    assert folder.space.read_text(encoding="utf-8") in unescape(page)
+
+
+def test_without_a_final_run_the_page_says_that_nothing_was_checked(opening: RunFolder) -> None:
+    story = read_story(opening)
+    text = text_of(render_page(story, costs_of(story.setup, story.history), []))
+    assert outcome(story) == ""
+    assert measured_variants(story) == []
+    assert "no final run was trained" in text
+    assert "Measured at that split" not in text
+
+
+def test_a_final_run_of_another_budget_is_left_out_of_the_curve(opening: RunFolder) -> None:
+    folder = copy_of(opening, "other-budget")
+    add_final(folder)
+    text = folder.final.read_text(encoding="utf-8")
+    folder.final.write_text(text.replace('"budget_flops": ', '"budget_flops": 1'), encoding="utf-8")
+    story = read_story(folder)
+    assert measured_variants(story) == []
+    assert any("another size or budget" in warning for warning in warnings_of(story))
+
+
+@pytest.mark.parametrize("width", [PAGE_WIDTH, PHONE_WIDTH])
+def test_figures_show_their_data_without_a_final_run(opening: RunFolder, width: float) -> None:
+    story = read_story(opening)
+    with in_style():
+        curve, prediction, tree, path = (f(story, width) for f in (draw_curve, draw_prediction, draw_tree, draw_path))
+    assert all(axes.lines for axes in (curve.axes[0], *prediction.axes, *tree.axes, *path.axes))
+    assert {axes.get_title("left") for axes in tree.axes} == {f"N = {format_count(n)}" for n in story.setup.sizes}
+    dots = [line for line in prediction.axes[0].lines if line.get_linestyle() == "None"]
+    assert sum(len(line.get_xdata()) for line in dots) == len(story.observations)  # type: ignore[arg-type]
+    shares = curve.axes[0].lines[0].get_xdata()
+    assert len(shares) > 100  # type: ignore[arg-type]
+
+
+def test_one_recommendation_looks_sensible(opening: RunFolder) -> None:
+    story = read_story(opening)
+    assert len(story.history.advices) == 1
+    assert path_caption(story).startswith("One recommendation, after")
+    with in_style():
+        share, size, regret = draw_path(story, PAGE_WIDTH).axes
+    low, high = share.get_ylim()
+    assert low < story.history.advices[0].pretrain_share.mean < high
+    assert high - low >= 0.29
+    assert size.get_ylim()[0] < story.advice.split.n_params < size.get_ylim()[1]
+    assert regret.get_xlim()[0] == 0
+
+
+def test_stops_and_failures_are_in_the_tree_and_the_tables(reported: tuple[RunFolder, str]) -> None:
+    folder, _ = reported
+    story = read_story(folder)
+    assert len(story.history.stops) == len(story.history.failures) == 1
+    with in_style():
+        tree = draw_tree(story, PAGE_WIDTH)
+    labels = {text.get_text() for legend in tree.legends for text in legend.get_texts()}
+    assert {"stopped there", "failed", "not trained", *story.problem.domains} <= labels
+    markers = [line.get_marker() for axes in tree.axes for line in axes.lines]
+    assert markers.count("x") == markers.count("|") == 1
+
+
+def test_costs_are_those_of_the_tree(reported: tuple[RunFolder, str]) -> None:
+    story = read_story(reported[0])
+    costs = costs_of(story.setup, story.history)
+    assert costs.spent.n_points == len(story.history.losses)
+    assert 0 < costs.spent.flops < costs.independent.flops
+    assert costs.spent.flops == pytest.approx(story.history.advices[-1].spent_flops)
+    assert costs.spent.n_points < costs.grid.n_points
+    (stop,) = story.history.stops
+    assert costs.stopped.n_points == len(stop.skipped)
+    # A branch that goes on trains at most its way from the last cooldown's start, and the new cooldowns.
+    assert 0 < costs.stopped.tokens <= sum(stop.skipped)
+    assert costs.stopped.flops == costs.stopped.tokens * story.setup.flops_per_token[stop.trial.n_params]
+
+
+def test_in_sample_errors_are_those_of_the_law(opening: RunFolder) -> None:
+    story = read_story(opening)
+    known = in_sample(story)
+    row = story.observations.iloc[3]
+    one = story.law.predict(row["domain"], row["n_params"], row["pretrain_tokens"], row["specialize_tokens"])
+    assert known.predicted[3] == pytest.approx(float(one.mean))
+    assert known.measured[3] == row["loss"]
+    assert abs(known.error).mean() < 0.03
+
+
+def test_domains_can_be_told_apart_without_colour() -> None:
+    styles = domain_styles([f"domain-{k}" for k in range(56)])
+    assert len(set(styles.values())) == 56
+    assert len({marker for _, marker in list(styles.values())[:8]}) == 8
+
+
+def test_an_unfinished_sweep_is_refused_by_name(opening: RunFolder) -> None:
+    folder = copy_of(opening, "unfinished")
+    folder.advice.unlink()
+    with pytest.raises(RunError, match=r"advice\.json: is missing; a report needs a finished sweep"):
+        write_report(folder)
+
+
+def test_a_missing_corpus_is_refused_by_name(opening: RunFolder) -> None:
+    folder = copy_of(opening, "no-corpus")
+    shutil.rmtree(folder.corpus)
+    with pytest.raises(CorpusError, match="holds no finished corpus"):
+        write_report(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("{", r"final\.json: cannot be read: Invalid JSON"),
+        ('{"schema_version": 2}', "schema_version: Input should be 1"),
+    ],
+)
+def test_a_damaged_final_run_is_refused_by_name(opening: RunFolder, damage: str, message: str) -> None:
+    folder = copy_of(opening, f"damaged-{len(damage)}")
+    folder.final.write_text(damage, encoding="utf-8")
+    with pytest.raises(RunError, match=message):
+        read_story(folder)
+
+
+def test_many_rounds_tell_how_the_share_moved(tmp_path: Path) -> None:
+    space = space_of(policy="adaptive", regret_tolerance=0.0, budget_flops=1.2e12)
+    story: Story = read_story(synthetic_run(tmp_path / "run", space))
+    past = story.history.advices
+    assert len(past) > 1
+    assert f"to {past[-1].pretrain_share.mean:.0%}" in path_caption(story)
+    with in_style():
+        share = draw_path(story, PHONE_WIDTH).axes[0]
+    assert len(share.lines[0].get_xdata()) == len(past)  # type: ignore[arg-type]
