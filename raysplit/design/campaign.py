@@ -17,8 +17,8 @@ from raysplit.design.value import Array, NoisyLaw, belief_of, distances, foresee
 _ROUNDS_PER_BUDGET = 8
 """A round spends about this part of the sweep's budget, so that the law is asked again before it is gone."""
 _WORTH = 0.1
-"""A trial's remainder is stopped when it gains less regret per FLOP than this share of the rate at which the sweep must
-gain to remove all of it with the budget it has left."""
+"""A trial is not begun when it gains less regret per FLOP than this share of the rate at which the sweep must gain to
+remove all of it with the budget it has left."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +41,12 @@ class Round:
 
     trials: tuple[Trial, ...]
     why: str
+    planned: tuple[Trial, ...] = ()
+    """How far each trial was worth going when the round was made; `judge` may stop it before or let it go on."""
+    rate: float = 0.0
+    """Expected drop of regret per FLOP of the least worthwhile planned trial: what a trial's rest must be worth."""
+    spare_flops: float = float("inf")
+    """What each branch may spend beyond its plan."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,20 +126,22 @@ def opening(setup: Setup) -> Round:
 
     The smallest size's trunk runs the whole grid of D, the others to its middle. From each trunk every domain gets one
     short branch, at a D that moves along the grid from size to size and domain to domain, so that D'/D and D/N both
-    vary: runs at one ratio cannot tell a law's data terms apart (2605.08541).
+    vary: runs at one ratio cannot tell a law's data terms apart (2605.08541). Where the grid of D holds 0, some of the
+    branches are trained from scratch.
     """
     middle = (len(setup.pretrain_grid) + 1) // 2
     trials: list[Trial] = []
     for i, n_params in enumerate(setup.sizes):
         reach = setup.pretrain_grid if i == 0 else setup.pretrain_grid[:middle]
         trials.append(_trunk(n_params, reach))
+        roots = (0, *reach) if setup.scratch else reach
         for k, domain in enumerate(setup.domains):
             trials.append(
                 Trial(
                     n_params=n_params,
                     seed=0,
                     domain=domain,
-                    pretrain_tokens=reach[(i + k) % len(reach)],
+                    pretrain_tokens=roots[(i + k) % len(roots)],
                     milestones=setup.specialize_grid[: max(2, (len(setup.specialize_grid) + 1) // 2)],
                 )
             )
@@ -163,7 +171,7 @@ def next_round(setup: Setup, evidence: Evidence, law: NoisyLaw) -> Round | Finis
     nodes = set(evidence.nodes)
     open_ones = np.ones(len(candidates), dtype=bool)
     chosen: list[Trial] = []
-    planned = 0.0
+    planned, rate = 0.0, np.inf
     while planned < round_flops or len(chosen) < setup.lanes:
         prices = np.array([price(setup, trial, trial.milestones, nodes) for trial in candidates])
         affordable = open_ones & (planned + prices <= budget_left)
@@ -175,25 +183,35 @@ def next_round(setup: Setup, evidence: Evidence, law: NoisyLaw) -> Round | Finis
         trial = candidates[best]
         chosen += _with_trunk(setup, trial, nodes)
         planned += float(prices[best])
+        rate = min(rate, float(rates[best]))
         belief = belief.expecting(apart[best])
         open_ones &= np.array([chain(c) != chain(trial) for c in candidates])
     if not chosen:
         if not (open_ones & (prices <= budget_left)).any():
             return Finish(why="the sweep's budget is spent")
         return Finish(why=f"nothing left is worth its cost; expected regret {100 * regret:.2f} % of the loss")
-    return Round(trials=_merged(chosen), why=f"expected regret {100 * regret:.2f} % of the loss")
+    plan = _merged(chosen)
+    n_branches = max(1, sum(not trial.is_trunk for trial in plan))
+    return Round(
+        trials=tuple(trial if trial.is_trunk else _to_its_end(setup, trial, evidence) for trial in plan),
+        why=f"expected regret {100 * regret:.2f} % of the loss",
+        planned=plan,
+        rate=rate,
+        spare_flops=(budget_left - planned) / n_branches,
+    )
 
 
-def judge(setup: Setup, evidence: Evidence, law: NoisyLaw | None, trial: Trial) -> Verdict:
+def judge(setup: Setup, evidence: Evidence, law: NoisyLaw | None, trial: Trial, within: Round) -> Verdict:
     """Whether the rest of a trial can still change the decision enough for its price.
 
-    ``law`` is that of the trial's round (None in the opening, which has none); the trial's own losses update it.
+    It must be worth at least as much per FLOP as the least worthwhile trial that the round planned, the round's other
+    trials being on their way. ``law`` is that of the round (None where it had none); the trial's own losses update it.
     Trunks go on: branches wait for them. Never decided on how low the loss is.
     """
     rest = remaining(trial, evidence)
     if not rest:
         return Verdict(go_on=False, why="measured to the end")
-    if law is None or trial.is_trunk or setup.policy == "grid" or trial.seed != 0:
+    if law is None or trial.is_trunk:
         return Verdict(go_on=True, why="part of the plan")
     column = law.domains.index(trial.domain)
     points = [
@@ -207,7 +225,10 @@ def judge(setup: Setup, evidence: Evidence, law: NoisyLaw | None, trial: Trial) 
         for m in trial.milestones
     ]
     foreseen = _foreseen(law, points)[:, :, column]  # (B, milestones)
+    others = [other for other in within.planned if chain(other) != chain(trial)]
     belief = belief_of(law, setup.problem)
+    if others:
+        belief = belief.expecting(_apart(law, others).sum(axis=0))
     for i, milestone in enumerate(trial.milestones):
         if measured := evidence.losses.get(key(trial, milestone)):
             belief = belief.seen(foreseen[:, i], float(np.log(measured[trial.domain])), float(law.noise[column]))
@@ -215,11 +236,11 @@ def judge(setup: Setup, evidence: Evidence, law: NoisyLaw | None, trial: Trial) 
     left = [i for i, m in enumerate(trial.milestones) if m in rest]
     values = belief.values(apart[left])
     prices = np.array([price(setup, trial, rest[: i + 1], evidence.nodes) for i in range(len(rest))])
-    # The budget that was left when the round began would depend on the other lanes; the whole one does not.
-    worth = values * setup.budget_flops >= _WORTH * belief.expected_regret * prices
-    if np.isinf(setup.budget_flops):
-        worth = values > 0.01 * belief.expected_regret
-    if worth.any():
+    planned = next((len(remaining(p, evidence)) for p in within.planned if chain(p) == chain(trial)), 0)
+    affordable = np.array(
+        [price(setup, trial, rest[planned : i + 1], evidence.nodes) <= within.spare_flops for i in range(len(rest))]
+    )
+    if (affordable & (values >= within.rate * prices) & (values > 0)).any():
         return Verdict(
             go_on=True,
             why=f"{len(rest)} more points may lower the expected regret by up to "
@@ -261,6 +282,11 @@ def _foreseen(law: NoisyLaw, trials: Sequence[Trial]) -> Array:
     points = [(trial.n_params, *trial.point(trial.milestones[-1])) for trial in trials]
     n, d, s = (np.array(column, dtype=float) for column in zip(*points, strict=True))
     return foreseen_log_loss(law, n, d, s)
+
+
+def _to_its_end(setup: Setup, trial: Trial, evidence: Evidence) -> Trial:
+    """The branch with every milestone of the grid that is left: where it ends is judged as its losses come in."""
+    return replace(trial, milestones=remaining(replace(trial, milestones=setup.specialize_grid), evidence))
 
 
 def _with_trunk(setup: Setup, trial: Trial, nodes: set[Node]) -> list[Trial]:

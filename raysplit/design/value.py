@@ -69,7 +69,7 @@ class Belief:
         """Expected drop of regret for each candidate's (M, B, B) ``apart``, beyond the trials on their way, (M,)."""
         without = self._value(self.apart[None])[0]
         chunks = [self._value(self.apart + apart[i : i + _CHUNK]) for i in range(0, len(apart), _CHUNK)]
-        return np.maximum(np.concatenate(chunks or [np.zeros(0)]) - without, 0.0)
+        return np.maximum(np.concatenate([np.zeros(0), *chunks]) - without, 0.0)
 
     def _value(self, apart: Array) -> Array:
         probability = self.probability
@@ -77,7 +77,8 @@ class Belief:
         # enters over 2 x 2 sigma^2, which averages the likelihood over the outcome's noise.
         after = _softmax(self.log_weights - 0.25 * apart)  # (M, B outcomes, B truths)
         best_after = (after @ self.regret).min(axis=-1)  # (M, B outcomes)
-        return self.expected_regret - best_after @ probability
+        # The averaged likelihood is not exactly a posterior; no observation can make the decision worse, though.
+        return np.maximum(self.expected_regret - best_after @ probability, 0.0)
 
 
 def belief_of(law: LawLike, problem: Problem) -> Belief:

@@ -38,13 +38,13 @@ class Journal:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            self._records, self._size = _read(path)
+            if self._size < path.stat().st_size:
+                os.truncate(path, self._size)
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115  (held until close)
         except OSError as error:
             raise RunError(f"{path}: cannot be written: {error.strerror}") from error
-        self._records, good_bytes = _read(path)
-        if good_bytes < path.stat().st_size:
-            os.truncate(path, good_bytes)
-        self._size = good_bytes
 
     @property
     def records(self) -> Sequence[Record]:
@@ -113,11 +113,11 @@ def _parse(line: bytes) -> Record | None:
     """The record of a line, or None when the line is damaged."""
     try:
         body = json.loads(line)
-        crc = body.pop("crc")
+        del body["crc"]  # `_line` reckons it anew
         record = Record(**body)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError):
         return None
-    return record if _line(record) == line and crc else None
+    return record if _line(record) == line else None
 
 
 def _read(path: Path) -> tuple[list[Record], int]:

@@ -76,7 +76,7 @@ class LawService:
         self.setup, self.journal, self.bytes_per_token = setup, journal, dict(bytes_per_token)
         self._lock = threading.RLock()
         self._losses: dict[tuple[Trial, int], dict[str, float]] = {}
-        self._rounds: list[tuple[Trial, ...]] = []
+        self._rounds: list[Round] = []
         self._round_of: dict[tuple[Trial, int], int] = {}
         self._closed: dict[Trial, str] = {}
         self._claimed: set[Trial] = set()
@@ -95,15 +95,20 @@ class LawService:
         with self._lock:
             while not self._finished:
                 evidence = self._evidence()
-                open_trials = [t for t in (self._rounds[-1] if self._rounds else ()) if remaining(t, evidence)]
+                open_trials = [t for t in self._trials() if remaining(t, evidence)]
                 if not open_trials:
                     self._begin_round(evidence)
                     continue
-                for trial in open_trials:
-                    if chain(trial) not in self._claimed and (trial.is_trunk or trial.root in evidence.nodes):
-                        self._claimed.add(chain(trial))
-                        return Claim(trial=replace(trial, milestones=remaining(trial, evidence)))
-                return Claim()
+                ready = (t for t in open_trials if t.is_trunk or t.root in evidence.nodes)
+                trial = next((t for t in ready if chain(t) not in self._claimed), None)
+                if trial is None:
+                    return Claim()
+                rest = remaining(trial, evidence)
+                # A crash may have come between a measurement and its verdict.
+                if len(rest) < len(trial.milestones) and not self.judge(trial, trial.milestones[-len(rest) - 1]).go_on:
+                    continue
+                self._claimed.add(chain(trial))
+                return Claim(trial=replace(trial, milestones=rest))
             return Claim(finished=self._finished)
 
     def release(self, trial: Trial) -> None:
@@ -116,9 +121,14 @@ class LawService:
     ) -> None:
         """Store a measurement; it is on disk when this returns. The same measurement again changes nothing.
 
+        A loss that is no positive number is stored as a failure: no law could be fitted to it.
+
         Raises:
             RunError: the disk refused; nothing was stored.
         """
+        for domain, loss in losses.items():
+            if not 0 < loss < math.inf:
+                return self.record_failure(trial, milestone, f"held-out loss of {domain} is {loss}")
         with self._lock:
             if key(trial, milestone) not in self._losses:
                 data = {
@@ -141,8 +151,8 @@ class LawService:
     def judge(self, trial: Trial, milestone: int) -> Verdict:
         """Whether a trial goes on after a measured milestone; a stop is stored with its reason."""
         with self._lock:
-            planned = next((t for t in self._rounds[-1] if chain(t) == chain(trial)), trial)
-            verdict = judge(self.setup, self._evidence(), self._law_of_round(), planned)
+            planned = next((t for t in self._trials() if chain(t) == chain(trial)), trial)
+            verdict = judge(self.setup, self._evidence(), self._law_of_round(), planned, self._rounds[-1])
             if not verdict.go_on and remaining(planned, self._evidence()):
                 data = {
                     "trial": asdict(planned),
@@ -210,7 +220,7 @@ class LawService:
         """Where the sweep stands."""
         with self._lock:
             evidence = self._evidence()
-            trials = self._rounds[-1] if self._rounds else ()
+            trials = self._trials()
             return Status(
                 round=len(self._rounds),
                 n_observations=len(self._observations),
@@ -229,9 +239,13 @@ class LawService:
     def _evidence(self) -> Evidence:
         return evidence_of(self.setup, self._losses, self._closed)
 
+    def _trials(self) -> tuple[Trial, ...]:
+        """Of the current round."""
+        return self._rounds[-1].trials if self._rounds else ()
+
     def _begin_round(self, evidence: Evidence) -> None:
         # Branches whose trunk failed are told of in the journal like every other failure.
-        for trial in self._rounds[-1] if self._rounds else ():
+        for trial in self._trials():
             if is_orphan(trial, evidence) and chain(trial) not in self._closed:
                 self.record_failure(trial, trial.milestones[0], "its trunk failed before reaching it")
         if not self._rounds:
@@ -251,6 +265,9 @@ class LawService:
                 "why": decision.why,
                 "n_observations": len(self._observations),
                 "trials": [asdict(trial) for trial in decision.trials],
+                "planned": [asdict(trial) for trial in decision.planned],
+                "rate": decision.rate,
+                "spare_flops": decision.spare_flops,
             }
             self._take(self.journal.append("round", data))
 
@@ -290,7 +307,15 @@ class LawService:
         """Bring the state up to a record, be it new or read back."""
         data = record.data
         if record.kind == "round":
-            self._rounds.append(tuple(trial_from_dict(t) for t in data["trials"]))
+            self._rounds.append(
+                Round(
+                    trials=tuple(trial_from_dict(t) for t in data["trials"]),
+                    why=data["why"],
+                    planned=tuple(trial_from_dict(t) for t in data["planned"]),
+                    rate=data["rate"],
+                    spare_flops=data["spare_flops"],
+                )
+            )
         elif record.kind == "finish":
             self._finished = data["why"]
         elif record.kind in ("stop", "failure"):
