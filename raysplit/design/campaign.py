@@ -5,7 +5,7 @@ and on the deciding trial's own losses, never on which of two lanes happened to 
 interrupted, the one that ran through, and the replay of a table all decide alike.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -85,9 +85,7 @@ def evidence_of(
     spent = 0.0
     for at, milestone in sorted(losses, key=lambda k: (bool(k[0].domain), k)):
         trial = replace(at, milestones=(milestone,), pretrain_tokens=at.pretrain_tokens if at.domain else milestone)
-        spent += price(setup, trial, trial.milestones, nodes)
-        nodes.add(replace(trial.root, pretrain_tokens=0))
-        nodes.update(s.end for s in setup.tree.segments(trial, milestone, nodes) if not s.cooldown)
+        spent += price_together(setup, [trial], nodes)
     return Evidence(losses=losses, closed=frozenset(closed), nodes=frozenset(nodes), spent_flops=spent)
 
 
@@ -107,6 +105,17 @@ def remaining(trial: Trial, evidence: Evidence) -> tuple[int, ...]:
 def price(setup: Setup, trial: Trial, milestones: Sequence[int], nodes: Collection[Node]) -> float:
     """FLOPs still to train for a trial's milestones, its trunk's missing part included."""
     return setup.tree.missing_tokens(trial, milestones, nodes) * setup.flops_per_token[trial.n_params]
+
+
+def price_together(setup: Setup, trials: Iterable[Trial], nodes: set[Node]) -> float:
+    """FLOPs of trials trained one after the other; the checkpoints that they leave are added to ``nodes``."""
+    flops = 0.0
+    for trial in trials:
+        flops += price(setup, trial, trial.milestones, nodes)
+        nodes.add(replace(trial.root, pretrain_tokens=0))
+        for milestone in trial.milestones:
+            nodes.update(s.end for s in setup.tree.segments(trial, milestone, nodes) if not s.cooldown)
+    return flops
 
 
 def whole_grid(setup: Setup) -> Round:
@@ -163,7 +172,10 @@ def next_round(setup: Setup, evidence: Evidence, law: NoisyLaw) -> Round | Finis
             f"tolerance {100 * setup.regret_tolerance:.2f} %"
         )
     budget_left = setup.budget_flops - evidence.spent_flops
-    round_flops = min(budget_left, setup.budget_flops / _ROUNDS_PER_BUDGET)
+    # Without a limit a sweep still goes in rounds: the whole grid is the most that it can buy.
+    grid_flops = price_together(setup, whole_grid(setup).trials, set())
+    to_spend = min(budget_left, grid_flops)
+    round_flops = min(budget_left, min(setup.budget_flops, grid_flops) / _ROUNDS_PER_BUDGET)
     candidates = _candidates(setup, evidence)
     if not candidates:
         return Finish(why="every point of the grid is measured")
@@ -173,16 +185,17 @@ def next_round(setup: Setup, evidence: Evidence, law: NoisyLaw) -> Round | Finis
     chosen: list[Trial] = []
     planned, rate = 0.0, np.inf
     while planned < round_flops or len(chosen) < setup.lanes:
-        prices = np.array([price(setup, trial, trial.milestones, nodes) for trial in candidates])
+        prices = np.array([price_together(setup, _with_trunk(trial, nodes), set(nodes)) for trial in candidates])
         affordable = open_ones & (planned + prices <= budget_left)
         values = belief.values(apart)
         rates = np.where(affordable, values / np.maximum(prices, 1.0), 0.0)
         best = int(np.argmax(rates))
-        if not rates[best] * budget_left >= _WORTH * regret:
+        if rates[best] * to_spend < _WORTH * regret:
             break
         trial = candidates[best]
-        chosen += _with_trunk(setup, trial, nodes)
-        planned += float(prices[best])
+        wanted = _with_trunk(trial, nodes)
+        chosen += wanted
+        planned += price_together(setup, wanted, nodes)
         rate = min(rate, float(rates[best]))
         belief = belief.expecting(apart[best])
         open_ones &= np.array([chain(c) != chain(trial) for c in candidates])
@@ -289,15 +302,11 @@ def _to_its_end(setup: Setup, trial: Trial, evidence: Evidence) -> Trial:
     return replace(trial, milestones=remaining(replace(trial, milestones=setup.specialize_grid), evidence))
 
 
-def _with_trunk(setup: Setup, trial: Trial, nodes: set[Node]) -> list[Trial]:
-    """The trial, and before it the trunk that has to reach its root; what they leave is added to ``nodes``."""
-    out = [trial]
-    if trial.domain and trial.root not in nodes and trial.pretrain_tokens:
-        out.insert(0, _trunk(trial.n_params, (trial.pretrain_tokens,)))
-    for each in out:
-        for milestone in each.milestones:
-            nodes.update(s.end for s in setup.tree.segments(each, milestone, nodes) if not s.cooldown)
-    return out
+def _with_trunk(trial: Trial, nodes: Collection[Node]) -> list[Trial]:
+    """The trial, and before it the trunk that has to reach its root."""
+    if trial.is_trunk or not trial.pretrain_tokens or trial.root in nodes:
+        return [trial]
+    return [_trunk(trial.n_params, (trial.pretrain_tokens,)), trial]
 
 
 def _merged(trials: Sequence[Trial]) -> tuple[Trial, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from raysplit.design.campaign import evidence_of, key, opening, whole_grid
+from raysplit.design.campaign import opening, price_together, whole_grid
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
 from raysplit.quantities import format_bytes, format_count, format_flops, format_seconds
@@ -157,4 +157,4 @@ def _row(
 
 
 def _flops(setup: Setup, trials: tuple[Trial, ...] | list[Trial]) -> float:
-    return evidence_of(setup, {key(trial, m): {} for trial in trials for m in trial.milestones}).spent_flops
+    return price_together(setup, trials, set())

@@ -1,0 +1,76 @@
+"""A small sweep's set-up, and evidence of it without training."""
+
+from collections.abc import Collection, Iterable, Sequence
+from itertools import product
+
+from raysplit.design.campaign import Evidence, chain, evidence_of, key, remaining
+from raysplit.design.setup import Setup
+from raysplit.design.tree import Tree, Trial
+from raysplit.split import Problem
+from tests.split.doubles import known_law
+
+SIZES = (14_000, 36_000)
+PRETRAIN = (250_000, 500_000, 1_000_000, 2_000_000)
+SPECIALIZE = (125_000, 250_000, 500_000)
+
+
+def setup(
+    *,
+    n_domains: int = 2,
+    sizes: Sequence[int] = SIZES,
+    pretrain_grid: Sequence[int] = PRETRAIN,
+    specialize_grid: Sequence[int] = SPECIALIZE,
+    scratch: bool = False,
+    policy: str = "adaptive",
+    budget_flops: float = 4e12,
+    regret_tolerance: float = 0.0,
+    repeats: tuple[Trial, ...] = (),
+    lanes: int = 2,
+) -> Setup:
+    """Domains are those of `tests.split.doubles.known_law`, FLOPs 6N a token, cooldowns a quarter."""
+    flops = {n: 6.0 * n for n in sizes}
+    domains = tuple(f"domain-{k}" for k in range(n_domains))
+    return Setup(
+        problem=Problem(budget_flops=1e12, sizes=flops, domains=domains),
+        flops_per_token=flops,
+        domains=domains,
+        tree=Tree(cooldown_start=lambda tokens: tokens - tokens // 4, pretrain_grid=tuple(pretrain_grid)),
+        specialize_grid=tuple(specialize_grid),
+        scratch=scratch,
+        policy="grid" if policy == "grid" else "adaptive",
+        budget_flops=budget_flops,
+        regret_tolerance=regret_tolerance,
+        repeats=repeats,
+        lanes=lanes,
+        step_tokens=4096,
+        seed=0,
+    )
+
+
+def every_point(setup: Setup) -> set[tuple[int, str, int, int]]:
+    """(N, domain, D, D') of the whole grid; the domain of a trunk's point is empty."""
+    roots = (0, *setup.pretrain_grid) if setup.scratch else setup.pretrain_grid
+    trunks = {(n, "", d, 0) for n, d in product(setup.sizes, setup.pretrain_grid)}
+    return trunks | set(product(setup.sizes, setup.domains, roots, setup.specialize_grid))
+
+
+def points(trials: Iterable[Trial]) -> list[tuple[int, str, int, int]]:
+    return [(trial.n_params, trial.domain, *trial.point(m)) for trial in trials for m in trial.milestones]
+
+
+def measured(setup: Setup, trials: Iterable[Trial], closed: Collection[Trial] = ()) -> Evidence:
+    """Evidence after the trials, every loss the known law's first draw's."""
+    law = known_law(n_domains=len(setup.domains))
+    losses = {}
+    for trial in trials:
+        for milestone in trial.milestones:
+            d, s = trial.point(milestone)
+            every = law.loss([[trial.n_params]], [[d]], [[s]])[0]
+            losses[key(trial, milestone)] = dict(zip(setup.domains, map(float, every), strict=True))
+    return evidence_of(setup, losses, closed)
+
+
+def carried_out(setup: Setup, trials: Iterable[Trial], before: Evidence) -> Evidence:
+    """Evidence after a round more."""
+    more = measured(setup, [t for t in trials if remaining(t, before)])
+    return evidence_of(setup, {**before.losses, **more.losses}, {chain(t) for t in before.closed})

@@ -1,0 +1,185 @@
+"""The rounds of a sweep, what they may ask for and how they end. Every law here is known, none fitted."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raysplit.design.campaign import (
+    Evidence,
+    Finish,
+    Round,
+    chain,
+    evidence_of,
+    is_orphan,
+    key,
+    next_round,
+    opening,
+    remaining,
+    whole_grid,
+)
+from raysplit.design.setup import Setup
+from raysplit.design.tree import Trial
+from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, carried_out, every_point, measured, points, setup
+from tests.split.doubles import known_law
+
+LAW = known_law(n_domains=2, n_draws=8, jitter=0.15)
+CERTAIN = known_law(n_domains=2, n_draws=1)
+
+setups = st.builds(
+    setup,
+    n_domains=st.integers(1, 5),
+    sizes=st.integers(1, 4).map(lambda n: (10_000, 20_000, 40_000, 80_000)[:n]),
+    pretrain_grid=st.integers(1, 6).map(lambda n: [250_000 * 2**i for i in range(n)]),
+    specialize_grid=st.integers(1, 5).map(lambda n: [125_000 * 2**i for i in range(n)]),
+    scratch=st.booleans(),
+)
+
+
+def can_all_start(trials: tuple[Trial, ...], evidence: Evidence | None = None) -> bool:
+    """Whether every branch's root is there or on the way of a trunk in the same round."""
+    reach = {(t.n_params, t.seed): (0, *t.milestones) for t in trials if t.is_trunk}
+    there = evidence.nodes if evidence else frozenset()
+    return all(t.root in there or t.pretrain_tokens in reach.get((t.n_params, t.seed), ()) for t in trials if t.domain)
+
+
+@given(setups)
+def test_the_opening_can_start_and_touches_every_size_and_domain(asked: Setup) -> None:
+    trials = opening(asked).trials
+    assert can_all_start(trials)
+    assert len(set(map(chain, trials))) == len(trials)
+    assert set(points(trials)) <= every_point(asked)
+    assert {(t.n_params, t.domain) for t in trials} == {(n, k) for n in asked.sizes for k in ("", *asked.domains)}
+    first_branch = next(i for i, t in enumerate(trials) if t.domain)
+    assert not any(t.is_trunk for t in trials[first_branch:])  # lanes that wait for no one come first
+
+
+def test_the_opening_varies_its_ratios() -> None:
+    asked = setup(n_domains=3, sizes=(10_000, 20_000, 40_000))
+    branches = [t for t in opening(asked).trials if t.domain]
+    assert len({t.pretrain_tokens / t.n_params for t in branches}) >= 4
+    assert len({m / t.pretrain_tokens for t in branches for m in t.milestones}) >= 4
+
+
+@given(setups)
+def test_the_whole_grid_is_every_point_once(asked: Setup) -> None:
+    asked_for = points(whole_grid(asked).trials)
+    assert len(asked_for) == len(set(asked_for))
+    assert set(asked_for) == every_point(asked)
+    assert can_all_start(whole_grid(asked).trials)
+
+
+def test_repeats_come_along() -> None:
+    again = Trial(n_params=SIZES[0], seed=1, domain="", pretrain_tokens=PRETRAIN[0], milestones=(PRETRAIN[0],))
+    asked = setup(repeats=(again,))
+    assert again in opening(asked).trials
+    assert again in whole_grid(asked).trials
+
+
+@given(st.data())
+def test_evidence_does_not_depend_on_the_order_of_measurements(data: st.DataObject) -> None:
+    asked = setup(scratch=True)
+    known = measured(asked, whole_grid(asked).trials).losses
+    some = data.draw(st.lists(st.sampled_from(list(known)), unique=True, max_size=12))
+    assert evidence_of(asked, {k: known[k] for k in some}) == evidence_of(asked, {k: known[k] for k in reversed(some)})
+
+
+def test_evidence_of_the_grid_pays_for_each_token_once() -> None:
+    asked = setup()
+    paid = sum(
+        6.0 * n * (PRETRAIN[-1] + sum(PRETRAIN) / 4)
+        + 6.0 * n * len(PRETRAIN) * 2 * (0.75 * SPECIALIZE[-1] + sum(SPECIALIZE) / 4)
+        for n in SIZES
+    )
+    assert measured(asked, whole_grid(asked).trials).spent_flops == pytest.approx(paid)
+
+
+def test_a_closed_chain_has_nothing_left_and_a_closed_trunk_orphans_its_branches() -> None:
+    asked = setup()
+    trunk, *_ = whole_grid(asked).trials
+    near, far = (
+        Trial(n_params=trunk.n_params, seed=0, domain="domain-0", pretrain_tokens=d, milestones=SPECIALIZE)
+        for d in (PRETRAIN[0], PRETRAIN[-1])
+    )
+    got_to_first = [replace(trunk, milestones=PRETRAIN[:1])]
+    evidence = measured(asked, got_to_first, closed=[chain(trunk)])
+    assert remaining(trunk, evidence) == ()
+    assert not is_orphan(near, evidence)
+    assert remaining(near, evidence) == SPECIALIZE
+    assert is_orphan(far, evidence)
+    assert remaining(far, evidence) == ()
+    of_another_seed = replace(far, seed=1)
+    assert not is_orphan(of_another_seed, evidence)
+
+
+@pytest.fixture(scope="module")
+def opened() -> Evidence:
+    """Evidence of the opening of `setup()`."""
+    asked = setup()
+    return measured(asked, opening(asked).trials)
+
+
+@settings(max_examples=12)
+@given(
+    budget=st.floats(0.5e12, 6e12),
+    scratch=st.booleans(),
+    lanes=st.integers(1, 4),
+    stopped=st.integers(0, 3),
+    rounds=st.integers(1, 3),
+)
+def test_a_round_asks_only_for_what_is_open_can_start_and_is_affordable(
+    budget: float, scratch: bool, lanes: int, stopped: int, rounds: int
+) -> None:
+    asked = setup(budget_flops=budget, scratch=scratch, lanes=lanes)
+    first = opening(asked).trials
+    evidence = measured(asked, first, closed=[chain(t) for t in first if t.domain][:stopped])
+    for _ in range(rounds):
+        decision = next_round(asked, evidence, LAW)
+        if isinstance(decision, Finish):
+            assert decision.why
+            return
+        assert decision.trials
+        assert can_all_start(decision.trials, evidence)
+        assert len(set(map(chain, decision.trials))) == len(decision.trials)
+        assert not {key(t, m) for t in decision.trials for m in t.milestones} & set(evidence.losses)
+        assert not {chain(t) for t in decision.trials} & evidence.closed
+        assert set(points(decision.trials)) <= every_point(asked)
+        evidence = carried_out(asked, decision.planned, evidence)
+        assert evidence.spent_flops <= budget
+
+
+def ends_with(decision: Round | Finish) -> str:
+    assert isinstance(decision, Finish)
+    return decision.why
+
+
+def test_a_sweep_ends_when_the_answer_is_certain_enough(opened: Evidence) -> None:
+    assert "certain enough" in ends_with(next_round(setup(regret_tolerance=0.5), opened, LAW))
+    assert "certain enough" in ends_with(next_round(setup(), opened, CERTAIN))
+
+
+def test_a_sweep_ends_when_its_budget_is_spent(opened: Evidence) -> None:
+    assert "budget is spent" in ends_with(next_round(setup(budget_flops=opened.spent_flops), opened, LAW))
+    # Even the opening may have been too much.
+    assert "budget is spent" in ends_with(next_round(setup(budget_flops=0.1 * opened.spent_flops), opened, LAW))
+
+
+def test_a_sweep_ends_when_all_is_measured() -> None:
+    asked = setup()
+    whole = measured(asked, whole_grid(asked).trials)
+    assert "every point" in ends_with(next_round(asked, whole, LAW))
+
+
+def test_a_sweep_ends_when_nothing_left_is_worth_its_cost(opened: Evidence) -> None:
+    deaf = replace(LAW, noise=LAW.noise * 1e6)  # so noisy that no observation tells anything
+    assert "worth its cost" in ends_with(next_round(setup(budget_flops=1e13), opened, deaf))
+
+
+def test_without_a_limit_a_round_is_still_a_part_of_the_grid(opened: Evidence) -> None:
+    asked = setup(budget_flops=float("inf"))
+    decision = next_round(asked, opened, LAW)
+    assert isinstance(decision, Round)
+    whole = measured(asked, whole_grid(asked).trials).spent_flops
+    spent = carried_out(asked, decision.planned, opened).spent_flops - opened.spent_flops
+    assert 0 < spent < whole / 2
