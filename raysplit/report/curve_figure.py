@@ -75,10 +75,10 @@ def _draw_variant(axes: "Axes", story: Story, point: Point) -> None:
         label=f"{point.name}, measured",
     )  # fmt: skip
     if beyond:
-        left = point.pretrain_share > 0.5
         axes.annotate(
-            f"↑ {point.loss:.2f}", (point.pretrain_share, top), xytext=(-8 if left else 8, -1),
-            textcoords="offset points", ha="right" if left else "left", va="center",
+            f"↑ {point.loss:.2f}", (point.pretrain_share, top), xytext=(0, -9), textcoords="offset points",
+            ha="right" if point.pretrain_share > 0.5 else "left", va="top", zorder=6,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.85, "pad": 1.0},
         )  # fmt: skip
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _LEAST_SPAN = 0.3
 """Of D/T shown, so that a settled recommendation looks settled."""
-_LABEL_GAP = 0.06
-"""Between two labels, as a share of the axis."""
+_LABEL_INCHES = 0.4
+"""Least distance between two labels."""
 _MOST_SIZES = 5
 
 
@@ -29,7 +29,7 @@ def draw_path(story: Story, width: float) -> "Figure":
     spent = np.array([advice.spent_flops for advice in story.history.advices])
     exponent = math.floor(math.log10(max(spent)))
     spent = spent / 10.0**exponent
-    _share(share, story, spent)
+    _share(share, story, spent, label_gap=_LABEL_INCHES / width * max(spent))
     _size(size, story, spent)
     _regret(regret, story, spent)
     regret.set_xlim(0, 1.06 * max(spent))
@@ -38,7 +38,7 @@ def draw_path(story: Story, width: float) -> "Figure":
     return figure
 
 
-def _share(axes: "Axes", story: Story, spent: Array) -> None:
+def _share(axes: "Axes", story: Story, spent: Array, *, label_gap: float) -> None:
     past = story.history.advices
     mean, low, high = (np.array([getattr(a.pretrain_share, end) for a in past]) for end in ("mean", "low", "high"))
     axes.fill_between(spent, low, high, color=ACCENT, alpha=0.15, linewidth=0)
@@ -48,7 +48,7 @@ def _share(axes: "Axes", story: Story, spent: Array) -> None:
     )  # fmt: skip
     last = -math.inf
     for x, top, each in zip(spent, np.maximum(mean, high), past, strict=True):
-        if x - last >= _LABEL_GAP * max(spent):
+        if x - last >= label_gap:
             axes.annotate(
                 str(each.n_observations), (x, top), xytext=(0, 3), textcoords="offset points", ha="center",
                 fontsize=7.5, color=MUTED,

@@ -127,7 +127,8 @@ def _errors(axes: "Axes", story: Story, known: InSample) -> None:
                 continue
             error = variant.losses[name] / guess.mean - 1.0
             ends = [guess.low / guess.mean - 1.0, guess.high / guess.mean - 1.0]
-            widest += [abs(error), *map(abs, ends)]
+            # Wide intervals of far-off baselines may leave the frame; no mark does.
+            widest += [abs(error), *(map(abs, ends) if final and variant is final.recommended else ())]
             axes.plot(
                 [100 * e for e in ends],
                 [row + offset] * 2,

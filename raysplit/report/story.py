@@ -2,11 +2,11 @@
 
 import json
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from raysplit.corpus.manifest import Manifest, read_manifest
 from raysplit.design.setup import Setup, setup_of
 from raysplit.errors import RunError
 from raysplit.law import Law
@@ -18,6 +18,9 @@ from raysplit.space import Space
 from raysplit.split import Advice, Choice, Problem
 from raysplit.sweep.folder import RunFolder, existing_run
 
+if TYPE_CHECKING:
+    from raysplit.corpus.manifest import Manifest
+
 _SAME_BUDGET = 0.02
 """Final runs are rounded to whole steps; within this share of the advice's budget they answer the same question."""
 
@@ -28,7 +31,7 @@ class Story:
 
     space: Space
     space_yaml: str
-    manifest: Manifest
+    manifest: "Manifest"
     setup: Setup
     problem: Problem
     """What the advice answers, on this corpus."""
@@ -63,6 +66,8 @@ def read_story(folder: RunFolder) -> Story:
         RunError: the sweep has not finished, or a file is damaged.
         CorpusError, LawError, SpaceError, SplitError, TableError: the file of that kind is missing or damaged.
     """
+    from raysplit.corpus.manifest import read_manifest  # brings the tokenizers library, which importing must not load
+
     folder, space = existing_run(folder.path)
     for path in (folder.law, folder.advice, folder.observations("parquet")):
         if not path.exists():

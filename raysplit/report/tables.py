@@ -176,6 +176,7 @@ def cost_table(story: Story, costs: Costs) -> Table:
         row("points that stopped trials skipped", costs.stopped),
         row("the whole grid, as a tree", costs.grid),
     ]
+    rounds = f"{len(history.rounds)} round{'s' if len(history.rounds) != 1 else ''}"
     target = costs.spent.flops / story.advice.budget_flops
     time = f"{format_seconds(history.lane_seconds)} of lane time, " if history.lane_seconds else ""
     return Table(
@@ -183,7 +184,7 @@ def cost_table(story: Story, costs: Costs) -> Table:
         head=["", "points measured", "tokens", "FLOPs", "of the sweep's FLOPs"],
         rows=rows,
         note=f"The sweep took {time}{format_seconds(history.elapsed_seconds)} from the first record to the last, "
-             f"{len(history.rounds)} rounds, {target:.2g} times the FLOPs of the target run. A point is one trunk or "
+             f"in {rounds}, for {target:.2g} times the FLOPs of the target run. A point is one trunk or "
              "branch after a cooldown. FLOPs are reckoned from the tree of runs, in which each token is trained once.",
     )  # fmt: skip
 
@@ -198,7 +199,7 @@ def ending_tables(story: Story) -> list[Table]:
     """Stops and failures with their reasons; none where nothing was stopped or failed."""
     named = (
         ("Stopped trials", "after", story.history.stops),
-        ("Failed trials", "on the way to", story.history.failures),
+        ("Failed trials", "heading for", story.history.failures),
     )
     return [
         Table(

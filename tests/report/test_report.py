@@ -6,7 +6,9 @@ import shutil
 from dataclasses import asdict
 from html import unescape
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from raysplit.errors import CorpusError, RunError
@@ -28,7 +30,7 @@ from tests.report.synthetic import add_final, space_of, synthetic_run
 
 FIGURES = ("split", "prediction", "tree", "path")
 WHY_FAILED = 'loss is NaN <at> step 31 & "later"'
-OPENING_ONLY = {"policy": "adaptive", "regret_tolerance": 0.5}
+OPENING_ONLY: dict[str, Any] = {"policy": "adaptive", "regret_tolerance": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -177,9 +179,8 @@ def test_figures_show_their_data_without_a_final_run(opening: RunFolder, width: 
     assert all(axes.lines for axes in (curve.axes[0], *prediction.axes, *tree.axes, *path.axes))
     assert {axes.get_title("left") for axes in tree.axes} == {f"N = {format_count(n)}" for n in story.setup.sizes}
     dots = [line for line in prediction.axes[0].lines if line.get_linestyle() == "None"]
-    assert sum(len(line.get_xdata()) for line in dots) == len(story.observations)  # type: ignore[arg-type]
-    shares = curve.axes[0].lines[0].get_xdata()
-    assert len(shares) > 100  # type: ignore[arg-type]
+    assert sum(np.size(line.get_xdata()) for line in dots) == len(story.observations)
+    assert np.size(curve.axes[0].lines[0].get_xdata()) > 100
 
 
 def test_one_recommendation_looks_sensible(opening: RunFolder) -> None:
@@ -273,4 +274,4 @@ def test_many_rounds_tell_how_the_share_moved(tmp_path: Path) -> None:
     assert f"to {past[-1].pretrain_share.mean:.0%}" in path_caption(story)
     with in_style():
         share = draw_path(story, PHONE_WIDTH).axes[0]
-    assert len(share.lines[0].get_xdata()) == len(past)  # type: ignore[arg-type]
+    assert np.size(share.lines[0].get_xdata()) == len(past)
