@@ -178,7 +178,8 @@ def next_round(setup: Setup, evidence: Evidence, law: NoisyLaw) -> Round | Finis
     round_flops = min(budget_left, min(setup.budget_flops, grid_flops) / _ROUNDS_PER_BUDGET)
     candidates = _candidates(setup, evidence)
     if not candidates:
-        return Finish(why="every point of the grid is measured")
+        given_up = f", but for {len(evidence.closed)} trials given up" if evidence.closed else ""
+        return Finish(why=f"every point of the grid is measured{given_up}; expected regret {100 * regret:.2f} %")
     apart = _apart(law, candidates)
     nodes = set(evidence.nodes)
     open_ones = np.ones(len(candidates), dtype=bool)

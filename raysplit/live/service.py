@@ -186,7 +186,7 @@ class LawService:
             frame = self.observations()
             if self._law is None or self._law[0] != len(frame):
                 if frame.empty:
-                    raise LawError("no observations yet; the law needs the opening round")
+                    raise LawError(self._finished or "no observations yet; the law needs the opening round")
                 self._law = (len(frame), *self._fit(frame))
             return self._law[1]
 
@@ -250,14 +250,16 @@ class LawService:
                 self.record_failure(trial, trial.milestones[0], "its trunk failed before reaching it")
         if not self._rounds:
             decision: Round | Finish = whole_grid(self.setup) if self.setup.policy == "grid" else opening(self.setup)
-        elif self.setup.policy == "grid":
-            decision = Finish(why="every point of the grid is measured")
+        elif not self._observations:
+            decision = Finish(why=f"nothing could be measured: {next(iter(self._closed.values()))}")
         else:
             self._log_advice(law := self.law())
-            decision = next_round(self.setup, evidence, law)
-        if isinstance(decision, Finish):
             if self.setup.policy == "grid":
-                self._log_advice(self.law())
+                decision = Finish(why="every point of the grid is measured")
+            else:
+                decision = next_round(self.setup, evidence, law)
+                self._round_law = (len(self._rounds), law)
+        if isinstance(decision, Finish):
             self._take(self.journal.append("finish", {"why": decision.why}))
         else:
             data = {

@@ -1,0 +1,268 @@
+"""The law service without Ray: its journal is its memory, and nothing but what was measured decides."""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raysplit.design.campaign import whole_grid
+from raysplit.design.setup import Setup
+from raysplit.design.tree import Trial
+from raysplit.errors import LawError, RunError
+from raysplit.live.journal import ReadJournal, read_journal
+from raysplit.live.service import LawService, trial_from_dict
+from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, every_point, setup
+from tests.live.doubles import account, carry_on, open_service, remember_laws, true_losses
+
+ASKED = setup(budget_flops=0.9e12, lanes=3)
+LOSSES = true_losses(ASKED)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _laws_are_weighed() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        remember_laws(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[bytes], dict[str, Any]]:
+    """The journal's lines of a whole sweep, and what it came to."""
+    path = tmp_path_factory.mktemp("whole") / "journal.jsonl"
+    service = open_service(ASKED, path)
+    carry_on(service, LOSSES)
+    service.journal.close()  # type: ignore[union-attr]
+    return path.read_bytes().splitlines(keepends=True), account(service)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.jsonl"
+
+
+@pytest.fixture
+def service(path: Path) -> Iterator[LawService]:
+    service = open_service(ASKED, path)
+    yield service
+    service.journal.close()  # type: ignore[union-attr]
+
+
+def kinds(service: LawService) -> Counter[str]:
+    return Counter(record.kind for record in service.journal.records)
+
+
+def first_of(service: LawService, *, trunk: bool) -> Trial:
+    """A trial of the opening; claimed, when it is a branch, after the trunks have run."""
+    while (trial := service.claim().trial) is not None:
+        if trial.is_trunk == trunk:
+            return trial
+        for milestone in trial.milestones:
+            service.record(trial, milestone, losses=LOSSES(trial, milestone), tokens=0, wall_seconds=0.0)
+        service.release(trial)
+    raise AssertionError("nothing to claim")
+
+
+def test_the_sweep_is_worth_testing(uninterrupted: tuple[list[bytes], dict[str, Any]]) -> None:
+    """Several rounds, some stops, not the whole grid: else the tests below would prove little."""
+    lines, came_to = uninterrupted
+    assert sum(b'"kind": "round"' in line for line in lines) >= 3
+    assert came_to["stopped"]
+    assert came_to["spent"] <= ASKED.budget_flops
+    assert len(came_to["observations"]) < len(every_point(ASKED))
+
+
+@pytest.mark.parametrize(("n_lanes", "seed"), [(1, 0), (2, 1), (2, 2), (3, 3), (5, 4), (5, 5)])
+def test_decisions_do_not_depend_on_which_lane_is_faster(
+    service: LawService, uninterrupted: tuple[list[bytes], dict[str, Any]], n_lanes: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    carry_on(service, LOSSES, n_lanes=n_lanes, pick=lambda n_running: int(rng.integers(n_running)))
+    assert account(service) == uninterrupted[1]
+
+
+def test_a_crash_after_any_record_changes_nothing(
+    path: Path, uninterrupted: tuple[list[bytes], dict[str, Any]]
+) -> None:
+    lines, came_to = uninterrupted
+    for n_records in range(len(lines)):
+        path.write_bytes(b"".join(lines[:n_records]) + lines[n_records][:20])  # the next one was being written
+        service = open_service(ASKED, path)
+        carry_on(service, LOSSES)
+        service.journal.close()  # type: ignore[union-attr]
+        assert account(service) == came_to, f"after {n_records} records"
+        stored = [
+            (trial_from_dict(record.data["trial"]).name, record.data["milestone"])
+            for record in service.journal.records
+            if record.kind == "measurement"
+        ]
+        assert len(stored) == len(set(stored))
+
+
+def test_a_finished_sweep_is_only_read(path: Path, uninterrupted: tuple[list[bytes], dict[str, Any]]) -> None:
+    lines, came_to = uninterrupted
+    path.write_bytes(b"".join(lines))
+    service = LawService(ASKED, ReadJournal(read_journal(path)), bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
+    assert service.claim().finished == came_to["why"]
+    assert account(service) == came_to
+
+
+def test_a_measurement_twice_is_one(service: LawService) -> None:
+    trial = first_of(service, trunk=True)
+    for loss in (3.0, 3.0, 4.0):  # even when the second time it came out different
+        losses = dict.fromkeys(ASKED.domains, loss)
+        service.record(trial, trial.milestones[0], losses=losses, tokens=0, wall_seconds=0.0)
+    assert kinds(service)["measurement"] == 1
+    assert service.observations()["loss"].tolist() == [3.0] * len(ASKED.domains)
+
+
+def test_a_trunk_is_read_on_every_domain_and_a_branch_on_its_own(service: LawService) -> None:
+    branch = first_of(service, trunk=False)
+    before = service.observations()
+    assert set(before["domain"]) == set(ASKED.domains)
+    assert (before["specialize_tokens"] == 0).all()
+    service.record(branch, branch.milestones[0], losses=LOSSES(branch, branch.milestones[0]), tokens=0, wall_seconds=0)
+    after = service.observations()
+    assert len(after) == len(before) + 1
+    row = after[after["specialize_tokens"] > 0].iloc[0]
+    assert (row["domain"], row["pretrain_tokens"]) == (branch.domain, branch.pretrain_tokens)
+    assert row["bits_per_byte"] == pytest.approx(row["loss"] / math.log(2) / 2.0)
+    assert row["flops"] == 6.0 * branch.n_params * (branch.pretrain_tokens + branch.milestones[0])
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, 0.0, -1.0])
+def test_a_loss_that_is_no_loss_is_a_failure(service: LawService, loss: float) -> None:
+    branch = first_of(service, trunk=False)
+    losses = {**LOSSES(branch, branch.milestones[0]), branch.domain: loss}
+    service.record(branch, branch.milestones[0], losses=losses, tokens=0, wall_seconds=0.0)
+    assert service.status().n_failed == 1
+    assert not service.judge(branch, branch.milestones[0]).go_on
+    service.release(branch)
+    assert carry_on(service, LOSSES)
+    assert np.isfinite(service.observations()["loss"]).all()
+    [failure] = [record.data for record in service.journal.records if record.kind == "failure"]
+    assert branch.domain in failure["why"]
+
+
+def test_a_failed_trunk_takes_its_branches_with_it_and_the_sweep_still_ends(service: LawService, path: Path) -> None:
+    trunk = first_of(service, trunk=True)
+    service.record_failure(trunk, trunk.milestones[0], "its loss overflowed")
+    service.record_failure(trunk, trunk.milestones[0], "told twice")
+    service.release(trunk)
+    assert carry_on(service, LOSSES)
+    assert set(service.observations()["n_params"]) == {n for n in SIZES if n != trunk.n_params}
+    orphans = [r.data["trial"] for r in service.journal.records if r.kind == "failure"][1:]
+    assert len(orphans) == len(ASKED.domains)
+    assert {orphan["n_params"] for orphan in orphans} == {trunk.n_params}
+    assert service.status().n_failed == 1 + len(orphans)
+    again = LawService(ASKED, ReadJournal(read_journal(path)), bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
+    assert again.status() == replace(service.status(), law_version=0)
+
+
+@pytest.mark.parametrize("policy", ["adaptive", "grid"])
+def test_a_sweep_in_which_everything_fails_says_why(tmp_path: Path, policy: str) -> None:
+    asked = setup(policy=policy)
+    service = open_service(asked, tmp_path / "journal.jsonl")
+    while (trial := service.claim().trial) is not None:
+        service.record_failure(trial, trial.milestones[0], "the device is on fire")
+        service.release(trial)
+    assert "on fire" in service.claim().finished
+    with pytest.raises(LawError, match="on fire"):
+        service.law()
+    service.journal.close()  # type: ignore[union-attr]
+
+
+def test_the_grid_policy_measures_everything_and_stops_nothing(tmp_path: Path) -> None:
+    asked = setup(policy="grid")
+    service = open_service(asked, tmp_path / "journal.jsonl")
+    why = carry_on(service, LOSSES, n_lanes=3)
+    service.journal.close()  # type: ignore[union-attr]
+    assert "every point" in why
+    assert kinds(service) == {"round": 1, "measurement": len(every_point(asked)), "advice": 1, "finish": 1}
+
+
+def test_trunks_and_the_opening_are_never_stopped(uninterrupted: tuple[list[bytes], dict[str, Any]]) -> None:
+    lines, came_to = uninterrupted
+    second_round = [i for i, line in enumerate(lines) if b'"kind": "round"' in line][1]
+    assert not any(b'"kind": "stop"' in line for line in lines[:second_round])
+    assert all(domain for _, domain, _ in came_to["stopped"])
+
+
+def test_a_full_disk_stores_nothing_and_forgets_nothing(service: LawService, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = first_of(service, trunk=True)
+    milestone = trial.milestones[0]
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(RunError, match="No space left"):
+            service.record(trial, milestone, losses=LOSSES(trial, milestone), tokens=0, wall_seconds=0.0)
+    assert service.status().n_observations == 0
+    service.record(trial, milestone, losses=LOSSES(trial, milestone), tokens=0, wall_seconds=0.0)
+    assert service.status().n_observations == len(ASKED.domains)
+
+
+def test_no_trial_is_handed_out_twice_and_a_lost_lane_gives_its_back(service: LawService) -> None:
+    claimed = [service.claim().trial for _ in SIZES]
+    assert None not in claimed
+    assert len(set(claimed)) == len(SIZES)
+    assert service.claim().trial is None  # the branches wait for their trunks
+    assert claimed[1] is not None
+    service.release(claimed[1])
+    assert service.claim().trial == claimed[1]
+
+
+def test_a_branch_may_start_as_soon_as_its_trunk_has_passed(service: LawService) -> None:
+    trunk = first_of(service, trunk=True)
+    service.record(trunk, trunk.milestones[0], losses=LOSSES(trunk, trunk.milestones[0]), tokens=0, wall_seconds=0.0)
+    while (trial := service.claim().trial) is not None and trial.is_trunk:
+        pass
+    assert trial is not None
+    assert trial.domain
+    assert (trial.n_params, trial.pretrain_tokens) == (trunk.n_params, trunk.milestones[0])
+
+
+def test_before_the_first_observation_there_is_no_law(service: LawService) -> None:
+    for ask in (service.law, service.choice, service.advise):
+        with pytest.raises(LawError, match="no observations yet"):
+            ask()
+    assert service.status().round == 0
+
+
+def test_a_prediction_for_a_domain_that_is_not_there(path: Path, uninterrupted: tuple[list[bytes], Any]) -> None:
+    path.write_bytes(b"".join(uninterrupted[0]))
+    service = LawService(ASKED, ReadJournal(read_journal(path)), bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
+    point = {"n_params": SIZES[0], "pretrain_tokens": PRETRAIN[0], "specialize_tokens": SPECIALIZE[0]}
+    assert service.predict("domain-1", **point).mean > 0
+    with pytest.raises(LawError, match=r"domain-7.*domain-0, domain-1"):
+        service.predict("domain-7", **point)
+
+
+def test_the_status_counts_what_is_in_the_journal(path: Path, uninterrupted: tuple[list[bytes], Any]) -> None:
+    lines, came_to = uninterrupted
+    path.write_bytes(b"".join(lines))
+    service = LawService(ASKED, ReadJournal(read_journal(path)), bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
+    status, seen = service.status(), kinds(service)
+    assert (status.round, status.n_stopped, status.n_failed) == (seen["round"], seen["stop"], 0)
+    assert status.n_observations == len(came_to["observations"])
+    assert status.n_trials_left == 0
+    assert status.spent_flops == came_to["spent"]
+
+
+def test_repeats_run_under_their_own_seed(tmp_path: Path) -> None:
+    trunk = Trial(n_params=SIZES[0], seed=3, domain="", pretrain_tokens=PRETRAIN[1], milestones=(PRETRAIN[1],))
+    branch = replace(trunk, domain="domain-1", milestones=(SPECIALIZE[0],))
+    asked: Setup = setup(policy="grid", repeats=(trunk, branch))
+    service = open_service(asked, tmp_path / "journal.jsonl")
+    carry_on(service, true_losses(asked))
+    service.journal.close()  # type: ignore[union-attr]
+    frame = service.observations()
+    assert len(frame[frame["seed"] == 3]) == len(asked.domains) + 1
+    assert len(whole_grid(asked).trials) == len({record["trial"] for record in frame.to_dict("records")})
