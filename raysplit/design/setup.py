@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raysplit.design.tree import Tree, Trial
+from raysplit.errors import SplitError
 from raysplit.space import Space
 from raysplit.split import Problem, target_problem
 
@@ -50,8 +51,10 @@ def setup_of(space: Space, *, vocab_size: int, domain_tokens: Mapping[str, float
     """
     shapes = {size: space.shape(size, vocab_size) for size in sorted(space.model.sizes)}
     flops = {shape.n_params_non_embedding: float(shape.flops_per_token) for shape in shapes.values()}
+    problem = target_problem(space, vocab_size=vocab_size, domain_tokens=domain_tokens)
+    _check_budget(space, problem)
     return Setup(
-        problem=target_problem(space, vocab_size=vocab_size, domain_tokens=domain_tokens),
+        problem=problem,
         flops_per_token=flops,
         domains=space.domains,
         tree=tree_of(space),
@@ -65,6 +68,18 @@ def setup_of(space: Space, *, vocab_size: int, domain_tokens: Mapping[str, float
         step_tokens=space.training.batch_tokens,
         seed=space.sweep.seed,
     )
+
+
+def _check_budget(space: Space, problem: Problem) -> None:
+    """Refuse a target that cannot pay one optimizer step of pretraining and one of each expert at any size."""
+    n_paths = 1 + (len(problem.domains) if problem.accounting == "shared" else 1)
+    least_flops = n_paths * space.training.batch_tokens * min(problem.sizes.values())
+    if problem.budget_flops < least_flops:
+        raise SplitError(
+            f"target.budget_flops = {problem.budget_flops:g} is too small for any split: one step of "
+            f"{space.training.batch_tokens} tokens for the seed and for each expert at the smallest size of "
+            f"{min(problem.sizes)} parameters takes {least_flops:.3g} FLOPs"
+        )
 
 
 def tree_of(space: Space) -> Tree:
