@@ -253,7 +253,8 @@ def _sweep(space: "Space", folder: "RunFolder", corpus: "Corpus", console: Conso
     if not end.why:  # Tune turns Ctrl-C into an early, orderly return
         raise KeyboardInterrupt
     status = end.status
-    console.print(f"sweep ended after {format_seconds(end.wall_seconds)}: {end.why}", highlight=False)
+    when = f"after {format_seconds(end.wall_seconds)}" if end.wall_seconds else "before this start"
+    console.print(f"sweep ended {when}: {end.why}", highlight=False)
     console.print(
         f"{status.n_observations} observations, {format_flops(status.spent_flops)}, "
         f"{status.n_stopped} trials stopped early, {status.n_failed} failed\n",

@@ -5,9 +5,9 @@ Each result is journalled as it comes, so that an interrupted final run continue
 
 import json
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -21,6 +21,7 @@ from raysplit.law import Law
 from raysplit.live.journal import Journal
 from raysplit.space import Space
 from raysplit.split import Advice, Split, baselines, target_problem
+from raysplit.split.problem import Accounting
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.display import Display
 from raysplit.sweep.folder import RunFolder, write_text
@@ -39,17 +40,21 @@ class Variant:
     pretrain_tokens: int
     specialize_tokens: Mapping[str, int]
 
-    @property
-    def total_tokens(self) -> int:
-        return self.pretrain_tokens + sum(self.specialize_tokens.values())
+    def paid_tokens(self, accounting: Accounting) -> int:
+        """What the budget pays for: D + sum_k D'_k, or D and the longest D'_k where each expert is reckoned alone."""
+        experts = self.specialize_tokens.values()
+        return self.pretrain_tokens + (sum(experts) if accounting == "shared" else max(experts))
 
 
 def variants_of(space: Space, advice: Advice, rules: Mapping[str, Split]) -> list[Variant]:
-    """The advised split and the baselines that are wanted beside it, rounded to whole steps of equal total tokens."""
-    out = [_rounded(space, RECOMMENDED, advice.split, total_steps=None)]
-    # Every variant spends what the rounded advice does, to the token.
-    total_steps = out[0].total_tokens // space.training.batch_tokens
-    return out + [_rounded(space, name, split, total_steps=total_steps) for name, split in rules.items()]
+    """The advised split and the baselines that are wanted beside it, on whole steps, at the same cost to the token."""
+    batch, shared = space.training.batch_tokens, advice.accounting == "shared"
+    experts = advice.split.specialize_tokens.values()
+    n_steps = max(1, round((advice.split.pretrain_tokens + (sum(experts) if shared else max(experts))) / batch))
+    return [
+        _on_steps(name, split, n_steps=n_steps, batch_tokens=batch, shared=shared)
+        for name, split in {RECOMMENDED: advice.split, **rules}.items()
+    ]
 
 
 def run_final(
@@ -82,10 +87,13 @@ def run_final(
         RaysplitError: a training run failed.
     """
     n_params = advice.split.n_params
+    # The advice may be about a size that the search space does not name.
+    flops_per_token = float(space.shape(n_params, corpus.vocab_size).flops_per_token)
     problem = replace(
         target_problem(space, vocab_size=corpus.vocab_size),
         budget_flops=advice.budget_flops,
         accounting=advice.accounting,
+        sizes={n_params: flops_per_token},
     )
     rules = baselines(problem, n_params=n_params)
     variants = variants_of(space, advice, {name: rules[name] for name in baseline_names})
@@ -96,9 +104,10 @@ def run_final(
             max_epochs=space.corpus.max_epochs,
         )
     journal = Journal(folder.path / "final.jsonl")
-    tasks = _tasks(variants, n_params=n_params, seed=seed, folder=folder)
+    tasks = tasks_of(
+        variants, n_params=n_params, seed=seed, experts=folder.experts, step_tokens=space.training.batch_tokens
+    )
     done = {record.data["task"]: record.data for record in journal.records if record.kind == "result"}
-    started = time.perf_counter()
     if missing := [task for task in tasks if task.name not in done]:
         with joined_cluster(space.compute, address=ray_address):
             pool = Pool(space, run_folder=folder.path, corpus_folder=folder.corpus, law=None)
@@ -110,71 +119,73 @@ def run_final(
             finally:
                 pool.close()
     journal.close()
-    final = _summary(space, corpus, variants, advice, law, done, seed=seed, flops_per_token=problem.sizes[n_params])
-    final["wall_seconds"] = time.perf_counter() - started
+    losses = {(task.trial.name, task.milestone): done[task.name]["losses"] for task in tasks}
+    final = _summary(corpus, variants, advice, law, losses, seed=seed, flops_per_token=flops_per_token)
     write_text(folder.final, json.dumps(final, indent=1))
     return final
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Task:
-    name: str
+class Task:
+    """One measurement of the final run."""
+
     after: str
-    """The task that leaves the checkpoint this one starts from; empty for the first."""
+    """Name of the task that leaves the checkpoint this one starts from; empty for the first."""
     trial: Trial
     milestone: int
     waypoints: tuple[int, ...]
     export_to: str
 
+    @property
+    def name(self) -> str:
+        """Says what is trained, so that a final run of another split or seed does not take its result for its own."""
+        return f"{self.trial.name} at {self.milestone}" + (", exported" if self.export_to else "")
 
-def _tasks(variants: Sequence[Variant], *, n_params: int, seed: int, folder: RunFolder) -> list[_Task]:
-    """One trunk through every variant's D, its branches as soon as it has passed; the advised split first."""
-    waypoints = tuple(sorted({v.pretrain_tokens for v in variants if v.pretrain_tokens}))
-    advised = variants[0].pretrain_tokens
-    tasks: list[_Task] = []
-    last = ""
+
+def tasks_of(variants: Sequence[Variant], *, n_params: int, seed: int, experts: Path, step_tokens: int) -> list[Task]:
+    """One trunk through every variant's D, its branches as soon as it has passed; the advised split, the first of
+    ``variants``, is exported to the folder ``experts``.
+    """
+    # Where nothing is pretrained, a trunk of one step leaves the checkpoint at zero that branches start from.
+    waypoints = tuple(sorted({v.pretrain_tokens for v in variants if v.pretrain_tokens})) or (step_tokens,)
+    trunks: dict[int, Task] = {}
     for tokens in waypoints:
-        trunk = Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=tokens, milestones=(tokens,))
-        last, after = f"trunk {tokens}", last
-        tasks.append(
-            _Task(
-                name=last,
-                after=after,
-                trial=trunk,
-                milestone=tokens,
-                waypoints=waypoints,
-                export_to=str(folder.experts / "seed") if tokens == advised else "",
-            )
+        trunks[tokens] = Task(
+            after=trunks[max(trunks)].name if trunks else "",
+            trial=Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=tokens, milestones=(tokens,)),
+            milestone=tokens,
+            waypoints=waypoints,
+            export_to=str(experts / "seed") if tokens == variants[0].pretrain_tokens else "",
         )
+    branches: dict[tuple[Trial, int], Task] = {}
     for variant in variants:
-        # A trunk leaves its checkpoint at zero when it begins.
-        after = f"trunk {variant.pretrain_tokens or waypoints[0]}"
         for domain, tokens in variant.specialize_tokens.items():
-            if tokens:
-                branch = Trial(
-                    n_params=n_params,
-                    seed=seed,
-                    domain=domain,
-                    pretrain_tokens=variant.pretrain_tokens,
-                    milestones=(tokens,),
+            branch = _branch(variant, domain, n_params=n_params, seed=seed)
+            if tokens and (branch, tokens) not in branches:
+                branches[branch, tokens] = Task(
+                    after=trunks[variant.pretrain_tokens or waypoints[0]].name,
+                    trial=branch,
+                    milestone=tokens,
+                    waypoints=waypoints,
+                    export_to=str(experts / domain) if variant is variants[0] else "",
                 )
-                tasks.append(
-                    _Task(
-                        name=f"{variant.name} {domain}",
-                        after=after,
-                        trial=branch,
-                        milestone=tokens,
-                        waypoints=waypoints,
-                        export_to=str(folder.experts / domain) if variant.name == RECOMMENDED else "",
-                    )
-                )
-    return tasks
+    return [*trunks.values(), *branches.values()]
 
 
-def _carry_out(tasks: list[_Task], done: set[str], pool: Pool) -> Iterator[tuple[str, dict[str, Any]]]:
+def _branch(variant: Variant, domain: str, *, n_params: int, seed: int) -> Trial:
+    return Trial(
+        n_params=n_params,
+        seed=seed,
+        domain=domain,
+        pretrain_tokens=variant.pretrain_tokens,
+        milestones=(variant.specialize_tokens[domain],),
+    )
+
+
+def _carry_out(tasks: list[Task], done: set[str], pool: Pool) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (task, result) as they finish, each task handed in once what it starts from is there."""
     waiting = list(tasks)
-    running: dict[Any, _Task] = {}
+    running: dict[Any, Task] = {}
     broker: ActorHandle = pool.broker
     while waiting or running:
         for task in [t for t in waiting if not t.after or t.after in done]:
@@ -197,45 +208,53 @@ def _carry_out(tasks: list[_Task], done: set[str], pool: Pool) -> Iterator[tuple
             yield task.name, result
 
 
-def _rounded(space: Space, name: str, split: Split, *, total_steps: int | None) -> Variant:
-    """A split on whole steps; where ``total_steps`` is given, of exactly so many, the remainder going to pretraining
-    or, without pretraining, to the first domains.
-    """
-    batch = space.training.batch_tokens
-    steps = {domain: round(tokens / batch) for domain, tokens in split.specialize_tokens.items()}
-    pretrain_steps = round(split.pretrain_tokens / batch)
-    if total_steps is not None:
-        left = total_steps - sum(steps.values())
-        if pretrain_steps or not any(steps.values()):
-            pretrain_steps = left
-        else:
-            base, extra = divmod(total_steps, len(steps))
-            steps = {domain: base + (i < extra) for i, domain in enumerate(steps)}
+def _on_steps(name: str, split: Split, *, n_steps: int, batch_tokens: int, shared: bool) -> Variant:
+    """A split in so many whole steps: rounded down, and what is left to the parts that lost most."""
+    experts = split.specialize_tokens
+    if shared:
+        pretrain, *own = _apportioned(n_steps, [split.pretrain_tokens, *experts.values()])
+    else:
+        longest = max(experts.values())
+        pretrain, most = _apportioned(n_steps, [split.pretrain_tokens, longest])
+        own = [round(most * tokens / longest) if longest else 0 for tokens in experts.values()]
     return Variant(
         name=name,
-        pretrain_tokens=pretrain_steps * batch,
-        specialize_tokens={domain: n * batch for domain, n in steps.items()},
+        pretrain_tokens=pretrain * batch_tokens,
+        specialize_tokens={domain: steps * batch_tokens for domain, steps in zip(experts, own, strict=True)},
     )
 
 
+def _apportioned(n_steps: int, tokens: Sequence[float]) -> list[int]:
+    """Whole steps in proportion to tokens, ``n_steps`` in all, by largest remainders."""
+    exact = [n_steps * part / math.fsum(tokens) for part in tokens]
+    steps = [math.floor(part) for part in exact]
+    short = sorted(range(len(exact)), key=lambda i: steps[i] - exact[i])
+    for i in short[: n_steps - sum(steps)]:
+        steps[i] += 1
+    return steps
+
+
 def _summary(
-    space: Space,
     corpus: Corpus,
     variants: Sequence[Variant],
     advice: Advice,
     law: Law | None,
-    done: Mapping[str, Mapping[str, Any]],
+    measured: Mapping[tuple[str, int], Mapping[str, float]],
     *,
     seed: int,
     flops_per_token: float,
 ) -> dict[str, Any]:
     n_params = advice.split.n_params
+    trunk = Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=0, milestones=()).name
     bytes_each = bytes_per_token(corpus)
     out: dict[str, Any] = {"schema_version": 1, "seed": seed, "n_params": n_params, "variants": {}}
     for variant in variants:
-        trunk = done.get(f"trunk {variant.pretrain_tokens}", {}).get("losses", {})
         losses = {
-            domain: done[f"{variant.name} {domain}"]["losses"][domain] if tokens else trunk[domain]
+            domain: (
+                measured[_branch(variant, domain, n_params=n_params, seed=seed).name, tokens]
+                if tokens
+                else measured[trunk, variant.pretrain_tokens]
+            )[domain]
             for domain, tokens in variant.specialize_tokens.items()
         }
         predicted = (
@@ -260,12 +279,14 @@ def _summary(
         out["variants"][variant.name] = {
             "pretrain_tokens": variant.pretrain_tokens,
             "specialize_tokens": dict(variant.specialize_tokens),
-            "flops": flops_per_token * variant.total_tokens,
+            "flops": flops_per_token * variant.paid_tokens(advice.accounting),
             "losses": losses,
             "predicted": predicted,
             "bits_per_byte": {domain: loss / math.log(2) / bytes_each[domain] for domain, loss in losses.items()},
         }
     advised = variants[0]
-    out["budget_flops"] = flops_per_token * advised.total_tokens
-    out["seed_losses"] = done.get(f"trunk {advised.pretrain_tokens}", {}).get("losses", {})
+    out["budget_flops"] = flops_per_token * advised.paid_tokens(advice.accounting)
+    # Of the lanes together, so that a final run in two parts says the same as one in one.
+    out["wall_seconds"] = sum(done[name]["wall_seconds"] for name in done)
+    out["seed_losses"] = measured.get((trunk, advised.pretrain_tokens), {})
     return out

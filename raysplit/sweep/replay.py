@@ -7,7 +7,7 @@ simulated time that passes as the FLOPs of each step are trained.
 import heapq
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -90,8 +90,8 @@ def table_losses(runs: pd.DataFrame, domains: tuple[str, ...]) -> Losses:
     def look_up(trial: Trial, milestone: int) -> Mapping[str, float] | None:
         pretrain, specialize = trial.point(milestone)
         wanted = domains if trial.is_trunk else (trial.domain,)
-        found = {name: known.get((trial.n_params, pretrain, specialize, trial.seed, name)) for name in wanted}
-        return None if None in found.values() else {name: float(loss) for name, loss in found.items() if loss}
+        keys = {name: (trial.n_params, pretrain, specialize, trial.seed, name) for name in wanted}
+        return {name: float(known[at]) for name, at in keys.items()} if keys.values() <= known.keys() else None
 
     return look_up
 
@@ -134,6 +134,8 @@ def setup_of_table(
     specialize = tuple(int(s) for s in sorted(runs.loc[runs["specialize_tokens"] > 0, "specialize_tokens"].unique()))
     if not pretrain or not specialize or not (runs["specialize_tokens"] == 0).any():
         raise TableError("a replay needs points with specialize_tokens = 0 and points with specialize_tokens > 0")
+    if not (runs["seed"] == 0).any():
+        raise TableError(f"a replay needs its grid under seed 0; the table's lowest seed is {runs['seed'].min()}")
     flops = {int(n): 6.0 * n for n in sorted(runs["n_params"].unique())}
 
     def cooldown_start(tokens: int) -> int:
@@ -157,11 +159,17 @@ def setup_of_table(
         policy=policy,
         budget_flops=sweep_budget_flops,
         regret_tolerance=regret_tolerance,
-        repeats=tuple(_with_milestones(at, sorted(tokens)) for at, tokens in repeats.items()),
+        repeats=tuple(_with_milestones(at, sorted(repeats[at])) for at in sorted(repeats) if _has_root(at, repeats)),
         lanes=lanes,
         step_tokens=1,
         seed=0,
     )
+
+
+def _has_root(at: Trial, repeats: Mapping[Trial, set[int]]) -> bool:
+    """Whether the table has a trunk of the trial's own seed that reaches the trial's root."""
+    trunk = replace(at, domain="", pretrain_tokens=0)
+    return max(repeats.get(trunk, {-1})) >= at.pretrain_tokens
 
 
 def _with_milestones(at: Trial, milestones: list[int]) -> Trial:
