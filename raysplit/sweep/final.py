@@ -121,6 +121,8 @@ def run_final(
     journal.close()
     losses = {(task.trial.name, task.milestone): done[task.name]["losses"] for task in tasks}
     final = _summary(corpus, variants, advice, law, losses, seed=seed, flops_per_token=flops_per_token)
+    # Of the lanes together, so that a final run in two parts says the same as one in one.
+    final["wall_seconds"] = sum(done[task.name]["wall_seconds"] for task in tasks)
     write_text(folder.final, json.dumps(final, indent=1))
     return final
 
@@ -286,7 +288,5 @@ def _summary(
         }
     advised = variants[0]
     out["budget_flops"] = flops_per_token * advised.paid_tokens(advice.accounting)
-    # Of the lanes together, so that a final run in two parts says the same as one in one.
-    out["wall_seconds"] = sum(done[name]["wall_seconds"] for name in done)
     out["seed_losses"] = measured.get((trunk, advised.pretrain_tokens), {})
     return out
