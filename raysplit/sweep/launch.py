@@ -56,6 +56,7 @@ def run_sweep(
     if before.n_observations:
         console.print(f"taking up the sweep at {before.n_observations} observations")
     with joined_cluster(space.compute, address=ray_address):
+        console.print(f"law actor: find_law_actor({folder.sweep_id!r}), or `raysplit advise {folder.path}`")
         law = start_law_actor(folder.sweep_id, setup, folder.journal, bytes_per_token(corpus))
         pool = Pool(space, run_folder=folder.path, corpus_folder=folder.corpus, law=law)
         try:
