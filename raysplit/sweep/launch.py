@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import time
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from rich.console import Console
 
 from raysplit.corpus import Corpus
 from raysplit.design.setup import Setup, setup_of
+from raysplit.errors import RunError
 from raysplit.live.actor import start_law_actor
-from raysplit.live.journal import Journal, ReadJournal, read_journal
+from raysplit.live.journal import ReadJournal, read_journal
 from raysplit.live.service import LawService, Status
 from raysplit.quantities import format_seconds
 from raysplit.space import Space
@@ -47,9 +47,8 @@ def run_sweep(
     """
     started = time.perf_counter()
     setup = checked_setup(space, corpus)
-    with closing(Journal(folder.journal)) as journal:
-        service = LawService(setup, journal, bytes_per_token=bytes_per_token(corpus))
-        before = service.status()
+    service = _reading(setup, folder, corpus)
+    before = service.status()
     if before.finished:
         write_results(service, folder)
         return SweepEnd(why=before.finished, status=before, wall_seconds=0.0)
@@ -71,11 +70,10 @@ def run_sweep(
         finally:
             pool.close()
             ray.kill(law)
-    with closing(Journal(folder.journal)) as journal:
-        service = LawService(setup, journal, bytes_per_token=bytes_per_token(corpus))
-        status = service.status()
-        if status.finished:
-            write_results(service, folder)
+    service = _reading(setup, folder, corpus)
+    status = service.status()
+    if status.finished:
+        write_results(service, folder)
     return SweepEnd(why=status.finished, status=status, wall_seconds=time.perf_counter() - started)
 
 
@@ -108,9 +106,15 @@ def read_service(run_folder: Path) -> tuple[LawService, Space, int]:
     """
     folder, space = existing_run(run_folder)
     corpus = Corpus.open(folder.corpus)
-    records = read_journal(folder.journal)
-    service = LawService(checked_setup(space, corpus), ReadJournal(records), bytes_per_token=bytes_per_token(corpus))
-    return service, space, corpus.vocab_size
+    if not folder.journal.exists():
+        raise RunError(f"{run_folder}: its sweep has not begun; start it with `raysplit sweep`")
+    return _reading(checked_setup(space, corpus), folder, corpus), space, corpus.vocab_size
+
+
+def _reading(setup: Setup, folder: RunFolder, corpus: Corpus) -> LawService:
+    """The sweep's service as the journal has it now; only the law actor writes, which may be at it."""
+    records = read_journal(folder.journal) if folder.journal.exists() else []
+    return LawService(setup, ReadJournal(records), bytes_per_token=bytes_per_token(corpus))
 
 
 def write_results(service: LawService, folder: RunFolder) -> None:
