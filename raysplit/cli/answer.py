@@ -51,8 +51,9 @@ def fit(
 
     console = open_console()
     runs = read_runs(table)
-    if not out.parent.exists():
-        raise RunError(f"{out}: cannot be written: the folder {out.parent} does not exist")
+    if not out.parent.is_dir() or out.is_dir():
+        reason = f"{out.parent} is not a folder" if not out.parent.is_dir() else "it is a folder"
+        raise RunError(f"{out}: cannot be written: {reason}")
     domains = tuple(sorted(runs["domain"].unique()))
     sizes = {int(n): 6.0 * n for n in sorted(runs["n_params"].unique())}
     any_budget = float(6 * runs["n_params"].max() * (runs["pretrain_tokens"] + runs["specialize_tokens"]).max())

@@ -154,6 +154,7 @@ def replay(
 ) -> None:
     """Run the sweep's decisions on a TABLE of measured losses, without training."""
     import tempfile
+    from contextlib import closing
 
     from raysplit.live.journal import Journal
     from raysplit.live.service import LawService
@@ -172,10 +173,8 @@ def replay(
         lanes=lanes,
         sweep_budget_flops=sweep_budget_flops or float("inf"),
     )
-    with tempfile.TemporaryDirectory() as scratch:
-        service = LawService(
-            setup, Journal(Path(scratch) / "journal.jsonl"), bytes_per_token=dict.fromkeys(setup.domains, 1.0)
-        )
+    with tempfile.TemporaryDirectory() as scratch, closing(Journal(Path(scratch) / "journal.jsonl")) as journal:
+        service = LawService(setup, journal, bytes_per_token=dict.fromkeys(setup.domains, 1.0))
         why = run_replay(service, table_losses(runs, setup.domains))
         status = service.status()
         console.print(
