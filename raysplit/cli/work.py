@@ -198,7 +198,7 @@ def _begin(space_file: Path, out: Path) -> "tuple[Space, RunFolder]":
 def _corpus(space: "Space", folder: "RunFolder", console: Console) -> "Corpus":
     from raysplit.corpus import build_corpus
     from raysplit.quantities import format_count
-    from raysplit.sweep.launch import checked_setup
+    from raysplit.sweep.launch import longest_path_epochs
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -219,7 +219,11 @@ def _corpus(space: "Space", folder: "RunFolder", console: Console) -> "Corpus":
             f"token, {record.licence or 'no licence given'}",
             highlight=False,
         )
-    checked_setup(space, built)
+    for name, epochs in longest_path_epochs(space, built).items():
+        if epochs > 1:
+            console.print(
+                f"  {name}: read up to {epochs:.1f} times on one path through trunk and branch", highlight=False
+            )
     return built
 
 

@@ -84,13 +84,23 @@ def checked_setup(space: Space, corpus: Corpus) -> Setup:
         CorpusError: a domain has too few tokens for the grids.
         SplitError: the target's budget is too small for any split.
     """
-    corpus.check_capacity(
+    longest_path_epochs(space, corpus)
+    tokens = {name: float(record.train.n_tokens) for name, record in corpus.manifest.domains.items()}
+    return setup_of(space, vocab_size=corpus.vocab_size, domain_tokens=tokens)
+
+
+def longest_path_epochs(space: Space, corpus: Corpus) -> dict[str, float]:
+    """How often the grids' longest path through trunk and branch reads each domain.
+
+    Raises:
+        CorpusError: more often than the space allows.
+    """
+    return corpus.check_capacity(
         max_pretrain_tokens=max(space.pretrain_grid),
         max_specialize_tokens=max(space.specialize_grid),
         max_epochs=space.corpus.max_epochs,
+        context_length=space.model.context_length,
     )
-    tokens = {name: float(record.train.n_tokens) for name, record in corpus.manifest.domains.items()}
-    return setup_of(space, vocab_size=corpus.vocab_size, domain_tokens=tokens)
 
 
 def bytes_per_token(corpus: Corpus) -> dict[str, float]:
