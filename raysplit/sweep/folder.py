@@ -5,6 +5,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from raysplit.errors import RunError
 from raysplit.space import Space, dump_space, load_space
@@ -101,14 +102,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _check_same(folder: RunFolder, space: Space) -> None:
-    old, new = (s.model_dump(mode="json") for s in (load_space(folder.space), space))
-    for section in new:
-        if old[section] != new[section]:
-            changed = section
-            if isinstance(new[section], dict):
-                key = next(k for k in new[section] if old[section].get(k) != new[section][k])
-                changed = f"{section}.{key}: {json.dumps(old[section].get(key))} there, {json.dumps(new[section][key])}"
-            raise RunError(
-                f"{folder.path}: holds a run of another search space ({changed} here); "
-                "give another folder with --out, or delete this one"
-            )
+    changed = _difference(*(s.model_dump(mode="json") for s in (load_space(folder.space), space)))
+    if changed:
+        raise RunError(
+            f"{folder.path}: holds a run of another search space ({changed} here); "
+            "give another folder with --out, or delete this one"
+        )
+
+
+def _difference(there: Any, here: Any, at: str = "") -> str:
+    """The first value that differs, by its full name; empty when none does."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        keys = [*here, *(key for key in there if key not in here)]
+        found = (_difference(there.get(key), here.get(key), f"{at}.{key}".lstrip(".")) for key in keys)
+        return next(filter(None, found), "")
+    return "" if there == here else f"{at}: {json.dumps(there)} there, {json.dumps(here)}"

@@ -91,7 +91,7 @@ def table_losses(runs: pd.DataFrame, domains: tuple[str, ...]) -> Losses:
         pretrain, specialize = trial.point(milestone)
         wanted = domains if trial.is_trunk else (trial.domain,)
         keys = {name: (trial.n_params, pretrain, specialize, trial.seed, name) for name in wanted}
-        return {name: float(known[at]) for name, at in keys.items()} if keys.values() <= known.keys() else None
+        return {name: float(known[at]) for name, at in keys.items()} if set(keys.values()) <= known.keys() else None
 
     return look_up
 

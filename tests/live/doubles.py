@@ -3,6 +3,7 @@ second, every decision still resting on what was measured.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def weighed_law(runs: pd.DataFrame, problem: Problem, **_: Any) -> tuple[Law, Ch
     log_weights = -0.5 * ((misfit / _NOISE) ** 2).sum(axis=1)
     cumulative = np.cumsum(np.exp(log_weights - log_weights.max()))
     kept = np.searchsorted(cumulative, (np.arange(_DRAWS) + 0.5) / _DRAWS * cumulative[-1])
-    return law_of(prior[kept]), Choice.forced("law-8", reason="it is a double")
+    law = replace(law_of(prior[kept]), domains=problem.domains)
+    return law, Choice.forced("law-8", reason="it is a double")
 
 
 def remember_laws(patch: pytest.MonkeyPatch) -> None:
@@ -79,7 +81,8 @@ def true_losses(setup: Setup) -> Losses:
 
     def measure(trial: Trial, milestone: int) -> dict[str, float]:
         d, s = trial.point(milestone)
-        rng = np.random.default_rng([trial.n_params, d, s, trial.seed, setup.domains.index(trial.domain or "domain-0")])
+        branch = setup.domains.index(trial.domain) if trial.domain else 0
+        rng = np.random.default_rng([trial.n_params, d, s, trial.seed, branch])
         losses = law.loss([[trial.n_params]], [[d]], [[s]])[0] * np.exp(0.01 * rng.normal(size=len(setup.domains)))
         return dict(zip(setup.domains, map(float, losses), strict=True))
 

@@ -1,0 +1,96 @@
+"""A run folder belongs to one search space, and its files are whole or old."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from raysplit.errors import RunError
+from raysplit.space import Space, parse_space
+from raysplit.sweep.folder import RunFolder, existing_run, open_run, write_text
+from tests.test_space import SMALL, changed
+
+
+def space(where: str = "name", value: object = "small") -> Space:
+    return parse_space(changed(where, value), origin="space.yaml", base=Path("/"))
+
+
+def test_a_folder_is_taken_up_by_its_own_space(tmp_path: Path) -> None:
+    folder = open_run(tmp_path / "new" / "run", space())
+    assert open_run(tmp_path / "new" / "run", space()) == folder
+    assert existing_run(tmp_path / "new" / "run") == (folder, space())
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "named"),
+    [
+        ("training.validation_tokens", 8192, "training.validation_tokens: 4096 there, 8192"),
+        ("target.budget_flops", "2e12", "target.budget_flops: 1000000000000.0 there, 2000000000000.0"),
+        ("sweep.seed", 1, "sweep.seed: 0 there, 1"),
+        ("corpus.domains.law", {"kind": "files", "path": "more"}, 'corpus.domains.law.path: "/texts" there, "/more"'),
+        ("corpus.domains.law", ..., "corpus.domains.law: {"),
+        ("name", "other", 'name: "small" there, "other"'),
+    ],
+)
+def test_another_space_in_the_same_folder_is_refused_by_key(
+    tmp_path: Path, where: str, value: object, named: str
+) -> None:
+    open_run(tmp_path, space())
+    before = (tmp_path / "space.yaml").read_text()
+    with pytest.raises(RunError) as refused:
+        open_run(tmp_path, space(where, value))
+    assert named in str(refused.value)
+    assert str(tmp_path) in str(refused.value)
+    assert (tmp_path / "space.yaml").read_text() == before
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"file/run: cannot be written"):
+        open_run(tmp_path / "file" / "run", space())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    open_run(run, space())
+    run.chmod(0o500)
+    try:
+        with pytest.raises(RunError, match="cannot be written"):
+            open_run(run, space())
+        with pytest.raises(RunError, match="cannot be written"):
+            open_run(run / "below", space())
+    finally:
+        run.chmod(0o700)
+
+
+def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is not a run folder"):
+        existing_run(tmp_path)
+    with pytest.raises(RunError, match="is not a run folder"):
+        existing_run(tmp_path / "missing")
+
+
+def test_a_file_is_the_old_one_until_it_is_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "law.json"
+    write_text(path, "old")
+    whole = Path.write_text
+
+    def cut_short(self: Path, text: str, **options: str) -> int:
+        whole(self, text[:3], **options)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", cut_short)
+        with pytest.raises(OSError, match="No space"):
+            write_text(path, "new one")
+    assert path.read_text() == "old"
+    write_text(path, "new one")
+    assert path.read_text() == "new one"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["law.json"]
+
+
+def test_two_folders_never_share_an_actor(tmp_path: Path) -> None:
+    ids = {RunFolder(path=tmp_path / where / "run").sweep_id for where in ("a", "b", "c")}
+    assert len(ids) == 3
+    assert SMALL["name"] not in ids
