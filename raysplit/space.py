@@ -188,6 +188,13 @@ class SweepSpec(_Section):
             raise ValueError(f"token grids must rise without repeats, got {list(grid)}")
         return grid
 
+    @field_validator("pretrain_tokens")
+    @classmethod
+    def _pretrains(cls, grid: tuple[int, ...]) -> tuple[int, ...]:
+        if max(grid) == 0:
+            raise ValueError("at least one D must be above 0: a sweep compares pretraining with none")
+        return grid
+
 
 class TargetSpec(_Section):
     """The question: the budget to split, and what counts."""

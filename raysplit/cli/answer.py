@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from raysplit.cli.options import COUNT, QUANTITY, AccountingName, accounting_option, open_console, run_argument
-from raysplit.errors import LawError, RunError
+from raysplit.cli.options import (
+    COUNT,
+    QUANTITY,
+    AccountingName,
+    accounting_option,
+    open_console,
+    read_json,
+    run_argument,
+)
+from raysplit.errors import RunError
 
 if TYPE_CHECKING:
     from raysplit.law import Law
@@ -102,13 +110,14 @@ def advise(
     output: str,
 ) -> None:
     """Which split is best at a budget: from a finished or a running sweep's RUN folder, or from a law."""
+    from raysplit.law import Law
     from raysplit.split import Problem, render_advice
     from raysplit.split import advise as advise_on
 
     if (run_folder is None) == (law_file is None):
         raise RunError("give either a RUN folder or --law law.json")
     if law_file is not None:
-        law = _read_law(law_file)
+        law = read_json(law_file, Law.from_json)
         if budget_flops is None:
             raise RunError("--law has no budget of its own: give --budget-flops")
         problem = Problem(
@@ -179,12 +188,3 @@ def _sized(law: "Law", problem: "Problem", n_params: tuple[int, ...]) -> "Proble
     if n_params or low == high:
         return replace(problem, sizes={n: 6.0 * n for n in n_params or (low,)})
     return with_best_size(law, problem, flops_per_token=lambda n: 6.0 * n, low=low, high=high)
-
-
-def _read_law(path: Path) -> "Law":
-    from raysplit.law import Law
-
-    try:
-        return Law.from_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LawError(f"{path}: cannot be read: {error.strerror}") from error

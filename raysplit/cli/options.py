@@ -1,12 +1,16 @@
 """Arguments that several commands share, and numbers as people write them."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import click
 from rich.console import Console
 
+from raysplit.errors import RaysplitError, RunError
 from raysplit.quantities import parse_count, parse_quantity
+
+T = TypeVar("T")
 
 _LOG_WIDTH = 140
 """Columns where no terminal says how many it has, so that tables in a log file are not cut."""
@@ -16,6 +20,20 @@ def open_console() -> Console:
     """The console that commands print to."""
     console = Console(soft_wrap=True)
     return console if console.is_terminal else Console(soft_wrap=True, width=_LOG_WIDTH)
+
+
+def read_json(path: Path, parse: Callable[[str], T]) -> T:
+    """What ``parse`` makes of a file that raysplit wrote.
+
+    Raises:
+        RunError: the file cannot be read, or is not what ``parse`` expects; the message names it.
+    """
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except RaysplitError as error:
+        raise RunError(f"{path}: {error}") from error
 
 
 class Quantity(click.ParamType):

@@ -8,8 +8,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from raysplit.cli.options import QUANTITY, open_console, out_option, ray_address_option, run_argument, space_argument
-from raysplit.errors import RunError
+from raysplit.cli.options import (
+    QUANTITY,
+    open_console,
+    out_option,
+    ray_address_option,
+    read_json,
+    run_argument,
+    space_argument,
+)
 
 if TYPE_CHECKING:
     from raysplit.corpus import Corpus
@@ -117,10 +124,7 @@ def train(advice_file: Path, run_folder: Path | None, seed: int, baselines: str,
     from raysplit.sweep.final import BASELINES
     from raysplit.sweep.folder import existing_run
 
-    try:
-        advice = Advice.from_json(advice_file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunError(f"{advice_file}: cannot be read: {error.strerror}") from error
+    advice = read_json(advice_file, Advice.from_json)
     folder, space = existing_run(run_folder or advice_file.parent)
     _train(
         space,

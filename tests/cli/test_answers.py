@@ -1,0 +1,163 @@
+"""From a table, a law or a run folder to an answer. All losses here are synthetic."""
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from raysplit.law import Law
+from raysplit.live.journal import Journal
+from raysplit.live.service import LawService
+from raysplit.split import Advice
+from tests.cli.conftest import Command
+from tests.split.doubles import known_law, known_theta, law_of
+
+BUDGET = "1e12"
+
+
+@pytest.fixture(scope="module")
+def fitted(table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What `raysplit fit` wrote and said for the same table as CSV and as Parquet."""
+    import signal
+
+    from click.testing import CliRunner
+
+    from raysplit.cli import main
+
+    folder = tmp_path_factory.mktemp("fit")
+    table.to_csv(folder / "runs.csv", index=False)
+    table.to_parquet(folder / "runs.parquet", index=False)
+    out: dict[str, Any] = {"folder": folder}
+    before = signal.getsignal(signal.SIGTERM)
+    for suffix in ("csv", "parquet"):
+        law = folder / f"{suffix}.json"
+        arguments = ["fit", f"{folder}/runs.{suffix}", "--out", str(law), "--budget-flops", BUDGET]
+        out[suffix] = CliRunner().invoke(main, arguments, catch_exceptions=False)
+        assert out[suffix].exit_code == 0, out[suffix].output
+    signal.signal(signal.SIGTERM, before)
+    return out
+
+
+def test_fit_writes_the_law_and_answers(fitted: dict[str, Any], table: pd.DataFrame) -> None:
+    law = Law.from_json((fitted["folder"] / "csv.json").read_text())
+    assert law.domains == ("domain-0", "domain-1")
+    assert set(json.loads((fitted["folder"] / "csv.json").read_text())["choice"]) >= {"scores", "weights", "sentence"}
+    assert f"{len(table)} runs, 2 domains, 2 sizes" in fitted["csv"].stdout
+    assert "domain-0" in fitted["csv"].stdout
+
+
+def test_csv_and_parquet_give_the_same(fitted: dict[str, Any]) -> None:
+    assert (fitted["folder"] / "csv.json").read_text() == (fitted["folder"] / "parquet.json").read_text()
+    told = [fitted[suffix].stdout.replace(f"{suffix}.json", "law.json") for suffix in ("csv", "parquet")]
+    assert told[0] == told[1]
+
+
+def test_the_law_answers_again_as_it_did(raysplit: Command, fitted: dict[str, Any]) -> None:
+    law = fitted["folder"] / "csv.json"
+    table = raysplit("advise", "--law", law, "--budget-flops", BUDGET)
+    assert table.exit_code == 0
+    assert fitted["csv"].stdout.endswith(table.stdout)
+    advice = Advice.from_json(raysplit("advise", "--law", law, "--budget-flops", BUDGET, "--json").stdout)
+    assert advice.budget_flops == 1e12
+    assert advice.accounting == "shared"
+
+
+def test_the_options_reach_the_answer(raysplit: Command, fitted: dict[str, Any]) -> None:
+    law = fitted["folder"] / "csv.json"
+    asked = ["advise", "--law", law, "--budget-flops", "2e12", "--n-params", "20k", "--accounting", "per-expert"]
+    advice = Advice.from_json(raysplit(*asked, "--json").stdout)
+    assert (advice.budget_flops, advice.accounting, advice.split.n_params) == (2e12, "per-expert", 20_000)
+    longest = max(advice.split.specialize_tokens.values())
+    assert 6 * 20_000 * (advice.split.pretrain_tokens + longest) == pytest.approx(2e12)
+
+
+def test_a_law_has_no_budget_of_its_own(raysplit: Command, fitted: dict[str, Any]) -> None:
+    result = raysplit("advise", "--law", fitted["folder"] / "csv.json")
+    assert result.exit_code == 2
+    assert "--budget-flops" in result.stderr
+
+
+@pytest.mark.parametrize("policy", ["grid", "adaptive"])
+def test_replay_of_a_table(raysplit: Command, fitted: dict[str, Any], table: pd.DataFrame, policy: str) -> None:
+    runs = fitted["folder"] / "runs.csv"
+    result = raysplit("replay", runs, "--budget-flops", BUDGET, "--policy", policy, "--sweep-budget-flops", "1.5e12")
+    assert result.exit_code == 0, result.output
+    first, *_ = result.stdout.splitlines()
+    assert f"of {len(table)} rows used" in first
+    assert "domain-1" in result.stdout
+    n_used = int(first.split(" of ")[-2].split()[-1])
+    if policy == "grid":
+        assert n_used == len(table)
+        # A grid replayed is the table fitted.
+        assert result.stdout.endswith(sized_answer(raysplit, fitted))
+    else:
+        assert 0 < n_used < len(table)
+
+
+def sized_answer(raysplit: Command, fitted: dict[str, Any]) -> str:
+    """What the fitted law says when it may choose between the table's own sizes, as a replay does."""
+    sizes = ["--n-params", "14000", "--n-params", "36000"]
+    law = fitted["folder"] / "csv.json"
+    return raysplit("advise", "--law", law, "--budget-flops", BUDGET, *sizes).stdout
+
+
+@pytest.fixture
+def run_folder(raysplit: Command, space_file: Callable[..., Path], tmp_path: Path) -> Path:
+    """A run whose corpus is real and tiny, and whose losses a known law put in the journal."""
+    from raysplit.corpus import Corpus
+    from raysplit.space import load_space
+    from raysplit.sweep.folder import existing_run
+    from raysplit.sweep.launch import checked_setup
+
+    run = tmp_path / "run"
+    assert raysplit("corpus", "build", space_file(), "--out", run).exit_code == 0
+    folder, space = existing_run(run)
+    assert load_space(folder.space) == space
+    setup = checked_setup(space, Corpus.open(folder.corpus))
+    law = law_of(known_theta(n_domains=2))
+
+    def losses(trial: Any, milestone: int) -> dict[str, float]:
+        d, s = trial.point(milestone)
+        return dict(zip(setup.domains, map(float, law.loss([[trial.n_params]], [[d]], [[s]])[0]), strict=True))
+
+    with closing(Journal(folder.journal)) as journal:
+        service = LawService(setup, journal, bytes_per_token=dict.fromkeys(setup.domains, 2.0))
+        for _ in range(4):  # a sweep that is not done
+            trial = service.claim().trial
+            assert trial is not None
+            for milestone in trial.milestones:
+                service.record(trial, milestone, losses=losses(trial, milestone), tokens=0, wall_seconds=0.0)
+            service.release(trial)
+    return run
+
+
+def test_a_run_is_asked_while_it_goes_on(raysplit: Command, run_folder: Path) -> None:
+    before = (run_folder / "journal.jsonl").read_bytes()
+    status = raysplit("status", run_folder)
+    assert status.exit_code == 0
+    assert "round 1: 4 of 14 trials done; 16 observations" in status.stdout
+    assert "not ended" in status.stdout
+    advice = Advice.from_json(raysplit("advise", run_folder, "--json").stdout)
+    assert advice.budget_flops == 1e9
+    assert set(advice.losses) == {"domain-0", "domain-1"}
+    point = ["--n-params", "14k", "--pretrain-tokens", "4096", "--specialize-tokens", "1024"]
+    predicted = raysplit("predict", run_folder, "--domain", "domain-0", *point, "--level", "0.8")
+    assert predicted.exit_code == 0
+    mean, low, high = (float(predicted.stdout.split()[i]) for i in (0, 4, 6))
+    assert low < mean < high
+    assert "80%" in predicted.stdout
+    lost = raysplit("predict", run_folder, "--domain", "domain-7", *point)
+    assert lost.exit_code == 2
+    assert "domain-7" in lost.stderr
+    assert (run_folder / "journal.jsonl").read_bytes() == before
+
+
+def test_a_known_law_in_a_file_answers(raysplit: Command, tmp_path: Path) -> None:
+    (tmp_path / "law.json").write_text(known_law(n_domains=3, n_draws=3).to_json())
+    result = raysplit("advise", "--law", tmp_path / "law.json", "--budget-flops", "1e12", "--n-params", "36k")
+    assert result.exit_code == 0
+    assert "domain-2" in result.stdout
