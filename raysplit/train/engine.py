@@ -68,11 +68,12 @@ class Engine:
             model = build_model(shape, seed=seed, activation_checkpointing=training.activation_checkpointing)
         optimizer = torch.optim.AdamW(
             _parameter_groups(model, training.weight_decay),
-            lr=training.learning_rate.peak(shape.n_params_non_embedding),
+            lr=0.0,  # each step brings its own; the dry step by which DeepSpeed makes the moments must move nothing
             betas=(training.adam_beta1, training.adam_beta2),
             fused=True,
         )
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+        self.reset_optimizer()  # that dry step counts as one in stage 0 of bf16, which would skew Adam's first steps
         if training.compile:
             self._engine.compile()
         self.device = torch.device(device, torch.cuda.current_device()) if device == "cuda" else torch.device(device)
@@ -105,10 +106,16 @@ class Engine:
                 loss = self._loss(chunk if len(chunk) else windows[:1])
                 total += torch.tensor([loss.item() * len(chunk), len(chunk)], dtype=torch.float64)
         self._engine.train()
-        if self.n_workers > 1:
-            total = total.to(self.device)
-            dist.all_reduce(total)
-        return (total[0] / total[1]).item()
+        summed, n = self.mean_over_ranks(*total.tolist())
+        return summed / n
+
+    def mean_over_ranks(self, *values: float) -> tuple[float, ...]:
+        """Each value's mean over the ranks, the same on all of them."""
+        if self.n_workers == 1:
+            return values
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return tuple((total / self.n_workers).tolist())
 
     def save(self, folder: Path, *, about: Mapping[str, Any], probe: np.ndarray) -> None:
         """Write a checkpoint that another engine of the same shape and world size continues from bit for bit.
@@ -124,7 +131,13 @@ class Engine:
         self._engine.save_checkpoint(str(partial), tag=_TAG, save_latest=False)
         self._barrier()
         if self.rank == 0:
-            manifest = {**about, "shape": asdict(self.shape), "n_workers": self.n_workers, "probe_loss": probe_loss}
+            manifest = {
+                **about,
+                "shape": asdict(self.shape),
+                "n_workers": self.n_workers,
+                "probe_loss": probe_loss,
+                "file_bytes": _file_bytes(partial),
+            }
             (partial / _MANIFEST).write_text(json.dumps(manifest, indent=1))
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(partial, folder)
@@ -149,6 +162,11 @@ class Engine:
                 f"{folder}: was saved by {manifest['n_workers']} workers, this lane has "
                 f"{self.n_workers}; set compute.workers_per_lane to {manifest['n_workers']}"
             )
+        there = _file_bytes(folder)
+        for name, n_bytes in manifest["file_bytes"].items():
+            if there.get(name) != n_bytes:
+                found_bytes = f"{there[name]} of {n_bytes} bytes" if name in there else "missing"
+                raise CheckpointError(f"{folder}: the checkpoint is damaged: {name} is {found_bytes}")
         self._engine.load_checkpoint(str(folder), tag=_TAG, load_lr_scheduler_states=False)
         # DeepSpeed can load nothing without a word (stage 3 with load_module_only): believe only the loss.
         expected, found = manifest["probe_loss"], self.loss_on(probe)
@@ -212,7 +230,17 @@ def checkpoints_in(folder: Path) -> Iterator[dict[str, Any]]:
     """Manifests of the complete checkpoints below ``folder``; what an interrupted save left is skipped."""
     for manifest in sorted(folder.glob(f"*/{_MANIFEST}")):
         if not manifest.parent.name.endswith(".partial"):
-            yield read_checkpoint(manifest.parent)
+            # Another lane may delete one that it has passed between the listing and the reading.
+            try:
+                found = read_checkpoint(manifest.parent)
+            except CheckpointError:
+                continue
+            yield found
+
+
+def _file_bytes(folder: Path) -> dict[str, int]:
+    """Size of each file of the state below ``folder``, by its path there."""
+    return {str(p.relative_to(folder)): p.stat().st_size for p in sorted((folder / _TAG).rglob("*")) if p.is_file()}
 
 
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

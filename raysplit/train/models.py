@@ -1,5 +1,7 @@
 """Hugging Face models of the ladder."""
 
+import contextlib
+
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -28,10 +30,35 @@ def model_config(shape: ModelShape, *, attention: str = "sdpa") -> LlamaConfig:
 
 
 def build_model(shape: ModelShape, *, seed: int, activation_checkpointing: bool = False) -> LlamaForCausalLM:
-    """A freshly initialised model; equal (shape, seed) give equal weights."""
+    """A freshly initialised model; equal (shape, seed) give equal weights, partitioned over ranks or not."""
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
         model = LlamaForCausalLM(model_config(shape))
+    _initialize(model, seed=seed)
     if activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model
+
+
+def _initialize(model: LlamaForCausalLM, *, seed: int) -> None:
+    """Draw every matrix and set every norm to one.
+
+    transformers' own initialisation sees nothing of weights that DeepSpeed's stage 3 partitions as they are made, and
+    leaves them as torch made them: a first loss of 30 nats instead of 4.6 (LOG 2026-11-23).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        with _whole(parameter), torch.no_grad():
+            if parameter.ndim >= 2:
+                drawn = torch.empty(parameter.shape)  # on the CPU, so that every device gets the same numbers
+                parameter.copy_(drawn.normal_(std=model.config.initializer_range, generator=generator))
+            else:
+                parameter.fill_(1.0)
+
+
+def _whole(parameter: torch.nn.Parameter) -> contextlib.AbstractContextManager[object]:
+    if not hasattr(parameter, "ds_id"):
+        return contextlib.nullcontext()
+    import deepspeed
+
+    gathered: contextlib.AbstractContextManager[object] = deepspeed.zero.GatheredParameters(parameter, modifier_rank=0)
+    return gathered

@@ -22,8 +22,8 @@ from raysplit.train.engine import Divergence, Engine, checkpoints_in
 from raysplit.train.schedule import learning_rate
 
 _PROBE_SEQUENCES = 8
-_CHECK_SECONDS = 0.5
-"""How often progress is told and the loss looked at; each look waits for the device."""
+_LOOK_SECONDS = 0.5
+"""How often about progress is told and the loss looked at; each look waits for the device."""
 _ENGINES_PARAMS = 50_000_000
 """A lane keeps the engines it has used, so that changing size costs nothing, up to so many parameters in all."""
 
@@ -134,8 +134,9 @@ class Lane:
     def _train(self, engine: Engine, segment: Segment, on_progress: Progress) -> None:
         training = self.space.training
         n_params = segment.start.n_params
-        looked = time.perf_counter()
-        for position in range(segment.start_tokens, segment.end_tokens, training.batch_tokens):
+        positions = range(segment.start_tokens, segment.end_tokens, training.batch_tokens)
+        looked_at, looked, next_look = 0, time.perf_counter(), 1
+        for n_steps, position in enumerate(positions, start=1):
             windows = self._batch(
                 domain=segment.domain or None,
                 seed=segment.start.seed,
@@ -144,11 +145,12 @@ class Lane:
             )
             rate = learning_rate(segment, position, training=training, n_params=n_params)
             loss = engine.step(windows, learning_rate=rate)
-            now = time.perf_counter()
-            after = position + training.batch_tokens
-            if now - looked > _CHECK_SECONDS or after >= segment.end_tokens:
-                looked = now
-                value = loss.item()
+            if n_steps in (next_look, len(positions)):
+                after = position + training.batch_tokens
+                # All ranks look at the same steps and see the same mean, or one would give up while others wait for it.
+                value, seconds = engine.mean_over_ranks(loss.item(), time.perf_counter() - looked)
+                next_look = n_steps + max(1, int(_LOOK_SECONDS * (n_steps - looked_at) / seconds))
+                looked_at, looked = n_steps, time.perf_counter()
                 if not math.isfinite(value):
                     raise Divergence(
                         f"training loss is {value} after {after} tokens of {segment.start.folder} "

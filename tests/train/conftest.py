@@ -1,0 +1,73 @@
+"""A process group of one rank for the tests of training, and a small text to train on."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raysplit.space import Space, parse_space
+
+CONTEXT, VOCAB = 32, 96
+
+
+@pytest.fixture(scope="module")
+def one_rank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a worker of a lane finds when training begins: threads, DeepSpeed, and a group of ranks (one)."""
+    import torch.distributed as dist
+
+    from raysplit.space import ComputeSpec
+    from raysplit.train.runtime import prepare_worker
+
+    prepare_worker(ComputeSpec())
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
+            patch.setenv(name, value)
+        folder = tmp_path_factory.mktemp("rendezvous")
+        dist.init_process_group("gloo", init_method=f"file://{folder / 'file'}", rank=0, world_size=1)
+        yield
+        dist.destroy_process_group()
+
+
+@pytest.fixture(scope="session")
+def text() -> np.ndarray:
+    """Bytes of this interpreter's own `os` module, as tokens below VOCAB."""
+    raw = np.frombuffer(Path(os.__file__).read_bytes(), dtype=np.uint8)
+    return np.minimum(np.maximum(raw.astype(np.int64) - 31, 0), VOCAB - 1)
+
+
+@pytest.fixture
+def windows(text: np.ndarray) -> Callable[[int, int], np.ndarray]:
+    """(first window, how many) -> windows (n, CONTEXT + 1)."""
+
+    def cut(start: int, n: int) -> np.ndarray:
+        return np.stack([text[i * CONTEXT : i * CONTEXT + CONTEXT + 1] for i in range(start, start + n)])
+
+    return cut
+
+
+def make_space(tmp_path: Path, **training: Any) -> Space:
+    """A space of two sizes and two domains with steps of 256 tokens in two micro-batches."""
+    return parse_space(
+        {
+            "name": "tests",
+            "corpus": {
+                "domains": {name: {"kind": "files", "path": str(tmp_path)} for name in ("library", "license")},
+                "max_epochs": 1000,
+            },
+            "model": {"sizes": ["14k", "28k"], "context_length": CONTEXT},
+            "training": {
+                "batch_tokens": 8 * CONTEXT,
+                "micro_batch_sequences": 4,
+                "learning_rate": {"reference": 1e-2, "reference_params": "14k"},
+                "warmup_tokens": 1024,
+                "validation_tokens": 1024,
+                **training,
+            },
+            "sweep": {"pretrain_tokens": [2048, 4096], "specialize_tokens": [1024, 2048], "policy": "grid"},
+            "target": {"budget_flops": 1e10},
+        },
+        origin="tests",
+    )
