@@ -102,8 +102,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _check_same(folder: RunFolder, space: Space) -> None:
-    changed = _difference(*(s.model_dump(mode="json") for s in (load_space(folder.space), space)))
-    if changed:
+    there, here = (s.model_dump(mode="json") for s in (load_space(folder.space), space))
+    if changed := _difference(there, here):
         raise RunError(
             f"{folder.path}: holds a run of another search space ({changed} here); "
             "give another folder with --out, or delete this one"

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,8 +22,9 @@ from raysplit.design.campaign import (
 )
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
+from raysplit.law import FORMS, Law
 from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, carried_out, every_point, measured, points, setup
-from tests.split.doubles import known_law
+from tests.split.doubles import known_law, known_theta, law_of
 
 LAW = known_law(n_domains=2, n_draws=8, jitter=0.15)
 CERTAIN = known_law(n_domains=2, n_draws=1)
@@ -147,6 +149,28 @@ def test_a_round_asks_only_for_what_is_open_can_start_and_is_affordable(
         assert set(points(decision.trials)) <= every_point(asked)
         evidence = carried_out(asked, decision.planned, evidence)
         assert evidence.spent_flops <= budget
+
+
+def only_branches_tell() -> Law:
+    """Draws that agree on the pretrained models and differ in what specialization does."""
+    names = [parameter.name for parameter in FORMS["law-8"].parameters]
+    theta = np.repeat(known_theta(n_domains=2), 8, axis=0)
+    moved = [names.index("k"), names.index("c")]
+    theta[:, :, moved] *= np.exp(np.random.default_rng(0).normal(0, 0.5, (8, 2, 2)))
+    return law_of(theta)
+
+
+def test_no_budget_is_overrun_by_the_trunks_that_a_round_brings_along(opened: Evidence) -> None:
+    law, brought = only_branches_tell(), 0
+    for budget in np.linspace(0.6e12, 2.4e12, 40):
+        asked = setup(budget_flops=float(budget), lanes=8)
+        near = [chain(t) for t in whole_grid(asked).trials if t.domain and t.root in opened.nodes]
+        before = measured(asked, opening(asked).trials, closed=near)
+        decision = next_round(asked, before, law)
+        if isinstance(decision, Round):
+            assert carried_out(asked, decision.planned, before).spent_flops <= budget
+            brought += any(trial.is_trunk for trial in decision.planned)
+    assert brought
 
 
 def ends_with(decision: Round | Finish) -> str:
