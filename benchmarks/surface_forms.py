@@ -2,9 +2,9 @@
 
     python benchmarks/surface_forms.py
 
-For every form of `raysplit.law.FORMS`: fitted without the larger budgets, and without the largest N, it picks a split at
-held-out budgets; regret is how far the measured loss of that split is above the best one, error the mean absolute log
-error of the losses held out. `raysplit.split.choice` has the rules.
+For every form of `raysplit.law.FORMS`: fitted without the larger budgets, and without the largest N, it picks a split
+at held-out budgets; regret is how far the measured loss of that split is above the best one, error the mean absolute
+log error of the losses held out. `raysplit.split.choice` has the rules.
 """
 
 import argparse
