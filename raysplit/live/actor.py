@@ -1,6 +1,6 @@
 """The law actor: the sweep's `LawService` as a named, detached Ray actor that anyone on the cluster can ask."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,8 @@ class LawActor:
     def __init__(self, setup: Setup, journal: Path, bytes_per_token: Mapping[str, float]) -> None:
         self._service = LawService(setup, Journal(journal), bytes_per_token=bytes_per_token)
 
-    def claim(self) -> Claim:
-        return self._service.claim()
-
-    def release(self, trial: Trial) -> None:
-        self._service.release(trial)
+    def claim(self, running: Collection[Trial]) -> Claim:
+        return self._service.claim(running)
 
     def record(
         self, trial: Trial, milestone: int, losses: Mapping[str, float], tokens: int, wall_seconds: float

@@ -5,7 +5,7 @@ Its whole state is the journal's; opening it again after any crash gives the sam
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -79,7 +79,6 @@ class LawService:
         self._rounds: list[Round] = []
         self._round_of: dict[tuple[Trial, int], int] = {}
         self._closed: dict[Trial, str] = {}
-        self._claimed: set[Trial] = set()
         self._observations: dict[tuple[Trial, int, str], Observation] = {}
         self._finished = ""
         self._round_law: tuple[int, Law | None] | None = None
@@ -90,8 +89,14 @@ class LawService:
 
     # What the sweep asks.
 
-    def claim(self) -> Claim:
-        """The next trial of the round that can start; begins the next round when this one has ended."""
+    def claim(self, running: Collection[Trial] = ()) -> Claim:
+        """The next trial of the round that can start; begins the next round when this one has ended.
+
+        Args:
+            running: what the asker is running, and so is not given again. Nobody else keeps count of it, so that
+                neither a crash of this service nor one of the asker's leaves a trial claimed for ever.
+        """
+        taken = {chain(trial) for trial in running}
         with self._lock:
             while not self._finished:
                 evidence = self._evidence()
@@ -100,21 +105,15 @@ class LawService:
                     self._begin_round(evidence)
                     continue
                 ready = (t for t in open_trials if t.is_trunk or t.root in evidence.nodes)
-                trial = next((t for t in ready if chain(t) not in self._claimed), None)
+                trial = next((t for t in ready if chain(t) not in taken), None)
                 if trial is None:
                     return Claim()
                 rest = remaining(trial, evidence)
                 # A crash may have come between a measurement and its verdict.
                 if len(rest) < len(trial.milestones) and not self.judge(trial, trial.milestones[-len(rest) - 1]).go_on:
                     continue
-                self._claimed.add(chain(trial))
                 return Claim(trial=replace(trial, milestones=rest))
             return Claim(finished=self._finished)
-
-    def release(self, trial: Trial) -> None:
-        """Take back a claim: the trial has ended, or its lane was lost."""
-        with self._lock:
-            self._claimed.discard(chain(trial))
 
     def record(
         self, trial: Trial, milestone: int, *, losses: Mapping[str, float], tokens: int, wall_seconds: float

@@ -1,5 +1,6 @@
 """How searcher and scheduler talk to the law: the same calls to the actor or to a service in this process."""
 
+from collections.abc import Collection
 from typing import Protocol
 
 import ray
@@ -13,8 +14,7 @@ from raysplit.live.service import Claim
 class LawClient(Protocol):
     """The part of `LawService` that a sweep's decisions need; the service itself is one."""
 
-    def claim(self) -> Claim: ...
-    def release(self, trial: Trial) -> None: ...
+    def claim(self, running: Collection[Trial]) -> Claim: ...
     def judge(self, trial: Trial, milestone: int) -> Verdict: ...
     def record_failure(self, trial: Trial, milestone: int, why: str) -> None: ...
 
@@ -25,12 +25,9 @@ class ActorLaw:
     def __init__(self, actor: ActorHandle) -> None:
         self.actor = actor
 
-    def claim(self) -> Claim:
-        claim: Claim = ray.get(self.actor.claim.remote())
+    def claim(self, running: Collection[Trial]) -> Claim:
+        claim: Claim = ray.get(self.actor.claim.remote(list(running)))
         return claim
-
-    def release(self, trial: Trial) -> None:
-        ray.get(self.actor.release.remote(trial))
 
     def record_failure(self, trial: Trial, milestone: int, why: str) -> None:
         ray.get(self.actor.record_failure.remote(trial, milestone, why))

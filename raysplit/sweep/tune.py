@@ -33,7 +33,7 @@ class LawSearcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """A trial's config; None while every open trial waits for another; FINISHED at the end of the sweep."""
-        claim = self._law.claim()
+        claim = self._law.claim(self._running.values())
         if claim.finished:
             self.finished = claim.finished
             finished: str = Searcher.FINISHED
@@ -44,9 +44,8 @@ class LawSearcher(Searcher):
         return asdict(claim.trial)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Give the claim back, however the trial ended; what it measured is in the journal already."""
-        if (trial := self._running.pop(trial_id, None)) is not None:
-            self._law.release(trial)
+        """However the trial ended, what it measured is in the journal already."""
+        self._running.pop(trial_id, None)
 
 
 class LawScheduler(TrialScheduler):

@@ -96,7 +96,7 @@ def carry_on(
     running: list[tuple[Trial, list[int]]] = []
     while True:
         while len(running) < n_lanes:
-            claim = service.claim()
+            claim = service.claim([trial for trial, _ in running])
             if claim.trial is None:
                 break
             running.append((claim.trial, list(claim.trial.milestones)))
@@ -108,7 +108,6 @@ def carry_on(
         service.record(trial, milestone, losses=losses(trial, milestone), tokens=0, wall_seconds=0.0)
         if not service.judge(trial, milestone).go_on or not left:
             del running[at]
-            service.release(trial)
 
 
 def account(service: LawService) -> dict[str, Any]:

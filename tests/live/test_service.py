@@ -64,7 +64,6 @@ def first_of(service: LawService, *, trunk: bool) -> Trial:
             return trial
         for milestone in trial.milestones:
             service.record(trial, milestone, losses=LOSSES(trial, milestone), tokens=0, wall_seconds=0.0)
-        service.release(trial)
     raise AssertionError("nothing to claim")
 
 
@@ -142,7 +141,6 @@ def test_a_loss_that_is_no_loss_is_a_failure(service: LawService, loss: float) -
     service.record(branch, branch.milestones[0], losses=losses, tokens=0, wall_seconds=0.0)
     assert service.status().n_failed == 1
     assert not service.judge(branch, branch.milestones[0]).go_on
-    service.release(branch)
     assert carry_on(service, LOSSES)
     assert np.isfinite(service.observations()["loss"]).all()
     [failure] = [record.data for record in service.journal.records if record.kind == "failure"]
@@ -153,7 +151,6 @@ def test_a_failed_trunk_takes_its_branches_with_it_and_the_sweep_still_ends(serv
     trunk = first_of(service, trunk=True)
     service.record_failure(trunk, trunk.milestones[0], "its loss overflowed")
     service.record_failure(trunk, trunk.milestones[0], "told twice")
-    service.release(trunk)
     assert carry_on(service, LOSSES)
     assert set(service.observations()["n_params"]) == {n for n in SIZES if n != trunk.n_params}
     orphans = [r.data["trial"] for r in service.journal.records if r.kind == "failure"][1:]
@@ -170,7 +167,6 @@ def test_a_sweep_in_which_everything_fails_says_why(tmp_path: Path, policy: str)
     service = open_service(asked, tmp_path / "journal.jsonl")
     while (trial := service.claim().trial) is not None:
         service.record_failure(trial, trial.milestones[0], "the device is on fire")
-        service.release(trial)
     assert "on fire" in service.claim().finished
     with pytest.raises(LawError, match="on fire"):
         service.law()
@@ -210,20 +206,22 @@ def test_a_full_disk_stores_nothing_and_forgets_nothing(service: LawService, mon
 
 
 def test_no_trial_is_handed_out_twice_and_a_lost_lane_gives_its_back(service: LawService) -> None:
-    claimed = [service.claim().trial for _ in SIZES]
-    assert None not in claimed
+    claimed: list[Trial] = []
+    for _ in SIZES:
+        trial = service.claim(claimed).trial
+        assert trial is not None
+        claimed.append(trial)
     assert len(set(claimed)) == len(SIZES)
-    assert service.claim().trial is None  # the branches wait for their trunks
-    assert claimed[1] is not None
-    service.release(claimed[1])
-    assert service.claim().trial == claimed[1]
+    assert service.claim(claimed).trial is None  # the branches wait for their trunks
+    assert service.claim(claimed[:1]).trial == claimed[1]
 
 
 def test_a_branch_may_start_as_soon_as_its_trunk_has_passed(service: LawService) -> None:
     trunk = first_of(service, trunk=True)
     service.record(trunk, trunk.milestones[0], losses=LOSSES(trunk, trunk.milestones[0]), tokens=0, wall_seconds=0.0)
-    while (trial := service.claim().trial) is not None and trial.is_trunk:
-        pass
+    running: list[Trial] = []
+    while (trial := service.claim(running).trial) is not None and trial.is_trunk:
+        running.append(trial)
     assert trial is not None
     assert trial.domain
     assert (trial.n_params, trial.pretrain_tokens) == (trunk.n_params, trunk.milestones[0])
