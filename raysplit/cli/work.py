@@ -257,7 +257,7 @@ def _sweep(space: "Space", folder: "RunFolder", corpus: "Corpus", console: Conso
     from raysplit.sweep.launch import run_sweep
 
     end = run_sweep(space, folder, corpus, console=console, ray_address=ray_address)
-    if not end.why:  # Tune turns Ctrl-C into an early, orderly return
+    if not end.why:  # Tune returns early, in good order, on SIGUSR1
         raise KeyboardInterrupt
     status = end.status
     when = f"after {format_seconds(end.wall_seconds)}" if end.wall_seconds else "before this start"

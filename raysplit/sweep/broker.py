@@ -4,7 +4,6 @@ An asyncio Ray actor, so that hundreds of waiting trials and lanes cost nothing.
 """
 
 import asyncio
-import itertools
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +27,6 @@ CLOSE = "close"
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class _Task:
-    number: int
     body: dict[str, Any]
     done: asyncio.Future[dict[str, Any]]
     tries: int = 0
@@ -45,27 +43,35 @@ class _LaneState:
 
 
 class Broker:
-    """Lanes are numbered from 0; a lane that comes back after a crash is given its task again."""
+    """Lanes are numbered from 0; a lane that comes back after a crash is given its task again.
+
+    Each start of a lane has a number too, and calls of an earlier start, still under way when its process died, count
+    for nothing: they would take a task to the grave, or end another with an old result.
+    """
 
     def __init__(self, n_lanes: int) -> None:
         self._lanes = [_LaneState() for _ in range(n_lanes)]
         self._waiting: deque[_Task] = deque()
         self._arrived = asyncio.Condition()
-        self._numbers = itertools.count()
         self._closed = False
 
     async def run(self, body: dict[str, Any]) -> dict[str, Any]:
         """Have some lane carry out a task; returns its result, or ``{"failed": reason}``.
 
+        A task that is waiting or running already, asked for by a trial that has died since, is not begun twice.
+
         Raises:
             RuntimeError: no lane is left to do it.
         """
         self._check_alive()
-        task = _Task(number=next(self._numbers), body=body, done=asyncio.get_running_loop().create_future())
-        async with self._arrived:
-            self._waiting.append(task)
-            self._arrived.notify()
-        return await task.done
+        under_way = [*self._waiting, *(state.task for state in self._lanes if state.task)]
+        task = next((task for task in under_way if task.body == body), None)
+        if task is None:
+            task = _Task(body=body, done=asyncio.get_running_loop().create_future())
+            async with self._arrived:
+                self._waiting.append(task)
+                self._arrived.notify()
+        return await asyncio.shield(task.done)
 
     async def leave(self, lane: int) -> None:
         """A lane has ended for good: others take over its task, or every waiting task hears that none is left."""
@@ -90,8 +96,8 @@ class Broker:
         if self.n_alive() == 0:
             raise RuntimeError(_NO_LANES)
 
-    async def join(self, lane: int) -> None:
-        """A lane's worker group has started, or started again after a crash."""
+    async def join(self, lane: int) -> int:
+        """A lane's worker group has started, or started again after a crash; returns the number of this start."""
         state = self._lanes[lane]
         state.n_starts += 1
         state.seen.set()
@@ -100,22 +106,27 @@ class Broker:
             if task.tries >= _MAX_TRIES:
                 task.done.set_result({"failed": f"its lane died {task.tries} times while training it"})
             else:
-                async with self._arrived:
-                    self._waiting.appendleft(task)
-                    self._arrived.notify()
+                self._waiting.appendleft(task)
+        async with self._arrived:
+            self._arrived.notify_all()
+        return state.n_starts
 
-    async def fetch(self, lane: int) -> dict[str, Any]:
+    async def fetch(self, lane: int, start: int) -> dict[str, Any]:
         """The lane's next task; ``{"kind": "idle"}`` when none comes for a while, ``"close"`` at the end."""
+        state = self._lanes[lane]
+
+        def closed() -> bool:
+            return self._closed or start != state.n_starts
+
         async with self._arrived:
             try:
-                await asyncio.wait_for(self._arrived.wait_for(lambda: self._waiting or self._closed), _POLL_SECONDS)
+                await asyncio.wait_for(self._arrived.wait_for(lambda: self._waiting or closed()), _POLL_SECONDS)
             except TimeoutError:
                 return {"kind": IDLE}
-            if self._closed:
+            if closed():
                 return {"kind": CLOSE}
             task = self._waiting.popleft()
         task.tries += 1
-        state = self._lanes[lane]
         state.task, state.tokens, state.loss = task, 0, float("nan")
         return task.body
 
@@ -123,9 +134,12 @@ class Broker:
         state = self._lanes[lane]
         state.tokens, state.loss = tokens, loss
 
-    async def finish(self, lane: int, result: dict[str, Any]) -> None:
+    async def finish(self, lane: int, start: int, result: dict[str, Any]) -> None:
         """The lane's task has a result."""
-        task, self._lanes[lane].task = self._lanes[lane].task, None
+        state = self._lanes[lane]
+        if start != state.n_starts:
+            return
+        task, state.task = state.task, None
         if task is not None and not task.done.done():
             task.done.set_result(result)
 

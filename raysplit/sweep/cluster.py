@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +14,9 @@ from raysplit.space import ComputeSpec
 
 _SPARE_CPUS = 1.0
 """For Tune's trial actors, which claim a sliver each while the lanes have the rest."""
+
+
+_FEW_PROCESSES = 64
 
 
 @contextmanager
@@ -32,11 +37,16 @@ def joined_cluster(compute: ComputeSpec | None, *, address: str | None) -> Itera
     try:
         if address is None:
             n_cpus = compute.n_workers * compute.cpus_per_worker + _SPARE_CPUS if compute else None
+            # Broker, lane hosts and law take no CPU, so there are more processes than Ray expects and warns of.
+            os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(_FEW_PROCESSES))
             ray.init(address="local", num_cpus=int(n_cpus) + 1 if n_cpus else None, include_dashboard=False, **options)
         else:
             ray.init(address=address, **options)
     except Exception as error:  # Ray raises many kinds
         raise RunError(f"Ray cluster {address or 'on this machine'}: cannot be joined: {error}") from error
+    if threading.current_thread() is threading.main_thread():
+        # Ray's own handler, set by init, leaves with status 15 and no word.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if compute is not None:
             _check_room(compute)

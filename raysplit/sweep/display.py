@@ -17,6 +17,7 @@ from raysplit.quantities import format_count, format_flops, format_seconds
 
 _REFRESH_SECONDS = 0.5
 _LOG_SECONDS = 20.0
+_PATIENCE_SECONDS = 3.0
 
 
 class Display:
@@ -38,8 +39,9 @@ class Display:
 
     def _ask(self) -> tuple[Status | None, list[dict[str, Any]]]:
         lanes = self._broker.lanes.remote()
-        status = ray.get(self._law.status.remote()) if self._law is not None else None
-        return status, ray.get(lanes)
+        # The law answers when its fit has ended; the terminal must be given back before that.
+        status = ray.get(self._law.status.remote(), timeout=_PATIENCE_SECONDS) if self._law is not None else None
+        return status, ray.get(lanes, timeout=_PATIENCE_SECONDS)
 
     def _watch(self, seconds: float, show: Callable[[Status | None, list[dict[str, Any]]], None]) -> None:
         while not self._stop.wait(seconds):

@@ -139,9 +139,10 @@ def write_results(service: LawService, folder: RunFolder) -> None:
 
 
 def _tune(setup: Setup, folder: RunFolder, *, law: ActorLaw, pool: Pool) -> None:
-    """Drive the trials; returns when the searcher says that the sweep has ended, or on Ctrl-C."""
+    """Drive the trials; returns when the searcher says that the sweep has ended."""
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is ours: Tune would wait for the trials and talk of them
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(setup.lanes))
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(TrialRunner, broker=pool.broker), {"CPU": 0.01}),

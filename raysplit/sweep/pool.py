@@ -4,6 +4,7 @@ A Ray Train run for each trial costs 15-50 s of start-up on two cores; a task in
 2026-11-23).
 """
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -21,6 +22,8 @@ from raysplit.space import Space
 from raysplit.sweep.broker import CLOSE, IDLE, start_broker
 
 _MAX_RESTARTS = 20
+_GRACE_SECONDS = 5.0
+"""How long lanes may take to end by themselves."""
 _QUIET = {
     # Lanes report through the broker; Train's own log lines and health chatter would bury the live table.
     "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
@@ -118,9 +121,10 @@ class Pool:
         return result
 
     def close(self) -> None:
-        """End the lanes and wait until their workers are gone."""
-        ray.get(self.broker.close.remote())
-        ray.wait(self._runs, num_returns=len(self._runs), timeout=30)
+        """End the lanes: idle ones go by themselves, those in the midst of a trial (after Ctrl-C) are killed."""
+        with contextlib.suppress(ray.exceptions.RayError):  # a broker that died has no lanes to send home
+            ray.get(self.broker.close.remote())
+        ray.wait(self._runs, num_returns=len(self._runs), timeout=_GRACE_SECONDS)
         for host in self._hosts:
             ray.kill(host)
         ray.kill(self.broker)
@@ -141,10 +145,9 @@ def _serve(config: dict[str, Any]) -> None:
     corpus = Corpus.open(config["corpus_folder"])
     lane = Lane(space, corpus, vocab_size=corpus.vocab_size, checkpoints=config["run_folder"] / "checkpoints")
     broker, number, first = config["broker"], config["lane"], dist.get_rank() == 0
-    if first:
-        ray.get(broker.join.remote(number))
+    start = ray.get(broker.join.remote(number)) if first else 0
     while True:
-        inbox: list[Any] = [ray.get(broker.fetch.remote(number)) if first else None]
+        inbox: list[Any] = [ray.get(broker.fetch.remote(number, start)) if first else None]
         dist.broadcast_object_list(inbox, src=0, device=torch.device("cpu") if space.compute.device == "cpu" else None)
         body = inbox[0]
         if body["kind"] == CLOSE:
@@ -153,7 +156,7 @@ def _serve(config: dict[str, Any]) -> None:
             continue
         result = _carry_out(body, lane, corpus, config, first=first)
         if first:
-            ray.get(broker.finish.remote(number, result))
+            ray.get(broker.finish.remote(number, start, result))
 
 
 def _carry_out(body: dict[str, Any], lane: Any, corpus: Any, config: dict[str, Any], *, first: bool) -> dict[str, Any]:
