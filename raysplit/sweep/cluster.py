@@ -2,7 +2,9 @@
 
 import logging
 import os
+import shlex
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +41,9 @@ def joined_cluster(compute: ComputeSpec | None, *, address: str | None) -> Itera
             n_cpus = compute.n_workers * compute.cpus_per_worker + _SPARE_CPUS if compute else None
             # Broker, lane hosts and law take no CPU, so there are more processes than Ray expects and warns of.
             os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(_FEW_PROCESSES))
+            if shlex.quote(sys.executable) != sys.executable:
+                # Ray 2.60 starts workers through `bash -c "exec PYTHON ..."` and does not quote a path with spaces.
+                options["runtime_env"] = {"py_executable": shlex.quote(sys.executable)}
             ray.init(address="local", num_cpus=int(n_cpus) + 1 if n_cpus else None, include_dashboard=False, **options)
         else:
             ray.init(address=address, **options)
