@@ -164,8 +164,9 @@ class Problem:
     def pretrain_range(self, n_params: int, *, lowest: float = 0.0) -> tuple[float, float, float]:
         """(lowest D, highest D, tokens to spend) at a size; ``lowest`` is the least D that the law can speak of.
 
-        The tokens to spend are T, or what data there is where caps leave part of the budget without use. Between the
-        two bounds all of them can be spent.
+        The tokens to spend are T, or what data there is where caps leave part of the budget without use. At a small D
+        the caps may not let all of them be spent, which can still be the better split: pretraining on a domain's last
+        text takes it from its expert.
 
         Raises:
             SplitError: no D satisfies the constraints; the message names the one that fails.
@@ -184,11 +185,14 @@ class Problem:
             return tokens, tokens, total
         high = min(total, self.pretrain_cap)
         total = min(total, self.spendable_tokens(high))
-        low = min(lowest, high)
+        return min(lowest, high), high, total
+
+    def least_spending_all(self, low: float, high: float, total: float) -> float:
+        """Smallest D of a `pretrain_range` from which on the caps let all its tokens be spent: a kink of the loss."""
         enough = total * (1 - 1e-12)  # rounding
-        if self.spendable_tokens(low) < enough:  # less pretraining would leave budget unspent
-            low = float(brentq(lambda d: self.spendable_tokens(d) - enough, low, high, xtol=1e-9 * total))
-        return low, high, total
+        if self.spendable_tokens(low) >= enough:
+            return low
+        return float(brentq(lambda d: self.spendable_tokens(d) - enough, low, high, xtol=1e-9 * total))
 
 
 BASELINE_SHARES = {"pretraining only": 1.0, "80/20": 0.8, "50/50": 0.5, "from scratch": 0.0}

@@ -106,8 +106,10 @@ def best_split_per_draw(law: LawLike, problem: Problem) -> DrawSplits:
 def _search(surface: DrawSurface, problem: Problem, lowest: float, *, zooms: int) -> SplitsBySize:
     sizes, low, high, total = _ranges(problem, lowest)
     n = np.array(sizes, dtype=float)[None, :, None]  # (1, J, 1)
-    low, high, total = (x[None, :, None] for x in (low, high, total))
-    d: Array = low + (high - low) * _GRID
+    kink = np.array([problem.least_spending_all(*bounds) for bounds in zip(low, high, total, strict=True)])
+    low, high, total, kink = (x[None, :, None] for x in (low, high, total, kink))
+    # The kink where a data cap begins to bind may be far narrower than a cell of the grid.
+    d: Array = np.sort(np.concatenate([low + (high - low) * _GRID, kink], axis=-1), axis=-1)
     start: Array | None = None
     for step in range(zooms + 1):
         s, loss, general = _evaluate(surface, problem, n, d, total, start)

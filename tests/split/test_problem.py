@@ -71,7 +71,7 @@ def test_a_fixed_seed_without_domain_data_is_refused_by_name() -> None:
         stuck.pretrain_range(14_000)
 
 
-def test_data_caps_raise_the_least_pretraining_until_the_budget_can_be_spent() -> None:
+def test_data_caps_tell_from_which_pretraining_on_the_budget_can_be_spent() -> None:
     capped = problem(
         budget_flops=2e12,
         available_tokens={"code": 2e6, "law": 8e6},
@@ -81,8 +81,11 @@ def test_data_caps_raise_the_least_pretraining_until_the_budget_can_be_spent() -
     low, high, total = capped.pretrain_range(14_000)
     assert high == pytest.approx(8e6)  # code: 2e6 / .25
     assert total == pytest.approx(10e6)  # all that there is of both, less than the budget buys
-    assert low == pytest.approx(4e6 / 0.75)  # with less pretraining, law's cap would bind
-    for d in np.linspace(low, high, 5):
+    assert low == 0.0
+    least = capped.least_spending_all(low, high, total)
+    assert least == pytest.approx(4e6 / 0.75)  # with less pretraining, law's cap would bind
+    assert capped.spendable_tokens(0.99 * least) < total
+    for d in np.linspace(least, high, 5):
         assert capped.spendable_tokens(d) >= total * (1 - 1e-9)
 
 
