@@ -24,6 +24,8 @@ from raysplit.train.schedule import learning_rate
 _PROBE_SEQUENCES = 8
 _LOOK_SECONDS = 0.5
 """How often about progress is told and the loss looked at; each look waits for the device."""
+_HOPELESS = 2.0
+"""A held-out loss of so many times log(vocabulary), which needs no training, is no measurement but a failure."""
 _ENGINES_PARAMS = 50_000_000
 """A lane keeps the engines it has used, so that changing size costs nothing, up to so many parameters in all."""
 
@@ -80,13 +82,13 @@ class Lane:
         """Train what the tree lacks up to ``milestone``, cool down, and read every domain's held-out loss.
 
         Raises:
-            Divergence: the training or held-out loss is not finite.
+            Divergence: the training or held-out loss is not finite, or hopeless.
             CheckpointError: the trial's root does not exist, or a checkpoint is damaged.
         """
         started = time.perf_counter()
         # One rank looks at the disk for all, since they must not differ in what they train.
         nodes = _agree(lambda: self._nodes(trial))
-        if trial.is_trunk and trial.root not in nodes:
+        if trial.root.pretrain_tokens == 0 and trial.root not in nodes:
             self._fresh(trial)
             nodes |= {trial.root}
         segments = tree.segments(trial, milestone, nodes)
@@ -105,21 +107,26 @@ class Lane:
                 self._save(engine, at)
         losses = {domain: engine.loss_on(windows) for domain, windows in self._validation.items()}
         for domain, loss in losses.items():
-            if not math.isfinite(loss):
-                raise Divergence(f"held-out loss of {domain} is {loss}")
+            # A branch may well come to be wrong about the other domains.
+            bound = _HOPELESS * math.log(self.vocab_size) if domain == trial.domain or trial.is_trunk else math.inf
+            if not loss < bound:
+                raise Divergence(
+                    f"held-out loss of {domain} is {loss:.3g}, that of a blind guess {bound / _HOPELESS:.3g}"
+                )
         return Measurement(losses=losses, tokens=tokens, wall_seconds=time.perf_counter() - started)
 
     def forget_passed(self, trial: Trial, milestone: int, *, tree: Tree) -> None:
-        """Delete the checkpoints that a stored measurement has made useless: starts of cooldowns that are measured."""
+        """Delete the checkpoints that a stored measurement has made useless.
+
+        Of a trunk the starts of this trial's measured cooldowns, where no branch leaves; those of points that it has
+        passed and nobody has measured stay. Of a branch all but the deepest.
+        """
         if torch.distributed.get_rank() != 0:
             return
+        cooled = {tree.cooldown_start(m) for m in trial.milestones if m <= milestone} - {0, *tree.pretrain_grid}
         for node in self._nodes(trial):
             if trial.is_trunk:
-                passed = (
-                    not node.domain
-                    and 0 < node.pretrain_tokens < milestone
-                    and (node.pretrain_tokens not in tree.pretrain_grid)
-                )
+                passed = not node.domain and node.pretrain_tokens in cooled
             else:
                 passed = (node.domain, node.pretrain_tokens) == (trial.domain, trial.pretrain_tokens) and (
                     node.specialize_tokens < tree.cooldown_start(milestone)
@@ -184,7 +191,7 @@ class Lane:
         return engine
 
     def _fresh(self, trial: Trial) -> None:
-        """Begin a trunk: new weights of its seed, saved as its checkpoint at zero tokens."""
+        """Begin a trunk, or a branch from none: new weights of its seed, saved as its checkpoint at zero tokens."""
         shape = self.space.shape(trial.n_params, self.vocab_size)
         if shape in self._engines:
             self._engines.pop(shape).close()

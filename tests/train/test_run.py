@@ -1,0 +1,263 @@
+"""A lane: a point has the same losses whoever measured what before it, and no token is trained twice."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from raysplit.design.setup import tree_of
+from raysplit.design.tree import Node, Trial
+from raysplit.errors import CheckpointError
+from raysplit.space import Space
+from raysplit.train.engine import Divergence
+from raysplit.train.run import Lane, Measurement, stored_nodes
+from tests.train.conftest import VOCAB, make_space
+
+pytestmark = pytest.mark.usefixtures("one_rank")
+
+
+class Texts:
+    """Two domains out of one text, read as the corpus promises: a pure function of (seed, position)."""
+
+    domains = ("library", "license")
+
+    def __init__(self, text: np.ndarray) -> None:
+        half = len(text) // 2
+        self._of = {"library": text[:half], "license": text[half:] ^ 1}
+
+    def batch(
+        self,
+        *,
+        seed: int,
+        context_length: int,
+        start_tokens: int,
+        n_sequences: int,
+        domain: str | None = None,
+        branch_tokens: int = 0,
+    ) -> np.ndarray:
+        out = []
+        for i in range(n_sequences):
+            at = start_tokens // context_length + i + branch_tokens // context_length
+            name = domain or self.domains[at % 2]
+            text = self._of[name]
+            start = (at * 7919 + seed * 104729) % (len(text) - context_length - 2)
+            out.append(text[start : start + context_length + 1])
+        return np.stack(out)
+
+    def validation(self, domain: str, *, context_length: int, max_tokens: int) -> np.ndarray:
+        text = self._of[domain]
+        n = max_tokens // context_length
+        return np.stack([text[i * 50 : i * 50 + context_length + 1] for i in range(n)])
+
+
+@pytest.fixture
+def lane(tmp_path: Path, text: np.ndarray) -> Iterator[Callable[..., Lane]]:
+    made: list[Lane] = []
+
+    def make(name: str = "checkpoints", **training: Any) -> Lane:
+        space = make_space(tmp_path, **training)
+        made.append(Lane(space, Texts(text), vocab_size=VOCAB, checkpoints=tmp_path / name))
+        return made[-1]
+
+    yield make
+    for each in made:
+        for engine in each._engines.values():
+            engine.close()
+
+
+def size(space: Space, wanted: int = 14_000) -> int:
+    return space.shape(wanted, VOCAB).n_params_non_embedding
+
+
+def trunk(lane: Lane, *milestones: int, seed: int = 0, wanted: int = 14_000) -> Trial:
+    n = size(lane.space, wanted)
+    return Trial(n_params=n, seed=seed, domain="", pretrain_tokens=milestones[-1], milestones=milestones)
+
+
+def branch(lane: Lane, domain: str, root: int, *milestones: int, seed: int = 0) -> Trial:
+    return Trial(n_params=size(lane.space), seed=seed, domain=domain, pretrain_tokens=root, milestones=milestones)
+
+
+def measure(lane: Lane, trial: Trial, milestone: int) -> Measurement:
+    tree = tree_of(lane.space)
+    out = lane.measure(trial, milestone, tree=tree, on_progress=lambda tokens, loss: None)
+    lane.forget_passed(trial, milestone, tree=tree)
+    return out
+
+
+def test_a_longer_trunk_goes_on_from_a_shorter_one(lane: Callable[..., Lane]) -> None:
+    step_by_step, at_once = lane("a"), lane("b")
+    first = measure(step_by_step, trunk(step_by_step, 2048), 2048)
+    second = measure(step_by_step, trunk(step_by_step, 2048, 4096), 4096)
+    alone = measure(at_once, trunk(at_once, 4096), 4096)
+    assert second.losses == alone.losses
+    assert first.tokens == 2048 + 512
+    assert second.tokens == 2048 + 1024
+    assert alone.tokens == 4096 + 1024
+
+
+def test_a_point_passed_over_is_measured_later_for_its_cooldown_alone(lane: Callable[..., Lane]) -> None:
+    there, fresh = lane("a"), lane("b")
+    measure(there, trunk(there, 4096), 4096)
+    late = measure(there, trunk(there, 2048), 2048)
+    assert late.tokens == 512
+    assert late.losses == measure(fresh, trunk(fresh, 2048), 2048).losses
+
+
+@pytest.mark.parametrize("optimizer", ["carry", "reset"])
+def test_a_branch_does_not_depend_on_lane_or_order(lane: Callable[..., Lane], optimizer: str) -> None:
+    one = lane("a", branch_optimizer=optimizer)
+    measure(one, trunk(one, 2048, 4096), 4096)
+    library = measure(one, branch(one, "library", 2048, 1024, 2048), 1024).losses
+    longer = measure(one, branch(one, "library", 2048, 1024, 2048), 2048)
+    other = measure(one, branch(one, "license", 4096, 1024), 1024).losses
+    assert longer.tokens == (2048 - 512) - (1024 - 256) + 512, "only the difference"
+
+    two = lane("b", branch_optimizer=optimizer)
+    measure(two, trunk(two, 2048), 2048)
+    assert measure(two, branch(two, "library", 2048, 2048), 2048).losses == longer.losses
+    measure(two, trunk(two, 4096), 4096)
+    assert measure(two, branch(two, "license", 4096, 1024), 1024).losses == other
+
+    three = lane("b", branch_optimizer=optimizer)  # another process, the same folder
+    assert measure(three, branch(three, "library", 2048, 1024), 1024).losses == library
+
+
+def test_carrying_and_zeroing_the_optimizer_differ(lane: Callable[..., Lane]) -> None:
+    losses = []
+    for optimizer in ("carry", "reset"):
+        each = lane(optimizer, branch_optimizer=optimizer)
+        measure(each, trunk(each, 2048), 2048)
+        losses.append(measure(each, branch(each, "library", 2048, 1024), 1024).losses)
+    assert losses[0] != losses[1]
+
+
+def test_seeds_and_sizes_do_not_mix(lane: Callable[..., Lane]) -> None:
+    mixed, apart = lane("a"), lane("b")
+    for seed, wanted in ((0, 14_000), (1, 14_000), (0, 28_000)):
+        measure(mixed, trunk(mixed, 2048, seed=seed, wanted=wanted), 2048)
+    second = measure(mixed, branch(mixed, "library", 2048, 1024, seed=1), 1024)
+    measure(apart, trunk(apart, 2048, seed=1), 2048)
+    assert second.losses == measure(apart, branch(apart, "library", 2048, 1024, seed=1), 1024).losses
+    assert second.losses != measure(mixed, branch(mixed, "library", 2048, 1024), 1024).losses
+
+
+def test_an_interrupted_measurement_goes_on_from_its_last_checkpoint(
+    lane: Callable[..., Lane], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted, whole = lane("a"), lane("b")
+
+    def stop(*_: object, **__: object) -> float:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("raysplit.train.engine.Engine.loss_on", _after(5, stop))
+        with pytest.raises(KeyboardInterrupt):
+            measure(interrupted, trunk(interrupted, 4096), 4096)
+    left = stored_nodes(interrupted.checkpoints)
+    assert left
+    again = lane("a")
+    resumed = measure(again, trunk(again, 4096), 4096)
+    assert resumed.tokens < 4096 + 1024
+    assert resumed.losses == measure(whole, trunk(whole, 4096), 4096).losses
+
+
+def _after(n: int, then: Callable[..., float]) -> Callable[..., float]:
+    from raysplit.train.engine import Engine
+
+    original = Engine.loss_on
+    calls = iter(range(n))
+
+    def loss_on(self: Engine, windows: np.ndarray) -> float:
+        return original(self, windows) if next(calls, None) is not None else then()
+
+    return loss_on
+
+
+def test_forgetting_keeps_what_others_start_from(lane: Callable[..., Lane]) -> None:
+    one = lane()
+    grid = one.space.pretrain_grid
+    n = size(one.space)
+    measure(one, trunk(one, *grid), grid[0])
+    measure(one, trunk(one, *grid), grid[1])
+    kept = stored_nodes(one.checkpoints)
+    roots = {Node(n_params=n, seed=0, pretrain_tokens=d) for d in (0, *grid)}
+    assert kept == roots, "roots of branches, and no start of a measured cooldown"
+    measure(one, branch(one, "library", 2048, 1024, 2048), 1024)
+    measure(one, branch(one, "library", 2048, 1024, 2048), 2048)
+    assert roots < stored_nodes(one.checkpoints)
+    assert len(stored_nodes(one.checkpoints)) == len(roots) + 1, "a branch keeps its deepest"
+
+
+def test_a_branch_without_its_trunk_is_refused(lane: Callable[..., Lane]) -> None:
+    one = lane()
+    with pytest.raises(CheckpointError, match=r"d2048: no complete checkpoint"):
+        measure(one, branch(one, "library", 2048, 1024), 1024)
+
+
+def test_a_branch_from_no_pretraining_needs_no_trunk(lane: Callable[..., Lane]) -> None:
+    one, two = lane("a"), lane("b")
+    measure(two, trunk(two, 2048), 2048)
+    losses = measure(one, branch(one, "library", 0, 2048), 2048).losses
+    assert losses == measure(two, branch(two, "library", 0, 2048), 2048).losses
+
+
+def test_an_absurd_rate_diverges_and_the_lane_goes_on(lane: Callable[..., Lane]) -> None:
+    for rate, complaint in ((1e10, "training loss is nan"), (10.0, r"held-out loss of .* blind guess")):
+        bad = lane(f"{rate}", learning_rate={"reference": rate, "reference_params": 14_000}, warmup_tokens=0)
+        with pytest.raises(Divergence, match=complaint):
+            measure(bad, trunk(bad, 4096), 4096)
+    one, other = lane("b"), lane("c")
+    measure(one, trunk(one, 2048), 2048)
+    expected = measure(one, branch(one, "library", 2048, 1024), 1024).losses
+    measure(other, trunk(other, 2048), 2048)
+    with torch.no_grad():
+        for parameter in other._engines[other.space.shape(14_000, VOCAB)]._engine.module.parameters():
+            parameter.fill_(float("nan"))
+    assert measure(other, branch(other, "library", 2048, 1024), 1024).losses == expected
+
+
+def test_a_poisoned_loss_is_a_divergence(lane: Callable[..., Lane], monkeypatch: pytest.MonkeyPatch) -> None:
+    one = lane()
+    measure(one, trunk(one, 2048), 2048)
+    nodes = stored_nodes(one.checkpoints)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("raysplit.train.engine.Engine._loss", _poisoned)
+        with pytest.raises((Divergence, CheckpointError)):
+            measure(one, branch(one, "library", 2048, 1024), 1024)
+    assert stored_nodes(one.checkpoints) == nodes, "nothing of it is kept"
+
+
+def _poisoned(self: Any, windows: np.ndarray) -> torch.Tensor:
+    logits = self._engine(input_ids=torch.from_numpy(windows)[:, :-1]).logits
+    return logits.sum() * float("nan")
+
+
+def test_progress_tells_the_tokens_of_this_measurement(lane: Callable[..., Lane]) -> None:
+    one = lane()
+    told: list[tuple[int, float]] = []
+    out = one.measure(
+        trunk(one, 2048), 2048, tree=tree_of(one.space), on_progress=lambda tokens, loss: told.append((tokens, loss))
+    )
+    tokens = [t for t, _ in told]
+    assert tokens == sorted(tokens)
+    assert tokens[-1] == out.tokens
+    assert all(np.isfinite(loss) for _, loss in told)
+
+
+def test_waypoints_of_a_final_run_do_not_touch_a_sweeps_checkpoints(lane: Callable[..., Lane]) -> None:
+    one = lane()
+    grid = one.space.pretrain_grid
+    for tokens in grid:
+        measure(one, trunk(one, *grid), tokens)
+    before = stored_nodes(one.checkpoints)
+    final = replace(tree_of(one.space), pretrain_grid=(6144,))
+    trial = trunk(one, 6144)
+    one.measure(trial, 6144, tree=final, on_progress=lambda tokens, loss: None)
+    one.forget_passed(trial, 6144, tree=final)
+    assert before <= stored_nodes(one.checkpoints)
