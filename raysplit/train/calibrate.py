@@ -1,10 +1,8 @@
 """How long a step takes on this machine: a few real ones of each size, trained on random tokens and thrown away."""
 
 import os
-import tempfile
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,20 +28,16 @@ def seconds_per_token(space: Space, shapes: Iterable[ModelShape], *, n_steps: in
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
     rng = np.random.default_rng(0)
     out = {}
-    with tempfile.TemporaryDirectory() as folder:
+    if not dist.is_initialized():
+        # Never destroyed: DeepSpeed keeps the first group that it meets for as long as the process lives.
         backend = "nccl" if space.compute.device == "cuda" else "gloo"
-        dist.init_process_group(backend, init_method=f"file://{Path(folder) / 'rendezvous'}", rank=0, world_size=1)
-        try:
-            for shape in shapes:
-                engine = Engine(shape, training, seed=0, device=space.compute.device)
-                windows = rng.integers(
-                    shape.vocab_size, size=(training.micro_batch_sequences, shape.context_length + 1)
-                )
-                times = [_timed_step(engine, windows) for _ in range(1 + n_steps)]
-                out[shape.n_params_non_embedding] = min(times[1:]) / training.batch_tokens
-                engine.close()
-        finally:
-            dist.destroy_process_group()
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    for shape in shapes:
+        engine = Engine(shape, training, seed=0, device=space.compute.device)
+        windows = rng.integers(shape.vocab_size, size=(training.micro_batch_sequences, shape.context_length + 1))
+        times = [_timed_step(engine, windows) for _ in range(1 + n_steps)]
+        out[shape.n_params_non_embedding] = min(times[1:]) / training.batch_tokens
+        engine.close()
     return out
 
 

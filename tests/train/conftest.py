@@ -13,9 +13,12 @@ from raysplit.space import Space, parse_space
 CONTEXT, VOCAB = 32, 96
 
 
-@pytest.fixture(scope="module")
-def one_rank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What a worker of a lane finds when training begins: threads, DeepSpeed, and a group of ranks (one)."""
+@pytest.fixture(scope="session")
+def one_rank() -> Iterator[None]:
+    """What a worker of a lane finds when training begins: threads, DeepSpeed, and a group of ranks (one).
+
+    One for the session, since DeepSpeed keeps the first group that it meets for as long as the process lives.
+    """
     import torch.distributed as dist
 
     from raysplit.space import ComputeSpec
@@ -25,10 +28,9 @@ def one_rank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
             patch.setenv(name, value)
-        folder = tmp_path_factory.mktemp("rendezvous")
-        dist.init_process_group("gloo", init_method=f"file://{folder / 'file'}", rank=0, world_size=1)
+        if not dist.is_initialized():  # `raysplit plan` in an earlier test has begun one
+            dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         yield
-        dist.destroy_process_group()
 
 
 @pytest.fixture(scope="session")
