@@ -1,6 +1,6 @@
 """The law actor: the sweep's `LawService` as a named, detached Ray actor that anyone on the cluster can ask."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from raysplit.errors import RunError
 from raysplit.law import Prediction
 from raysplit.live.journal import Journal
 from raysplit.live.service import Claim, LawService, Status
+from raysplit.runs import Observation
 from raysplit.split import Advice, Problem
 
 NAMESPACE = "raysplit"
@@ -33,6 +34,9 @@ class LawActor:
         self, trial: Trial, milestone: int, losses: Mapping[str, float], tokens: int, wall_seconds: float
     ) -> None:
         self._service.record(trial, milestone, losses=losses, tokens=tokens, wall_seconds=wall_seconds)
+
+    def observe(self, observations: Sequence[Observation]) -> int:
+        return self._service.observe(observations)
 
     def record_failure(self, trial: Trial, milestone: int, why: str) -> None:
         self._service.record_failure(trial, milestone, why)

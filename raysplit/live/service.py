@@ -5,7 +5,7 @@ Its whole state is the journal's; opening it again after any crash gives the sam
 
 import math
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -28,10 +28,10 @@ from raysplit.design.campaign import (
 )
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
-from raysplit.errors import LawError
+from raysplit.errors import LawError, TableError, unknown
 from raysplit.law import Law, Prediction
 from raysplit.live.journal import Journal, ReadJournal, Record
-from raysplit.runs import Observation, to_frame
+from raysplit.runs import KEY, Observation, check_runs, to_frame
 from raysplit.split import Advice, Choice, Problem, advise, fit_for_decision
 
 
@@ -77,9 +77,9 @@ class LawService:
         self._lock = threading.RLock()
         self._losses: dict[tuple[Trial, int], dict[str, float]] = {}
         self._rounds: list[Round] = []
-        self._round_of: dict[tuple[Trial, int], int] = {}
         self._closed: dict[Trial, str] = {}
-        self._observations: dict[tuple[Trial, int, str], Observation] = {}
+        self._observations: dict[tuple[object, ...], tuple[Observation, int]] = {}
+        """By `raysplit.runs.KEY`, with the index of the round in which it came."""
         self._finished = ""
         self._round_law: tuple[int, Law | None] | None = None
         self._law: tuple[int, Law, Choice] | None = None
@@ -140,6 +140,37 @@ class LawService:
                 }
                 self._take(self.journal.append("measurement", data))
 
+    def observe(self, observations: Sequence[Observation]) -> int:
+        """Add runs measured elsewhere to what the law is fitted to; returns how many were new.
+
+        They are on disk when this returns; the same ones again change nothing. They buy no points of the grid, whose
+        branches need checkpoints: when the sweep comes to measure such a run itself, its own loss replaces the other.
+
+        Raises:
+            TableError: an observation is impossible, of an unknown domain, or contradicts a known one; nothing was
+                stored.
+            RunError: the disk refused; nothing was stored.
+        """
+        checked = check_runs(to_frame(list(observations)), origin="observations")
+        new = []
+        with self._lock:
+            for observation in (Observation(**row) for row in checked.to_dict("records")):
+                if observation.domain not in self.setup.domains:
+                    raise TableError(f"observations: {unknown('domain', observation.domain, self.setup.domains)}")
+                known, _ = self._observations.get(_run_of(observation), (None, 0))
+                if known is None:
+                    new.append(observation)
+                elif known.identity != observation.identity:
+                    what = ", ".join(f"{name}={getattr(observation, name)}" for name in KEY)
+                    raise TableError(
+                        f"observations: loss = {observation.loss:g} of {what}: {known.loss:g} is known of this run; "
+                        "give a repeated run another seed"
+                    )
+            if new:
+                rows = [{name: value for name, value in asdict(o).items() if value == value} for o in new]  # no NaN
+                self._take(self.journal.append("observation", {"rows": rows, "round": len(self._rounds) - 1}))
+        return len(new)
+
     def record_failure(self, trial: Trial, milestone: int, why: str) -> None:
         """Store that a trial failed; it is not tried again."""
         with self._lock:
@@ -173,7 +204,7 @@ class LawService:
     def observations(self) -> pd.DataFrame:
         """Every observation so far, as `raysplit.runs.to_frame` lays it out."""
         with self._lock:
-            return to_frame(list(self._observations.values()))
+            return to_frame([observation for observation, _ in self._observations.values()])
 
     def law(self) -> Law:
         """The law of all observations so far.
@@ -294,7 +325,7 @@ class LawService:
         if index <= 0 or self.setup.policy == "grid":
             return None
         if self._round_law is None or self._round_law[0] != index:
-            before = [o for k, o in self._observations.items() if self._round_of[k[:2]] < index]
+            before = [observation for observation, came_in in self._observations.values() if came_in < index]
             self._round_law = (index, self._fit(to_frame(before))[0])
         return self._round_law[1]
 
@@ -302,7 +333,7 @@ class LawService:
         return fit_for_decision(frame, self.setup.problem, step_tokens=self.setup.step_tokens, seed=self.setup.seed)
 
     def _n_before_round(self) -> int:
-        return sum(self._round_of[k[:2]] < len(self._rounds) - 1 for k in self._observations)
+        return sum(came_in < len(self._rounds) - 1 for _, came_in in self._observations.values())
 
     def _take(self, record: Record) -> None:
         """Bring the state up to a record, be it new or read back."""
@@ -324,11 +355,17 @@ class LawService:
             self._n_failed += record.kind == "failure"
         elif record.kind == "measurement":
             trial, milestone = trial_from_dict(data["trial"]), data["milestone"]
-            at = key(trial, milestone)
-            self._losses[at] = data["losses"]
-            self._round_of[at] = data["round"]
-            for observation in self._read_off(trial, milestone, data):
-                self._observations[(*at, observation.domain)] = observation
+            self._losses[key(trial, milestone)] = data["losses"]
+            self._know(self._read_off(trial, milestone, data), data["round"])
+        elif record.kind == "observation":
+            self._know([Observation(**row) for row in data["rows"]], data["round"])
+
+    def _know(self, observations: Sequence[Observation], came_in: int) -> None:
+        for observation in observations:
+            run = _run_of(observation)
+            if run in self._observations:
+                self._law = None  # a table of the same length, but not the same
+            self._observations[run] = (observation, came_in)
 
     def _read_off(self, trial: Trial, milestone: int, data: Mapping[str, Any]) -> list[Observation]:
         """A trunk's measurement is an observation of every domain, a branch's of its own."""
@@ -349,6 +386,10 @@ class LawService:
             )
             for domain in domains
         ]
+
+
+def _run_of(observation: Observation) -> tuple[object, ...]:
+    return tuple(getattr(observation, name) for name in KEY)
 
 
 def trial_from_dict(data: Mapping[str, Any]) -> Trial:

@@ -1,0 +1,102 @@
+"""Runs measured elsewhere: what the law learns from them, and what the sweep does not."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from raysplit.errors import RunError, TableError
+from raysplit.live.journal import ReadJournal, read_journal
+from raysplit.live.service import LawService
+from raysplit.runs import Observation
+from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, setup
+from tests.live.doubles import open_service, true_losses
+
+ASKED = setup(policy="grid")
+LOSSES = true_losses(ASKED)
+ELSEWHERE = Observation(
+    n_params=SIZES[0] + 1, pretrain_tokens=777, specialize_tokens=333, domain=ASKED.domains[0], loss=3.25, seed=7
+)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[LawService]:
+    service = open_service(ASKED, tmp_path / "journal.jsonl")
+    yield service
+    service.journal.close()  # type: ignore[union-attr]
+
+
+def test_what_was_seen_elsewhere_is_known_and_survives(service: LawService, tmp_path: Path) -> None:
+    assert service.observe([ELSEWHERE, replace(ELSEWHERE, seed=8)]) == 2
+    assert service.status().n_observations == 2
+    again = LawService(
+        ASKED, ReadJournal(read_journal(tmp_path / "journal.jsonl")), bytes_per_token=service.bytes_per_token
+    )
+    assert again.observations().equals(service.observations())
+    row = service.observations().iloc[0]
+    assert (row["n_params"], row["loss"], row["seed"]) == (ELSEWHERE.n_params, 3.25, 7)
+
+
+def test_the_same_again_changes_nothing(service: LawService) -> None:
+    service.observe([ELSEWHERE])
+    n_records = len(service.journal.records)
+    assert service.observe([replace(ELSEWHERE, wall_seconds=1.0)]) == 0
+    assert len(service.journal.records) == n_records
+
+
+def test_it_buys_no_points_of_the_grid(service: LawService) -> None:
+    inside = Observation(
+        n_params=SIZES[0],
+        pretrain_tokens=PRETRAIN[0],
+        specialize_tokens=SPECIALIZE[0],
+        domain=ASKED.domains[0],
+        loss=3.0,
+    )
+    before = service.evidence()
+    service.observe([inside])
+    assert service.evidence() == before
+    asked = [service.claim().trial]
+    assert asked[0] is not None
+    assert service.evidence().spent_flops == 0
+
+
+def test_the_sweeps_own_measurement_replaces_it(service: LawService) -> None:
+    trial = service.claim().trial
+    assert trial is not None
+    milestone = trial.milestones[0]
+    first = ASKED.domains[0]
+    outside = Observation(
+        n_params=trial.n_params, pretrain_tokens=milestone, specialize_tokens=0, domain=first, loss=9.0
+    )
+    service.observe([outside])
+    losses = LOSSES(trial, milestone)
+    service.record(trial, milestone, losses=losses, tokens=0, wall_seconds=0.0)
+    frame = service.observations()
+    assert len(frame) == len(ASKED.domains)
+    assert frame.loc[frame["domain"] == first, "loss"].tolist() == [losses[first]]
+    with pytest.raises(TableError, match=r"loss = 9 of .* is known of this run; .* another seed"):
+        service.observe([outside])
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"loss": float("nan")}, "loss = nan is not a finite number"),
+        ({"loss": -1.0}, "loss = -1.0 must be positive"),
+        ({"pretrain_tokens": -5}, "pretrain_tokens = -5 must not be negative"),
+        ({"domain": "nonsense"}, "unknown domain 'nonsense'"),
+    ],
+)
+def test_nothing_is_stored_of_a_bad_table(service: LawService, change: dict[str, object], complaint: str) -> None:
+    bad = replace(ELSEWHERE, seed=8, **change)  # type: ignore[arg-type]
+    with pytest.raises(TableError, match=complaint):
+        service.observe([ELSEWHERE, bad])
+    assert service.status().n_observations == 0
+    assert not service.journal.records
+
+
+def test_a_reader_stores_nothing(tmp_path: Path, service: LawService) -> None:
+    reader = LawService(ASKED, ReadJournal([]), bytes_per_token=service.bytes_per_token)
+    with pytest.raises(RunError, match="only read"):
+        reader.observe([ELSEWHERE])
