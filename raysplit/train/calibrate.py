@@ -31,7 +31,7 @@ def seconds_per_token(space: Space, shapes: Iterable[ModelShape], *, n_steps: in
     if not dist.is_initialized():
         # Never destroyed: DeepSpeed keeps the first group that it meets for as long as the process lives.
         backend = "nccl" if space.compute.device == "cuda" else "gloo"
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     for shape in shapes:
         engine = Engine(shape, training, seed=0, device=space.compute.device)
         windows = rng.integers(shape.vocab_size, size=(training.micro_batch_sequences, shape.context_length + 1))

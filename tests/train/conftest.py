@@ -29,7 +29,7 @@ def one_rank() -> Iterator[None]:
         for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
             patch.setenv(name, value)
         if not dist.is_initialized():  # `raysplit plan` in an earlier test has begun one
-            dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+            dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
         yield
 
 
