@@ -13,8 +13,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
+import gc
 import random
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +58,28 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder {folder}; set RAYSPLIT_SHARED_DATA to the published run tables")
     return folder
+
+
+@pytest.fixture(scope="session")
+def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a Ray cluster on this machine that outlives the sweeps run on it; three CPUs."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Two clusters on a machine: commands must go by the address that they are given.
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("PYTHONPATH", str(REPOSITORY))
+        with _loose_ends():
+            ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, namespace="raysplit")
+        yield ray.get_runtime_context().gcs_address
+        with _loose_ends():
+            ray.shutdown()
+
+
+@contextmanager
+def _loose_ends() -> Iterator[None]:
+    """Ray drops handles of its own processes and log files without closing them: a warning each, which are not ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()

@@ -107,7 +107,8 @@ def run_final(
     tasks = tasks_of(
         variants, n_params=n_params, seed=seed, experts=folder.experts, step_tokens=space.training.batch_tokens
     )
-    done = {record.data["task"]: record.data for record in journal.records if record.kind == "result"}
+    done = _done(journal)
+    exports = {task.name: task.export_to for task in tasks}
     if missing := [task for task in tasks if task.name not in done]:
         with joined_cluster(space.compute, address=ray_address):
             pool = Pool(space, run_folder=folder.path, corpus_folder=folder.corpus, law=None)
@@ -115,7 +116,7 @@ def run_final(
                 pool.wait_until_ready()
                 with Display(console, law=None, broker=pool.broker, title="final run"):
                     for name, result in _carry_out(missing, set(done), pool):
-                        done[name] = journal.append("result", {"task": name, **result}).data
+                        done[name] = journal.append("result", {"task": name, "export_to": exports[name], **result}).data
             finally:
                 pool.close()
     journal.close()
@@ -125,6 +126,16 @@ def run_final(
     final["wall_seconds"] = sum(done[task.name]["wall_seconds"] for task in tasks)
     write_text(folder.final, json.dumps(final, indent=1))
     return final
+
+
+def _done(journal: Journal) -> dict[str, Mapping[str, Any]]:
+    """Results by task; without those whose model another advice's has overwritten since."""
+    done: dict[str, Mapping[str, Any]] = {}
+    for record in journal.records:
+        if folder := record.data["export_to"]:
+            done = {name: data for name, data in done.items() if data["export_to"] != folder}
+        done[record.data["task"]] = record.data
+    return done
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

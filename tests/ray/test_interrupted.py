@@ -1,0 +1,59 @@
+"""A sweep on a cluster of its own, stopped in every way that people and machines stop things, and taken up again."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.ray.conftest import Sweep
+from tests.ray.sweeps import losses, records
+
+QUIET_SECONDS = 20
+
+
+@pytest.mark.timeout(600)
+def test_a_sweep_stopped_three_times_ends_like_one_that_ran_through(run: Sweep, uninterrupted: Path) -> None:
+    known: dict[tuple[object, ...], dict[str, float]] = {}
+    for number, how in enumerate((signal.SIGINT, signal.SIGTERM, signal.SIGKILL)):
+        command = run("sweep", run="stopped")
+        command.wait_for_measurements(len(known) + 3)
+        assert command.processes("raylet"), "its own cluster"
+        stopped = time.monotonic()
+        if how is signal.SIGKILL:
+            command.process.kill()  # the driver alone
+        else:
+            command.signal(how)
+        status, said = command.end()
+        command.wait_until_gone()
+        assert time.monotonic() - stopped < QUIET_SECONDS
+        if how is not signal.SIGKILL:
+            assert status == 130
+            assert said.rstrip().endswith("everything measured is kept, and the same command continues")
+        assert_only_our_words(said)
+        assert ("taking up the sweep" in said) == (number > 0)
+        now = losses(command.out)
+        assert known.items() <= now.items(), "lost or changed"
+        known = now
+
+    command = run("sweep", run="stopped")
+    status, said = command.end()
+    assert status == 0, said
+    assert_only_our_words(said)
+    command.wait_until_gone()
+    assert losses(command.out) == losses(uninterrupted)
+    assert json.loads((command.out / "advice.json").read_text()) == json.loads(
+        (uninterrupted / "advice.json").read_text()
+    )
+    assert len(records(command.out, "finish")) == 1
+
+    command = run("sweep", run="stopped")
+    status, said = command.end()
+    assert status == 0
+    assert "lanes" not in said, "a finished sweep starts nothing"
+
+
+def assert_only_our_words(said: str) -> None:
+    for noise in ("Traceback", "(raylet)", "WARNING", "Error", "pid=", "worker processes have been started", "Tune"):
+        assert noise not in said, said
