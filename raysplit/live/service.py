@@ -154,7 +154,9 @@ class LawService:
         checked = check_runs(to_frame(list(observations)), origin="observations")
         new = []
         with self._lock:
-            for observation in (Observation(**row) for row in checked.to_dict("records")):
+            for observation in (
+                Observation(**{str(k): v for k, v in row.items()}) for row in checked.to_dict("records")
+            ):
                 if observation.domain not in self.setup.domains:
                     raise TableError(f"observations: {unknown('domain', observation.domain, self.setup.domains)}")
                 known, _ = self._observations.get(_run_of(observation), (None, 0))
