@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import pandas as pd
-import pytest
 import ray
 
 from raysplit.live.actor import find_law_actor
