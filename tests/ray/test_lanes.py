@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,7 @@ def test_two_workers_train_what_one_does(
         assert losses == pytest.approx(alone[at], rel=1e-4)
 
 
-def _measurements(out: Path, space: Space) -> list[dict[str, object]]:
+def _measurements(out: Path, space: Space) -> list[dict[str, Any]]:
     from tests.ray.sweeps import records
 
     n_params = space.shape(14_000, 300).n_params_non_embedding
