@@ -65,6 +65,8 @@ def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a Ray cluster on this machine that outlives the sweeps run on it; three CPUs."""
     import ray
 
+    if " " in sys.executable:
+        pytest.skip("Ray 2.60 starts no workers on a cluster whose Python lies in a path with spaces")
     with pytest.MonkeyPatch.context() as patch:
         # Two clusters on a machine: commands must go by the address that they are given.
         patch.delenv("RAY_ADDRESS", raising=False)
