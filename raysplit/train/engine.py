@@ -60,6 +60,8 @@ class Engine:
         self.shape, self.training = shape, training
         self.rank, self.n_workers = dist.get_rank(), dist.get_world_size()
         config = deepspeed_config(training, n_workers=self.n_workers, context_length=shape.context_length)
+        # Before the ranks are known to it, zero.Init takes this one for the only one.
+        deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
         # Stage 3 partitions each weight as it is made, so that no rank ever holds a whole 7B model.
         partition = (
             deepspeed.zero.Init(config_dict_or_path=config) if training.zero_stage == 3 else (contextlib.nullcontext())
