@@ -74,8 +74,9 @@ def replay(service: LawService, losses: Losses) -> str:
         else:
             measured = {"losses": dict(known), "tokens": 0}
             service.record(asked, milestone, losses=known, tokens=0, wall_seconds=0.0)
-            trial.result = {**result_of(asked, milestone, measured), "done": trial.n_done == len(asked.milestones)}
-        if scheduler.on_trial_result(None, trial, trial.result) == "STOP" or trial.result.get("done"):
+            trial.result = result_of(asked, milestone, measured)
+        if trial.result["done"] or scheduler.on_trial_result(None, trial, trial.result) == "STOP":
+            scheduler.on_trial_complete(None, trial, trial.result)
             searcher.on_trial_complete(trial.trial_id, trial.result)
         else:
             start_step(now, trial)

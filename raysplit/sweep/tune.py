@@ -57,15 +57,15 @@ class LawScheduler(TrialScheduler):
         self.n_stopped = 0
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        asked = trial_from_dict(trial.config)
-        if failed := result.get("failed"):
-            self._law.record_failure(asked, result[MILESTONE], failed)
-            return TrialScheduler.STOP
-        verdict = self._law.judge(asked, result[MILESTONE])
-        if verdict.go_on:
+        if self._law.judge(trial_from_dict(trial.config), result[MILESTONE]).go_on:
             return TrialScheduler.CONTINUE
-        self.n_stopped += not result.get("done", False)
+        self.n_stopped += 1
         return TrialScheduler.STOP
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Tune comes here straight away with a result that is done, as that of a failure is."""
+        if failed := result.get("failed"):
+            self._law.record_failure(trial_from_dict(trial.config), result[MILESTONE], failed)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """First come, first served: the searcher hands out trials in the order that matters."""
@@ -76,7 +76,6 @@ class LawScheduler(TrialScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None: ...
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None: ...
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None: ...
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None: ...
 
     def debug_string(self) -> str:
@@ -115,10 +114,7 @@ class TrialRunner(tune.Trainable):
         self._n_done += 1
         body = {"kind": "measure", "trial": asdict(trial), "milestone": milestone}
         result = ray.get(self._broker.run.remote(body))
-        return {
-            **result_of(trial, milestone, result),
-            "done": self._n_done == len(trial.milestones) or "failed" in result,
-        }
+        return result_of(trial, milestone, result)
 
     # Its state is checkpoints and journal, which need no help from Tune.
     def save_checkpoint(self, checkpoint_dir: str) -> None: ...
@@ -135,6 +131,7 @@ def result_of(trial: Trial, milestone: int, result: dict[str, Any]) -> dict[str,
         "domain": trial.domain,
         "seed": trial.seed,
         MILESTONE: milestone,
+        "done": "failed" in result or milestone == trial.milestones[-1],
     }
     if "failed" in result:
         return {**out, "failed": result["failed"], METRIC: float("nan")}

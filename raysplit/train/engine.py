@@ -94,6 +94,11 @@ class Engine:
             total += loss.detach()
         return total / n_micro
 
+    @property
+    def skipped_steps(self) -> int:
+        """Steps that DeepSpeed left out, without a word, because the gradient was not finite."""
+        return int(self._engine.skipped_steps)
+
     def loss_on(self, windows: np.ndarray) -> float:
         """Mean loss in nats per token over held-out ``windows`` (n, context_length + 1), shared out over the ranks."""
         self._engine.eval()

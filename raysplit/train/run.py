@@ -82,7 +82,7 @@ class Lane:
         """Train what the tree lacks up to ``milestone``, cool down, and read every domain's held-out loss.
 
         Raises:
-            Divergence: the training or held-out loss is not finite, or hopeless.
+            Divergence: the training or held-out loss or a gradient is not finite, or the held-out loss hopeless.
             CheckpointError: the trial's root does not exist, or a checkpoint is damaged.
         """
         started = time.perf_counter()
@@ -158,9 +158,10 @@ class Lane:
                 value, seconds = engine.mean_over_ranks(loss.item(), time.perf_counter() - looked)
                 next_look = n_steps + max(1, int(_LOOK_SECONDS * (n_steps - looked_at) / seconds))
                 looked_at, looked = n_steps, time.perf_counter()
-                if not math.isfinite(value):
+                if engine.skipped_steps or not math.isfinite(value):
+                    what = "the gradient overflowed" if engine.skipped_steps else f"training loss is {value}"
                     raise Divergence(
-                        f"training loss is {value} after {after} tokens of {segment.start.folder} "
+                        f"{what} after {after} tokens of {segment.start.folder} "
                         f"-> {segment.domain or 'mixture'} {segment.end_tokens}"
                     )
                 on_progress(after - segment.start_tokens, value)

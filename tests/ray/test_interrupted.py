@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.ray.conftest import Sweep
-from tests.ray.sweeps import losses, records
+from tests.ray.sweeps import Command, losses, records
 
 QUIET_SECONDS = 20
 
@@ -16,19 +16,21 @@ QUIET_SECONDS = 20
 @pytest.mark.timeout(600)
 def test_a_sweep_stopped_three_times_ends_like_one_that_ran_through(run: Sweep, uninterrupted: Path) -> None:
     known: dict[tuple[object, ...], dict[str, float]] = {}
+    killed: list[Command] = []
     for number, how in enumerate((signal.SIGINT, signal.SIGTERM, signal.SIGKILL)):
         command = run("sweep", run="stopped")
         command.wait_for_measurements(len(known) + 3)
         assert command.processes("raylet"), "its own cluster"
         stopped = time.monotonic()
         if how is signal.SIGKILL:
-            command.process.kill()  # the driver alone
+            command.process.kill()  # the driver alone; the next one does not wait for what it left
+            killed.append(command)
+            _, said = command.end()
         else:
             command.signal(how)
-        status, said = command.end()
-        command.wait_until_gone()
-        assert time.monotonic() - stopped < QUIET_SECONDS
-        if how is not signal.SIGKILL:
+            status, said = command.end()
+            command.wait_until_gone()
+            assert time.monotonic() - stopped < QUIET_SECONDS
             assert status == 130
             assert said.rstrip().endswith("everything measured is kept, and the same command continues")
         assert_only_our_words(said)
@@ -52,6 +54,9 @@ def test_a_sweep_stopped_three_times_ends_like_one_that_ran_through(run: Sweep, 
     status, said = command.end()
     assert status == 0
     assert "lanes" not in said, "a finished sweep starts nothing"
+    for command in killed:
+        # Ray 2.60's agents may try for 60 s to tell a head that is gone of their raylet's death.
+        command.wait_until_gone(seconds=75)
 
 
 def assert_only_our_words(said: str) -> None:

@@ -36,7 +36,7 @@ def asked(draw: st.DrawFn) -> tuple[Advice, dict[str, Split]]:
     accounting = draw(st.sampled_from(["shared", "per-expert"]))
     question = problem(n_domains, draw(st.floats(4e5, 1e8)), accounting)
     total = question.affordable_tokens(N_PARAMS)
-    parts = [draw(st.sampled_from([0.0, 1.0]) | st.floats(0, 1)) for _ in range(1 + n_domains)]
+    parts = [draw(st.sampled_from([0.0, 1.0]) | st.floats(1e-9, 1)) for _ in range(1 + n_domains)]
     if not sum(parts):
         parts[0] = 1.0
     unit = total / (sum(parts) if accounting == "shared" else parts[0] + max(parts[1:]))
