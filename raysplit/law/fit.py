@@ -137,6 +137,22 @@ def fit_sample(
     return _describe(problem, sample, ends), problem
 
 
+def fit_again(problem: Problem, sample: Sample, known: Array, *, noise: float, seed: int) -> tuple[Fit, Problem]:
+    """`fit_sample` with other priors than the form's own and a noise that is known.
+
+    Args:
+        problem: With those priors.
+        sample: What it was made of.
+        known: (P,), the optimum with the form's own priors; a few more starts are tried.
+        noise: Log sd of an observation.
+        seed: Of the starts.
+    """
+    problem = _scaled(problem, noise, None)
+    starts = np.concatenate([known[None], scored_starts(problem, n_guesses=128, n_starts=3, seed=seed)])
+    best = minimize(problem, starts, max_iterations=60, tolerance=1e-6).phi
+    return _describe(problem, sample, minimize(problem, best, tolerance=1e-13)), problem
+
+
 def _scaled(problem: Problem, noise: float, huber_delta: float | None) -> Problem:
     return replace(problem, noise=noise, delta=HUBER_EFFICIENT * noise if huber_delta is None else huber_delta)
 

@@ -17,7 +17,7 @@ from raysplit.law.forms import FORMS
 from raysplit.law.status import FitStatus
 from raysplit.quantities import format_count
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SAFE_EXTRAPOLATION = 4.0
 """Asked for more than this many times what the runs span, a law warns."""
 
@@ -70,6 +70,8 @@ class Law:
     members: tuple[Member, ...]
     fits: Mapping[str, Mapping[str, Fit]]
     """By form and domain, the forms that were left out included."""
+    pooling: Mapping[str, float]
+    """By form, how strongly the domains borrow from each other (`raysplit.law.pooling`); 0 not at all."""
     noise: Array  # (K,)
     """Log sd of one observation around the law, its misfit included."""
     seed_noise: float | None
@@ -82,8 +84,8 @@ class Law:
     def point(self) -> "Law":
         """The best guess as a law of one draw: the weighted mean of the losses of the forms' best fits."""
         return Law(
-            domains=self.domains, n_draws=1, members=self.members, fits=self.fits, noise=self.noise,
-            seed_noise=self.seed_noise, support=self.support, is_point=True,
+            domains=self.domains, n_draws=1, members=self.members, fits=self.fits,
+            pooling=self.pooling, noise=self.noise, seed_noise=self.seed_noise, support=self.support, is_point=True,
         )  # fmt: skip
 
     @property
@@ -202,6 +204,7 @@ class Law:
                 "domains": self.domains,
                 "n_draws": self.n_draws,
                 "is_point": self.is_point,
+                "pooling": dict(self.pooling),
                 "noise": self.noise.tolist(),
                 "seed_noise": self.seed_noise,
                 "support": {name: getattr(self.support, name) for name in Support.__dataclass_fields__},
@@ -243,6 +246,7 @@ class Law:
                 domains=tuple(raw["domains"]),
                 n_draws=raw["n_draws"],
                 is_point=raw["is_point"],
+                pooling=raw["pooling"],
                 noise=np.array(raw["noise"]),
                 seed_noise=raw["seed_noise"],
                 support=Support(**{name: tuple(span) for name, span in raw["support"].items()}),

@@ -76,7 +76,7 @@ def estimate_noise(domains: Sequence[Residuals]) -> Noise:
     """
     n_clusters = 1 + max(int(d.cluster.max()) for d in domains)
     expected, seen = np.zeros((2, 2)), np.zeros(2)
-    sums, shapes = [], []
+    sums, shapes, rows_free = [], [], []
     for one in domains:
         unit = np.clip(one.residual / one.sd, -_CUT, _CUT)
         rows = np.arange(unit.size)
@@ -91,6 +91,7 @@ def estimate_noise(domains: Sequence[Residuals]) -> Noise:
         total = z.T @ unit
         seen += [float(unit @ unit), float(total @ total)]
         sums.append(total)
+        rows_free.append(alone)
         shapes.append(inner)
     # A little of the prior guess in the same units, for tables whose branch points say next to nothing.
     expected += _GUESS_ROWS * np.eye(2)
@@ -110,11 +111,21 @@ def estimate_noise(domains: Sequence[Residuals]) -> Noise:
     points_left = sum(float(np.trace(g)) ** 2 / max(float((g**2).sum()), 1e-12) for g in shapes)
     freedom = 1.0 / ((1.0 - within) ** 2 / rows_left + within**2 / max(points_left, 1.0))
     return Noise(
-        sd=np.array([one.sd for one in domains]) * np.sqrt(alone + shared),
+        sd=shared_sd(np.array([one.sd for one in domains]), np.array(rows_free)) * np.sqrt(alone + shared),
         within=within,
         across=across,
         freedom=max(freedom, 4.0),
     )
+
+
+def shared_sd(sd: Array, freedom: Array) -> Array:
+    """Each domain's sd (K,), drawn towards the mean of all as if that were known from `_GUESS_ROWS` rows.
+
+    A domain of three runs has no residuals to speak of, which does not make it free of noise.
+    """
+    freedom = np.maximum(freedom, 0.0)
+    mean = np.exp(np.average(np.log(sd), weights=freedom + 1e-6))
+    return np.asarray(np.sqrt((freedom * sd**2 + _GUESS_ROWS * mean**2) / (freedom + _GUESS_ROWS)))
 
 
 def repeated_seed_sd(runs: pd.DataFrame) -> tuple[float, int]:

@@ -13,13 +13,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from raysplit.errors import LawError, unknown
-from raysplit.law.fit import Fit, fit_sample, hat_root, sample_of
+from raysplit.law.fit import Fit, fit_again, fit_sample, hat_root, sample_of
 from raysplit.law.form import Array, Form
 from raysplit.law.forms import FORMS
 from raysplit.law.law import Law, Member, Support
 from raysplit.law.minimize import minimize
-from raysplit.law.noise import Noise, Residuals, estimate_noise, repeated_seed_sd
-from raysplit.law.objective import Problem
+from raysplit.law.noise import Noise, Residuals, estimate_noise, repeated_seed_sd, shared_sd
+from raysplit.law.objective import Problem, Sample
+from raysplit.law.pooling import choose_pooling, pool
 from raysplit.law.status import FitStatus
 
 DEFAULT_FORMS = ("law-2", "law-8")
@@ -37,6 +38,7 @@ def fit_law(
     draw_iterations: int = 10,
     step_tokens: float | None = None,
     prior_strength: float = 1.0,
+    pooling: float | None = None,
     seed: int = 0,
 ) -> Law:
     """Fit forms to every domain of a table of runs, with the uncertainty of all domains drawn together.
@@ -51,6 +53,8 @@ def fit_law(
         draw_iterations: Steps of each draw's refit; `EXACT` refits fully.
         step_tokens: Tokens per optimizer step, to weight down points of few steps; see `raysplit.law.fit.sample_of`.
         prior_strength: Factor on the priors of the parameters.
+        pooling: How strongly domains borrow exponents and offsets from each other (`raysplit.law.pooling`): 0 not at
+            all, 10 makes them differ by a tenth of their prior's width; None chooses by held-out error.
         seed: Of starts and draws.
 
     Raises:
@@ -80,6 +84,10 @@ def fit_law(
         for form in chosen
     }
     kept = _enough_runs(chosen, fitted)
+    clusters = [cluster[domain == k] for k in range(len(domains))]
+    strength = {form.name: 0.0 for form in chosen}
+    for form in kept if prior_strength > 0 else ():
+        fitted[form.name], strength[form.name] = _pooled(fitted[form.name], samples, clusters, pooling, seed)
     noises = {form.name: _noise_of(fitted[form.name], domain, cluster) for form in kept}
     weights = (
         _normalised({form.name: form_weights[form.name] for form in kept})
@@ -114,6 +122,7 @@ def fit_law(
         fits={
             form.name: {name: fit for name, (fit, _) in zip(names, fitted[form.name], strict=True)} for form in chosen
         },
+        pooling={form.name: strength[form.name] for form in kept},
         noise=noises[max(weights, key=weights.__getitem__)].sd,
         seed_noise=seed_sd if seed_freedom else None,
         support=Support.of(runs),
@@ -154,8 +163,35 @@ def _branch_points(runs: pd.DataFrame) -> NDArray[np.intp]:
     return np.asarray(runs.groupby([*keys, alone], sort=False).ngroup(), dtype=np.intp)
 
 
+def _pooled(
+    fitted: list[tuple[Fit, Problem]],
+    samples: list[Sample],
+    clusters: list[NDArray[np.intp]],
+    strength: float | None,
+    seed: int,
+) -> tuple[list[tuple[Fit, Problem]], float]:
+    """One form's fits with the domains pooled, and how strongly."""
+    problems = [problem for _, problem in fitted]
+    best = [problem.coordinates.to_phi(fit.theta) for fit, problem in fitted]
+    if strength is None:
+        forced = any(fit.status is FitStatus.TOO_FEW_RUNS for fit, _ in fitted)
+        strength = choose_pooling(problems, best, clusters, forced=forced).strength
+    if not strength or len(fitted) < 2:
+        return fitted, 0.0
+    moved = pool(problems, [phi[None] for phi in best], strength)
+    noise = shared_sd(
+        np.array([fit.log_residual_sd for fit, _ in fitted]),
+        np.array([fit.n_runs - fit.effective_parameters for fit, _ in fitted]),
+    )
+    return [
+        fit_again(problem, sample, phi, noise=float(sd), seed=seed)
+        for problem, sample, phi, sd in zip(moved, samples, best, noise, strict=True)
+    ], strength
+
+
 def _enough_runs(chosen: list[Form], fitted: Mapping[str, list[tuple[Fit, Problem]]]) -> list[Form]:
-    kept = [f for f in chosen if all(fit.status is not FitStatus.TOO_FEW_RUNS for fit, _ in fitted[f.name])]
+    # One domain that can carry a form lends to the others.
+    kept = [f for f in chosen if any(fit.status is not FitStatus.TOO_FEW_RUNS for fit, _ in fitted[f.name])]
     return kept or [min(chosen, key=lambda form: len(form.parameters))]
 
 

@@ -86,12 +86,12 @@ def fit_alone(runs: pd.DataFrame, form: str, *, step_tokens: float | None = None
     """Best fit of one form to every domain; a pick needs no draws.
 
     Raises:
-        LawError: some domain has too few runs for the form.
+        LawError: every domain has too few runs for the form, so that none can lend to the others.
     """
     law = fit_law(runs, forms=[form], n_draws=1, draw_iterations=0, step_tokens=step_tokens, seed=seed)
-    for fit in law.fits[form].values():
-        if fit.status is FitStatus.TOO_FEW_RUNS:
-            raise LawError(fit.message)
+    fits = law.fits[form].values()
+    if all(fit.status is FitStatus.TOO_FEW_RUNS for fit in fits):
+        raise LawError(next(iter(fits)).message)
     return law.point
 
 

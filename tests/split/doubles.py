@@ -23,6 +23,7 @@ def law_of(theta: np.ndarray, *, form: str = "law-8", support: Support = SUPPORT
         members=(member,),
         fits={form: {}},
         noise=np.full(n_domains, 0.01),
+        pooling={},
         seed_noise=None,
         support=support,
     )
