@@ -1,6 +1,7 @@
 """The law L(N, D, D'): its forms, the fit of a form to a table of runs, and what the runs leave uncertain."""
 
 from raysplit.law.check import check_form
+from raysplit.law.cooldown import with_cooldown
 from raysplit.law.fit import Fit, fit_form
 from raysplit.law.form import Form, Parameter
 from raysplit.law.forms import FORMS
@@ -23,5 +24,6 @@ __all__ = [
     "check_form",
     "fit_form",
     "fit_law",
+    "with_cooldown",
     "with_repetition",
 ]

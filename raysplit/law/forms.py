@@ -16,6 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from raysplit.law.cooldown import with_cooldown
 from raysplit.law.form import PRETRAIN_TOKENS, SPECIALIZE_TOKENS, Array, Form, Parameter
 
 _TINY = 1e-300
@@ -337,5 +338,8 @@ class Law16(Law8):
         return -theta[..., 7] * both / (theta[..., 6] + s)
 
 
-FORMS: dict[str, Form] = {form.name: form for form in (Hoffmann(), Law1(), Law2(), Law4(), Law5b(), Law8(), Law16())}
+_PLAIN: tuple[Form, ...] = (Hoffmann(), Law1(), Law2(), Law4(), Law5b(), Law8(), Law16())
+_COOLED = tuple(with_cooldown(form) for form in _PLAIN if form.name not in ("hoffmann", "law-1"))
+
+FORMS: dict[str, Form] = {form.name: form for form in (*_PLAIN, *_COOLED)}
 """Forms by name. Add your own with ``FORMS[form.name] = form``, or hand the form itself to a fit."""

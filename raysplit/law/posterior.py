@@ -23,7 +23,7 @@ from raysplit.law.objective import Problem, Sample
 from raysplit.law.pooling import choose_pooling, pool
 from raysplit.law.status import FitStatus
 
-DEFAULT_FORMS = ("law-2", "law-8")
+DEFAULT_FORMS = ("law-2+cooldown", "law-8+cooldown")
 EXACT = 200
 """``draw_iterations`` at which every draw is refitted to its own optimum."""
 _NEEDED = ("n_params", "pretrain_tokens", "specialize_tokens", "domain", "loss")

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from raysplit.errors import LawError
 from raysplit.law import FitStatus, Law, fit_law
-from raysplit.split.allocate import allocate
-from raysplit.split.measured import Grid, comparable, largest_budget, measured_surface, row_budget
-from raysplit.split.problem import Array, Problem
-from raysplit.split.surface import LawLike, MeanSurface
+from raysplit.split.cases import Case, cases_at, log_errors, regrets_of
+from raysplit.split.measured import largest_budget, measured_surface, row_budget
+from raysplit.split.problem import Problem
+from raysplit.split.surface import LawLike
 
 Fitter = Callable[[pd.DataFrame, str], LawLike]
 """Fits one form by name to a table of runs; a LawError says why it cannot."""
 
-CANDIDATES = ("law-2", "law-4", "law-5b", "law-8", "law-16")
+CANDIDATES = ("law-2+cooldown", "law-4+cooldown", "law-5b+cooldown", "law-8+cooldown", "law-16+cooldown")
 """Forms that can place a split inside the budget, the simplest first."""
 
 _BUDGET_FACTORS = (1.0, 0.7)
@@ -72,16 +72,6 @@ class Choice:
         return cls(scores=(), weights={form: 1.0}, criterion="simplicity", sentence=sentence)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Case:
-    """One budget at one size at which picks are compared."""
-
-    n_params: int
-    total_tokens: float
-    grids: Mapping[int, Sequence[Grid]]
-    """Measured D that can spend the budget, and each domain's grid there."""
-
-
 def fit_alone(runs: pd.DataFrame, form: str, *, step_tokens: float | None = None, seed: int = 0) -> Law:
     """Best fit of one form to every domain; a pick needs no draws.
 
@@ -120,9 +110,9 @@ def choose_forms(
             except LawError as error:
                 notes[form] = str(error)
         for form, law in laws.items():
-            errors[form].extend(_log_errors(law, runs[~trained & (runs["pretrain_tokens"] > 0)]))
+            errors[form].extend(log_errors(law, runs[~trained & (runs["pretrain_tokens"] > 0)]))
         for case in cases:
-            for form, regret in _regrets(laws, case, problem).items():
+            for form, regret in regrets_of(laws, case, problem).items():
                 regrets[form].append(regret)
     scores = tuple(
         FormScore(
@@ -138,7 +128,7 @@ def choose_forms(
     return _decide(scores, _tie(runs, problem, scores), lambda form: fit(runs, form))
 
 
-def _held_out(runs: pd.DataFrame, problem: Problem) -> list[tuple[NDArray[np.bool_], list[_Case]]]:
+def _held_out(runs: pd.DataFrame, problem: Problem) -> list[tuple[NDArray[np.bool_], list[Case]]]:
     """Rows to fit and cases to judge, first without the larger budgets, then without the largest N."""
     surface = measured_surface(runs, problem.domains)
     budgets = row_budget(runs, n_domains=len(problem.domains), accounting=problem.accounting)
@@ -150,66 +140,14 @@ def _held_out(runs: pd.DataFrame, problem: Problem) -> list[tuple[NDArray[np.boo
     splits = [
         (
             (budgets <= np.where(limits > 0, limits, np.inf)),
-            [case for n in tops for case in _cases(surface[n], n, tops[n], _BUDGET_FACTORS, problem)],
+            [case for n in tops for case in cases_at(surface[n], n, tops[n], _BUDGET_FACTORS, problem)],
         )
     ]
     largest = int(sizes.max())
     if len(np.unique(sizes)) >= 3:  # with one size left, no form could know what N does
-        cases = _cases(surface[largest], largest, tops[largest], _SIZE_FACTORS, problem) if largest in tops else []
+        cases = cases_at(surface[largest], largest, tops[largest], _SIZE_FACTORS, problem) if largest in tops else []
         splits.append((sizes < largest, cases))
     return [(trained, cases) for trained, cases in splits if trained.any() and not trained.all()]
-
-
-def _cases(
-    grids: Mapping[int, Sequence[Grid]], n_params: int, top: float, factors: Sequence[float], problem: Problem
-) -> list[_Case]:
-    found = []
-    for total in (factor * top for factor in factors if top > 0):
-        inside = comparable(grids, total, accounting=problem.accounting)
-        if len(inside) >= 3:
-            found.append(_Case(n_params=n_params, total_tokens=total, grids={d: grids[d] for d in inside}))
-    return found
-
-
-def _log_errors(law: LawLike, rows: pd.DataFrame) -> Array:
-    n, d, s = (
-        rows[c].to_numpy(dtype=float)[None, :, None] for c in ("n_params", "pretrain_tokens", "specialize_tokens")
-    )
-    domain = np.array([law.domains.index(name) for name in rows["domain"]], dtype=int)
-    predicted = law.loss(n, d, s).mean(axis=0)[np.arange(len(rows)), domain]
-    return np.abs(np.log(predicted / rows["loss"].to_numpy()))
-
-
-def _regrets(laws: Mapping[str, LawLike], case: _Case, problem: Problem) -> dict[str, float]:
-    """Regret of each form's pick at one budget; forms that cannot pick a measured split there are left out."""
-    d = np.array(list(case.grids), dtype=float)[None]  # (1, n_choices)
-    n, rest = np.full_like(d, case.n_params), case.total_tokens - d
-    most = np.array([[grid.specialize_tokens[-1] for grid in grids] for grids in case.grids.values()])[None]
-    equal = rest[..., None] * (np.asarray(problem.weights) if problem.accounting == "shared" else 1.0)
-    costs = [_measured_loss(case, np.broadcast_to(equal, most.shape)[0], problem)]
-    picked: dict[str, float] = {}
-    for form, law in laws.items():
-        surface = MeanSurface(law, problem)
-        s = (
-            allocate(surface, n, d, rest, most)
-            if problem.accounting == "shared"
-            else np.broadcast_to(equal, most.shape)
-        )
-        cost = _measured_loss(case, s[0], problem)
-        costs.append(cost)
-        if np.isfinite(cost).any():
-            picked[form] = float(cost[np.argmin(np.where(np.isfinite(cost), surface.loss(n, d, s)[0], np.inf))])
-    best = float(np.nanmin(costs)) if np.isfinite(costs).any() else np.nan
-    return {form: loss / best - 1.0 for form, loss in picked.items()}
-
-
-def _measured_loss(case: _Case, specialize_tokens: Array, problem: Problem) -> Array:
-    """Weighted measured loss at each D of a case for tokens (n_choices, K); NaN where it was not measured."""
-    losses = [
-        [grid.loss(tokens) for grid, tokens in zip(grids, row, strict=True)]
-        for grids, row in zip(case.grids.values(), specialize_tokens, strict=True)
-    ]
-    return np.array(losses) @ np.asarray(problem.weights)
 
 
 def _tie(runs: pd.DataFrame, problem: Problem, scores: Sequence[FormScore]) -> float:

@@ -27,5 +27,5 @@ def test_a_table_too_small_for_any_form_still_gets_a_law_and_says_on_what_it_res
     law, choice = fit_for_decision(runs, PROBLEM, n_draws=8)
     assert choice.criterion == "simplicity"
     assert "priors standing in for runs" in choice.sentence
-    assert list(law.form_weights) == list(choice.weights) == ["law-2"]
+    assert list(law.form_weights) == list(choice.weights) == ["law-2+cooldown"]
     assert best_split(law, PROBLEM).flops(PROBLEM) == pytest.approx(PROBLEM.budget_flops)

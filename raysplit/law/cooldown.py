@@ -1,0 +1,45 @@
+"""A seed is read after a cooldown of its own: a correction that goes on any form.
+
+In a sweep every point is measured after its rate has been decayed: a branch's over its last tokens on the domain, the
+seed's, where D' = 0, over its last tokens of the mixture. A form that is smooth in D' takes D' = 0 for a trunk whose
+rate never fell, which at D = 4M was worth up to 8 % of the loss (LOG 2026-11-24). So the seed's cooldown is counted as
+w D specialization tokens: at D' = 0 the form is read at D' = w D, anywhere else as it is. A branch shorter than w D is
+then worse than none, as measured ones are.
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from raysplit.law.form import Array, Form, Parameter
+
+_WORTH = Parameter(name="w", lower=1e-6, upper=1.0, log=True, prior=(0.01, math.log(5)))
+
+
+def with_cooldown(form: Form) -> Form:
+    """The form with the seed's cooldown counted, and one more parameter, w, last."""
+    return _Cooled(form)
+
+
+class _Cooled(Form):
+    def __init__(self, form: Form) -> None:
+        self._form = form
+        self.name = f"{form.name}+cooldown"
+        self.parameters = (*form.parameters, _WORTH)
+
+    def loss(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
+        return self._form.loss(theta[..., :-1], n, d, np.where(s > 0, s, theta[..., -1] * d))
+
+    def gradient(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
+        inner, at = theta[..., :-1], np.where(s > 0, s, theta[..., -1] * d)
+        known = self._form.gradient(inner, n, d, at)
+        by_worth = np.where(s > 0, 0.0, self._form.slope(inner, n, d, at) * d)
+        return np.concatenate([known, np.broadcast_to(by_worth, known.shape[:-1])[..., None]], axis=-1)
+
+    def slope(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
+        """Of branches; at D' = 0 what the first token gains a trunk that was not cooled down."""
+        return self._form.slope(theta[..., :-1], n, d, s)
+
+    def limits(self) -> Mapping[str, str]:
+        return {**self._form.limits(), "no specialization": "at D' = 0 it is the form itself at D' = w D"}

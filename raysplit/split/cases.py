@@ -1,0 +1,112 @@
+"""Measured budgets at which picks can be compared: what the splits of laws and of fixed rules really cost there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from raysplit.split.allocate import allocate
+from raysplit.split.measured import Grid, comparable
+from raysplit.split.problem import Array, Problem
+from raysplit.split.surface import LawLike, MeanSurface
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """One budget at one size at which picks are compared."""
+
+    n_params: int
+    total_tokens: float
+    grids: Mapping[int, Sequence[Grid]]
+    """Measured D that can spend the budget, and each domain's grid there."""
+    everywhere: Mapping[int, Sequence[Grid]] = field(repr=False)
+    """All measured D of the size, to interpolate between."""
+
+
+def cases_at(
+    grids: Mapping[int, Sequence[Grid]], n_params: int, top: float, factors: Sequence[float], problem: Problem
+) -> list[Case]:
+    """Cases of one size at these shares of a budget of ``top`` tokens, where at least three D can be compared."""
+    found = []
+    for total in (factor * top for factor in factors if top > 0):
+        inside = comparable(grids, total, accounting=problem.accounting)
+        if len(inside) >= 3:
+            kept = {d: grids[d] for d in inside}
+            found.append(Case(n_params=n_params, total_tokens=total, grids=kept, everywhere=grids))
+    return found
+
+
+def log_errors(law: LawLike, rows: pd.DataFrame) -> Array:
+    """Absolute log error of a law's mean prediction for each row of a table of runs."""
+    n, d, s = (
+        rows[c].to_numpy(dtype=float)[None, :, None] for c in ("n_params", "pretrain_tokens", "specialize_tokens")
+    )
+    domain = np.array([law.domains.index(name) for name in rows["domain"]], dtype=int)
+    predicted = law.loss(n, d, s).mean(axis=0)[np.arange(len(rows)), domain]
+    return np.abs(np.log(predicted / rows["loss"].to_numpy()))
+
+
+def regrets_of(
+    laws: Mapping[str, LawLike], case: Case, problem: Problem, *, shares: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """How far each pick's measured loss is above the best of all that was proposed, as a share.
+
+    Each law proposes an allocation at every measured D, and picks the one that it takes for the best; the equal share
+    at every D is among the proposals. Where a law can pick no measured split it is left out, and so is a rule.
+
+    Args:
+        laws: By name.
+        case: The budget.
+        problem: Domains, weights, accounting.
+        shares: Fixed rules by name: the share of all tokens that goes to pretraining, the rest by weight.
+    """
+    d = np.array(list(case.grids), dtype=float)[None]  # (1, n_choices)
+    n, rest = np.full_like(d, case.n_params), case.total_tokens - d
+    most = np.array([[grid.specialize_tokens[-1] for grid in grids] for grids in case.grids.values()])[None]
+    equal = np.broadcast_to(_by_weight(rest[..., None], problem), most.shape)
+    costs = [_measured_loss(case, equal[0], problem)]
+    picked: dict[str, float] = {}
+    for name, law in laws.items():
+        surface = MeanSurface(law, problem)
+        s = allocate(surface, n, d, rest, most) if problem.accounting == "shared" else equal
+        cost = _measured_loss(case, s[0], problem)
+        costs.append(cost)
+        if np.isfinite(cost).any():
+            picked[name] = float(cost[np.argmin(np.where(np.isfinite(cost), surface.loss(n, d, s)[0], np.inf))])
+    for name, share in (shares or {}).items():
+        fixed = _between(case, share * case.total_tokens, problem)
+        costs.append(np.array([fixed]))
+        if np.isfinite(fixed):
+            picked[name] = fixed
+    best = float(np.nanmin(np.concatenate(costs))) if any(np.isfinite(c).any() for c in costs) else np.nan
+    return {name: loss / best - 1.0 for name, loss in picked.items()}
+
+
+def _by_weight(rest: Array, problem: Problem) -> Array:
+    """Tokens of each domain, one more axis: by weight, or all of them to each where every expert is reckoned alone."""
+    return np.asarray(rest * (np.asarray(problem.weights) if problem.accounting == "shared" else 1.0))
+
+
+def _measured_loss(case: Case, specialize_tokens: Array, problem: Problem) -> Array:
+    """Weighted measured loss at each D of a case for tokens (n_choices, K); NaN where it was not measured."""
+    losses = [
+        [grid.loss(tokens) for grid, tokens in zip(grids, row, strict=True)]
+        for grids, row in zip(case.grids.values(), specialize_tokens, strict=True)
+    ]
+    return np.array(losses) @ np.asarray(problem.weights)
+
+
+def _between(case: Case, pretrain_tokens: float, problem: Problem) -> float:
+    """Weighted measured loss at any D, the rest by weight, linear in log D between measured ones; NaN beyond them."""
+    tokens = np.broadcast_to(
+        _by_weight(np.array([case.total_tokens - pretrain_tokens]), problem), (len(problem.domains),)
+    )
+    known = np.array(sorted(d for d in case.everywhere if d > 0), dtype=float)
+    if not known.size or not known[0] <= pretrain_tokens <= known[-1] * (1 + 1e-9):
+        return float("nan")
+    losses = [
+        float(np.dot([grid.loss(s) for grid, s in zip(case.everywhere[int(d)], tokens, strict=True)], problem.weights))
+        for d in known
+    ]
+    return float(np.interp(np.log(pretrain_tokens), np.log(known), losses))
