@@ -94,27 +94,49 @@ def pool(problems: Sequence[Problem], own: Sequence[Array], strength: float) -> 
         own: Where those fits end without pooling, (B, P) each.
         strength: Positive.
     """
-    first = problems[0].coordinates
-    pooled = first.has_prior & ~first.linear
-    prior_sd = np.where(pooled, first.prior_sd, 1.0)
-    tau = prior_sd / strength
+    means, sds = lent(problems, own, strength)
+    out = []
+    for problem, mean, sd in zip(problems, means, sds, strict=True):
+        pooled, width = is_pooled(problem), np.median(sd, axis=0)
+        coordinates: Coordinates = copy.copy(problem.coordinates)
+        # The fits share one width, and their centres are told as shifts from the first one's.
+        coordinates.centre = np.where(pooled, mean[0], coordinates.centre)
+        coordinates.prior_sd = np.where(pooled, width, coordinates.prior_sd)
+        shift = np.where(pooled, (mean - mean[0]) / width, 0.0)
+        out.append(replace(problem, coordinates=coordinates, prior_shift=problem.prior_shift + shift))
+    return out
+
+
+def is_pooled(problem: Problem) -> NDArray[np.bool_]:
+    """Which parameters domains lend each other, (P,)."""
+    return problem.coordinates.has_prior & ~problem.coordinates.linear
+
+
+def difference_sd(problem: Problem, strength: float) -> Array:
+    """tau of the form's own priors, (P,); 1 where a parameter has none."""
+    return np.where(is_pooled(problem), problem.coordinates.prior_sd, 1.0) / strength
+
+
+def lent(problems: Sequence[Problem], own: Sequence[Array], strength: float) -> tuple[list[Array], list[Array]]:
+    """Mean and standard deviation of each domain's pooled priors, (B, P) each; arguments as in `pool`."""
+    pooled, tau = is_pooled(problems[0]), difference_sd(problems[0], strength)
+    prior_sd = tau * strength
     value = np.stack(own)  # (K, B, P)
     centre = np.stack([p.coordinates.centre for p in problems])[:, None]  # (K, 1, P)
     known = np.stack([_variance(p, phi) for p, phi in zip(problems, own, strict=True)])
     # What the runs alone say: the posterior without the prior's share of its precision, and of its centre.
-    precision = np.maximum(1.0 / known - prior_sd**-2.0, 0.0)
+    precision = np.where(pooled, np.maximum(1.0 / known - prior_sd**-2.0, 0.0), 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         said = np.where(precision > 0, (value / known - centre * prior_sd**-2.0) / precision, value)
         counts = np.where(precision > 0, 1.0 / (1.0 / precision + tau**2), 0.0)
     prior_counts = 1.0 / (prior_sd**2 + tau**2)
-    out = []
-    for k, problem in enumerate(problems):
+    means, sds = [], []
+    for k in range(len(problems)):
         others = np.arange(len(problems)) != k
         total = counts[others].sum(axis=0) + prior_counts
-        mean = ((counts * said)[others].sum(axis=0) + prior_counts * centre[k]) / total  # (B, P)
-        sd = np.sqrt(tau**2 + 1.0 / total)
-        out.append(_with_priors(problem, mean, sd, pooled))
-    return out
+        means.append(((counts * said)[others].sum(axis=0) + prior_counts * centre[k]) / total)
+        sds.append(np.sqrt(tau**2 + 1.0 / total))
+    return means, sds
 
 
 def _variance(problem: Problem, phi: Array) -> Array:
@@ -125,14 +147,3 @@ def _variance(problem: Problem, phi: Array) -> Array:
     scale = 1.0 / np.sqrt(np.maximum(diagonal, 1e-300))
     unit = information * scale[:, :, None] * scale[:, None, :] + 1e-12 * np.eye(phi.shape[1])
     return np.maximum(np.einsum("bii->bi", np.linalg.inv(unit)), 1e-300) * scale**2
-
-
-def _with_priors(problem: Problem, mean: Array, sd: Array, pooled: NDArray[np.bool_]) -> Problem:
-    """Priors of the pooled parameters around ``mean`` with ``sd``, both (B, P), a row each for the fits."""
-    coordinates: Coordinates = copy.copy(problem.coordinates)
-    # The fits share one width, and their centres are told as shifts from the first one's.
-    width = np.median(sd, axis=0)
-    coordinates.centre = np.where(pooled, mean[0], coordinates.centre)
-    coordinates.prior_sd = np.where(pooled, width, coordinates.prior_sd)
-    shift = np.where(pooled, (mean - mean[0]) / width, 0.0)
-    return replace(problem, coordinates=coordinates, prior_shift=problem.prior_shift + shift)

@@ -20,7 +20,7 @@ from raysplit.law.law import Law, Member, Support
 from raysplit.law.minimize import minimize
 from raysplit.law.noise import Noise, Residuals, estimate_noise, repeated_seed_sd, shared_sd
 from raysplit.law.objective import Problem, Sample
-from raysplit.law.pooling import choose_pooling, pool
+from raysplit.law.pooling import choose_pooling, difference_sd, is_pooled, lent, pool
 from raysplit.law.status import FitStatus
 
 DEFAULT_FORMS = ("law-2+cooldown", "law-8+cooldown")
@@ -85,9 +85,9 @@ def fit_law(
     }
     kept = _enough_runs(chosen, fitted)
     clusters = [cluster[domain == k] for k in range(len(domains))]
-    strength = {form.name: 0.0 for form in chosen}
+    alone, strength = dict(fitted), {form.name: 0.0 for form in chosen}
     for form in kept if prior_strength > 0 else ():
-        fitted[form.name], strength[form.name] = _pooled(fitted[form.name], samples, clusters, pooling, seed)
+        fitted[form.name], strength[form.name] = _pooled(alone[form.name], samples, clusters, pooling, seed)
     noises = {form.name: _noise_of(fitted[form.name], domain, cluster) for form in kept}
     weights = (
         _normalised({form.name: form_weights[form.name] for form in kept})
@@ -100,10 +100,8 @@ def fit_law(
         rng = np.random.default_rng([seed, index])
         draws = np.flatnonzero(worlds == index)
         errors = noises[form.name].draw(cluster, domain, weight, draws.size, rng)
-        draw_theta = [
-            _refit(problem, fit, errors[:, domain == k], draw_iterations, rng)
-            for k, (fit, problem) in enumerate(fitted[form.name])
-        ]
+        by_domain = [errors[:, domain == k] for k in range(len(domains))]
+        draw_theta = _draws(alone[form.name], fitted[form.name], by_domain, strength[form.name], draw_iterations, rng)
         members.append(
             Member(
                 form=form,
@@ -237,14 +235,45 @@ def _noise_of(fits: list[tuple[Fit, Problem]], domain: NDArray[np.intp], cluster
     return estimate_noise(left)
 
 
-def _refit(problem: Problem, fit: Fit, errors: Array, iterations: int, rng: np.random.Generator) -> Array:
-    """Parameters (n_draws, P) refitted to perturbed runs and priors.
+def _draws(
+    alone: list[tuple[Fit, Problem]],
+    pooled: list[tuple[Fit, Problem]],
+    errors: list[Array],
+    strength: float,
+    iterations: int,
+    rng: np.random.Generator,
+) -> list[Array]:
+    """Parameters (n_draws, P) of each domain, refitted to perturbed runs (n_draws, R) and priors.
+
+    Where domains are pooled the draws are made twice, as the fits are: what a domain borrows in a draw is what the
+    others say in that draw, so that all of them are wrong together where they are.
+    """
+    n_parameters = len(alone[0][0].theta)
+    phi = [
+        _refit(problem, fit, error, rng.standard_normal((len(error), n_parameters)), iterations)
+        for (fit, problem), error in zip(alone, errors, strict=True)
+    ]
+    if strength:
+        own = [problem.coordinates.to_phi(fit.theta) for fit, problem in alone]
+        problems = [problem for _, problem in alone]
+        means, _ = lent(problems, [np.vstack([best, moved]) for best, moved in zip(own, phi, strict=True)], strength)
+        tau, lends = difference_sd(problems[0], strength), is_pooled(problems[0])
+        phi = []
+        for (fit, problem), mean, error in zip(pooled, means, errors, strict=True):
+            shift = rng.standard_normal((len(error), n_parameters))
+            width = problem.coordinates.prior_sd
+            shift = np.where(lends, (mean[1:] - mean[0] + tau * shift) / width, shift)
+            phi.append(_refit(problem, fit, error, shift, iterations))
+    return [problem.coordinates.to_theta(found) for (_, problem), found in zip(alone, phi, strict=True)]
+
+
+def _refit(problem: Problem, fit: Fit, errors: Array, shift: Array, iterations: int) -> Array:
+    """Search coordinates (n_draws, P) refitted to runs perturbed by errors and priors moved by so many of their sds.
 
     The runs are perturbed around the fit and the priors are centred on it, so that no perturbation gives the fit back.
     """
     best = problem.coordinates.to_phi(fit.theta)[None]
-    shift = problem.prior_z(best) + rng.standard_normal((len(errors), best.shape[1]))
     target = problem.residuals(best) + problem.log_loss + errors
-    moved = replace(problem, log_loss=target, prior_shift=shift)
-    end = minimize(moved, np.repeat(best, len(errors), axis=0), max_iterations=iterations, tolerance=1e-6)
-    return problem.coordinates.to_theta(end.phi)
+    moved = replace(problem, log_loss=target, prior_shift=problem.prior_z(best) + shift)
+    start = np.repeat(best, len(errors), axis=0)
+    return minimize(moved, start, max_iterations=iterations, tolerance=1e-6).phi
