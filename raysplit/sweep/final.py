@@ -27,6 +27,7 @@ from raysplit.sweep.display import Display
 from raysplit.sweep.folder import RunFolder, write_text
 from raysplit.sweep.launch import bytes_per_token
 from raysplit.sweep.pool import Pool
+from raysplit.train.checkpoints import check_checkpoints
 
 RECOMMENDED = "recommended"
 BASELINES = ("pretraining only", "80/20", "from scratch")
@@ -109,6 +110,7 @@ def run_final(
     )
     done = _done(journal)
     exports = {task.name: task.export_to for task in tasks}
+    check_checkpoints(folder.checkpoints, space, vocab_size=corpus.vocab_size)
     if missing := [task for task in tasks if task.name not in done]:
         with joined_cluster(space.compute, address=ray_address):
             pool = Pool(space, run_folder=folder.path, corpus_folder=folder.corpus, law=None)

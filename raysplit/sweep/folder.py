@@ -32,6 +32,10 @@ class RunFolder:
         return self.path / "journal.jsonl"
 
     @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
     def law(self) -> Path:
         return self.path / "law.json"
 

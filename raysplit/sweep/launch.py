@@ -25,6 +25,7 @@ from raysplit.sweep.folder import RunFolder, existing_run, write_text
 from raysplit.sweep.law_client import ActorLaw
 from raysplit.sweep.pool import Pool
 from raysplit.sweep.tune import LawScheduler, LawSearcher, NoLanesLeft, TrialRunner
+from raysplit.train.checkpoints import check_checkpoints
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +44,7 @@ def run_sweep(
 
     Raises:
         RunError: the cluster has no room for the lanes, or the folder cannot be written.
+        CheckpointError: the folder holds a checkpoint of another model.
         RaysplitError: a lane has failed for good.
     """
     started = time.perf_counter()
@@ -52,6 +54,7 @@ def run_sweep(
     if before.finished:
         write_results(service, folder)
         return SweepEnd(why=before.finished, status=before, wall_seconds=0.0)
+    check_checkpoints(folder.checkpoints, space, vocab_size=corpus.vocab_size)
     if before.n_observations:
         console.print(f"taking up the sweep at {before.n_observations} observations")
     with joined_cluster(space.compute, address=ray_address):

@@ -20,6 +20,7 @@ from raysplit.errors import CheckpointError, RaysplitError
 from raysplit.live.service import trial_from_dict
 from raysplit.space import Space
 from raysplit.sweep.broker import CLOSE, IDLE, start_broker
+from raysplit.sweep.folder import RunFolder
 
 _MAX_RESTARTS = 20
 _GRACE_SECONDS = 5.0
@@ -81,6 +82,7 @@ class Pool:
         config = {
             "space": space,
             "run_folder": run_folder,
+            "checkpoints": RunFolder(path=run_folder).checkpoints,
             "corpus_folder": corpus_folder,
             "broker": self.broker,
             "law": law,
@@ -143,7 +145,7 @@ def _serve(config: dict[str, Any]) -> None:
     space: Space = config["space"]
     prepare_worker(space.compute)
     corpus = Corpus.open(config["corpus_folder"])
-    lane = Lane(space, corpus, vocab_size=corpus.vocab_size, checkpoints=config["run_folder"] / "checkpoints")
+    lane = Lane(space, corpus, vocab_size=corpus.vocab_size, checkpoints=config["checkpoints"])
     broker, number, first = config["broker"], config["lane"], dist.get_rank() == 0
     start = ray.get(broker.join.remote(number)) if first else 0
     while True:

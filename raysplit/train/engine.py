@@ -8,7 +8,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from raysplit.errors import CheckpointError
 from raysplit.ladder import ModelShape
 from raysplit.space import TrainingSpec
+from raysplit.train.checkpoints import MANIFEST, check_fits, read_checkpoint
 from raysplit.train.models import build_model
 
-_MANIFEST = "raysplit.json"
 _TAG = "state"
 _PROBE_TOLERANCE = {"fp32": 1e-3, "bf16": 2e-2}
 """Relative change of the probe loss that a faithful load may show: summation order over ranks, and the precision."""
@@ -145,7 +145,7 @@ class Engine:
                 "probe_loss": probe_loss,
                 "file_bytes": _file_bytes(partial),
             }
-            (partial / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+            (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(partial, folder)
         self._barrier()
@@ -158,17 +158,7 @@ class Engine:
                 does not reproduce the loss that it was saved with.
         """
         manifest = read_checkpoint(folder)
-        saved = ModelShape(**manifest["shape"])
-        if saved != self.shape:
-            raise CheckpointError(
-                f"{folder}: holds a model of {saved.n_params_non_embedding} non-embedding parameters "
-                f"({saved}), this run needs {self.shape.n_params_non_embedding} ({self.shape})"
-            )
-        if manifest["n_workers"] != self.n_workers:
-            raise CheckpointError(
-                f"{folder}: was saved by {manifest['n_workers']} workers, this lane has "
-                f"{self.n_workers}; set compute.workers_per_lane to {manifest['n_workers']}"
-            )
+        check_fits(folder, manifest, shape=self.shape, n_workers=self.n_workers)
         there = _file_bytes(folder)
         for name, n_bytes in manifest["file_bytes"].items():
             if there.get(name) != n_bytes:
@@ -219,30 +209,6 @@ class Engine:
     def _barrier(self) -> None:
         if self.n_workers > 1:
             dist.barrier()
-
-
-def read_checkpoint(folder: Path) -> dict[str, Any]:
-    """What a checkpoint folder says of itself.
-
-    Raises:
-        CheckpointError: there is no complete checkpoint.
-    """
-    try:
-        return json.loads((folder / _MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}: no complete checkpoint ({error})") from error
-
-
-def checkpoints_in(folder: Path) -> Iterator[dict[str, Any]]:
-    """Manifests of the complete checkpoints below ``folder``; what an interrupted save left is skipped."""
-    for manifest in sorted(folder.glob(f"*/{_MANIFEST}")):
-        if not manifest.parent.name.endswith(".partial"):
-            # Another lane may delete one that it has passed between the listing and the reading.
-            try:
-                found = read_checkpoint(manifest.parent)
-            except CheckpointError:
-                continue
-            yield found
 
 
 def _file_bytes(folder: Path) -> dict[str, int]:

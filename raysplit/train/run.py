@@ -18,7 +18,8 @@ import torch
 from raysplit.design.tree import Node, Segment, Tree, Trial
 from raysplit.ladder import ModelShape
 from raysplit.space import Space
-from raysplit.train.engine import Divergence, Engine, checkpoints_in
+from raysplit.train.checkpoints import stored_nodes
+from raysplit.train.engine import Divergence, Engine
 from raysplit.train.schedule import learning_rate
 
 _PROBE_SEQUENCES = 8
@@ -226,8 +227,3 @@ def _agree(look: Callable[[], set[Node]]) -> set[Node]:
 
 def node_to_dict(node: Node) -> dict[str, int | str]:
     return {name: getattr(node, name) for name in Node.__dataclass_fields__}
-
-
-def stored_nodes(checkpoints: Path) -> set[Node]:
-    """The checkpoints that lie complete in a folder."""
-    return {Node(**manifest["node"]) for manifest in checkpoints_in(checkpoints)}

@@ -1,12 +1,16 @@
 """Mistakes that a person can mend: status 2 and one line that names the thing, before anything expensive."""
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from raysplit.ladder import shape_for
+from raysplit.train.checkpoints import MANIFEST
 from tests.cli.conftest import Command
 
 Refusal = Callable[..., str]
@@ -71,6 +75,21 @@ def test_another_space_in_the_same_folder(
     assert raysplit("corpus", "build", space_file(), "--out", tmp_path / "run").exit_code == 0
     line = refusal("sweep", space_file(training__validation_tokens=512), "--out", tmp_path / "run")
     assert "training.validation_tokens: 256 there, 512 here" in line
+
+
+def test_a_checkpoint_of_another_model_size(
+    raysplit: Command, refusal: Refusal, space_file: SpaceFile, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    assert raysplit("corpus", "build", space_file(), "--out", out).exit_code == 0
+    shape = shape_for(1_000_000, vocab_size=300, context_length=64)
+    node = {"n_params": 14_000, "seed": 0, "pretrain_tokens": 4096, "domain": "", "specialize_tokens": 0}
+    folder = out / "checkpoints" / "n13408-s0-d4096"
+    folder.mkdir(parents=True)
+    (folder / MANIFEST).write_text(json.dumps({"node": node, "shape": asdict(shape), "n_workers": 1}))
+    line = refusal("sweep", space_file(), "--out", out)
+    for word in (str(folder), str(shape.n_params_non_embedding), "this run needs"):
+        assert word in line
 
 
 def without_loss(table: pd.DataFrame) -> pd.DataFrame:

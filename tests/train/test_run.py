@@ -13,8 +13,9 @@ from raysplit.design.setup import tree_of
 from raysplit.design.tree import Node, Trial
 from raysplit.errors import CheckpointError
 from raysplit.space import Space
+from raysplit.train.checkpoints import stored_nodes
 from raysplit.train.engine import Divergence
-from raysplit.train.run import Lane, Measurement, stored_nodes
+from raysplit.train.run import Lane, Measurement
 from tests.train.conftest import VOCAB, make_space
 
 pytestmark = pytest.mark.usefixtures("one_rank")
