@@ -1,26 +1,21 @@
-"""From a table of runs to a `Law`: every form fitted to every domain, weighed, and drawn from.
-
-A draw is one plausible world. It perturbs the runs of all domains at once (noise.py: runs of one branch point move
-together) and the centres of the priors by one standard deviation, then refits from the best fit. For a linear model
-with normal noise that samples its posterior exactly; a few steps are enough, from the optimum.
-"""
+"""From a table of runs to a `Law`: every form fitted to every domain, pooled, weighed, and drawn from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from raysplit.errors import LawError, unknown
+from raysplit.law.draws import bootstrapped, perturbed, refitted
 from raysplit.law.fit import Fit, fit_again, fit_sample, hat_root, sample_of
-from raysplit.law.form import Array, Form
+from raysplit.law.form import Form
 from raysplit.law.forms import FORMS
 from raysplit.law.law import Law, Member, Support
-from raysplit.law.minimize import minimize
 from raysplit.law.noise import Noise, Residuals, estimate_noise, repeated_seed_sd, shared_sd
 from raysplit.law.objective import Problem, Sample
-from raysplit.law.pooling import choose_pooling, difference_sd, is_pooled, lent, pool
+from raysplit.law.pooling import choose_pooling, pool
 from raysplit.law.status import FitStatus
 
 DEFAULT_FORMS = ("law-2+cooldown", "law-8+cooldown")
@@ -36,6 +31,7 @@ def fit_law(
     form_weights: Mapping[str, float] | None = None,
     n_draws: int = 64,
     draw_iterations: int = 10,
+    draw: Literal["perturb", "bootstrap"] = "perturb",
     step_tokens: float | None = None,
     prior_strength: float = 1.0,
     pooling: float | None = None,
@@ -51,6 +47,9 @@ def fit_law(
             (Akaike weights, in which the runs of one branch point count less than as many independent ones).
         n_draws: Worlds drawn; each belongs to one form.
         draw_iterations: Steps of each draw's refit; `EXACT` refits fully.
+        draw: How a world is made (`raysplit.law.draws`): ``perturb`` moves the runs by the noise that the fits left,
+            which is stable with few branch points and fast enough for a live sweep; ``bootstrap`` draws whole branch
+            points with replacement, which assumes nothing about the noise but that they are independent.
         step_tokens: Tokens per optimizer step, to weight down points of few steps; see `raysplit.law.fit.sample_of`.
         prior_strength: Factor on the priors of the parameters.
         pooling: How strongly domains borrow exponents and offsets from each other (`raysplit.law.pooling`): 0 not at
@@ -99,9 +98,12 @@ def fit_law(
     for index, form in enumerate(kept):
         rng = np.random.default_rng([seed, index])
         draws = np.flatnonzero(worlds == index)
-        errors = noises[form.name].draw(cluster, domain, weight, draws.size, rng)
-        by_domain = [errors[:, domain == k] for k in range(len(domains))]
-        draw_theta = _draws(alone[form.name], fitted[form.name], by_domain, strength[form.name], draw_iterations, rng)
+        worlds_of = perturbed(noises[form.name], clusters, domain, weight, draws.size, rng)
+        if draw == "bootstrap":
+            worlds_of = bootstrapped(clusters, draws.size, rng)
+        draw_theta = refitted(
+            alone[form.name], fitted[form.name], worlds_of, strength[form.name], iterations=draw_iterations, rng=rng
+        )
         members.append(
             Member(
                 form=form,
@@ -233,47 +235,3 @@ def _noise_of(fits: list[tuple[Fit, Problem]], domain: NDArray[np.intp], cluster
         absorb = hat_root(problem, phi)
         left.append(Residuals(residual=residual, absorb=absorb, cluster=cluster[domain == k], sd=fit.log_residual_sd))
     return estimate_noise(left)
-
-
-def _draws(
-    alone: list[tuple[Fit, Problem]],
-    pooled: list[tuple[Fit, Problem]],
-    errors: list[Array],
-    strength: float,
-    iterations: int,
-    rng: np.random.Generator,
-) -> list[Array]:
-    """Parameters (n_draws, P) of each domain, refitted to perturbed runs (n_draws, R) and priors.
-
-    Where domains are pooled the draws are made twice, as the fits are: what a domain borrows in a draw is what the
-    others say in that draw, so that all of them are wrong together where they are.
-    """
-    n_parameters = len(alone[0][0].theta)
-    phi = [
-        _refit(problem, fit, error, rng.standard_normal((len(error), n_parameters)), iterations)
-        for (fit, problem), error in zip(alone, errors, strict=True)
-    ]
-    if strength:
-        own = [problem.coordinates.to_phi(fit.theta) for fit, problem in alone]
-        problems = [problem for _, problem in alone]
-        means, _ = lent(problems, [np.vstack([best, moved]) for best, moved in zip(own, phi, strict=True)], strength)
-        tau, lends = difference_sd(problems[0], strength), is_pooled(problems[0])
-        phi = []
-        for (fit, problem), mean, error in zip(pooled, means, errors, strict=True):
-            shift = rng.standard_normal((len(error), n_parameters))
-            width = problem.coordinates.prior_sd
-            shift = np.where(lends, (mean[1:] - mean[0] + tau * shift) / width, shift)
-            phi.append(_refit(problem, fit, error, shift, iterations))
-    return [problem.coordinates.to_theta(found) for (_, problem), found in zip(alone, phi, strict=True)]
-
-
-def _refit(problem: Problem, fit: Fit, errors: Array, shift: Array, iterations: int) -> Array:
-    """Search coordinates (n_draws, P) refitted to runs perturbed by errors and priors moved by so many of their sds.
-
-    The runs are perturbed around the fit and the priors are centred on it, so that no perturbation gives the fit back.
-    """
-    best = problem.coordinates.to_phi(fit.theta)[None]
-    target = problem.residuals(best) + problem.log_loss + errors
-    moved = replace(problem, log_loss=target, prior_shift=problem.prior_z(best) + shift)
-    start = np.repeat(best, len(errors), axis=0)
-    return minimize(moved, start, max_iterations=iterations, tolerance=1e-6).phi

@@ -118,6 +118,22 @@ def test_domains_move_together_in_a_draw_where_branch_points_share_luck() -> Non
     assert np.corrcoef(losses[:, 0], losses[:, 1])[0, 1] > 0.4 > abs(np.corrcoef(apart[:, 0], apart[:, 1])[0, 1])
 
 
+def test_resampled_branch_points_and_perturbed_runs_agree_on_the_uncertainty() -> None:
+    """Where branch points are many; and both know that the runs of one share its luck."""
+    n, d, s = (x[None, :, None] for x in POINT)
+    width = {}
+    for draw in ("perturb", "bootstrap"):
+        for within in (0.0, 0.8):
+            sizes, pretrain = (14e3, 24e3, 36e3, 64e3, 111e3), (0.25e6, 0.5e6, 1e6, 2e6, 4e6, 8e6)
+            runs = synthetic("hoffmann", sizes=sizes, pretrain=pretrain, noise=0.01, within=within, seed=2)
+            law = fit_law(runs, forms=["hoffmann"], draw=draw, n_draws=200)
+            width[draw, within] = float(np.log(law.loss(n, d, s)).std(axis=0).mean())
+    for within in (0.0, 0.8):
+        assert width["bootstrap", within] == pytest.approx(width["perturb", within], rel=0.4)
+    for draw in ("perturb", "bootstrap"):
+        assert width[draw, 0.8] > 1.3 * width[draw, 0.0]
+
+
 def test_intervals_cover_about_as_often_as_they_say() -> None:
     """90 % intervals of law and measurement, inside the runs and at four times their tokens, with shared noise."""
     inside = np.zeros(2)

@@ -1,0 +1,119 @@
+"""Draws from what the runs leave open: worlds of perturbed or resampled runs, each refitted from the best fit.
+
+`perturbed` worlds move the runs around the fit by the noise that it left (noise.py: runs of one branch point move
+together), and the centres of the priors by one of their standard deviations; for a linear model with normal noise that
+samples the posterior exactly. `bootstrapped` worlds draw branch points, with all their runs in all domains, with
+replacement.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysplit.law.fit import Fit
+from raysplit.law.form import Array
+from raysplit.law.minimize import minimize
+from raysplit.law.noise import Noise
+from raysplit.law.objective import Problem
+from raysplit.law.pooling import difference_sd, is_pooled, lent
+
+Fitted = Sequence[tuple[Fit, Problem]]
+"""One form's fit to each domain, with the problem it solves."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Worlds:
+    """The runs of one domain in B worlds."""
+
+    errors: Array | None
+    """(B, R), log losses around the fit; None leaves the losses as they were measured."""
+    counts: Array
+    """(B or 1, R), how often each run is there."""
+
+    @property
+    def n_draws(self) -> int:
+        """B"""
+        return len(self.counts if self.errors is None else self.errors)
+
+    def of(self, problem: Problem, best: Array) -> Problem:
+        """A domain's problem in these worlds; best (1, P) is its optimum."""
+        if self.errors is None:
+            return replace(problem, weight=problem.weight * self.counts)
+        # Around the fit, and with the priors centred on it, so that no perturbation gives the fit back.
+        target = problem.residuals(best) + problem.log_loss + self.errors
+        return replace(problem, log_loss=target, prior_shift=problem.prior_z(best))
+
+
+def perturbed(
+    noise: Noise,
+    clusters: Sequence[NDArray[np.intp]],
+    domain: NDArray[np.intp],
+    weight: Array,
+    n_draws: int,
+    rng: np.random.Generator,
+) -> list[Worlds]:
+    """Worlds in which the runs had other luck; domain and weight are of all runs together, (R,)."""
+    cluster = np.empty(domain.size, dtype=np.intp)
+    for k, own in enumerate(clusters):
+        cluster[domain == k] = own
+    errors = noise.draw(cluster, domain, weight, n_draws, rng)
+    return [Worlds(errors=errors[:, domain == k], counts=np.ones((1, own.size))) for k, own in enumerate(clusters)]
+
+
+def bootstrapped(clusters: Sequence[NDArray[np.intp]], n_draws: int, rng: np.random.Generator) -> list[Worlds]:
+    """Worlds of branch points drawn with replacement; ``clusters`` numbers each domain's runs by branch point."""
+    n_clusters = 1 + max(int(own.max()) for own in clusters)
+    drawn = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=n_draws).astype(float)
+    return [Worlds(errors=None, counts=drawn[:, own]) for own in clusters]
+
+
+def refitted(
+    alone: Fitted,
+    pooled: Fitted,
+    worlds: Sequence[Worlds],
+    strength: float,
+    *,
+    iterations: int,
+    rng: np.random.Generator,
+) -> list[Array]:
+    """Parameters (n_draws, P) of each domain in each world.
+
+    Where domains are pooled the draws are made twice, as the fits are: what a domain borrows in a draw is what the
+    others say in that draw, so that all of them are wrong together where they are.
+
+    Args:
+        alone: Fits without pooling.
+        pooled: The fits to draw around; the same ones where ``strength`` is 0.
+        worlds: One set a domain.
+        strength: Of the pooling.
+        iterations: Steps of each refit.
+        rng: Of the priors.
+    """
+    shape = (worlds[0].n_draws, len(alone[0][0].theta))
+    phi = [
+        _refit(problem, fit, world, rng.standard_normal(shape), iterations)
+        for (fit, problem), world in zip(alone, worlds, strict=True)
+    ]
+    if strength:
+        own = [problem.coordinates.to_phi(fit.theta) for fit, problem in alone]
+        problems = [problem for _, problem in alone]
+        means, _ = lent(problems, [np.vstack([best, moved]) for best, moved in zip(own, phi, strict=True)], strength)
+        tau, lends = difference_sd(problems[0], strength), is_pooled(problems[0])
+        phi = []
+        for (fit, problem), mean, world in zip(pooled, means, worlds, strict=True):
+            shift = rng.standard_normal(shape)
+            width = problem.coordinates.prior_sd
+            shift = np.where(lends, (mean[1:] - mean[0] + tau * shift) / width, shift)
+            phi.append(_refit(problem, fit, world, shift, iterations))
+    return [problem.coordinates.to_theta(found) for (_, problem), found in zip(alone, phi, strict=True)]
+
+
+def _refit(problem: Problem, fit: Fit, worlds: Worlds, shift: Array, iterations: int) -> Array:
+    """Search coordinates (n_draws, P) refitted in each world, the priors moved by so many of their sds."""
+    best = problem.coordinates.to_phi(fit.theta)[None]
+    there = worlds.of(problem, best)
+    moved = replace(there, prior_shift=there.prior_shift + shift)
+    start = np.repeat(best, len(shift), axis=0)
+    return minimize(moved, start, max_iterations=iterations, tolerance=1e-6).phi
