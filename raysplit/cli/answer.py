@@ -10,6 +10,7 @@ from rich.table import Table
 
 from raysplit.cli.options import (
     COUNT,
+    OF_DOMAIN,
     QUANTITY,
     AccountingName,
     accounting_option,
@@ -17,11 +18,21 @@ from raysplit.cli.options import (
     read_json,
     run_argument,
 )
-from raysplit.errors import RunError
+from raysplit.errors import RunError, unknown
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from raysplit.law import Law
     from raysplit.split import Problem
+
+weight_option = click.option(
+    "--weight",
+    "weights",
+    type=OF_DOMAIN,
+    multiple=True,
+    help="How much a domain's loss counts, as DOMAIN=WEIGHT; 1 where not given.",
+)
 
 
 @click.command()
@@ -41,6 +52,25 @@ if TYPE_CHECKING:
     help="Sizes the answer may choose between; repeat for several. Default: any size that the runs span.",
 )
 @accounting_option
+@weight_option
+@click.option(
+    "--max-tokens",
+    "max_tokens",
+    type=OF_DOMAIN,
+    multiple=True,
+    help="The most tokens that a domain's expert may see, as DOMAIN=TOKENS; repeat for several.",
+)
+@click.option(
+    "--unique-tokens",
+    type=OF_DOMAIN,
+    multiple=True,
+    help="Unique tokens there are of a domain, as DOMAIN=TOKENS: more are counted as repetitions.",
+)
+@click.option(
+    "--seed-tokens",
+    type=COUNT,
+    help="The seed exists: it was pretrained on so many tokens, has the one --n-params, and costs nothing more.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def fit(
     table: Path,
@@ -48,27 +78,31 @@ def fit(
     budget_flops: float | None,
     n_params: tuple[int, ...],
     accounting: AccountingName | None,
+    weights: tuple[tuple[str, float], ...],
+    max_tokens: tuple[tuple[str, float], ...],
+    unique_tokens: tuple[tuple[str, float], ...],
+    seed_tokens: int | None,
     seed: int,
 ) -> None:
     """Fit the law to a table of runs, with no training at all.
 
     Columns: n_params, pretrain_tokens, specialize_tokens, domain, loss; optional flops, seed, weight.
     """
+    from raysplit.law import Repetition
     from raysplit.runs import read_runs
-    from raysplit.split import Problem, advise, fit_for_decision, render_advice
+    from raysplit.split import advise, fit_for_decision, render_advice
 
     console = open_console()
+    if seed_tokens is not None and (len(n_params) != 1 or budget_flops is None):
+        raise RunError("--seed-tokens: needs the seed's size as one --n-params, and --budget-flops")
     runs = read_runs(table)
     if not out.parent.is_dir() or out.is_dir():
         reason = f"{out.parent} is not a folder" if not out.parent.is_dir() else "it is a folder"
         raise RunError(f"{out}: cannot be written: {reason}")
-    domains = tuple(sorted(runs["domain"].unique()))
-    sizes = {int(n): 6.0 * n for n in sorted(runs["n_params"].unique())}
-    any_budget = float(6 * runs["n_params"].max() * (runs["pretrain_tokens"] + runs["specialize_tokens"]).max())
-    problem = Problem(
-        budget_flops=budget_flops or any_budget, sizes=sizes, domains=domains, accounting=accounting or "shared"
-    )
-    law, choice = fit_for_decision(runs, problem, seed=seed)
+    problem = replace(_problem_of(runs, budget_flops, accounting, weights), max_specialize_tokens=dict(max_tokens))
+    domains, sizes = problem.domains, problem.sizes
+    repetition = Repetition(unique_specialize_tokens=dict(unique_tokens)) if unique_tokens else None
+    law, choice = fit_for_decision(runs, problem, repetition=repetition, seed=seed)
     scores = Table("form", "weight", "regret", "worst", "held-out error", "fit", box=None, padding=(0, 2))
     for score in choice.scores:
         statuses = sorted({f.status.name.lower().replace("_", " ") for f in law.fits.get(score.form, {}).values()})
@@ -90,8 +124,46 @@ def fit(
     console.print(f"law: {out}", highlight=False)
     if budget_flops is not None:
         problem = _sized(law, problem, n_params)
+        if seed_tokens is not None:
+            problem = replace(problem, fixed_seed=(n_params[0], float(seed_tokens)))
         console.print()
         console.print(render_advice(advise(law, problem)), markup=False, highlight=False)
+
+
+@click.command()
+@click.argument("tables", metavar="A.csv B.csv ...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--budget-flops", type=QUANTITY, required=True, help="Target budget, the same for all.")
+@click.option("--n-params", type=COUNT, multiple=True, help="Sizes to choose between; repeat for several.")
+@accounting_option
+@weight_option
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+def compare(
+    tables: tuple[Path, ...],
+    budget_flops: float,
+    n_params: tuple[int, ...],
+    accounting: AccountingName | None,
+    weights: tuple[tuple[str, float], ...],
+    seed: int,
+) -> None:
+    """Into how many domains? One table of runs for each way to divide the same text, compared at their best splits.
+
+    Weights are each domain's share of the text; the losses must be of the same held-out text and tokenizer.
+    """
+    from raysplit.runs import read_runs
+    from raysplit.split import compare_partitions, fit_for_decision, render_partitions
+
+    runs_of = {str(table): read_runs(table) for table in tables}
+    known = {domain for runs in runs_of.values() for domain in runs["domain"].unique()}
+    for domain, _ in weights:
+        if domain not in known:
+            raise RunError("--weight: " + unknown("domain", domain, sorted(known)))
+    candidates = {}
+    for name, runs in runs_of.items():
+        own = tuple((domain, weight) for domain, weight in weights if domain in set(runs["domain"]))
+        problem = _problem_of(runs, budget_flops, accounting, own)
+        law, _ = fit_for_decision(runs, problem, seed=seed)
+        candidates[name] = (law, _sized(law, problem, n_params))
+    click.echo(render_partitions(compare_partitions(candidates)))
 
 
 @click.command()
@@ -177,6 +249,30 @@ def status(run_folder: Path) -> None:
         f"round {now.round}: {now.n_trials - now.n_trials_left} of {now.n_trials} trials done; "
         f"{now.n_observations} observations, {format_flops(now.spent_flops)}, {now.n_stopped} trials stopped, "
         f"{now.n_failed} failed; {now.finished or 'not ended'}"
+    )
+
+
+def _problem_of(
+    runs: "pd.DataFrame",
+    budget_flops: float | None,
+    accounting: AccountingName | None,
+    weights: tuple[tuple[str, float], ...],
+) -> "Problem":
+    """The question about a table of runs, its own sizes at 6N; without a budget, one of the size of its runs."""
+    from raysplit.split import Problem
+
+    domains = tuple(sorted(runs["domain"].unique()))
+    given = dict(weights)
+    for name in given:
+        if name not in domains:
+            raise RunError("--weight: " + unknown("domain", name, domains))
+    return Problem(
+        budget_flops=budget_flops
+        or float(6 * runs["n_params"].max() * (runs["pretrain_tokens"] + runs["specialize_tokens"]).max()),
+        sizes={int(n): 6.0 * n for n in sorted(runs["n_params"].unique())},
+        domains=domains,
+        weights=[given.get(name, 1.0) for name in domains],
+        accounting=accounting or "shared",
     )
 
 

@@ -44,6 +44,7 @@ for command in (
     work.report,
     work.replay,
     answer.fit,
+    answer.compare,
     answer.advise,
     answer.predict,
     answer.status,

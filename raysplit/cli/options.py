@@ -66,7 +66,21 @@ class Count(click.ParamType):
         return number
 
 
-QUANTITY, COUNT = Quantity(), Count()
+class OfDomain(click.ParamType):
+    """DOMAIN=NUMBER, such as law=2.5B."""
+
+    name = "domain=number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        if isinstance(value, tuple):
+            return value
+        domain, equals, number = str(value).rpartition("=")
+        if not equals or not domain:
+            self.fail(f"{value!r} is not DOMAIN=NUMBER", param, ctx)
+        return domain, QUANTITY.convert(number, param, ctx)
+
+
+QUANTITY, COUNT, OF_DOMAIN = Quantity(), Count(), OfDomain()
 
 space_argument = click.argument("space_file", metavar="SPACE", type=click.Path(path_type=Path))
 run_argument = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))

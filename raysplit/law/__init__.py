@@ -7,7 +7,7 @@ from raysplit.law.form import Form, Parameter
 from raysplit.law.forms import FORMS
 from raysplit.law.law import Law, Prediction, Support
 from raysplit.law.posterior import DEFAULT_FORMS, EXACT, fit_law
-from raysplit.law.repetition import with_repetition
+from raysplit.law.repetition import Repetition, with_repetition
 from raysplit.law.status import FitStatus
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Law",
     "Parameter",
     "Prediction",
+    "Repetition",
     "Support",
     "check_form",
     "fit_form",

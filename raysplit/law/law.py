@@ -14,6 +14,7 @@ from raysplit.errors import LawError, unknown
 from raysplit.law.fit import Fit
 from raysplit.law.form import Array, Form
 from raysplit.law.forms import FORMS
+from raysplit.law.repetition import Repetition
 from raysplit.law.status import FitStatus
 from raysplit.quantities import format_count
 
@@ -77,6 +78,8 @@ class Law:
     seed_noise: float | None
     """Log sd between runs that differ only in their seed; None where no run was repeated."""
     support: Support
+    repetition: Repetition | None = None
+    """Where tokens repeat: the forms are asked about fresh ones."""
     is_point: bool = field(default=False)
     """Whether this is the best guess alone, see `point`."""
 
@@ -85,7 +88,8 @@ class Law:
         """The best guess as a law of one draw: the weighted mean of the losses of the forms' best fits."""
         return Law(
             domains=self.domains, n_draws=1, members=self.members, fits=self.fits,
-            pooling=self.pooling, noise=self.noise, seed_noise=self.seed_noise, support=self.support, is_point=True,
+            pooling=self.pooling, noise=self.noise, seed_noise=self.seed_noise, support=self.support,
+            repetition=self.repetition, is_point=True,
         )  # fmt: skip
 
     @property
@@ -113,6 +117,10 @@ class Law:
                 f"(1 or {self.n_draws}, ..., 1 or {len(self.domains)})"
             )
         arrays = [x.reshape((1,) * (len(shape) - x.ndim) + x.shape) for x in arrays]
+        worth: Array | float = 1.0
+        if self.repetition is not None:
+            fresh, worth = self.repetition.specialize(arrays[2], self.domains)
+            arrays = [arrays[0], self.repetition.pretrain(arrays[1]), fresh]
         out = np.zeros((self.n_draws, *shape[1:-1], len(self.domains)))
         between = (1,) * (len(shape) - 2)
         for member in self.members:
@@ -124,7 +132,7 @@ class Law:
                 theta = theta.reshape(theta.shape[0], *between, *theta.shape[1:])
                 mine = [x if len(x) == 1 else x[draws] for x in arrays]
                 out[draws] += weight * getattr(member.form, what)(theta, *mine)
-        return out
+        return out * worth if what == "slope" else out
 
     def predict(
         self,
@@ -208,6 +216,7 @@ class Law:
                 "noise": self.noise.tolist(),
                 "seed_noise": self.seed_noise,
                 "support": {name: getattr(self.support, name) for name in Support.__dataclass_fields__},
+                "repetition": None if self.repetition is None else self.repetition.to_dict(),
                 "members": [
                     {
                         "form": member.form.name,
@@ -250,6 +259,7 @@ class Law:
                 noise=np.array(raw["noise"]),
                 seed_noise=raw["seed_noise"],
                 support=Support(**{name: tuple(span) for name, span in raw["support"].items()}),
+                repetition=None if raw["repetition"] is None else Repetition.from_dict(raw["repetition"]),
                 members=tuple(_member_from(member, forms, len(raw["domains"])) for member in raw["members"]),
                 fits={
                     form: {domain: _fit_from(fit) for domain, fit in by_domain.items()}

@@ -1,7 +1,7 @@
 """From a table of runs to a `Law`: every form fitted to every domain, pooled, weighed, and drawn from."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -16,11 +16,13 @@ from raysplit.law.law import Law, Member, Support
 from raysplit.law.noise import Noise, Residuals, estimate_noise, repeated_seed_sd, shared_sd
 from raysplit.law.objective import Problem, Sample
 from raysplit.law.pooling import choose_pooling, pool
+from raysplit.law.repetition import Repetition
 from raysplit.law.status import FitStatus
 
 DEFAULT_FORMS = ("law-2+cooldown", "law-8+cooldown")
 EXACT = 200
 """``draw_iterations`` at which every draw is refitted to its own optimum."""
+DrawKind = Literal["perturb", "bootstrap"]
 _NEEDED = ("n_params", "pretrain_tokens", "specialize_tokens", "domain", "loss")
 
 
@@ -31,10 +33,11 @@ def fit_law(
     form_weights: Mapping[str, float] | None = None,
     n_draws: int = 64,
     draw_iterations: int = 10,
-    draw: Literal["perturb", "bootstrap"] = "perturb",
+    draw: DrawKind = "perturb",
     step_tokens: float | None = None,
     prior_strength: float = 1.0,
     pooling: float | None = None,
+    repetition: Repetition | None = None,
     seed: int = 0,
 ) -> Law:
     """Fit forms to every domain of a table of runs, with the uncertainty of all domains drawn together.
@@ -54,6 +57,7 @@ def fit_law(
         prior_strength: Factor on the priors of the parameters.
         pooling: How strongly domains borrow exponents and offsets from each other (`raysplit.law.pooling`): 0 not at
             all, 10 makes them differ by a tenth of their prior's width; None chooses by held-out error.
+        repetition: How many unique tokens there are, where runs or answers repeat some.
         seed: Of starts and draws.
 
     Raises:
@@ -64,12 +68,15 @@ def fit_law(
         raise LawError(f"no column {missing[0]!r} in the runs; needed: {', '.join(_NEEDED)}")
     if not len(runs):
         raise LawError("no runs to fit")
+    if draw not in get_args(DrawKind):
+        raise LawError("draw: " + unknown("kind", draw, get_args(DrawKind)))
     if n_draws < 1:
         raise LawError(f"n_draws = {n_draws}; a law needs at least one draw")
     # An order of its own, so that permuted runs give the same law.
     runs = runs.sort_values([*_NEEDED, *(c for c in ("seed", "weight") if c in runs.columns)], ignore_index=True)
     domains, domain = np.unique(runs["domain"].to_numpy(dtype=str), return_inverse=True)
-    samples = [sample_of(runs[domain == k], step_tokens=step_tokens) for k in range(len(domains))]
+    counted = runs if repetition is None else repetition.counted(runs)
+    samples = [sample_of(counted[domain == k], step_tokens=step_tokens) for k in range(len(domains))]
     cluster = _branch_points(runs)
 
     weight = np.empty(len(runs))
@@ -126,6 +133,7 @@ def fit_law(
         noise=noises[max(weights, key=weights.__getitem__)].sd,
         seed_noise=seed_sd if seed_freedom else None,
         support=Support.of(runs),
+        repetition=repetition,
     )
 
 

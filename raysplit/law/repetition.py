@@ -1,4 +1,4 @@
-"""Repeated tokens are worth less: a correction that goes on any form.
+"""Repeated tokens are worth less: a correction that goes on any form, or on a law as a whole.
 
 Notation
     U   unique tokens there are          x   tokens seen         r   repetitions, max(x / U - 1, 0)
@@ -8,12 +8,82 @@ Seeing x tokens of U is worth U + U R (1 - exp(-r / R)) fresh ones (Muennighoff 
 first repetitions count nearly in full, and no number of them counts for more than R times U.
 """
 
-import numpy as np
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from raysplit.errors import LawError
+import numpy as np
+import pandas as pd
+
+from raysplit.errors import LawError, unknown
 from raysplit.law.form import Array, Form, Parameter
 
+MUENNIGHOFF_REPETITIONS = 15.387756
+"""R of D in Muennighoff's fit to C4 (2305.16264, section 5)."""
 _REPETITIONS = Parameter(name="R", lower=0.5, upper=200.0, log=True, prior=(15.0, float(np.log(3))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repetition:
+    """How many unique tokens there are: a law that knows counts D and D' in fresh tokens, in its runs and its answers.
+
+    Raises:
+        LawError: a number that is not positive.
+    """
+
+    unique_pretrain_tokens: float = math.inf
+    """Of the mixture."""
+    unique_specialize_tokens: Mapping[str, float] = field(default_factory=dict)
+    """By domain; unlimited where absent."""
+    worth: float = MUENNIGHOFF_REPETITIONS
+    """R. Fit it with `with_repetition` where the runs repeat enough to tell."""
+
+    def __post_init__(self) -> None:
+        named = {"unique_pretrain_tokens": self.unique_pretrain_tokens, "worth": self.worth}
+        named |= {f"unique_specialize_tokens: {name}": n for name, n in self.unique_specialize_tokens.items()}
+        for name, value in named.items():
+            if not value > 0:
+                raise LawError(f"repetition: {name} = {value!r} must be positive")
+
+    def pretrain(self, tokens: Array) -> Array:
+        """Fresh tokens that so many of the mixture are worth."""
+        return _fresh(tokens, self.unique_pretrain_tokens, np.asarray(self.worth))[0]
+
+    def specialize(self, tokens: Array, domains: Sequence[str]) -> tuple[Array, Array]:
+        """Fresh tokens that so many of each domain (last axis) are worth, and what one more is worth."""
+        unique: Array = np.array([self.unique_specialize_tokens.get(name, math.inf) for name in domains])
+        fresh, slope, _ = _fresh(tokens, unique, np.asarray(self.worth))
+        return fresh, slope
+
+    def counted(self, runs: pd.DataFrame) -> pd.DataFrame:
+        """A table of runs with its tokens in fresh ones.
+
+        Raises:
+            LawError: a domain that the table does not have.
+        """
+        for name in self.unique_specialize_tokens:
+            if name not in set(runs["domain"]):
+                raise LawError("repetition: " + unknown("domain", name, sorted(runs["domain"].unique())))
+        unique: Array = np.array([self.unique_specialize_tokens.get(name, math.inf) for name in runs["domain"]])
+        seen = runs["specialize_tokens"].to_numpy(dtype=float)
+        return runs.assign(
+            pretrain_tokens=self.pretrain(runs["pretrain_tokens"].to_numpy(dtype=float)),
+            specialize_tokens=_fresh(seen, unique, np.asarray(self.worth))[0],
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it: null for unlimited."""
+        out = asdict(self)
+        return out | {"unique_pretrain_tokens": _finite(self.unique_pretrain_tokens)}
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> "Repetition":
+        return cls(**{**raw, "unique_pretrain_tokens": raw["unique_pretrain_tokens"] or math.inf})
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def with_repetition(
@@ -73,11 +143,13 @@ class _Repeated(Form):
         return (self._form.loss(theta, n, at + step, s) - self._form.loss(theta, n, at - step, s)) / (2 * step)
 
 
-def _fresh(tokens: Array, unique: float | None, worth: Array) -> tuple[Array, Array, Array]:
+def _fresh(tokens: Array, unique: float | Array | None, worth: Array) -> tuple[Array, Array, Array]:
     """Fresh tokens that ``tokens`` are worth, and its derivatives by tokens and by R."""
     if unique is None:
         return tokens, np.ones(()), np.zeros(())
-    repeats = np.maximum(tokens / unique - 1.0, 0.0)
-    decay = np.exp(-repeats / worth)
-    fresh = np.minimum(tokens, unique) + unique * worth * -np.expm1(-repeats / worth)
-    return fresh, np.where(tokens > unique, decay, 1.0), unique * (1.0 - decay - repeats / worth * decay)
+    with np.errstate(invalid="ignore"):  # nothing repeats where there is no end of unique tokens
+        repeats = np.maximum(tokens / unique - 1.0, 0.0)
+        decay = np.exp(-repeats / worth)
+        again = np.where(repeats > 0, unique * worth * -np.expm1(-repeats / worth), 0.0)
+        by_worth = np.where(repeats > 0, unique * (1.0 - decay - repeats / worth * decay), 0.0)
+    return np.minimum(tokens, unique) + again, np.where(tokens > unique, decay, 1.0), by_worth

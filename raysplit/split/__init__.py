@@ -5,6 +5,7 @@ from raysplit.split.answer import advise
 from raysplit.split.choice import Choice, FormScore, choose_forms
 from raysplit.split.curve import LossCurve, loss_curve
 from raysplit.split.decision import fit_for_decision
+from raysplit.split.partitions import PartitionAdvice, compare_partitions, render_partitions
 from raysplit.split.problem import BASELINE_SHARES, Problem, Split, baselines, fixed_share
 from raysplit.split.regret import domain_losses, expected_regret, losses_of
 from raysplit.split.render import render_advice
@@ -23,6 +24,7 @@ __all__ = [
     "Gain",
     "Interval",
     "LossCurve",
+    "PartitionAdvice",
     "Problem",
     "SizeAdvice",
     "Split",
@@ -33,6 +35,7 @@ __all__ = [
     "best_split",
     "best_split_per_draw",
     "choose_forms",
+    "compare_partitions",
     "domain_losses",
     "expected_regret",
     "fit_for_decision",
@@ -40,6 +43,7 @@ __all__ = [
     "loss_curve",
     "losses_of",
     "render_advice",
+    "render_partitions",
     "target_problem",
     "with_best_size",
 ]

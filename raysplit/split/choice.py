@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from raysplit.errors import LawError
-from raysplit.law import FitStatus, Law, fit_law
+from raysplit.law import FitStatus, Law, Repetition, fit_law
 from raysplit.split.cases import Case, cases_at, log_errors, regrets_of
 from raysplit.split.measured import largest_budget, measured_surface, row_budget
 from raysplit.split.problem import Problem
@@ -72,13 +72,22 @@ class Choice:
         return cls(scores=(), weights={form: 1.0}, criterion="simplicity", sentence=sentence)
 
 
-def fit_alone(runs: pd.DataFrame, form: str, *, step_tokens: float | None = None, seed: int = 0) -> Law:
+def fit_alone(
+    runs: pd.DataFrame,
+    form: str,
+    *,
+    step_tokens: float | None = None,
+    repetition: Repetition | None = None,
+    seed: int = 0,
+) -> Law:
     """Best fit of one form to every domain; a pick needs no draws.
 
     Raises:
         LawError: every domain has too few runs for the form, so that none can lend to the others.
     """
-    law = fit_law(runs, forms=[form], n_draws=1, draw_iterations=0, step_tokens=step_tokens, seed=seed)
+    law = fit_law(
+        runs, forms=[form], n_draws=1, draw_iterations=0, step_tokens=step_tokens, repetition=repetition, seed=seed
+    )
     fits = law.fits[form].values()
     if all(fit.status is FitStatus.TOO_FEW_RUNS for fit in fits):
         raise LawError(next(iter(fits)).message)

@@ -6,7 +6,7 @@ from functools import partial
 import pandas as pd
 
 from raysplit.errors import LawError
-from raysplit.law import DEFAULT_FORMS, FORMS, Law, fit_law
+from raysplit.law import DEFAULT_FORMS, FORMS, Law, Repetition, fit_law
 from raysplit.split.choice import Choice, choose_forms, fit_alone
 from raysplit.split.problem import Problem
 
@@ -18,6 +18,7 @@ def fit_for_decision(
     forms: Sequence[str] = DEFAULT_FORMS,
     step_tokens: float | None = None,
     n_draws: int = 64,
+    repetition: Repetition | None = None,
     seed: int = 0,
 ) -> tuple[Law, Choice]:
     """The law of the forms whose splits would have been good on held-out runs, and how they were chosen.
@@ -28,6 +29,7 @@ def fit_for_decision(
         forms: to choose between, by name; each costs two more fits.
         step_tokens: tokens per optimizer step, to weight down points of few steps.
         n_draws: of the law's posterior.
+        repetition: how many unique tokens there are, where runs or answers repeat some.
         seed: of starts and draws; the same runs and seed give the same law.
 
     Raises:
@@ -35,9 +37,8 @@ def fit_for_decision(
     """
     simplest_first = sorted(forms, key=lambda name: len(FORMS[name].parameters))
     try:
-        choice = choose_forms(
-            runs, problem, forms=simplest_first, fit=partial(fit_alone, step_tokens=step_tokens, seed=seed)
-        )
+        fit = partial(fit_alone, step_tokens=step_tokens, repetition=repetition, seed=seed)
+        choice = choose_forms(runs, problem, forms=simplest_first, fit=fit)
     except LawError as error:  # the priors of the simplest form stand in for runs until there are enough
         choice = Choice.forced(simplest_first[0], reason=str(error))
     law = fit_law(
@@ -46,6 +47,7 @@ def fit_for_decision(
         form_weights=choice.weights,
         n_draws=n_draws,
         step_tokens=step_tokens,
+        repetition=repetition,
         seed=seed,
     )
     return law, choice

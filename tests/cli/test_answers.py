@@ -81,6 +81,54 @@ def test_a_law_has_no_budget_of_its_own(raysplit: Command, fitted: dict[str, Any
     assert "--budget-flops" in result.stderr
 
 
+def test_a_fit_answers_for_a_seed_that_exists_weights_and_data_there_is(
+    raysplit: Command, fitted: dict[str, Any], tmp_path: Path
+) -> None:
+    asked = ["fit", fitted["folder"] / "runs.csv", "--out", tmp_path / "law.json", "--budget-flops", BUDGET]
+    seed = ["--n-params", "14k", "--seed-tokens", "1M"]
+    caps = ["--max-tokens", "domain-0=300k", "--weight", "domain-1=3", "--unique-tokens", "domain-1=100k"]
+    said = raysplit(*asked, *seed, *caps).stdout
+    lines = {line.split()[0]: line.split() for line in said.splitlines() if line.strip()}
+    assert lines["pretrain"][1] == "1M"
+    assert lines["domain-0"][1:3] == ["0.25", "300k"]
+    assert lines["domain-1"][1] == "0.75"
+    law = Law.from_json((tmp_path / "law.json").read_text())
+    assert law.repetition is not None
+    assert law.repetition.unique_specialize_tokens == {"domain-1": 1e5}
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--weight", "domain-9=1"], ["--weight", "domain-9", "domain-0, domain-1"]),
+        (["--unique-tokens", "domain-9=1M"], ["domain-9", "domain-0, domain-1"]),
+        (["--max-tokens", "domain-9=1M"], ["max_specialize_tokens", "domain-9"]),
+        (["--seed-tokens", "1M"], ["--seed-tokens", "--n-params", "--budget-flops"]),
+    ],
+    ids=lambda value: value[0] if value[0].startswith("--") else "",
+)
+def test_a_fit_refuses_what_makes_no_sense(
+    refusal: Callable[..., str], fitted: dict[str, Any], tmp_path: Path, options: list[str], named: list[str]
+) -> None:
+    line = refusal("fit", fitted["folder"] / "runs.csv", "--out", tmp_path / "law.json", *options)
+    assert all(word in line for word in named), line
+
+
+def test_two_ways_to_divide_the_text_are_compared(
+    raysplit: Command, refusal: Callable[..., str], fitted: dict[str, Any], table: pd.DataFrame, tmp_path: Path
+) -> None:
+    """The same losses and one domain more that is no better: it costs tokens and gains nothing."""
+    third = table[table["domain"] == "domain-1"].assign(domain="domain-2")
+    pd.concat([table, third]).to_csv(tmp_path / "three.csv", index=False)
+    two, three = fitted["folder"] / "runs.csv", tmp_path / "three.csv"
+    shares = ["--weight", "domain-0=2", "--weight", "domain-1=1"]  # of the text, which a third domain leaves as it is
+    said = raysplit("compare", two, three, "--budget-flops", BUDGET, *shares).stdout.splitlines()
+    assert "best in" in said[1]
+    assert {line.split()[0] for line in said[1:]} == {str(two), str(three)}
+    assert "at least two" in refusal("compare", two, "--budget-flops", BUDGET)
+    assert "domain-9" in refusal("compare", two, three, "--budget-flops", BUDGET, "--weight", "domain-9=1")
+
+
 @pytest.mark.parametrize("policy", ["grid", "adaptive"])
 def test_replay_of_a_table(raysplit: Command, fitted: dict[str, Any], table: pd.DataFrame, policy: str) -> None:
     runs = fitted["folder"] / "runs.csv"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysplit.errors import LawError
-from raysplit.law import DEFAULT_FORMS, EXACT, FORMS, FitStatus, Law, fit_law
+from raysplit.law import DEFAULT_FORMS, EXACT, FORMS, FitStatus, Law, Repetition, fit_law
 from raysplit.law.noise import Residuals, estimate_noise, repeated_seed_sd
 from tests.law.tables import synthetic, truth
 
@@ -212,6 +212,8 @@ def test_a_missing_column_is_named(names: list[str]) -> None:
         ({"forms": ("law-80",)}, "did you mean 'law-8'"),
         ({"forms": ()}, "no form"),
         ({"n_draws": 0}, "at least one draw"),
+        ({"draw": "bootstarp"}, "did you mean 'bootstrap'"),
+        ({"repetition": Repetition(unique_specialize_tokens={"domain9": 1e6})}, "repetition: unknown domain 'domain9'"),
         ({"form_weights": {"law-9": 1.0}}, "form_weights: unknown form 'law-9'"),
         ({"form_weights": {"law-8+cooldown": -1.0}}, "must not be negative"),
         ({"form_weights": {"law-8+cooldown": 0.0}}, "at least one must be positive"),
@@ -261,3 +263,34 @@ def test_repeated_seeds_tell_the_seed_noise() -> None:
     assert freedom == 2 * len(once)
     assert repeated_seed_sd(once)[1] == 0
     assert fit_law(once, n_draws=1).seed_noise is None
+
+
+def test_a_law_that_knows_the_unique_tokens_counts_fresh_ones() -> None:
+    """Runs of up to 16 epochs of one domain: their tokens are worth less, in the fit and in the answers."""
+    worth = Repetition(unique_specialize_tokens={"domain0": 0.0625e6}, worth=4.0)
+    runs = synthetic("law-2", n_domains=2, noise=0.003)
+    theta = truth("law-2", 2)
+    n, d, s = (runs[c].to_numpy(dtype=float) for c in ("n_params", "pretrain_tokens", "specialize_tokens"))
+    fresh = worth.counted(runs)["specialize_tokens"].to_numpy()
+    assert (fresh <= s).all()
+    assert (fresh[runs["domain"] == "domain1"] == s[runs["domain"] == "domain1"]).all()
+    own = runs["domain"].str[-1].astype(int).to_numpy()
+    luck = runs["loss"] / FORMS["law-2"].loss(theta[own], n, d, s)
+    runs = runs.assign(loss=FORMS["law-2"].loss(theta[own], n, d, fresh) * luck)
+    law = fit_law(runs, forms=["law-2"], repetition=worth)
+    point = tuple(np.array([[[x]]]) for x in (36e3, 1e6, 2e6))
+    at = np.array([36e3]), np.array([1e6])
+    expected = [float(FORMS["law-2"].loss(theta[k], *at, np.array([x]))[0]) for k, x in enumerate((3.125e5, 2e6))]
+    np.testing.assert_allclose(law.point.loss(*point)[0, 0], expected, rtol=0.005)
+    step = np.array([[[1.0]]])
+    slope = law.loss(point[0], point[1], point[2] + step) - law.loss(point[0], point[1], point[2] - step)
+    np.testing.assert_allclose(law.slope(*point), slope / 2, rtol=1e-2, atol=1e-13)
+    again = Law.from_json(law.to_json())
+    np.testing.assert_array_equal(again.loss(*point), law.loss(*point))
+
+
+def test_repetition_refuses_what_is_not_positive() -> None:
+    with pytest.raises(LawError, match=r"repetition: worth = 0\.0 must be positive"):
+        Repetition(worth=0.0)
+    with pytest.raises(LawError, match=r"repetition: unique_specialize_tokens: a = -1\.0 must be positive"):
+        Repetition(unique_specialize_tokens={"a": -1.0})
