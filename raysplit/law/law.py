@@ -1,6 +1,7 @@
 """A fitted law: the loss of every domain, with its uncertainty, as one value that never changes."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -196,12 +197,18 @@ class Law:
                 if fit.status is not FitStatus.CONVERGED:
                     flawed.setdefault(fit.message, []).append(domain)
             out += [f"{', '.join(domains)}: {message}" for message, domains in flawed.items()]
-        for name, factor in self.extrapolation(n_params, pretrain_tokens, specialize_tokens).items():
+        factors = self.extrapolation(n_params, pretrain_tokens, specialize_tokens)
+        for (name, factor), asked in zip(factors.items(), (n_params, pretrain_tokens, specialize_tokens), strict=True):
             worst = float(factor.max(initial=1.0))
             if worst > SAFE_EXTRAPOLATION:
                 low, high = getattr(self.support, name)
                 by = "where none was measured" if np.isinf(worst) else f"by a factor of {worst:.3g}"
-                out.append(f"extrapolates {name} {by}: the runs span {format_count(low)} to {format_count(high)}")
+                furthest = float(np.ravel(asked)[np.argmax(factor)])
+                nearer = math.sqrt(furthest * (high if furthest > high else low))
+                out.append(
+                    f"extrapolates {name} {by}: the runs span {format_count(low)} to {format_count(high)}; "
+                    f"a run at {format_count(nearer)} would help most"
+                )
         return tuple(out)
 
     def to_json(self) -> str:

@@ -195,7 +195,7 @@ def test_extrapolation_is_measured_and_warned_of(law: Law) -> None:
     assert factor["pretrain_tokens"] == pytest.approx([1, 1, 10])
     assert factor["specialize_tokens"] == 1
     warnings = "\n".join(law.warnings(1.11e6, 0.0, 2e6))
-    assert "extrapolates n_params by a factor of 10: the runs span 14k to 111k" in warnings
+    assert "n_params by a factor of 10: the runs span 14k to 111k; a run at 351k would help most" in warnings
     assert "extrapolates pretrain_tokens where none was measured" in warnings
     assert "specialize_tokens" not in warnings
 
