@@ -27,7 +27,13 @@ OPTIONAL: dict[str, Any] = {
     "trial": "",
 }
 """Optional columns and what stands in for them."""
-MAX_ROWS = 200_000
+MAX_ROWS = 20_000
+"""Beyond this a choice of forms and their fit take more than a minute (LOG 2026-11-24); no sweep measures as much."""
+MAX_COUNT = 2**53
+"""Whole numbers beyond it are not told apart by floating point."""
+MAX_RATIO_SPREAD = 0.01
+"""How far bits per byte over loss may differ within a domain: what three significant digits leave open."""
+_INCOMPARABLE = "losses per token of two tokenizers or two held-out texts cannot be compared"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,11 +93,15 @@ def read_runs(path: Path | str) -> pd.DataFrame:
 def check_runs(frame: pd.DataFrame, *, origin: str) -> pd.DataFrame:
     """Check a table of runs and fill in its optional columns; ``origin`` is what errors call it.
 
+    All runs must count and read tokens alike: a column ``tokenizer``, where there is one, holds one value, and bits per
+    byte over loss, where both are known, is one number in a domain, the same but for `MAX_RATIO_SPREAD`.
+
     Returns the rows sorted by key, with the columns of `REQUIRED` and `OPTIONAL` in their types.
 
     Raises:
         TableError: a required column is missing; no or too many rows; a value is not a finite number, negative, or
-            zero where it must be positive; two rows measure the same run.
+            zero where it must be positive; a count is not whole or above `MAX_COUNT`; two rows measure the same run;
+            runs of several tokenizers.
     """
     for name in REQUIRED:
         if name not in frame.columns:
@@ -102,7 +112,7 @@ def check_runs(frame: pd.DataFrame, *, origin: str) -> pd.DataFrame:
     if frame.empty:
         raise TableError(f"{origin}: the table has no rows")
     if len(frame) > MAX_ROWS:
-        raise TableError(f"{origin}: {len(frame)} rows; at most {MAX_ROWS} are read, one row per measured point")
+        raise TableError(f"{origin}: {len(frame)} rows; at most {MAX_ROWS} are fitted; keep one row per measured point")
     out = pd.DataFrame({name: frame[name] for name in REQUIRED})
     for name, default in OPTIONAL.items():
         # As objects, since a column that is empty throughout is read as numbers, which pandas will not fill with text.
@@ -134,9 +144,23 @@ def check_runs(frame: pd.DataFrame, *, origin: str) -> pd.DataFrame:
     out["trial"] = out["trial"].astype(str)
     for name in ("n_params", "pretrain_tokens", "specialize_tokens", "seed"):
         refuse(out[name] != out[name].round(), name, "is not a whole number")
+        refuse(out[name] > MAX_COUNT, name, f"is more than {MAX_COUNT}")
         out[name] = out[name].astype("int64")
     for name in ("flops", "bits_per_byte", "wall_seconds"):
-        out[name] = pd.to_numeric(out[name], errors="coerce").astype(float)
+        numbers = pd.to_numeric(out[name], errors="coerce").astype(float)
+        refuse(~np.isfinite(numbers) & out[name].notna(), name, "is not a finite number")
+        refuse(numbers < 0, name, "must not be negative")
+        out[name] = numbers
+    if "tokenizer" in frame.columns:
+        names = frame["tokenizer"].astype(object).fillna("").astype(str)
+        refuse(names != names.iloc[0], "tokenizer", f"is not that of row 1, {names.iloc[0]!r}; {_INCOMPARABLE}")
+    ratio = out["bits_per_byte"] / out["loss"]
+    first_ratio = ratio.groupby(out["domain"]).transform("first")
+    refuse(
+        (ratio - first_ratio).abs() > MAX_RATIO_SPREAD * first_ratio,
+        "bits_per_byte",
+        f"is another multiple of the loss than in the rows above of its domain; {_INCOMPARABLE}",
+    )
     repeated = np.flatnonzero(out.duplicated(list(KEY), keep="first"))
     if repeated.size:
         row = out.iloc[repeated[0]]

@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysplit.errors import TableError
-from raysplit.runs import OPTIONAL, REQUIRED, Observation, check_runs, read_runs, to_frame
+from raysplit.runs import (
+    MAX_COUNT,
+    MAX_RATIO_SPREAD,
+    MAX_ROWS,
+    OPTIONAL,
+    REQUIRED,
+    Observation,
+    check_runs,
+    read_runs,
+    to_frame,
+)
 
 GOOD = {
     "n_params": [14_000, 14_000, 28_000],
@@ -71,13 +81,35 @@ def test_names_a_missing_column_and_those_there_are(missing: str) -> None:
         ({"domain": None}, "is empty"),
         ({"weight": 0.0}, "runs.csv: row 1: weight = 0.0 must be positive"),
         ({"seed": 1.5}, "runs.csv: row 1: seed = 1.5 is not a whole number"),
+        ({"n_params": 1e30}, f"runs.csv: row 1: n_params = 1e+30 is more than {MAX_COUNT}"),
+        ({"flops": "many"}, "runs.csv: row 1: flops = 'many' is not a finite number"),
+        ({"wall_seconds": -1.0}, "runs.csv: row 1: wall_seconds = -1.0 must not be negative"),
     ],
 )
 def test_names_row_value_and_rule(changes: dict[str, object], sentence: str) -> None:
-    frame = pd.DataFrame({**GOOD, "weight": 1.0, "seed": 0})
+    frame = pd.DataFrame({**GOOD, "weight": 1.0, "seed": 0, "flops": 1e12, "wall_seconds": 1.0})
     for name, value in changes.items():
         frame[name] = [value, *frame[name][1:]]
     assert sentence in refusal(frame)
+
+
+NUMBERS = ("n_params", "pretrain_tokens", "specialize_tokens", "loss", "seed", "weight")
+
+
+@given(
+    row=st.integers(0, 2),
+    name=st.sampled_from(NUMBERS),
+    value=st.sampled_from([float("nan"), float("inf"), -float("inf"), -1.0, "", "1,000", None]),
+    order=st.permutations(range(3)),
+)
+def test_a_bad_number_is_named_wherever_it_stands(row: int, name: str, value: object, order: list[int]) -> None:
+    frame = pd.DataFrame({**GOOD, "weight": 1.0, "seed": 0}).iloc[order].astype(object)
+    frame.iloc[row, frame.columns.get_loc(name)] = value
+    blank = value is None or value != value
+    if name in OPTIONAL and blank:  # an empty cell of an optional column has a value that stands in for it
+        assert (check_runs(frame, origin="runs.csv")[name] == OPTIONAL[name]).all()
+    else:
+        assert refusal(frame).startswith(f"runs.csv: row {row + 1}: {name} = {value!r} ")
 
 
 def test_counts_the_further_rows_of_the_same_fault() -> None:
@@ -90,6 +122,47 @@ def test_names_both_rows_of_a_run_measured_twice() -> None:
     twice = pd.concat([table(), table(loss=3.2).iloc[:1]], ignore_index=True)
     assert "row 4 repeats row 1 (n_params=14000, pretrain_tokens=500000" in refusal(twice)
     assert len(check_runs(twice.assign(seed=[0, 0, 0, 1]), origin="runs.csv")) == 4
+
+
+def test_one_row_is_a_table() -> None:
+    assert len(check_runs(table().iloc[:1], origin="runs.csv")) == 1
+
+
+def test_refuses_a_million_rows_before_it_looks_at_them() -> None:
+    many = pd.DataFrame({name: np.broadcast_to(np.nan, 1_000_000) for name in REQUIRED})
+    assert refusal(many) == f"runs.csv: 1000000 rows; at most {MAX_ROWS} are fitted; keep one row per measured point"
+
+
+def test_reads_as_many_rows_as_it_says() -> None:
+    full = pd.DataFrame({**GOOD, "domain": "code"}).iloc[[0] * MAX_ROWS].assign(seed=range(MAX_ROWS))
+    assert len(check_runs(full, origin="runs.csv")) == MAX_ROWS
+
+
+def test_runs_of_two_tokenizers_are_told_by_their_names() -> None:
+    one = table().assign(tokenizer="gpt2")
+    assert len(check_runs(one, origin="runs.csv")) == 3
+    mixed = one.assign(tokenizer=["gpt2", "llama", "llama"])
+    said = "runs.csv: row 2: tokenizer = 'llama' is not that of row 1, 'gpt2'; losses per token of two tokenizers"
+    assert refusal(mixed).startswith(said)
+    assert refusal(mixed).endswith("(and 1 more rows)")
+    # Named rather than the repeat that they are too.
+    assert refusal(mixed.assign(specialize_tokens=9, pretrain_tokens=9)).startswith(said)
+    assert "row 3: tokenizer = nan" in refusal(one.assign(tokenizer=["gpt2", "gpt2", None]))
+
+
+def test_runs_of_two_tokenizers_are_told_by_the_bytes_of_their_tokens() -> None:
+    bytes_per_token = pd.Series([2.0, 2.0, 3.0])  # of code, code, law: a domain has its own
+    frame = table().assign(bits_per_byte=lambda t: t["loss"] / np.log(2) / bytes_per_token)
+    assert len(check_runs(frame, origin="runs.csv")) == 3
+    assert len(check_runs(frame.round({"bits_per_byte": 2}), origin="runs.csv")) == 3
+    for factor, good in ((1 + 0.9 * MAX_RATIO_SPREAD, True), (1 + 1.1 * MAX_RATIO_SPREAD, False), (0.8, False)):
+        other = frame.assign(bits_per_byte=frame["bits_per_byte"] * [1.0, factor, 1.0])
+        if good:
+            check_runs(other, origin="runs.csv")
+        else:
+            assert "row 2: bits_per_byte = " in refusal(other)
+            assert "is another multiple of the loss than in the rows above of its domain" in refusal(other)
+            assert len(check_runs(other.assign(bits_per_byte=[None, *other["bits_per_byte"][1:]]), origin="a")) == 3
 
 
 def test_refuses_an_empty_table() -> None:

@@ -66,6 +66,37 @@ class Residuals:
     """Robust sd of the residuals, already corrected as if they were independent."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Shape:
+    """G = Z'QZ of one domain, (C, C) for C branch points, which is diag(rows) - B'B with B of only P rows.
+
+    Kept as those two parts, so that a table in which every run has a branch point of its own costs no (C, C) matrix.
+    """
+
+    rows: Array  # (C,)
+    absorbed: Array  # B, (P, C)
+    taken: Array  # diagonal of B'B, (C,)
+
+    @classmethod
+    def of(cls, one: Residuals, n_clusters: int) -> "_Shape":
+        absorbed = np.stack([np.bincount(one.cluster, weights=x, minlength=n_clusters) for x in one.absorb.T])
+        rows = np.bincount(one.cluster, minlength=n_clusters).astype(float)
+        return cls(rows=rows, absorbed=absorbed, taken=(absorbed**2).sum(axis=0))
+
+    def outer(self, other: "_Shape") -> Array:
+        """B of this one times the transpose of the other's, (P, P)."""
+        return self.absorbed @ other.absorbed.T
+
+    def dot(self, other: "_Shape") -> float:
+        """Sum of the products of the elements of both."""
+        crossed = self.rows @ other.taken + other.rows @ self.taken
+        return float(self.rows @ other.rows - crossed + (self.outer(other) ** 2).sum())
+
+    @property
+    def trace(self) -> float:
+        return float(self.rows.sum() - self.taken.sum())
+
+
 def estimate_noise(domains: Sequence[Residuals]) -> Noise:
     """Variance components by moments, corrected for what the fits absorbed.
 
@@ -79,20 +110,16 @@ def estimate_noise(domains: Sequence[Residuals]) -> Noise:
     sums, shapes, rows_free = [], [], []
     for one in domains:
         unit = np.clip(one.residual / one.sd, -_CUT, _CUT)
-        rows = np.arange(unit.size)
-        z = np.zeros((unit.size, n_clusters))
-        z[rows, one.cluster] = 1.0
-        q_z = z - one.absorb @ (one.absorb.T @ z)
-        inner = z.T @ q_z
         hat = one.absorb.T @ one.absorb
+        shape = _Shape.of(one, n_clusters)
         alone = unit.size - 2.0 * np.trace(hat) + float((hat**2).sum())
-        square = float((q_z**2).sum())
-        expected += [[alone, square], [square, float((inner**2).sum())]]
-        total = z.T @ unit
+        square = unit.size - 2.0 * shape.taken.sum() + float((hat * shape.outer(shape)).sum())
+        expected += [[alone, square], [square, shape.dot(shape)]]
+        total = np.bincount(one.cluster, weights=unit, minlength=n_clusters)
         seen += [float(unit @ unit), float(total @ total)]
         sums.append(total)
         rows_free.append(alone)
-        shapes.append(inner)
+        shapes.append(shape)
     # A little of the prior guess in the same units, for tables whose branch points say next to nothing.
     expected += _GUESS_ROWS * np.eye(2)
     seen += _GUESS_ROWS * np.array([1.0 - _GUESS_WITHIN, _GUESS_WITHIN])
@@ -104,11 +131,11 @@ def estimate_noise(domains: Sequence[Residuals]) -> Noise:
     for k in range(len(domains)):
         for j in range(k):
             together += float(sums[k] @ sums[j])
-            possible += float((shapes[k] * shapes[j]).sum())
+            possible += shapes[k].dot(shapes[j])
     across = min(max(together / possible / (alone + shared), 0.0), within)
     # Independent pieces of evidence: rows that the fits left free, and branch points that they left free.
     rows_left = expected[0, 0]
-    points_left = sum(float(np.trace(g)) ** 2 / max(float((g**2).sum()), 1e-12) for g in shapes)
+    points_left = sum(g.trace**2 / max(g.dot(g), 1e-12) for g in shapes)
     freedom = 1.0 / ((1.0 - within) ** 2 / rows_left + within**2 / max(points_left, 1.0))
     return Noise(
         sd=shared_sd(np.array([one.sd for one in domains]), np.array(rows_free)) * np.sqrt(alone + shared),

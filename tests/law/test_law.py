@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from raysplit.errors import LawError
 from raysplit.law import DEFAULT_FORMS, EXACT, FORMS, FitStatus, Law, Repetition, fit_law
 from raysplit.law.noise import Residuals, estimate_noise, repeated_seed_sd
+from raysplit.runs import MAX_ROWS
 from tests.law.tables import synthetic, truth
 
 POINT = np.array([36e3, 111e3, 111e3]), np.array([1e6, 2e6, 8e6]), np.array([0.5e6, 1e6, 4e6])
@@ -253,6 +254,15 @@ def test_noise_is_told_from_shared_luck() -> None:
     assert drawn.std() == pytest.approx(0.5 * noise.sd.mean(), rel=0.1)
     assert np.corrcoef(drawn[:, 0], drawn[:, 1])[0, 1] == pytest.approx(noise.within, abs=0.15)
     assert np.corrcoef(drawn[:, 0], drawn[:, 200])[0, 1] == pytest.approx(noise.across, abs=0.15)
+
+
+def test_noise_of_a_long_table_in_which_no_two_runs_share_a_branch_point() -> None:
+    """As many rows as a table may have; a matrix over their branch points would take gigabytes."""
+    rng = np.random.default_rng(0)
+    errors, design = 0.02 * rng.standard_normal(MAX_ROWS), np.linalg.qr(rng.standard_normal((MAX_ROWS, 9)))[0]
+    residual = errors - design @ (design.T @ errors)
+    rows = Residuals(residual=residual, absorb=design, cluster=np.arange(MAX_ROWS), sd=float(residual.std()))
+    assert estimate_noise([rows]).sd == pytest.approx(0.02, rel=0.03)
 
 
 def test_repeated_seeds_tell_the_seed_noise() -> None:
