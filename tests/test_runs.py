@@ -104,7 +104,9 @@ NUMBERS = ("n_params", "pretrain_tokens", "specialize_tokens", "loss", "seed", "
 )
 def test_a_bad_number_is_named_wherever_it_stands(row: int, name: str, value: object, order: list[int]) -> None:
     frame = pd.DataFrame({**GOOD, "weight": 1.0, "seed": 0}).iloc[order].astype(object)
-    frame.iloc[row, frame.columns.get_loc(name)] = value
+    values = frame[name].tolist()
+    values[row] = value
+    frame[name] = pd.Series(values, index=frame.index, dtype=object)
     blank = value is None or value != value
     if name in OPTIONAL and blank:  # an empty cell of an optional column has a value that stands in for it
         assert (check_runs(frame, origin="runs.csv")[name] == OPTIONAL[name]).all()
@@ -147,7 +149,7 @@ def test_runs_of_two_tokenizers_are_told_by_their_names() -> None:
     assert refusal(mixed).endswith("(and 1 more rows)")
     # Named rather than the repeat that they are too.
     assert refusal(mixed.assign(specialize_tokens=9, pretrain_tokens=9)).startswith(said)
-    assert "row 3: tokenizer = nan" in refusal(one.assign(tokenizer=["gpt2", "gpt2", None]))
+    assert "row 3: tokenizer = nan" in refusal(one.assign(tokenizer=["gpt2", "gpt2", np.nan]))
 
 
 def test_runs_of_two_tokenizers_are_told_by_the_bytes_of_their_tokens() -> None:
@@ -162,7 +164,7 @@ def test_runs_of_two_tokenizers_are_told_by_the_bytes_of_their_tokens() -> None:
         else:
             assert "row 2: bits_per_byte = " in refusal(other)
             assert "is another multiple of the loss than in the rows above of its domain" in refusal(other)
-            assert len(check_runs(other.assign(bits_per_byte=[None, *other["bits_per_byte"][1:]]), origin="a")) == 3
+            assert len(check_runs(other.assign(bits_per_byte=[np.nan, *other["bits_per_byte"][1:]]), origin="a")) == 3
 
 
 def test_refuses_an_empty_table() -> None:

@@ -79,7 +79,8 @@ class _Shape:
 
     @classmethod
     def of(cls, one: Residuals, n_clusters: int) -> "_Shape":
-        absorbed = np.stack([np.bincount(one.cluster, weights=x, minlength=n_clusters) for x in one.absorb.T])
+        absorbed: Array = np.zeros((one.absorb.shape[1], n_clusters))
+        np.add.at(absorbed.T, one.cluster, one.absorb)
         rows = np.bincount(one.cluster, minlength=n_clusters).astype(float)
         return cls(rows=rows, absorbed=absorbed, taken=(absorbed**2).sum(axis=0))
 
