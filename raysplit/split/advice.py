@@ -90,7 +90,9 @@ class Advice:
     indistinguishable: tuple[float, float]
     """Lowest and highest D / T at the advised size that the draws cannot tell from the best at the level."""
     sizes: Sequence[SizeAdvice]
+    """The best split at every size that meets the constraints."""
     gains: Sequence[Gain]
+    """Over the rules of thumb that meet the constraints."""
     expected_regret: float
     """Mean over the draws, as a share of the loss, of what better knowledge would have saved."""
     budgets: Sequence[BudgetAdvice]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raysplit.errors import SplitError
 from raysplit.law import Law
@@ -96,17 +97,30 @@ def _best_shares(by_size: SplitsBySize, problem: Problem, n_params: int) -> Arra
 def _regions(
     law: LawLike, problem: Problem, split: Split, weighted: Array, level: float
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Ranges of D / T that lose less than the tolerance, and that the draws do not tell from the advised split."""
+    """Ranges of D / T that meet the constraints and lose less than the tolerance, or cannot be told from the best."""
     here = problem.pretrain_share(split)
     if problem.fixed_seed is not None:
         return (here, here), (here, here)
     curve = loss_curve(law, problem, n_params=split.n_params, shares=_SHARES)
     excess = curve.draws / weighted[:, None] - 1.0  # (n_draws, n_shares)
     allowed = np.isfinite(excess).all(axis=0) & (curve.shares * problem.tokens(split) <= problem.pretrain_cap)
+    allowed &= _of_use(
+        law, problem, [replace(split, pretrain_tokens=share * problem.tokens(split)) for share in curve.shares]
+    )
     flat = curve.shares[allowed & (np.where(allowed, excess, 0.0).mean(axis=0) <= FLAT_TOLERANCE)]
     surely_worse = np.quantile(np.where(allowed, excess, 1.0), 1 - level, axis=0) > _ROUNDING
     same = curve.shares[allowed & ~surely_worse]
     return _span(flat, here), _span(same, here)
+
+
+def _of_use(law: LawLike, problem: Problem, splits: Sequence[Split]) -> NDArray[np.bool_]:
+    """Which splits' seeds stay below `max_general_loss` before they are branched, under the mean of the draws."""
+    if problem.max_general_loss == math.inf or not splits:
+        return np.ones(len(splits), dtype=bool)
+    seeds = [replace(split, specialize_tokens=dict.fromkeys(problem.domains, 0.0)) for split in splits]
+    with np.errstate(all="ignore"):  # some forms have no loss where a seed saw nothing
+        loss = losses_of(law, seeds, problem).mean(axis=0)
+    return np.asarray(loss <= problem.max_general_loss * (1 + _ROUNDING))
 
 
 def _span(shares: Array, here: float) -> tuple[float, float]:
@@ -117,7 +131,7 @@ def _sizes(
     law: LawLike, problem: Problem, sizes: SplitsBySize, per_draw: SplitsBySize, weighted: Array, level: float
 ) -> list[SizeAdvice]:
     splits = [sizes.split(0, j) for j in range(len(sizes.n_params))]
-    losses = losses_of(law, splits, problem)
+    losses, of_use = losses_of(law, splits, problem), _of_use(law, problem, splits)
     return [
         SizeAdvice(
             split=split,
@@ -126,11 +140,13 @@ def _sizes(
             probability=float((per_draw.best_size == j).mean()),
         )
         for j, split in enumerate(splits)
+        if of_use[j]
     ]
 
 
 def _gains(law: LawLike, problem: Problem, split: Split, weighted: Array, level: float) -> list[Gain]:
     named = baselines(problem, n_params=split.n_params)
+    of_use = _of_use(law, problem, list(named.values()))
     losses = losses_of(law, list(named.values()), problem) if named else np.empty((law.n_draws, 0))
     return [
         Gain(
@@ -140,7 +156,7 @@ def _gains(law: LawLike, problem: Problem, split: Split, weighted: Array, level:
             gain=_interval(1.0 - weighted / losses[:, j], level),
         )
         for j, (name, baseline) in enumerate(named.items())
-        if np.isfinite(losses[:, j]).all()
+        if of_use[j] and np.isfinite(losses[:, j]).all()
     ]
 
 

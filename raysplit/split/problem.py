@@ -181,10 +181,14 @@ class Problem:
             tokens = self.fixed_seed[1]
             total = min(total, self.spendable_tokens(tokens))
             if total <= tokens:
-                raise SplitError("max_specialize_tokens: no domain may be specialized, and the seed is fixed")
+                alone = [self.max_specialize_tokens.get(name, math.inf) for name in self.domains]
+                what = "available_tokens" if any(alone) else "max_specialize_tokens"
+                raise SplitError(f"{what}: no domain may be specialized, and the seed is fixed")
             return tokens, tokens, total
         high = min(total, self.pretrain_cap)
         total = min(total, self.spendable_tokens(high))
+        if total <= 0:
+            raise SplitError("available_tokens, max_specialize_tokens: the caps leave no token to train on")
         return min(lowest, high), high, total
 
     def least_spending_all(self, low: float, high: float, total: float) -> float:

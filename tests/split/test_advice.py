@@ -1,6 +1,7 @@
 """The advice: consistent with the law's draws, readable by machines and by people."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from raysplit.law import fit_law
 from raysplit.split import (
     Advice,
     Problem,
+    Split,
     advise,
     baselines,
     best_split,
@@ -27,6 +29,12 @@ from tests.split.strategies import SIZES
 LAW = known_law(n_draws=32, jitter=0.1)
 PROBLEM = Problem(budget_flops=2e12, sizes=SIZES, domains=LAW.domains, weights=[1, 1, 1, 2])
 ADVICE = advise(LAW, PROBLEM)
+
+
+def seed_losses(splits: Sequence[Split]) -> np.ndarray:
+    """Weighted mean loss of the seeds of some splits before they are branched, (n_splits,)."""
+    bare = [replace(split, specialize_tokens=dict.fromkeys(PROBLEM.domains, 0.0)) for split in splits]
+    return losses_of(LAW, bare, PROBLEM).mean(axis=0)
 
 
 def test_it_advises_the_best_split_under_the_mean_of_the_draws() -> None:
@@ -77,6 +85,20 @@ def test_the_flat_region_is_where_the_curve_is_within_the_tolerance() -> None:
     assert list(excess <= 0.005) == [False, True, True, False]
     assert ADVICE.flat[0] <= ADVICE.indistinguishable[0] <= ADVICE.pretrain_share.mean
     assert ADVICE.pretrain_share.mean <= ADVICE.indistinguishable[1] <= ADVICE.flat[1]
+
+
+def test_what_breaks_the_limit_on_the_seed_is_not_offered() -> None:
+    """Neither as a size, nor as a rule of thumb to compare with, nor as a split that is as good."""
+    rules = {gain.baseline: gain.split for gain in ADVICE.gains}
+    limit = float(seed_losses([rules["80/20"], rules["50/50"]]).mean())
+    free = replace(PROBLEM, sizes={100: 600.0, **SIZES})
+    held = advise(LAW, replace(free, max_general_loss=limit))
+    assert [size.split.n_params for size in advise(LAW, free).sizes] == list(free.sizes)
+    assert [size.split.n_params for size in held.sizes] == list(SIZES)
+    assert [gain.baseline for gain in held.gains] == ["pretraining only", "80/20"]
+    for low, high in (held.flat, held.indistinguishable):
+        ends = [replace(held.split, pretrain_tokens=share * PROBLEM.tokens(held.split)) for share in (low, high)]
+        assert (seed_losses(ends) <= limit * (1 + 1e-6)).all()
 
 
 def test_gains_are_against_each_rule_at_the_same_size_and_budget() -> None:

@@ -69,6 +69,16 @@ def test_a_fixed_seed_without_domain_data_is_refused_by_name() -> None:
     stuck = problem(fixed_seed=(14_000, 1e6), max_specialize_tokens={"code": 0, "law": 0})
     with pytest.raises(SplitError, match="max_specialize_tokens: no domain may be specialized"):
         stuck.pretrain_range(14_000)
+    seen = {"code": 2e5, "law": 5e5}  # by the seed already
+    used_up = problem(fixed_seed=(14_000, 1e6), available_tokens=seen, mixture={"code": 0.5, "law": 0.5})
+    with pytest.raises(SplitError, match=r"^available_tokens: no domain may be specialized"):
+        used_up.pretrain_range(14_000)
+
+
+def test_no_text_at_all_is_refused_by_name() -> None:
+    nothing = problem(available_tokens={"code": 0, "law": 0}, mixture={"code": 0.5, "law": 0.5})
+    with pytest.raises(SplitError, match=r"^available_tokens, max_specialize_tokens: the caps leave no token"):
+        nothing.pretrain_range(14_000)
 
 
 def test_data_caps_tell_from_which_pretraining_on_the_budget_can_be_spent() -> None:
