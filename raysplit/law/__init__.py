@@ -5,7 +5,7 @@ from raysplit.law.cooldown import with_cooldown
 from raysplit.law.fit import Fit, fit_form
 from raysplit.law.form import Form, Parameter
 from raysplit.law.forms import FORMS
-from raysplit.law.law import Law, Prediction, Support
+from raysplit.law.law import Calibration, Law, Prediction, Support
 from raysplit.law.posterior import DEFAULT_FORMS, EXACT, fit_law
 from raysplit.law.repetition import Repetition, with_repetition
 from raysplit.law.status import FitStatus
@@ -14,6 +14,7 @@ __all__ = [
     "DEFAULT_FORMS",
     "EXACT",
     "FORMS",
+    "Calibration",
     "Fit",
     "FitStatus",
     "Form",

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,19 @@ class Prediction:
     high: Array
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """How a law's intervals did on runs held out from it (`raysplit.split.calibration`)."""
+
+    level: float
+    """Probability of the intervals that were asked for."""
+    coverage: float
+    """Share of the held-out losses that were inside."""
+    n_losses: int
+    stretch: float
+    """By how much the intervals of measurements are widened for it, at least 1."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Law:
     """Loss L(N, D, D') of K domains as draws from a joint posterior: draw b is one world, the same for all domains.
@@ -79,6 +92,8 @@ class Law:
     seed_noise: float | None
     """Log sd between runs that differ only in their seed; None where no run was repeated."""
     support: Support
+    calibration: Calibration | None = None
+    """None where too few runs could be held out."""
     repetition: Repetition | None = None
     """Where tokens repeat: the forms are asked about fresh ones."""
     is_point: bool = field(default=False)
@@ -90,7 +105,7 @@ class Law:
         return Law(
             domains=self.domains, n_draws=1, members=self.members, fits=self.fits,
             pooling=self.pooling, noise=self.noise, seed_noise=self.seed_noise, support=self.support,
-            repetition=self.repetition, is_point=True,
+            calibration=self.calibration, repetition=self.repetition, is_point=True,
         )  # fmt: skip
 
     @property
@@ -151,7 +166,7 @@ class Law:
             domain: One of `domains`.
             n_params, pretrain_tokens, specialize_tokens: Arrays that broadcast together.
             level: Probability that the interval covers.
-            noise: Whether the interval is for a measurement (the default) or for the law itself.
+            noise: Whether the interval is for a measurement (the default), calibrated, or for the law itself.
 
         Raises:
             LawError: an unknown domain or a level outside (0, 1).
@@ -169,6 +184,8 @@ class Law:
             spread = np.exp(self.noise[k] * ndtri((np.arange(32) + 0.5) / 32))
             draws = (draws[:, None] * spread.reshape(-1, *(1,) * n.ndim)).reshape(-1, *n.shape)
         low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0, method="weibull")
+        if noise and self.calibration is not None:
+            low, high = (mean * (end / mean) ** self.calibration.stretch for end in (low, high))
         return Prediction(mean=mean, low=np.asarray(low), high=np.asarray(high))
 
     def extrapolation(
@@ -223,6 +240,7 @@ class Law:
                 "noise": self.noise.tolist(),
                 "seed_noise": self.seed_noise,
                 "support": {name: getattr(self.support, name) for name in Support.__dataclass_fields__},
+                "calibration": None if self.calibration is None else asdict(self.calibration),
                 "repetition": None if self.repetition is None else self.repetition.to_dict(),
                 "members": [
                     {
@@ -266,6 +284,7 @@ class Law:
                 noise=np.array(raw["noise"]),
                 seed_noise=raw["seed_noise"],
                 support=Support(**{name: tuple(span) for name, span in raw["support"].items()}),
+                calibration=None if raw["calibration"] is None else Calibration(**raw["calibration"]),
                 repetition=None if raw["repetition"] is None else Repetition.from_dict(raw["repetition"]),
                 members=tuple(_member_from(member, forms, len(raw["domains"])) for member in raw["members"]),
                 fits={

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from raysplit.errors import SplitError
+from raysplit.law import Calibration
 from raysplit.split.problem import Split
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -97,6 +98,8 @@ class Advice:
     """Mean over the draws, as a share of the loss, of what better knowledge would have saved."""
     budgets: Sequence[BudgetAdvice]
     """The advice at other budgets, for its sensitivity."""
+    calibration: Calibration | None = None
+    """How the law's intervals did on runs held out, and how much those of `losses` are widened for it."""
     forms: Mapping[str, FormAdvice] = field(default_factory=dict)
     extrapolation: Mapping[str, float | None] = field(default_factory=dict)
     """By which factor the split lies outside what the runs span, by quantity; 1 inside, None for an unmeasured zero."""

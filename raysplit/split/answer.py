@@ -59,6 +59,7 @@ def advise(law: Law, problem: Problem, *, level: float = 0.9, warnings: Sequence
         gains=_gains(law, problem, split, weighted, level),
         expected_regret=float(expected_regret(law, [split], problem, best=per_draw)[0]),
         budgets=_budgets(law, problem),
+        calibration=law.calibration,
         forms={
             name: FormAdvice(weight=weight, fits={domain: fit.status.name for domain, fit in law.fits[name].items()})
             for name, weight in law.form_weights.items()

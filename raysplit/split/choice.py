@@ -111,7 +111,7 @@ def choose_forms(
     regrets: dict[str, list[float]] = {form: [] for form in forms}
     errors: dict[str, list[float]] = {form: [] for form in forms}
     notes: dict[str, str] = {}
-    for trained, cases in _held_out(runs, problem):
+    for trained, cases in held_out(runs, problem):
         laws: dict[str, LawLike] = {}
         for form in forms:
             try:
@@ -137,8 +137,8 @@ def choose_forms(
     return _decide(scores, _tie(runs, problem, scores), lambda form: fit(runs, form))
 
 
-def _held_out(runs: pd.DataFrame, problem: Problem) -> list[tuple[NDArray[np.bool_], list[Case]]]:
-    """Rows to fit and cases to judge, first without the larger budgets, then without the largest N."""
+def held_out(runs: pd.DataFrame, problem: Problem) -> list[tuple[NDArray[np.bool_], list[Case]]]:
+    """Rows to fit (a mask) and cases to judge, first without the larger budgets, then without the largest N."""
     surface = measured_surface(runs, problem.domains)
     budgets = row_budget(runs, n_domains=len(problem.domains), accounting=problem.accounting)
     sizes = runs["n_params"].to_numpy()

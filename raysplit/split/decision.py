@@ -1,14 +1,19 @@
 """From a table of runs to the law that a decision should rest on: choose the forms by regret, then fit those."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import pandas as pd
 
 from raysplit.errors import LawError
 from raysplit.law import DEFAULT_FORMS, FORMS, Law, Repetition, fit_law
+from raysplit.split.calibration import calibrate
 from raysplit.split.choice import Choice, choose_forms, fit_alone
 from raysplit.split.problem import Problem
+
+_CALIBRATION_DRAWS = 32
+"""Enough for a standard deviation."""
 
 
 def fit_for_decision(
@@ -21,7 +26,7 @@ def fit_for_decision(
     repetition: Repetition | None = None,
     seed: int = 0,
 ) -> tuple[Law, Choice]:
-    """The law of the forms whose splits would have been good on held-out runs, and how they were chosen.
+    """The law of the forms whose splits would have been good on held-out runs, calibrated, and how they were chosen.
 
     Args:
         runs: a checked table (`raysplit.runs.check_runs`).
@@ -41,13 +46,11 @@ def fit_for_decision(
         choice = choose_forms(runs, problem, forms=simplest_first, fit=fit)
     except LawError as error:  # the priors of the simplest form stand in for runs until there are enough
         choice = Choice.forced(simplest_first[0], reason=str(error))
-    law = fit_law(
-        runs,
-        forms=list(choice.weights),
-        form_weights=choice.weights,
-        n_draws=n_draws,
-        step_tokens=step_tokens,
-        repetition=repetition,
-        seed=seed,
+    fit_kept = partial(
+        fit_law, forms=list(choice.weights), form_weights=choice.weights, step_tokens=step_tokens, seed=seed
     )
+    law = fit_kept(runs, n_draws=n_draws, repetition=repetition)
+    if choice.scores:
+        before = partial(fit_kept, n_draws=min(n_draws, _CALIBRATION_DRAWS), repetition=repetition)
+        law = replace(law, calibration=calibrate(runs, problem, before))
     return law, choice

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from raysplit.law import Calibration
 from raysplit.quantities import format_count, format_flops
 from raysplit.split.advice import FLAT_TOLERANCE, Advice, Interval
 
@@ -20,6 +21,7 @@ def render_advice(advice: Advice) -> str:
         f"  as good        {advice.flat[0]:.0%} to {advice.flat[1]:.0%} of the tokens in pretraining cost at most"
         f" {FLAT_TOLERANCE:.1%} more loss",
         f"  regret         {advice.expected_regret:.2%} of the loss expected",
+        *_calibration(advice.calibration),
         "",
         *_table(
             ["domain", "weight", "specialize on", "loss", f"{advice.level:.0%} interval"],
@@ -68,6 +70,16 @@ def render_advice(advice: Advice) -> str:
         lines += ["", *_table(["form", "weight", "fits"], rows)]
     lines += [f"\nwarning: {warning}" for warning in advice.warnings]
     return "\n".join(lines) + "\n"
+
+
+def _calibration(found: Calibration | None) -> list[str]:
+    if found is None:
+        return []
+    widened = f"; losses' intervals are {found.stretch:.1f} times as wide for it" if found.stretch >= 1.05 else ""
+    return [
+        f"  calibration    {found.coverage:.0%} of {found.n_losses} held-out losses of larger runs lay in their"
+        f" {found.level:.0%} interval{widened}"
+    ]
 
 
 def _loss(loss: Interval) -> list[str]:

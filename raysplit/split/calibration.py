@@ -1,0 +1,64 @@
+"""How sure may a law be? Its intervals, checked on runs that it had not seen, and stretched where they were too narrow.
+
+The law's draws know the noise and what the runs leave open, not that its forms are wrong. So it is fitted as it would
+have been before the larger budgets were run, and before the largest N, and asked for those. Intervals are stretched, on
+the log scale, by the factor that makes them cover as many of these as they say (split conformal prediction, Vovk et al.
+2005, with the width of the law's own interval as the score), and never narrowed.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from raysplit.errors import LawError
+from raysplit.law import Calibration, Law
+from raysplit.split.choice import held_out
+from raysplit.split.problem import Array, Problem
+
+_LEVEL = 0.9
+_LEAST_LOSSES = 10
+"""Of fewer, none need lie outside."""
+_ENOUGH_SIZES = 3
+"""Two sizes do not tell a floor from an exponent; that a law of two misses a third says little of a law of three."""
+
+
+def calibrate(runs: pd.DataFrame, problem: Problem, fit: Callable[[pd.DataFrame], Law]) -> Calibration | None:
+    """Coverage and stretch from the runs held out of ``fit``; None where too few are left to fit or to ask.
+
+    Args:
+        runs: a checked table (`raysplit.runs.check_runs`).
+        problem: tells the domains and the accounting, by which budgets are held out.
+        fit: makes the law from fewer runs, draws included.
+    """
+    found = []
+    for trained, _ in held_out(runs, problem):
+        rest = runs[~trained & (runs["pretrain_tokens"] > 0)]
+        if rest["n_params"].max() > (sizes := runs.loc[trained, "n_params"]).max() and sizes.nunique() < _ENOUGH_SIZES:
+            continue
+        try:
+            found.append(_scores(fit(runs[trained]), rest))
+        except LawError:
+            continue
+    scores = np.concatenate(found) if found else np.empty(0)
+    if scores.size < _LEAST_LOSSES:
+        return None
+    stretch = float(np.quantile(scores, _LEVEL))
+    return Calibration(
+        level=_LEVEL, coverage=float((scores <= 1.0).mean()), n_losses=scores.size, stretch=max(stretch, 1.0)
+    )
+
+
+def _scores(law: Law, rows: pd.DataFrame) -> Array:
+    """Absolute log errors over the width of the interval on the side that they are on, (len(rows),)."""
+    out = []
+    for domain, own in rows.groupby("domain"):
+        if domain not in law.domains:
+            continue
+        said = law.predict(
+            str(domain), *(own[c] for c in ("n_params", "pretrain_tokens", "specialize_tokens")), level=_LEVEL
+        )
+        error = np.log(own["loss"].to_numpy() / said.mean)
+        side = np.where(error > 0, np.log(said.high / said.mean), np.log(said.mean / said.low))
+        out.append(np.abs(error) / side)
+    return np.concatenate(out) if out else np.empty(0)

@@ -1,0 +1,60 @@
+"""Intervals that were too narrow for runs held out are widened, and others are not. All tables here are synthetic."""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from raysplit.law import Calibration, Law, fit_law
+from raysplit.split import Problem, advise, fit_for_decision, render_advice
+from raysplit.split.calibration import calibrate
+from tests.law.tables import synthetic
+
+SIZES = (14e3, 28e3, 56e3, 111e3)
+PROBLEM = Problem(budget_flops=6 * 111e3 * 8e6, sizes={int(n): 6.0 * n for n in SIZES}, domains=("domain0", "domain1"))
+
+
+def table(form: str, *, seed: int = 0) -> pd.DataFrame:
+    return synthetic(form, n_domains=2, sizes=SIZES, noise=0.005, seed=seed)
+
+
+def test_the_right_form_is_little_stretched_and_a_wrong_one_much() -> None:
+    stretch = {}
+    for form in ("law-2", "law-1"):
+        fit = partial(fit_law, forms=[form], n_draws=32)
+        found = calibrate(table("law-2"), PROBLEM, fit)
+        assert found is not None
+        assert (found.coverage >= 0.9) <= (found.stretch < 1.05)
+        stretch[form] = found.stretch
+    assert stretch["law-2"] < 1.3 < 1.6 < stretch["law-1"]
+
+
+def test_a_law_for_decisions_is_calibrated_and_says_so() -> None:
+    law, _ = fit_for_decision(table("law-2"), PROBLEM, n_draws=16)
+    assert law.calibration is not None
+    assert law.calibration.n_losses > 50
+    assert Law.from_json(law.to_json()).calibration == law.calibration
+    assert f"of {law.calibration.n_losses} held-out losses" in render_advice(advise(law, PROBLEM))
+
+
+def test_a_stretch_widens_measurements_and_not_the_law_itself() -> None:
+    law, _ = fit_for_decision(table("law-2"), PROBLEM, n_draws=16)
+    plain, wide = (
+        Law(**{**law.__dict__, "calibration": Calibration(level=0.9, coverage=0.5, n_losses=9, stretch=stretch)})
+        for stretch in (1.0, 2.0)
+    )
+    for noise, factor in ((True, 2.0), (False, 1.0)):
+        widths = [
+            np.log(said.high / said.low)
+            for said in (one.predict("domain0", 56e3, 1e6, 1e5, noise=noise) for one in (plain, wide))
+        ]
+        assert widths[1] / widths[0] == pytest.approx(factor)
+
+
+def test_too_few_runs_to_hold_out_leave_a_law_uncalibrated() -> None:
+    few = table("law-2").iloc[:3]
+    assert calibrate(few, PROBLEM, partial(fit_law, forms=["law-2"], n_draws=8)) is None
+    law, _ = fit_for_decision(few, PROBLEM, n_draws=8)
+    assert law.calibration is None
+    assert "calibration" not in render_advice(advise(law, PROBLEM))
