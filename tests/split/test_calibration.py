@@ -53,7 +53,7 @@ def test_a_stretch_widens_measurements_and_not_the_law_itself() -> None:
 
 
 def test_too_few_runs_to_hold_out_leave_a_law_uncalibrated() -> None:
-    few = table("law-2").iloc[:3]
+    few = table("law-2").groupby("domain").head(3)
     assert calibrate(few, PROBLEM, partial(fit_law, forms=["law-2"], n_draws=8)) is None
     law, _ = fit_for_decision(few, PROBLEM, n_draws=8)
     assert law.calibration is None
