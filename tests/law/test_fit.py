@@ -1,13 +1,16 @@
 """The fit of one form: exactness against published optima, recovery, invariances, and how it says it ended."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from raysplit.errors import LawError
-from raysplit.law import FORMS, FitStatus, fit_form
+from raysplit.law import FORMS, Fit, FitStatus, fit_form
 from tests.law.tables import TRUTH, chinchilla, synthetic
 
 HOFFMANN = FORMS["hoffmann"]
@@ -40,23 +43,35 @@ def test_noiseless_runs_give_the_law_back(name: str) -> None:
     assert fit.log_residual_sd < 1e-3
 
 
-def test_rows_may_come_in_any_order() -> None:
-    runs = synthetic("law-8", noise=0.01)
-    fit, shuffled = (fit_form(FORMS["law-8"], r) for r in (runs, runs.sample(frac=1.0, random_state=1)))
+NOISY = synthetic("law-8", noise=0.01)
+
+
+@cache
+def fit_of_noisy() -> Fit:
+    return fit_form(FORMS["law-8"], NOISY)
+
+
+@settings(max_examples=3)
+@given(st.permutations(range(len(NOISY))))
+def test_rows_may_come_in_any_order(order: list[int]) -> None:
+    fit, shuffled = fit_of_noisy(), fit_form(FORMS["law-8"], NOISY.iloc[order])
     assert shuffled.theta == pytest.approx(fit.theta, rel=1e-4)
     assert shuffled.objective == pytest.approx(fit.objective, rel=1e-10)
 
 
-@pytest.mark.parametrize(("tokens", "params"), [(1e-6, 1.0), (1.0, 1e-3), (1e6, 1e3)])
-def test_units_change_nothing(tokens: float, params: float) -> None:
-    runs = synthetic("law-8", noise=0.01)
-    other = runs.assign(
-        n_params=runs.n_params * params,
-        pretrain_tokens=runs.pretrain_tokens * tokens,
-        specialize_tokens=runs.specialize_tokens * tokens,
+@settings(max_examples=4)
+@given(log_tokens=st.floats(-6, 6), log_params=st.floats(-3, 3))
+@example(log_tokens=-6.0, log_params=0.0)
+@example(log_tokens=6.0, log_params=3.0)
+def test_units_change_nothing(log_tokens: float, log_params: float) -> None:
+    tokens, params = 10**log_tokens, 10**log_params
+    other = NOISY.assign(
+        n_params=NOISY.n_params * params,
+        pretrain_tokens=NOISY.pretrain_tokens * tokens,
+        specialize_tokens=NOISY.specialize_tokens * tokens,
     )
     form = FORMS["law-8"]
-    theirs, ours = fit_form(form, other), fit_form(form, runs)
+    theirs, ours = fit_form(form, other), fit_of_noisy()
     point = np.array([1e5 * params]), np.array([8e6 * tokens]), np.array([1e6 * tokens])
     expected = form.loss(ours.theta, np.array([1e5]), np.array([8e6]), np.array([1e6]))
     assert form.loss(theirs.theta, *point) == pytest.approx(expected, rel=1e-6)

@@ -2,15 +2,19 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysplit.errors import LawError
 from raysplit.law import FORMS, Form, Parameter, check_form, fit_form, with_repetition
-from raysplit.law.form import Array
+from raysplit.law.form import PRETRAIN_TOKENS, SPECIALIZE_TOKENS, Array
 from tests.law.tables import TRUTH, synthetic
 
 NAMES = sorted(FORMS)
+REPEATED = {
+    f"{name}+repetition": with_repetition(FORMS[name], unique_pretrain_tokens=1e6, unique_specialize_tokens=2e5)
+    for name in ("hoffmann", "law-8")
+}
 counts = st.floats(1e4, 1e12)
 tokens = st.one_of(st.just(0.0), st.floats(1e4, 1e13))
 
@@ -87,10 +91,37 @@ def test_a_wrong_shape_is_named() -> None:
     assert check_form(Flat()) == ["slope of theta (3, 1, P) and 64 runs has shape (1,), not (3, 64)"]
 
 
-@pytest.mark.parametrize("name", NAMES)
-@given(n=counts, d=tokens, s=tokens, factor=st.floats(1.0, 100.0))
-def test_more_tokens_never_hurt(name: str, n: float, d: float, s: float, factor: float) -> None:
-    theta, form = np.array(TRUTH[name]), FORMS[name]
+def plausible(form: Form) -> st.SearchStrategy[Array]:
+    """Parameters within two prior standard deviations, for runs around N = 50k, D = 1M, D' = 200k."""
+    middle = np.asarray(5e4), np.asarray(1e6), np.asarray(2e5)
+    unit = {PRETRAIN_TOKENS: 1e6, SPECIALIZE_TOKENS: 2e5}
+
+    def parameters(z: list[float]) -> Array:
+        theta = np.ones(len(form.parameters))
+        for j, (p, moved) in enumerate(zip(form.parameters, z, strict=True)):
+            if p.prior is None:  # the floor
+                theta[j] = 1.0 + 0.5 * moved
+            elif not p.linear:
+                value = p.prior[0] * np.exp(moved * p.prior[1]) if p.log else p.prior[0] + moved * p.prior[1]
+                theta[j] = np.clip(value, p.lower, p.upper) * unit.get(p.unit, 1.0)
+        for j, p in enumerate(form.parameters):
+            if p.linear and p.prior is not None:  # an amplitude, whose prior is on its term's share of the loss
+                share = p.prior[0] * np.exp(z[j] * p.prior[1])
+                theta[j] = 2.0 * share / form.gradient(theta, *middle).ravel()[j]
+        return theta
+
+    n_parameters = len(form.parameters)
+    return st.lists(st.floats(-2.0, 2.0), min_size=n_parameters, max_size=n_parameters).map(parameters)
+
+
+@settings(max_examples=20)
+@pytest.mark.parametrize("name", [*NAMES, *REPEATED])
+@given(n=counts, d=tokens, s=tokens, factor=st.floats(1.0, 100.0), data=st.data())
+def test_more_of_anything_never_hurts_where_the_form_claims_it(
+    name: str, n: float, d: float, s: float, factor: float, data: st.DataObject
+) -> None:
+    form = {**FORMS, **REPEATED}[name]
+    theta = data.draw(plausible(form))
     if d + s == 0:
         d = 1e4
     here = form.loss(theta, *map(np.asarray, (n, d, s)))
@@ -99,7 +130,9 @@ def test_more_tokens_never_hurt(name: str, n: float, d: float, s: float, factor:
         assert form.loss(theta, *map(np.asarray, (n, factor * d, s))) <= here + tolerance
     if s > 0 or not name.endswith("+cooldown"):  # whose seed was cooled down, as no branch of one token is
         assert form.loss(theta, *map(np.asarray, (n, d, max(factor * s, 1.0)))) <= here + tolerance
-    assert form.loss(theta, *map(np.asarray, (factor * n, d, s))) <= here + tolerance  # m < 0 in TRUTH
+    exponent_of_size = [t for p, t in zip(form.parameters, theta, strict=True) if p.name == "m"]
+    if not exponent_of_size or exponent_of_size[0] <= 0:  # otherwise data are worth less to larger models
+        assert form.loss(theta, *map(np.asarray, (factor * n, d, s))) <= here + tolerance
     assert here >= theta[0]
 
 

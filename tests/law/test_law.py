@@ -81,6 +81,30 @@ def test_permuted_rows_and_domains_give_the_same_law(runs: pd.DataFrame, law: La
     assert again.to_json() == law.to_json()
 
 
+def test_units_change_neither_a_law_nor_its_draws(runs: pd.DataFrame) -> None:
+    params, tokens = 10, 1_000
+    other = runs.assign(
+        n_params=params * runs.n_params,
+        pretrain_tokens=tokens * runs.pretrain_tokens,
+        specialize_tokens=tokens * runs.specialize_tokens,
+    )
+    ours, theirs = (fit_law(table, forms=["law-8"], n_draws=16) for table in (runs, other))
+    n, d, s = (x[None, :, None] for x in POINT)
+    there = params * n, tokens * d, tokens * s
+    assert theirs.point.loss(*there) == pytest.approx(ours.point.loss(n, d, s), rel=1e-5)
+    # The draws' few steps take another path.
+    apart = np.log(theirs.loss(*there) / ours.loss(n, d, s))
+    assert np.all(np.sqrt((apart**2).mean(axis=0)) < 0.2 * np.log(ours.loss(n, d, s)).std(axis=0))
+    assert theirs.pooling == ours.pooling
+
+
+@given(n=st.floats(1e3, 1e9), d=st.floats(1e4, 1e12), s=st.floats(1.0, 1e12), factor=st.floats(1.0, 100.0))
+def test_more_specialization_never_hurts_in_any_draw(law: Law, n: float, d: float, s: float, factor: float) -> None:
+    here, further = (law.loss(*(np.full((1, 1), x) for x in (n, d, tokens))) for tokens in (s, factor * s))
+    assert (further <= here * (1 + 1e-12)).all()
+    assert (law.slope(*(np.full((1, 1), x) for x in (n, d, s))) <= 0).all()
+
+
 def test_a_law_survives_its_file(law: Law) -> None:
     n, d, s = (x[None, :, None] for x in POINT)
     read = Law.from_json(law.to_json())

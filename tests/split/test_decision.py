@@ -1,11 +1,12 @@
 """From a table to the law that a decision rests on."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
-from raysplit.split import Problem, best_split, fit_for_decision, losses_of
+from raysplit.runs import check_runs
+from raysplit.split import Problem, advise, best_split, fit_for_decision, losses_of
 from tests.split.doubles import known_law, measured_table
 from tests.split.strategies import SIZES
 
@@ -20,6 +21,28 @@ def test_a_table_of_a_known_law_leads_to_a_split_as_good_as_the_best() -> None:
     found, best = losses_of(TRUTH, [best_split(law, PROBLEM), best_split(TRUTH, PROBLEM)], PROBLEM)[0]
     assert found <= best * 1.003
     assert json.loads(json.dumps(asdict(choice)))["criterion"] == "regret"
+
+
+def test_the_order_of_the_rows_changes_nothing() -> None:
+    runs = measured_table(TRUTH, noise=0.01)
+    (law, choice), (again, chosen) = (
+        fit_for_decision(table, PROBLEM, forms=["law-2"], n_draws=4)
+        for table in (runs, runs.sample(frac=1.0, random_state=1))
+    )
+    assert again.to_json() == law.to_json()
+    assert chosen.weights == choice.weights
+    for score, other in zip(choice.scores, chosen.scores, strict=True):
+        assert other.regret == pytest.approx(score.regret, abs=1e-9)
+        assert other.held_out_error == pytest.approx(score.held_out_error, rel=1e-9)
+
+
+def test_a_table_of_one_row_is_answered_by_the_priors_which_the_answer_says() -> None:
+    runs = check_runs(measured_table(TRUTH, noise=0.01).query("domain == 'domain-0'").iloc[:1], origin="one")
+    alone = replace(PROBLEM, domains=("domain-0",), weights=())
+    law, choice = fit_for_decision(runs, alone, n_draws=8)
+    advice = advise(law, alone, warnings=[choice.sentence])
+    assert "priors standing in for runs" in advice.warnings[0]
+    assert "fewer distinct runs than parameters and one" in advice.warnings[1]
 
 
 def test_a_table_too_small_for_any_form_still_gets_a_law_and_says_on_what_it_rests() -> None:
