@@ -39,12 +39,12 @@ def main() -> None:
     )
     fit = partial(fit_alone, step_tokens=arguments.step_tokens, seed=0)
     choice = choose_forms(runs, problem, forms=list(FORMS), fit=fit)
-    print(f"{'form':10} {'regret %':>9} {'worst %':>8} {'error %':>8} {'weight':>7}")
+    print(f"{'form':16} {'regret %':>9} {'worst %':>8} {'error %':>8} {'weight':>7}")
     for score in choice.scores:
         figures = (score.regret, score.worst_regret, score.held_out_error)
         shown = [f"{100 * x:.2f}" if x is not None else "" for x in figures]
         weight = choice.weights.get(score.form, 0.0)
-        print(f"{score.form:10} {shown[0]:>9} {shown[1]:>8} {shown[2]:>8} {weight:>7.2f}")
+        print(f"{score.form:16} {shown[0]:>9} {shown[1]:>8} {shown[2]:>8} {weight:>7.2f}")
     print(choice.sentence)
 
 

@@ -64,7 +64,7 @@ def allocate(
         start: (B, *points, K), shares to start from; domain weights when left out.
 
     Returns:
-        (B, *points, K) tokens; the sum is R up to rounding.
+        (B, *points, K) tokens; the sum is R up to rounding, or less where a cap makes that better.
     """
     n_domains = surface.weights.size
     shape = (surface.n_draws, *np.broadcast_shapes(n.shape, d.shape, total.shape)[1:])
@@ -95,18 +95,31 @@ def allocate(
 
 
 def _best_of_corners(surface: DrawSurface, n: Array, d: Array, s: Array, limits: Array, total: Array) -> Array:
-    """Where a marginal gain is larger at s than at zero, so that the loss is not convex, try the corners too."""
+    """Where the loss is not convex from zero on, try leaving domains at the seed, or specializing in one alone.
+
+    So it is where a marginal gain is larger at s than at zero, and where a law knows that the first tokens after the
+    seed's own cooldown harm: a domain is then better left where all its tokens gain less than they would elsewhere.
+    """
     near_zero = np.broadcast_to(1e-9 * np.maximum(total, 1e-300)[..., None], s.shape)
-    if not (surface.gain(n, d, np.maximum(s, near_zero)) > surface.gain(n, d, near_zero) * (1 + 1e-9)).any():
+    gain = surface.gain(n, d, np.maximum(s, near_zero))
+    with np.errstate(invalid="ignore"):  # infinity less infinity, where neither seed nor expert has seen a token
+        gained = surface.weights * (surface.losses(n, d, np.zeros_like(s)) - surface.losses(n, d, s))
+    rising = gain > surface.gain(n, d, near_zero) * (1 + 1e-9)
+    if not (rising | (gained < gain * s * (1 - 1e-9))).any():
         return s
     best, lowest = s, surface.loss(n, d, s)
-    for k in range(s.shape[-1]):
-        without, alone = limits.copy(), np.where(np.arange(s.shape[-1]) == k, limits, 0.0)
-        without[..., k] = 0.0
-        for allowed in (without, alone):
-            feasible = allowed.sum(axis=-1) >= total * (1 - 1e-12)
-            corner = pour(np.zeros_like(s), np.maximum(s, 1e-9 * limits + 1e-30), allowed, total)
-            loss = np.where(feasible, surface.loss(n, d, corner), np.inf)
-            better = loss < lowest
-            best, lowest = np.where(better[..., None], corner, best), np.where(better, loss, lowest)
+    for _ in range(s.shape[-1]):
+        before = lowest
+        for k in range(s.shape[-1]):
+            kept = np.where(best > 0, limits, 0.0)
+            this = np.arange(s.shape[-1]) == k
+            for allowed in (np.where(this, 0.0, kept), np.where(this, limits, 0.0)):
+                # Where caps then leave tokens unspent, unspent they are.
+                spent = np.minimum(total, allowed.sum(axis=-1))
+                corner = pour(np.zeros_like(s), np.maximum(best, 1e-9 * limits + 1e-30), allowed, spent)
+                loss = np.nan_to_num(surface.loss(n, d, corner), nan=np.inf)
+                better = loss < lowest
+                best, lowest = np.where(better[..., None], corner, best), np.where(better, loss, lowest)
+        if not (lowest < before).any():
+            break
     return best

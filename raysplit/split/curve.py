@@ -46,6 +46,7 @@ def loss_curve(
 ) -> LossCurve:
     """Best weighted loss at each D / T, the domains' tokens being chosen for the mean of the draws.
 
+    An expert that would be worse than its seed, having had too few tokens to cool down, is not used: the seed is.
     Shares at which data caps leave part of the budget unspent are kept: the tokens are then fewer.
 
     Raises:
@@ -59,10 +60,12 @@ def loss_curve(
     *_, tokens = problem.pretrain_range(n_params)
     n, d = np.full((1, share.size), float(n_params)), (share * tokens)[None]
     s = specialize_best(MeanSurface(law, problem), problem, n, d, np.full_like(d, tokens))
+    surface = DrawSurface(law, problem)
+    seed = surface.losses(n, np.maximum(d, 1.0), np.zeros_like(s))  # from none at all there is nothing to read
     return LossCurve(
         n_params=n_params,
         shares=share,
         specialize_tokens=s[0],
-        draws=DrawSurface(law, problem).loss(n, d, s),
+        draws=np.minimum(surface.losses(n, d, s), seed) @ surface.weights,
         level=level,
     )

@@ -170,7 +170,9 @@ def specialize_best(
     if problem.accounting == "shared":
         return allocate(surface, n, d, rest, caps, start=start)
     shape = (surface.n_draws, *np.broadcast_shapes(n.shape, rest.shape)[1:], len(problem.domains))
-    return np.broadcast_to(np.minimum(rest[..., None], caps), shape)
+    s = np.broadcast_to(np.minimum(rest[..., None], caps), shape)
+    none = np.zeros_like(s)
+    return np.where(surface.losses(n, d, none) < surface.losses(n, d, s), none, s)  # the seed may be the better expert
 
 
 def _evaluate(

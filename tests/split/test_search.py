@@ -329,7 +329,6 @@ COOLED = law_of(
 """As the default forms are: a branch of fewer than w D tokens is worse than none."""
 
 
-@pytest.mark.xfail(reason="every domain gets its tokens even where a cap leaves it a branch that is worse than none")
 def test_more_text_of_a_domain_never_predicts_a_worse_best_loss() -> None:
     free = Problem(budget_flops=6e12, sizes=SIZES, domains=COOLED.domains)
     none, little = (replace(free, max_specialize_tokens={"domain-0": tokens}) for tokens in (0.0, 1e3))
@@ -337,9 +336,6 @@ def test_more_text_of_a_domain_never_predicts_a_worse_best_loss() -> None:
     assert losses[1] <= losses[0] * (1 + 1e-9)
 
 
-@pytest.mark.xfail(
-    reason="the corner without a domain is not tried where its loss falls from the first token after the jump on"
-)
 def test_a_domain_that_counts_for_little_is_not_branched_where_that_is_better() -> None:
     problem = Problem(budget_flops=1e12, sizes=SIZES, domains=COOLED.domains, weights=[0.95, 0.05])
     alone = replace(problem, max_specialize_tokens={"domain-1": 0.0})
