@@ -69,7 +69,9 @@ def head(names: dict[str, Any]) -> str:
         limit on the seed's loss. It reckons 6N FLOPs a token and chooses any size in between; the code below reckons
         the exact FLOPs of the four measured models, so its figures differ.""",
     ]
-    return "\n\n".join(["# Gallery: three questions, from a table of runs to the decision", *map(fill, paragraphs), ""])
+    return (
+        "\n\n".join(["# Gallery: three questions, from a table of runs to the decision", *map(fill, paragraphs)]) + "\n"
+    )
 
 
 def section(question: Question, names: dict[str, Any]) -> str:
@@ -333,12 +335,14 @@ def read_scarce(names: dict[str, Any]) -> Sequence[str]:
             {seed_losses(names, capped, scarce).mean():.2f}, does the rest for another {percent(by_limit[0])}.""",
         ),
         holds(
-            0.25 < above < 0.75 and half.budget_flops < advice.budget_flops and half.pretrain_share == 1,
+            0.25 < above < 0.75
+            and half.budget_flops < advice.budget_flops
+            and half.pretrain_share > advice.pretrain_share.high,
             f"""The limit is kept by the mean of the draws with nothing to spare: in {percent(above)} of them the seed
             ends above {limit:g}. Ask for {limit + general.mean() - np.quantile(general, 0.95):.3f} to be 95 % sure as
-            far as the law goes, and for less again where a single measurement must come out below. At half the budget
-            the limit leaves the experts nothing. A limit that no split keeps is refused by name, with the lowest loss
-            in reach.""",
+            far as the law goes, and for less again where a single measurement must come out below. The limit
+            weighs more the less there is to spend: at half the budget the seed gets {percent(half.pretrain_share)} of
+            the tokens. One that no split keeps is refused by name, with the lowest loss in reach.""",
         ),
         """`max_specialize_tokens` is a hard stop for the expert. Where it may go round its text again, a `Repetition`
         given to `fit_for_decision` counts repeated tokens for less instead; `available_tokens` with `mixture` also
