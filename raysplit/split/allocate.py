@@ -95,7 +95,7 @@ def allocate(
 
 
 def _best_of_corners(surface: DrawSurface, n: Array, d: Array, s: Array, limits: Array, total: Array) -> Array:
-    """Where the loss is not convex from zero on, try leaving domains at the seed, or specializing in one alone.
+    """Where the loss is not convex from zero on, try leaving domains at the seed, one after another.
 
     So it is where a marginal gain is larger at s than at zero, and where a law knows that the first tokens after the
     seed's own cooldown harm: a domain is then better left where all its tokens gain less than they would elsewhere.
@@ -109,17 +109,15 @@ def _best_of_corners(surface: DrawSurface, n: Array, d: Array, s: Array, limits:
         return s
     best, lowest = s, surface.loss(n, d, s)
     for _ in range(s.shape[-1]):
-        before = lowest
+        start, before = best, lowest
         for k in range(s.shape[-1]):
-            kept = np.where(best > 0, limits, 0.0)
-            this = np.arange(s.shape[-1]) == k
-            for allowed in (np.where(this, 0.0, kept), np.where(this, limits, 0.0)):
-                # Where caps then leave tokens unspent, unspent they are.
-                spent = np.minimum(total, allowed.sum(axis=-1))
-                corner = pour(np.zeros_like(s), np.maximum(best, 1e-9 * limits + 1e-30), allowed, spent)
-                loss = np.nan_to_num(surface.loss(n, d, corner), nan=np.inf)
-                better = loss < lowest
-                best, lowest = np.where(better[..., None], corner, best), np.where(better, loss, lowest)
+            # All from the same start, so that the domain is left out whose absence helps most, not the first that does.
+            allowed = np.where((np.arange(s.shape[-1]) != k) & (start > 0), limits, 0.0)
+            spent = np.minimum(total, allowed.sum(axis=-1))  # where caps leave tokens unspent, unspent they are
+            corner = pour(np.zeros_like(s), np.maximum(start, 1e-9 * limits + 1e-30), allowed, spent)
+            loss = np.nan_to_num(surface.loss(n, d, corner), nan=np.inf)
+            better = loss < lowest
+            best, lowest = np.where(better[..., None], corner, best), np.where(better, loss, lowest)
         if not (lowest < before).any():
             break
     return best
