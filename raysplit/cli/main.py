@@ -20,6 +20,12 @@ class _Command(click.Group):
         except RaysplitError as error:
             click.echo(f"raysplit: {error}", err=True)
             sys.exit(2)
+        except ModuleNotFoundError as error:
+            if not error.name or error.name.partition(".")[0] == "raysplit":
+                raise
+            needs = f"this command needs the package {error.name}; install raysplit[train,report]"
+            click.echo(f"raysplit: {needs}", err=True)
+            sys.exit(2)
         except KeyboardInterrupt:
             click.echo("raysplit: stopped; everything measured is kept, and the same command continues", err=True)
             sys.exit(130)

@@ -1,6 +1,7 @@
 """Mistakes that a person can mend: status 2 and one line that names the thing, before anything expensive."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -90,6 +91,22 @@ def test_a_checkpoint_of_another_model_size(
     line = refusal("sweep", space_file(), "--out", out)
     for word in (str(folder), str(shape.n_params_non_embedding), "this run needs"):
         assert word in line
+
+
+def test_an_install_without_what_training_needs(
+    refusal: Refusal, space_file: SpaceFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `pip install raysplit` alone leaves it, which is enough for tables of runs."""
+    monkeypatch.setitem(sys.modules, "raysplit.corpus", None)
+    with pytest.raises(ModuleNotFoundError):  # a part of raysplit itself that is missing is no mistake of the user's
+        refusal("sweep", space_file(), "--out", tmp_path / "run")
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    for name in [name for name in sys.modules if name.startswith("raysplit.corpus")]:
+        monkeypatch.delitem(sys.modules, name)
+    line = refusal("sweep", space_file(), "--out", tmp_path / "run")
+    assert "tokenizers" in line
+    assert "raysplit[train,report]" in line
 
 
 def without_loss(table: pd.DataFrame) -> pd.DataFrame:
