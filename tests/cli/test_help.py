@@ -30,7 +30,20 @@ def test_every_command_has_help(raysplit: Command, path: tuple[str, ...]) -> Non
 
 
 def test_the_issue_s_commands_are_there() -> None:
-    wanted = ["run", "corpus", "plan", "sweep", "train", "report", "replay", "fit", "advise", "predict", "status"]
+    wanted = [
+        "run",
+        "corpus",
+        "plan",
+        "sweep",
+        "train",
+        "report",
+        "replay",
+        "fit",
+        "compare",
+        "advise",
+        "predict",
+        "status",
+    ]
     assert set(wanted) == set(main.commands)
 
 
