@@ -102,7 +102,7 @@ def _best_of_corners(surface: DrawSurface, n: Array, d: Array, s: Array, limits:
     """
     near_zero = np.broadcast_to(1e-9 * np.maximum(total, 1e-300)[..., None], s.shape)
     gain = surface.gain(n, d, np.maximum(s, near_zero))
-    with np.errstate(invalid="ignore"):  # infinity less infinity, where neither seed nor expert has seen a token
+    with np.errstate(invalid="ignore"):  # infinity less infinity, where neither seed nor expert has seen any
         gained = surface.weights * (surface.losses(n, d, np.zeros_like(s)) - surface.losses(n, d, s))
     rising = gain > surface.gain(n, d, near_zero) * (1 + 1e-9)
     if not (rising | (gained < gain * s * (1 - 1e-9))).any():

@@ -50,7 +50,8 @@ class DrawSurface:
 
     def losses(self, n: Array, d: Array, s: Array) -> Array:
         """Loss of each domain, (n_draws, *points, K); n and d are (1 or n_draws, *points), s has a last axis of K."""
-        return self._law.loss(n[..., None], d[..., None], s[..., self._to_law])[..., self._from_law]
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # no loss where no token was seen
+            return self._law.loss(n[..., None], d[..., None], s[..., self._to_law])[..., self._from_law]
 
     def loss(self, n: Array, d: Array, s: Array) -> Array:
         """Weighted loss, (n_draws, *points)."""

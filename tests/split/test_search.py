@@ -360,3 +360,15 @@ def test_domains_that_the_law_does_not_know_are_named() -> None:
         best_split(law, Problem(budget_flops=1e12, sizes=SIZES, domains=("domain-0", "domain-9")))
     with pytest.raises(SplitError, match="'domain-1' that the problem leaves out"):
         best_split(law, Problem(budget_flops=1e12, sizes=SIZES, domains=("domain-0",)))
+
+
+@pytest.mark.parametrize("accounting", ["shared", "per-expert"])
+def test_a_form_without_a_loss_at_no_tokens_is_split_without_a_word(accounting: Any) -> None:
+    """Law 5b is infinite where nothing was trained, which a search from no pretraining comes across."""
+    theta = np.array([[[1.2, 15.0, 0.3, 0.25, 0.8, 0.6, 3e6, 1e6, 0.02]] * 2])
+    support = replace(SUPPORT, pretrain_tokens=(0.0, 4e6))
+    law = law_of(theta, form="law-5b+cooldown", support=support)
+    problem = Problem(budget_flops=1e12, sizes=SIZES, domains=law.domains, accounting=accounting)
+    split = best_split(law, problem)
+    assert 0 < split.pretrain_share < 1
+    assert np.isfinite(mean_loss(law, [split], problem)).all()
