@@ -19,8 +19,9 @@ from raysplit.ladder import shape_for
 from raysplit.law import FORMS, Law, fit_law
 from raysplit.runs import read_runs
 from raysplit.split import Problem, fit_for_decision
+from raysplit.split.calibration import interval_scores
 from raysplit.split.cases import Case, cases_at, log_errors, regrets_of
-from raysplit.split.measured import largest_budget, measured_surface
+from raysplit.split.measured import largest_budget, measured_surface, row_budget
 
 SURFACE = Path(__file__).parent / "data" / "surface-2026-11-23.csv"
 SHARES = {"80/20": 0.8, "50/50": 0.5, "pretraining only": 1.0}
@@ -29,7 +30,7 @@ BUDGET_FACTORS = (1.0, 0.7, 0.5)
 
 def budget_flops(runs: pd.DataFrame, problem: Problem) -> np.ndarray:
     """Of the smallest iso-budget line that a row lies on, every domain specialized alike."""
-    tokens = runs["pretrain_tokens"] + len(problem.domains) * runs["specialize_tokens"]
+    tokens = row_budget(runs, n_domains=len(problem.domains), accounting=problem.accounting)
     return np.asarray(runs["n_params"].map(problem.sizes) * tokens)
 
 
@@ -43,18 +44,6 @@ def held_out_cases(runs: pd.DataFrame, problem: Problem, limit_flops: float) -> 
             if n == max(surface) or case.total_tokens * problem.sizes[n] > limit_flops:
                 cases.append(case)
     return cases
-
-
-def covered(law: Law, rows: pd.DataFrame) -> np.ndarray:
-    """Which rows lie in their 90 % interval."""
-    inside = np.zeros(len(rows), dtype=bool)
-    for domain in law.domains:
-        own = (rows["domain"] == domain).to_numpy()
-        n, d, s = (rows.loc[own, c] for c in ("n_params", "pretrain_tokens", "specialize_tokens"))
-        interval = law.predict(domain, n, d, s)
-        loss = rows.loc[own, "loss"].to_numpy()
-        inside[own] = (interval.low <= loss) & (loss <= interval.high)
-    return inside
 
 
 def seed_floor(runs: pd.DataFrame) -> float:
@@ -100,7 +89,7 @@ def main() -> None:
     for name, law in laws.items():
         regrets = 100 * np.array([found[name] for found in by_case if name in found])
         print(
-            f"{name:22} {100 * log_errors(law, rest).mean():8.2f} {covered(law, rest).mean():9.1%} "
+            f"{name:22} {100 * log_errors(law, rest).mean():8.2f} {(interval_scores(law, rest) <= 1).mean():9.1%} "
             f"{regrets.mean():9.2f} {regrets.max():8.2f}"
         )
     for name in SHARES:

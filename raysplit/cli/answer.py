@@ -55,7 +55,6 @@ weight_option = click.option(
 @weight_option
 @click.option(
     "--max-tokens",
-    "max_tokens",
     type=OF_DOMAIN,
     multiple=True,
     help="The most tokens that a domain's expert may see, as DOMAIN=TOKENS; repeat for several.",

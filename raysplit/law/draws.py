@@ -48,18 +48,18 @@ class Worlds:
 
 def perturbed(
     noise: Noise,
-    clusters: Sequence[NDArray[np.intp]],
+    cluster: NDArray[np.intp],
     domain: NDArray[np.intp],
     weight: Array,
     n_draws: int,
     rng: np.random.Generator,
 ) -> list[Worlds]:
-    """Worlds in which the runs had other luck; domain and weight are of all runs together, (R,)."""
-    cluster = np.empty(domain.size, dtype=np.intp)
-    for k, own in enumerate(clusters):
-        cluster[domain == k] = own
+    """Worlds in which the runs had other luck; branch points, domains and weights are of all runs together, (R,)."""
     errors = noise.draw(cluster, domain, weight, n_draws, rng)
-    return [Worlds(errors=errors[:, domain == k], counts=np.ones((1, own.size))) for k, own in enumerate(clusters)]
+    return [
+        Worlds(errors=errors[:, domain == k], counts=np.ones((1, np.count_nonzero(domain == k))))
+        for k in range(len(noise.sd))
+    ]
 
 
 def bootstrapped(clusters: Sequence[NDArray[np.intp]], n_draws: int, rng: np.random.Generator) -> list[Worlds]:

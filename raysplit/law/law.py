@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -102,11 +102,7 @@ class Law:
     @property
     def point(self) -> "Law":
         """The best guess as a law of one draw: the weighted mean of the losses of the forms' best fits."""
-        return Law(
-            domains=self.domains, n_draws=1, members=self.members, fits=self.fits,
-            pooling=self.pooling, noise=self.noise, seed_noise=self.seed_noise, support=self.support,
-            calibration=self.calibration, repetition=self.repetition, is_point=True,
-        )  # fmt: skip
+        return replace(self, n_draws=1, is_point=True)
 
     @property
     def form_weights(self) -> dict[str, float]:

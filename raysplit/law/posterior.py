@@ -105,11 +105,13 @@ def fit_law(
     for index, form in enumerate(kept):
         rng = np.random.default_rng([seed, index])
         draws = np.flatnonzero(worlds == index)
-        worlds_of = perturbed(noises[form.name], clusters, domain, weight, draws.size, rng)
-        if draw == "bootstrap":
-            worlds_of = bootstrapped(clusters, draws.size, rng)
+        runs_drawn = (
+            bootstrapped(clusters, draws.size, rng)
+            if draw == "bootstrap"
+            else perturbed(noises[form.name], cluster, domain, weight, draws.size, rng)
+        )
         draw_theta = refitted(
-            alone[form.name], fitted[form.name], worlds_of, strength[form.name], iterations=draw_iterations, rng=rng
+            alone[form.name], fitted[form.name], runs_drawn, strength[form.name], iterations=draw_iterations, rng=rng
         )
         members.append(
             Member(

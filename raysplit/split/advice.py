@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from raysplit.errors import SplitError
 from raysplit.law import Calibration
-from raysplit.split.problem import Split
+from raysplit.split.problem import Array, Split
 
 SCHEMA_VERSION: Literal[1] = 1
 FLAT_TOLERANCE = 0.005
@@ -22,6 +23,12 @@ class Interval:
     mean: float
     low: float
     high: float
+
+    @classmethod
+    def of(cls, draws: Array, level: float) -> "Interval":
+        """Of draws (n_draws,), at this level."""
+        low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2])
+        return cls(mean=float(draws.mean()), low=float(low), high=float(high))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

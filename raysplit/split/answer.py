@@ -47,12 +47,12 @@ def advise(law: Law, problem: Problem, *, level: float = 0.9, warnings: Sequence
         accounting=problem.accounting,
         weights=dict(zip(problem.domains, problem.weights, strict=True)),
         split=split,
-        pretrain_share=replace(_interval(shares, level), mean=problem.pretrain_share(split)),
+        pretrain_share=replace(Interval.of(shares, level), mean=problem.pretrain_share(split)),
         unspent_flops=_unspent(problem, split),
         level=level,
         n_draws=law.n_draws,
         losses={name: _measured(law, split, name, own[:, k], level) for k, name in enumerate(problem.domains)},
-        loss=_interval(weighted, level),
+        loss=Interval.of(weighted, level),
         flat=flat,
         indistinguishable=indistinguishable,
         sizes=_sizes(law, problem, sizes, per_draw.by_size, weighted, level),
@@ -82,11 +82,6 @@ def _measured(law: Law, split: Split, domain: str, draws: Array, level: float) -
     tokens = split.specialize_tokens[domain]
     predicted = law.predict(domain, split.n_params, split.pretrain_tokens, tokens, level=level, noise=True)
     return Interval(mean=float(draws.mean()), low=float(predicted.low), high=float(predicted.high))
-
-
-def _interval(draws: Array, level: float) -> Interval:
-    low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2])
-    return Interval(mean=float(draws.mean()), low=float(low), high=float(high))
 
 
 def _best_shares(by_size: SplitsBySize, problem: Problem, n_params: int) -> Array:
@@ -136,8 +131,8 @@ def _sizes(
     return [
         SizeAdvice(
             split=split,
-            loss=_interval(losses[:, j], level),
-            excess=_interval(losses[:, j] / weighted - 1.0, level),
+            loss=Interval.of(losses[:, j], level),
+            excess=Interval.of(losses[:, j] / weighted - 1.0, level),
             probability=float((per_draw.best_size == j).mean()),
         )
         for j, split in enumerate(splits)
@@ -153,8 +148,8 @@ def _gains(law: LawLike, problem: Problem, split: Split, weighted: Array, level:
         Gain(
             baseline=name,
             split=baseline,
-            loss=_interval(losses[:, j], level),
-            gain=_interval(1.0 - weighted / losses[:, j], level),
+            loss=Interval.of(losses[:, j], level),
+            gain=Interval.of(1.0 - weighted / losses[:, j], level),
         )
         for j, (name, baseline) in enumerate(named.items())
         if of_use[j] and np.isfinite(losses[:, j]).all()

@@ -37,7 +37,7 @@ def calibrate(runs: pd.DataFrame, problem: Problem, fit: Callable[[pd.DataFrame]
         if rest["n_params"].max() > (sizes := runs.loc[trained, "n_params"]).max() and sizes.nunique() < _ENOUGH_SIZES:
             continue
         try:
-            found.append(_scores(fit(runs[trained]), rest))
+            found.append(interval_scores(fit(runs[trained]), rest))
         except LawError:
             continue
     scores = np.concatenate(found) if found else np.empty(0)
@@ -49,7 +49,7 @@ def calibrate(runs: pd.DataFrame, problem: Problem, fit: Callable[[pd.DataFrame]
     )
 
 
-def _scores(law: Law, rows: pd.DataFrame) -> Array:
+def interval_scores(law: Law, rows: pd.DataFrame) -> Array:
     """Absolute log errors over the width of the interval on the side that they are on, (len(rows),)."""
     out = []
     for domain, own in rows.groupby("domain"):

@@ -47,10 +47,15 @@ def fit_for_decision(
     except LawError as error:  # the priors of the simplest form stand in for runs until there are enough
         choice = Choice.forced(simplest_first[0], reason=str(error))
     fit_kept = partial(
-        fit_law, forms=list(choice.weights), form_weights=choice.weights, step_tokens=step_tokens, seed=seed
+        fit_law,
+        forms=list(choice.weights),
+        form_weights=choice.weights,
+        step_tokens=step_tokens,
+        repetition=repetition,
+        seed=seed,
     )
-    law = fit_kept(runs, n_draws=n_draws, repetition=repetition)
+    law = fit_kept(runs, n_draws=n_draws)
     if choice.scores:
-        before = partial(fit_kept, n_draws=min(n_draws, _CALIBRATION_DRAWS), repetition=repetition)
+        before = partial(fit_kept, n_draws=min(n_draws, _CALIBRATION_DRAWS))
         law = replace(law, calibration=calibrate(runs, problem, before))
     return law, choice

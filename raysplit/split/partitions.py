@@ -66,8 +66,8 @@ def compare_partitions(
             name=name,
             n_domains=len(problem.domains),
             split=splits[name],
-            loss=_interval(draws[name], level),
-            excess=_interval(draws[name] / draws[best] - 1.0, level),
+            loss=Interval.of(draws[name], level),
+            excess=Interval.of(draws[name] / draws[best] - 1.0, level),
             probability=float((winner == j).mean()),
         )
         for j, (name, (_, problem)) in enumerate(candidates.items())
@@ -87,8 +87,3 @@ def render_partitions(found: Sequence[PartitionAdvice]) -> str:
             f"{one.excess.low:.2%} to {one.excess.high:.2%}, best in {one.probability:.0%}"
         )
     return "\n".join(lines)
-
-
-def _interval(draws: np.ndarray, level: float) -> Interval:
-    low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2])
-    return Interval(mean=float(draws.mean()), low=float(low), high=float(high))

@@ -9,7 +9,7 @@ import pytest
 from raysplit.design.tree import Trial
 from raysplit.space import Space, parse_space
 from raysplit.sweep.pool import Pool
-from tests.ray.sweeps import tiny_space
+from tests.ray.sweeps import records, tiny_space
 
 
 def measure(space: Space, run_folder: Path, corpus_folder: Path) -> list[dict[str, float]]:
@@ -46,8 +46,6 @@ def test_two_workers_train_what_one_does(
 
 
 def _measurements(out: Path, space: Space) -> list[dict[str, Any]]:
-    from tests.ray.sweeps import records
-
     n_params = space.shape(14_000, 300).n_params_non_embedding
     return [
         data
