@@ -9,6 +9,7 @@ from raysplit.law.law import Calibration, Law, Prediction, Support
 from raysplit.law.posterior import DEFAULT_FORMS, EXACT, fit_law
 from raysplit.law.repetition import Repetition, with_repetition
 from raysplit.law.status import FitStatus
+from raysplit.law.warm import WarmStart
 
 __all__ = [
     "DEFAULT_FORMS",
@@ -23,6 +24,7 @@ __all__ = [
     "Prediction",
     "Repetition",
     "Support",
+    "WarmStart",
     "check_form",
     "fit_form",
     "fit_law",

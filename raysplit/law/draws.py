@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from raysplit.law.fit import Fit
 from raysplit.law.form import Array
-from raysplit.law.minimize import minimize
+from raysplit.law.minimize import minimize_together
 from raysplit.law.noise import Noise
 from raysplit.law.objective import Problem
 from raysplit.law.pooling import difference_sd, is_pooled, lent
@@ -92,28 +92,27 @@ def refitted(
         rng: Of the priors.
     """
     shape = (worlds[0].n_draws, len(alone[0][0].theta))
-    phi = [
-        _refit(problem, fit, world, rng.standard_normal(shape), iterations)
-        for (fit, problem), world in zip(alone, worlds, strict=True)
-    ]
+    shifts = [rng.standard_normal(shape) for _ in alone]
+    phi = _refit(alone, worlds, shifts, iterations)
     if strength:
         own = [problem.coordinates.to_phi(fit.theta) for fit, problem in alone]
         problems = [problem for _, problem in alone]
         means, _ = lent(problems, [np.vstack([best, moved]) for best, moved in zip(own, phi, strict=True)], strength)
         tau, lends = difference_sd(problems[0], strength), is_pooled(problems[0])
-        phi = []
-        for (fit, problem), mean, world in zip(pooled, means, worlds, strict=True):
-            shift = rng.standard_normal(shape)
-            width = problem.coordinates.prior_sd
-            shift = np.where(lends, (mean[1:] - mean[0] + tau * shift) / width, shift)
-            phi.append(_refit(problem, fit, world, shift, iterations))
+        shifts = []
+        for (_, problem), mean in zip(pooled, means, strict=True):
+            borrowed = (mean[1:] - mean[0] + tau * (shift := rng.standard_normal(shape))) / problem.coordinates.prior_sd
+            shifts.append(np.where(lends, borrowed, shift))
+        phi = _refit(pooled, worlds, shifts, iterations)
     return [problem.coordinates.to_theta(found) for (_, problem), found in zip(alone, phi, strict=True)]
 
 
-def _refit(problem: Problem, fit: Fit, worlds: Worlds, shift: Array, iterations: int) -> Array:
-    """Search coordinates (n_draws, P) refitted in each world, the priors moved by so many of their sds."""
-    best = problem.coordinates.to_phi(fit.theta)[None]
-    there = worlds.of(problem, best)
-    moved = replace(there, prior_shift=there.prior_shift + shift)
-    start = np.repeat(best, len(shift), axis=0)
-    return minimize(moved, start, max_iterations=iterations, tolerance=1e-6).phi
+def _refit(fitted: Fitted, worlds: Sequence[Worlds], shifts: Sequence[Array], iterations: int) -> list[Array]:
+    """Search coordinates (n_draws, P) of each domain refitted in each world, priors moved by so many of their sds."""
+    problems, starts = [], []
+    for (fit, problem), world, shift in zip(fitted, worlds, shifts, strict=True):
+        best = problem.coordinates.to_phi(fit.theta)[None]
+        there = world.of(problem, best)
+        problems.append(replace(there, prior_shift=there.prior_shift + shift))
+        starts.append(np.repeat(best, len(shift), axis=0))
+    return [end.phi for end in minimize_together(problems, starts, max_iterations=iterations, tolerance=1e-6)]

@@ -1,6 +1,6 @@
 """Fit one form to the runs of one domain."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,7 +8,7 @@ import pandas as pd
 
 from raysplit.errors import LawError
 from raysplit.law.form import Array, Form
-from raysplit.law.minimize import Minimum, minimize
+from raysplit.law.minimize import Minimum, minimize_together
 from raysplit.law.objective import Coordinates, Problem, Sample
 from raysplit.law.starts import scored_starts
 from raysplit.law.status import FitStatus, diagnose_design
@@ -22,6 +22,8 @@ ASSUMED_NOISE = 0.01
 """Log sd of an observation before any residual is known; the seed noise of small models is about 1 %."""
 NOISE_FLOOR = 1e-4
 """No residual sd is believed below this: a form that passes through all its runs has not shown them noiseless."""
+_WARM_GUESSES, _WARM_STARTS = 128, 3
+"""Starts tried beside the optimum that is known."""
 HUBER_EFFICIENT = 1.345
 """Threshold in residual sds at which Huber's loss keeps 95 % of the efficiency of least squares on normal noise."""
 
@@ -112,6 +114,77 @@ def fit_sample(
     seed: int = 0,
 ) -> tuple[Fit, Problem]:
     """`fit_form` on arrays; also returns the problem that was solved, for the draws around its optimum."""
+    problem = _posed(form, sample, huber_delta=huber_delta, prior_strength=prior_strength)
+    return fit_cold([problem], [sample], huber_delta=huber_delta, n_guesses=n_guesses, n_starts=n_starts, seed=seed)[0]
+
+
+def fit_domains(
+    form: Form, samples: Sequence[Sample], known: Sequence[Array | None], *, prior_strength: float, seed: int
+) -> list[tuple[Fit, Problem]]:
+    """`fit_sample` for several domains side by side.
+
+    Args:
+        form: What to fit.
+        samples: One a domain.
+        known: Parameters (P,) of a fit to most of a domain's runs; where every domain has one, that is the first start
+            and only a few others are tried.
+        prior_strength: Factor on the priors of the parameters.
+        seed: Of the starts.
+    """
+    problems = [_posed(form, sample, huber_delta=None, prior_strength=prior_strength) for sample in samples]
+    starts = [p.coordinates.to_phi(theta)[None] for p, theta in zip(problems, known, strict=True) if theta is not None]
+    if len(starts) == len(problems):
+        return _continued(problems, samples, starts, seed)
+    return fit_cold(problems, samples, huber_delta=None, seed=seed)
+
+
+def fit_cold(
+    problems: Sequence[Problem],
+    samples: Sequence[Sample],
+    *,
+    huber_delta: float | None,
+    n_guesses: int = 512,
+    n_starts: int = 12,
+    seed: int,
+) -> list[tuple[Fit, Problem]]:
+    """Fits of which nothing is known yet, from the best of many guesses."""
+    starts = [scored_starts(p, n_guesses=n_guesses, n_starts=n_starts, seed=seed) for p in problems]
+    ends = minimize_together(problems, starts, max_iterations=60, tolerance=1e-6)
+    best = [end.phi[np.argmin(end.value)][None] for end in ends]
+    if problems[0].prior_strength > 0 or huber_delta is None:
+        # Now that there are residuals, weigh the priors (and cut the outliers) by their size.
+        problems = _rescaled(problems, best, huber_delta)
+        best = [end.phi for end in minimize_together(problems, best)]
+        problems = _rescaled(problems, best, huber_delta)
+    starts = [np.concatenate([phi, end.phi]) for phi, end in zip(best, ends, strict=True)]
+    return _described(problems, samples, minimize_together(problems, starts, tolerance=1e-13))
+
+
+def _continued(
+    problems: Sequence[Problem], samples: Sequence[Sample], best: list[Array], seed: int
+) -> list[tuple[Fit, Problem]]:
+    for _ in range(2):
+        problems = _rescaled(problems, best, None)
+        best = [end.phi for end in minimize_together(problems, best, max_iterations=30, tolerance=1e-8)]
+    return fit_again(problems, samples, [phi[0] for phi in best], seed=seed)
+
+
+def fit_again(
+    problems: Sequence[Problem], samples: Sequence[Sample], known: Sequence[Array], *, seed: int
+) -> list[tuple[Fit, Problem]]:
+    """Fits from optima (P,) that are known up to a change of priors or a few runs; a few more starts are tried."""
+    starts = [
+        np.concatenate([phi[None], scored_starts(p, n_guesses=_WARM_GUESSES, n_starts=_WARM_STARTS, seed=seed)])
+        for p, phi in zip(problems, known, strict=True)
+    ]
+    ends = minimize_together(problems, starts, max_iterations=60, tolerance=1e-6)
+    best = [end.phi[np.argmin(end.value)][None] for end in ends]
+    starts = [np.concatenate([phi, end.phi]) for phi, end in zip(best, ends, strict=True)]
+    return _described(problems, samples, minimize_together(problems, starts, tolerance=1e-11))
+
+
+def _posed(form: Form, sample: Sample, *, huber_delta: float | None, prior_strength: float) -> Problem:
+    """What a fit minimises as long as no residual is known."""
     if not sample.n.size:
         raise LawError(f"{form.name}: no runs to fit")
     for name, values in (("n_params", sample.n), ("tokens", sample.d + sample.s), ("weight", sample.weight)):
@@ -119,42 +192,22 @@ def fit_sample(
             raise LawError(f"{form.name}: {name} must be finite and positive in every run")
     if not np.isfinite(sample.log_loss).all():
         raise LawError(f"{form.name}: every loss must be finite and positive")
-
-    problem = Problem(
-        form=form, coordinates=Coordinates(form, sample), middle=sample.middle, n=sample.n, d=sample.d, s=sample.s,
-        log_loss=sample.log_loss[None], weight=sample.weight[None], prior_shift=np.zeros((1, len(form.parameters))),
-        delta=huber_delta or HUBER_EFFICIENT * ASSUMED_NOISE, noise=ASSUMED_NOISE, prior_strength=prior_strength,
+    return Problem(
+        form=form, coordinates=Coordinates(form, sample), middle=sample.middle[None], n=sample.n[None],
+        d=sample.d[None], s=sample.s[None], log_loss=sample.log_loss[None], weight=sample.weight[None],
+        prior_shift=np.zeros((1, len(form.parameters))), noise=np.full((1, 1), ASSUMED_NOISE),
+        delta=np.full((1, 1), huber_delta or HUBER_EFFICIENT * ASSUMED_NOISE), prior_strength=prior_strength,
     )  # fmt: skip
-    starts = scored_starts(problem, n_guesses=n_guesses, n_starts=n_starts, seed=seed)
-    ends = minimize(problem, starts, max_iterations=60, tolerance=1e-6)
-    best = ends.phi[np.argmin(ends.value)][None]
-    if prior_strength > 0 or huber_delta is None:
-        # Now that there are residuals, weigh the priors (and cut the outliers) by their size.
-        problem = _scaled(problem, residual_sd(problem, best)[0], huber_delta)
-        best = minimize(problem, best).phi
-        problem = _scaled(problem, residual_sd(problem, best)[0], huber_delta)
-    ends = minimize(problem, np.concatenate([best, ends.phi]), tolerance=1e-13)
-    return _describe(problem, sample, ends), problem
 
 
-def fit_again(problem: Problem, sample: Sample, known: Array, *, noise: float, seed: int) -> tuple[Fit, Problem]:
-    """`fit_sample` with other priors than the form's own and a noise that is known.
-
-    Args:
-        problem: With those priors.
-        sample: What it was made of.
-        known: (P,), the optimum with the form's own priors; a few more starts are tried.
-        noise: Log sd of an observation.
-        seed: Of the starts.
-    """
-    problem = _scaled(problem, noise, None)
-    starts = np.concatenate([known[None], scored_starts(problem, n_guesses=128, n_starts=3, seed=seed)])
-    best = minimize(problem, starts, max_iterations=60, tolerance=1e-6).phi
-    return _describe(problem, sample, minimize(problem, best, tolerance=1e-13)), problem
+def _rescaled(problems: Sequence[Problem], best: Sequence[Array], huber_delta: float | None) -> list[Problem]:
+    return [scaled(p, residual_sd(p, phi)[0], huber_delta) for p, phi in zip(problems, best, strict=True)]
 
 
-def _scaled(problem: Problem, noise: float, huber_delta: float | None) -> Problem:
-    return replace(problem, noise=noise, delta=HUBER_EFFICIENT * noise if huber_delta is None else huber_delta)
+def scaled(problem: Problem, noise: float, huber_delta: float | None = None) -> Problem:
+    """The problem for a log sd of an observation, and outliers cut by it where no other threshold is given."""
+    delta = HUBER_EFFICIENT * noise if huber_delta is None else huber_delta
+    return replace(problem, noise=np.full((1, 1), noise), delta=np.full((1, 1), delta))
 
 
 def residual_sd(problem: Problem, phi: Array) -> tuple[float, float]:
@@ -182,12 +235,18 @@ def hat_root(problem: Problem, phi: Array) -> Array:
         problem: One fit, of runs that are multiplied by the square roots of their weights.
         phi: (1, P)
     """
-    _, _, information = replace(problem, delta=np.inf).scores(phi)
+    _, _, information = replace(problem, delta=np.full((1, 1), np.inf)).scores(phi)
     jacobian = problem.jacobian(phi)[0] * np.sqrt(problem.weight[0])[:, None]
     scale = 1.0 / np.sqrt(np.maximum(np.diag(information[0]), 1e-300))
     values, vectors = np.linalg.eigh(information[0] * scale[:, None] * scale)
     kept = values > 1e-12 * values[-1]
     return np.asarray(jacobian * scale @ (vectors[:, kept] / np.sqrt(values[kept])))
+
+
+def _described(
+    problems: Sequence[Problem], samples: Sequence[Sample], ends: Sequence[Minimum]
+) -> list[tuple[Fit, Problem]]:
+    return [(_describe(p, sample, end), p) for p, sample, end in zip(problems, samples, ends, strict=True)]
 
 
 def _describe(problem: Problem, sample: Sample, ends: Minimum) -> Fit:
@@ -218,7 +277,7 @@ def _describe(problem: Problem, sample: Sample, ends: Minimum) -> Fit:
     return Fit(
         form=form.name, theta=theta, objective=float(replace(problem, prior_strength=0.0).value(phi[None])[0]),
         status=status, message=f"{form.name}: {status.value} ({detail})", n_runs=sample.n.size, log_residual_sd=noise,
-        effective_parameters=effective, starts_agreeing=agreeing, huber_delta=problem.delta,
+        effective_parameters=effective, starts_agreeing=agreeing, huber_delta=float(problem.delta[0, 0]),
     )  # fmt: skip
 
 

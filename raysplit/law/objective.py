@@ -10,11 +10,14 @@ Notation
     phi (B, P)  search coordinates: the parameters of a form, on a logarithmic scale where it says so
 """
 
+import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import erf
 
 from raysplit.law.form import PRETRAIN_TOKENS, SPECIALIZE_TOKENS, Array, Form
 
@@ -30,11 +33,16 @@ class Sample:
     weight: Array
 
     @property
-    def middle(self) -> tuple[float, float, float]:
-        """Geometric means of N, of the positive D and of the positive D'; D and D' stand in for each other."""
+    def middle(self) -> Array:
+        """Geometric means of N, of the positive D and of the positive D' (3,); D and D' stand in for each other."""
         positive_d, positive_s = self.d[self.d > 0], self.s[self.s > 0]
-        middle_d = _geometric_mean(positive_d if positive_d.size else positive_s)
-        return _geometric_mean(self.n), middle_d, _geometric_mean(positive_s if positive_s.size else positive_d)
+        return np.array(
+            [
+                _geometric_mean(self.n),
+                _geometric_mean(positive_d if positive_d.size else positive_s),
+                _geometric_mean(positive_s if positive_s.size else positive_d),
+            ]
+        )
 
 
 def _geometric_mean(x: Array) -> float:
@@ -42,7 +50,10 @@ def _geometric_mean(x: Array) -> float:
 
 
 class Coordinates:
-    """The search coordinates of a form for one table: where each parameter may go, and where its prior puts it."""
+    """The search coordinates of a form for one table: where each parameter may go, and where its prior puts it.
+
+    Bounds and priors are (P,), or (B, P) where B fits of several tables go side by side.
+    """
 
     def __init__(self, form: Form, sample: Sample) -> None:
         parameters = form.parameters
@@ -70,6 +81,19 @@ class Coordinates:
         """Derivative of theta by phi, (..., P)."""
         return np.where(self.log, theta, 1.0)
 
+    def moved(self, *, lower: Array, upper: Array, centre: Array, prior_sd: Array) -> "Coordinates":
+        """The same coordinates with other bounds and priors."""
+        out = copy.copy(self)
+        out.lower, out.upper, out.centre, out.prior_sd = lower, upper, centre, prior_sd
+        return out
+
+    def rows(self, index: NDArray[np.intp]) -> "Coordinates":
+        """Of some of the fits."""
+        if self.lower.ndim == 1:
+            return self
+        own = {name: getattr(self, name)[index] for name in ("lower", "upper", "centre", "prior_sd")}
+        return self.moved(**own)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
@@ -77,22 +101,22 @@ class Problem:
 
     form: Form
     coordinates: Coordinates
-    middle: tuple[float, float, float]
-    n: Array  # (R,)
-    d: Array  # (R,)
-    s: Array  # (R,)
+    middle: Array  # (B or 1, 3), geometric means of N, D and D'
+    n: Array  # (B or 1, R)
+    d: Array  # (B or 1, R)
+    s: Array  # (B or 1, R)
     log_loss: Array  # (B or 1, R)
     weight: Array  # (B or 1, R)
     prior_shift: Array  # (B or 1, P), by how many standard deviations a fit's priors are moved
-    delta: float
-    noise: float = 0.0
-    """sigma, the sd of a log residual that sets how much the priors weigh."""
+    delta: Array  # (B or 1, 1)
+    noise: Array  # (B or 1, 1), sigma, the sd of a log residual that sets how much the priors weigh
     prior_strength: float = 0.0
     """Factor on the priors; 0 leaves them out."""
 
     @property
-    def kappa(self) -> float:
-        return self.prior_strength * huber_scale(self.delta, self.noise) if self.prior_strength > 0 else 0.0
+    def kappa(self) -> Array | None:
+        """(B or 1, 1); None without priors."""
+        return self.prior_strength * huber_scale(self.delta, self.noise) if self.prior_strength > 0 else None
 
     def rows(self, index: NDArray[np.intp]) -> "Problem":
         """The same problem for some of its fits."""
@@ -100,7 +124,11 @@ class Problem:
         def pick(x: Array) -> Array:
             return x if len(x) == 1 else x[index]
 
-        return replace(self, log_loss=pick(self.log_loss), weight=pick(self.weight), prior_shift=pick(self.prior_shift))
+        return replace(
+            self, coordinates=self.coordinates.rows(index), middle=pick(self.middle), n=pick(self.n), d=pick(self.d),
+            s=pick(self.s), log_loss=pick(self.log_loss), weight=pick(self.weight), prior_shift=pick(self.prior_shift),
+            delta=pick(self.delta), noise=pick(self.noise),
+        )  # fmt: skip
 
     def residuals(self, phi: Array) -> Array:
         """log L - log y, (B, R); infinite where the form is not positive."""
@@ -116,8 +144,8 @@ class Problem:
         inside = np.minimum(size, self.delta)
         with np.errstate(invalid="ignore"):
             out = np.sum(self.weight * inside * (size - 0.5 * inside), axis=-1)
-        if (kappa := self.kappa) > 0:
-            out = out + 0.5 * kappa * np.sum(self.prior_z(phi) ** 2, axis=-1)
+        if (kappa := self.kappa) is not None:
+            out = out + 0.5 * kappa[:, 0] * np.sum(self.prior_z(phi) ** 2, axis=-1)
         return np.where(np.isnan(out), np.inf, out)
 
     def jacobian(self, phi: Array) -> Array:
@@ -146,11 +174,11 @@ class Problem:
         gradient = np.matmul(transposed, psi[..., None])[..., 0]
         majorant = np.matmul(transposed * self._shrink(size)[:, None, :], jacobian)
         hessian = np.matmul(transposed * (self.weight * (size <= self.delta))[:, None, :], jacobian)
-        if (kappa := self.kappa) > 0:
+        if (kappa := self.kappa) is not None:
             z, by_phi = self.prior_z(phi), self._prior_jacobian(phi)
             by_phi_t = np.swapaxes(by_phi, 1, 2)
             gradient = gradient + kappa * np.matmul(by_phi_t, z[..., None])[..., 0]
-            prior = kappa * np.matmul(by_phi_t, by_phi)
+            prior = kappa[:, :, None] * np.matmul(by_phi_t, by_phi)
             majorant, hessian = majorant + prior, hessian + prior
         return gradient, hessian, majorant
 
@@ -165,10 +193,10 @@ class Problem:
         transposed = np.swapaxes(jacobian, 1, 2)
         gradient = np.matmul(transposed, psi[..., None])[..., 0]
         majorant = np.matmul(transposed * self._shrink(np.abs(residual))[:, None, :], jacobian)
-        if (kappa := self.kappa) > 0:
-            sd = self.coordinates.prior_sd[linear]
+        if (kappa := self.kappa) is not None:
+            sd = self.coordinates.prior_sd[..., linear]
             gradient = gradient + kappa * self.prior_z(phi)[:, linear] / sd
-            majorant = majorant + kappa * np.diag(sd**-2.0)
+            majorant = majorant + (kappa * sd**-2.0)[:, :, None] * np.eye(linear.size)
         return gradient, majorant
 
     def _shrink(self, size: Array) -> Array:
@@ -187,7 +215,7 @@ class Problem:
     def _log_share(self, phi: Array) -> Array:
         """log dL/dtheta_j at the middle of the table, (..., P): with log A_j, the log size of an amplitude's term."""
         theta = self.coordinates.to_theta(phi)
-        n, d, s = (np.asarray(x) for x in self.middle)
+        n, d, s = (x.reshape(-1, *(1,) * (phi.ndim - 2)) for x in self.middle.T)
         with np.errstate(all="ignore"):
             return np.log(np.maximum(self.form.gradient(theta, n, d, s), 1e-300))
 
@@ -202,18 +230,58 @@ class Problem:
             share = self._log_share(moved)  # (B, 2P, P)
             by_phi = (share[:, :n_parameters] - share[:, n_parameters:]) / (2 * step)
             out += np.where(c.amplitude, by_phi, 0.0).swapaxes(1, 2)
-        return np.where(c.has_prior[:, None], out / c.prior_sd[:, None], 0.0)
+        return np.where(c.has_prior[:, None], out / c.prior_sd[..., :, None], 0.0)
 
 
-def huber_scale(delta: float, sigma: float) -> float:
+def together(problems: Sequence[Problem], n_fits: Sequence[int]) -> Problem:
+    """Problems of several tables as one, whose rows are ``n_fits`` fits of each; shorter tables get rows of no weight.
+
+    One domain's fit is so small that what a step costs is Python's, which this divides by the number of domains.
+    """
+    n_runs = max(p.n.shape[1] for p in problems)
+
+    def rows(values: Sequence[Array]) -> Array:
+        return np.concatenate([np.broadcast_to(v, (b, v.shape[1])) for v, b in zip(values, n_fits, strict=True)])
+
+    def padded(values: Sequence[Array], fill: Array) -> Array:
+        return rows(
+            [
+                np.pad(v, ((0, 0), (0, n_runs - v.shape[1])), constant_values=f)
+                for v, f in zip(values, fill, strict=True)
+            ]
+        )
+
+    first = problems[0]
+    middles = np.concatenate([p.middle for p in problems])  # (K, 3)
+    nothing = np.zeros(len(problems))
+    bounds = {
+        name: rows([getattr(p.coordinates, name)[None] for p in problems])
+        for name in ("lower", "upper", "centre", "prior_sd")
+    }
+    return Problem(
+        form=first.form,
+        coordinates=first.coordinates.moved(**bounds),
+        middle=rows([p.middle for p in problems]),
+        n=padded([p.n for p in problems], middles[:, 0]),
+        d=padded([p.d for p in problems], middles[:, 1]),
+        s=padded([p.s for p in problems], middles[:, 2]),
+        log_loss=padded([p.log_loss for p in problems], nothing),
+        weight=padded([p.weight for p in problems], nothing),
+        prior_shift=rows([p.prior_shift for p in problems]),
+        delta=rows([p.delta for p in problems]),
+        noise=rows([p.noise for p in problems]),
+        prior_strength=first.prior_strength,
+    )
+
+
+def huber_scale(delta: Array, sigma: Array) -> Array:
     """kappa = E[psi^2] / E[psi'] for normal residuals of sd sigma.
 
     F / kappa then has the curvature of a log likelihood: sigma^2 for delta >> sigma (least squares), and
     delta sigma sqrt(pi / 2) for delta << sigma (least absolute deviations).
     """
-    if math.isinf(delta):
-        return sigma**2
-    t = delta / sigma
-    inside = math.erf(t / math.sqrt(2))
-    squares = inside - 2 * t * math.exp(-0.5 * t * t) / math.sqrt(2 * math.pi) + t * t * (1 - inside)
-    return sigma**2 * squares / inside
+    # At delta = inf the square beyond it is nothing times infinity.
+    t = np.minimum(delta / sigma, 1e3)
+    inside = erf(t / math.sqrt(2))
+    squares = inside - 2 * t * np.exp(-0.5 * t * t) / math.sqrt(2 * math.pi) + t * t * (1 - inside)
+    return np.asarray(sigma**2 * squares / inside)

@@ -13,7 +13,6 @@ runs determine keeps its own.
 The strength is the one of `STRENGTHS` that predicts best what was held out: branch points, all their domains at once.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysplit.law.form import Array
-from raysplit.law.minimize import minimize
-from raysplit.law.objective import Coordinates, Problem, huber_scale
+from raysplit.law.minimize import minimize_together
+from raysplit.law.objective import Problem, huber_scale
 
 STRENGTHS = (0.0, 1.0, 3.0, 10.0, 30.0)
 """Tried; 0 leaves every domain alone, 30 makes domains whose prior is a factor of 2 agree to 2 %."""
@@ -59,16 +58,16 @@ def choose_pooling(
         replace(p, weight=np.where(out, 0.0, p.weight), prior_shift=np.zeros((n_folds, phi.size)))
         for p, phi, out in zip(problems, best, held_out, strict=True)
     ]
-    starts = [np.repeat(phi[None], n_folds, axis=0) for phi in best]
-    alone = [_end(fold, start) for fold, start in zip(folds, starts, strict=True)]
+    alone = _ends(folds, [np.repeat(phi[None], n_folds, axis=0) for phi in best])
     errors: dict[float, float] = {}
     for strength in STRENGTHS[1:] if forced else STRENGTHS:
         pooled = pool(folds, alone, strength) if strength else folds
+        ends = _ends(pooled, alone) if strength else alone
         errors[strength] = float(
             np.mean(
                 [
-                    _error(p, _end(p, start) if strength else start, out, whole.weight[0])
-                    for p, start, out, whole in zip(pooled, alone, held_out, problems, strict=True)
+                    _error(p, end, out, whole.weight[0])
+                    for p, end, out, whole in zip(pooled, ends, held_out, problems, strict=True)
                     if out.any()
                 ]
             )
@@ -76,8 +75,8 @@ def choose_pooling(
     return Pooling(strength=min(errors, key=errors.__getitem__), held_out_error=errors)
 
 
-def _end(problem: Problem, start: Array) -> Array:
-    return minimize(problem, start, max_iterations=_FOLD_ITERATIONS, tolerance=1e-6).phi
+def _ends(problems: Sequence[Problem], starts: Sequence[Array]) -> list[Array]:
+    return [end.phi for end in minimize_together(problems, starts, max_iterations=_FOLD_ITERATIONS, tolerance=1e-6)]
 
 
 def _error(problem: Problem, phi: Array, held_out: NDArray[np.bool_], weight: Array) -> float:
@@ -98,10 +97,14 @@ def pool(problems: Sequence[Problem], own: Sequence[Array], strength: float) -> 
     out = []
     for problem, mean, sd in zip(problems, means, sds, strict=True):
         pooled, width = is_pooled(problem), np.median(sd, axis=0)
-        coordinates: Coordinates = copy.copy(problem.coordinates)
+        own_priors = problem.coordinates
         # The fits share one width, and their centres are told as shifts from the first one's.
-        coordinates.centre = np.where(pooled, mean[0], coordinates.centre)
-        coordinates.prior_sd = np.where(pooled, width, coordinates.prior_sd)
+        coordinates = own_priors.moved(
+            lower=own_priors.lower,
+            upper=own_priors.upper,
+            centre=np.where(pooled, mean[0], own_priors.centre),
+            prior_sd=np.where(pooled, width, own_priors.prior_sd),
+        )
         shift = np.where(pooled, (mean - mean[0]) / width, 0.0)
         out.append(replace(problem, coordinates=coordinates, prior_shift=problem.prior_shift + shift))
     return out
@@ -142,7 +145,7 @@ def lent(problems: Sequence[Problem], own: Sequence[Array], strength: float) -> 
 def _variance(problem: Problem, phi: Array) -> Array:
     """Posterior variance of each parameter around phi, (B, P)."""
     _, _, information = problem.scores(phi)
-    information = information / huber_scale(problem.delta, problem.noise)
+    information = information / huber_scale(problem.delta, problem.noise)[:, :, None]
     diagonal = np.einsum("bii->bi", information)
     scale = 1.0 / np.sqrt(np.maximum(diagonal, 1e-300))
     unit = information * scale[:, :, None] * scale[:, None, :] + 1e-12 * np.eye(phi.shape[1])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from raysplit.errors import LawError, unknown
 from raysplit.law.draws import bootstrapped, perturbed, refitted
-from raysplit.law.fit import Fit, fit_again, fit_sample, hat_root, sample_of
+from raysplit.law.fit import Fit, fit_again, fit_domains, hat_root, sample_of, scaled
 from raysplit.law.form import Form
 from raysplit.law.forms import FORMS
 from raysplit.law.law import Law, Member, Support
@@ -18,6 +18,7 @@ from raysplit.law.objective import Problem, Sample
 from raysplit.law.pooling import choose_pooling, pool
 from raysplit.law.repetition import Repetition
 from raysplit.law.status import FitStatus
+from raysplit.law.warm import WarmStart
 
 DEFAULT_FORMS = ("law-2+cooldown", "law-8+cooldown")
 EXACT = 200
@@ -38,6 +39,7 @@ def fit_law(
     prior_strength: float = 1.0,
     pooling: float | None = None,
     repetition: Repetition | None = None,
+    start: WarmStart | None = None,
     seed: int = 0,
 ) -> Law:
     """Fit forms to every domain of a table of runs, with the uncertainty of all domains drawn together.
@@ -58,6 +60,7 @@ def fit_law(
         pooling: How strongly domains borrow exponents and offsets from each other (`raysplit.law.pooling`): 0 not at
             all, 10 makes them differ by a tenth of their prior's width; None chooses by held-out error.
         repetition: How many unique tokens there are, where runs or answers repeat some.
+        start: Where a fit of most of these runs ended; then only a few other starts are tried, and its pooling is kept.
         seed: Of starts and draws.
 
     Raises:
@@ -84,16 +87,21 @@ def fit_law(
         weight[domain == k] = sample.weight
 
     fitted = {
-        form.name: [
-            fit_sample(form, sample, huber_delta=None, prior_strength=prior_strength, seed=seed) for sample in samples
-        ]
+        form.name: fit_domains(
+            form,
+            samples,
+            [start.known(form.name, str(name)) if start else None for name in domains],
+            prior_strength=prior_strength,
+            seed=seed,
+        )
         for form in chosen
     }
     kept = _enough_runs(chosen, fitted)
     clusters = [cluster[domain == k] for k in range(len(domains))]
     alone, strength = dict(fitted), {form.name: 0.0 for form in chosen}
     for form in kept if prior_strength > 0 else ():
-        fitted[form.name], strength[form.name] = _pooled(alone[form.name], samples, clusters, pooling, seed)
+        asked = start.pooling.get(form.name, pooling) if start and pooling is None else pooling
+        fitted[form.name], strength[form.name] = _pooled(alone[form.name], samples, clusters, asked, seed)
     noises = {form.name: _noise_of(fitted[form.name], domain, cluster) for form in kept}
     weights = (
         _normalised({form.name: form_weights[form.name] for form in kept})
@@ -193,10 +201,8 @@ def _pooled(
         np.array([fit.log_residual_sd for fit, _ in fitted]),
         np.array([fit.n_runs - fit.effective_parameters for fit, _ in fitted]),
     )
-    return [
-        fit_again(problem, sample, phi, noise=float(sd), seed=seed)
-        for problem, sample, phi, sd in zip(moved, samples, best, noise, strict=True)
-    ], strength
+    rescaled = [scaled(problem, float(sd)) for problem, sd in zip(moved, noise, strict=True)]
+    return fit_again(rescaled, samples, best, seed=seed), strength
 
 
 def _enough_runs(chosen: list[Form], fitted: Mapping[str, list[tuple[Fit, Problem]]]) -> list[Form]:
