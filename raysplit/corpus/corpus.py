@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 
 from raysplit.corpus.manifest import Manifest, read_manifest
-from raysplit.corpus.sampling import Mixture, mixture_of, shuffled_windows
+from raysplit.corpus.sampling import Mixture, mixture_of, replayed_windows, shuffled_windows
 from raysplit.corpus.shards import Shard, TokenReader
 from raysplit.errors import CorpusError, unknown
 
@@ -88,16 +88,24 @@ class Corpus:
         n_sequences: int,
         domain: str | None = None,
         branch_tokens: int = 0,
+        replay_share: float = 0.0,
     ) -> np.ndarray:
         """Training windows at a position of a stream; a pure function of its arguments.
 
         Without a domain: the mixture from position ``start_tokens`` on. With one: the branch on that domain which left
         the trunk of the same seed at ``branch_tokens``, from the branch's own position ``start_tokens`` on; it
-        continues the domain's stream where the trunk left it. Positions count target tokens: a window gives
-        ``context_length`` of them, and its first token is the last target of the window before it in the text.
+        continues the domain's stream where the trunk left it, and for ``replay_share`` of its windows the mixture's
+        from where the trunk left that, which is general text as fresh as there is any. Positions count target tokens:
+        a window gives ``context_length`` of them, and its first token is the last target of the window before it in
+        the text.
 
         Args:
+            seed: of the trunk's and the branch's streams.
+            context_length: T.
             start_tokens, branch_tokens: multiples of ``context_length``.
+            n_sequences: how many windows.
+            domain: of a branch; None for the mixture.
+            replay_share: of a branch's windows, in [0, 1); spread evenly over the branch.
 
         Returns:
             (n_sequences, context_length + 1) int64; columns [:-1] are inputs, columns [1:] targets.
@@ -115,8 +123,7 @@ class Corpus:
             numbers, places = self.mixture.locate(positions)
         else:
             self._known(domain)
-            numbers = np.full(n_sequences, self.domains.index(domain))
-            places = self.mixture.windows_given(branch, domain) + positions
+            numbers, places = self._branch_places(domain, branch, positions, replay_share)
         out = np.empty((n_sequences, context_length + 1), dtype=np.int64)
         for number in np.unique(numbers):
             name = self.domains[number]
@@ -126,6 +133,19 @@ class Corpus:
             )
             out[chosen] = self._train[name].windows(windows, context_length=context_length)
         return out
+
+    def _branch_places(
+        self, domain: str, branch: int, positions: np.ndarray, replay_share: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Domain number, and place in that domain's stream, of the windows at ``positions`` (n,) of a branch."""
+        own = self.domains.index(domain)
+        replayed = replayed_windows(positions, replay_share)
+        from_mixture = replayed_windows(positions + 1, replay_share) > replayed
+        numbers, places = self.mixture.locate(branch + replayed)
+        numbers[~from_mixture] = own
+        # The branch's own domain has one stream, whichever way a window of it comes.
+        gone = positions - replayed + self.mixture.windows_given_at(branch + replayed, domain)
+        return numbers, np.where(numbers == own, gone, places)
 
     def n_windows(self, domain: str, context_length: int) -> int:
         """Training windows of a domain, which one epoch visits once each.
@@ -170,7 +190,13 @@ class Corpus:
         return side.n_text_bytes / side.n_tokens
 
     def check_capacity(
-        self, *, max_pretrain_tokens: int, max_specialize_tokens: int, max_epochs: float, context_length: int = 1
+        self,
+        *,
+        max_pretrain_tokens: int,
+        max_specialize_tokens: int,
+        max_epochs: float,
+        context_length: int = 1,
+        replay_share: float = 0.0,
     ) -> dict[str, float]:
         """Epochs of each domain on the longest path: its part of the largest D, then the largest D'.
 
@@ -186,9 +212,11 @@ class Corpus:
         trunk = math.ceil(max_pretrain_tokens / context_length)
         branch = math.ceil(max_specialize_tokens / context_length)
         epochs = {}
+        replayed = int(replayed_windows(np.array([branch]), replay_share)[0])
         for domain in self.domains:
             has = self.n_windows(domain, context_length)
-            needed = self.mixture.windows_given(trunk, domain) + branch
+            # Its own branch takes the most of a domain: what the others replay of it, this one does too.
+            needed = self.mixture.windows_given(trunk + replayed, domain) + branch - replayed
             epochs[domain] = needed / has
             if needed > max_epochs * has:
                 raise CorpusError(

@@ -2,12 +2,14 @@
 
 A domain's training tokens are cut into windows of `context_length` targets. The domain's stream visits them in a
 permutation that (seed, domain, epoch) fixes; the mixture's stream interleaves the domain streams by share. A branch
-continues its domain's stream where the trunk left it, so no path sees a window twice within an epoch.
+continues its domain's stream where the trunk left it, and where it replays, the mixture's as well; so no path sees a
+window twice within an epoch.
 
 Notation
     W       windows of one domain
     p       position in a domain's stream, windows; epoch p // W
     s       position in the mixture's stream, windows
+    q, r    position in a branch, windows; the share of them that come from the mixture
     P, n_k  period of the mixture, and how many of its windows come from domain k; the share realised is n_k / P
 """
 
@@ -94,15 +96,27 @@ class Mixture:
 
     def windows_given(self, position: int, domain: str) -> int:
         """How many of the mixture's first ``position`` windows came from ``domain``."""
+        return int(self.windows_given_at(np.array([position]), domain)[0])
+
+    def windows_given_at(self, positions: np.ndarray, domain: str) -> np.ndarray:
+        """(n,) `windows_given` at each of ``positions`` (n,)."""
         k = self.domains.index(domain)
-        periods, rest = divmod(position, len(self.order))
-        return periods * int(self.counts[k]) + int(np.count_nonzero(self.order[:rest] == k))
+        periods, rest = np.divmod(np.asarray(positions, dtype=np.int64), len(self.order))
+        before = np.concatenate([[0], np.cumsum(self.order == k)])
+        return periods * self.counts[k] + before[rest]
 
     def locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For each of the mixture's ``positions``: the domain number, and the position in that domain's stream."""
         periods, slots = np.divmod(np.asarray(positions, dtype=np.int64), len(self.order))
         chosen = self.order[slots]
         return chosen, periods * self.counts[chosen] + self.rank[slots]
+
+
+def replayed_windows(positions: np.ndarray, share: float) -> np.ndarray:
+    """How many of a branch's first ``positions`` (n,) windows come from the mixture: floor(q r), so at every position
+    less than one window below the share, and a window at q is one of them where the count rises after it.
+    """
+    return np.floor(np.asarray(positions, dtype=np.float64) * share).astype(np.int64)
 
 
 def mixture_of(shares: dict[str, float]) -> Mixture:

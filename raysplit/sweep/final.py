@@ -103,6 +103,7 @@ def run_final(
             max_pretrain_tokens=variant.pretrain_tokens,
             max_specialize_tokens=max(variant.specialize_tokens.values()),
             max_epochs=space.corpus.max_epochs,
+            replay_share=space.training.replay_share,
         )
     journal = Journal(folder.path / "final.jsonl")
     tasks = tasks_of(

@@ -103,6 +103,7 @@ def longest_path_epochs(space: Space, corpus: Corpus) -> dict[str, float]:
         max_specialize_tokens=max(space.specialize_grid),
         max_epochs=space.corpus.max_epochs,
         context_length=space.model.context_length,
+        replay_share=space.training.replay_share,
     )
 
 

@@ -17,7 +17,7 @@ import torch
 
 from raysplit.design.tree import Node, Segment, Tree, Trial
 from raysplit.ladder import ModelShape
-from raysplit.space import Space
+from raysplit.space import Space, TrainingSpec
 from raysplit.train.checkpoints import stored_nodes
 from raysplit.train.engine import Divergence, Engine
 from raysplit.train.schedule import learning_rate
@@ -46,6 +46,7 @@ class Text(Protocol):
         n_sequences: int,
         domain: str | None = None,
         branch_tokens: int = 0,
+        replay_share: float = 0.0,
     ) -> np.ndarray: ...
 
     def validation(self, domain: str, *, context_length: int, max_tokens: int) -> np.ndarray: ...
@@ -79,6 +80,15 @@ class Lane:
         }
         self._probe = np.concatenate([windows[:_PROBE_SEQUENCES] for windows in self._validation.values()])
 
+    def turn_to(self, training: TrainingSpec, checkpoints: Path) -> None:
+        """Train with these hyperparameters from now on, and keep checkpoints in this folder."""
+        if training.batch_tokens != self.space.training.batch_tokens:  # the only one of them that an engine is built on
+            for engine in self._engines.values():
+                engine.close()
+            self._engines.clear()
+        self.space = self.space.model_copy(update={"training": training})
+        self.checkpoints = checkpoints
+
     def measure(self, trial: Trial, milestone: int, *, tree: Tree, on_progress: Progress) -> Measurement:
         """Train what the tree lacks up to ``milestone``, cool down, and read every domain's held-out loss.
 
@@ -101,7 +111,9 @@ class Lane:
                 self._load(engine, segment.start)
                 if segment.domain and not segment.start.domain and self.space.training.branch_optimizer == "reset":
                     engine.reset_optimizer()
-            self._train(engine, segment, partial(_told_from, tokens, on_progress))
+            # A final run may pretrain on more than the sweep did; below that, both have the same rate.
+            horizon = max((self.space.horizon_tokens, *tree.pretrain_grid))
+            self._train(engine, segment, partial(_told_from, tokens, on_progress), horizon_tokens=horizon)
             tokens += segment.tokens
             at = None if segment.cooldown else segment.end
             if at is not None:
@@ -139,7 +151,7 @@ class Lane:
         """Write the model as `measure` of ``trial`` has just left it, cooled down, as a Hugging Face folder."""
         self._engine(trial).export(folder, tokenizer_folder=tokenizer_folder)
 
-    def _train(self, engine: Engine, segment: Segment, on_progress: Progress) -> None:
+    def _train(self, engine: Engine, segment: Segment, on_progress: Progress, *, horizon_tokens: int) -> None:
         training = self.space.training
         n_params = segment.start.n_params
         positions = range(segment.start_tokens, segment.end_tokens, training.batch_tokens)
@@ -151,7 +163,7 @@ class Lane:
                 start_tokens=position,
                 branch_tokens=segment.start.pretrain_tokens if segment.domain else 0,
             )
-            rate = learning_rate(segment, position, training=training, n_params=n_params)
+            rate = learning_rate(segment, position, training=training, n_params=n_params, horizon_tokens=horizon_tokens)
             loss = engine.step(windows, learning_rate=rate)
             if n_steps in (next_look, len(positions)):
                 after = position + training.batch_tokens
@@ -177,6 +189,7 @@ class Lane:
             domain=domain,
             branch_tokens=branch_tokens,
             n_sequences=self.space.training.batch_tokens // context,
+            replay_share=self.space.training.replay_share if branch_tokens else 0.0,
         )
         rank, n_workers = torch.distributed.get_rank(), torch.distributed.get_world_size()
         return np.ascontiguousarray(windows[rank::n_workers])

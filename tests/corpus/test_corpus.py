@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysplit.corpus import Corpus
+from raysplit.corpus.sampling import replayed_windows, shuffled_windows
 from raysplit.corpus.shards import TokenReader
 from raysplit.errors import CorpusError
 from tests.corpus.texts import small_corpus
@@ -83,6 +84,73 @@ def test_a_branch_from_nothing_starts_the_domains_own_stream(corpus: Corpus) -> 
     n_from_beta = corpus.mixture.windows_given(10, "beta")
     assert n_from_beta == 3
     assert np.array_equal(late, corpus.batch(start_tokens=0, branch_tokens=10 * CONTEXT, **at))
+
+
+@given(
+    domain=st.sampled_from(DOMAINS),
+    start=st.integers(0, 300),
+    cuts=st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    branch=st.integers(0, 100),
+    share=st.floats(0, 0.99),
+)
+def test_replay_over_any_cut_equals_one_batch_and_keeps_its_share(
+    corpus: Corpus, domain: str, start: int, cuts: list[int], branch: int, share: float
+) -> None:
+    at: dict[str, Any] = {"seed": 7, "context_length": CONTEXT, "branch_tokens": branch * CONTEXT, "domain": domain}
+    whole = corpus.batch(start_tokens=start * CONTEXT, n_sequences=sum(cuts), replay_share=share, **at)
+    parts, position = [], start
+    for n in cuts:
+        parts.append(corpus.batch(start_tokens=position * CONTEXT, n_sequences=n, replay_share=share, **at))
+        position += n
+    assert np.array_equal(whole, np.concatenate(parts))
+    n_replayed = replayed_windows(np.array([start + sum(cuts)]), share)[0]
+    assert 0 <= (start + sum(cuts)) * share - n_replayed < 1
+
+
+@given(domain=st.sampled_from(DOMAINS), start=st.integers(0, 2000), branch=st.integers(0, 500))
+def test_no_replay_is_the_domain_s_own_stream_to_the_bit(corpus: Corpus, domain: str, start: int, branch: int) -> None:
+    """The stream that branches had before there was any replay, written out."""
+    at: dict[str, Any] = {"seed": 3, "context_length": CONTEXT, "domain": domain, "n_sequences": 12}
+    found = corpus.batch(start_tokens=start * CONTEXT, branch_tokens=branch * CONTEXT, **at)
+    places = corpus.mixture.windows_given(branch, domain) + start + np.arange(12)
+    n_windows = corpus.n_windows(domain, CONTEXT)
+    tokens = train_tokens(corpus, domain)
+    for row, window in zip(found, shuffled_windows(places, n_windows=n_windows, seed=3, domain=domain), strict=True):
+        assert np.array_equal(row, tokens[window * CONTEXT : (window + 1) * CONTEXT + 1])
+    assert np.array_equal(
+        found, corpus.batch(start_tokens=start * CONTEXT, branch_tokens=branch * CONTEXT, replay_share=0.0, **at)
+    )
+
+
+@given(domain=st.sampled_from(DOMAINS), trunk=st.integers(0, 60), share=st.floats(0.05, 0.9))
+def test_a_path_with_replay_sees_no_window_twice_either(corpus: Corpus, domain: str, trunk: int, share: float) -> None:
+    at: dict[str, Any] = {"seed": 5, "context_length": CONTEXT}
+    n = 40
+    rows = np.concatenate(
+        [
+            corpus.batch(start_tokens=0, n_sequences=trunk, **at),
+            corpus.batch(
+                start_tokens=0, n_sequences=n, domain=domain, branch_tokens=trunk * CONTEXT, replay_share=share, **at
+            ),
+        ]
+    )
+    assert len({row.tobytes() for row in rows}) == trunk + n
+    general = corpus.batch(start_tokens=trunk * CONTEXT, n_sequences=n, **at)
+    replayed = {row.tobytes() for row in rows[trunk:]} & {row.tobytes() for row in general}
+    n_replayed = int(replayed_windows(np.array([n]), share)[0])
+    others, _ = corpus.mixture.locate(trunk + np.arange(n_replayed))
+    assert len(replayed) >= np.count_nonzero(others != corpus.domains.index(domain))
+
+
+def test_capacity_counts_what_is_replayed(corpus: Corpus) -> None:
+    limits: dict[str, Any] = {"max_pretrain_tokens": 100 * CONTEXT, "context_length": CONTEXT, "max_epochs": 1000}
+    plain, replaying = (
+        corpus.check_capacity(max_specialize_tokens=40 * CONTEXT, replay_share=share, **limits) for share in (0, 0.5)
+    )
+    for domain, share in {"alpha": 0.5, "beta": 0.3, "gamma": 0.2}.items():
+        has = corpus.n_windows(domain, CONTEXT)
+        assert plain[domain] == pytest.approx((100 * share + 40) / has)
+        assert replaying[domain] == pytest.approx((120 * share + 20) / has)
 
 
 def test_seeds_give_different_streams(corpus: Corpus) -> None:

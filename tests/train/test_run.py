@@ -39,11 +39,13 @@ class Texts:
         n_sequences: int,
         domain: str | None = None,
         branch_tokens: int = 0,
+        replay_share: float = 0.0,
     ) -> np.ndarray:
         out = []
         for i in range(n_sequences):
             at = start_tokens // context_length + i + branch_tokens // context_length
-            name = domain or self.domains[at % 2]
+            replayed = replay_share and at % round(1 / replay_share) == 1
+            name = self.domains[at % 2] if domain is None or replayed else domain
             text = self._of[name]
             start = (at * 7919 + seed * 104729) % (len(text) - context_length - 2)
             out.append(text[start : start + context_length + 1])
@@ -126,6 +128,41 @@ def test_a_branch_does_not_depend_on_lane_or_order(lane: Callable[..., Lane], op
 
     three = lane("b", branch_optimizer=optimizer)  # another process, the same folder
     assert measure(three, branch(three, "library", 2048, 1024), 1024).losses == library
+
+
+@pytest.mark.parametrize(
+    "changes", [{"branch_rate_factor": 0.5}, {"replay_share": 0.25}, {"branch_warmup_tokens": 512}], ids=str
+)
+def test_what_a_branch_has_of_its_own_leaves_trunks_and_experts_from_scratch_as_they_are(
+    lane: Callable[..., Lane], changes: dict[str, float]
+) -> None:
+    plain, other = lane("a"), lane("b", **changes)
+    trials = [trunk(plain, 2048), branch(plain, "library", 2048, 1024), branch(plain, "library", 0, 1024)]
+    trained, changed, scratch = (
+        measure(plain, trial, trial.milestones[-1]).losses == measure(other, trial, trial.milestones[-1]).losses
+        for trial in trials
+    )
+    assert (trained, changed, scratch) == (True, False, True)
+
+
+def test_a_lane_that_turns_to_other_hyperparameters_and_back_is_as_it_was(lane: Callable[..., Lane]) -> None:
+    one, fresh = lane("a"), lane("b")
+    plain = one.space.training
+    measure(one, trunk(one, 2048), 2048)
+    for change in ({"batch_tokens": 128}, {"learning_rate": plain.learning_rate.model_copy(update={"reference": 0.1})}):
+        one.turn_to(plain.model_copy(update=change), one.checkpoints.parent / str(*change))
+        turned = measure(one, trunk(one, 2048), 2048).losses
+        assert turned == measure(lane(f"c{next(iter(change))}", **_plain(change)), trunk(fresh, 2048), 2048).losses
+    one.turn_to(plain, one.checkpoints.parent / "a")
+    measure(fresh, trunk(fresh, 2048), 2048)
+    assert (
+        measure(one, branch(one, "library", 2048, 1024), 1024).losses
+        == measure(fresh, branch(fresh, "library", 2048, 1024), 1024).losses
+    )
+
+
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.model_dump() if hasattr(value, "model_dump") else value for name, value in fields.items()}
 
 
 def test_carrying_and_zeroing_the_optimizer_differ(lane: Callable[..., Lane]) -> None:

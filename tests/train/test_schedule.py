@@ -15,12 +15,16 @@ from tests.train.conftest import make_space
 BATCH = 256
 N = 14_000
 TRAINING: TrainingSpec = make_space(Path("."), branch_warmup_tokens=512).training
-PEAK = TRAINING.learning_rate.peak(N)
+HORIZON = 100_000
+PEAK = TRAINING.learning_rate.peak(N, HORIZON)
 
 
-def rates(segment: Segment) -> list[float]:
+def rates(segment: Segment, training: TrainingSpec = TRAINING, horizon_tokens: int = HORIZON) -> list[float]:
     positions = range(segment.start_tokens, segment.end_tokens, BATCH)
-    return [learning_rate(segment, position, training=TRAINING, n_params=N) for position in positions]
+    return [
+        learning_rate(segment, position, training=training, n_params=N, horizon_tokens=horizon_tokens)
+        for position in positions
+    ]
 
 
 def segment(*, start: int, n_steps: int, cooldown: bool, domain: str = "", root: int = 0) -> Segment:
@@ -65,3 +69,22 @@ def test_a_branch_warms_up_as_long_as_what_it_starts_from_asks() -> None:
     assert branch[0] == PEAK / 2
     assert branch[1] == PEAK
     assert set(later) == {PEAK}
+
+
+def test_a_branch_has_its_own_share_of_the_trunk_s_rate() -> None:
+    half = make_space(Path("."), branch_warmup_tokens=512, branch_rate_factor=0.5).training
+    at = segment(start=0, n_steps=10, cooldown=False, domain="law", root=4096)
+    assert rates(at, half) == [0.5 * rate for rate in rates(at)]
+    for same in (
+        segment(start=0, n_steps=10, cooldown=False, domain="law", root=0),
+        segment(start=0, n_steps=10, cooldown=False),
+    ):
+        assert rates(same, half) == rates(same)
+
+
+def test_the_rate_follows_the_horizon_and_not_the_end_of_a_trunk() -> None:
+    rule = {"reference": 1e-2, "reference_params": "14k", "reference_tokens": HORIZON, "token_exponent": -0.5}
+    falling = make_space(Path("."), learning_rate=rule).training
+    short, long = (segment(start=0, n_steps=n, cooldown=False) for n in (20, 40))
+    assert rates(short, falling) == rates(long, falling)[:20]
+    assert rates(short, falling, 4 * HORIZON) == pytest.approx([rate / 2 for rate in rates(short, falling)])
