@@ -45,6 +45,7 @@ for command in (
     work.run,
     work.corpus,
     work.plan,
+    work.tune,
     work.sweep,
     work.train,
     work.report,

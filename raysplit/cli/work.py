@@ -32,7 +32,7 @@ FINAL_SEED = 1000
 @out_option
 @ray_address_option
 def run(space_file: Path, out: Path, ray_address: str | None) -> None:
-    """The whole job: corpus, plan, sweep, answer, final training with baselines, report."""
+    """The whole job: corpus, hyperparameters, plan, sweep, answer, final training with baselines, report."""
     from raysplit.split import Advice
     from raysplit.sweep.final import BASELINES
 
@@ -40,6 +40,7 @@ def run(space_file: Path, out: Path, ray_address: str | None) -> None:
     space, folder = _begin(space_file, out)
     console.rule("[bold]1/5  corpus", align="left")
     corpus_ = _corpus(space, folder, console)
+    space = _tuned(space, folder, corpus_, console, ray_address)
     if not folder.advice.exists():  # run again, a finished sweep needs no plan
         console.rule("[bold]2/5  plan", align="left")
         _print_plan(space, corpus_.vocab_size, console)
@@ -80,11 +81,33 @@ def plan(space_file: Path) -> None:
 @space_argument
 @out_option
 @ray_address_option
+def tune(space_file: Path, out: Path, ray_address: str | None) -> None:
+    """Find the hyperparameters that the section `tuning` of SPACE asks for, on its smallest models, with Optuna.
+
+    Writes hyperparameters.json (the rule for the learning rate, with its evidence) and tuned_space.yaml into the run
+    folder; `raysplit sweep` and `raysplit run` do this first and go on with what was found.
+    """
+    from raysplit.errors import SpaceError
+
+    console = open_console()
+    space, folder = _begin(space_file, out)
+    if space.tuning is None:
+        raise SpaceError(f"{space_file}: there is no section tuning, so nothing to tune; see search_spaces/tuned.yaml")
+    corpus_ = _corpus(space, folder, console)
+    _tuned(space, folder, corpus_, console, ray_address)
+    console.print(f"found {folder.hyperparameters} and {folder.tuned_space}", highlight=False)
+
+
+@click.command()
+@space_argument
+@out_option
+@ray_address_option
 def sweep(space_file: Path, out: Path, ray_address: str | None) -> None:
     """Train the trials of SPACE under Ray Tune until the answer is certain enough or the budget is spent."""
     console = open_console()
     space, folder = _begin(space_file, out)
     corpus_ = _corpus(space, folder, console)
+    space = _tuned(space, folder, corpus_, console, ray_address)
     _sweep(space, folder, corpus_, console, ray_address)
 
 
@@ -229,6 +252,22 @@ def _corpus(space: "Space", folder: "RunFolder", console: Console) -> "Corpus":
                 f"  {name}: read up to {epochs:.1f} times on one path through trunk and branch", highlight=False
             )
     return built
+
+
+def _tuned(
+    space: "Space", folder: "RunFolder", corpus: "Corpus", console: Console, ray_address: str | None
+) -> "Space":
+    """The space to sweep: tuned, where it asks for that."""
+    if space.tuning is None:
+        return space
+    from raysplit.sweep.tuned import read_tuned
+    from raysplit.sweep.tuning import rule_sentence, run_tuning
+
+    known = read_tuned(folder.hyperparameters)
+    tuned_space = run_tuning(space, folder, corpus, console=console, ray_address=ray_address)
+    if known is not None:
+        console.print(f"hyperparameters as tuned before: {rule_sentence(known)}", highlight=False)
+    return tuned_space
 
 
 def _print_plan(space: "Space", vocab_size: int, console: Console) -> None:

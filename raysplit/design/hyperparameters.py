@@ -77,7 +77,7 @@ class Tried:
     pretrain_tokens: int
     learning_rate: float
     loss: float
-    """Nats per token; infinite for a run that diverged."""
+    """Nats per token; infinite for a run that diverged, or was stopped as hopeless, before it got there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,12 +95,13 @@ class Optimum:
     curvature: float
     """k; zero where no parabola could be told."""
     edge: Edge
-    """The end of the range that the optimum lies at: then it is a bound, not a measurement."""
+    """The end of what was tried that the optimum lies at: then it is a bound, not a measurement."""
     low: float
     high: float
     """The range that was tried."""
     n_tried: int
-    n_diverged: int
+    n_lost: int
+    """Of those, how many gave no loss here."""
 
     @property
     def doubling_penalty(self) -> float:
@@ -172,13 +173,15 @@ def find_optimum(tried: Sequence[Tried], tried_range: Range) -> Optimum:
             # Beyond its points the parabola only says in which direction to look.
             step = float(np.clip(-c1 / (2 * c2), x.min(), x.max()))
             at, loss, curvature = x_best + step, best.loss * (c0 + c1 * step + c2 * step**2), c2
-    learning_rate = tried_range.clip(math.exp(at))
-    edge = tried_range.edge(learning_rate)
+    # An end that was never tried is no evidence of what lies before it.
+    seen = replace(tried_range, low=min(t.learning_rate for t in tried), high=max(t.learning_rate for t in tried))
+    learning_rate = seen.clip(math.exp(at))
+    edge = seen.edge(learning_rate) if seen.low < seen.high else ""
     return Optimum(
         n_params=best.n_params, pretrain_tokens=best.pretrain_tokens, learning_rate=learning_rate,
         log_error=max(_LEAST_ERROR, math.log(_WIDEN_FACTOR) if edge else error), loss=float(loss),
         curvature=float(curvature), edge=edge, low=tried_range.low, high=tried_range.high, n_tried=len(tried),
-        n_diverged=len(tried) - len(finite),
+        n_lost=len(tried) - len(finite),
     )  # fmt: skip
 
 

@@ -24,6 +24,26 @@ class RunFolder:
         return self.path / _SPACE
 
     @property
+    def tuned_space(self) -> Path:
+        """The space with the hyperparameters that were found, which everything after tuning goes by."""
+        return self.path / "tuned_space.yaml"
+
+    @property
+    def hyperparameters(self) -> Path:
+        """What was found, with its evidence."""
+        return self.path / "hyperparameters.json"
+
+    @property
+    def optuna(self) -> Path:
+        """Optuna's database, where the space names no other."""
+        return self.path / "optuna.db"
+
+    @property
+    def tuning(self) -> Path:
+        """Checkpoints of the trials under way while tuning."""
+        return self.path / "tuning"
+
+    @property
     def corpus(self) -> Path:
         return self.path / "corpus"
 
@@ -87,7 +107,7 @@ def open_run(path: Path, space: Space) -> RunFolder:
 
 
 def existing_run(path: Path) -> tuple[RunFolder, Space]:
-    """A run folder with its resolved search space.
+    """A run folder with its resolved search space, the tuned one where hyperparameters were tuned.
 
     Raises:
         RunError: the folder holds no run.
@@ -95,7 +115,7 @@ def existing_run(path: Path) -> tuple[RunFolder, Space]:
     folder = RunFolder(path=path.absolute())
     if not folder.space.exists():
         raise RunError(f"{path}: is not a run folder (no {_SPACE}); give the folder that `raysplit sweep` wrote to")
-    return folder, load_space(folder.space)
+    return folder, load_space(folder.tuned_space if folder.tuned_space.exists() else folder.space)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,10 @@ class Pool:
                 raise RaysplitError(f"lane {lane} has failed for good: {error}") from error
             raise RaysplitError(f"lane {lane} has ended before the sweep")
 
-    def run(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Have some lane carry out a task, and wait for it."""
-        result: dict[str, Any] = ray.get(self.broker.run.remote(body))
-        return result
+    def run_all(self, bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Have the lanes carry out tasks, and wait for all of them; results in the tasks' order."""
+        results: list[dict[str, Any]] = ray.get([self.broker.run.remote(body) for body in bodies])
+        return results
 
     def close(self) -> None:
         """End the lanes: idle ones go by themselves, those in the midst of a trial (after Ctrl-C) are killed."""
@@ -172,7 +173,10 @@ def _carry_out(body: dict[str, Any], lane: Any, corpus: Any, config: dict[str, A
         if first:
             broker.progress.remote(number, tokens, loss)
 
-    tree = dataclasses.replace(tree_of(space), pretrain_grid=tuple(body.get("waypoints", tree_of(space).pretrain_grid)))
+    # A trial of a tuning study brings its own hyperparameters, and a folder where no one else's checkpoints lie.
+    lane.turn_to(body.get("training", space.training), Path(body.get("checkpoints", config["checkpoints"])))
+    tree = tree_of(lane.space)
+    tree = dataclasses.replace(tree, pretrain_grid=tuple(body.get("waypoints", tree.pretrain_grid)))
     try:
         measured = lane.measure(trial, milestone, tree=tree, on_progress=tell)
     except (Divergence, CheckpointError) as error:

@@ -34,6 +34,7 @@ def test_the_issue_s_commands_are_there() -> None:
         "run",
         "corpus",
         "plan",
+        "tune",
         "sweep",
         "train",
         "report",

@@ -20,7 +20,7 @@ def measure(space: Space, run_folder: Path, corpus_folder: Path) -> list[dict[st
     try:
         pool.wait_until_ready()
         results = [
-            pool.run({"kind": "measure", "trial": asdict(trial), "milestone": trial.milestones[0]})
+            pool.run_all([{"kind": "measure", "trial": asdict(trial), "milestone": trial.milestones[0]}])[0]
             for trial in (trunk, branch)
         ]
     finally:

@@ -1,0 +1,399 @@
+"""One Optuna study in rounds: ask, train, tell; a range is widened where the best lies at its end.
+
+A trial's *place* is its number in the study were nothing ever interrupted. All that is decided about a place rests on
+its number and on earlier rounds: its sampler's seed, what it asks, whether it is pruned. So a study that was killed and
+taken up again tries what an uninterrupted one does. The database is the study's whole memory; what a trial has measured
+is in it before any of its round is told.
+"""
+
+import hashlib
+import math
+import os
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from raysplit.design.hyperparameters import Edge, Range
+from raysplit.errors import RunError
+
+_MAX_WIDENINGS = 2
+_N_STARTUP = 4
+"""Trials before the sampler learns from what was seen, and before one is pruned; half the trials if they are more."""
+_SPREAD = (1 / 8, 7 / 8, 3 / 8, 5 / 8)
+"""Where a single hyperparameter is tried after its own value, as shares of its range: a parabola wants both sides."""
+_PLACE, _OUTCOME = "place", "outcome"
+_DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
+"""Packages of the drivers whose modules have other names."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parameter:
+    """One hyperparameter of a study."""
+
+    name: str
+    range: Range
+    own: float
+    """The search space's own value, which is tried first."""
+    step: int = 0
+    """The value is a whole multiple of it; 0 for any real number."""
+
+    def at(self, share: float) -> float:
+        """The value at a share of the range."""
+        low, high = self.range.low, self.range.high
+        value = low * (high / low) ** share if self.range.log else low + (high - low) * share
+        return self.range.clip(round(value / self.step) * self.step if self.step else value)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One trial of a study."""
+
+    study: str
+    place: int
+    values: Mapping[str, float]
+
+    @property
+    def stage(self) -> str:
+        """The study's name without that of the run."""
+        return self.study.rpartition(" ")[2]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """What one milestone of an attempt gave."""
+
+    loss: float
+    """Nats per token."""
+    flops: float
+    """Trained for it, beyond the milestone before."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What an attempt gave."""
+
+    values: Mapping[str, float]
+    losses: Mapping[int, float]
+    """By milestone, tokens; those before it diverged or was pruned."""
+    flops: float
+    """Trained for those."""
+    failed: str
+    """Why training failed; empty when it did not."""
+    pruned: bool
+
+    @property
+    def loss(self) -> float:
+        """Mean over the milestones, which one set of hyperparameters serves all; infinite unless all were reached."""
+        return math.inf if self.failed or self.pruned else sum(self.losses.values()) / len(self.losses)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyEnd:
+    """A finished study."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    """With the ranges as they were at the end."""
+    outcomes: tuple[Outcome, ...]
+    """By place."""
+    edges: Mapping[str, Edge]
+    """Hyperparameters whose best value lies at an end even so."""
+
+    @property
+    def best(self) -> Outcome:
+        """The lowest loss of those that ran to the end.
+
+        Raises:
+            RunError: none did.
+        """
+        best = min(self.outcomes, key=lambda outcome: outcome.loss)
+        if not math.isfinite(best.loss):
+            why = next((outcome.failed for outcome in self.outcomes if outcome.failed), "all were pruned")
+            raise RunError(f"tuning: no trial of the study {self.name!r} ran to its end ({why}); lower its ranges")
+        return best
+
+
+class TrainingFailed(Exception):
+    """A run that diverged or whose lane gave up."""
+
+
+class Objective(Protocol):
+    """What a study minimises."""
+
+    @property
+    def milestones(self) -> Sequence[int]:
+        """Tokens at which the loss is read and a trial may be pruned, rising."""
+
+    def measure(self, attempt: Attempt, milestone: int) -> Reading:
+        """The loss at a milestone; called for one milestone after the other.
+
+        Raises:
+            TrainingFailed: there is none.
+        """
+
+    def forget(self, attempt: Attempt) -> None:
+        """The attempt has ended; what it left on disk is not needed."""
+
+
+Edges = Callable[[Sequence[Outcome], Sequence[Parameter]], Mapping[str, Edge]]
+
+
+def edges_of_best(outcomes: Sequence[Outcome], parameters: Sequence[Parameter]) -> dict[str, Edge]:
+    """The hyperparameters whose value in the best outcome lies at an end of its range, and which."""
+    best = min(outcomes, key=lambda outcome: outcome.loss)
+    found = {p.name: p.range.edge(best.values[p.name]) for p in parameters if math.isfinite(best.loss)}
+    return {name: edge for name, edge in found.items() if edge}
+
+
+def run_study(
+    name: str,
+    parameters: Sequence[Parameter],
+    objective: Objective,
+    *,
+    storage: Any,
+    n_trials: int,
+    n_lanes: int,
+    seed: int,
+    find_edges: Edges = edges_of_best,
+    check: Callable[[], None] = lambda: None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> StudyEnd:
+    """Run a study to its end, or take up one that was interrupted; a finished one is only read.
+
+    Args:
+        name: of the study in the storage.
+        parameters: what is tuned.
+        objective: what is minimised.
+        storage: as `open_storage` gives it.
+        n_trials: before a range is widened; each widening adds half as many.
+        n_lanes: trials of a round, which train at the same time.
+        seed: of the samplers.
+        find_edges: which ranges are too narrow.
+        check: called now and then while trials train; raises when they no longer can.
+        tell: takes a line for the person who waits.
+    """
+    import optuna
+
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=max(_N_STARTUP, n_trials // 2))
+    study = optuna.create_study(
+        storage=storage, study_name=name, direction="minimize", load_if_exists=True, pruner=pruner
+    )
+    again = _take_up(study)
+    parameters, n_wanted, first = tuple(parameters), n_trials, 0
+    edges: Mapping[str, Edge] = {}
+    for n_widened in range(_MAX_WIDENINGS + 1):
+        design = _opening(parameters) if not n_widened else _beyond(parameters, edges)
+        for start in range(first, n_wanted, n_lanes):
+            places = range(start, min(start + n_lanes, n_wanted))
+            fixed = {place: design[place - first] for place in places if place - first < len(design)} | again
+            _run_round(study, name, parameters, objective, places, fixed, seed=seed, check=check)
+        outcomes = _outcomes(study)[:n_wanted]
+        edges = find_edges(outcomes, parameters)
+        if not edges or n_widened == _MAX_WIDENINGS:
+            break
+        parameters = tuple(replace(p, range=p.range.widened(edges.get(p.name, ""))) for p in parameters)
+        tell(f"{name}: the best value lies at the end of a range: " + ", ".join(_told(p, edges) for p in parameters))
+        first, n_wanted = n_wanted, n_wanted + max(2, n_trials // 2)
+    return StudyEnd(name=name, parameters=parameters, outcomes=tuple(outcomes), edges=edges)
+
+
+def _told(parameter: Parameter, edges: Mapping[str, Edge]) -> str:
+    to = f"{parameter.range.low:.4g} to {parameter.range.high:.4g}"
+    return f"{parameter.name} widened to {to}" if parameter.name in edges else f"{parameter.name} still {to}"
+
+
+def _opening(parameters: Sequence[Parameter]) -> list[dict[str, float]]:
+    """The values that a study begins with, whatever its sampler: the space's own, then, for one alone, a spread."""
+    own = {p.name: p.range.clip(p.own) for p in parameters}
+    if len(parameters) > 1:
+        return [own]
+    [parameter] = parameters
+    return [own, *({parameter.name: parameter.at(share)} for share in _SPREAD)]
+
+
+def _beyond(parameters: Sequence[Parameter], edges: Mapping[str, Edge]) -> list[dict[str, float]]:
+    """What is tried first in a range just widened: its new part; for several at once that is the sampler's task."""
+    if len(parameters) > 1:
+        return []
+    [parameter] = parameters
+    return [
+        {parameter.name: parameter.at(share if edges[parameter.name] == "low" else 1 - share)} for share in (0.1, 0.2)
+    ]
+
+
+def _run_round(
+    study: Any,
+    name: str,
+    parameters: Sequence[Parameter],
+    objective: Objective,
+    places: Sequence[int],
+    fixed: Mapping[int, Mapping[str, float]],
+    *,
+    seed: int,
+    check: Callable[[], None],
+) -> None:
+    """Have every place of a round that has no outcome yet trained, then tell them all."""
+    from optuna.trial import TrialState
+
+    told = {trial.user_attrs[_PLACE] for trial in _told_trials(study)}
+    trials = {
+        place: _ask(study, parameters, place, fixed.get(place), seed=_seed(name, seed, place))
+        for place in places
+        if place not in told
+    }
+    lock = threading.Lock()
+    executor = ThreadPoolExecutor(max_workers=max(1, len(trials)))
+    try:
+        waiting = {
+            executor.submit(
+                partial(_train, trial, Attempt(study=name, place=place, values=trial.params), objective, lock)
+            )
+            for place, trial in trials.items()
+        }
+        while waiting:
+            done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+            check()
+    finally:
+        # After Ctrl-C the threads wait for lanes that are about to be ended; nobody waits for the threads.
+        executor.shutdown(wait=False, cancel_futures=True)
+    for trial in trials.values():
+        _tell(study, trial.number, trial.user_attrs[_OUTCOME], TrialState)
+
+
+def _ask(
+    study: Any, parameters: Sequence[Parameter], place: int, values: Mapping[str, float] | None, *, seed: int
+) -> Any:
+    import optuna
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_N_STARTUP, constant_liar=True)
+    if values is not None:
+        study.enqueue_trial({p.name: int(values[p.name]) if p.step else values[p.name] for p in parameters})
+    trial = study.ask(
+        {
+            p.name: IntDistribution(int(p.range.low), int(p.range.high), step=p.step)
+            if p.step
+            else FloatDistribution(p.range.low, p.range.high, log=p.range.log)
+            for p in parameters
+        }
+    )
+    trial.set_user_attr(_PLACE, place)
+    return trial
+
+
+def _train(trial: Any, attempt: Attempt, objective: Objective, lock: threading.Lock) -> None:
+    """Measure milestone after milestone, and put into the database what came of it."""
+    losses: dict[int, float] = {}
+    failed, pruned, flops = "", False, 0.0
+    for milestone in objective.milestones:
+        try:
+            reading = objective.measure(attempt, milestone)
+        except TrainingFailed as error:
+            failed = str(error)
+            break
+        losses[milestone] = reading.loss
+        flops += reading.flops
+        with lock:
+            trial.report(losses[milestone], step=milestone)
+            pruned = milestone != objective.milestones[-1] and bool(trial.should_prune())  # numpy's
+        if pruned:
+            break
+    with lock:
+        trial.set_user_attr(_OUTCOME, {"losses": losses, "failed": failed, "pruned": pruned, "flops": flops})
+    objective.forget(attempt)
+
+
+def _take_up(study: Any) -> dict[int, Mapping[str, float]]:
+    """Close what an interrupted round left open; gives the places to train again, with the values they had."""
+    from optuna.trial import TrialState
+
+    again = {}
+    for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+        if outcome := trial.user_attrs.get(_OUTCOME):
+            _tell(study, trial.number, outcome, TrialState)
+            continue
+        if _PLACE in trial.user_attrs:
+            again[trial.user_attrs[_PLACE]] = trial.params
+        study.tell(trial.number, state=TrialState.FAIL)
+    while study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
+        study.tell(study.ask(), state=TrialState.FAIL)  # enqueued and not begun; its place is asked again
+    return again
+
+
+def _tell(study: Any, number: int, outcome: Mapping[str, Any], states: Any) -> None:
+    if outcome["failed"] or outcome["pruned"]:
+        study.tell(number, state=states.PRUNED)
+    else:
+        study.tell(number, sum(outcome["losses"].values()) / len(outcome["losses"]))
+
+
+def _told_trials(study: Any) -> list[Any]:
+    from optuna.trial import TrialState
+
+    trials: list[Any] = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED])
+    return trials
+
+
+def _outcomes(study: Any) -> list[Outcome]:
+    """Of all that was told, by place."""
+    by_place = {trial.user_attrs[_PLACE]: trial for trial in _told_trials(study)}
+    found = []
+    for _, trial in sorted(by_place.items()):
+        outcome = trial.user_attrs[_OUTCOME]
+        # JSON has made texts of the milestones.
+        losses = {int(tokens): loss for tokens, loss in outcome["losses"].items()}
+        found.append(Outcome(**outcome | {"values": trial.params, "losses": losses}))
+    return found
+
+
+def _seed(name: str, seed: int, place: int) -> int:
+    """Of a place's sampler; of its stage and not of the run folder, so that folders do not differ."""
+    stage = Attempt(study=name, place=place, values={}).stage
+    return int.from_bytes(hashlib.blake2b(f"{stage}/{seed}/{place}".encode(), digest_size=4).digest(), "little")
+
+
+def storage_url(url: str | None, *, default: Path) -> str:
+    """The URL of Optuna's database, environment variables put in.
+
+    Raises:
+        RunError: a variable that it names is not set.
+    """
+    if url is None:
+        return f"sqlite:///{default}"
+    for name in re.findall(r"\$\{(\w+)\}", url):
+        if name not in os.environ:
+            raise RunError(f"tuning.storage: the environment variable {name} is not set")
+    return re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], url)
+
+
+def masked(url: str) -> str:
+    """A database URL without its password."""
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
+
+
+def open_storage(url: str) -> Any:
+    """Optuna's storage at a SQLAlchemy URL; its tables are made where there are none.
+
+    Raises:
+        RunError: the URL is none, its driver is not installed, or the database cannot be reached.
+    """
+    import optuna
+    import sqlalchemy.exc
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.storages.RDBStorage(url)
+    except ImportError as error:
+        module = getattr(error.__cause__ or error, "name", None) or "of this database"
+        package = _DRIVERS.get(module, module)
+        raise RunError(f"tuning.storage: {masked(url)} needs the package {package}; pip install {package!r}") from error
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise RunError(f"tuning.storage: {masked(url)}: cannot be used: {reason}") from error

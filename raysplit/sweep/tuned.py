@@ -1,0 +1,112 @@
+"""What tuning found, with its evidence, as a file; and the search space that goes by it."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from raysplit.design.hyperparameters import Edge, Optimum, RateRule, Tried
+from raysplit.errors import RunError
+from raysplit.space import Space
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chosen:
+    """One hyperparameter beside the learning rate, and how it was chosen: by the best trial of its study."""
+
+    name: str
+    """Of the field in the search space's section `training`."""
+    study: str
+    value: float
+    own: float
+    """The search space's own value."""
+    low: float
+    high: float
+    """The range that was tried."""
+    edge: Edge
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudySummary:
+    name: str
+    n_trials: int
+    n_pruned: int
+    n_failed: int
+    best_loss: float
+    own_loss: float
+    """Of the search space's own values, nats per token; of rate studies under the batch and warm-up already chosen.
+    Infinite where that run diverged or was pruned."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tuned:
+    """The hyperparameters of a run and where they come from: what `hyperparameters.json` holds."""
+
+    schema_version: int
+    storage: str
+    """URL of Optuna's database, the password masked."""
+    rule: RateRule
+    prior_exponent: float
+    horizon_tokens: int
+    """The D at which the rule is read for every trunk: the largest of the sweep's grid."""
+    optima: tuple[Optimum, ...]
+    tried: tuple[Tried, ...]
+    chosen: tuple[Chosen, ...]
+    studies: tuple[StudySummary, ...]
+    trained_flops: float
+
+    def rate(self, n_params: float) -> float:
+        """Peak learning rate of a size."""
+        return self.rule.rate(n_params, self.horizon_tokens)
+
+    def apply(self, space: Space) -> Space:
+        """The search space with these hyperparameters in place of the section that asked for them."""
+        whole = {"batch_tokens", "warmup_tokens", "branch_warmup_tokens"}
+        fields: dict[str, Any] = {c.name: round(c.value) if c.name in whole else c.value for c in self.chosen}
+        rule = {
+            name: getattr(self.rule, name)
+            for name in ("reference", "reference_params", "exponent", "reference_tokens", "token_exponent")
+        }
+        return space.with_training(**fields, learning_rate=rule).model_copy(update={"tuning": None})
+
+    def to_json(self) -> str:
+        return json.dumps(_without_infinities(asdict(self)), indent=1)
+
+
+def read_tuned(path: Path) -> Tuned | None:
+    """What tuning found, or None where nothing was tuned.
+
+    Raises:
+        RunError: the file is damaged or of another schema version.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        found = TypeAdapter(Tuned).validate_python(_with_infinities(raw))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise RunError(f"{path}: cannot be read: {reason}") from error
+    if found.schema_version != 1:
+        raise RunError(f"{path}: schema version {found.schema_version} is not 1")
+    return found
+
+
+def _without_infinities(value: Any) -> Any:
+    """JSON knows no infinity, which here is always the loss of a run that has none."""
+    if isinstance(value, dict):
+        return {key: _without_infinities(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinities(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _with_infinities(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_infinities(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_infinities(item) for item in value]
+    return math.inf if value is None else value
