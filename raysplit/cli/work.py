@@ -87,15 +87,22 @@ def tune(space_file: Path, out: Path, ray_address: str | None) -> None:
     Writes hyperparameters.json (the rule for the learning rate, with its evidence) and tuned_space.yaml into the run
     folder; `raysplit sweep` and `raysplit run` do this first and go on with what was found.
     """
+    from raysplit.design.setup import setup_of
     from raysplit.errors import SpaceError
+    from raysplit.report import draw_learning_rate
+    from raysplit.sweep.tuned import read_tuned
 
     console = open_console()
     space, folder = _begin(space_file, out)
     if space.tuning is None:
         raise SpaceError(f"{space_file}: there is no section tuning, so nothing to tune; see search_spaces/tuned.yaml")
     corpus_ = _corpus(space, folder, console)
-    _tuned(space, folder, corpus_, console, ray_address)
-    console.print(f"found {folder.hyperparameters} and {folder.tuned_space}", highlight=False)
+    tuned_space = _tuned(space, folder, corpus_, console, ray_address)
+    console.print(f"written: {folder.hyperparameters}, {folder.tuned_space}", highlight=False)
+    tuned = read_tuned(folder.hyperparameters)
+    assert tuned is not None
+    sizes = setup_of(tuned_space, vocab_size=corpus_.vocab_size).sizes
+    console.print(f"figure: {draw_learning_rate(tuned, sizes, folder)}", highlight=False)
 
 
 @click.command()
@@ -254,9 +261,7 @@ def _corpus(space: "Space", folder: "RunFolder", console: Console) -> "Corpus":
     return built
 
 
-def _tuned(
-    space: "Space", folder: "RunFolder", corpus: "Corpus", console: Console, ray_address: str | None
-) -> "Space":
+def _tuned(space: "Space", folder: "RunFolder", corpus: "Corpus", console: Console, ray_address: str | None) -> "Space":
     """The space to sweep: tuned, where it asks for that."""
     if space.tuning is None:
         return space

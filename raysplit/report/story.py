@@ -17,6 +17,8 @@ from raysplit.runs import read_runs
 from raysplit.space import Space
 from raysplit.split import Advice, Choice, Problem
 from raysplit.sweep.folder import RunFolder, existing_run
+from raysplit.sweep.studies import masked
+from raysplit.sweep.tuned import Tuned, read_tuned
 
 if TYPE_CHECKING:
     from raysplit.corpus.manifest import Manifest
@@ -42,6 +44,8 @@ class Story:
     advice: Advice
     history: History
     final: FinalRun | None
+    tuned: Tuned | None = None
+    """The hyperparameters, where they were tuned."""
 
     @property
     def bytes_per_token(self) -> dict[str, float]:
@@ -78,14 +82,14 @@ def read_story(folder: RunFolder) -> Story:
     law_text = folder.law.read_text(encoding="utf-8")
     advice = Advice.from_json(folder.advice.read_text(encoding="utf-8"))
     return Story(
-        space=space, space_yaml=folder.space.read_text(encoding="utf-8"), manifest=manifest, setup=setup,
+        space=space, space_yaml=masked(folder.space.read_text(encoding="utf-8")), manifest=manifest, setup=setup,
         problem=replace(
             setup.problem, budget_flops=advice.budget_flops, accounting=advice.accounting,
             weights=[advice.weights[name] for name in setup.problem.domains],
         ),
         observations=read_runs(folder.observations("parquet")), law=Law.from_json(law_text),
         choice=_choice(folder, law_text), advice=advice, history=history_of(read_journal(folder.journal)),
-        final=read_final(folder.final),
+        final=read_final(folder.final), tuned=read_tuned(folder.hyperparameters),
     )  # fmt: skip
 
 

@@ -4,13 +4,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raysplit.quantities import format_count, format_seconds
+from raysplit.quantities import format_count, format_flops, format_seconds
 from raysplit.report.budget_line import weighted
 from raysplit.report.costs import Cost, Costs
 from raysplit.report.final import RECOMMENDED
 from raysplit.report.history import Ending
 from raysplit.report.story import Story
 from raysplit.split import Interval
+from raysplit.sweep.tuned import Tuned
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +94,61 @@ def advice_tables(story: Story) -> list[Table]:
                 ],
             )
         )
+    return tables
+
+
+def tuning_tables(tuned: Tuned) -> list[Table]:
+    """The best learning rates, the other hyperparameters, and the studies that they come from."""
+    rates = [
+        [
+            f"{format_count(o.n_params)}, {format_count(o.pretrain_tokens)}",
+            f"{o.learning_rate:.3g}", f"x/ {math.exp(o.log_error):.2f}",
+            f"{tuned.rule.rate(o.n_params, o.pretrain_tokens):.3g}", f"{o.loss:.4f}", f"{o.doubling_penalty:.2%}",
+            f"{o.n_tried}", f"{o.n_lost}", {"": "", "low": "at the low end", "high": "at the high end"}[o.edge],
+        ]
+        for o in tuned.optima
+    ]  # fmt: skip
+    tables = [
+        Table(
+            title="The best learning rate at each size and number of tokens",
+            head=[
+                "N, D", "best rate", "standard error", "by the rule", "loss (nats/token)", "a factor of 2 costs",
+                "tried", "without a loss", "note",
+            ],
+            rows=rates,
+            note="A run without a loss diverged, or was stopped because half of the others were better on the way.",
+        )
+    ]  # fmt: skip
+    if tuned.chosen:
+        tables.append(
+            Table(
+                title="The other hyperparameters",
+                head=["hyperparameter", "study", "chosen", "before", "range tried", "note"],
+                rows=[
+                    [
+                        c.name, c.study, f"{c.value:.4g}", f"{c.own:.4g}", f"{c.low:.4g} to {c.high:.4g}",
+                        f"at the {c.edge} end of its range" if c.edge else "",
+                    ]
+                    for c in tuned.chosen
+                ],
+                note="The best trial's values at the smallest size, the same for every size, as all share one grid.",
+            )
+        )  # fmt: skip
+    studies = [
+        [
+            s.name, str(s.n_trials), str(s.n_pruned), str(s.n_failed), f"{s.best_loss:.4f}",
+            f"{s.own_loss:.4f}" if math.isfinite(s.own_loss) else "none",
+        ]
+        for s in tuned.studies
+    ]  # fmt: skip
+    tables.append(
+        Table(
+            title="Studies",
+            head=["study", "trials", "stopped early", "failed", "best loss", "loss of the values before"],
+            rows=studies,
+            note=f"{format_flops(tuned.trained_flops)} in all. Optuna's database: {tuned.storage}.",
+        )
+    )
     return tables
 
 

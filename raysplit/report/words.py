@@ -1,9 +1,11 @@
 """The page's sentences: the answer, what each figure shows, and what to be careful about."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from raysplit.design.hyperparameters import PRIOR_ERROR
 from raysplit.quantities import format_count, format_flops
 from raysplit.report.budget_line import measured_variants, sweep_readings, weighted
 from raysplit.report.costs import Costs
@@ -11,6 +13,7 @@ from raysplit.report.final import RECOMMENDED
 from raysplit.report.prediction_figure import in_sample
 from raysplit.report.story import Story
 from raysplit.split.advice import FLAT_TOLERANCE
+from raysplit.sweep.tuned import Tuned
 
 
 def answer(story: Story) -> str:
@@ -142,6 +145,43 @@ def path_caption(story: Story) -> str:
         "settles while its interval narrows says that more runs would change little. Below, what better knowledge was "
         "expected to save."
     )
+
+
+def tuning(tuned: Tuned) -> str:
+    """What was tuned, and what the law was therefore fitted to, in a few sentences."""
+    rule, optima = tuned.rule, tuned.optima
+    penalty = sum(optimum.doubling_penalty for optimum in optima) / len(optima)
+    smallest, largest = min(o.n_params for o in optima), max(o.n_params for o in optima)
+    text = (
+        f"The learning rate was tuned at N = {format_count(smallest)}"
+        + (f" to {format_count(largest)}" if largest > smallest else "")
+        + f" and carried to every size by lr = {rule.reference:.3g} (N / {format_count(rule.reference_params)})"
+        f"^{rule.exponent:.2f} (D / {format_count(rule.reference_tokens)})^{rule.token_exponent:.2f}; the exponents "
+        f"are known to within {rule.exponent_error:.2f} and {rule.token_exponent_error:.2f} (one standard error; "
+        f"beforehand they were taken to be {tuned.prior_exponent:.2f} and 0, each to within {PRIOR_ERROR:.2f}). A "
+        f"trunk runs at one rate and serves every D on its way, so all take the rate of the largest, "
+        f"{format_count(tuned.horizon_tokens)}. A rate off by a factor of two costs {penalty:.1%} of the loss, by the "
+        "parabolas. The sweep trained with what was found: the law is fitted to tuned runs only."
+    )
+    if rule.left_out:
+        errors = _listed([f"{math.exp(left.log_error):.2f} at {format_count(left.n_params)}" for left in rule.left_out])
+        worst = max(left.penalty for left in rule.left_out)
+        text += f" Fitted without a size, the rule misses its best rates by a factor of {errors}: at most {worst:.1%}."
+    if edges := [o for o in optima if o.edge]:
+        where = _listed([f"N = {format_count(o.n_params)}, D = {format_count(o.pretrain_tokens)}" for o in edges])
+        text += f" At {where} the best rate lies at the end of what was tried: it is a bound."
+    return text
+
+
+def rate_caption(tuned: Tuned) -> str:
+    """What the figure of the learning rate shows."""
+    lost = sum(optimum.n_lost for optimum in tuned.optima)
+    return (
+        f"Left: {len(tuned.tried) - lost} losses of small trunks under one seed, each above the lowest of its size and "
+        "tokens, with the parabola that gives its best rate (tick); arrows lie above the frame. Right: the best rates "
+        "with their standard errors (open where they are bounds), and the rule that every trunk of the sweep goes by "
+        "(bars: its sizes; band: one standard error)."
+    )  # fmt: skip
 
 
 def _count(n: int, what: str) -> str:

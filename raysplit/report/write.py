@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -15,10 +15,12 @@ from raysplit.report.costs import Costs, costs_of
 from raysplit.report.curve_figure import draw_curve
 from raysplit.report.path_figure import draw_path
 from raysplit.report.prediction_figure import draw_prediction
+from raysplit.report.rate_figure import draw_rates
 from raysplit.report.story import Story, read_story
 from raysplit.report.style import DARK, PAGE_WIDTH, PHONE_WIDTH, in_style
 from raysplit.report.tree_figure import draw_tree
 from raysplit.sweep.folder import RunFolder, write_text
+from raysplit.sweep.tuned import Tuned
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,6 +93,8 @@ def render_page(story: Story, costs: Costs, plates: list[Plate]) -> str:
         "advice": tables.advice_tables(story),
         "final": tables.final_tables(story),
         "sweep": [tables.cost_table(story, costs), tables.round_table(story), *tables.ending_tables(story)],
+        "tuning": [] if story.tuned is None else tables.tuning_tables(story.tuned),
+        "tuning_words": "" if story.tuned is None else words.tuning(story.tuned),
         "law": [*([choice] if choice else []), tables.corpus_table(story)],
         "space_yaml": story.space_yaml,
         "version": __version__,
@@ -109,7 +113,27 @@ def _pictures(story: Story, costs: Costs) -> list[_Picture]:
     if story.history.advices:
         found.append(_Picture(file="path", title="How the recommendation moved", draw=draw_path,
                               caption=words.path_caption(story)))  # fmt: skip
+    if (tuned := story.tuned) is not None:
+        found.append(_Picture(file="learning_rate", title="The learning rate",
+                              draw=lambda story, width: draw_rates(tuned, story.setup.sizes, width),
+                              caption=words.rate_caption(tuned)))  # fmt: skip
     return found
+
+
+def draw_learning_rate(tuned: Tuned, sizes: Sequence[int], folder: RunFolder) -> Path:
+    """Write the figure of the learning rate alone, for a run that was tuned and not yet swept; returns its path.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    path = folder.report / "learning_rate.png"
+    try:
+        folder.report.mkdir(parents=True, exist_ok=True)
+        with in_style():
+            draw_rates(tuned, sizes, PAGE_WIDTH).savefig(path, dpi=_PNG_DPI)
+    except OSError as error:
+        raise RunError(f"{folder.report}: cannot be written: {error.strerror}") from error
+    return path
 
 
 def _svg(figure: "Figure") -> str:

@@ -183,6 +183,8 @@ def run_study(
     study = optuna.create_study(
         storage=storage, study_name=name, direction="minimize", load_if_exists=True, pruner=pruner
     )
+    if n_told := len(_told_trials(study)):
+        tell(f"{name}: taken up at {n_told} trials")
     again = _take_up(study)
     parameters, n_wanted, first = tuple(parameters), n_trials, 0
     edges: Mapping[str, Edge] = {}
@@ -197,14 +199,14 @@ def run_study(
         if not edges or n_widened == _MAX_WIDENINGS:
             break
         parameters = tuple(replace(p, range=p.range.widened(edges.get(p.name, ""))) for p in parameters)
-        tell(f"{name}: the best value lies at the end of a range: " + ", ".join(_told(p, edges) for p in parameters))
+        wider = ", ".join(_told(p) for p in parameters if p.name in edges)
+        tell(f"{name}: the best value lies at the end of what was tried; {wider}")
         first, n_wanted = n_wanted, n_wanted + max(2, n_trials // 2)
     return StudyEnd(name=name, parameters=parameters, outcomes=tuple(outcomes), edges=edges)
 
 
-def _told(parameter: Parameter, edges: Mapping[str, Edge]) -> str:
-    to = f"{parameter.range.low:.4g} to {parameter.range.high:.4g}"
-    return f"{parameter.name} widened to {to}" if parameter.name in edges else f"{parameter.name} still {to}"
+def _told(parameter: Parameter) -> str:
+    return f"{parameter.name} widened to {parameter.range.low:.4g} to {parameter.range.high:.4g}"
 
 
 def _opening(parameters: Sequence[Parameter]) -> list[dict[str, float]]:
