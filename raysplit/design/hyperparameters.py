@@ -45,14 +45,18 @@ class Range:
     least: float = 0.0
     most: float = math.inf
 
+    def end(self, value: float) -> Edge:
+        """Which end a value lies at."""
+        low, high, at = (math.log(v) if self.log else v for v in (self.low, self.high, value))
+        if at <= low + _MARGIN * (high - low):
+            return "low"
+        return "high" if at >= high - _MARGIN * (high - low) else ""
+
     def edge(self, value: float) -> Edge:
         """Which end a value lies at; none where the range cannot be widened there."""
-        low, high, at = (math.log(v) if self.log else v for v in (self.low, self.high, value))
-        if at <= low + _MARGIN * (high - low) and self.low > self.least:
-            return "low"
-        if at >= high - _MARGIN * (high - low) and self.high < self.most:
-            return "high"
-        return ""
+        end = self.end(value)
+        shut = {"": True, "low": self.low <= self.least, "high": self.high >= self.most}
+        return "" if shut[end] else end
 
     def widened(self, edge: Edge) -> "Range":
         """The range with one end moved out: three times as far where it is logarithmic, else by its own width."""

@@ -64,9 +64,9 @@ def _bowl(axes: "Axes", tuned: Tuned, optimum: Optimum, colour: str, marker: str
     excess = np.array([t.loss / optimum.loss - 1 for t in tried])
     inside = excess <= _MOST_EXCESS
     axes.plot(rates[inside], 100 * excess[inside], marker, color=colour, markersize=4, markeredgewidth=0, alpha=0.8)
-    axes.plot(
-        rates[~inside], np.full((~inside).sum(), 100 * _MOST_EXCESS), "^", color=colour, markersize=5, clip_on=False
-    )
+    if not inside.all():
+        beyond = rates[~inside]
+        axes.plot(beyond, np.full(beyond.size, 100 * _MOST_EXCESS), "^", color=colour, markersize=5, clip_on=False)
     if optimum.curvature:
         reach = np.sqrt(_MOST_EXCESS / optimum.curvature)
         low, high = math.log(optimum.low), math.log(optimum.high)
@@ -90,6 +90,9 @@ def _rule(axes: "Axes", tuned: Tuned, sizes: Sequence[int]) -> None:
     )
     axes.fill_between(n_params, rates / spread, rates * spread, color=MUTED, alpha=0.18, linewidth=0)
     axes.plot(n_params, rates, color=INK, linewidth=1.6, label=f"the rule at D = {format_count(tuned.horizon_tokens)}")
+    for tokens in sorted({o.pretrain_tokens for o in tuned.optima}):
+        axes.plot(n_params, [rule.rate(n, tokens) for n in n_params], color=MUTED, linewidth=0.8, dashes=(4, 2))
+    axes.plot([], [], color=MUTED, linewidth=0.8, dashes=(4, 2), label="the rule at the D that were tuned")
     axes.plot(sizes, [tuned.rate(n) for n in sizes], "|", color=INK, markersize=9)
     axes.set_xscale("log")
     axes.set_yscale("log")

@@ -27,6 +27,7 @@ class Chosen:
     high: float
     """The range that was tried."""
     edge: Edge
+    """The end of that range which the value lies at, be it one that cannot be moved: zero, or one forward pass."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

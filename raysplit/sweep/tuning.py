@@ -408,7 +408,7 @@ def _chosen(study: str, end: StudyEnd, parameters: Sequence[Parameter]) -> list[
     return [
         Chosen(
             name=p.name, study=study, value=best[p.name], own=p.own, low=ranges[p.name].low, high=ranges[p.name].high,
-            edge=end.edges.get(p.name, ""),
+            edge=ranges[p.name].end(best[p.name]),
         )
         for p in parameters
     ]  # fmt: skip
