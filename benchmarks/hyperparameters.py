@@ -5,8 +5,8 @@
 
 The demo's texts, N = 13.4k and 27.8k, a grid of D and D', every run at 1/4, 1/2, 1, 2 and 4 times the demo's rate.
 First the loss against the demo's rate; then the best rate at each (N, D) and the rule through them; then the splits
-that the laws of the five tables advise, and what those would cost on the surface at the demo's rate; last, the size that
-a law prefers when one size was trained at another rate than the other.
+that the laws of the five tables advise, and what those would cost on the surface at the demo's rate; last, the size
+that a law prefers when one size was trained at another rate than the other.
 """
 
 import argparse

@@ -265,8 +265,9 @@ def _tuned(space: "Space", folder: "RunFolder", corpus: "Corpus", console: Conso
     """The space to sweep: tuned, where it asks for that."""
     if space.tuning is None:
         return space
+    from raysplit.sweep.launch import run_tuning
     from raysplit.sweep.tuned import read_tuned
-    from raysplit.sweep.tuning import rule_sentence, run_tuning
+    from raysplit.sweep.tuning import rule_sentence
 
     known = read_tuned(folder.hyperparameters)
     tuned_space = run_tuning(space, folder, corpus, console=console, ray_address=ray_address)
@@ -291,6 +292,12 @@ def _print_plan(space: "Space", vocab_size: int, console: Console) -> None:
     for row in rows[1:]:
         table.add_row(*row)
     console.print(table)
+    if space.tuning is not None:
+        from raysplit.quantities import format_flops
+        from raysplit.sweep.tuning import expected_flops
+
+        trained = format_flops(expected_flops(space, vocab_size=vocab_size))
+        notes.append(f"before that, hyperparameters are tuned: about {trained}, more where a range is widened")
     for note in notes:
         console.print(note, highlight=False)
 

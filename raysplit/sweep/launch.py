@@ -18,13 +18,17 @@ from raysplit.live.actor import start_law_actor
 from raysplit.live.journal import ReadJournal, read_journal
 from raysplit.live.service import LawService, Status
 from raysplit.quantities import format_seconds
-from raysplit.space import Space
+from raysplit.space import Space, dump_space
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.display import Display
 from raysplit.sweep.folder import RunFolder, existing_run, write_text
 from raysplit.sweep.law_client import ActorLaw
 from raysplit.sweep.pool import Pool
+from raysplit.sweep.storage import masked
 from raysplit.sweep.tune import LawScheduler, LawSearcher, NoLanesLeft, TrialRunner
+from raysplit.sweep.tuned import read_tuned
+from raysplit.sweep.tuning import points_of, storage_of
+from raysplit.sweep.tuning import tune as tune_hyperparameters
 from raysplit.train.checkpoints import check_checkpoints
 
 
@@ -78,6 +82,44 @@ def run_sweep(
     if status.finished:
         write_results(service, folder)
     return SweepEnd(why=status.finished, status=status, wall_seconds=time.perf_counter() - started)
+
+
+def run_tuning(space: Space, folder: RunFolder, corpus: Corpus, *, console: Console, ray_address: str | None) -> Space:
+    """Tune what the space asks for, or take up where an interrupted run was; gives the space to sweep.
+
+    A space without a section ``tuning`` comes back as it is.
+
+    Raises:
+        CorpusError: a domain has too few tokens for the points.
+        RunError: the cluster has no room for the lanes, or Optuna's database cannot be used.
+        RaysplitError: a lane has failed for good.
+    """
+    if space.tuning is None:
+        return space
+    if (tuned := read_tuned(folder.hyperparameters)) is None:
+        points = points_of(space, vocab_size=corpus.vocab_size)
+        corpus.check_capacity(
+            max_pretrain_tokens=points.pretrain_tokens[-1],
+            max_specialize_tokens=points.specialize_tokens[-1],
+            max_epochs=space.corpus.max_epochs,
+            context_length=space.model.context_length,
+        )
+        storage = storage_of(space, folder)  # what is wrong with it is said before the lanes start
+        with joined_cluster(space.compute, address=ray_address):
+            pool = Pool(space, run_folder=folder.path, corpus_folder=folder.corpus, law=None)
+            try:
+                console.print(f"tuning on {space.compute.lanes} lanes; Optuna's database is {masked(storage.url)}")
+                console.print(f"lanes up after {format_seconds(pool.wait_until_ready())}")
+                with Display(console, law=None, broker=pool.broker, title="tuning"):
+                    tuned = tune_hyperparameters(
+                        space, folder, storage=storage, vocab_size=corpus.vocab_size, train_all=pool.run_all,
+                        check=pool.check, tell=lambda line: console.print(line, highlight=False),
+                    )  # fmt: skip
+            finally:
+                pool.close()
+        write_text(folder.tuned_space, dump_space(tuned.apply(space)))
+        write_text(folder.hyperparameters, tuned.to_json())  # last: where it is, tuning has ended
+    return tuned.apply(space)
 
 
 def checked_setup(space: Space, corpus: Corpus) -> Setup:

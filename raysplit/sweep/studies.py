@@ -8,14 +8,11 @@ is in it before any of its round is told.
 
 import hashlib
 import math
-import os
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 from raysplit.design.hyperparameters import Edge, Range
@@ -27,8 +24,6 @@ _N_STARTUP = 4
 _SPREAD = (1 / 8, 7 / 8, 3 / 8, 5 / 8)
 """Where a single hyperparameter is tried after its own value, as shares of its range: a parabola wants both sides."""
 _PLACE, _OUTCOME = "place", "outcome"
-_DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
-"""Packages of the drivers whose modules have other names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -359,43 +354,3 @@ def _seed(name: str, seed: int, place: int) -> int:
     """Of a place's sampler; of its stage and not of the run folder, so that folders do not differ."""
     stage = Attempt(study=name, place=place, values={}).stage
     return int.from_bytes(hashlib.blake2b(f"{stage}/{seed}/{place}".encode(), digest_size=4).digest(), "little")
-
-
-def storage_url(url: str | None, *, default: Path) -> str:
-    """The URL of Optuna's database, environment variables put in.
-
-    Raises:
-        RunError: a variable that it names is not set.
-    """
-    if url is None:
-        return f"sqlite:///{default}"
-    for name in re.findall(r"\$\{(\w+)\}", url):
-        if name not in os.environ:
-            raise RunError(f"tuning.storage: the environment variable {name} is not set")
-    return re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], url)
-
-
-def masked(url: str) -> str:
-    """A database URL without its password."""
-    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
-
-
-def open_storage(url: str) -> Any:
-    """Optuna's storage at a SQLAlchemy URL; its tables are made where there are none.
-
-    Raises:
-        RunError: the URL is none, its driver is not installed, or the database cannot be reached.
-    """
-    import optuna
-    import sqlalchemy.exc
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        return optuna.storages.RDBStorage(url)
-    except ImportError as error:
-        module = getattr(error.__cause__ or error, "name", None) or "of this database"
-        package = _DRIVERS.get(module, module)
-        raise RunError(f"tuning.storage: {masked(url)} needs the package {package}; pip install {package!r}") from error
-    except sqlalchemy.exc.SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise RunError(f"tuning.storage: {masked(url)}: cannot be used: {reason}") from error

@@ -13,10 +13,11 @@ import pytest
 from raysplit.errors import RunError
 from raysplit.live.service import trial_from_dict
 from raysplit.space import Space, dump_space, load_space, parse_space
+from raysplit.sweep.attempts import BRANCH
 from raysplit.sweep.folder import RunFolder, existing_run, open_run
-from raysplit.sweep.studies import masked, open_storage, storage_url
+from raysplit.sweep.storage import masked, open_storage, storage_url
 from raysplit.sweep.tuned import Tuned, read_tuned
-from raysplit.sweep.tuning import BRANCH, STEPS, other_parameters, points_of, rate_parameter, storage_of, tune
+from raysplit.sweep.tuning import STEPS, expected_flops, other_parameters, points_of, rate_parameter, storage_of, tune
 from tests.test_space import SMALL
 
 VOCAB = 512
@@ -252,6 +253,12 @@ def test_points_and_ranges_left_out_are_the_cheap_ones_of_the_sweep() -> None:
     rate = rate_parameter(space, points.sizes[0])
     assert (rate.range.low, rate.range.high) == pytest.approx((rate.own / 4, rate.own * 4))
     assert other_parameters(space, points) == {}
+
+
+def test_the_expected_price_is_what_an_undisturbed_tuning_trains(everything: tuple[Path, Space, Tuned]) -> None:
+    _, space, tuned = everything
+    # The stub counts no cooldowns beside a milestone, pruned trials train less, and widened ranges train more.
+    assert 0.4 < expected_flops(space, vocab_size=VOCAB) / tuned.trained_flops < 2.5
 
 
 def test_a_batch_is_never_widened_beyond_what_the_shortest_run_can_cool_down_with() -> None:

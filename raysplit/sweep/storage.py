@@ -1,0 +1,51 @@
+"""Where Optuna keeps its trials: a SQLite file in the run folder, or any database that SQLAlchemy reaches."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from raysplit.errors import RunError
+
+_DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
+"""Packages of the drivers whose modules have other names."""
+
+
+def storage_url(url: str | None, *, default: Path) -> str:
+    """The URL of Optuna's database, environment variables put in.
+
+    Raises:
+        RunError: a variable that it names is not set.
+    """
+    if url is None:
+        return f"sqlite:///{default}"
+    for name in re.findall(r"\$\{(\w+)\}", url):
+        if name not in os.environ:
+            raise RunError(f"tuning.storage: the environment variable {name} is not set")
+    return re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], url)
+
+
+def masked(url: str) -> str:
+    """A database URL without its password."""
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
+
+
+def open_storage(url: str) -> Any:
+    """Optuna's storage at a SQLAlchemy URL; its tables are made where there are none.
+
+    Raises:
+        RunError: the URL is none, its driver is not installed, or the database cannot be reached.
+    """
+    import optuna
+    import sqlalchemy.exc
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.storages.RDBStorage(url)
+    except ImportError as error:
+        module = getattr(error.__cause__ or error, "name", None) or "of this database"
+        package = _DRIVERS.get(module, module)
+        raise RunError(f"tuning.storage: {masked(url)} needs the package {package}; pip install {package!r}") from error
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise RunError(f"tuning.storage: {masked(url)}: cannot be used: {reason}") from error
