@@ -543,9 +543,15 @@ def protocol_fit(
         return float(r @ r) / len(y), slopes[0] @ r * (2.0 / len(y))
 
     def ends(starts: Array) -> list[tuple[float, Array]]:
-        options = {"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-10}
         found = [
-            minimize(mean_square, start, jac=True, method="L-BFGS-B", bounds=law.bounds, options=options)
+            minimize(
+                mean_square,
+                start,
+                jac=True,
+                method="L-BFGS-B",
+                bounds=law.bounds,
+                options={"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-10},
+            )
             for start in starts
         ]
         return [(float(end.fun) if np.isfinite(end.fun) else np.inf, end.x) for end in found]
