@@ -43,6 +43,63 @@ def test_a_mistake_in_the_space(
     assert not (tmp_path / "run").exists()
 
 
+TUNING: dict[str, object] = {"n_trials": 4}
+
+
+@pytest.mark.parametrize(
+    ("tuning", "named"),
+    [
+        ({"sizes": ["99k"]}, ["tuning.sizes", "unknown size '99000'", "14000, 28000"]),
+        ({"replay_share": [0.5, 0.1]}, ["tuning.replay_share", "lower one first", "[0.5, 0.1]"]),
+        ({"batch_tokens": [256, 300]}, ["tuning.batch_tokens = 300 is not a multiple"]),
+        ({"batch_tokens": [256, 512]}, ["sweep.pretrain_tokens under tuning.batch_tokens: 1024 tokens", "512"]),
+        ({"n_trails": 9}, ["tuning.n_trails", "did you mean 'tuning.n_trials'?"]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+@pytest.mark.parametrize("command", ["tune", "sweep", "plan"])
+def test_a_mistake_in_what_to_tune(
+    refusal: Refusal, space_file: SpaceFile, tmp_path: Path, tuning: dict[str, object], named: list[str], command: str
+) -> None:
+    out = [] if command == "plan" else ["--out", tmp_path / "run"]
+    line = refusal(command, space_file(tuning=tuning), *out)
+    assert all(word in line for word in named), line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("storage", "named"),
+    [
+        ("mysql://me:secret@nowhere/optuna", ["mysql://me:***@nowhere/optuna", "package mysqlclient"]),
+        ("sqlite:////no/such/folder/optuna.db", ["tuning.storage", "unable to open database file"]),
+        ("post gres", ["tuning.storage: post gres: cannot be used"]),
+        ("postgresql://me:${NO_SUCH}@nowhere/optuna", ["environment variable NO_SUCH is not set"]),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_said_before_any_lane_starts(
+    refusal: Refusal, space_file: SpaceFile, tmp_path: Path, storage: str, named: list[str]
+) -> None:
+    line = refusal("tune", space_file(tuning=TUNING | {"storage": storage}), "--out", tmp_path / "run")
+    assert all(word in line for word in named), line
+    assert "secret" not in line
+
+
+def test_nothing_to_tune(refusal: Refusal, space_file: SpaceFile, tmp_path: Path) -> None:
+    line = refusal("tune", space_file(), "--out", tmp_path / "run")
+    assert "space.yaml: there is no section tuning" in line
+    assert "search_spaces/tuned.yaml" in line
+
+
+def test_a_record_of_tuning_that_is_damaged(
+    raysplit: Command, refusal: Refusal, space_file: SpaceFile, tmp_path: Path
+) -> None:
+    path = space_file(tuning=TUNING)
+    assert raysplit("corpus", "build", path, "--out", tmp_path / "run").exit_code == 0
+    for text in ("{", '{"schema_version": 1}'):
+        (tmp_path / "run" / "hyperparameters.json").write_text(text)
+        assert "hyperparameters.json: cannot be read" in refusal("sweep", path, "--out", tmp_path / "run")
+
+
 def test_a_space_that_is_not_there(refusal: Refusal, tmp_path: Path) -> None:
     assert "nowhere.yaml" in refusal("plan", tmp_path / "nowhere.yaml")
 

@@ -20,13 +20,17 @@ from raysplit.report.costs import costs_of
 from raysplit.report.curve_figure import draw_curve
 from raysplit.report.path_figure import draw_path
 from raysplit.report.prediction_figure import draw_prediction, in_sample
+from raysplit.report.rate_figure import draw_rates
 from raysplit.report.story import Story, read_story
 from raysplit.report.style import DARK, PAGE_WIDTH, PHONE_WIDTH, domain_styles, in_style
 from raysplit.report.tree_figure import draw_tree
 from raysplit.report.words import answer, outcome, path_caption, warnings_of
 from raysplit.report.write import render_page
 from raysplit.sweep.folder import RunFolder
+from raysplit.sweep.tuned import read_tuned
 from tests.report.synthetic import add_final, space_of, synthetic_run
+from tests.sweep.test_tuning import space_of as space_of_tuning
+from tests.sweep.test_tuning import tuned_in
 
 FIGURES = ("split", "prediction", "tree", "path")
 WHY_FAILED = 'loss is NaN <at> step 31 & "later"'
@@ -275,3 +279,53 @@ def test_many_rounds_tell_how_the_share_moved(tmp_path: Path) -> None:
     with in_style():
         share = draw_path(story, PHONE_WIDTH).axes[0]
     assert np.size(share.lines[0].get_xdata()) == len(past)
+
+
+@pytest.fixture(scope="module")
+def tuned_run(opening: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The opening, its hyperparameters tuned on a stub of the lanes."""
+    folder = copy_of(opening, "tuned")
+    space = space_of_tuning(learning_rate=[2e-3, 0.5], replay_share=[0, 0.3], n_trials=8)
+    tuned = tuned_in(tmp_path_factory.mktemp("tuning") / "run", space)
+    folder.hyperparameters.write_text(tuned.to_json())
+    secret = "\ntuning:\n  storage: postgresql://me:secret@host/optuna\n"
+    folder.space.write_text(folder.space.read_text().replace("\ntuning: null\n", secret))
+    folder.tuned_space.write_text((opening.path / "space.yaml").read_text())
+    return folder
+
+
+def test_what_was_tuned_is_told_with_its_evidence(tuned_run: RunFolder) -> None:
+    page = text_of(write_report(tuned_run).read_text(encoding="utf-8"))
+    tuned = read_tuned(tuned_run.hyperparameters)
+    assert tuned is not None
+    assert (tuned_run.report / "learning_rate.png").stat().st_size > 10_000
+    for sentence in (
+        "the law is fitted to tuned runs only",
+        f"lr = {tuned.rule.reference:.3g}",
+        f"A rate off by a factor of two costs {np.mean([o.doubling_penalty for o in tuned.optima]):.1%}",
+        "Fitted without a size, the rule misses its best rates by a factor of",
+        "The best learning rate at each size and number of tokens",
+        "replay_share",
+        "Optuna's database: sqlite:///",
+    ):
+        assert sentence in page, sentence
+    assert "secret" not in page
+    assert "postgresql://me:***@host/optuna" in page
+
+
+def test_a_sweep_without_tuning_says_nothing_of_it(reported: tuple[RunFolder, str]) -> None:
+    assert "Hyperparameters" not in reported[1]
+
+
+@pytest.mark.parametrize("width", [PAGE_WIDTH, PHONE_WIDTH])
+def test_the_rates_and_their_rule_are_drawn(tuned_run: RunFolder, width: float) -> None:
+    tuned = read_tuned(tuned_run.hyperparameters)
+    assert tuned is not None
+    sizes = [13_000, 28_000, 110_000]
+    with in_style():
+        left, right = draw_rates(tuned, sizes, width).axes
+    drawn = sum(len(line.get_xdata()) for line in left.lines if line.get_marker() not in ("None", None, ""))
+    assert drawn == sum(np.isfinite(t.loss) for t in tuned.tried)
+    [rule] = [line for line in right.lines if line.get_label().startswith("the rule at D = ")]
+    assert np.allclose(rule.get_ydata(), [tuned.rate(n) for n in rule.get_xdata()])
+    assert [text.get_text() for text in right.get_xticklabels()] == [format_count(n) for n in sizes]
