@@ -42,6 +42,11 @@ def format_count(value: float) -> str:
     return f"{value:.3g}"
 
 
+def format_hyperparameter(name: str, value: float) -> str:
+    """Write the value of a hyperparameter by its name: tokens as counts, anything else as a number."""
+    return format_count(value) if name.endswith("_tokens") else f"{value:.3g}"
+
+
 def format_bytes(value: float) -> str:
     """Write an amount of storage in powers of 1000: 2.3e10 -> ``23 GB``."""
     for scale, unit in ((1e15, "PB"), (1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):

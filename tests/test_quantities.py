@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysplit.quantities import format_count, format_flops, format_seconds, parse_count, parse_quantity
+from raysplit.quantities import (
+    format_count,
+    format_flops,
+    format_hyperparameter,
+    format_seconds,
+    parse_count,
+    parse_quantity,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,3 +65,11 @@ def test_flops_round_trip_to_three_digits(flops: float) -> None:
 )
 def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "written"),
+    [("warmup_tokens", 87344.0, "87.3k"), ("learning_rate", 0.0123456, "0.0123"), ("replay_share", 0, "0")],
+)
+def test_hyperparameters_are_written_by_what_they_count(name: str, value: float, written: str) -> None:
+    assert format_hyperparameter(name, value) == written

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raysplit.quantities import format_count, format_flops, format_seconds
+from raysplit.quantities import format_count, format_flops, format_hyperparameter, format_seconds
 from raysplit.report.budget_line import weighted
 from raysplit.report.costs import Cost, Costs
 from raysplit.report.final import RECOMMENDED
@@ -126,7 +126,8 @@ def tuning_tables(tuned: Tuned) -> list[Table]:
                 head=["hyperparameter", "study", "chosen", "before", "range tried", "note"],
                 rows=[
                     [
-                        c.name, c.study, f"{c.value:.4g}", f"{c.own:.4g}", f"{c.low:.4g} to {c.high:.4g}",
+                        c.name, c.study, *(format_hyperparameter(c.name, value) for value in (c.value, c.own)),
+                        " to ".join(format_hyperparameter(c.name, value) for value in (c.low, c.high)),
                         f"at the {c.edge} end of its range" if c.edge else "",
                     ]
                     for c in tuned.chosen

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from raysplit.design.hyperparameters import Edge, Range
 from raysplit.errors import RunError
+from raysplit.quantities import format_hyperparameter
 
 _MAX_WIDENINGS = 2
 _N_STARTUP = 4
@@ -55,7 +56,7 @@ class Attempt:
     @property
     def stage(self) -> str:
         """The study's name without that of the run."""
-        return self.study.rpartition(" ")[2]
+        return _stage(self.study)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -178,8 +179,9 @@ def run_study(
     study = optuna.create_study(
         storage=storage, study_name=name, direction="minimize", load_if_exists=True, pruner=pruner
     )
-    if n_told := len(_told_trials(study)):
-        tell(f"{name}: taken up at {n_told} trials")
+    stage = _stage(name)
+    if 0 < (n_told := len(_told_trials(study))) < n_trials:
+        tell(f"{stage}: taken up at {n_told} trials")
     again = _take_up(study)
     parameters, n_wanted, first = tuple(parameters), n_trials, 0
     edges: Mapping[str, Edge] = {}
@@ -195,13 +197,14 @@ def run_study(
             break
         parameters = tuple(replace(p, range=p.range.widened(edges.get(p.name, ""))) for p in parameters)
         wider = ", ".join(_told(p) for p in parameters if p.name in edges)
-        tell(f"{name}: the best value lies at the end of what was tried; {wider}")
+        tell(f"{stage}: the best value lies at the end of what was tried; {wider}")
         first, n_wanted = n_wanted, n_wanted + max(2, n_trials // 2)
     return StudyEnd(name=name, parameters=parameters, outcomes=tuple(outcomes), edges=edges)
 
 
 def _told(parameter: Parameter) -> str:
-    return f"{parameter.name} widened to {parameter.range.low:.4g} to {parameter.range.high:.4g}"
+    low, high = (format_hyperparameter(parameter.name, end) for end in (parameter.range.low, parameter.range.high))
+    return f"{parameter.name} widened to {low} to {high}"
 
 
 def _opening(parameters: Sequence[Parameter]) -> list[dict[str, float]]:
@@ -352,5 +355,9 @@ def _outcomes(study: Any) -> list[Outcome]:
 
 def _seed(name: str, seed: int, place: int) -> int:
     """Of a place's sampler; of its stage and not of the run folder, so that folders do not differ."""
-    stage = Attempt(study=name, place=place, values={}).stage
-    return int.from_bytes(hashlib.blake2b(f"{stage}/{seed}/{place}".encode(), digest_size=4).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(f"{_stage(name)}/{seed}/{place}".encode(), digest_size=4).digest(), "little")
+
+
+def _stage(name: str) -> str:
+    """Runs that share a database put their own name before that of the study."""
+    return name.rpartition(" ")[2]

@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 from raysplit.design.hyperparameters import Optimum, Range, Tried, fit_rule
-from raysplit.quantities import format_count
+from raysplit.quantities import format_count, format_hyperparameter
 from raysplit.space import Space
 from raysplit.sweep.attempts import BRANCH, LEARNING_RATE, Branches, Lab, Points, TrainAll, Trunk, section
 from raysplit.sweep.folder import RunFolder
@@ -210,7 +210,7 @@ def _summary(name: str, end: StudyEnd) -> StudySummary:
 
 def _study_sentence(name: str, end: StudyEnd) -> str:
     about = _summary(name, end)
-    values = ", ".join(f"{key} {value:.4g}" for key, value in end.best.values.items())
+    values = ", ".join(f"{key} {format_hyperparameter(key, value)}" for key, value in end.best.values.items())
     own = f"the space's own {about.own_loss:.4f}" if math.isfinite(about.own_loss) else "the space's own failed"
     edges = "; still at the end of its range: " + ", ".join(end.edges) if end.edges else ""
     return (

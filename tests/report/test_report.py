@@ -324,8 +324,8 @@ def test_the_rates_and_their_rule_are_drawn(tuned_run: RunFolder, width: float) 
     sizes = [13_000, 28_000, 110_000]
     with in_style():
         left, right = draw_rates(tuned, sizes, width).axes
-    drawn = sum(len(line.get_xdata()) for line in left.lines if line.get_marker() not in ("None", None, ""))
-    assert drawn == sum(np.isfinite(t.loss) for t in tuned.tried)
-    [rule] = [line for line in right.lines if line.get_label().startswith("the rule at D = ")]
-    assert np.allclose(rule.get_ydata(), [tuned.rate(n) for n in rule.get_xdata()])
+    drawn = sum(np.size(line.get_xdata()) for line in left.lines if line.get_marker() not in ("None", None, ""))
+    assert drawn == np.isfinite([t.loss for t in tuned.tried]).sum()
+    [rule] = [line for line in right.lines if str(line.get_label()).startswith("the rule at D = ")]
+    assert np.allclose(rule.get_ydata(), [tuned.rate(n) for n in np.asarray(rule.get_xdata()).tolist()])
     assert [text.get_text() for text in right.get_xticklabels()] == [format_count(n) for n in sizes]
