@@ -247,6 +247,9 @@ def _risen(grid: tuple[int, ...], what: str) -> tuple[int, ...]:
     return grid
 
 
+DesignName = Literal["value", "v-optimal", "mspe", "d-optimal", "cheapest", "random"]
+
+
 class RepeatSpec(_Section):
     """Points measured again under other seeds (initialisation and data order), which tell the noise."""
 
@@ -263,6 +266,8 @@ class SweepSpec(_Section):
     """Grid of D' > 0; the pretraining-only point of each D is measured as well."""
     policy: Literal["adaptive", "grid"] = "adaptive"
     """adaptive: choose the next trials and stop the useless ones by what they can change; grid: measure everything."""
+    design: DesignName = "value"
+    """What an adaptive sweep ranks its trials by, per FLOP: their worth to the decision, or a classic design."""
     budget_flops: PositiveQuantity | None = None
     """Stop starting trials when the sweep has spent this much."""
     regret_tolerance: Annotated[Quantity, Field(ge=0, lt=1)] = 0.002

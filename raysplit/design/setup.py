@@ -6,7 +6,7 @@ from typing import Literal
 
 from raysplit.design.tree import Tree, Trial
 from raysplit.errors import SplitError
-from raysplit.space import Space
+from raysplit.space import DesignName, Space
 from raysplit.split import Problem, target_problem
 
 
@@ -24,6 +24,8 @@ class Setup:
     scratch: bool
     """Whether the grid of D holds 0: experts trained on their domain alone."""
     policy: Literal["adaptive", "grid"]
+    design: DesignName
+    """By what an adaptive sweep ranks its candidates (`raysplit.design.designs`)."""
     budget_flops: float
     """Most FLOPs that the sweep itself may train; infinite without a limit."""
     regret_tolerance: float
@@ -61,6 +63,7 @@ def setup_of(space: Space, *, vocab_size: int, domain_tokens: Mapping[str, float
         specialize_grid=space.specialize_grid,
         scratch=0 in space.pretrain_grid,
         policy=space.sweep.policy,
+        design=space.sweep.design,
         budget_flops=space.sweep.budget_flops or float("inf"),
         regret_tolerance=space.sweep.regret_tolerance,
         repeats=_repeats(space, vocab_size=vocab_size),

@@ -5,7 +5,7 @@ leave a checkpoint (a `Node`) wherever a cooldown or a branch may start, so ever
 observation is the part of its path that no one has trained yet.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 
@@ -96,6 +96,54 @@ class Trial:
         return (self.pretrain_tokens, milestone) if self.domain else (milestone, 0)
 
 
+class Checkpoints:
+    """A set of nodes that knows which of them lie on one trunk or branch, so that a price is not a search."""
+
+    def __init__(self, nodes: Iterable[Node] = ()) -> None:
+        self._by_chain: dict[tuple[int, int, str, int], set[Node]] = {}
+        self.update(nodes)
+
+    def __contains__(self, node: object) -> bool:
+        return isinstance(node, Node) and node in self._by_chain.get(_chain_of(node), ())
+
+    def __iter__(self) -> Iterator[Node]:
+        return (node for own in self._by_chain.values() for node in own)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_chain.values()))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Checkpoints) and self._by_chain == other._by_chain
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+    def add(self, node: Node) -> None:
+        self._by_chain.setdefault(_chain_of(node), set()).add(node)
+
+    def update(self, nodes: Iterable[Node]) -> None:
+        for node in nodes:
+            self.add(node)
+
+    def copy(self) -> "Checkpoints":
+        return Checkpoints(self)
+
+    def on_trunk(self, n_params: int, seed: int) -> Iterable[Node]:
+        """Of one size and seed, before any branch."""
+        return self._by_chain.get((n_params, seed, "", 0), ())
+
+    def on_chain(self, trial: Trial) -> Iterable[Node]:
+        """On a trial's own trunk or branch, beyond its root."""
+        return self._by_chain.get((trial.n_params, trial.seed, trial.domain, _branch_point(trial)), ())
+
+
+def _branch_point(at: Node | Trial) -> int:
+    return at.pretrain_tokens if at.domain else 0
+
+
+def _chain_of(node: Node) -> tuple[int, int, str, int]:
+    return node.n_params, node.seed, node.domain, _branch_point(node)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tree:
     """Geometry of the checkpoints of one search space."""
@@ -105,7 +153,7 @@ class Tree:
     pretrain_grid: tuple[int, ...]
     """Every D at which a trunk must leave a checkpoint for branches and cooldowns, rising."""
 
-    def segments(self, trial: Trial, milestone: int, nodes: Collection[Node]) -> list[Segment]:
+    def segments(self, trial: Trial, milestone: int, nodes: Checkpoints) -> list[Segment]:
         """What is left to train for the observation at ``milestone``, in order; the last segment is the cooldown.
 
         A trunk also runs on to the milestone itself at the constant rate, since branches leave it there. ``nodes`` are
@@ -136,24 +184,16 @@ class Tree:
         assert cooldown is not None
         return [*out, cooldown]
 
-    def missing_tokens(self, trial: Trial, milestones: Iterable[int], nodes: Collection[Node]) -> int:
+    def missing_tokens(self, trial: Trial, milestones: Iterable[int], nodes: Checkpoints) -> int:
         """Tokens still to train for the trial's observations at ``milestones``, its trunk's missing part included.
 
         Waypoints that one milestone trains are not counted again for the next.
         """
-        have = set(nodes)
+        have = Checkpoints(nodes.on_chain(trial))  # what the milestones add stays on the chain
         total = 0
-        if trial.domain and trial.root not in have:
-            total += trial.pretrain_tokens - max(
-                (
-                    n.pretrain_tokens
-                    for n in have
-                    if not n.domain
-                    and (n.n_params, n.seed) == (trial.n_params, trial.seed)
-                    and n.pretrain_tokens <= trial.pretrain_tokens
-                ),
-                default=0,
-            )
+        if trial.domain and trial.root not in nodes:
+            reached = (node.pretrain_tokens for node in nodes.on_trunk(trial.n_params, trial.seed))
+            total += trial.pretrain_tokens - max((d for d in reached if d <= trial.pretrain_tokens), default=0)
         for milestone in milestones:
             for segment in self.segments(trial, milestone, have):
                 total += segment.tokens
@@ -174,20 +214,13 @@ class Tree:
             specialize_tokens=position,
         )
 
-    def _deepest(self, trial: Trial, milestone: int, nodes: Collection[Node]) -> Node:
+    def _deepest(self, trial: Trial, milestone: int, nodes: Checkpoints) -> Node:
         """The existing checkpoint from which least is left to train; the trial's root where there is none."""
         cooldown_from = self.cooldown_start(milestone)
         # A checkpoint beyond the cooldown's own start helps only where that start exists as well.
         limit = milestone if self._node(trial, cooldown_from) in nodes else cooldown_from
-        on_the_way = (node for node in nodes if _on_chain(node, trial) and node.position <= limit)
+        on_the_way = (node for node in nodes.on_chain(trial) if node.position <= limit)
         return max(on_the_way, key=lambda node: node.position, default=self._node(trial, 0))
-
-
-def _on_chain(node: Node, trial: Trial) -> bool:
-    """Whether the trial's own trunk or branch, beyond its root, passes through a node."""
-    chain = (trial.n_params, trial.seed, trial.domain)
-    same_root = trial.is_trunk or node.pretrain_tokens == trial.pretrain_tokens
-    return (node.n_params, node.seed, node.domain) == chain and same_root
 
 
 def _position(node: Node, trial: Trial) -> int:

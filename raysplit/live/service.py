@@ -11,21 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from raysplit.design.campaign import (
-    Evidence,
-    Finish,
-    Round,
-    Verdict,
-    chain,
-    evidence_of,
-    is_orphan,
-    judge,
-    key,
-    next_round,
-    opening,
-    remaining,
-    whole_grid,
-)
+from raysplit.design.campaign import Finish, Round, Verdict, judge, next_round, opening, whole_grid
+from raysplit.design.evidence import Evidence, chain, evidence_of, is_orphan, key, remaining
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
 from raysplit.errors import LawError, TableError, unknown
@@ -78,12 +65,15 @@ class LawService:
         self._losses: dict[tuple[Trial, int], dict[str, float]] = {}
         self._rounds: list[Round] = []
         self._closed: dict[Trial, str] = {}
+        self._paused: dict[Trial, str] = {}
+        """Stopped in the current round; a later one may go on with them."""
+        self._n_stopped = 0
         self._observations: dict[tuple[object, ...], tuple[Observation, int]] = {}
         """By `raysplit.runs.KEY`, with the index of the round in which it came."""
         self._finished = ""
         self._round_law: tuple[int, Law | None] | None = None
         self._law: tuple[int, Law, Choice] | None = None
-        self._n_failed = 0
+        self._known: tuple[tuple[int, ...], Evidence] | None = None
         for record in journal.records:
             self._take(record)
 
@@ -258,8 +248,8 @@ class LawService:
                 n_observations=len(self._observations),
                 n_trials=len(trials),
                 n_trials_left=sum(bool(remaining(t, evidence)) for t in trials),
-                n_stopped=len(self._closed) - self._n_failed,
-                n_failed=self._n_failed,
+                n_stopped=self._n_stopped,
+                n_failed=len(self._closed),
                 spent_flops=evidence.spent_flops,
                 budget_flops=self.setup.budget_flops,
                 finished=self._finished,
@@ -269,7 +259,10 @@ class LawService:
     # Inside.
 
     def _evidence(self) -> Evidence:
-        return evidence_of(self.setup, self._losses, self._closed)
+        state = (len(self._losses), len(self._closed), len(self._rounds), len(self._paused))
+        if self._known is None or self._known[0] != state:
+            self._known = (state, evidence_of(self.setup, self._losses, self._closed, self._paused))
+        return self._known[1]
 
     def _trials(self) -> tuple[Trial, ...]:
         """Of the current round."""
@@ -341,6 +334,7 @@ class LawService:
         """Bring the state up to a record, be it new or read back."""
         data = record.data
         if record.kind == "round":
+            self._paused.clear()
             self._rounds.append(
                 Round(
                     trials=tuple(trial_from_dict(t) for t in data["trials"]),
@@ -352,9 +346,11 @@ class LawService:
             )
         elif record.kind == "finish":
             self._finished = data["why"]
-        elif record.kind in ("stop", "failure"):
+        elif record.kind == "stop":
+            self._paused[chain(trial_from_dict(data["trial"]))] = data["why"]
+            self._n_stopped += 1
+        elif record.kind == "failure":
             self._closed[chain(trial_from_dict(data["trial"]))] = data["why"]
-            self._n_failed += record.kind == "failure"
         elif record.kind == "measurement":
             trial, milestone = trial_from_dict(data["trial"]), data["milestone"]
             self._losses[key(trial, milestone)] = data["losses"]

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from raysplit.design.campaign import evidence_of, key, price, whole_grid
+from raysplit.design.campaign import whole_grid
+from raysplit.design.evidence import evidence_of, key, price
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
 from raysplit.report.history import History

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from raysplit.design.campaign import chain, key
+from raysplit.design.evidence import chain, key
 from raysplit.design.tree import Trial
 from raysplit.live.journal import Record
 from raysplit.live.service import trial_from_dict

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raysplit.design.campaign import chain
+from raysplit.design.evidence import chain
 from raysplit.design.tree import Trial
 from raysplit.quantities import format_count
 from raysplit.report.history import Ending

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from raysplit.design.campaign import opening, price_together, whole_grid
+from raysplit.design.campaign import opening, whole_grid
+from raysplit.design.evidence import price_together
 from raysplit.design.setup import Setup
-from raysplit.design.tree import Trial
+from raysplit.design.tree import Checkpoints, Trial
 from raysplit.quantities import format_bytes, format_count, format_flops, format_seconds
 from raysplit.space import Space
 
@@ -157,4 +158,4 @@ def _row(
 
 
 def _flops(setup: Setup, trials: tuple[Trial, ...] | list[Trial]) -> float:
-    return price_together(setup, trials, set())
+    return price_together(setup, trials, Checkpoints())

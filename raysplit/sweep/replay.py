@@ -13,11 +13,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from raysplit.design.campaign import price
+from raysplit.design.evidence import price
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Tree, Trial
 from raysplit.errors import TableError
 from raysplit.live.service import LawService, trial_from_dict
+from raysplit.space import DesignName
 from raysplit.split import Problem
 from raysplit.sweep.tune import LawScheduler, LawSearcher, result_of
 
@@ -45,7 +46,7 @@ def replay(service: LawService, losses: Losses) -> str:
     searcher, scheduler = LawSearcher(service), LawScheduler(service)
     running: list[tuple[float, int, _ReplayTrial]] = []
     numbers = itertools.count()
-    nodes = set(service.evidence().nodes)
+    nodes = service.evidence().nodes.copy()
     now = 0.0
 
     def start_step(at: float, trial: _ReplayTrial) -> None:
@@ -122,6 +123,7 @@ def setup_of_table(
     cooldown_fraction: float = 0.25,
     sweep_budget_flops: float = np.inf,
     policy: Literal["adaptive", "grid"] = "adaptive",
+    design: DesignName = "value",
     lanes: int = 1,
     regret_tolerance: float = 0.002,
 ) -> Setup:
@@ -158,6 +160,7 @@ def setup_of_table(
         specialize_grid=specialize,
         scratch=bool((runs["pretrain_tokens"] == 0).any()),
         policy=policy,
+        design=design,
         budget_flops=sweep_budget_flops,
         regret_tolerance=regret_tolerance,
         repeats=tuple(_with_milestones(at, sorted(repeats[at])) for at in sorted(repeats) if _has_root(at, repeats)),

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from raysplit.design.tree import Node, Segment, Tree, Trial
+from raysplit.design.tree import Checkpoints, Node, Segment, Tree, Trial
 from raysplit.ladder import ModelShape
 from raysplit.space import Space, TrainingSpec
 from raysplit.train.checkpoints import stored_nodes
@@ -102,7 +102,7 @@ class Lane:
         if trial.root.pretrain_tokens == 0 and trial.root not in nodes:
             self._fresh(trial)
             nodes |= {trial.root}
-        segments = tree.segments(trial, milestone, nodes)
+        segments = tree.segments(trial, milestone, Checkpoints(nodes))
         engine = self._engine(trial)
         tokens = 0
         at: Node | None = None

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from itertools import product
 
-from raysplit.design.campaign import Evidence, chain, evidence_of, key, remaining
+from raysplit.design.evidence import Evidence, chain, evidence_of, key, remaining
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Tree, Trial
 from raysplit.split import Problem
@@ -38,6 +38,7 @@ def setup(
         specialize_grid=tuple(specialize_grid),
         scratch=scratch,
         policy="grid" if policy == "grid" else "adaptive",
+        design="value",
         budget_flops=budget_flops,
         regret_tolerance=regret_tolerance,
         repeats=repeats,

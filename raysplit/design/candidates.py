@@ -1,0 +1,185 @@
+"""What a sweep could run next: every trial that is open, what it would measure, and what it would cost.
+
+A candidate is a handful of trials that make sense together: a branch to some D', with the trunk that it needs first; a
+trunk alone; or a new branch point with a branch of every domain, for a trunk that none of them would be worth alone.
+
+Notation
+    M   candidates          P   points (N, D, D') of the grid          K   domains          X = P x K
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysplit.design.evidence import Evidence, chain, price_together
+from raysplit.design.setup import Setup
+from raysplit.design.tree import Checkpoints, Node, Trial
+from raysplit.design.value import Array, Belief, Index, NoisyLaw, belief_of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """Trials to run together, in this order."""
+
+    branches: tuple[Trial, ...]
+    """Of one branch point; none where the trunk alone is wanted."""
+    root: tuple[int, int]
+    """(N, D) to which a trunk must go; D = 0 from scratch."""
+    columns: tuple[int, ...]
+    """What the branches measure, as indices into X."""
+    branch_flops: float
+    """Without the trunk."""
+
+
+class Candidates:
+    """Everything that is open, with prices that fall as trunks are chosen."""
+
+    def __init__(self, setup: Setup, grid: "Grid", every: Sequence[Candidate], nodes: Checkpoints) -> None:
+        self.every = list(every)
+        self.open: NDArray[np.bool_] = np.ones(len(every), dtype=bool)
+        """(M,) which can still be chosen."""
+        self._setup, self._grid = setup, grid
+        self._nodes = nodes.copy()  # those that exist, and those that will once what was chosen has run
+        self._branch_flops = np.array([c.branch_flops for c in every])
+        self._with_root: dict[tuple[int, int, bool], list[int]] = {}
+        self._with_chain: dict[Trial, list[int]] = {}
+        for i, c in enumerate(every):
+            self._with_root.setdefault((*c.root, not c.branches), []).append(i)
+            for trial in c.branches:
+                self._with_chain.setdefault(chain(trial), []).append(i)
+        width = max((len(c.columns) for c in every), default=0) + len(grid.domains)
+        self.prices: Array = np.zeros(len(every))
+        """(M,) FLOPs"""
+        self.groups: Index = np.full((len(every), width), -1, dtype=np.intp)
+        """(M, m) what each would measure, its trunk's own point included where the trunk is not there yet."""
+        for i, c in enumerate(every):
+            self.groups[i, len(grid.domains) : len(grid.domains) + len(c.columns)] = c.columns
+        self._price({n_params for n_params, _, _ in self._with_root})
+
+    def take(self, index: int) -> list[Trial]:
+        """Choose a candidate: its trials, trunk first. Others of its chains, and its trunk alone, are chosen with it."""
+        chosen = self.every[index]
+        trunks = self._trunks(chosen.root, measured=not chosen.branches)
+        trials = [*trunks, *chosen.branches]
+        price_together(self._setup, trials, self._nodes)  # adds the checkpoints
+        for trial in chosen.branches:
+            self.open[self._with_chain[chain(trial)]] = False
+        if trunks:
+            self.open[self._with_root.get((*chosen.root, True), [])] = False
+            # A bundle was for a trunk that is not there.
+            at_root = self._with_root.get((*chosen.root, False), [])
+            self.open[[i for i in at_root if len(self.every[i].branches) > 1]] = False
+            self._price({chosen.root[0]})
+        return trials
+
+    def _price(self, sizes: Collection[int]) -> None:
+        for (n_params, tokens, measured), own in self._with_root.items():
+            if n_params not in sizes:
+                continue
+            trunks = self._trunks((n_params, tokens), measured=measured)
+            nodes = Checkpoints(self._nodes.on_trunk(n_params, 0))
+            self.prices[own] = self._branch_flops[own] + price_together(self._setup, trunks, nodes)
+            self.groups[own, : len(self._grid.domains)] = (
+                [i for t in trunks for i in self._grid.columns(t, t.milestones)] if trunks else -1
+            )
+
+    def _trunks(self, root: tuple[int, int], *, measured: bool) -> list[Trial]:
+        """The trunk that has to reach a root; none where it is there, unless its own point is wanted."""
+        n_params, tokens = root
+        at = Node(n_params=n_params, seed=0, pretrain_tokens=tokens)
+        return [trunk(n_params, (tokens,))] if tokens and (measured or at not in self._nodes) else []
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Which column of a belief is which observation."""
+
+    domains: tuple[str, ...]
+    index: Mapping[tuple[int, int, int], int]
+
+    @classmethod
+    def of(cls, setup: Setup) -> "Grid":
+        points = [(n, d, 0) for n in setup.sizes for d in setup.pretrain_grid]
+        points += [(n, d, s) for n in setup.sizes for d in roots(setup) for s in setup.specialize_grid]
+        return cls(setup.domains, {point: i for i, point in enumerate(points)})
+
+    def columns(self, trial: Trial, milestones: Iterable[int]) -> tuple[int, ...]:
+        """What a trial measures at these milestones: a trunk every domain, a branch its own."""
+        own = range(len(self.domains)) if trial.is_trunk else (self.domains.index(trial.domain),)
+        at = [self.index[(trial.n_params, *trial.point(m))] * len(self.domains) for m in milestones]
+        return tuple(i + k for i in at for k in own)
+
+    def belief(self, law: NoisyLaw, setup: Setup) -> Belief:
+        """What a law says of the decision and of every point of the grid."""
+        to_law = [law.domains.index(name) for name in self.domains]
+        n, d, s = np.array(list(self.index), dtype=float).T
+        belief = belief_of(law, setup.problem, n, d, s)
+        order = (np.arange(len(n))[:, None] * len(to_law) + np.array(to_law)).ravel()
+        return replace(belief, foreseen=belief.foreseen[:, order], noise=belief.noise[order])
+
+
+def candidates_of(setup: Setup, grid: Grid, evidence: Evidence) -> Candidates:
+    """Everything that is open: not measured, not given up, and deeper than what its chain has reached."""
+    found: list[Candidate] = []
+    for n_params in setup.sizes:
+        stuck = chain(trunk(n_params, (1,))) in evidence.closed
+        reached = {node.pretrain_tokens for node in evidence.nodes.on_trunk(n_params, 0)}
+        for d in roots(setup):
+            if stuck and d not in reached | {0}:
+                continue
+            if d and not stuck and (chain(trunk(n_params, (d,))), d) not in evidence.losses:
+                found.append(Candidate(branches=(), root=(n_params, d), columns=(), branch_flops=0.0))
+            together: dict[int, list[Candidate]] = {}
+            for domain in setup.domains:
+                whole = Trial(
+                    n_params=n_params, seed=0, domain=domain, pretrain_tokens=d, milestones=setup.specialize_grid
+                )
+                for depth, one in _branches(setup, grid, evidence, whole):
+                    found.append(one)
+                    together.setdefault(depth, []).append(one)
+            if len(setup.domains) > 1 and d not in reached:
+                found += [_bundle(group) for group in together.values() if len(group) == len(setup.domains)]
+    return Candidates(setup, grid, found, evidence.nodes)
+
+
+def trunk(n_params: int, milestones: Sequence[int]) -> Trial:
+    """The trunk of a size, measured at these D."""
+    return Trial(n_params=n_params, seed=0, domain="", pretrain_tokens=milestones[-1], milestones=tuple(milestones))
+
+
+def roots(setup: Setup) -> tuple[int, ...]:
+    """Every D at which a branch may leave, 0 included when the grid has it."""
+    return (0, *setup.pretrain_grid) if setup.scratch else setup.pretrain_grid
+
+
+def _branches(setup: Setup, grid: Grid, evidence: Evidence, whole: Trial) -> Iterable[tuple[int, Candidate]]:
+    """One branch to each depth that is left, with every point on its way and, below zero, with the last one only."""
+    if chain(whole) in evidence.closed:
+        return
+    # A checkpoint that a branch has left behind is deleted, so it only goes on.
+    deepest = max((m for m in whole.milestones if (chain(whole), m) in evidence.losses), default=0)
+    rest = tuple(m for m in whole.milestones if m > deepest)
+    there = Checkpoints([*evidence.nodes.on_chain(whole), whole.root])
+    for i, last in enumerate(rest):
+        for depth, milestones in {last: rest[: i + 1], -last: (last,)}.items() if i else [(last, (last,))]:
+            tokens = setup.tree.missing_tokens(whole, milestones, there)
+            yield (
+                depth,
+                Candidate(
+                    branches=(replace(whole, milestones=milestones),),
+                    root=(whole.n_params, whole.pretrain_tokens),
+                    columns=grid.columns(whole, milestones),
+                    branch_flops=tokens * setup.flops_per_token[whole.n_params],
+                ),
+            )
+
+
+def _bundle(group: Sequence[Candidate]) -> Candidate:
+    return Candidate(
+        branches=tuple(t for c in group for t in c.branches),
+        root=group[0].root,
+        columns=tuple(i for c in group for i in c.columns),
+        branch_flops=sum(c.branch_flops for c in group),
+    )
