@@ -1,0 +1,96 @@
+"""What a live law is asked and what it answers: plain values, the same over Python, the command line and HTTP."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from raysplit.law import Prediction
+from raysplit.split import Advice
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """What may differ from the sweep's own target; None where it is the target's."""
+
+    budget_flops: float | None = None
+    n_params: tuple[int, ...] | None = None
+    """Sizes to choose between."""
+    weights: Mapping[str, float] | None = None
+    """How much a domain's loss counts; 1 for those not named."""
+    accounting: Literal["shared", "per-expert"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LawStamp:
+    """Which law an answer rests on."""
+
+    version: int
+    """Counts the laws of a journal from 1, over restarts."""
+    n_observations: int
+    """That the law was fitted to."""
+    n_known: int
+    """That were acknowledged when the answer was given: more than the law knows while a fit is under way."""
+    fitted_at: str
+    """UTC, ISO 8601."""
+    age_seconds: float
+    forms: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiveAdvice:
+    advice: Advice
+    law: LawStamp
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LivePrediction:
+    prediction: Prediction
+    """Nats per token."""
+    law: LawStamp
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accepted:
+    """Observations that are on disk."""
+
+    n_new: int
+    n_repeated: int
+    """The same run with the same loss was known already; nothing was stored for them."""
+    n_known: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """One record of the journal, as a page or a stream shows it."""
+
+    seq: int
+    time: str
+    kind: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GoOn:
+    """Answer to "should I go on?" of a job that raysplit did not start."""
+
+    go_on: bool
+    why: str
+    law: LawStamp | None = None
+    """None while there is no law; one then goes on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curve:
+    """The best loss against D / T at one size and budget, and the measurements near that line."""
+
+    n_params: int
+    budget_flops: float
+    shares: Sequence[float]
+    loss: Sequence[float]
+    """Weighted, nats per token."""
+    low: Sequence[float]
+    high: Sequence[float]
+    level: float
+    points: Sequence[tuple[float, float]] = ()
+    """(D / T, weighted loss) of measured splits of about this budget."""
+    law: LawStamp | None = None
