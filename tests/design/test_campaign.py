@@ -7,19 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysplit.design.campaign import (
-    Evidence,
-    Finish,
-    Round,
-    chain,
-    evidence_of,
-    is_orphan,
-    key,
-    next_round,
-    opening,
-    remaining,
-    whole_grid,
-)
+from raysplit.design.campaign import Finish, Round, next_round, opening, whole_grid
+from raysplit.design.evidence import Evidence, chain, evidence_of, is_orphan, key, remaining
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
 from raysplit.law import FORMS, Law

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raysplit.design import campaign
+from raysplit.design import candidates
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
-from raysplit.design.value import Belief, belief_of
+from raysplit.design.value import Array, Belief, belief_of
 from raysplit.law import Law
 from raysplit.live import service as service_module
 from raysplit.live.journal import Journal
@@ -56,9 +56,9 @@ def remember_laws(patch: pytest.MonkeyPatch) -> None:
             laws[content] = weighed_law(runs, problem, **options)
         return laws[content]
 
-    def believe(law: Law, problem: Problem) -> Belief:
+    def believe(law: Law, problem: Problem, *points: Array) -> Belief:
         if id(law) not in beliefs:
-            beliefs[id(law)] = belief_of(law, problem)
+            beliefs[id(law)] = belief_of(law, problem, *points)
         return beliefs[id(law)]
 
     def answer(law: Law, problem: Problem) -> Advice:
@@ -68,7 +68,7 @@ def remember_laws(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(service_module, "fit_for_decision", fit)
     patch.setattr(service_module, "advise", answer)
-    patch.setattr(campaign, "belief_of", believe)
+    patch.setattr(candidates, "belief_of", believe)
 
 
 def open_service(setup: Setup, path: Path) -> LawService:
