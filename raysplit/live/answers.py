@@ -94,3 +94,24 @@ class Curve:
     points: Sequence[tuple[float, float]] = ()
     """(D / T, weighted loss) of measured splits of about this budget."""
     law: LawStamp | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialState:
+    """One trunk or branch of the sweep and how far it has come, over all rounds."""
+
+    trial: str
+    """Its name."""
+    n_params: int
+    seed: int
+    domain: str
+    """Empty for a trunk."""
+    pretrain_tokens: int
+    """Where a branch leaves its trunk; for a trunk, how far it goes."""
+    milestones: Sequence[int]
+    """Where it is, was or would have been measured, rising: D for a trunk, D' for a branch."""
+    losses: Mapping[int, Mapping[str, float]]
+    """By milestone, held-out loss of every domain measured there, nats per token."""
+    state: Literal["planned", "running", "done", "stopped", "failed"]
+    why: str = ""
+    """Why it was stopped or failed."""
