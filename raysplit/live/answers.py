@@ -80,6 +80,27 @@ class GoOn:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TrialState:
+    """One trunk or branch of the sweep and how far it has got."""
+
+    name: str
+    n_params: int
+    seed: int
+    domain: str
+    """Empty for a trunk."""
+    pretrain_tokens: int
+    """Where a branch leaves its trunk; for a trunk, how far it goes."""
+    milestones: tuple[int, ...]
+    """Token counts at which it is or would be measured: D of a trunk, D' of a branch."""
+    state: Literal["planned", "running", "done", "stopped", "failed"]
+    """Running as far as the searcher last said; after a restart of the law it says so again at its next question."""
+    why: str
+    """Why it was stopped or has failed."""
+    losses: Mapping[int, Mapping[str, float]]
+    """By milestone and domain, nats per token."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Curve:
     """The best loss against D / T at one size and budget, and the measurements near that line."""
 
@@ -94,24 +115,3 @@ class Curve:
     points: Sequence[tuple[float, float]] = ()
     """(D / T, weighted loss) of measured splits of about this budget."""
     law: LawStamp | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrialState:
-    """One trunk or branch of the sweep and how far it has come, over all rounds."""
-
-    trial: str
-    """Its name."""
-    n_params: int
-    seed: int
-    domain: str
-    """Empty for a trunk."""
-    pretrain_tokens: int
-    """Where a branch leaves its trunk; for a trunk, how far it goes."""
-    milestones: Sequence[int]
-    """Where it is, was or would have been measured, rising: D for a trunk, D' for a branch."""
-    losses: Mapping[int, Mapping[str, float]]
-    """By milestone, held-out loss of every domain measured there, nats per token."""
-    state: Literal["planned", "running", "done", "stopped", "failed"]
-    why: str = ""
-    """Why it was stopped or failed."""
