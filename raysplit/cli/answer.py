@@ -229,7 +229,7 @@ def predict(
     service, _, _ = read_service(run_folder)
     found = service.predict(
         domain, n_params=n_params, pretrain_tokens=pretrain_tokens, specialize_tokens=specialize_tokens, level=level
-    )
+    ).prediction
     click.echo(
         f"{float(found.mean):.4f} nats/token, {level:.0%} interval {float(found.low):.4f} to {float(found.high):.4f}"
     )

@@ -215,7 +215,7 @@ def replay(
             f"{why}: {status.n_observations} of {len(runs)} rows used, {status.n_stopped} trials stopped, "
             f"{format_flops(status.spent_flops)}\n"
         )
-        console.print(render_advice(service.advise()), markup=False, highlight=False)
+        console.print(render_advice(service.advise().advice), markup=False, highlight=False)
 
 
 def _begin(space_file: Path, out: Path) -> "tuple[Space, RunFolder]":

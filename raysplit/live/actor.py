@@ -11,11 +11,21 @@ from raysplit.design.campaign import Verdict
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
 from raysplit.errors import RunError
-from raysplit.law import Prediction
+from raysplit.law import Law
+from raysplit.live.answers import (
+    Accepted,
+    Curve,
+    Event,
+    GoOn,
+    LawStamp,
+    LiveAdvice,
+    LivePrediction,
+    Question,
+    TrialState,
+)
 from raysplit.live.journal import Journal
 from raysplit.live.service import Claim, LawService, Status
 from raysplit.runs import Observation
-from raysplit.split import Advice, Problem
 
 NAMESPACE = "raysplit"
 _THREADS = 8
@@ -35,7 +45,7 @@ class LawActor:
     ) -> None:
         self._service.record(trial, milestone, losses=losses, tokens=tokens, wall_seconds=wall_seconds)
 
-    def observe(self, observations: Sequence[Observation]) -> int:
+    def observe(self, observations: Sequence[Observation]) -> Accepted:
         return self._service.observe(observations)
 
     def record_failure(self, trial: Trial, milestone: int, why: str) -> None:
@@ -47,18 +57,44 @@ class LawActor:
     def observations(self) -> Any:
         return self._service.observations()
 
-    def law(self) -> Any:
-        return self._service.law()
+    def law(self, version: int | None = None) -> Law:
+        return self._service.law(version)
+
+    def laws(self) -> list[LawStamp]:
+        return self._service.laws()
 
     def predict(
-        self, domain: str, n_params: float, pretrain_tokens: float, specialize_tokens: float, level: float = 0.9
-    ) -> Prediction:
+        self,
+        domain: str,
+        n_params: float,
+        pretrain_tokens: float,
+        specialize_tokens: float,
+        level: float = 0.9,
+        version: int | None = None,
+    ) -> LivePrediction:
         return self._service.predict(
-            domain, n_params=n_params, pretrain_tokens=pretrain_tokens, specialize_tokens=specialize_tokens, level=level
+            domain,
+            n_params=n_params,
+            pretrain_tokens=pretrain_tokens,
+            specialize_tokens=specialize_tokens,
+            level=level,
+            version=version,
         )
 
-    def advise(self, problem: Problem | None = None) -> Advice:
-        return self._service.advise(problem)
+    def advise(self, question: Question | None = None, version: int | None = None) -> LiveAdvice:
+        return self._service.advise(question, version=version)
+
+    def curve(self, question: Question | None = None, n_params: int | None = None, version: int | None = None) -> Curve:
+        return self._service.curve(question, n_params=n_params, version=version)
+
+    def should_go_on(self, observation: Observation) -> GoOn:
+        return self._service.should_go_on(observation)
+
+    def trials(self) -> list[TrialState]:
+        return self._service.trials()
+
+    def events(self, after_seq: int = -1) -> list[Event]:
+        return self._service.events(after_seq)
 
     def status(self) -> Status:
         return self._service.status()

@@ -5,9 +5,12 @@ Its whole state is the journal's; opening it again after any crash gives the sam
 
 import math
 import threading
+import time
+from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -16,10 +19,22 @@ from raysplit.design.evidence import Evidence, chain, evidence_of, is_orphan, ke
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
 from raysplit.errors import LawError, TableError, unknown
-from raysplit.law import Law, Prediction
+from raysplit.law import Law
+from raysplit.live.answers import (
+    Accepted,
+    Curve,
+    Event,
+    GoOn,
+    LawStamp,
+    LiveAdvice,
+    LivePrediction,
+    Question,
+    TrialState,
+)
+from raysplit.live.asking import ShapeOf, check_domains, curve_of, problem_of, whether_to_go_on
 from raysplit.live.journal import Journal, ReadJournal, Record
 from raysplit.runs import KEY, Observation, check_runs, to_frame
-from raysplit.split import Advice, Choice, Problem, advise, fit_for_decision
+from raysplit.split import Choice, advise, fit_for_decision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,14 +67,24 @@ class Status:
 class LawService:
     """The sweep's memory and judgement. Methods may be called from several threads."""
 
-    def __init__(self, setup: Setup, journal: Journal | ReadJournal, *, bytes_per_token: Mapping[str, float]) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        journal: Journal | ReadJournal,
+        *,
+        bytes_per_token: Mapping[str, float],
+        shape_of: ShapeOf | None = None,
+    ) -> None:
         """Take up the sweep that the journal tells of, or begin one.
 
         Args:
             setup: the question and the grid.
             journal: open, of this sweep.
             bytes_per_token: of each domain's held-out text, to give bits per byte beside nats per token.
+            shape_of: the model family's size nearest to an asked N and its FLOPs per token, for questions about sizes
+                that are not the target's.
         """
+        self.shape_of = shape_of
         self.setup, self.journal, self.bytes_per_token = setup, journal, dict(bytes_per_token)
         self._lock = threading.RLock()
         self._losses: dict[tuple[Trial, int], dict[str, float]] = {}
@@ -72,7 +97,9 @@ class LawService:
         """By `raysplit.runs.KEY`, with the index of the round in which it came."""
         self._finished = ""
         self._round_law: tuple[int, Law | None] | None = None
-        self._law: tuple[int, Law, Choice] | None = None
+        self._law: tuple[int, Law, Choice, float] | None = None
+        self._n_laws = 0
+        self._running: frozenset[Trial] = frozenset()
         self._known: tuple[tuple[int, ...], Evidence] | None = None
         for record in journal.records:
             self._take(record)
@@ -88,6 +115,7 @@ class LawService:
         """
         taken = {chain(trial) for trial in running}
         with self._lock:
+            self._running = frozenset(taken)
             while not self._finished:
                 evidence = self._evidence()
                 open_trials = [t for t in self._trials() if remaining(t, evidence)]
@@ -102,6 +130,7 @@ class LawService:
                 # A crash may have come between a measurement and its verdict.
                 if len(rest) < len(trial.milestones) and not self.judge(trial, trial.milestones[-len(rest) - 1]).go_on:
                     continue
+                self._running |= {chain(trial)}
                 return Claim(trial=replace(trial, milestones=rest))
             return Claim(finished=self._finished)
 
@@ -130,8 +159,8 @@ class LawService:
                 }
                 self._take(self.journal.append("measurement", data))
 
-    def observe(self, observations: Sequence[Observation]) -> int:
-        """Add runs measured elsewhere to what the law is fitted to; returns how many were new.
+    def observe(self, observations: Sequence[Observation]) -> Accepted:
+        """Add runs measured elsewhere to what the law is fitted to.
 
         They are on disk when this returns; the same ones again change nothing. They buy no points of the grid, whose
         branches need checkpoints: when the sweep comes to measure such a run itself, its own loss replaces the other.
@@ -141,14 +170,10 @@ class LawService:
                 stored.
             RunError: the disk refused; nothing was stored.
         """
-        checked = check_runs(to_frame(list(observations)), origin="observations")
+        checked = self._checked(observations)
         new = []
         with self._lock:
-            for observation in (
-                Observation(**{str(k): v for k, v in row.items()}) for row in checked.to_dict("records")
-            ):
-                if observation.domain not in self.setup.domains:
-                    raise TableError(f"observations: {unknown('domain', observation.domain, self.setup.domains)}")
+            for observation in checked:
                 known, _ = self._observations.get(_run_of(observation), (None, 0))
                 if known is None:
                     new.append(observation)
@@ -161,7 +186,7 @@ class LawService:
             if new:
                 rows = [{name: value for name, value in asdict(o).items() if value == value} for o in new]  # no NaN
                 self._take(self.journal.append("observation", {"rows": rows, "round": len(self._rounds) - 1}))
-        return len(new)
+            return Accepted(n_new=len(new), n_repeated=len(checked) - len(new), n_known=len(self._observations))
 
     def record_failure(self, trial: Trial, milestone: int, why: str) -> None:
         """Store that a trial failed; it is not tried again."""
@@ -198,45 +223,109 @@ class LawService:
         with self._lock:
             return to_frame([observation for observation, _ in self._observations.values()])
 
-    def law(self) -> Law:
-        """The law of all observations so far.
+    def law(self, version: int | None = None) -> Law:
+        """The latest law, or an old one.
 
         Raises:
-            LawError: there are too few observations for any form.
+            LawError: there are too few observations for any form, or no such version.
         """
-        with self._lock:
-            frame = self.observations()
-            if self._law is None or self._law[0] != len(frame):
-                if frame.empty:
-                    raise LawError(self._finished or "no observations yet; the law needs the opening round")
-                self._law = (len(frame), *self._fit(frame))
-            return self._law[1]
+        return self._fitted(version)[0]
 
     def choice(self) -> Choice:
         """How the forms of `law` were chosen."""
-        with self._lock:
-            self.law()
-            assert self._law is not None
-            return self._law[2]
+        return self._fitted(None)[1]
+
+    def stamp(self) -> LawStamp | None:
+        """Which law is the latest; None before there is one."""
+        try:
+            return self._fitted(None)[2]
+        except LawError:
+            return None
+
+    def laws(self) -> list[LawStamp]:
+        """The laws that can be asked for, newest last."""
+        stamp = self.stamp()
+        return [stamp] if stamp else []
 
     def predict(
-        self, domain: str, *, n_params: float, pretrain_tokens: float, specialize_tokens: float, level: float = 0.9
-    ) -> Prediction:
+        self,
+        domain: str,
+        *,
+        n_params: float,
+        pretrain_tokens: float,
+        specialize_tokens: float,
+        level: float = 0.9,
+        version: int | None = None,
+    ) -> LivePrediction:
         """Expected loss at a point, with an interval for one new measurement.
 
         Raises:
             LawError: there is no law yet, or the domain is unknown.
         """
-        return self.law().predict(domain, n_params, pretrain_tokens, specialize_tokens, level=level)
+        law, _, stamp = self._fitted(version)
+        prediction = law.predict(domain, n_params, pretrain_tokens, specialize_tokens, level=level)
+        return LivePrediction(prediction=prediction, law=stamp)
 
-    def advise(self, problem: Problem | None = None) -> Advice:
-        """The best split of the target, or of another problem.
+    def advise(self, question: Question | None = None, *, version: int | None = None) -> LiveAdvice:
+        """The best split of the target, or of another question.
 
         Raises:
             LawError: there is no law yet.
-            SplitError: no split satisfies the problem.
+            SplitError: no split satisfies the question.
         """
-        return advise(self.law(), problem or self.setup.problem)
+        problem = problem_of(self.setup.problem, question or Question(), shape_of=self.shape_of)
+        law, _, stamp = self._fitted(version)
+        check_domains(law, problem.domains)
+        return LiveAdvice(advice=advise(law, problem), law=stamp)
+
+    def curve(
+        self, question: Question | None = None, *, n_params: int | None = None, version: int | None = None
+    ) -> Curve:
+        """The best loss against D / T at one size, by default the advised one.
+
+        Raises:
+            LawError: there is no law yet.
+            SplitError: the size is not among those of the question.
+        """
+        problem = problem_of(self.setup.problem, question or Question(), shape_of=self.shape_of)
+        law, _, stamp = self._fitted(version)
+        check_domains(law, problem.domains)
+        return curve_of(law, problem, self.observations(), n_params=n_params, stamp=stamp)
+
+    def should_go_on(self, observation: Observation) -> GoOn:
+        """Whether a run that raysplit did not start is worth its next tokens; nothing is stored.
+
+        Raises:
+            TableError: the observation is impossible, or of an unknown domain.
+        """
+        self._checked([observation])
+        try:
+            live = self.advise()
+        except LawError as error:
+            return GoOn(go_on=True, why=f"no law yet: {error}")
+        return whether_to_go_on(
+            self.law(),
+            observation,
+            expected_regret=live.advice.expected_regret,
+            regret_tolerance=self.setup.regret_tolerance,
+            stamp=live.law,
+        )
+
+    def trials(self) -> list[TrialState]:
+        """Every trunk and branch that a round has asked for."""
+        with self._lock:
+            evidence, asked = self._evidence(), {}
+            for within in self._rounds:
+                for trial in within.trials:
+                    asked[chain(trial)] = trial
+            return [self._state_of(trial, evidence) for trial in asked.values()]
+
+    def events(self, after_seq: int = -1) -> list[Event]:
+        """The journal's records beyond one, oldest first."""
+        with self._lock:
+            records = self.journal.records
+            first = bisect_right(records, after_seq, key=lambda record: record.seq)
+            return [Event(seq=r.seq, time=r.time, kind=r.kind, data=r.data) for r in records[first:]]
 
     def status(self) -> Status:
         """Where the sweep stands."""
@@ -258,6 +347,59 @@ class LawService:
 
     # Inside.
 
+    def _fitted(self, version: int | None) -> tuple[Law, Choice, LawStamp]:
+        with self._lock:
+            frame = self.observations()
+            if self._law is None or self._law[0] != len(frame):
+                if frame.empty:
+                    raise LawError(self._finished or "no observations yet; the law needs the opening round")
+                law, choice = self._fit(frame)
+                self._law = (len(frame), law, choice, time.time())
+                self._n_laws += 1
+            n_observations, law, choice, fitted_at = self._law
+            if version not in (None, self._n_laws):
+                raise LawError(unknown("version of the law", version, [self._n_laws]))
+            stamp = LawStamp(
+                version=self._n_laws,
+                n_observations=n_observations,
+                n_known=len(frame),
+                fitted_at=datetime.fromtimestamp(fitted_at, UTC).isoformat(timespec="milliseconds"),
+                age_seconds=max(0.0, time.time() - fitted_at),
+                forms=tuple(law.form_weights),
+            )
+            return law, choice, stamp
+
+    def _checked(self, observations: Sequence[Observation]) -> list[Observation]:
+        frame = check_runs(to_frame(list(observations)), origin="observations")
+        for domain in frame["domain"].unique():
+            if domain not in self.setup.domains:
+                raise TableError(f"observations: {unknown('domain', domain, self.setup.domains)}")
+        return [Observation(**{str(k): v for k, v in row.items()}) for row in frame.to_dict("records")]
+
+    def _state_of(self, trial: Trial, evidence: Evidence) -> TrialState:
+        losses = {m: evidence.losses[key(trial, m)] for m in trial.milestones if key(trial, m) in evidence.losses}
+        at = chain(trial)
+        state: Literal["planned", "running", "done", "stopped", "failed"] = "planned"
+        if at in self._closed:
+            state = "failed"
+        elif len(losses) == len(trial.milestones):
+            state = "done"
+        elif at in self._paused:
+            state = "stopped"
+        elif at in self._running:
+            state = "running"
+        return TrialState(
+            name=trial.name,
+            n_params=trial.n_params,
+            seed=trial.seed,
+            domain=trial.domain,
+            pretrain_tokens=trial.pretrain_tokens,
+            milestones=trial.milestones,
+            state=state,
+            why=self._closed.get(at) or self._paused.get(at, ""),
+            losses=losses,
+        )
+
     def _evidence(self) -> Evidence:
         state = (len(self._losses), len(self._closed), len(self._rounds), len(self._paused))
         if self._known is None or self._known[0] != state:
@@ -278,7 +420,7 @@ class LawService:
         elif not self._observations:
             decision = Finish(why=f"nothing could be measured: {next(iter(self._closed.values()))}")
         else:
-            self._log_advice(law := self.law())
+            self._log_advice(law := self._fitted(None)[0])
             if self.setup.policy == "grid":
                 decision = Finish(why="every point of the grid is measured")
             else:

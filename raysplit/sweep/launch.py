@@ -181,7 +181,7 @@ def write_results(service: LawService, folder: RunFolder) -> None:
     law = json.loads(service.law().to_json())
     law["choice"] = asdict(service.choice())
     write_text(folder.law, json.dumps(law, indent=1))
-    write_text(folder.advice, service.advise().to_json())
+    write_text(folder.advice, service.advise().advice.to_json())
 
 
 def _tune(setup: Setup, folder: RunFolder, *, law: ActorLaw, pool: Pool) -> None:

@@ -122,5 +122,5 @@ def account(service: LawService) -> dict[str, Any]:
         ),
         "why": service.status().finished,
         "spent": service.status().spent_flops,
-        "advice": service.advise().to_json() if len(frame) else "",
+        "advice": service.advise().advice.to_json() if len(frame) else "",
     }

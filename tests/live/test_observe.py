@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from raysplit.errors import RunError, TableError
+from raysplit.live.answers import Accepted
 from raysplit.live.journal import ReadJournal, read_journal
 from raysplit.live.service import LawService
 from raysplit.runs import Observation
@@ -28,7 +29,7 @@ def service(tmp_path: Path) -> Iterator[LawService]:
 
 
 def test_what_was_seen_elsewhere_is_known_and_survives(service: LawService, tmp_path: Path) -> None:
-    assert service.observe([ELSEWHERE, replace(ELSEWHERE, seed=8)]) == 2
+    assert service.observe([ELSEWHERE, replace(ELSEWHERE, seed=8)]).n_new == 2
     assert service.status().n_observations == 2
     again = LawService(
         ASKED, ReadJournal(read_journal(tmp_path / "journal.jsonl")), bytes_per_token=service.bytes_per_token
@@ -41,7 +42,7 @@ def test_what_was_seen_elsewhere_is_known_and_survives(service: LawService, tmp_
 def test_the_same_again_changes_nothing(service: LawService) -> None:
     service.observe([ELSEWHERE])
     n_records = len(service.journal.records)
-    assert service.observe([replace(ELSEWHERE, wall_seconds=1.0)]) == 0
+    assert service.observe([replace(ELSEWHERE, wall_seconds=1.0)]) == Accepted(n_new=0, n_repeated=1, n_known=1)
     assert len(service.journal.records) == n_records
 
 

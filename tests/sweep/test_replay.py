@@ -58,7 +58,7 @@ def test_a_grid_of_a_known_law_gives_that_laws_advice(runs: pd.DataFrame, tmp_pa
         service.observations()[["n_params", "pretrain_tokens", "specialize_tokens", "domain", "loss"]],
         runs[["n_params", "pretrain_tokens", "specialize_tokens", "domain", "loss"]],
     )
-    advised = service.advise().split
+    advised = service.advise().advice.split
     best = best_split(TRUTH, asked.problem)
     there, here = losses_of(TRUTH, [advised, best], asked.problem)[0]
     assert there / here - 1 < 0.003

@@ -1,0 +1,151 @@
+"""Answers from one fitted law: plain functions, so that a live actor, a read journal and a law file answer alike."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from raysplit.errors import LawError, SplitError, unknown
+from raysplit.law import Law
+from raysplit.live.answers import Curve, GoOn, LawStamp, Question
+from raysplit.runs import Observation
+from raysplit.split import Problem, best_by_size, loss_curve
+from raysplit.split.measured import comparable, measured_surface
+
+ShapeOf = Callable[[int], tuple[int, float]]
+"""The model family's size nearest to an asked N, and its FLOPs per training token."""
+
+_SHARES = np.linspace(0.0, 1.0, 101)
+_LEVEL = 0.9
+_SURPRISE_LEVEL = 0.999
+"""A loss above this central interval is no bad luck: one run in two thousand, were the law right."""
+
+
+def problem_of(target: Problem, question: Question, *, shape_of: ShapeOf | None) -> Problem:
+    """The target with what the question changes of it.
+
+    Args:
+        target: what a question that says nothing asks.
+        question: budget, sizes, weights, accounting.
+        shape_of: tells the FLOPs of sizes that are not the target's; None where only those can be asked for.
+
+    Raises:
+        SplitError: a number is not positive, or a domain or size is unknown.
+    """
+    problem = target
+    if question.budget_flops is not None:
+        problem = replace(problem, budget_flops=question.budget_flops)
+    if question.accounting is not None:
+        problem = replace(problem, accounting=question.accounting)
+    if question.weights is not None:
+        for name in question.weights:
+            if name not in target.domains:
+                raise SplitError("weights: " + unknown("domain", name, target.domains))
+        problem = replace(problem, weights=[question.weights.get(name, 1.0) for name in target.domains])
+    if question.n_params is not None:
+        problem = replace(problem, sizes=dict(_size(n, target.sizes, shape_of) for n in question.n_params))
+    return problem
+
+
+def _size(n_params: int, known: Mapping[int, float], shape_of: ShapeOf | None) -> tuple[int, float]:
+    if n_params in known:
+        return n_params, known[n_params]
+    if shape_of is None:
+        raise SplitError("n_params: " + unknown("model size", n_params, known))
+    if n_params <= 0:
+        raise SplitError(f"n_params must be positive, got {n_params!r}")
+    return shape_of(n_params)
+
+
+def check_domains(law: Law, domains: tuple[str, ...]) -> None:
+    """Refuse to answer about domains of which nothing was measured.
+
+    Raises:
+        LawError: there are some.
+    """
+    if missing := [name for name in domains if name not in law.domains]:
+        raise LawError(f"no observation yet of {', '.join(missing)}; a split needs a loss of every domain")
+
+
+def curve_of(
+    law: Law, problem: Problem, observations: pd.DataFrame, *, n_params: int | None, stamp: LawStamp | None
+) -> Curve:
+    """The best loss at each D / T of one size, and the measured splits of as many tokens.
+
+    Args:
+        law: of all the problem's domains.
+        problem: the budget and its constraints.
+        observations: a checked table, for the points.
+        n_params: one of the problem's sizes; the one that `raysplit.split.best_by_size` takes when None.
+        stamp: of the law.
+
+    Raises:
+        SplitError: the size is not one of the problem's.
+    """
+    if n_params is None:
+        sizes = best_by_size(law, problem)
+        n_params = sizes.n_params[int(sizes.best_size[0])]
+    curve = loss_curve(law, problem, n_params=n_params, shares=_SHARES, level=_LEVEL)
+    kept = np.isfinite(curve.draws).all(axis=0)
+    return Curve(
+        n_params=n_params,
+        budget_flops=problem.budget_flops,
+        shares=curve.shares[kept].tolist(),
+        loss=curve.loss[kept].tolist(),
+        low=curve.low[kept].tolist(),
+        high=curve.high[kept].tolist(),
+        level=curve.level,
+        points=measured_points(observations, problem, n_params=n_params),
+        law=stamp,
+    )
+
+
+def measured_points(observations: pd.DataFrame, problem: Problem, *, n_params: int) -> tuple[tuple[float, float], ...]:
+    """(D / T, weighted loss) at each measured D of a size from which T can be spent within the measured D'.
+
+    Each domain gets its weight's share of what D leaves of T, all of it where every expert is reckoned alone.
+    """
+    grids = measured_surface(observations[observations["n_params"] == n_params], problem.domains).get(n_params, {})
+    total = problem.affordable_tokens(n_params)
+    weights = np.asarray(problem.weights)
+    found = []
+    for pretrain_tokens in comparable(grids, total, accounting=problem.accounting):
+        rest = (total - pretrain_tokens) * (weights if problem.accounting == "shared" else np.ones_like(weights))
+        losses = [grid.loss(tokens) for grid, tokens in zip(grids[pretrain_tokens], rest, strict=True)]
+        loss = float(np.dot(losses, weights))
+        if np.isfinite(loss):
+            found.append((pretrain_tokens / total, loss))
+    return tuple(sorted(found))
+
+
+def whether_to_go_on(
+    law: Law, observation: Observation, *, expected_regret: float, regret_tolerance: float, stamp: LawStamp
+) -> GoOn:
+    """Whether a run that raysplit did not start is worth its next tokens.
+
+    It is not when its loss is so far above what the law expects there that the run itself must be ill, or when the
+    question is settled: expected regret is what perfect knowledge would gain, the most that any run may still be worth.
+
+    Raises:
+        LawError: the law knows no such domain.
+    """
+    at = (observation.n_params, observation.pretrain_tokens, observation.specialize_tokens)
+    said = law.predict(observation.domain, *at, level=_SURPRISE_LEVEL)
+    inside = all(float(factor) <= 1.0 for factor in law.extrapolation(*at).values())
+    if inside and observation.loss > float(said.high):
+        return GoOn(
+            go_on=False,
+            why=f"a loss of {observation.loss:.4f} is above {float(said.high):.4f}, the upper end of the law's "
+            f"{_SURPRISE_LEVEL:.1%} interval here: something is wrong with this run",
+            law=stamp,
+        )
+    if expected_regret <= regret_tolerance:
+        return GoOn(
+            go_on=False,
+            why=f"the answer is certain enough: expected regret {expected_regret:.2%} of the loss, tolerance "
+            f"{regret_tolerance:.2%}",
+            law=stamp,
+        )
+    where = "" if inside else "; it is outside what was measured, where the law cannot judge a loss"
+    return GoOn(go_on=True, why=f"expected regret {expected_regret:.2%} of the loss can still fall{where}", law=stamp)
