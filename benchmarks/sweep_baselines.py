@@ -1,0 +1,241 @@
+"""The methods that `sweep_regret.py` compares raysplit with, each through its own package.
+
+Ray Tune's schedulers and searchers run in the simulated loop of `sweep_tune.py`, Optuna's studies through ask and tell;
+both in simulated time on the lanes of `sweep_lanes.py`.
+"""
+
+import heapq
+import itertools
+import random
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from ray import tune
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, HyperBandScheduler, TrialScheduler
+from ray.tune.schedulers.hb_bohb import HyperBandForBOHB
+from ray.tune.search import ConcurrencyLimiter, Searcher
+from ray.tune.search.bohb import TuneBOHB
+from ray.tune.search.optuna import OptunaSearch
+from ray.tune.search.variant_generator import generate_variants
+from sweep_ladders import Ladder, LadderOf, by_budget, by_point
+from sweep_lanes import Lanes, Measurement, Point
+from sweep_tune import METRIC, RESOURCE, Controller
+
+from raysplit.design.setup import Setup
+from raysplit.sweep.replay import Losses
+
+IDLE_STEPS = 100
+"""A method that has measured nothing new for so many steps in a row has nothing left."""
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+PENDING_OF_RANDOM = 200
+"""Trials that Tune queues ahead of its lanes when the searcher does not learn (`_get_max_pending_trials`)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Baseline:
+    """A method and what it searches over."""
+
+    method: Callable[..., None]
+    """(ladder, lanes, seed) -> None; measures through the lanes."""
+    ladder: LadderOf
+    cap: float
+    """Most FLOPs of one point, as a share of the budget: who has a budget asks for no run that takes all of it."""
+
+    def __call__(self, setup: Setup, losses: Losses, *, seed: int, budget_flops: float) -> list[Measurement]:
+        """Measurements in the order of completion; their price in the tree is at most the budget."""
+        ladder = self.ladder(setup, losses, self.cap * budget_flops)
+        lanes = Lanes(setup, losses, budget_flops)
+        with _seeded(seed):
+            self.method(ladder, lanes, seed)
+        return lanes.measured()
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """NumPy's and Python's global generators, of which ASHA, BOHB and SciPy draw, seeded for a while.
+
+    And torch on one thread, on which Optuna's GP of few points is four times as fast as on two.
+    """
+    before = np.random.get_state(), random.getstate(), torch.get_num_threads()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
+    random.seed(seed)
+    torch.set_num_threads(1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the packages, about their own dependencies
+            yield
+    finally:
+        np.random.set_state(before[0])  # noqa: NPY002
+        random.setstate(before[1])
+        torch.set_num_threads(before[2])
+
+
+class _Trainer:
+    """A ladder on lanes, as `sweep_tune.Controller` sees it."""
+
+    def __init__(self, ladder: Ladder, lanes: Lanes) -> None:
+        self._ladder, self._lanes = ladder, lanes
+        self.n_lanes = lanes.n_lanes
+
+    def is_over(self, now: float) -> bool:
+        spent = self._lanes.spent_flops(now) > self._lanes.budget_flops
+        return spent or self._lanes.idle_steps > IDLE_STEPS
+
+    def n_rungs(self, config: Mapping[str, Any]) -> int:
+        return len(self._points(config))
+
+    def train(self, now: float, config: Mapping[str, Any], rung: int) -> tuple[float, float]:
+        return self._lanes.measure(now, self._points(config)[rung])
+
+    def _points(self, config: Mapping[str, Any]) -> tuple[Point, ...]:
+        return self._ladder.points([config[name] for name in self._ladder.names])
+
+
+class _RandomSearcher(Searcher):
+    """Tune's own draws from its search space, without end, as its BasicVariantGenerator makes them."""
+
+    def __init__(self, space: dict[str, Any], seed: int) -> None:
+        super().__init__(metric=METRIC, mode="min")
+        self._space, self._random_state = space, np.random.RandomState(seed)
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        _, config = next(iter(generate_variants(self._space, random_state=self._random_state)))
+        return config
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None: ...
+
+
+def _fifo(eta: int, n_rungs: int) -> TrialScheduler:
+    return FIFOScheduler()
+
+
+def _asha(eta: int, n_rungs: int) -> TrialScheduler:
+    return AsyncHyperBandScheduler(
+        time_attr=RESOURCE, metric=METRIC, mode="min", grace_period=1, max_t=max(eta ** (n_rungs - 1), 1),
+        reduction_factor=eta,
+    )  # fmt: skip
+
+
+def _hyperband(eta: int, n_rungs: int) -> TrialScheduler:
+    return HyperBandScheduler(
+        time_attr=RESOURCE, metric=METRIC, mode="min", max_t=max(eta ** (n_rungs - 1), 1), reduction_factor=eta
+    )
+
+
+def _bohb(eta: int, n_rungs: int) -> TrialScheduler:
+    return HyperBandForBOHB(
+        time_attr=RESOURCE, metric=METRIC, mode="min", max_t=max(eta ** (n_rungs - 1), 1), reduction_factor=eta
+    )
+
+
+def _random_draws(space: dict[str, Any], seed: int) -> Searcher:
+    return _RandomSearcher(space, seed)
+
+
+def _tpe_sampler(seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+
+
+def _gp_sampler(seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.GPSampler(seed=seed)
+
+
+def _tpe(space: dict[str, Any], seed: int) -> Searcher:
+    return OptunaSearch(OptunaSearch.convert_search_space(space), metric=METRIC, mode="min", sampler=_tpe_sampler(seed))
+
+
+def _kernel_densities(space: dict[str, Any], seed: int) -> Searcher:
+    return TuneBOHB(TuneBOHB.convert_search_space(space), metric=METRIC, mode="min", seed=seed)
+
+
+def in_tune(
+    ladder: Ladder,
+    lanes: Lanes,
+    seed: int,
+    *,
+    searcher: Callable[[dict[str, Any], int], Searcher],
+    scheduler: Callable[[int, int], TrialScheduler],
+    eta: int = 3,
+) -> None:
+    """A searcher and a scheduler of Ray Tune."""
+    space = {name: tune.uniform(0.0, 1.0) for name in ladder.names}
+    own = searcher(space, seed)
+    learns = not isinstance(own, _RandomSearcher)
+    Controller(
+        searcher=ConcurrencyLimiter(own, max_concurrent=lanes.n_lanes) if learns else own,
+        scheduler=scheduler(eta, ladder.n_rungs),
+        trainer=_Trainer(ladder, lanes),
+        resource=lambda rung: eta**rung,
+        max_pending=lanes.n_lanes if learns else PENDING_OF_RANDOM,
+    ).run()
+
+
+def in_optuna(
+    ladder: Ladder, lanes: Lanes, seed: int, *, sampler: Callable[[int], optuna.samplers.BaseSampler], eta: int = 3
+) -> None:
+    """A sampler of Optuna's with its Hyperband pruner, asked and told as `Study.optimize` does with parallel jobs."""
+    pruner = optuna.pruners.HyperbandPruner(
+        min_resource=1, max_resource=max(eta ** (ladder.n_rungs - 1), 1), reduction_factor=eta
+    )
+    # The pruner sorts trials into brackets by the study's name.
+    study = optuna.create_study(study_name=f"seed-{seed}", sampler=sampler(seed), pruner=pruner)
+    distributions = {name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in ladder.names}
+    trainer = _Trainer(ladder, lanes)
+    numbers = itertools.count()
+    running: list[tuple[float, int, optuna.Trial, int, float]] = []
+    now = 0.0
+
+    def go_on(trial: optuna.Trial, rung: int) -> None:
+        at, loss = trainer.train(now, trial.params, rung)
+        heapq.heappush(running, (at, next(numbers), trial, rung, loss))
+
+    while not trainer.is_over(now):
+        while len(running) < lanes.n_lanes:
+            go_on(study.ask(distributions), 0)
+        now, _, trial, rung, loss = heapq.heappop(running)
+        trial.report(loss, step=eta**rung)
+        if rung + 1 == trainer.n_rungs(trial.params):
+            study.tell(trial, loss)
+        elif trial.should_prune():
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        else:
+            go_on(trial, rung + 1)
+
+
+def in_order(ladder: Ladder, lanes: Lanes, seed: int, *, shuffled: bool) -> None:
+    """The whole grid, cheapest points first or in any order."""
+    points = list(ladder.every)
+    if shuffled:
+        np.random.default_rng(seed).shuffle(points)  # type: ignore[arg-type]
+    free = [0.0] * lanes.n_lanes
+    for point in points:
+        now = heapq.heappop(free)
+        if lanes.spent_flops(now) > lanes.budget_flops:
+            break
+        heapq.heappush(free, lanes.measure(now, point)[0])
+
+
+BASELINES: dict[str, Callable[..., list[Measurement]]] = {
+    "grid, cheapest first": Baseline(method=partial(in_order, shuffled=False), ladder=by_point, cap=1.0),
+    "grid, random order": Baseline(method=partial(in_order, shuffled=True), ladder=by_point, cap=1.0),
+    "random search": Baseline(
+        method=partial(in_tune, searcher=_random_draws, scheduler=_fifo), ladder=by_point, cap=0.1
+    ),
+    "ASHA": Baseline(method=partial(in_tune, searcher=_random_draws, scheduler=_asha), ladder=by_budget(3.0), cap=0.1),
+    "HyperBand": Baseline(
+        method=partial(in_tune, searcher=_random_draws, scheduler=_hyperband), ladder=by_budget(3.0), cap=0.1
+    ),
+    "BOHB": Baseline(
+        method=partial(in_tune, searcher=_kernel_densities, scheduler=_bohb), ladder=by_budget(3.0), cap=0.1
+    ),
+    "ASHA + TPE": Baseline(method=partial(in_tune, searcher=_tpe, scheduler=_asha), ladder=by_budget(3.0), cap=0.1),
+    "TPE + Hyperband pruner": Baseline(method=partial(in_optuna, sampler=_tpe_sampler), ladder=by_budget(3.0), cap=0.1),
+    "GP + Hyperband pruner": Baseline(method=partial(in_optuna, sampler=_gp_sampler), ladder=by_budget(3.0), cap=0.1),
+}

@@ -1,0 +1,139 @@
+"""What the baselines of `sweep_regret.py` share: points of the grid, their price in the tree, and simulated time.
+
+A point (N, D, D') is measured as one user's trial would: the trunk to D, cooled down and evaluated, then a branch of
+every domain to D'. Whatever has been trained is not trained again; time passes as the FLOPs that are missing.
+"""
+
+import heapq
+from dataclasses import dataclass
+
+from raysplit.design.evidence import chain, key, price_together
+from raysplit.design.setup import Setup
+from raysplit.design.tree import Checkpoints, Trial
+from raysplit.sweep.replay import Losses
+
+Measurement = tuple[Trial, int]
+"""A trial and its one milestone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class Point:
+    """A point of the grid, for all domains or for some."""
+
+    n_params: int
+    pretrain_tokens: int
+    specialize_tokens: int
+    domains: tuple[str, ...]
+
+    def measurements(self) -> list[Measurement]:
+        """The trunk first, since the branches leave it; none from scratch."""
+        n, d, s = self.n_params, self.pretrain_tokens, self.specialize_tokens
+        trunk = [(Trial(n_params=n, seed=0, domain="", pretrain_tokens=d, milestones=(d,)), d)] if d else []
+        return trunk + [
+            (Trial(n_params=n, seed=0, domain=name, pretrain_tokens=d, milestones=(s,)), s) for name in self.domains
+        ]
+
+    def flops(self, setup: Setup) -> float:
+        """The budget that the point spends as an answer: one seed and an expert of each of its domains."""
+        tokens = self.pretrain_tokens + len(self.domains) * self.specialize_tokens
+        return setup.flops_per_token[self.n_params] * tokens
+
+
+def known_points(setup: Setup, losses: Losses) -> list[Point]:
+    """Every point of the grid whose losses are all known to the replay."""
+    roots = (0, *setup.pretrain_grid) if setup.scratch else setup.pretrain_grid
+    every = [
+        Point(n_params=n, pretrain_tokens=d, specialize_tokens=s, domains=setup.domains)
+        for n in setup.sizes
+        for d in roots
+        for s in setup.specialize_grid
+    ]
+    return [p for p in every if all(losses(trial, at) is not None for trial, at in p.measurements())]
+
+
+class Meter:
+    """The tree's price of a growing set of measurements, as `evidence_of` reckons it, one chain at a time.
+
+    Rests on every branch coming after the measurement of its trunk at its own D.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._chains: dict[Trial, tuple[set[int], float]] = {}
+        self.spent_flops = 0.0
+
+    def add(self, trial: Trial, milestone: int) -> float | None:
+        """FLOPs that a measurement adds; None where it is there already."""
+        own, before = self._chains.get(chain(trial), (set(), 0.0))
+        if milestone in own:
+            return None
+        own = own | {milestone}
+        whole = Trial(
+            n_params=trial.n_params,
+            seed=trial.seed,
+            domain=trial.domain,
+            pretrain_tokens=max(own) if trial.is_trunk else trial.pretrain_tokens,
+            milestones=tuple(sorted(own)),
+        )
+        after = price_together(self._setup, [whole], Checkpoints([trial.root]))
+        self._chains[chain(trial)] = own, after
+        self.spent_flops += after - before
+        return after - before
+
+
+class Lanes:
+    """Measures points in simulated time, in which one FLOP takes one unit, and keeps what was measured when."""
+
+    def __init__(self, setup: Setup, losses: Losses, budget_flops: float) -> None:
+        self._setup, self._losses = setup, losses
+        self.budget_flops = budget_flops
+        self._booked = Meter(setup)
+        self._ready: dict[tuple[Trial, int], float] = {}
+        self._made: list[tuple[float, int, Measurement]] = []
+        self._weight = dict(zip(setup.problem.domains, setup.problem.weights, strict=True))
+        self._under_way: list[tuple[float, float]] = []
+        self._spent_flops = 0.0
+        self.idle_steps = 0
+        """Steps in a row that measured nothing new."""
+
+    @property
+    def n_lanes(self) -> int:
+        return self._setup.lanes
+
+    def spent_flops(self, now: float) -> float:
+        """Price of what is done by a time that only moves on."""
+        while self._under_way and self._under_way[0][0] <= now:
+            self._spent_flops += heapq.heappop(self._under_way)[1]
+        return self._spent_flops
+
+    def measure(self, now: float, point: Point) -> tuple[float, float]:
+        """Begin a point at a time; when it is done, and its weighted mean loss over its domains."""
+        at, loss, weight, is_new = now, 0.0, 0.0, False
+        for trial, milestone in point.measurements():
+            flops = self._booked.add(trial, milestone)
+            if flops is None:
+                at = max(at, self._ready[key(trial, milestone)])
+            else:
+                is_new = True
+                at += flops
+                self._ready[key(trial, milestone)] = at
+                heapq.heappush(self._under_way, (at, flops))
+                self._made.append((at, len(self._made), (trial, milestone)))
+            if trial.domain:
+                known = self._losses(trial, milestone)
+                assert known is not None, "known_points leaves out what is not known"
+                loss += self._weight[trial.domain] * known[trial.domain]
+                weight += self._weight[trial.domain]
+        self.idle_steps = 0 if is_new else self.idle_steps + 1
+        return at, loss / weight
+
+    def measured(self) -> list[Measurement]:
+        """Everything measured, in the order of completion, as far as the budget goes."""
+        meter = Meter(self._setup)
+        out = []
+        for _, _, (trial, milestone) in sorted(self._made, key=lambda made: made[:2]):
+            meter.add(trial, milestone)
+            if meter.spent_flops > self.budget_flops:
+                break
+            out.append((trial, milestone))
+        return out
