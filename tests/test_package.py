@@ -17,7 +17,6 @@ HEAVY = ("ray", "torch", "transformers", "datasets", "deepspeed", "tokenizers", 
 PURE = (
     "raysplit",
     "raysplit.space",
-    "raysplit.imports",
     "raysplit.runs",
     "raysplit.ladder",
     "raysplit.law",

@@ -1,50 +1,60 @@
-"""The sweep's journal: an append-only file of JSON lines that is the truth; everything else is rebuilt from it.
+"""The sweep's journal: an append-only sequence of records that is the truth; everything else is rebuilt from it.
 
-Each line is one record: ``{"seq": 7, "time": "...", "kind": "measurement", "data": {...}, "crc": "1a2b3c4d"}``, where
-``crc`` is the CRC-32 of the line's JSON without that key. A record is on disk (fsync) before `append` returns. A last
-line cut short by a crash was never acknowledged and is dropped on opening; damage anywhere else is an error.
+A record is stored durably before `append` returns. One opening writes at a time: each opening for writing takes a
+higher fence, and the one before it can store nothing more. JOURNAL.md describes the format and why it is safe.
 """
 
-import json
-import os
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from raysplit.errors import RunError
+from raysplit.live.journal_lines import HEADER, Damage, Record, line_of
+from raysplit.live.journal_segments import Assembled, Name, Segment, header_of, in_force, put_together, read_segment
+from raysplit.live.journal_storage import STORAGE_ERRORS, FileStorage, Storage, open_storage
+from raysplit.live.journal_tail import FileTail, ObjectTail, Tail
 
+__all__ = ["Journal", "ReadJournal", "Record", "has_journal", "read_journal"]
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Record:
-    seq: int
-    time: str
-    """UTC, ISO 8601."""
-    kind: str
-    data: Mapping[str, Any]
+_MAX_SEGMENTS = 32
+"""More are merged, so that opening stays fast."""
+_READ_ATTEMPTS = 10
 
 
 class Journal:
-    """The open journal of one sweep; one process writes it."""
+    """A journal that is open for writing. Methods may be called from several threads."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or begin a journal.
+    def __init__(self, location: str | Path) -> None:
+        """Open or begin a journal, and take the right to write it from whoever has it.
+
+        Args:
+            location: a path, or a URL that pyarrow's file systems know. A path's ``.jsonl`` is left out: the journal
+                is a folder, and the file of that name beside it, from an older raysplit, is its beginning.
 
         Raises:
-            RunError: it cannot be written, or a record before the last is damaged.
+            RunError: it cannot be written, or something in it is damaged.
         """
-        self.path = path
+        self.location = str(location)
+        self._storage = open_storage(location)
+        self._lock = threading.Lock()
+        self._refusal = ""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-            self._records, self._size = _read(path)
-            if self._size < path.stat().st_size:
-                os.truncate(path, self._size)
-            self._file = open(path, "ab", buffering=0)  # noqa: SIM115  (held until close)
-        except OSError as error:
-            raise RunError(f"{path}: cannot be written: {error.strerror}") from error
+            self._storage.make()
+            self.fence = self._storage.claim(0)
+            segments = read_segments(self._storage)
+            while (newest := max((s.name.fence for s in segments), default=0)) >= self.fence:
+                self.fence = self._storage.claim(newest)  # the note of who may write was lost
+                segments = read_segments(self._storage)
+            there = _undamaged(segments, self.location)
+            self._records, self._next_seq = there.records, there.next_seq
+            self._sizes = {s.name: len(s.records) for s in segments}
+            self._tail = self._new_tail()
+            self._tidy(segments)
+        except STORAGE_ERRORS as error:
+            raise RunError(f"{self.location}: cannot be written: {_reason(error)}") from error
 
     @property
     def records(self) -> Sequence[Record]:
@@ -52,29 +62,137 @@ class Journal:
         return self._records
 
     def append(self, kind: str, data: Mapping[str, Any]) -> Record:
-        """Write one record and return once it is on disk.
+        """Store one record; see `append_many`."""
+        return self.append_many([(kind, data)])[0]
+
+    def append_many(self, items: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Record]:
+        """Store records and return once they are durable: all of them, in one write.
 
         Raises:
-            RunError: the disk refused; nothing of the record is left behind.
+            RunError: the storage refused, and nothing of them is left behind; or another writer has taken over, or the
+                journal has failed in a way that only a new opening mends.
+            TypeError: data that is not JSON; nothing was stored.
         """
-        record = Record(
-            seq=len(self._records), time=datetime.now(UTC).isoformat(timespec="milliseconds"), kind=kind, data=data
-        )
-        line = _line(record)
-        try:
-            view = memoryview(line)
-            while view:
-                view = view[self._file.write(view) :]
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            os.truncate(self.path, self._size)
-            raise RunError(f"{self.path}: record {record.seq} not stored: {error.strerror}") from error
-        self._size += len(line)
-        self._records.append(record)
-        return record
+        with self._lock:
+            now = _now()
+            records = [
+                Record(seq=seq, time=now, kind=kind, data=data, fence=self.fence)
+                for seq, (kind, data) in enumerate(items, self._next_seq)
+            ]
+            if any(record.kind == HEADER for record in records):
+                raise ValueError(f"kind {HEADER!r} is that of the lines which begin a segment")
+            lines = b"".join(map(line_of, records))
+            if not records:
+                return []
+            what = f"record {self._next_seq}" + (f" to {records[-1].seq}" if len(records) > 1 else "")
+            self._check_fence(f"{what} not stored")
+            header = header_of(Name(first=self._next_seq, fence=self.fence), time=now, data={})
+            self._refusal = "it was interrupted while storing"  # stands unless what follows ends as foreseen
+            try:
+                name = self._tail.write(self._next_seq, header, lines)
+            except STORAGE_ERRORS as error:
+                self._refusal = self._tail.broken
+                raise RunError(f"{self.location}: {what} not stored: {_reason(error)}") from error
+            try:
+                # Who takes over claims first and reads then. So either we see the claim here, or our lines were read.
+                held = self._storage.holds(self.fence)
+            except STORAGE_ERRORS as error:
+                self._refusal = "it is not known who may write"
+                raise RunError(f"{self.location}: {what} not acknowledged: {_reason(error)}") from error
+            if not held:
+                self._refusal = "another writer has taken over"
+                raise RunError(f"{self.location}: {what} not acknowledged: {self._refusal} meanwhile")
+            self._refusal = ""
+            self._records += records
+            self._next_seq += len(records)
+            self._sizes[name] = self._sizes.get(name, 0) + len(records)
+            if len(self._sizes) > _MAX_SEGMENTS:
+                self._merge()
+            return records
+
+    def compact(self, fold: Callable[[Sequence[Record]], Sequence[Record]] | None = None) -> None:
+        """Rewrite the journal as one segment.
+
+        Args:
+            fold: gives the records that say the same in fewer: their seqs are some of those given, still rising.
+
+        Raises:
+            RunError: the storage refused, and the journal is as it was; or another writer has taken over.
+        """
+        with self._lock:
+            self._check_fence("not compacted")
+            records = list(self._records) if fold is None else list(fold(tuple(self._records)))
+            seqs = [record.seq for record in records]
+            if seqs != sorted(set(seqs) & {record.seq for record in self._records}):
+                raise ValueError("a fold's records carry seqs of the records they stand for, still rising")
+            try:
+                self._close_segment(0, records)
+            except STORAGE_ERRORS as error:
+                raise RunError(f"{self.location}: not compacted: {_reason(error)}") from error
+            self._records = records
 
     def close(self) -> None:
-        self._file.close()
+        """Store nothing more."""
+        with self._lock:
+            self._refusal = self._refusal or "it was closed"
+            self._tail.close()
+
+    def _check_fence(self, what: str) -> None:
+        try:
+            if not self._refusal and not self._storage.holds(self.fence):
+                self._refusal = "another writer has taken over"
+        except STORAGE_ERRORS as error:
+            raise RunError(f"{self.location}: {what}: {_reason(error)}") from error
+        if self._refusal:
+            raise RunError(f"{self.location}: {what}: {self._refusal}; only a new opening of the journal can write")
+
+    def _new_tail(self) -> Tail:
+        if not isinstance(self._storage, FileStorage):
+            return ObjectTail(self._storage, self.fence)
+        return FileTail(self._storage, Name(first=self._next_seq, fence=self.fence))
+
+    def _tidy(self, segments: Sequence[Segment]) -> None:
+        """Delete what openings before this one left behind, and merge what has become too many."""
+        for name in set(self._storage.names()) - {s.name for s in segments}:
+            if any(s.name.covers(name) for s in segments):
+                self._storage.delete(name)
+        for s in segments:
+            if not s.n_bytes and not self._storage.is_alive(s.name):
+                self._storage.delete(s.name)
+                del self._sizes[s.name]
+        if len(self._sizes) > _MAX_SEGMENTS:
+            self._merge()
+
+    def _merge(self) -> None:
+        """Merge the newest segments, as many as are together larger than the one before them."""
+        sizes = sorted(self._sizes.items(), key=lambda item: (item[0].fence, item[0].first))
+        begin = len(sizes) // 2
+        total = sum(size for _, size in sizes[begin:])
+        while begin and sizes[begin - 1][1] <= total:
+            begin -= 1
+            total += sizes[begin][1]
+        first = sizes[begin][0].first
+        try:
+            self._close_segment(first, [record for record in self._records if record.seq >= first])
+        except STORAGE_ERRORS:
+            return  # what was there is there; the next one tries again
+
+    def _close_segment(self, first: int, records: Sequence[Record]) -> None:
+        """Put everything from ``first`` on into one closed segment, then delete what it covers."""
+        if first == self._next_seq:
+            return
+        if isinstance(self._tail, FileTail) and not self._tail.is_empty:
+            # First, so that the closed segment covers nothing that still grows.
+            tail, self._tail = self._tail, self._new_tail()
+            tail.close()
+        name = Name(first=first, end=self._next_seq, fence=self.fence)
+        header = header_of(name, time=_now(), data={"records": len(records)})
+        self._storage.put(name, header + b"".join(map(line_of, records)))
+        for old in self._storage.names():
+            if name.covers(old):
+                self._storage.delete(old)
+                self._sizes.pop(old, None)
+        self._sizes[name] = len(records)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,51 +209,74 @@ class ReadJournal:
         """
         raise RunError(f"this journal is only read; no {kind} can be stored")
 
+    def append_many(self, items: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Record]:
+        """Refuse to write.
 
-def read_journal(path: Path) -> list[Record]:
+        Raises:
+            RunError: always.
+        """
+        return [self.append(kind, data) for kind, data in items]
+
+
+def has_journal(location: str | Path) -> bool:
+    """Whether a journal was begun there.
+
+    Raises:
+        RunError: the location cannot be read.
+    """
+    try:
+        return bool(open_storage(location).names())
+    except STORAGE_ERRORS as error:
+        raise RunError(f"{location}: cannot be read: {_reason(error)}") from error
+
+
+def read_journal(location: str | Path) -> list[Record]:
     """Every record of a journal that another process may be writing.
 
     Raises:
-        RunError: there is no journal, or a record before the last is damaged.
+        RunError: there is no journal, it cannot be read, or something in it is damaged.
     """
-    if not path.exists():
-        raise RunError(f"{path}: no journal; is this a run folder?")
-    return _read(path)[0]
-
-
-def _line(record: Record) -> bytes:
-    body = {name: getattr(record, name) for name in Record.__dataclass_fields__}
-    crc = zlib.crc32(json.dumps(body).encode())
-    return (json.dumps({**body, "crc": f"{crc:08x}"}) + "\n").encode()
-
-
-def _parse(line: bytes) -> Record | None:
-    """The record of a line, or None when the line is damaged."""
+    storage = open_storage(location)
     try:
-        body = json.loads(line)
-        del body["crc"]  # `_line` reckons it anew
-        record = Record(**body)
-    except (ValueError, KeyError, TypeError):
-        return None
-    return record if _line(record) == line else None
+        segments = read_segments(storage)
+    except STORAGE_ERRORS as error:
+        raise RunError(f"{location}: cannot be read: {_reason(error)}") from error
+    if not segments:
+        raise RunError(f"{location}: no journal; is this a run folder?")
+    return _undamaged(segments, str(location)).records
 
 
-def _read(path: Path) -> tuple[list[Record], int]:
-    """The records, and how many bytes of the file they take."""
-    records: list[Record] = []
-    good_bytes = 0
-    for number, (line, is_last) in enumerate(_lines(path)):
-        record = _parse(line)
-        if record is None or record.seq != number:
-            if is_last and not line.endswith(b"\n"):
-                break
-            raise RunError(f"{path}: record {number} is damaged (byte {good_bytes})")
-        records.append(record)
-        good_bytes += len(line)
-    return records, good_bytes
+def read_segments(storage: Storage) -> list[Segment]:
+    """Every segment in force, oldest first, also while a writer replaces some.
+
+    Raises:
+        OSError, pyarrow.ArrowException: the storage's.
+        RunError: a newer raysplit wrote one.
+    """
+    for attempt in range(_READ_ATTEMPTS):
+        names = in_force(storage.names())
+        try:
+            return [read_segment(name, storage.read(name), storage.label(name)) for name in names]
+        except FileNotFoundError:
+            if attempt == _READ_ATTEMPTS - 1:
+                raise
+    raise AssertionError
 
 
-def _lines(path: Path) -> Iterator[tuple[bytes, bool]]:
-    lines = path.read_bytes().splitlines(keepends=True)
-    for i, line in enumerate(lines):
-        yield line, i == len(lines) - 1
+def _undamaged(segments: Sequence[Segment], location: str) -> Assembled:
+    there = put_together(segments)
+    if there.damages:
+        damage: Damage = there.damages[0]
+        raise RunError(
+            f"{damage.segment}: {damage.what} (byte {damage.byte}); "
+            f"`raysplit journal repair {location}` keeps everything that is intact"
+        )
+    return there
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error)

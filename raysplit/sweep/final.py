@@ -105,7 +105,7 @@ def run_final(
             max_epochs=space.corpus.max_epochs,
             replay_share=space.training.replay_share,
         )
-    journal = Journal(folder.path / "final.jsonl")
+    journal = Journal(folder.path / "final_journal")
     tasks = tasks_of(
         variants, n_params=n_params, seed=seed, experts=folder.experts, step_tokens=space.training.batch_tokens
     )

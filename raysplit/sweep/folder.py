@@ -49,7 +49,8 @@ class RunFolder:
 
     @property
     def journal(self) -> Path:
-        return self.path / "journal.jsonl"
+        """A folder, or where it has not been compacted yet also the `journal.jsonl` of an older raysplit beside it."""
+        return self.path / "journal"
 
     @property
     def checkpoints(self) -> Path:

@@ -15,7 +15,7 @@ from raysplit.corpus import Corpus
 from raysplit.design.setup import Setup, setup_of
 from raysplit.errors import RunError
 from raysplit.live.actor import start_law_actor
-from raysplit.live.journal import ReadJournal, read_journal
+from raysplit.live.journal import ReadJournal, has_journal, read_journal
 from raysplit.live.service import LawService, Status
 from raysplit.quantities import format_seconds
 from raysplit.space import Space, dump_space
@@ -162,14 +162,14 @@ def read_service(run_folder: Path) -> tuple[LawService, Space, int]:
     """
     folder, space = existing_run(run_folder)
     corpus = Corpus.open(folder.corpus)
-    if not folder.journal.exists():
+    if not has_journal(folder.journal):
         raise RunError(f"{run_folder}: its sweep has not begun; start it with `raysplit sweep`")
     return _reading(checked_setup(space, corpus), folder, corpus), space, corpus.vocab_size
 
 
 def _reading(setup: Setup, folder: RunFolder, corpus: Corpus) -> LawService:
     """The sweep's service as the journal has it now; only the law actor writes, which may be at it."""
-    records = read_journal(folder.journal) if folder.journal.exists() else []
+    records = read_journal(folder.journal) if has_journal(folder.journal) else []
     return LawService(setup, ReadJournal(records), bytes_per_token=bytes_per_token(corpus))
 
 

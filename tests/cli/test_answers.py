@@ -183,7 +183,7 @@ def run_folder(raysplit: Command, space_file: Callable[..., Path], tmp_path: Pat
 
 
 def test_a_run_is_asked_while_it_goes_on(raysplit: Command, run_folder: Path) -> None:
-    before = (run_folder / "journal.jsonl").read_bytes()
+    before = {file: file.read_bytes() for file in (run_folder / "journal").iterdir()}
     status = raysplit("status", run_folder)
     assert status.exit_code == 0
     assert "round 1: 4 of 14 trials done; 16 observations" in status.stdout
@@ -200,7 +200,7 @@ def test_a_run_is_asked_while_it_goes_on(raysplit: Command, run_folder: Path) ->
     lost = raysplit("predict", run_folder, "--domain", "domain-7", *point)
     assert lost.exit_code == 2
     assert "domain-7" in lost.stderr
-    assert (run_folder / "journal.jsonl").read_bytes() == before
+    assert {file: file.read_bytes() for file in (run_folder / "journal").iterdir()} == before
 
 
 def test_a_known_law_in_a_file_answers(raysplit: Command, tmp_path: Path) -> None:

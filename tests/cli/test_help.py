@@ -44,7 +44,6 @@ def test_the_issue_s_commands_are_there() -> None:
         "advise",
         "predict",
         "status",
-        "import",
     ]
     assert set(wanted) == set(main.commands)
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -38,7 +39,16 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[bytes]
     service = open_service(ASKED, path)
     carry_on(service, LOSSES)
     service.journal.close()  # type: ignore[union-attr]
-    return path.read_bytes().splitlines(keepends=True), account(service)
+    [segment] = path.with_suffix("").glob("*.jsonl")
+    return segment.read_bytes().splitlines(keepends=True), account(service)
+
+
+def write_journal(path: Path, content: bytes) -> None:
+    """As its first opening leaves it."""
+    folder = path.with_suffix("")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    (folder / "000000000000.f000001.jsonl").write_bytes(content)
 
 
 @pytest.fixture
@@ -90,7 +100,7 @@ def test_a_crash_after_any_record_changes_nothing(
 ) -> None:
     lines, came_to = uninterrupted
     for n_records in range(len(lines)):
-        path.write_bytes(b"".join(lines[:n_records]) + lines[n_records][:20])  # the next one was being written
+        write_journal(path, b"".join(lines[:n_records]) + lines[n_records][:20])  # the next one was being written
         service = open_service(ASKED, path)
         carry_on(service, LOSSES)
         service.journal.close()  # type: ignore[union-attr]
@@ -105,7 +115,7 @@ def test_a_crash_after_any_record_changes_nothing(
 
 def test_a_finished_sweep_is_only_read(path: Path, uninterrupted: tuple[list[bytes], dict[str, Any]]) -> None:
     lines, came_to = uninterrupted
-    path.write_bytes(b"".join(lines))
+    write_journal(path, b"".join(lines))
     service = LawService(ASKED, ReadJournal(read_journal(path)), bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
     assert service.claim().finished == came_to["why"]
     assert account(service) == came_to
@@ -235,7 +245,7 @@ def test_before_the_first_observation_there_is_no_law(service: LawService) -> No
 
 
 def test_a_prediction_for_a_domain_that_is_not_there(path: Path, uninterrupted: tuple[list[bytes], Any]) -> None:
-    path.write_bytes(b"".join(uninterrupted[0]))
+    write_journal(path, b"".join(uninterrupted[0]))
     service = LawService(ASKED, ReadJournal(read_journal(path)), bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
     point = {"n_params": SIZES[0], "pretrain_tokens": PRETRAIN[0], "specialize_tokens": SPECIALIZE[0]}
     assert service.predict("domain-1", **point).prediction.mean > 0
@@ -245,7 +255,7 @@ def test_a_prediction_for_a_domain_that_is_not_there(path: Path, uninterrupted: 
 
 def test_the_status_counts_what_is_in_the_journal(path: Path, uninterrupted: tuple[list[bytes], Any]) -> None:
     lines, came_to = uninterrupted
-    path.write_bytes(b"".join(lines))
+    write_journal(path, b"".join(lines))
     service = LawService(ASKED, ReadJournal(read_journal(path)), bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
     status, seen = service.status(), kinds(service)
     assert (status.round, status.n_stopped, status.n_failed) == (seen["round"], seen["stop"], 0)

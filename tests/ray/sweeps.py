@@ -1,6 +1,5 @@
 """A sweep of two minutes' training text that ends in seconds, run as a user runs it: the command in a process."""
 
-import json
 import os
 import pydoc_data.topics
 import signal
@@ -16,6 +15,7 @@ from uuid import uuid4
 
 import yaml
 
+from raysplit.live.journal import has_journal, read_journal
 from tests.conftest import REPOSITORY
 
 MARK = "RAYSPLIT_TEST_MARK"
@@ -127,11 +127,9 @@ def start(*arguments: object, out: Path, cwd: Path, **environment: str) -> Comma
 
 
 def records(out: Path, kind: str) -> list[dict[str, Any]]:
-    """Data of the journal's complete records of a kind."""
-    journal = out / "journal.jsonl"
-    lines = journal.read_text().splitlines(keepends=True) if journal.exists() else []
-    found = (json.loads(line) for line in lines if line.endswith("\n"))
-    return [record["data"] for record in found if record["kind"] == kind]
+    """Data of the journal's records of a kind."""
+    journal = out / "journal"
+    return [dict(r.data) for r in read_journal(journal) if r.kind == kind] if has_journal(journal) else []
 
 
 def losses(out: Path) -> dict[tuple[object, ...], dict[str, float]]:
