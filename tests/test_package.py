@@ -17,6 +17,7 @@ HEAVY = ("ray", "torch", "transformers", "datasets", "deepspeed", "tokenizers", 
 PURE = (
     "raysplit",
     "raysplit.space",
+    "raysplit.imports",
     "raysplit.runs",
     "raysplit.ladder",
     "raysplit.law",

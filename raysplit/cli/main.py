@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 import raysplit
-from raysplit.cli import answer, work
+from raysplit.cli import answer, outside, work
 from raysplit.errors import RaysplitError
 
 
@@ -50,6 +50,7 @@ for command in (
     work.train,
     work.report,
     work.replay,
+    outside.import_,
     answer.fit,
     answer.compare,
     answer.advise,

@@ -44,6 +44,7 @@ def test_the_issue_s_commands_are_there() -> None:
         "advise",
         "predict",
         "status",
+        "import",
     ]
     assert set(wanted) == set(main.commands)
 

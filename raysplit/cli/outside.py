@@ -1,0 +1,137 @@
+"""Commands for runs that raysplit did not start: import what other tools recorded, and give it to a sweep's law."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.table import Table
+
+from raysplit.cli.options import open_console
+from raysplit.errors import RunError, TableError
+
+if TYPE_CHECKING:
+    from raysplit.imports import Imported
+
+_SHOWN = 3
+"""Runs named of each reason for which some were left out."""
+
+
+class _Pair(click.ParamType):
+    """FIELD=SOMETHING."""
+
+    name = "field=value"
+
+    def convert(
+        self, value: str | tuple[str, str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        field, equals, rest = value.partition("=")
+        if not equals or not field or not rest:
+            self.fail(
+                f"{value!r} is not FIELD={'COLUMN' if param and param.name == 'columns' else 'VALUE'}", param, ctx
+            )
+        return field, rest
+
+
+@click.command("import")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "--kind",
+    type=click.Choice(["csv", "wandb", "mlflow", "tune"]),
+    help="What wrote it (csv: any table, Parquet too); guessed when left out.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("runs.csv"),
+    show_default=True,
+    help="Table of runs to write, .csv or .parquet.",
+)
+@click.option(
+    "--column",
+    "columns",
+    type=_Pair(),
+    multiple=True,
+    metavar="FIELD=COLUMN",
+    help="Which column is n_params, pretrain_tokens, specialize_tokens, domain, loss, seed, ...; repeat for several. "
+    "Where each domain has a loss of its own: loss='eval/{domain}_loss'.",
+)
+@click.option(
+    "--set",
+    "constants",
+    type=_Pair(),
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="One value for every run, such as specialize_tokens=0 or domain=law; repeat for several.",
+)
+@click.option(
+    "--all-points",
+    is_flag=True,
+    help="Of Ray Tune: every report is a measurement after a cooldown, not just each trial's last.",
+)
+def import_(
+    source: Path,
+    kind: str | None,
+    out: Path,
+    columns: tuple[tuple[str, str], ...],
+    constants: tuple[tuple[str, str], ...],
+    all_points: bool,
+) -> None:
+    """Make a table of runs from what you have: any CSV or Parquet table, W&B, MLflow, Ray Tune.
+
+    SOURCE is a file, an mlruns folder, or a folder of Ray Tune experiments. Columns are guessed by their names and
+    shown. Numbers may be written as 160M or 2B. Runs that crashed, diverged or have not ended are left out and counted.
+    """
+    from raysplit.imports import guess_kind, import_runs
+
+    if out.suffix not in (".csv", ".parquet"):
+        raise RunError(f"--out {out}: must end with .csv or .parquet")
+    if not out.absolute().parent.is_dir():
+        raise RunError(f"--out {out}: {out.parent} is not a folder")
+    if out.exists() and source.exists() and out.samefile(source):
+        raise RunError(f"--out {out}: is the source itself")
+    found = kind or guess_kind(source)
+    imported = import_runs(
+        source,
+        kind=found,
+        columns=_once("--column", columns),
+        constants=_once("--set", constants),
+        all_points=all_points,
+    )
+    try:
+        if out.suffix == ".csv":
+            imported.runs.to_csv(out, index=False)
+        else:
+            imported.runs.to_parquet(out, index=False)
+    except OSError as error:
+        raise RunError(f"--out {out}: cannot be written: {error.strerror or error}") from error
+    _tell(imported, source, out, was_guessed=kind is None)
+
+
+def _once(option: str, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Raises: TableError: a field is told twice."""
+    told: dict[str, str] = {}
+    for field, value in pairs:
+        if field in told:
+            raise TableError(f"{option}: {field} is given twice, as {told[field]} and as {value}")
+        told[field] = value
+    return told
+
+
+def _tell(imported: "Imported", source: Path, out: Path, *, was_guessed: bool) -> None:
+    console = open_console()
+    console.print(f"{source}: read as {imported.kind}{' (guessed; --kind says otherwise)' if was_guessed else ''}")
+    table = Table("field", "from", "", box=None, padding=(0, 2))
+    for field, choice in imported.choices.items():
+        note = f", {choice.note}" if choice.note else ""
+        table.add_row(field, choice.source, f"{choice.how}{note}")
+    console.print(table, markup=False, highlight=False)
+    for reason, names in imported.skipped.items():
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        said = f"left out {len(names)}: {reason} ({', '.join(names[:_SHOWN])}{more})"
+        console.print(said, markup=False, highlight=False)
+    runs = imported.runs
+    counts = f"{len(runs)} runs, {runs['domain'].nunique()} domains, {runs['n_params'].nunique()} sizes"
+    console.print(f"{counts}: {out}", markup=False, highlight=False)

@@ -1,0 +1,190 @@
+"""Which column of a source is which field of an observation: as told, by its own name, or guessed and shown.
+
+One rule for every tool. A column has a field's name when it is written so; else one is guessed from the names under
+which people keep such things, whatever container (``config.``, ``summary.``, ``params.``, ``metrics.``) it lies in.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from raysplit.errors import TableError, unknown
+from raysplit.imports.found import CONTAINERS, Found
+from raysplit.runs import OPTIONAL, REQUIRED
+
+FIELDS = (*REQUIRED, *(name for name in OPTIONAL if name != "trial"), "tokenizer")
+DOMAIN = "{domain}"
+"""In the name of the loss's column: one column a domain, as where a pretrained model is read on all of them."""
+
+_ALIASES: dict[str, tuple[str, ...]] = {
+    "n_params": (
+        "n_params",
+        "n_params_non_embedding",
+        "non_embedding_params",
+        "non_embedding_parameters",
+        "num_params",
+        "num_parameters",
+        "n_parameters",
+        "model_params",
+        "model_size",
+        "params",
+        "parameters",
+    ),
+    "pretrain_tokens": ("pretrain_tokens", "pretraining_tokens", "pretrained_tokens", "seed_tokens"),
+    "specialize_tokens": (
+        "specialize_tokens",
+        "specialise_tokens",
+        "specialization_tokens",
+        "finetune_tokens",
+        "finetuning_tokens",
+        "fine_tune_tokens",
+        "continued_tokens",
+        "cpt_tokens",
+    ),
+    "domain": ("domain", "domain_name", "target_domain"),
+    "loss": (
+        "eval_loss",
+        "val_loss",
+        "validation_loss",
+        "valid_loss",
+        "heldout_loss",
+        "held_out_loss",
+        "test_loss",
+        "loss",
+    ),
+    "seed": ("seed", "random_seed", "data_seed"),
+    "tokenizer": ("tokenizer", "tokenizer_name"),
+}
+"""Best first. Losses of training are none of them: they are not held out."""
+_COUNTS_ALL = re.compile(r"(?<!non_embedding_)(num_param|parameters|model_size|model_params)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """Where a field's values come from."""
+
+    field: str
+    column: str = ""
+    """Empty for a constant. The loss's may hold `DOMAIN`."""
+    constant: str = ""
+    how: str
+    """given, own name, or guessed."""
+    note: str = ""
+
+    @property
+    def source(self) -> str:
+        return self.column or f"{self.constant!r} for every run"
+
+
+def choose_columns(found: Found, *, columns: Mapping[str, str], constants: Mapping[str, str]) -> dict[str, Choice]:
+    """A choice for every field that the source has or that was told.
+
+    Args:
+        found: the source.
+        columns: column by field, as told; the loss's may hold `DOMAIN`.
+        constants: value by field, the same for every run.
+
+    Raises:
+        TableError: an unknown field or column; two columns could be the same field; a required field has none.
+    """
+    for field in (*columns, *constants):
+        if field not in FIELDS:
+            raise TableError(f"{found.origin}: {unknown('field', field, FIELDS)}")
+    names = found.names
+    chosen = {f: Choice(field=f, constant=value, how="given") for f, value in constants.items()}
+    for field, column in columns.items():
+        chosen[field] = Choice(field=field, column=_given(found, field, column, names), how="given")
+    for field in FIELDS:
+        if field not in chosen and (guess := _guess(found, field, names)) is not None:
+            chosen[field] = guess
+    for field in REQUIRED:
+        if field not in chosen and not (field == "domain" and DOMAIN in chosen["loss"].column):
+            raise TableError(f"{found.origin}: {_missing(field, names)}")
+    return {field: chosen[field] for field in FIELDS if field in chosen}
+
+
+def columns_of_domains(pattern: str, names: Sequence[str]) -> dict[str, str]:
+    """Column by domain, of the columns that a pattern with `DOMAIN` fits."""
+    before, _, after = pattern.partition(DOMAIN)
+    fits = re.compile(re.escape(before) + "(?P<domain>.+)" + re.escape(after))
+    return {match["domain"]: name for name in names if (match := fits.fullmatch(name))}
+
+
+def _given(found: Found, field: str, column: str, names: Sequence[str]) -> str:
+    if DOMAIN in column:
+        if field != "loss":
+            raise TableError(f"{found.origin}: --column {field}={column}: only the loss may have a column a domain")
+        fitting = [column, *(f"{container}.{column}" for container in CONTAINERS)]
+        for pattern in fitting:
+            if columns_of_domains(pattern, names):
+                return pattern
+    elif column in names:
+        return column
+    else:
+        # A setting may be told by its name within the tool, without the container that the export put it in.
+        inside = [name for name in names if _bare(name) == column]
+        if len(inside) == 1:
+            return inside[0]
+    raise TableError(f"{found.origin}: {field}: {unknown('column', column, names)}")
+
+
+def _guess(found: Found, field: str, names: Sequence[str]) -> Choice | None:
+    if field == "loss" and found.is_own:
+        return Choice(field=field, column=f"loss_on_{DOMAIN}", how="own name", note="of a sweep of raysplit's")
+    if field in names:
+        return Choice(field=field, column=field, how="own name")
+    for alias in _ALIASES.get(field, ()):
+        for fits in (_is, _ends_a_path, _ends):
+            if field == "loss" and fits is _ends_a_path:
+                continue  # train.loss is not held out
+            fitting = [n for n in names if fits(n, alias) and not (field == "loss" and "train" in n.lower())]
+            if fitting and not _agree(found, fitting):
+                raise TableError(
+                    f"{found.origin}: {field}: {' and '.join(map(repr, fitting))} could each be it; "
+                    f"say which with --column {field}=COLUMN"
+                )
+            if fitting:
+                counts_all = field == "n_params" and _COUNTS_ALL.search(_plain(fitting[0]))
+                note = "counts embeddings too?" if counts_all else ""
+                return Choice(field=field, column=fitting[0], how="guessed", note=note)
+    return None
+
+
+def _bare(name: str) -> str:
+    """A name without its container."""
+    head, dot, rest = name.partition(".")
+    return rest if dot and head in CONTAINERS else name
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", _bare(name).lower()).strip("_")
+
+
+def _is(name: str, alias: str) -> bool:
+    return _plain(name) == alias
+
+
+def _ends_a_path(name: str, alias: str) -> bool:
+    return _plain(re.split(r"[./]", name)[-1]) == alias
+
+
+def _ends(name: str, alias: str) -> bool:
+    return "_" in alias and _plain(name).endswith("_" + alias)
+
+
+def _agree(found: Found, names: Sequence[str]) -> bool:
+    """Whether columns say the same wherever several of them say anything."""
+    return all(len({str(row.values[n]) for n in names if n in row.values}) <= 1 for row in found.rows)
+
+
+def _missing(field: str, names: Sequence[str]) -> str:
+    columns = ", ".join(names[:40]) + (f" and {len(names) - 40} more" if len(names) > 40 else "") or "none"
+    hint = {
+        "domain": "; or, where each domain has a loss of its own, --column loss='eval/{domain}_loss'",
+        "loss": ", a loss on held-out text in nats per token",
+        "specialize_tokens": " (0 for runs that were only pretrained)",
+    }.get(field, "")
+    return (
+        f"no column for {field}. Say --column {field}=COLUMN, or --set {field}=VALUE for all runs{hint}. "
+        f"Columns: {columns}"
+    )

@@ -1,0 +1,49 @@
+"""What any tool's export comes down to: rows of named values, each of a run that ended somehow."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+CONTAINERS = ("config", "summary", "params", "metrics", "tags")
+"""First parts of names under which W&B, MLflow and Tune keep settings and results."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundRow:
+    """One candidate for an observation."""
+
+    run: str
+    """What the tool calls the run."""
+    where: str
+    """File and row, for errors."""
+    values: Mapping[str, object]
+    """By name, parts of nested names joined by dots; what is empty is left out."""
+    unusable: str = ""
+    """How the run ended where that was not well: crashed, still running."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """A source, read and not yet interpreted."""
+
+    kind: str
+    origin: str
+    rows: Sequence[FoundRow]
+    is_own: bool = False
+    """Trials of a sweep of raysplit itself."""
+
+    @property
+    def names(self) -> list[str]:
+        """Every column, in order of appearance."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.values))
+
+
+def flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Nested mappings as dotted names; empty values and names that begin with an underscore are left out."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if str(key).startswith("_") or value is None or value == "":
+            continue
+        if isinstance(value, Mapping):
+            yield from flatten(value, prefix=f"{name}.")
+        else:
+            yield name, value

@@ -1,0 +1,89 @@
+"""Read a source, whichever tool made it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from raysplit.errors import TableError, unknown
+from raysplit.imports import mlflow, plain, tune, wandb
+from raysplit.imports.columns import choose_columns
+from raysplit.imports.found import Found
+from raysplit.imports.rows import Imported, take_rows
+
+KINDS = ("csv", "wandb", "mlflow", "tune")
+"""What can be read; csv is any table, Parquet too."""
+_FILES = (*plain.SUFFIXES, *wandb.JSON_SUFFIXES)
+
+
+def import_runs(
+    source: Path,
+    *,
+    kind: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    constants: Mapping[str, str] | None = None,
+    all_points: bool = False,
+) -> Imported:
+    """A table of runs from what another tool recorded.
+
+    Args:
+        source: a file, an ``mlruns`` folder, or a folder of Ray Tune experiments.
+        kind: one of `KINDS`; guessed when None.
+        columns: which column is which of `raysplit.imports.FIELDS`, where the guess would be wrong. The loss's may hold
+            ``{domain}``, for a column a domain; a run that has a domain of its own is then read on that alone.
+        constants: values by field that hold for every run.
+        all_points: of Ray Tune, take every report as a measurement, not just each trial's last. Only losses after a
+            cooldown can be compared, so this is right only where each report was made after one.
+
+    Raises:
+        TableError: the source cannot be read, columns are missing or ambiguous, a value is impossible, or no run is
+            usable.
+    """
+    kind = kind or guess_kind(source)
+    found = _read(source, kind, all_points=all_points)
+    return take_rows(found, choose_columns(found, columns=columns or {}, constants=constants or {}))
+
+
+def guess_kind(source: Path) -> str:
+    """Which tool made a source, by its layout.
+
+    Raises:
+        TableError: there is no such file or folder, or it is like none that is known.
+    """
+    if source.is_dir():
+        if tune.is_experiment(source):
+            return "tune"
+        if mlflow.is_store(source):
+            return "mlflow"
+        raise TableError(
+            f"{source}: holds neither trials of Ray Tune (params.json beside result.json) nor runs of MLflow "
+            "(meta.yaml with a run_id); of W&B, give the runs table as CSV or JSON lines"
+        )
+    if not source.exists():
+        raise TableError(f"{source}: there is no such file or folder")
+    if source.suffix in wandb.JSON_SUFFIXES:
+        return "wandb"
+    if source.suffix not in _FILES:
+        raise TableError(
+            f"{source}: {unknown('kind of file', source.suffix, _FILES)}, or a folder of MLflow or Ray Tune"
+        )
+    names = {name for row in plain.read_cells(source)[:1] for name in row}
+    if {"run_id", "experiment_id"} <= names:
+        return "mlflow"
+    if {"Name", "State"} <= names or {"config", "summary"} <= names:
+        return "wandb"
+    return "csv"
+
+
+def _read(source: Path, kind: str, *, all_points: bool) -> Found:
+    if kind not in KINDS:
+        raise TableError(unknown("kind of source", kind, KINDS))
+    if not source.exists():
+        raise TableError(f"{source}: there is no such file or folder")
+    if kind == "tune":
+        if not source.is_dir():
+            raise TableError(f"{source}: Ray Tune keeps its trials in a folder; give that of the experiment")
+        return tune.read_tune(source, all_points=all_points)
+    if kind == "mlflow":
+        return mlflow.read_mlflow(source)
+    if source.is_dir():
+        raise TableError(f"{source}: is a folder; of kind {kind} a file is read: {', '.join(_FILES)}")
+    return wandb.read_wandb(source) if kind == "wandb" else plain.read_plain(source)
