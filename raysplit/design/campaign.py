@@ -70,15 +70,16 @@ def whole_grid(setup: Setup) -> Round:
 
 
 def opening(setup: Setup) -> Round:
-    """The first round, before there is a law: as cheap as tells anything.
+    """The first round, before there is a law: as cheap as tells anything of all three of N, D and D'.
 
-    The smallest size is pretrained to two D, the next one to the least, and each domain branches from them a short way,
+    The smallest size is pretrained to two D, the next two to the least, and each domain branches from them a short way,
     at a D' that moves along the grid, so that D'/D and D/N both vary: runs at one ratio cannot tell a law's data terms
-    apart (2605.08541). Repeats come along, since they tell the noise.
+    apart (2605.08541). With two sizes instead of three the first laws mistook the best N more often (LOG 2026-11-24).
+    Repeats come along, since they tell the noise.
     """
     trials: list[Trial] = []
-    for i, n_params in enumerate(setup.sizes[:2]):
-        reach = setup.pretrain_grid[: 2 - i]
+    for i, n_params in enumerate(setup.sizes[:3]):
+        reach = setup.pretrain_grid[: 1 if i else 2]
         trials.append(trunk(n_params, reach))
         for k, domain in enumerate(setup.domains):
             for d in reach if i == 0 else reach[-1:]:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from raysplit.design.evidence import Evidence, chain, price_together
+from raysplit.design.evidence import Evidence, chain, price, price_together
 from raysplit.design.setup import Setup
-from raysplit.design.tree import Checkpoints, Node, Trial
+from raysplit.design.tree import Checkpoints, Node, Tree, Trial
 from raysplit.design.value import Array, Belief, Index, NoisyLaw, belief_of
 
 
@@ -80,7 +80,9 @@ class Candidates:
                 continue
             trunks = self._trunks((n_params, tokens), measured=measured)
             nodes = Checkpoints(self._nodes.on_trunk(n_params, 0))
-            self.prices[own] = self._branch_flops[own] + price_together(self._setup, trunks, nodes)
+            self.prices[own] = self._branch_flops[own] + sum(
+                price(self._setup, t, t.milestones, nodes) for t in trunks
+            )
             self.groups[own, : len(self._grid.domains)] = (
                 [i for t in trunks for i in self._grid.columns(t, t.milestones)] if trunks else -1
             )
@@ -123,6 +125,7 @@ class Grid:
 def candidates_of(setup: Setup, grid: Grid, evidence: Evidence) -> Candidates:
     """Everything that is open: not measured, not given up, and deeper than what its chain has reached."""
     found: list[Candidate] = []
+    tokens = _BranchTokens(setup.tree)
     for n_params in setup.sizes:
         stuck = chain(trunk(n_params, (1,))) in evidence.closed
         reached = {node.pretrain_tokens for node in evidence.nodes.on_trunk(n_params, 0)}
@@ -136,7 +139,7 @@ def candidates_of(setup: Setup, grid: Grid, evidence: Evidence) -> Candidates:
                 whole = Trial(
                     n_params=n_params, seed=0, domain=domain, pretrain_tokens=d, milestones=setup.specialize_grid
                 )
-                for depth, one in _branches(setup, grid, evidence, whole):
+                for depth, one in _branches(setup, grid, evidence, whole, tokens):
                     found.append(one)
                     together.setdefault(depth, []).append(one)
             if len(setup.domains) > 1 and d not in reached:
@@ -154,7 +157,23 @@ def roots(setup: Setup) -> tuple[int, ...]:
     return (0, *setup.pretrain_grid) if setup.scratch else setup.pretrain_grid
 
 
-def _branches(setup: Setup, grid: Grid, evidence: Evidence, whole: Trial) -> Iterable[tuple[int, Candidate]]:
+class _BranchTokens:
+    """What a branch has left to train, reckoned once for all branches that have got equally far."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._known: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+
+    def missing(self, whole: Trial, milestones: tuple[int, ...], there: Checkpoints) -> int:
+        at = (tuple(sorted(node.position for node in there.on_chain(whole))), milestones)
+        if at not in self._known:
+            self._known[at] = self._tree.missing_tokens(whole, milestones, there)
+        return self._known[at]
+
+
+def _branches(
+    setup: Setup, grid: Grid, evidence: Evidence, whole: Trial, tokens: _BranchTokens
+) -> Iterable[tuple[int, Candidate]]:
     """One branch to each depth that is left, with every point on its way and, below zero, with the last one only."""
     if chain(whole) in evidence.closed:
         return
@@ -164,14 +183,14 @@ def _branches(setup: Setup, grid: Grid, evidence: Evidence, whole: Trial) -> Ite
     there = Checkpoints([*evidence.nodes.on_chain(whole), whole.root])
     for i, last in enumerate(rest):
         for depth, milestones in {last: rest[: i + 1], -last: (last,)}.items() if i else [(last, (last,))]:
-            tokens = setup.tree.missing_tokens(whole, milestones, there)
+            missing = tokens.missing(whole, milestones, there)
             yield (
                 depth,
                 Candidate(
                     branches=(replace(whole, milestones=milestones),),
                     root=(whole.n_params, whole.pretrain_tokens),
                     columns=grid.columns(whole, milestones),
-                    branch_flops=tokens * setup.flops_per_token[whole.n_params],
+                    branch_flops=missing * setup.flops_per_token[whole.n_params],
                 ),
             )
 

@@ -14,7 +14,7 @@ from raysplit.design.setup import Setup
 from raysplit.design.value import Array, Belief, Index
 from raysplit.space import DesignName
 
-_SCREEN = 1000
+_SCREEN = 128
 """So many candidates are scored exactly, those of the highest rate by a cheaper score."""
 _CHUNK = 512
 

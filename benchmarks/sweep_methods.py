@@ -1,0 +1,136 @@
+"""raysplit's own way through a world, and the designs that a sweep can go by instead, as a list of measurements.
+
+The decisions are those of `raysplit.design`, round by round as the law service makes them, without its journal; what
+differs is the fit, which is cheaper than the product's: the forms are given and not chosen in each round.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from sweep_truths import World
+
+from raysplit.design.campaign import Finish, judge, next_round, opening
+from raysplit.design.evidence import Evidence, chain, evidence_of, key, remaining
+from raysplit.design.setup import Setup
+from raysplit.design.tree import Trial
+from raysplit.errors import LawError
+from raysplit.law import Law, fit_law
+from raysplit.runs import Observation, to_frame
+from raysplit.space import DesignName
+from raysplit.split import Split, best_split
+
+Measured = list[tuple[Trial, int]]
+"""Measurements in the order in which they were made."""
+Losses = dict[tuple[Trial, int], dict[str, float]]
+
+FORMS = ("law-2+cooldown", "law-8+cooldown")
+_POOLING = 1.0
+_DRAWS = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Way:
+    """How a sweep of raysplit's goes."""
+
+    design: DesignName = "value"
+    forms: tuple[str, ...] = FORMS
+    prune: Callable[[Setup, Evidence, Law, Trial], bool] | None = None
+    """Whether to stop a trial, in place of raysplit's judgement; None for that."""
+    tree: bool = True
+    """Whether a price is reckoned with what others have trained already."""
+
+
+def fit(setup: Setup, losses: Losses, *, forms: tuple[str, ...] = FORMS, n_draws: int = 1) -> Law:
+    """The law of some measurements.
+
+    Raises:
+        LawError: there are too few.
+    """
+    return fit_law(
+        table(setup, losses), forms=forms, n_draws=n_draws, pooling=_POOLING, step_tokens=setup.step_tokens,
+        seed=setup.seed,
+    )  # fmt: skip
+
+
+def table(setup: Setup, losses: Losses) -> pd.DataFrame:
+    """Measurements as a table of runs: a trunk's is an observation of every domain, a branch's of its own."""
+    rows = []
+    for (at, milestone), found in losses.items():
+        d, s = at.point(milestone)
+        for name in setup.domains if at.is_trunk else (at.domain,):
+            rows.append(
+                Observation(
+                    n_params=at.n_params, pretrain_tokens=d, specialize_tokens=s, domain=name, loss=found[name],
+                    seed=at.seed,
+                )  # fmt: skip
+            )
+    return to_frame(rows)
+
+
+def recommend(setup: Setup, losses: Losses) -> Split | None:
+    """The split that the law of these measurements takes for the best; None where there are too few for a law."""
+    if not losses:
+        return None
+    try:
+        return best_split(fit(setup, losses), setup.problem)
+    except LawError:
+        return None
+
+
+def sweep(world: World, way: Way, *, seed: int, budget_flops: float) -> Measured:
+    """Measure until the budget is spent or the sweep ends by itself."""
+    setup = replace(world.setup, design=way.design, budget_flops=budget_flops, seed=seed)
+    losses: Losses = {}
+    order: Measured = []
+    closed: set[Trial] = set()
+    now = opening(setup)
+    law: Law | None = None
+    while True:
+        paused: set[Trial] = set()
+        for trial in now.trials:
+            for milestone in trial.milestones:
+                evidence = evidence_of(setup, losses, closed, paused)
+                if milestone not in remaining(trial, evidence):
+                    continue
+                found = world.losses(trial, milestone)
+                if found is None:
+                    closed.add(chain(trial))
+                    break
+                losses[key(trial, milestone)] = dict(found)
+                order.append((trial, milestone))
+                evidence = evidence_of(setup, losses, closed, paused)
+                if _stops(setup, evidence, law, trial, now, way):
+                    paused.add(chain(trial))
+        evidence = evidence_of(setup, losses, closed)
+        law = fit(setup, losses, forms=way.forms, n_draws=_DRAWS)
+        decision = next_round(setup, evidence, law)
+        if isinstance(decision, Finish):
+            return order
+        now = decision
+
+
+def _stops(setup: Setup, evidence: Evidence, law: Law | None, trial: Trial, now, way: Way) -> bool:
+    if way.prune is not None and law is not None:
+        return way.prune(setup, evidence, law, trial)
+    return not judge(setup, evidence, law, trial, now).go_on
+
+
+def never(setup: Setup, evidence: Evidence, law: Law, trial: Trial) -> bool:
+    """Every trial to its end."""
+    return False
+
+
+def by_rank(setup: Setup, evidence: Evidence, law: Law, trial: Trial) -> bool:
+    """Successive halving's rule: stop what is not in the better half of all losses seen at the same D'."""
+    if trial.is_trunk:
+        return False
+    reached = max(m for m in trial.milestones if key(trial, m) in evidence.losses)
+    mine = evidence.losses[key(trial, reached)][trial.domain]
+    others = [
+        found[trial.domain]
+        for (at, milestone), found in evidence.losses.items()
+        if milestone == reached and at.domain == trial.domain
+    ]
+    return mine > float(np.median(others))
