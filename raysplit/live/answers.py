@@ -114,4 +114,7 @@ class Curve:
     level: float
     points: Sequence[tuple[float, float]] = ()
     """(D / T, weighted loss) of measured splits of about this budget."""
+    moved: Sequence[tuple[float, float]] = ()
+    """Every (D, D') measured at this size, moved to this budget by the law: as far off the curve as off the law where
+    it was measured, at the D / T of a split that gives every domain this D'."""
     law: LawStamp | None = None

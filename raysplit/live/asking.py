@@ -10,7 +10,7 @@ from raysplit.errors import LawError, SplitError, unknown
 from raysplit.law import Law
 from raysplit.live.answers import Curve, GoOn, LawStamp, Question
 from raysplit.runs import Observation
-from raysplit.split import Problem, best_by_size, loss_curve
+from raysplit.split import LossCurve, Problem, best_by_size, loss_curve
 from raysplit.split.measured import comparable, measured_surface
 
 ShapeOf = Callable[[int], tuple[int, float]]
@@ -97,6 +97,7 @@ def curve_of(
         high=curve.high[kept].tolist(),
         level=curve.level,
         points=measured_points(observations, problem, n_params=n_params),
+        moved=moved_points(law, problem, observations, curve),
         law=stamp,
     )
 
@@ -117,6 +118,26 @@ def measured_points(observations: pd.DataFrame, problem: Problem, *, n_params: i
         if np.isfinite(loss):
             found.append((pretrain_tokens / total, loss))
     return tuple(sorted(found))
+
+
+def moved_points(
+    law: Law, problem: Problem, observations: pd.DataFrame, curve: LossCurve
+) -> tuple[tuple[float, float], ...]:
+    """As `Curve.moved` says; how far off is the mean over seeds and domains."""
+    here = observations[observations["n_params"] == curve.n_params]
+    here = here[here["domain"].isin(problem.domains)]
+    if here.empty:
+        return ()
+    d, s = (here[name].to_numpy(dtype=float) for name in ("pretrain_tokens", "specialize_tokens"))
+    own = [law.domains.index(name) for name in here["domain"]]
+    with np.errstate(all="ignore"):  # some forms have no loss where nothing was pretrained
+        said = law.point.loss(float(curve.n_params), d[None, :, None], s[None, :, None])[0, np.arange(len(here)), own]
+        off = np.log(here["loss"].to_numpy() / said)
+    experts = len(problem.domains) if problem.accounting == "shared" else 1
+    at = pd.DataFrame({"share": d / (d + experts * s), "d": d, "off": off}).groupby(["d", "share"])["off"].mean()
+    shares = at.index.get_level_values("share").to_numpy()
+    losses = np.interp(shares, curve.shares, curve.loss) * np.exp(at.to_numpy())
+    return tuple(sorted((float(x), float(y)) for x, y in zip(shares, losses, strict=True) if np.isfinite(y)))
 
 
 def whether_to_go_on(

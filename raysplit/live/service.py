@@ -92,6 +92,8 @@ class LawService:
         self._closed: dict[Trial, str] = {}
         self._paused: dict[Trial, str] = {}
         """Stopped in the current round; a later one may go on with them."""
+        self._stopped: dict[Trial, str] = {}
+        """Stopped in any round, and not asked for again since."""
         self._n_stopped = 0
         self._observations: dict[tuple[object, ...], tuple[Observation, int]] = {}
         """By `raysplit.runs.KEY`, with the index of the round in which it came."""
@@ -312,12 +314,15 @@ class LawService:
         )
 
     def trials(self) -> list[TrialState]:
-        """Every trunk and branch that a round has asked for."""
+        """Every trunk and branch that a round has asked for, with all that was asked of it."""
         with self._lock:
-            evidence, asked = self._evidence(), {}
-            for within in self._rounds:
-                for trial in within.trials:
-                    asked[chain(trial)] = trial
+            evidence = self._evidence()
+            asked: dict[Trial, Trial] = {}
+            for trial in (trial for within in self._rounds for trial in within.trials):
+                before = asked.get(chain(trial), trial)
+                milestones = tuple(sorted({*before.milestones, *trial.milestones}))
+                furthest = max(before.pretrain_tokens, trial.pretrain_tokens)  # of a trunk
+                asked[chain(trial)] = replace(trial, milestones=milestones, pretrain_tokens=furthest)
             return [self._state_of(trial, evidence) for trial in asked.values()]
 
     def events(self, after_seq: int = -1) -> list[Event]:
@@ -384,7 +389,7 @@ class LawService:
             state = "failed"
         elif len(losses) == len(trial.milestones):
             state = "done"
-        elif at in self._paused:
+        elif at in self._stopped:
             state = "stopped"
         elif at in self._running:
             state = "running"
@@ -396,7 +401,7 @@ class LawService:
             pretrain_tokens=trial.pretrain_tokens,
             milestones=trial.milestones,
             state=state,
-            why=self._closed.get(at) or self._paused.get(at, ""),
+            why=self._closed.get(at) or self._stopped.get(at, ""),
             losses=losses,
         )
 
@@ -486,10 +491,13 @@ class LawService:
                     spare_flops=data["spare_flops"],
                 )
             )
+            for trial in self._trials():
+                self._stopped.pop(chain(trial), None)
         elif record.kind == "finish":
             self._finished = data["why"]
         elif record.kind == "stop":
-            self._paused[chain(trial_from_dict(data["trial"]))] = data["why"]
+            stopped = chain(trial_from_dict(data["trial"]))
+            self._paused[stopped] = self._stopped[stopped] = data["why"]
             self._n_stopped += 1
         elif record.kind == "failure":
             self._closed[chain(trial_from_dict(data["trial"]))] = data["why"]

@@ -1,0 +1,155 @@
+"""What may be asked over HTTP, and in which shape observations come: checked here, before the law sees it."""
+
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
+
+from raysplit.live.answers import Question
+from raysplit.live.http.refusals import Refused
+from raysplit.runs import MAX_COUNT, Observation
+
+MAX_ROWS = 10_000
+"""Observations in one request."""
+MAX_BODY_BYTES = 8 * 2**20
+"""Room for `MAX_ROWS` rows with every field given."""
+_MAX_FLOPS = 1e40
+_MAX_SIZES = 32
+_MAX_WEIGHTS = 256
+
+_NAME = r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$"
+"""A name is no path: no separators, no dot at its head."""
+_NAME_OR_NONE = r"^([^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*)?$"
+
+
+def _whole(value: Any) -> Any:
+    """2e6 is a whole number, whatever JSON writer sent it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=0, le=MAX_COUNT)]
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Amount = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Version = Annotated[
+    int | SkipJsonSchema[None], Field(ge=1, le=MAX_COUNT, description="An earlier law; the latest when left out.")
+]
+
+
+class Row(BaseModel):
+    """One measured loss; units as in `raysplit.runs.Observation`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    n_params: Annotated[Count, Field(ge=1, description="N, non-embedding parameters.")]
+    pretrain_tokens: Annotated[Count, Field(description="D, tokens of the mixture.")]
+    specialize_tokens: Annotated[Count, Field(description="D', tokens of the domain; 0 for the pretrained model.")]
+    domain: Annotated[str, Field(pattern=_NAME, max_length=200)]
+    loss: Annotated[Positive, Field(description="Nats per token on the domain's held-out text.")]
+    seed: Count = 0
+    weight: Positive = 1.0
+    flops: Amount | None = None
+    bits_per_byte: Amount | None = None
+    wall_seconds: Amount | None = None
+    trial: Annotated[str, Field(pattern=_NAME_OR_NONE, max_length=200)] = ""
+
+    def observation(self) -> Observation:
+        return Observation(**{name: value for name, value in self if value is not None})
+
+
+class Batch(BaseModel):
+    """Observations to add: all of them are stored, or none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: Literal[1]
+    observations: Annotated[list[Row], Field(min_length=1, max_length=MAX_ROWS)]
+
+
+class ThisLaw(BaseModel):
+    """Which law answers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: Version = None
+
+
+class AskAdvice(ThisLaw):
+    """A question that may differ from the sweep's own target."""
+
+    budget_flops: Annotated[float | SkipJsonSchema[None], Field(gt=0, le=_MAX_FLOPS, allow_inf_nan=False)] = None
+    n_params: Annotated[
+        list[Annotated[int, Field(ge=1, le=MAX_COUNT)]],
+        Field(max_length=_MAX_SIZES, description="Sizes to choose between; repeat for several."),
+    ] = []
+    weight: Annotated[
+        list[str],
+        Field(max_length=_MAX_WEIGHTS, description="DOMAIN=WEIGHT, how much its loss counts; repeat for several."),
+    ] = []
+    accounting: Literal["shared", "per-expert"] | SkipJsonSchema[None] = None
+
+    def question(self) -> Question:
+        """Raises: Refused: a weight is not DOMAIN=NUMBER."""
+        return Question(
+            budget_flops=self.budget_flops,
+            n_params=tuple(sorted(set(self.n_params))) or None,
+            weights=dict(map(_weight, self.weight)) or None,
+            accounting=self.accounting,
+        )
+
+
+class AskCurve(AskAdvice):
+    at_n_params: Annotated[
+        int | SkipJsonSchema[None],
+        Field(ge=1, le=MAX_COUNT, description="The curve's size; the advised one when left out."),
+    ] = None
+
+
+class AskLoss(ThisLaw):
+    """A point of the law."""
+
+    domain: str
+    n_params: Annotated[float, Field(gt=0, le=MAX_COUNT, allow_inf_nan=False)]
+    pretrain_tokens: Annotated[float, Field(ge=0, le=MAX_COUNT, allow_inf_nan=False)]
+    specialize_tokens: Annotated[float, Field(ge=0, le=MAX_COUNT, allow_inf_nan=False)]
+    level: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False, description="Probability of the interval.")] = 0.9
+
+
+class AskRows(BaseModel):
+    """A page of the observations."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    offset: Annotated[int, Field(ge=0, le=MAX_COUNT)] = 0
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+class AskEvents(BaseModel):
+    """Where a stream begins and what of it is wanted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: Annotated[
+        int, Field(ge=-1, le=MAX_COUNT, description="Number of the last record known; -1 for all there are.")
+    ] = -1
+    kind: Annotated[
+        list[str], Field(max_length=32, description="Kinds of record; repeat for several, all when left out.")
+    ] = []
+
+
+def key_of(question: Question) -> tuple[Any, ...]:
+    """Equal for equal questions."""
+    fields = asdict(question)
+    weights = fields.pop("weights")
+    return (*fields.values(), tuple(sorted(weights.items())) if weights else None)
+
+
+def _weight(text: str) -> tuple[str, float]:
+    domain, _, number = text.rpartition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        value = float("nan")
+    if not domain or not 0 < value <= 1e9:
+        raise Refused(422, "weight: must be DOMAIN=WEIGHT with a positive number", field="weight", value=text)
+    return domain, value

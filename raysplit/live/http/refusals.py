@@ -1,0 +1,82 @@
+"""Errors as JSON: each says what is wrong in a sentence and, where known, the field, its value and the choices."""
+
+import errno
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from raysplit.errors import RaysplitError, RunError, unknown
+
+_SHOWN = 120
+"""Characters of a wrong value that are sent back."""
+
+
+class Refusal(BaseModel):
+    """Why a request was refused."""
+
+    message: str
+    field: str | None = None
+    value: str | None = None
+    choices: list[str] | None = None
+
+
+class Refused(Exception):
+    """A request that ends with this status and a `Refusal`."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        field: str | None = None,
+        value: object = None,
+        choices: Iterable[object] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.headers = status, headers or {}
+        self.refusal = Refusal(
+            message=message,
+            field=field,
+            value=None if value is None else _shown(value),
+            choices=None if choices is None else [str(choice) for choice in choices],
+        )
+
+
+def unknown_value(status: int, field: str, what: str, value: object, known: Sequence[object]) -> Refused:
+    """A value outside a set of choices."""
+    return Refused(status, f"{field}: {unknown(what, _shown(value), known)}", field=field, value=value, choices=known)
+
+
+def of_validation(errors: Sequence[Any], *, status: int = 422) -> Refused:
+    """The first of pydantic's errors; the number of the others is told."""
+    first = errors[0]
+    where = [str(part) for part in first["loc"] if part not in ("query", "body", "path", "header")]
+    field = ".".join(where) or None
+    more = f" (and {len(errors) - 1} more mistakes)" if len(errors) > 1 else ""
+    choices = first.get("ctx", {}).get("expected") if first["type"] == "literal_error" else None
+    value = first["input"]
+    told = f", got {_shown(value)}" if first["type"] not in ("missing", "json_invalid") else ""
+    return Refused(
+        status,
+        f"{field or 'body'}: {first['msg']}{told}{more}",
+        field=field,
+        value=None if first["type"] in ("missing", "json_invalid") else value,
+        choices=None if choices is None else [choice.strip(" '") for choice in choices.replace(" or ", ",").split(",")],
+    )
+
+
+def of_error(error: RaysplitError, *, has_law: bool) -> Refused:
+    """One of raysplit's own errors: without a law nothing about it can be asked yet, a full disk takes nothing more."""
+    if isinstance(error, RunError):
+        cause = error.__cause__
+        full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+        return Refused(507 if full else 503, str(error))
+    return Refused(422 if has_law else 409, str(error))
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    text = text.encode(errors="backslashreplace").decode()
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

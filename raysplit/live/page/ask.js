@@ -1,0 +1,160 @@
+// "What if?": sliders that ask the same law about another target.
+
+import { get } from "./api.js";
+import { drawCurve } from "./curve.js";
+import { count, flops, loss, parse, percent } from "./format.js";
+import { drawBar, gainsLine } from "./split.js";
+import { domainClass, html } from "./svg.js";
+
+const $ = (id) => document.getElementById(id);
+const PER_DECADE = 20; // steps of the budget's slider
+const PER_DOUBLING = 4; // steps of a weight's slider
+
+let target = null; // the advice at the sweep's own target
+let budget = null; // asked for, null where it is the target's
+let shown = null;
+let asked = 0;
+let timer = 0;
+
+export function start() {
+  const form = $("ask");
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("reset", (event) => {
+    event.preventDefault();
+    budget = null;
+    for (const slider of form.querySelectorAll("input[type=range]")) slider.value = "0";
+    for (const radio of form.elements.accounting) radio.checked = radio.value === target.accounting;
+    labels();
+    later(0);
+    $("budget-slider").focus(); // the button is about to be switched off
+  });
+  $("budget-slider").addEventListener("input", (event) => {
+    const step = Number(event.target.value);
+    budget = step ? target.budget_flops * 10 ** (step / PER_DECADE) : null;
+    if (budget) budget = Number(budget.toPrecision(3));
+    labels();
+    later();
+  });
+  $("budget-flops").addEventListener("change", (event) => {
+    const value = parse(event.target.value);
+    const wrong = !(value > 0 && value < 1e40);
+    event.target.setAttribute("aria-invalid", String(wrong));
+    if (wrong) return complain("Budget: a positive number such as 3e21 or 250P is needed.");
+    budget = value;
+    $("budget-slider").value = String(Math.round(PER_DECADE * Math.log10(value / target.budget_flops)));
+    labels();
+    later(0);
+  });
+  form.addEventListener("input", (event) => {
+    if (event.target.id.startsWith("budget")) return;
+    labels();
+    later();
+  });
+  let width = 0;
+  new ResizeObserver(() => {
+    if (shown && $("curve").clientWidth !== width) {
+      width = $("curve").clientWidth;
+      drawCurve($("curve"), shown.curve, shown.advice);
+    }
+  }).observe($("curve"));
+}
+
+// A new law, or the first one: ask again, keeping what the sliders say.
+export function setTarget(advice) {
+  const first = target === null;
+  target = advice;
+  const domains = Object.keys(advice.weights);
+  if (first) {
+    $("weights").replaceChildren(...domains.map((name, k) => html("div", { class: "field" },
+      html("label", { for: `weight-${k}`, class: domainClass(domains, name) }, name),
+      html("output", { for: `weight-${k}`, id: `weight-value-${k}` }),
+      html("input", { id: `weight-${k}`, type: "range", min: -12, max: 12, step: 1, value: 0, "data-domain": name }),
+    )));
+    for (const radio of $("ask").elements.accounting) radio.checked = radio.value === advice.accounting;
+    $("size-slider").max = String(advice.sizes.length);
+  }
+  labels();
+  return ask();
+}
+
+function weightOf(name) {
+  const slider = $("weights").querySelector(`[data-domain="${CSS.escape(name)}"]`);
+  return target.weights[name] * Object.keys(target.weights).length * 2 ** (Number(slider.value) / PER_DOUBLING);
+}
+
+function question() {
+  const out = [];
+  if (budget !== null) out.push(["budget_flops", String(budget)]);
+  const size = target.sizes[Number($("size-slider").value) - 1];
+  if (size) out.push(["n_params", String(size.split.n_params)]);
+  const sliders = [...$("weights").querySelectorAll("input")];
+  if (sliders.some((slider) => Number(slider.value))) {
+    for (const { dataset } of sliders) out.push(["weight", `${dataset.domain}=${weightOf(dataset.domain)}`]);
+  }
+  const accounting = $("ask").elements.accounting.value;
+  if (accounting !== target.accounting) out.push(["accounting", accounting]);
+  return out;
+}
+
+function labels() {
+  $("budget-flops").value = flops(budget ?? target.budget_flops);
+  $("budget-flops").removeAttribute("aria-invalid");
+  const times = (budget ?? target.budget_flops) / target.budget_flops;
+  $("budget-slider").setAttribute("aria-valuetext", `${flops(budget ?? target.budget_flops)} FLOPs, ${Number(times.toPrecision(2))} times the target`);
+  const size = target.sizes[Number($("size-slider").value) - 1];
+  $("size-value").textContent = size ? `${count(size.split.n_params)} parameters` : "the best";
+  $("size-slider").setAttribute("aria-valuetext", $("size-value").textContent);
+  const names = Object.keys(target.weights);
+  const total = names.reduce((sum, name) => sum + weightOf(name), 0);
+  names.forEach((name, k) => {
+    $(`weight-value-${k}`).textContent = percent(weightOf(name) / total);
+    $(`weight-${k}`).setAttribute("aria-valuetext", `${percent(weightOf(name) / total)} of all weight`);
+  });
+  $("reset").disabled = question().length === 0;
+}
+
+function later(milliseconds = 140) {
+  clearTimeout(timer);
+  timer = setTimeout(ask, milliseconds);
+}
+
+async function ask() {
+  const mine = ++asked;
+  const parameters = question();
+  $("answer").closest(".answer").setAttribute("aria-busy", "true");
+  try {
+    const { advice, law } = await get("/v1/advise", parameters);
+    const curve = await get("/v1/curve", [...parameters.filter(([name]) => name !== "n_params"), ["n_params", String(advice.split.n_params)], ["at_n_params", String(advice.split.n_params)]]);
+    if (mine !== asked) return;
+    shown = { advice, curve };
+    show(advice, law, parameters.length > 0);
+    drawCurve($("curve"), curve, advice);
+    complain("");
+  } catch (error) {
+    if (mine === asked) complain(error.status ? error.message : "The server does not answer.");
+  } finally {
+    if (mine === asked) $("answer").closest(".answer").removeAttribute("aria-busy");
+  }
+}
+
+function show(advice, law, changed) {
+  const domains = Object.keys(advice.weights);
+  drawBar($("answer-bar"), advice.split, domains);
+  const line = $("answer");
+  line.replaceChildren(
+    html("b", { "data-answer": "share" }, percent(advice.pretrain_share.mean)), " in pretraining · ",
+    html("b", { "data-answer": "size" }, count(advice.split.n_params)), " parameters · ",
+    html("b", { "data-answer": "tokens" }, count(advice.split.pretrain_tokens)), " tokens of the mixture · loss ",
+    html("b", { "data-answer": "loss" }, loss(advice.loss.mean)), ` (${loss(advice.loss.low)} to ${loss(advice.loss.high)})`,
+  );
+  line.dataset.version = law.version;
+  line.dataset.answer = JSON.stringify({ ...advice.split, loss: advice.loss.mean });
+  $("answer-gains").textContent = gainsLine(advice);
+  const at = `${flops(advice.budget_flops)} FLOPs and ${count(advice.split.n_params)} parameters`;
+  $("curve-title").textContent = `Loss against the share in pretraining, at ${at}${changed ? "" : ", the sweep's target"}`;
+}
+
+function complain(text) {
+  $("ask-wrong").textContent = text;
+  $("ask-wrong").hidden = !text;
+}
