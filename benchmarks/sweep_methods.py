@@ -62,7 +62,11 @@ def table(setup: Setup, losses: Losses) -> pd.DataFrame:
         for name in setup.domains if at.is_trunk else (at.domain,):
             rows.append(
                 Observation(
-                    n_params=at.n_params, pretrain_tokens=d, specialize_tokens=s, domain=name, loss=found[name],
+                    n_params=at.n_params,
+                    pretrain_tokens=d,
+                    specialize_tokens=s,
+                    domain=name,
+                    loss=found[name],
                     seed=at.seed,
                 )  # fmt: skip
             )

@@ -20,7 +20,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -33,13 +33,13 @@ from sweep_truths import SYNTHETIC, World, measured_world, synthetic_world
 
 from raysplit.design.campaign import whole_grid
 from raysplit.design.evidence import evidence_of, key, price_together
-from raysplit.design.tree import Checkpoints
+from raysplit.design.tree import Checkpoints, Trial
 from raysplit.errors import LawError
-from raysplit.split import best_split
+from raysplit.split import Split, best_split
 
-SHARES = (0.01, 0.015, 0.02, 0.03, 0.05, 0.1)
+SHARES = (0.01, 0.02, 0.03, 0.05, 0.1)
 """Of the grid's FLOPs, at which raysplit and the designs are looked at."""
-BASELINE_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+BASELINE_SHARES = (0.01, 0.02, 0.05, 0.1, 0.25)
 GOAL = 0.005
 _DRAWS = 16
 
@@ -71,7 +71,9 @@ class Point:
     """The same if every measured point had been a run of its own."""
     n_measured: int
     regret: float
-    """Of the recommended split; that of the smallest size, all in pretraining, where there is no law yet."""
+    """Of the split that the law recommends; NaN where there is no law yet."""
+    best_seen: float
+    """Of the best measured point's N and D / T, carried to the target without any law; NaN where none is complete."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,9 +118,8 @@ def _spent(world: World, order: Measured, *, tree: bool) -> np.ndarray:
     return np.cumsum(flops)
 
 
-def _alone(trial, milestone):
-    from dataclasses import replace
-
+def _alone(trial: Trial, milestone: int) -> Trial:
+    """A trial of this one measurement."""
     return replace(trial, milestones=(milestone,), pretrain_tokens=trial.pretrain_tokens if trial.domain else milestone)
 
 
@@ -134,7 +135,26 @@ def _point(world: World, share: float, order: Measured, grid_flops: float) -> Po
         alone=float(_spent(world, order, tree=False)[-1:].sum()) / grid_flops,
         n_measured=len(losses),
         regret=regret,
+        best_seen=_best_seen(world, losses),
     )
+
+
+def _best_seen(world: World, losses: Losses) -> float:
+    problem = world.setup.problem
+    domains = problem.domains
+    points: dict[tuple[int, int, int], dict[str, float]] = {}
+    for (at, milestone), found in losses.items():
+        if at.domain:
+            points.setdefault((at.n_params, *at.point(milestone)), {})[at.domain] = found[at.domain]
+    whole = {point: sum(found.values()) for point, found in points.items() if len(found) == len(domains)}
+    if not whole:
+        return float("nan")
+    n, d, s = min(whole, key=whole.__getitem__)
+    n = min(problem.sizes, key=lambda size: abs(np.log(size / n)))
+    tokens = problem.affordable_tokens(n)
+    pretrain = min(tokens * d / (d + len(domains) * s), problem.max_pretrain_tokens)
+    each = {k: min((tokens - pretrain) / len(domains), problem.max_specialize_tokens.get(k, np.inf)) for k in domains}
+    return world.regret(Split(n_params=n, pretrain_tokens=max(pretrain, 1.0), specialize_tokens=each))
 
 
 def reaches_goal(runs: Sequence[Run], *, alone: bool = False) -> float:
@@ -175,6 +195,12 @@ def report(runs: Sequence[Run]) -> str:
                 regrets = 100 * np.array([_or_worst(r.points[i].regret) for r in own])
                 low, middle, high = np.quantile(regrets, (0.1, 0.5, 0.9))
                 cells.append(f"{100 * point.share:g} %: {middle:.2f} ({low:.2f} to {high:.2f})")
+            if method in BASELINES:
+                seen = np.median([[_or_worst(p.best_seen) for p in r.points] for r in own], axis=0)
+                shown = "   ".join(
+                    f"{100 * p.share:g} %: {100 * x:.2f}" for p, x in zip(own[0].points, seen, strict=True)
+                )
+                out.append(f"  {'':24} without a law, the best point seen: {shown}")
             there, alone = reaches_goal(own), reaches_goal(own, alone=True)
             out.append(f"  {method:24} " + "   ".join(cells))
             out.append(
@@ -219,7 +245,9 @@ def draw(runs: Sequence[Run], path: Path) -> None:
             if ours:
                 axis.fill_between(x, *np.quantile(y, (0.1, 0.9), axis=0), color=color, alpha=0.12, lw=0)
         axis.axhline(100 * GOAL, color="grey", lw=0.8, ls=":")
-        axis.set(xscale="log", yscale="log", title=world, xlabel="FLOPs, % of the full grid", ylabel="regret of the split, %")
+        axis.set(
+            xscale="log", yscale="log", title=world, xlabel="FLOPs, % of the full grid", ylabel="regret of the split, %"
+        )
         axis.set_ylim(0.01, 30)
     for axis in list(axes.flat)[len(worlds) :]:
         axis.set_visible(False)

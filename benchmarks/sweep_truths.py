@@ -140,8 +140,31 @@ def _monomials(n: Array, d: Array, s: Array) -> Array:
 
 CENTRES: Mapping[str, Mapping[str, float]] = {
     "law-2+cooldown": {"E": 1.2, "A": 15, "a": 0.3, "B": 25, "b": 0.2, "d0": 1e5, "k": 3e4, "c": 0.15, "w": 0.02},
-    "law-8+cooldown": {"E": 1.2, "A": 15, "a": 0.3, "B": 20, "b": 0.2, "d0": 1e5, "k": 3e4, "c": 0.15, "m": 0.03, "w": 0.02},  # fmt: skip
-    "law-16+cooldown": {"E": 1.2, "A": 12, "a": 0.3, "B": 20, "b": 0.2, "d0": 1e5, "k": 3e4, "c": 0.15, "m": 0.03, "g": 0.3, "w": 0.02},  # fmt: skip
+    "law-8+cooldown": {
+        "E": 1.2,
+        "A": 15,
+        "a": 0.3,
+        "B": 20,
+        "b": 0.2,
+        "d0": 1e5,
+        "k": 3e4,
+        "c": 0.15,
+        "m": 0.03,
+        "w": 0.02,
+    },  # fmt: skip
+    "law-16+cooldown": {
+        "E": 1.2,
+        "A": 12,
+        "a": 0.3,
+        "B": 20,
+        "b": 0.2,
+        "d0": 1e5,
+        "k": 3e4,
+        "c": 0.15,
+        "m": 0.03,
+        "g": 0.3,
+        "w": 0.02,
+    },  # fmt: skip
 }
 """Parameters near those of small models on real text; see benchmarks/split_recovery.py."""
 

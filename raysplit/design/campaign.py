@@ -112,6 +112,8 @@ def next_round(setup: Setup, evidence: Evidence, law: NoisyLaw) -> Round | Finis
             f"tolerance {100 * setup.regret_tolerance:.2f} %"
         )
     budget_left = setup.budget_flops - evidence.spent_flops
+    if budget_left <= 0:
+        return Finish(why="the sweep's budget is spent")
     # Without a limit a sweep still goes in rounds: the whole grid is the most that it can buy.
     most = min(setup.budget_flops, price_together(setup, whole_grid(setup).trials, Checkpoints()))
     round_flops = min(budget_left, _GROWTH * evidence.spent_flops, most / _ROUNDS_PER_BUDGET)

@@ -80,9 +80,7 @@ class Candidates:
                 continue
             trunks = self._trunks((n_params, tokens), measured=measured)
             nodes = Checkpoints(self._nodes.on_trunk(n_params, 0))
-            self.prices[own] = self._branch_flops[own] + sum(
-                price(self._setup, t, t.milestones, nodes) for t in trunks
-            )
+            self.prices[own] = self._branch_flops[own] + sum(price(self._setup, t, t.milestones, nodes) for t in trunks)
             self.groups[own, : len(self._grid.domains)] = (
                 [i for t in trunks for i in self._grid.columns(t, t.milestones)] if trunks else -1
             )

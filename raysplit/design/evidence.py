@@ -48,9 +48,7 @@ def evidence_of(
     for at, milestone in sorted(losses, key=lambda k: (bool(k[0].domain), k)):
         trial = replace(at, milestones=(milestone,), pretrain_tokens=at.pretrain_tokens if at.domain else milestone)
         spent += price_together(setup, [trial], nodes)
-    return Evidence(
-        losses=losses, closed=frozenset(closed), paused=frozenset(paused), nodes=nodes, spent_flops=spent
-    )
+    return Evidence(losses=losses, closed=frozenset(closed), paused=frozenset(paused), nodes=nodes, spent_flops=spent)
 
 
 def is_orphan(trial: Trial, evidence: Evidence) -> bool:

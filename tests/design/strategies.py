@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from hypothesis import strategies as st
 
-from raysplit.design.tree import Node, Tree, Trial
+from raysplit.design.tree import Checkpoints, Tree, Trial
 
 Measurement = tuple[Trial, int]
 """A trial and one of its milestones."""
@@ -60,7 +60,7 @@ def measurements(draw: st.DrawFn, *, tree: Tree, max_size: int = 8) -> list[Meas
     return out
 
 
-def train(tree: Tree, made: Iterable[Measurement], nodes: set[Node]) -> int:
+def train(tree: Tree, made: Iterable[Measurement], nodes: Checkpoints) -> int:
     """Make measurements one after the other as a lane does; returns the tokens trained and grows ``nodes``."""
     total = 0
     for trial, milestone in made:
@@ -75,4 +75,4 @@ def train(tree: Tree, made: Iterable[Measurement], nodes: set[Node]) -> int:
 
 def tokens_alone(tree: Tree, trial: Trial, milestone: int) -> int:
     """What a measurement takes when nothing else has been trained."""
-    return tree.missing_tokens(trial, [milestone], ())
+    return tree.missing_tokens(trial, [milestone], Checkpoints())

@@ -36,12 +36,12 @@ def can_all_start(trials: tuple[Trial, ...], evidence: Evidence | None = None) -
 
 
 @given(setups)
-def test_the_opening_can_start_and_touches_every_size_and_domain(asked: Setup) -> None:
+def test_the_opening_can_start_and_touches_the_smaller_sizes_and_every_domain(asked: Setup) -> None:
     trials = opening(asked).trials
     assert can_all_start(trials)
     assert len(set(map(chain, trials))) == len(trials)
     assert set(points(trials)) <= every_point(asked)
-    assert {(t.n_params, t.domain) for t in trials} == {(n, k) for n in asked.sizes for k in ("", *asked.domains)}
+    assert {(t.n_params, t.domain) for t in trials} == {(n, k) for n in asked.sizes[:3] for k in ("", *asked.domains)}
     first_branch = next(i for i, t in enumerate(trials) if t.domain)
     assert not any(t.is_trunk for t in trials[first_branch:])  # lanes that wait for no one come first
 
@@ -50,7 +50,7 @@ def test_the_opening_varies_its_ratios() -> None:
     asked = setup(n_domains=3, sizes=(10_000, 20_000, 40_000))
     branches = [t for t in opening(asked).trials if t.domain]
     assert len({t.pretrain_tokens / t.n_params for t in branches}) >= 4
-    assert len({m / t.pretrain_tokens for t in branches for m in t.milestones}) >= 4
+    assert len({m / t.pretrain_tokens for t in branches for m in t.milestones}) >= 3
 
 
 @given(setups)

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from raysplit.design.tree import Node, Tree, Trial
+from raysplit.design.tree import Checkpoints, Node, Tree, Trial
 from tests.design.strategies import measurements, tokens_alone, train, trees
 
 QUARTER = Tree(cooldown_start=lambda tokens: tokens - tokens // 4, pretrain_grid=(8, 16))
@@ -23,7 +23,7 @@ def branch(root: int, *milestones: int, domain: str = "a") -> Trial:
 @given(st.data())
 def test_segments_join_up_from_a_checkpoint_that_exists_to_the_cooldown(data: st.DataObject) -> None:
     tree = data.draw(trees())
-    nodes: set[Node] = set()
+    nodes = Checkpoints()
     for trial, milestone in data.draw(measurements(tree=tree)):
         if trial.is_trunk:
             nodes.add(trial.root)
@@ -49,7 +49,7 @@ def test_segments_join_up_from_a_checkpoint_that_exists_to_the_cooldown(data: st
 def test_a_shared_plan_costs_no_more_than_runs_of_their_own(data: st.DataObject) -> None:
     tree = data.draw(trees())
     made = data.draw(measurements(tree=tree))
-    assert train(tree, made, set()) <= sum(tokens_alone(tree, trial, milestone) for trial, milestone in made)
+    assert train(tree, made, Checkpoints()) <= sum(tokens_alone(tree, trial, milestone) for trial, milestone in made)
 
 
 @given(st.data())
@@ -57,7 +57,7 @@ def test_measuring_more_never_makes_an_observation_dearer(data: st.DataObject) -
     tree = data.draw(trees())
     made = data.draw(measurements(tree=tree))
     wanted, milestone = data.draw(st.sampled_from(made))
-    nodes: set[Node] = set()
+    nodes = Checkpoints()
     before = tree.missing_tokens(wanted, [milestone], nodes)
     for one in made:
         train(tree, [one], nodes)
@@ -69,7 +69,7 @@ def test_measuring_more_never_makes_an_observation_dearer(data: st.DataObject) -
 @given(st.data())
 def test_a_price_is_what_a_lane_then_trains(data: st.DataObject) -> None:
     tree = data.draw(trees())
-    nodes: set[Node] = set()
+    nodes = Checkpoints()
     for trial, milestone in data.draw(measurements(tree=tree)):
         price = tree.missing_tokens(trial, [milestone], nodes)
         assert price == train(tree, [(trial, milestone)], nodes)
@@ -81,26 +81,26 @@ def test_a_chain_trains_its_length_once_and_every_cooldown_beside_it(tree: Tree)
     assume(all(tree.cooldown_start(later) >= d for d, later in pairwise(tree.pretrain_grid)))
     cooldowns = sum(d - tree.cooldown_start(d) for d in tree.pretrain_grid)
     longest = tree.pretrain_grid[-1]
-    assert tree.missing_tokens(trunk(*tree.pretrain_grid), tree.pretrain_grid, ()) == longest + cooldowns
+    assert tree.missing_tokens(trunk(*tree.pretrain_grid), tree.pretrain_grid, Checkpoints()) == longest + cooldowns
     # A branch ends in its last cooldown: nothing leaves it later.
     expert = branch(longest, *tree.pretrain_grid)
-    trained = tree.missing_tokens(expert, expert.milestones, {expert.root})
+    trained = tree.missing_tokens(expert, expert.milestones, Checkpoints([expert.root]))
     assert trained == tree.cooldown_start(longest) + cooldowns
 
 
 def test_a_longer_branch_goes_on_from_the_shorter_one() -> None:
-    nodes = {branch(8, 8).root}
+    nodes = Checkpoints([branch(8, 8).root])
     assert train(QUARTER, [(branch(8, 8), 8)], nodes) == 8
     again = QUARTER.segments(branch(8, 16), 16, nodes)
     assert [(segment.start_tokens, segment.end_tokens) for segment in again] == [(6, 12), (12, 16)]
 
 
 def test_a_branch_before_its_trunk_pays_for_the_trunk() -> None:
-    assert QUARTER.missing_tokens(branch(16, 8), [8], ()) == 16 + 8
+    assert QUARTER.missing_tokens(branch(16, 8), [8], Checkpoints()) == 16 + 8
     half_way = Node(n_params=10, seed=0, pretrain_tokens=8)
-    assert QUARTER.missing_tokens(branch(16, 8), [8], {half_way}) == 8 + 8
+    assert QUARTER.missing_tokens(branch(16, 8), [8], Checkpoints([half_way])) == 8 + 8
     of_another_seed = replace(half_way, seed=1)
-    assert QUARTER.missing_tokens(branch(16, 8), [8], {of_another_seed}) == 16 + 8
+    assert QUARTER.missing_tokens(branch(16, 8), [8], Checkpoints([of_another_seed])) == 16 + 8
 
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,5}", fullmatch=True)
