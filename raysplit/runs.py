@@ -5,8 +5,9 @@ tokens of one domain, and its loss on that domain's held-out text. D' = 0 is the
 """
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,10 @@ class Observation:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def to_frame(observations: list[Observation]) -> pd.DataFrame:
+def to_frame(observations: Sequence[Observation]) -> pd.DataFrame:
     """Observations as a table, sorted by key so that equal sets give equal tables whatever their order."""
     columns = list(Observation.__dataclass_fields__)
-    frame = pd.DataFrame([asdict(o) for o in observations], columns=columns)
+    frame = pd.DataFrame(list(map(attrgetter(*columns), observations)), columns=columns)
     return frame.sort_values(list(KEY), ignore_index=True)
 
 

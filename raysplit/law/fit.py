@@ -119,7 +119,13 @@ def fit_sample(
 
 
 def fit_domains(
-    form: Form, samples: Sequence[Sample], known: Sequence[Array | None], *, prior_strength: float, seed: int
+    form: Form,
+    samples: Sequence[Sample],
+    known: Sequence[Array | None],
+    *,
+    prior_strength: float,
+    seed: int,
+    explores: bool = True,
 ) -> list[tuple[Fit, Problem]]:
     """`fit_sample` for several domains side by side.
 
@@ -130,11 +136,12 @@ def fit_domains(
             and only a few others are tried.
         prior_strength: Factor on the priors of the parameters.
         seed: Of the starts.
+        explores: Whether a few others are.
     """
     problems = [_posed(form, sample, huber_delta=None, prior_strength=prior_strength) for sample in samples]
     starts = [p.coordinates.to_phi(theta)[None] for p, theta in zip(problems, known, strict=True) if theta is not None]
     if len(starts) == len(problems):
-        return _continued(problems, samples, starts, seed)
+        return _continued(problems, samples, starts, seed, explores=explores)
     return fit_cold(problems, samples, huber_delta=None, seed=seed)
 
 
@@ -161,18 +168,21 @@ def fit_cold(
 
 
 def _continued(
-    problems: Sequence[Problem], samples: Sequence[Sample], best: list[Array], seed: int
+    problems: Sequence[Problem], samples: Sequence[Sample], best: list[Array], seed: int, *, explores: bool
 ) -> list[tuple[Fit, Problem]]:
-    for _ in range(2):
+    for _ in range(2 if explores else 1):
         problems = _rescaled(problems, best, None)
         best = [end.phi for end in minimize_together(problems, best, max_iterations=30, tolerance=1e-8)]
-    return fit_again(problems, samples, [phi[0] for phi in best], seed=seed)
+    return fit_again(problems, samples, [phi[0] for phi in best], seed=seed, explores=explores)
 
 
 def fit_again(
-    problems: Sequence[Problem], samples: Sequence[Sample], known: Sequence[Array], *, seed: int
+    problems: Sequence[Problem], samples: Sequence[Sample], known: Sequence[Array], *, seed: int, explores: bool = True
 ) -> list[tuple[Fit, Problem]]:
-    """Fits from optima (P,) that are known up to a change of priors or a few runs; a few more starts are tried."""
+    """Fits from optima (P,) that are known up to a change of priors or a few runs; a few more starts may be tried."""
+    if not explores:
+        starts = [np.stack([phi, phi]) for phi in known]  # what ends there, and the start that agrees with it
+        return _described(problems, samples, minimize_together(problems, starts, tolerance=1e-8))
     starts = [
         np.concatenate([phi[None], scored_starts(p, n_guesses=_WARM_GUESSES, n_starts=_WARM_STARTS, seed=seed)])
         for p, phi in zip(problems, known, strict=True)

@@ -86,6 +86,7 @@ def fit_law(
     for k, sample in enumerate(samples):
         weight[domain == k] = sample.weight
 
+    explores = start is None or start.explores
     fitted = {
         form.name: fit_domains(
             form,
@@ -93,6 +94,7 @@ def fit_law(
             [start.known(form.name, str(name)) if start else None for name in domains],
             prior_strength=prior_strength,
             seed=seed,
+            explores=explores,
         )
         for form in chosen
     }
@@ -101,7 +103,7 @@ def fit_law(
     alone, strength = dict(fitted), {form.name: 0.0 for form in chosen}
     for form in kept if prior_strength > 0 else ():
         asked = start.pooling.get(form.name, pooling) if start and pooling is None else pooling
-        fitted[form.name], strength[form.name] = _pooled(alone[form.name], samples, clusters, asked, seed)
+        fitted[form.name], strength[form.name] = _pooled(alone[form.name], samples, clusters, asked, seed, explores)
     noises = {form.name: _noise_of(fitted[form.name], domain, cluster) for form in kept}
     weights = (
         _normalised({form.name: form_weights[form.name] for form in kept})
@@ -187,6 +189,7 @@ def _pooled(
     clusters: list[NDArray[np.intp]],
     strength: float | None,
     seed: int,
+    explores: bool,
 ) -> tuple[list[tuple[Fit, Problem]], float]:
     """One form's fits with the domains pooled, and how strongly."""
     problems = [problem for _, problem in fitted]
@@ -202,7 +205,7 @@ def _pooled(
         np.array([fit.n_runs - fit.effective_parameters for fit, _ in fitted]),
     )
     rescaled = [scaled(problem, float(sd)) for problem, sd in zip(moved, noise, strict=True)]
-    return fit_again(rescaled, samples, best, seed=seed), strength
+    return fit_again(rescaled, samples, best, seed=seed, explores=explores), strength
 
 
 def _enough_runs(chosen: list[Form], fitted: Mapping[str, list[tuple[Fit, Problem]]]) -> list[Form]:

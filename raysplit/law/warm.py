@@ -18,10 +18,13 @@ class WarmStart:
     """form -> domain -> its parameters"""
     pooling: Mapping[str, float]
     """form -> how strongly its domains were pooled, which is then taken over and not chosen again."""
+    explores: bool = True
+    """Whether a few other starts are tried; without them a fit of a few new runs is quicker and may miss an optimum."""
 
     @classmethod
-    def of(cls, law: Law) -> "WarmStart":
+    def of(cls, law: Law, *, explores: bool = True) -> "WarmStart":
         return cls(
+            explores=explores,
             theta={
                 form: {domain: tuple(map(float, fit.theta)) for domain, fit in by_domain.items()}
                 for form, by_domain in law.fits.items()
@@ -39,7 +42,7 @@ class WarmStart:
         theta = {
             form: {domain: list(values) for domain, values in of_form.items()} for form, of_form in self.theta.items()
         }
-        return {"theta": theta, "pooling": dict(self.pooling)}
+        return {"theta": theta, "pooling": dict(self.pooling), "explores": self.explores}
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> "WarmStart":
@@ -47,4 +50,4 @@ class WarmStart:
             form: {domain: tuple(values) for domain, values in of_form.items()}
             for form, of_form in raw["theta"].items()
         }
-        return cls(theta=theta, pooling=dict(raw["pooling"]))
+        return cls(theta=theta, pooling=dict(raw["pooling"]), explores=raw["explores"])

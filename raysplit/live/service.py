@@ -1,4 +1,4 @@
-"""What the law actor does, without Ray: keep the journal, fit the law, decide, answer.
+"""What the law actor does, without Ray: keep the journal, decide, answer; `raysplit.live.refit` keeps the law fitted.
 
 Its whole state is the journal's; opening it again after any crash gives the same service.
 """
@@ -7,18 +7,19 @@ import math
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Collection, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
 from raysplit.design.campaign import Finish, Round, Verdict, judge, next_round, opening, whole_grid
-from raysplit.design.evidence import Evidence, chain, evidence_of, is_orphan, key, remaining
+from raysplit.design.evidence import Evidence, chain, key, remaining
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
-from raysplit.errors import LawError, TableError, unknown
+from raysplit.errors import LawError
 from raysplit.law import Law
 from raysplit.live.answers import (
     Accepted,
@@ -32,9 +33,21 @@ from raysplit.live.answers import (
     TrialState,
 )
 from raysplit.live.asking import ShapeOf, check_domains, curve_of, problem_of, whether_to_go_on
-from raysplit.live.journal import Journal, ReadJournal, Record
-from raysplit.runs import KEY, Observation, check_runs, to_frame
-from raysplit.split import Choice, advise, fit_for_decision
+from raysplit.live.fitting import Target
+from raysplit.live.journal import Journal, ReadJournal
+from raysplit.live.ledger import Ledger, trial_from_dict
+from raysplit.live.observing import as_row, checked, new_to
+from raysplit.live.refit import Laws, LawsOnDemand
+from raysplit.live.shelf import Shelf, Version
+from raysplit.live.table import Table
+from raysplit.runs import Observation
+from raysplit.split import Advice, Choice, advise
+
+__all__ = ["Claim", "LawService", "Status", "trial_from_dict"]
+
+MakeLaws = Callable[[Table, Target, Shelf], Laws]
+_ANSWERS_KEPT = 256
+"""Questions about laws whose answers are remembered."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +74,9 @@ class Status:
     finished: str
     """Why the sweep has ended; empty while it runs."""
     law_version: int
-    """Observations that the last fitted law knows; 0 before there is one."""
+    """Of the last fitted law; 0 before there is one."""
+    trouble: str = ""
+    """What last went wrong behind the answers, such as a law that could not be stored; empty when nothing has."""
 
 
 class LawService:
@@ -74,6 +89,8 @@ class LawService:
         *,
         bytes_per_token: Mapping[str, float],
         shape_of: ShapeOf | None = None,
+        make_laws: MakeLaws = LawsOnDemand,
+        shelf: Shelf | None = None,
     ) -> None:
         """Take up the sweep that the journal tells of, or begin one.
 
@@ -83,58 +100,68 @@ class LawService:
             bytes_per_token: of each domain's held-out text, to give bits per byte beside nats per token.
             shape_of: the model family's size nearest to an asked N and its FLOPs per token, for questions about sizes
                 that are not the target's.
+            make_laws: `LawsOnDemand`, which fits when asked and holds up who asks, or `LawsBehind`, for a live actor.
+            shelf: laws fitted before, and where to put new ones; by default in memory.
         """
-        self.shape_of = shape_of
-        self.setup, self.journal, self.bytes_per_token = setup, journal, dict(bytes_per_token)
+        self.setup, self.journal, self.shape_of = setup, journal, shape_of
         self._lock = threading.RLock()
-        self._losses: dict[tuple[Trial, int], dict[str, float]] = {}
-        self._rounds: list[Round] = []
-        self._closed: dict[Trial, str] = {}
-        self._paused: dict[Trial, str] = {}
-        """Stopped in the current round; a later one may go on with them."""
-        self._stopped: dict[Trial, str] = {}
-        """Stopped in any round, and not asked for again since."""
-        self._n_stopped = 0
-        self._observations: dict[tuple[object, ...], tuple[Observation, int]] = {}
-        """By `raysplit.runs.KEY`, with the index of the round in which it came."""
-        self._finished = ""
-        self._round_law: tuple[int, Law | None] | None = None
-        self._law: tuple[int, Law, Choice, float] | None = None
-        self._n_laws = 0
-        self._running: frozenset[Trial] = frozenset()
-        self._known: tuple[tuple[int, ...], Evidence] | None = None
+        """Of ledger and journal; held for as long as a record takes to reach the disk, never during a fit."""
+        self._deciding = threading.Lock()
+        """One decision of the sweep at a time."""
+        self._ledger = Ledger(setup, bytes_per_token=bytes_per_token)
         for record in journal.records:
-            self._take(record)
+            self._ledger.take(record)
+        target = Target(problem=setup.problem, step_tokens=setup.step_tokens, seed=setup.seed)
+        last_seq = journal.records[-1].seq if journal.records else -1
+        self._laws = make_laws(self._ledger.table, target, shelf or Shelf(None, last_seq=last_seq))
+        self._answers: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._running: frozenset[Trial] = frozenset()
+        self._round_law: tuple[int, Law] | None = None
+
+    @property
+    def bytes_per_token(self) -> Mapping[str, float]:
+        return self._ledger.bytes_per_token
+
+    def close(self) -> None:
+        """End what works behind the answers; the journal stays open."""
+        self._laws.close()
 
     # What the sweep asks.
 
     def claim(self, running: Collection[Trial] = ()) -> Claim:
         """The next trial of the round that can start; begins the next round when this one has ended.
 
+        A round's law may have to be fitted first, which is waited for; others are answered meanwhile.
+
         Args:
             running: what the asker is running, and so is not given again. Nobody else keeps count of it, so that
                 neither a crash of this service nor one of the asker's leaves a trial claimed for ever.
         """
-        taken = {chain(trial) for trial in running}
-        with self._lock:
-            self._running = frozenset(taken)
-            while not self._finished:
-                evidence = self._evidence()
-                open_trials = [t for t in self._trials() if remaining(t, evidence)]
-                if not open_trials:
-                    self._begin_round(evidence)
-                    continue
-                ready = (t for t in open_trials if t.is_trunk or t.root in evidence.nodes)
+        taken = frozenset(chain(trial) for trial in running)
+        while True:
+            with self._lock:
+                self._running = taken
+                n_begun, ledger = len(self._ledger.begun), self._ledger
+                if ledger.finished:
+                    return Claim(finished=ledger.finished)
+                evidence, open_trials = ledger.evidence(), ledger.open_trials()
+                ready = [t for t in open_trials if t.is_trunk or t.root in evidence.nodes]
                 trial = next((t for t in ready if chain(t) not in taken), None)
-                if trial is None:
+                if open_trials and trial is None:
                     return Claim()
-                rest = remaining(trial, evidence)
-                # A crash may have come between a measurement and its verdict.
-                if len(rest) < len(trial.milestones) and not self.judge(trial, trial.milestones[-len(rest) - 1]).go_on:
-                    continue
-                self._running |= {chain(trial)}
-                return Claim(trial=replace(trial, milestones=rest))
-            return Claim(finished=self._finished)
+                if trial is not None:
+                    rest = remaining(trial, evidence)
+                    if len(rest) == len(trial.milestones):
+                        return self._give(trial)
+            if trial is None:
+                self._begin_round(n_begun)
+            # A crash may have come between a measurement and its verdict.
+            elif self.judge(trial, trial.milestones[-len(rest) - 1]).go_on:
+                return self._give(replace(trial, milestones=rest))
+
+    def _give(self, trial: Trial) -> Claim:
+        self._running |= {chain(trial)}
+        return Claim(trial=trial)
 
     def record(
         self, trial: Trial, milestone: int, *, losses: Mapping[str, float], tokens: int, wall_seconds: float
@@ -150,16 +177,17 @@ class LawService:
             if not 0 < loss < math.inf:
                 return self.record_failure(trial, milestone, f"held-out loss of {domain} is {loss}")
         with self._lock:
-            if key(trial, milestone) not in self._losses:
+            if key(trial, milestone) not in self._ledger.losses:
                 data = {
                     "trial": asdict(trial),
                     "milestone": milestone,
                     "losses": dict(losses),
                     "tokens": tokens,
                     "wall_seconds": wall_seconds,
-                    "round": len(self._rounds) - 1,
+                    "round": len(self._ledger.begun) - 1,
                 }
-                self._take(self.journal.append("measurement", data))
+                self._store("measurement", data)
+        self._laws.grew()
 
     def observe(self, observations: Sequence[Observation]) -> Accepted:
         """Add runs measured elsewhere to what the law is fitted to.
@@ -168,49 +196,45 @@ class LawService:
         branches need checkpoints: when the sweep comes to measure such a run itself, its own loss replaces the other.
 
         Raises:
-            TableError: an observation is impossible, of an unknown domain, or contradicts a known one; nothing was
-                stored.
+            TableError: an observation is impossible, of an unknown domain, or contradicts a known one, or there are
+                more than `raysplit.live.observing.MAX_BATCH`; nothing was stored.
             RunError: the disk refused; nothing was stored.
         """
-        checked = self._checked(observations)
-        new = []
+        asked = checked(observations, self.setup.domains)
         with self._lock:
-            for observation in checked:
-                known, _ = self._observations.get(_run_of(observation), (None, 0))
-                if known is None:
-                    new.append(observation)
-                elif known.identity != observation.identity:
-                    what = ", ".join(f"{name}={getattr(observation, name)}" for name in KEY)
-                    raise TableError(
-                        f"observations: loss = {observation.loss:g} of {what}: {known.loss:g} is known of this run; "
-                        "give a repeated run another seed"
-                    )
+            new = new_to(self._ledger.table, asked)
             if new:
-                rows = [{name: value for name, value in asdict(o).items() if value == value} for o in new]  # no NaN
-                self._take(self.journal.append("observation", {"rows": rows, "round": len(self._rounds) - 1}))
-            return Accepted(n_new=len(new), n_repeated=len(checked) - len(new), n_known=len(self._observations))
+                rows = [as_row(observation) for observation in new]
+                self._store("observation", {"rows": rows, "round": len(self._ledger.begun) - 1})
+            n_known = len(self._ledger.table)
+        if new:
+            self._laws.grew()
+        return Accepted(n_new=len(new), n_repeated=len(observations) - len(new), n_known=n_known)
 
     def record_failure(self, trial: Trial, milestone: int, why: str) -> None:
         """Store that a trial failed; it is not tried again."""
         with self._lock:
-            if chain(trial) not in self._closed:
-                data = {"trial": asdict(trial), "milestone": milestone, "why": why}
-                self._take(self.journal.append("failure", data))
+            if chain(trial) not in self._ledger.closed:
+                self._store("failure", {"trial": asdict(trial), "milestone": milestone, "why": why})
 
     def judge(self, trial: Trial, milestone: int) -> Verdict:
         """Whether a trial goes on after a measured milestone; a stop is stored with its reason."""
-        with self._lock:
-            planned = next((t for t in self._trials() if chain(t) == chain(trial)), trial)
-            verdict = judge(self.setup, self._evidence(), self._law_of_round(), planned, self._rounds[-1])
-            if not verdict.go_on and remaining(planned, self._evidence()):
-                data = {
-                    "trial": asdict(planned),
-                    "milestone": milestone,
-                    "why": verdict.why,
-                    "law_version": self._n_before_round(),
-                    "skipped": remaining(planned, self._evidence()),
-                }
-                self._take(self.journal.append("stop", data))
+        with self._deciding:
+            law = self._law_of_round()
+            with self._lock:
+                evidence, within = self._ledger.evidence(), self._ledger.begun[-1]
+                asked = self._ledger.asked(trial)
+            verdict = judge(self.setup, evidence, law, asked, within.round)
+            with self._lock:
+                if not verdict.go_on and (skipped := remaining(asked, self._ledger.evidence())):
+                    data = {
+                        "trial": asdict(asked),
+                        "milestone": milestone,
+                        "why": verdict.why,
+                        "n_observations": len(self._ledger.table.until(within.known_seq)),
+                        "skipped": skipped,
+                    }
+                    self._store("stop", data)
             return verdict
 
     # What anyone may ask.
@@ -218,36 +242,32 @@ class LawService:
     def evidence(self) -> Evidence:
         """What the sweep has measured and paid for."""
         with self._lock:
-            return self._evidence()
+            return self._ledger.evidence()
 
     def observations(self) -> pd.DataFrame:
         """Every observation so far, as `raysplit.runs.to_frame` lays it out."""
-        with self._lock:
-            return to_frame([observation for observation, _ in self._observations.values()])
+        return self._ledger.table.frame()
 
     def law(self, version: int | None = None) -> Law:
         """The latest law, or an old one.
 
         Raises:
-            LawError: there are too few observations for any form, or no such version.
+            LawError: there is none yet, there are too few observations for any form, or no such version.
         """
-        return self._fitted(version)[0]
+        return self._version(version).fitted.law
 
     def choice(self) -> Choice:
         """How the forms of `law` were chosen."""
-        return self._fitted(None)[1]
+        return self._version(None).fitted.choice
 
     def stamp(self) -> LawStamp | None:
         """Which law is the latest; None before there is one."""
-        try:
-            return self._fitted(None)[2]
-        except LawError:
-            return None
+        latest = self._laws.shelf.latest
+        return self._stamp(latest) if latest else None
 
     def laws(self) -> list[LawStamp]:
         """The laws that can be asked for, newest last."""
-        stamp = self.stamp()
-        return [stamp] if stamp else []
+        return [self._stamp(version) for version in self._laws.shelf.all()]
 
     def predict(
         self,
@@ -262,23 +282,29 @@ class LawService:
         """Expected loss at a point, with an interval for one new measurement.
 
         Raises:
-            LawError: there is no law yet, or the domain is unknown.
+            LawError: there is no law yet, the domain is unknown, or the point or level is impossible.
         """
-        law, _, stamp = self._fitted(version)
-        prediction = law.predict(domain, n_params, pretrain_tokens, specialize_tokens, level=level)
-        return LivePrediction(prediction=prediction, law=stamp)
+        known = self._version(version)
+        for name, value in (
+            ("n_params", n_params), ("pretrain_tokens", pretrain_tokens), ("specialize_tokens", specialize_tokens),
+        ):  # fmt: skip
+            if not 0 <= value < math.inf or (name == "n_params" and not value):
+                rule = "positive and finite" if name == "n_params" else "finite and not negative"
+                raise LawError(f"{name} = {value!r} must be {rule}")
+        if pretrain_tokens + specialize_tokens <= 0:
+            raise LawError("pretrain_tokens with specialize_tokens = 0 is a model that saw no tokens")
+        prediction = known.fitted.law.predict(domain, n_params, pretrain_tokens, specialize_tokens, level=level)
+        return LivePrediction(prediction=prediction, law=self._stamp(known))
 
     def advise(self, question: Question | None = None, *, version: int | None = None) -> LiveAdvice:
         """The best split of the target, or of another question.
 
         Raises:
-            LawError: there is no law yet.
+            LawError: there is no law yet, or it knows a domain not.
             SplitError: no split satisfies the question.
         """
-        problem = problem_of(self.setup.problem, question or Question(), shape_of=self.shape_of)
-        law, _, stamp = self._fitted(version)
-        check_domains(law, problem.domains)
-        return LiveAdvice(advice=advise(law, problem), law=stamp)
+        known = self._version(version)
+        return LiveAdvice(advice=self._advice(known, question or Question()), law=self._stamp(known))
 
     def curve(
         self, question: Question | None = None, *, n_params: int | None = None, version: int | None = None
@@ -286,13 +312,19 @@ class LawService:
         """The best loss against D / T at one size, by default the advised one.
 
         Raises:
-            LawError: there is no law yet.
+            LawError: there is no law yet, or it knows a domain not.
             SplitError: the size is not among those of the question.
         """
-        problem = problem_of(self.setup.problem, question or Question(), shape_of=self.shape_of)
-        law, _, stamp = self._fitted(version)
+        question = question or Question()
+        known, seq = self._version(version), self._ledger.table.last_seq
+        problem = problem_of(self.setup.problem, question, shape_of=self.shape_of)
+        law = known.fitted.law
         check_domains(law, problem.domains)
-        return curve_of(law, problem, self.observations(), n_params=n_params, stamp=stamp)
+        found: Curve = self._remembered(
+            ("curve", known.version, seq, n_params, _key_of(question)),
+            lambda: curve_of(law, problem, self.observations(), n_params=n_params, stamp=None),
+        )
+        return replace(found, law=self._stamp(known))
 
     def should_go_on(self, observation: Observation) -> GoOn:
         """Whether a run that raysplit did not start is worth its next tokens; nothing is stored.
@@ -300,30 +332,24 @@ class LawService:
         Raises:
             TableError: the observation is impossible, or of an unknown domain.
         """
-        self._checked([observation])
+        [observation] = checked([observation], self.setup.domains)
         try:
-            live = self.advise()
+            known = self._version(None)
+            advice = self._advice(known, Question())
         except LawError as error:
-            return GoOn(go_on=True, why=f"no law yet: {error}")
+            return GoOn(go_on=True, why=str(error))
         return whether_to_go_on(
-            self.law(),
+            known.fitted.law,
             observation,
-            expected_regret=live.advice.expected_regret,
+            expected_regret=advice.expected_regret,
             regret_tolerance=self.setup.regret_tolerance,
-            stamp=live.law,
+            stamp=self._stamp(known),
         )
 
     def trials(self) -> list[TrialState]:
-        """Every trunk and branch that a round has asked for, with all that was asked of it."""
+        """Every trunk and branch that a round has asked for."""
         with self._lock:
-            evidence = self._evidence()
-            asked: dict[Trial, Trial] = {}
-            for trial in (trial for within in self._rounds for trial in within.trials):
-                before = asked.get(chain(trial), trial)
-                milestones = tuple(sorted({*before.milestones, *trial.milestones}))
-                furthest = max(before.pretrain_tokens, trial.pretrain_tokens)  # of a trunk
-                asked[chain(trial)] = replace(trial, milestones=milestones, pretrain_tokens=furthest)
-            return [self._state_of(trial, evidence) for trial in asked.values()]
+            return self._ledger.states(self._running)
 
     def events(self, after_seq: int = -1) -> list[Event]:
         """The journal's records beyond one, oldest first."""
@@ -334,124 +360,113 @@ class LawService:
 
     def status(self) -> Status:
         """Where the sweep stands."""
+        latest = self._laws.shelf.latest
         with self._lock:
-            evidence = self._evidence()
-            trials = self._trials()
+            ledger = self._ledger
             return Status(
-                round=len(self._rounds),
-                n_observations=len(self._observations),
-                n_trials=len(trials),
-                n_trials_left=sum(bool(remaining(t, evidence)) for t in trials),
-                n_stopped=self._n_stopped,
-                n_failed=len(self._closed),
-                spent_flops=evidence.spent_flops,
+                round=len(ledger.begun),
+                n_observations=len(ledger.table),
+                n_trials=len(ledger.trials),
+                n_trials_left=len(ledger.open_trials()),
+                n_stopped=ledger.n_stopped,
+                n_failed=len(ledger.closed),
+                spent_flops=ledger.evidence().spent_flops,
                 budget_flops=self.setup.budget_flops,
-                finished=self._finished,
-                law_version=self._law[0] if self._law else 0,
+                finished=ledger.finished,
+                law_version=latest.version if latest else 0,
+                trouble=self._laws.trouble(),
             )
 
     # Inside.
 
-    def _fitted(self, version: int | None) -> tuple[Law, Choice, LawStamp]:
-        with self._lock:
-            frame = self.observations()
-            if self._law is None or self._law[0] != len(frame):
-                if frame.empty:
-                    raise LawError(self._finished or "no observations yet; the law needs the opening round")
-                law, choice = self._fit(frame)
-                self._law = (len(frame), law, choice, time.time())
-                self._n_laws += 1
-            n_observations, law, choice, fitted_at = self._law
-            if version not in (None, self._n_laws):
-                raise LawError(unknown("version of the law", version, [self._n_laws]))
-            stamp = LawStamp(
-                version=self._n_laws,
-                n_observations=n_observations,
-                n_known=len(frame),
-                fitted_at=datetime.fromtimestamp(fitted_at, UTC).isoformat(timespec="milliseconds"),
-                age_seconds=max(0.0, time.time() - fitted_at),
-                forms=tuple(law.form_weights),
-            )
-            return law, choice, stamp
+    def _version(self, version: int | None) -> Version:
+        if version is not None:
+            return self._laws.shelf.get(version)
+        if not len(self._ledger.table):
+            raise LawError(self._ledger.finished or "no observations yet; the law needs the opening round")
+        return self._laws.latest()
 
-    def _checked(self, observations: Sequence[Observation]) -> list[Observation]:
-        frame = check_runs(to_frame(list(observations)), origin="observations")
-        for domain in frame["domain"].unique():
-            if domain not in self.setup.domains:
-                raise TableError(f"observations: {unknown('domain', domain, self.setup.domains)}")
-        return [Observation(**{str(k): v for k, v in row.items()}) for row in frame.to_dict("records")]
-
-    def _state_of(self, trial: Trial, evidence: Evidence) -> TrialState:
-        losses = {m: evidence.losses[key(trial, m)] for m in trial.milestones if key(trial, m) in evidence.losses}
-        at = chain(trial)
-        state: Literal["planned", "running", "done", "stopped", "failed"] = "planned"
-        if at in self._closed:
-            state = "failed"
-        elif len(losses) == len(trial.milestones):
-            state = "done"
-        elif at in self._stopped:
-            state = "stopped"
-        elif at in self._running:
-            state = "running"
-        return TrialState(
-            name=trial.name,
-            n_params=trial.n_params,
-            seed=trial.seed,
-            domain=trial.domain,
-            pretrain_tokens=trial.pretrain_tokens,
-            milestones=trial.milestones,
-            state=state,
-            why=self._closed.get(at) or self._stopped.get(at, ""),
-            losses=losses,
+    def _stamp(self, known: Version) -> LawStamp:
+        return LawStamp(
+            version=known.version,
+            n_observations=known.fitted.n_observations,
+            n_known=len(self._ledger.table),
+            fitted_at=datetime.fromtimestamp(known.fitted_at, UTC).isoformat(timespec="milliseconds"),
+            age_seconds=max(0.0, time.time() - known.fitted_at),  # a clock that was set back makes no law of tomorrow
+            forms=tuple(known.fitted.law.form_weights),
         )
 
-    def _evidence(self) -> Evidence:
-        state = (len(self._losses), len(self._closed), len(self._rounds), len(self._paused))
-        if self._known is None or self._known[0] != state:
-            self._known = (state, evidence_of(self.setup, self._losses, self._closed, self._paused))
-        return self._known[1]
+    def _advice(self, known: Version, question: Question) -> Advice:
+        if question == Question() and known.fitted.advice is not None:
+            return known.fitted.advice
+        problem = problem_of(self.setup.problem, question, shape_of=self.shape_of)
+        law = known.fitted.law
+        check_domains(law, problem.domains)
+        found: Advice = self._remembered(("advice", known.version, _key_of(question)), lambda: advise(law, problem))
+        return found
 
-    def _trials(self) -> tuple[Trial, ...]:
-        """Of the current round."""
-        return self._rounds[-1].trials if self._rounds else ()
+    def _remembered(self, at: tuple[Any, ...], answer: Callable[[], Any]) -> Any:
+        """An answer that the same law gives to the same question for ever."""
+        found = self._answers.get(at)
+        if found is None:
+            found = self._answers[at] = answer()
+            while len(self._answers) > _ANSWERS_KEPT:
+                self._answers.popitem(last=False)
+        return found
 
-    def _begin_round(self, evidence: Evidence) -> None:
-        # Branches whose trunk failed are told of in the journal like every other failure.
-        for trial in self._trials():
-            if is_orphan(trial, evidence) and chain(trial) not in self._closed:
-                self.record_failure(trial, trial.milestones[0], "its trunk failed before reaching it")
-        if not self._rounds:
-            decision: Round | Finish = whole_grid(self.setup) if self.setup.policy == "grid" else opening(self.setup)
-        elif not self._observations:
-            decision = Finish(why=f"nothing could be measured: {next(iter(self._closed.values()))}")
-        else:
-            self._log_advice(law := self._fitted(None)[0])
-            if self.setup.policy == "grid":
-                decision = Finish(why="every point of the grid is measured")
+    def _store(self, kind: str, data: Mapping[str, Any]) -> None:
+        self._ledger.take(self.journal.append(kind, data))
+
+    def _begin_round(self, n_begun: int) -> None:
+        """Make the round after the first ``n_begun``, or end the sweep; nothing when another thread has."""
+        with self._deciding:
+            with self._lock:
+                if len(self._ledger.begun) != n_begun or self._ledger.finished:
+                    return
+                # Branches whose trunk failed are told of in the journal like every other failure.
+                for trial in self._ledger.orphans():
+                    self.record_failure(trial, trial.milestones[0], "its trunk failed before reaching it")
+                seq, evidence = self._ledger.table.last_seq, self._ledger.evidence()
+                n_known = len(self._ledger.table)
+            advice, law, is_grid = None, None, self.setup.policy == "grid"
+            decision: Round | Finish
+            if n_begun == 0:
+                decision = whole_grid(self.setup) if is_grid else opening(self.setup)
+            elif not n_known:
+                decision = Finish(why=f"nothing could be measured: {next(iter(self._ledger.closed.values()))}")
             else:
-                decision = next_round(self.setup, evidence, law)
-                self._round_law = (len(self._rounds), law)
-        if isinstance(decision, Finish):
-            self._take(self.journal.append("finish", {"why": decision.why}))
-        else:
-            data = {
-                "index": len(self._rounds),
-                "why": decision.why,
-                "n_observations": len(self._observations),
-                "trials": [asdict(trial) for trial in decision.trials],
-                "planned": [asdict(trial) for trial in decision.planned],
-                "rate": decision.rate,
-                "spare_flops": decision.spare_flops,
-            }
-            self._take(self.journal.append("round", data))
+                fitted = self._laws.of_round(seq)
+                law, advice = fitted.law, fitted.advice or advise(fitted.law, self.setup.problem)
+                if is_grid:
+                    decision = Finish(why="every point of the grid is measured")
+                else:
+                    decision = next_round(self.setup, evidence, law)
+            with self._lock:
+                if advice is not None:
+                    self._log_advice(advice, n_known)
+                if isinstance(decision, Finish):
+                    self._store("finish", {"why": decision.why})
+                    return
+                data = {
+                    "index": n_begun,
+                    "why": decision.why,
+                    "n_observations": n_known,
+                    "known_seq": seq,
+                    "trials": [asdict(trial) for trial in decision.trials],
+                    "planned": [asdict(trial) for trial in decision.planned],
+                    "rate": decision.rate,
+                    "spare_flops": decision.spare_flops,
+                }
+                self._store("round", data)
+                if law is not None:
+                    self._round_law = (n_begun, law)
 
-    def _log_advice(self, law: Law) -> None:
-        advice = advise(law, self.setup.problem)
+    def _log_advice(self, advice: Advice, n_observations: int) -> None:
         self.journal.append(
             "advice",
             {
-                "n_observations": len(self._observations),
-                "spent_flops": self._evidence().spent_flops,
+                "n_observations": n_observations,
+                "spent_flops": self._ledger.evidence().spent_flops,
                 "n_params": advice.split.n_params,
                 "pretrain_tokens": advice.split.pretrain_tokens,
                 "specialize_tokens": dict(advice.split.specialize_tokens),
@@ -463,83 +478,15 @@ class LawService:
 
     def _law_of_round(self) -> Law | None:
         """The law that this round's decisions rest on: of the observations from before it; None in the first."""
-        index = len(self._rounds) - 1
+        with self._lock:
+            index = len(self._ledger.begun) - 1
         if index <= 0 or self.setup.policy == "grid":
             return None
         if self._round_law is None or self._round_law[0] != index:
-            before = [observation for observation, came_in in self._observations.values() if came_in < index]
-            self._round_law = (index, self._fit(to_frame(before))[0])
+            self._round_law = (index, self._laws.of_round(self._ledger.begun[index].known_seq).law)
         return self._round_law[1]
 
-    def _fit(self, frame: pd.DataFrame) -> tuple[Law, Choice]:
-        return fit_for_decision(frame, self.setup.problem, step_tokens=self.setup.step_tokens, seed=self.setup.seed)
 
-    def _n_before_round(self) -> int:
-        return sum(came_in < len(self._rounds) - 1 for _, came_in in self._observations.values())
-
-    def _take(self, record: Record) -> None:
-        """Bring the state up to a record, be it new or read back."""
-        data = record.data
-        if record.kind == "round":
-            self._paused.clear()
-            self._rounds.append(
-                Round(
-                    trials=tuple(trial_from_dict(t) for t in data["trials"]),
-                    why=data["why"],
-                    planned=tuple(trial_from_dict(t) for t in data["planned"]),
-                    rate=data["rate"],
-                    spare_flops=data["spare_flops"],
-                )
-            )
-            for trial in self._trials():
-                self._stopped.pop(chain(trial), None)
-        elif record.kind == "finish":
-            self._finished = data["why"]
-        elif record.kind == "stop":
-            stopped = chain(trial_from_dict(data["trial"]))
-            self._paused[stopped] = self._stopped[stopped] = data["why"]
-            self._n_stopped += 1
-        elif record.kind == "failure":
-            self._closed[chain(trial_from_dict(data["trial"]))] = data["why"]
-        elif record.kind == "measurement":
-            trial, milestone = trial_from_dict(data["trial"]), data["milestone"]
-            self._losses[key(trial, milestone)] = data["losses"]
-            self._know(self._read_off(trial, milestone, data), data["round"])
-        elif record.kind == "observation":
-            self._know([Observation(**row) for row in data["rows"]], data["round"])
-
-    def _know(self, observations: Sequence[Observation], came_in: int) -> None:
-        for observation in observations:
-            run = _run_of(observation)
-            if run in self._observations:
-                self._law = None  # a table of the same length, but not the same
-            self._observations[run] = (observation, came_in)
-
-    def _read_off(self, trial: Trial, milestone: int, data: Mapping[str, Any]) -> list[Observation]:
-        """A trunk's measurement is an observation of every domain, a branch's of its own."""
-        pretrain, specialize = trial.point(milestone)
-        domains = self.setup.domains if trial.is_trunk else (trial.domain,)
-        return [
-            Observation(
-                n_params=trial.n_params,
-                pretrain_tokens=pretrain,
-                specialize_tokens=specialize,
-                domain=domain,
-                loss=data["losses"][domain],
-                seed=trial.seed,
-                trial=trial.name,
-                flops=self.setup.flops_per_token[trial.n_params] * (pretrain + specialize),
-                bits_per_byte=data["losses"][domain] / math.log(2) / self.bytes_per_token[domain],
-                wall_seconds=data["wall_seconds"] / len(domains),
-            )
-            for domain in domains
-        ]
-
-
-def _run_of(observation: Observation) -> tuple[object, ...]:
-    return tuple(getattr(observation, name) for name in KEY)
-
-
-def trial_from_dict(data: Mapping[str, Any]) -> Trial:
-    """The trial that `dataclasses.asdict` turned into ``data``, also after a trip through JSON or a Tune config."""
-    return Trial(**{**data, "milestones": tuple(data["milestones"])})
+def _key_of(question: Question) -> tuple[Any, ...]:
+    weights = None if question.weights is None else tuple(sorted(question.weights.items()))
+    return question.budget_flops, question.n_params, weights, question.accounting

@@ -16,6 +16,7 @@ from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
 from raysplit.design.value import Array, Belief, belief_of
 from raysplit.law import Law
+from raysplit.live import fitting
 from raysplit.live import service as service_module
 from raysplit.live.journal import Journal
 from raysplit.live.service import LawService
@@ -66,7 +67,7 @@ def remember_laws(patch: pytest.MonkeyPatch) -> None:
             advices[id(law)] = advise(law, problem)
         return advices[id(law)]
 
-    patch.setattr(service_module, "fit_for_decision", fit)
+    patch.setattr(fitting, "fit_for_decision", fit)
     patch.setattr(service_module, "advise", answer)
     patch.setattr(candidates, "belief_of", believe)
 

@@ -17,7 +17,8 @@ from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
 from raysplit.errors import LawError, RunError
 from raysplit.live.journal import ReadJournal, read_journal
-from raysplit.live.service import LawService, trial_from_dict
+from raysplit.live.ledger import trial_from_dict
+from raysplit.live.service import LawService
 from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, every_point, setup
 from tests.live.doubles import account, carry_on, open_service, remember_laws, true_losses
 

@@ -1,0 +1,187 @@
+"""Laws by version: the latest in memory, the last few dozen and those of the sweep's rounds beside the journal.
+
+One file a version, ``law-00000012.json``: what was fitted, when, and the law and choice as `Law.to_json` and the
+choice's fields. It is a convenience and no truth: without the folder the laws are fitted again from the journal, under
+new versions. A file is there before anyone is told of its version.
+"""
+
+import json
+import re
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pyarrow import fs
+
+from raysplit.errors import LawError, RaysplitError, unknown
+from raysplit.law import Law
+from raysplit.live.fitting import Fitted
+from raysplit.split import Choice, FormScore
+
+SCHEMA_VERSION = 1
+_KEPT = 48
+"""The last so many versions are kept."""
+_NAME = re.compile(r"law-(\d{8})\.json")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Version:
+    """One fitted law that was made known."""
+
+    version: int
+    fitted_at: float
+    """Seconds since 1970, UTC."""
+    of_round: bool
+    """Whether a round of the sweep rests on it; such are never pruned."""
+    fitted: Fitted
+
+
+class Shelf:
+    """The laws of one journal. Methods may be called from several threads."""
+
+    def __init__(self, folder: str | Path | None, *, last_seq: int, read_only: bool = False) -> None:
+        """Open the laws that are there.
+
+        Args:
+            folder: a path, or a URL that pyarrow knows; None keeps them in memory alone.
+            last_seq: of the journal's records: laws that know of later ones belong to another journal.
+            read_only: whether another process writes here.
+        """
+        self._lock = threading.Lock()
+        self._read_only = read_only
+        self._versions: dict[int, Version] = {}
+        self._fs: Any = None
+        self._root = ""
+        if folder is not None:
+            self._fs, self._root = _filesystem(folder)
+            self._load(last_seq)
+        self._n_versions = max(self._versions, default=0)
+        self.latest = self._find_latest()
+        """The one that knows the most; among those the last."""
+        self.trouble = ""
+        """Why the last law could not be stored; it is served all the same, and lost with the process."""
+
+    def all(self) -> list[Version]:
+        """Oldest first."""
+        with self._lock:
+            return [self._versions[number] for number in sorted(self._versions)]
+
+    def get(self, version: int) -> Version:
+        """One version.
+
+        Raises:
+            LawError: it never was, or is no longer kept; those there are are named.
+        """
+        found = self._versions.get(version)
+        if found is None:
+            raise LawError(unknown("version of the law", version, [v.version for v in self.all()]))
+        return found
+
+    def put(self, fitted: Fitted, *, of_round: bool = False) -> Version:
+        """Number a law, store it and make it known."""
+        with self._lock:
+            number = self._n_versions + 1
+            made = Version(version=number, fitted_at=time.time(), of_round=of_round, fitted=fitted)
+            if self._fs is not None and not self._read_only:
+                self._store(made)
+            self._n_versions = number
+            self._versions = {**self._versions, number: made}
+            self._prune()
+            self.latest = self._find_latest()
+        return made
+
+    def keep(self, version: int) -> Version:
+        """Mark a version as one that a round rests on."""
+        with self._lock:
+            old = self._versions[version]
+            made = Version(version=version, fitted_at=old.fitted_at, of_round=True, fitted=old.fitted)
+            if self._fs is not None and not self._read_only:
+                self._store(made)
+            self._versions = {**self._versions, version: made}
+            self.latest = self._find_latest()
+        return made
+
+    def _find_latest(self) -> Version | None:
+        return max(self._versions.values(), key=lambda v: (v.fitted.seq, v.version), default=None)
+
+    def _prune(self) -> None:
+        passing = sorted(v.version for v in self._versions.values() if not v.of_round)
+        for number in passing[:-_KEPT]:
+            self._versions = {n: v for n, v in self._versions.items() if n != number}
+            if self._fs is not None and not self._read_only:
+                try:
+                    self._fs.delete_file(self._path(number))
+                except OSError as error:
+                    self.trouble = f"law {number} could not be deleted: {error}"
+
+    def _path(self, number: int) -> str:
+        return f"{self._root}/law-{number:08d}.json"
+
+    def _store(self, made: Version) -> None:
+        path = self._path(made.version)
+        try:
+            self._fs.create_dir(self._root, recursive=True)
+            with self._fs.open_output_stream(path + ".partial") as file:
+                file.write(_to_json(made).encode())
+            self._fs.move(path + ".partial", path)
+            self.trouble = ""
+        except OSError as error:
+            self.trouble = f"law {made.version} is not stored: {error}"
+
+    def _load(self, last_seq: int) -> None:
+        found = self._fs.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
+        for info in found:
+            if _NAME.fullmatch(info.base_name) is None:
+                continue
+            try:
+                with self._fs.open_input_stream(info.path) as file:
+                    made = _from_json(file.read().decode())
+            except (OSError, ValueError, KeyError, TypeError, RaysplitError):
+                continue  # half a file of a machine that lost power, or another raysplit's: the law is fitted again
+            if made.fitted.seq <= last_seq:
+                self._versions[made.version] = made
+
+
+def _filesystem(folder: str | Path) -> tuple[Any, str]:
+    if isinstance(folder, str) and "://" in folder:
+        found, root = fs.FileSystem.from_uri(folder)
+        return found, root
+    return fs.LocalFileSystem(), str(Path(folder).absolute())
+
+
+def _to_json(made: Version) -> str:
+    fitted = made.fitted
+    return json.dumps(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "version": made.version,
+            "fitted_at": made.fitted_at,
+            "of_round": made.of_round,
+            **{name: getattr(fitted, name) for name in _FIELDS},
+            "choice": asdict(fitted.choice),
+            "law": json.loads(fitted.law.to_json()),
+        }
+    )
+
+
+_FIELDS = ("seq", "n_observations", "n_fitted", "thorough", "n_chosen", "seconds")
+
+
+def _from_json(text: str) -> Version:
+    raw: Mapping[str, Any] = json.loads(text)
+    if raw["schema_version"] != SCHEMA_VERSION:
+        raise LawError(f"law of schema version {raw['schema_version']!r}")
+    choice = raw["choice"]
+    return Version(
+        version=raw["version"],
+        fitted_at=raw["fitted_at"],
+        of_round=raw["of_round"],
+        fitted=Fitted(
+            **{name: raw[name] for name in _FIELDS},
+            choice=Choice(**{**choice, "scores": tuple(FormScore(**score) for score in choice["scores"])}),
+            law=Law.from_json(json.dumps(raw["law"])),
+        ),
+    )
