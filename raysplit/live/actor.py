@@ -10,7 +10,7 @@ from ray.actor import ActorHandle
 from raysplit.design.campaign import Verdict
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
-from raysplit.errors import RunError
+from raysplit.errors import RaysplitError, RunError
 from raysplit.law import Law
 from raysplit.live.answers import (
     Accepted,
@@ -23,46 +23,69 @@ from raysplit.live.answers import (
     Question,
     TrialState,
 )
+from raysplit.live.asking import ShapeOf
 from raysplit.live.journal import Journal
+from raysplit.live.refit import LawsBehind
 from raysplit.live.service import Claim, LawService, Status
+from raysplit.live.shelf import Shelf
 from raysplit.runs import Observation
 
 NAMESPACE = "raysplit"
-_THREADS = 8
+_THREADS = {"ask": 4, "ingest": 4, "look": 2}
+"""Threads of each group of methods, so that no one waits for another kind's work; what a sweep decides has its own."""
+_DECIDING_THREADS = 8
+
+_ask = ray.method(concurrency_group="ask")
+_ingest = ray.method(concurrency_group="ingest")
+_look = ray.method(concurrency_group="look")
 
 
 class LawActor:
     """`LawService` behind Ray; restarted after a crash, it reads its journal and goes on."""
 
-    def __init__(self, setup: Setup, journal: Path, bytes_per_token: Mapping[str, float]) -> None:
-        self._service = LawService(setup, Journal(journal), bytes_per_token=bytes_per_token)
+    def __init__(
+        self,
+        setup: Setup,
+        journal: str | Path,
+        bytes_per_token: Mapping[str, float],
+        shape_of: ShapeOf | None = None,
+    ) -> None:
+        opened = Journal(journal)
+        last_seq = opened.records[-1].seq if opened.records else -1
+        self._service = LawService(
+            setup,
+            opened,
+            bytes_per_token=bytes_per_token,
+            shape_of=shape_of,
+            make_laws=LawsBehind,
+            shelf=Shelf(laws_beside(journal), last_seq=last_seq),
+        )
 
     def claim(self, running: Collection[Trial]) -> Claim:
         return self._service.claim(running)
 
+    def judge(self, trial: Trial, milestone: int) -> Verdict:
+        return self._service.judge(trial, milestone)
+
+    @_ingest
     def record(
         self, trial: Trial, milestone: int, losses: Mapping[str, float], tokens: int, wall_seconds: float
     ) -> None:
         self._service.record(trial, milestone, losses=losses, tokens=tokens, wall_seconds=wall_seconds)
 
-    def observe(self, observations: Sequence[Observation]) -> Accepted:
-        return self._service.observe(observations)
-
+    @_ingest
     def record_failure(self, trial: Trial, milestone: int, why: str) -> None:
         self._service.record_failure(trial, milestone, why)
 
-    def judge(self, trial: Trial, milestone: int) -> Verdict:
-        return self._service.judge(trial, milestone)
+    @_ingest
+    def observe(self, observations: Sequence[Observation]) -> Accepted:
+        return self._service.observe(observations)
 
-    def observations(self) -> Any:
-        return self._service.observations()
+    @_ask
+    def advise(self, question: Question | None = None, version: int | None = None) -> LiveAdvice:
+        return self._service.advise(question, version=version)
 
-    def law(self, version: int | None = None) -> Law:
-        return self._service.law(version)
-
-    def laws(self) -> list[LawStamp]:
-        return self._service.laws()
-
+    @_ask
     def predict(
         self,
         domain: str,
@@ -81,38 +104,83 @@ class LawActor:
             version=version,
         )
 
-    def advise(self, question: Question | None = None, version: int | None = None) -> LiveAdvice:
-        return self._service.advise(question, version=version)
-
+    @_ask
     def curve(self, question: Question | None = None, n_params: int | None = None, version: int | None = None) -> Curve:
         return self._service.curve(question, n_params=n_params, version=version)
 
+    @_ask
     def should_go_on(self, observation: Observation) -> GoOn:
         return self._service.should_go_on(observation)
 
-    def trials(self) -> list[TrialState]:
-        return self._service.trials()
+    @_ask
+    def law(self, version: int | None = None) -> Law:
+        return self._service.law(version)
 
-    def events(self, after_seq: int = -1) -> list[Event]:
-        return self._service.events(after_seq)
+    @_ask
+    def laws(self) -> list[LawStamp]:
+        return self._service.laws()
 
+    @_ask
+    def stamp(self) -> LawStamp | None:
+        return self._service.stamp()
+
+    @_look
     def status(self) -> Status:
         return self._service.status()
 
+    @_look
+    def observations(self) -> Any:
+        return self._service.observations()
 
-def start_law_actor(sweep_id: str, setup: Setup, journal: Path, bytes_per_token: Mapping[str, float]) -> ActorHandle:
+    @_look
+    def trials(self) -> list[TrialState]:
+        return self._service.trials()
+
+    @_look
+    def events(self, after_seq: int = -1) -> list[Event]:
+        return self._service.events(after_seq)
+
+    @_ask
+    def nothing(self) -> None:
+        """What a call costs that does nothing: the floor under every answer's time."""
+
+
+def start_law_actor(
+    sweep_id: str,
+    setup: Setup,
+    journal: str | Path,
+    bytes_per_token: Mapping[str, float],
+    shape_of: ShapeOf | None = None,
+) -> ActorHandle:
     """Start the sweep's law actor, or take over one that survived its driver.
 
     Args:
         sweep_id: of this run folder and no other, so that an actor of an earlier sweep is never picked up.
         setup: the sweep's question and grid.
-        journal: the sweep's journal, on storage that the actor's node reaches after a restart too.
+        journal: where the sweep's journal lies, on storage that the actor's node reaches after a restart too.
         bytes_per_token: of each domain's held-out text.
+        shape_of: as `LawService` takes it.
+
+    Raises:
+        RunError: the journal cannot be opened.
     """
-    remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=_THREADS)(LawActor)
+    remote = ray.remote(
+        num_cpus=0,
+        max_restarts=-1,
+        max_task_retries=-1,
+        max_concurrency=_DECIDING_THREADS,
+        concurrency_groups=_THREADS,
+    )(LawActor)
     options = remote.options(name=actor_name(sweep_id), namespace=NAMESPACE, lifetime="detached", get_if_exists=True)
-    actor: ActorHandle = options.remote(setup, journal, dict(bytes_per_token))
-    ray.get(actor.status.remote())  # the journal's errors show here
+    actor: ActorHandle = options.remote(setup, journal, dict(bytes_per_token), shape_of)
+    try:
+        ray.get(actor.status.remote())
+    except ray.exceptions.RayActorError as error:  # its text ends in what went wrong when it was made
+        raise RunError(f"the law actor could not start: {str(error).strip().splitlines()[-1]}") from error
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, RaysplitError):
+            raise error.cause from None
+        raise
     return actor
 
 
@@ -131,3 +199,10 @@ def find_law_actor(sweep_id: str) -> ActorHandle:
 
 def actor_name(sweep_id: str) -> str:
     return f"law-{sweep_id}"
+
+
+def laws_beside(journal: str | Path) -> str | Path:
+    """Where the laws of a journal are kept."""
+    if isinstance(journal, str) and "://" in journal:
+        return journal.rpartition("/")[0] + "/laws"
+    return Path(journal).parent / "laws"

@@ -62,9 +62,7 @@ class FileTail:
             self._cut()
             if not (isinstance(error, OSError) and error.errno in _NO_ROOM):
                 # The kernel has dropped what it could not write, and its copy of the file can be trusted no more.
-                self.broken = (
-                    f"{self._path}: the disk may have lost what was written to it: {error}"
-                )
+                self.broken = f"{self._path}: the disk may have lost what was written to it: {error}"
             raise
         self._size += len(content)
         return self.name

@@ -19,13 +19,7 @@ def checked(observations: Sequence[Observation], domains: Sequence[str]) -> list
     Raises:
         TableError: there are none or too many, one is impossible or of an unknown domain, or two contradict each other.
     """
-    if isinstance(observations, Observation):
-        raise TableError(f"{_ORIGIN}: one observation where a list of them is expected")
-    if len(observations) > MAX_BATCH:
-        raise TableError(f"{_ORIGIN}: {len(observations)} rows; at most {MAX_BATCH} in one call, give them in parts")
-    for number, row in enumerate(observations, 1):
-        if not isinstance(row, Observation):
-            raise TableError(f"{_ORIGIN}: row {number} is {type(row).__name__}, not raysplit.runs.Observation")
+    check_batch(observations)
     once = list({row.identity: row for row in reversed(observations)}.values())[::-1]
     names = list(Observation.__dataclass_fields__)
     columns = {name: pd.Series([getattr(row, name) for row in once], dtype=object) for name in names}
@@ -44,6 +38,21 @@ def checked(observations: Sequence[Observation], domains: Sequence[str]) -> list
         Observation(**dict(zip(names, row, strict=True)))
         for row in zip(*(frame[n].tolist() for n in names), strict=True)
     ]
+
+
+def check_batch(observations: Sequence[Observation]) -> None:
+    """What can be said of a batch without reading its numbers.
+
+    Raises:
+        TableError: it is no list of observations, or too long.
+    """
+    if isinstance(observations, Observation):
+        raise TableError(f"{_ORIGIN}: one observation where a list of them is expected")
+    if len(observations) > MAX_BATCH:
+        raise TableError(f"{_ORIGIN}: {len(observations)} rows; at most {MAX_BATCH} in one call, give them in parts")
+    for number, row in enumerate(observations, 1):
+        if not isinstance(row, Observation):
+            raise TableError(f"{_ORIGIN}: row {number} is {type(row).__name__}, not raysplit.runs.Observation")
 
 
 def new_to(table: Table, observations: Sequence[Observation]) -> list[Observation]:

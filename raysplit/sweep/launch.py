@@ -14,9 +14,13 @@ from rich.console import Console
 from raysplit.corpus import Corpus
 from raysplit.design.setup import Setup, setup_of
 from raysplit.errors import RunError
-from raysplit.live.actor import start_law_actor
+from raysplit.live import beacon
+from raysplit.live.actor import NAMESPACE, actor_name, laws_beside, start_law_actor
+from raysplit.live.asking import ShapeOf
+from raysplit.live.beacon import Beacon
 from raysplit.live.journal import ReadJournal, has_journal, read_journal
 from raysplit.live.service import LawService, Status
+from raysplit.live.shelf import Shelf
 from raysplit.quantities import format_seconds
 from raysplit.space import Space, dump_space
 from raysplit.sweep.cluster import joined_cluster
@@ -41,6 +45,26 @@ class SweepEnd:
     wall_seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class FamilyShapes:
+    """The model family's size nearest to an asked N, non-embedding, and its FLOPs per training token."""
+
+    space: Space
+    vocab_size: int
+
+    def __call__(self, n_params: int) -> tuple[int, float]:
+        shape = self.space.shape(n_params, self.vocab_size)
+        return shape.n_params_non_embedding, float(shape.flops_per_token)
+
+
+def show_law(folder: RunFolder) -> None:
+    """Tell in the run folder where its law actor, of the cluster that this process has joined, can be found."""
+    address = ray.get_runtime_context().gcs_address
+    mode = os.environ.get("RAY_AUTH_MODE", "")
+    found = Beacon(actor=actor_name(folder.sweep_id), namespace=NAMESPACE, address=address, auth_mode=mode)
+    beacon.light(folder.path, found)
+
+
 def run_sweep(
     space: Space, folder: RunFolder, corpus: Corpus, *, console: Console, ray_address: str | None
 ) -> SweepEnd:
@@ -62,8 +86,11 @@ def run_sweep(
     if before.n_observations:
         console.print(f"taking up the sweep at {before.n_observations} observations")
     with joined_cluster(space.compute, address=ray_address):
-        console.print(f"law actor: find_law_actor({folder.sweep_id!r}), or `raysplit advise {folder.path}`")
-        law = start_law_actor(folder.sweep_id, setup, folder.journal, bytes_per_token(corpus))
+        console.print(f"live law: raysplit.connect({str(folder.path)!r}), or `raysplit advise {folder.path}`")
+        law = start_law_actor(
+            folder.sweep_id, setup, folder.journal, bytes_per_token(corpus), FamilyShapes(space, corpus.vocab_size)
+        )
+        show_law(folder)
         pool = Pool(space, run_folder=folder.path, corpus_folder=folder.corpus, law=law)
         try:
             console.print(
@@ -76,6 +103,7 @@ def run_sweep(
             pool.check()
         finally:
             pool.close()
+            beacon.put_out(folder.path)
             ray.kill(law)
     service = _reading(setup, folder, corpus)
     status = service.status()
@@ -164,13 +192,21 @@ def read_service(run_folder: Path) -> tuple[LawService, Space, int]:
     corpus = Corpus.open(folder.corpus)
     if not has_journal(folder.journal):
         raise RunError(f"{run_folder}: its sweep has not begun; start it with `raysplit sweep`")
-    return _reading(checked_setup(space, corpus), folder, corpus), space, corpus.vocab_size
+    shapes = FamilyShapes(space, corpus.vocab_size)
+    return _reading(checked_setup(space, corpus), folder, corpus, shapes), space, corpus.vocab_size
 
 
-def _reading(setup: Setup, folder: RunFolder, corpus: Corpus) -> LawService:
+def _reading(setup: Setup, folder: RunFolder, corpus: Corpus, shape_of: ShapeOf | None = None) -> LawService:
     """The sweep's service as the journal has it now; only the law actor writes, which may be at it."""
     records = read_journal(folder.journal) if has_journal(folder.journal) else []
-    return LawService(setup, ReadJournal(records), bytes_per_token=bytes_per_token(corpus))
+    last_seq = records[-1].seq if records else -1
+    return LawService(
+        setup,
+        ReadJournal(records),
+        bytes_per_token=bytes_per_token(corpus),
+        shape_of=shape_of,
+        shelf=Shelf(laws_beside(folder.journal), last_seq=last_seq, read_only=True),
+    )
 
 
 def write_results(service: LawService, folder: RunFolder) -> None:

@@ -1,0 +1,47 @@
+"""Where a run's live law can be found: a small file in the run folder, which may outlive the actor it tells of."""
+
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+FILE_NAME = "live.json"
+_PATIENCE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Beacon:
+    """A named actor on a Ray cluster."""
+
+    actor: str
+    namespace: str
+    address: str
+    """Of the cluster's head, host:port."""
+    auth_mode: str = ""
+    """``token`` where the cluster asks for Ray's token: one that runs on this machine as long as the sweep does."""
+
+
+def light(folder: Path, beacon: Beacon) -> None:
+    """Write the file; a folder that cannot be written goes without."""
+    path = folder / FILE_NAME
+    try:
+        path.with_suffix(".partial").write_text(json.dumps(asdict(beacon), indent=1), encoding="utf-8")
+        os.replace(path.with_suffix(".partial"), path)
+    except OSError:  # who asks then has to name the cluster
+        return
+
+
+def put_out(folder: Path) -> None:
+    (folder / FILE_NAME).unlink(missing_ok=True)
+
+
+def find(folder: Path) -> Beacon | None:
+    """What the file says, if its cluster still answers at all; None otherwise."""
+    try:
+        beacon = Beacon(**json.loads((folder / FILE_NAME).read_text(encoding="utf-8")))
+        host, _, port = beacon.address.rpartition(":")
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE_SECONDS):
+            return beacon
+    except (OSError, ValueError, TypeError):
+        return None
