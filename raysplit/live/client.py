@@ -92,7 +92,7 @@ def join(address: str, *, namespace: str = NAMESPACE) -> None:
 
 def _show_token() -> None:
     os.environ["RAY_AUTH_MODE"] = "token"
-    from ray._raylet import Config
+    from ray._raylet import Config  # type: ignore[attr-defined]
 
     Config.initialize("")  # Ray 2.60 has read the mode when it was imported
 
