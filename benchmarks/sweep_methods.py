@@ -15,11 +15,9 @@ from raysplit.design.campaign import Finish, judge, next_round, opening
 from raysplit.design.evidence import Evidence, chain, evidence_of, key, remaining
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
-from raysplit.errors import LawError
 from raysplit.law import Law, fit_law
 from raysplit.runs import Observation, to_frame
 from raysplit.space import DesignName
-from raysplit.split import Split, best_split
 
 Measured = list[tuple[Trial, int]]
 """Measurements in the order in which they were made."""
@@ -43,15 +41,15 @@ class Way:
 
 
 def fit(setup: Setup, losses: Losses, *, forms: tuple[str, ...] = FORMS, n_draws: int = 1) -> Law:
-    """The law of some measurements.
-
-    Raises:
-        LawError: there are too few.
-    """
+    """The law of some measurements."""
     return fit_law(
-        table(setup, losses), forms=forms, n_draws=n_draws, pooling=_POOLING, step_tokens=setup.step_tokens,
+        table(setup, losses),
+        forms=forms,
+        n_draws=n_draws,
+        pooling=_POOLING,
+        step_tokens=setup.step_tokens,
         seed=setup.seed,
-    )  # fmt: skip
+    )
 
 
 def table(setup: Setup, losses: Losses) -> pd.DataFrame:
@@ -68,19 +66,9 @@ def table(setup: Setup, losses: Losses) -> pd.DataFrame:
                     domain=name,
                     loss=found[name],
                     seed=at.seed,
-                )  # fmt: skip
+                )
             )
     return to_frame(rows)
-
-
-def recommend(setup: Setup, losses: Losses) -> Split | None:
-    """The split that the law of these measurements takes for the best; None where there are too few for a law."""
-    if not losses:
-        return None
-    try:
-        return best_split(fit(setup, losses), setup.problem)
-    except LawError:
-        return None
 
 
 def sweep(world: World, way: Way, *, seed: int, budget_flops: float) -> Measured:

@@ -21,7 +21,6 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes, one core each
@@ -241,7 +240,8 @@ def draw(runs: Sequence[Run], path: Path) -> None:
             ours = method == "raysplit"
             color = "black" if ours else colors[method]
             style = "-" if ours or method not in BASELINES else "--"
-            axis.plot(x, np.median(y, axis=0), style, color=color, lw=2.6 if ours else 1.3, label=method, zorder=3 if ours else 2)  # fmt: skip
+            width, order = (2.6, 3) if ours else (1.3, 2)
+            axis.plot(x, np.median(y, axis=0), style, color=color, lw=width, label=method, zorder=order)
             if ours:
                 axis.fill_between(x, *np.quantile(y, (0.1, 0.9), axis=0), color=color, alpha=0.12, lw=0)
         axis.axhline(100 * GOAL, color="grey", lw=0.8, ls=":")
@@ -281,7 +281,7 @@ def main() -> None:
             done = [_read(line) for line in file.read_text().splitlines()]
     missing = [a for a in asked if a not in {(r.world, r.method, r.seed) for r in done}]
     with ProcessPoolExecutor(arguments.processes) as pool:
-        for found in pool.map(partial(_star), missing):
+        for found in pool.map(_star, missing):
             done.append(found)
             if file is not None:
                 with file.open("a") as out:

@@ -81,20 +81,24 @@ def measured_world(seed: int) -> World:
     domains = tuple(sorted(runs["domain"].unique()))
     own = runs[runs["seed"] == 0]
     sizes = {int(n): _flops_per_token(int(n)) for n in sorted(own["n_params"].unique())}
-    pretrain, specialize = (tuple(int(x) for x in sorted(own[c].unique()) if x) for c in ("pretrain_tokens", "specialize_tokens"))  # fmt: skip
+    pretrain, specialize = (
+        tuple(int(x) for x in sorted(own[column].unique()) if x) for column in ("pretrain_tokens", "specialize_tokens")
+    )
     fits = {name: _Smooth.of(own[own["domain"] == name]) for name in domains}
 
     def formula(n: Array, d: Array, s: Array) -> Array:
-        return np.stack([np.exp(fits[name].log_loss(n[..., k], d[..., k], s[..., k])) for k, name in enumerate(domains)], -1)  # fmt: skip
+        logs = [fits[name].log_loss(n[..., k], d[..., k], s[..., k]) for k, name in enumerate(domains)]
+        return np.exp(np.stack(logs, -1))
 
     rng = np.random.default_rng([seed, 1])
     known: dict[tuple[int, int, int, str], float] = {}
     signs: dict[tuple[int, int, str], float] = {}
     for row in own.itertuples(index=False):
-        smooth = float(fits[row.domain].log_loss(np.array(row.n_params), np.array(row.pretrain_tokens), np.array(row.specialize_tokens)))  # fmt: skip
+        at = (row.n_params, row.pretrain_tokens, row.specialize_tokens)
+        smooth = float(fits[row.domain].log_loss(*map(np.array, at)))
         sign = signs.setdefault((row.n_params, row.pretrain_tokens, row.domain), float(rng.choice([-1.0, 1.0])))
         residual = np.log(row.loss) - smooth
-        known[(row.n_params, row.pretrain_tokens, row.specialize_tokens, row.domain)] = float(np.exp(smooth + (residual if seed == 0 else sign * residual)))  # fmt: skip
+        known[(*at, row.domain)] = float(np.exp(smooth + (residual if seed == 0 else sign * residual)))
 
     def losses(trial: Trial, milestone: int) -> Mapping[str, float] | None:
         names = domains if trial.is_trunk else (trial.domain,)
@@ -119,7 +123,8 @@ class _Smooth:
 
     @classmethod
     def of(cls, runs: pd.DataFrame) -> "_Smooth":
-        n, d, s, loss = (runs[c].to_numpy(dtype=float) for c in ("n_params", "pretrain_tokens", "specialize_tokens", "loss"))  # fmt: skip
+        columns = ("n_params", "pretrain_tokens", "specialize_tokens", "loss")
+        n, d, s, loss = (runs[column].to_numpy(dtype=float) for column in columns)
         x = _monomials(n, d, s)
         weight = np.where(d > 0, 1.0, 0.3)[:, None]
         ridge = 1e-3 * np.eye(x.shape[1])
@@ -135,7 +140,8 @@ def _monomials(n: Array, d: Array, s: Array) -> Array:
     x, y, z = np.log(n / 4e4), 0.5 * np.log((d + 6e4) / 1e6), 0.5 * np.log((s + 6e4) / 4e5)
     powers = [p for p in product(range(4), repeat=3) if sum(p) <= 3 and p[0] <= 2]
     unbranched = (s == 0).astype(float)
-    return np.stack([x**i * y**j * z**k for i, j, k in powers] + [unbranched, unbranched * x, unbranched * y, unbranched * y * y], -1)  # fmt: skip
+    of_seed = [unbranched, unbranched * x, unbranched * y, unbranched * y * y]
+    return np.stack([x**i * y**j * z**k for i, j, k in powers] + of_seed, -1)
 
 
 CENTRES: Mapping[str, Mapping[str, float]] = {
@@ -151,7 +157,7 @@ CENTRES: Mapping[str, Mapping[str, float]] = {
         "c": 0.15,
         "m": 0.03,
         "w": 0.02,
-    },  # fmt: skip
+    },
     "law-16+cooldown": {
         "E": 1.2,
         "A": 12,
@@ -164,7 +170,7 @@ CENTRES: Mapping[str, Mapping[str, float]] = {
         "m": 0.03,
         "g": 0.3,
         "w": 0.02,
-    },  # fmt: skip
+    },
 }
 """Parameters near those of small models on real text; see benchmarks/split_recovery.py."""
 
@@ -225,7 +231,7 @@ def synthetic_world(kind: str, seed: int) -> World:
 
     def losses(trial: Trial, milestone: int) -> Mapping[str, float]:
         d, s = trial.point(milestone)
-        exact = truth.loss(np.full((1, 1), float(trial.n_params)), np.full((1, 1), float(d)), np.full((1, 1), float(s)))[0]  # fmt: skip
+        exact = truth.loss(*(np.array([[float(x)]]) for x in (trial.n_params, d, s)))[0]
         names = DOMAINS if trial.is_trunk else (trial.domain,)
         out = {}
         for name in names:
@@ -267,7 +273,9 @@ def _setup(
     )
 
 
-def _support(sizes: Mapping[int, float] | tuple[int, ...], pretrain: tuple[int, ...], specialize: tuple[int, ...]) -> Support:  # fmt: skip
+def _support(
+    sizes: Mapping[int, float] | tuple[int, ...], pretrain: tuple[int, ...], specialize: tuple[int, ...]
+) -> Support:
     return Support(
         n_params=(float(min(sizes)), float(max(sizes))),
         pretrain_tokens=(float(pretrain[0]), float(pretrain[-1])),

@@ -59,7 +59,7 @@ class Candidates:
         self._price({n_params for n_params, _, _ in self._with_root})
 
     def take(self, index: int) -> list[Trial]:
-        """Choose a candidate: its trials, trunk first. Others of its chains, and its trunk alone, are chosen with it."""
+        """Choose a candidate: its trials, trunk first. Others of its chains, and its trunk alone, go with it."""
         chosen = self.every[index]
         trunks = self._trunks(chosen.root, measured=not chosen.branches)
         trials = [*trunks, *chosen.branches]

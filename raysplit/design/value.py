@@ -6,9 +6,9 @@ those averages, and after them another split may be best; the expected drop of t
 the expected value of sample information (Raiffa & Schlaifer 1961, chapter 4).
 
 Regrets and observations are taken as jointly normal with the draws' covariance, as the knowledge gradient does for
-correlated beliefs (Frazier, Powell & Dayanik 2009, equation 11). Weighing the draws by likelihood instead would be exact
-for these B laws, but an observation with less noise than the draws' spread would then seem to settle everything: among
-64 draws hardly two agree on it, among all laws very many do.
+correlated beliefs (Frazier, Powell & Dayanik 2009, equation 11). Weighing the draws by likelihood instead would be
+exact for these B laws, but an observation with less noise than the draws' spread would then seem to settle everything:
+among 64 draws hardly two agree on it, among all laws very many do.
 
 Notation
     B   draws, both as possible truths and, through their best splits, as possible decisions (A = B of them)

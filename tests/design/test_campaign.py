@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from raysplit.design.campaign import Finish, Round, next_round, opening, whole_grid
 from raysplit.design.evidence import Evidence, chain, evidence_of, is_orphan, key, remaining
 from raysplit.design.setup import Setup
-from raysplit.design.tree import Trial
+from raysplit.design.tree import Checkpoints, Trial
 from raysplit.law import FORMS, Law
 from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, carried_out, every_point, measured, points, setup
 from tests.split.doubles import known_law, known_theta, law_of
@@ -31,7 +31,7 @@ setups = st.builds(
 def can_all_start(trials: tuple[Trial, ...], evidence: Evidence | None = None) -> bool:
     """Whether every branch's root is there or on the way of a trunk in the same round."""
     reach = {(t.n_params, t.seed): (0, *t.milestones) for t in trials if t.is_trunk}
-    there = evidence.nodes if evidence else frozenset()
+    there = evidence.nodes if evidence else Checkpoints()
     return all(t.root in there or t.pretrain_tokens in reach.get((t.n_params, t.seed), ()) for t in trials if t.domain)
 
 
