@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from raysplit.law import Law
-from raysplit.live import service as service_module
+from raysplit.live import fitting
 from raysplit.live.service import LawService
 from raysplit.split import Choice, Problem
 from tests.design.doubles import setup
@@ -31,7 +31,7 @@ def opened(path: Path) -> Iterator[LawService]:
         return laws[content]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(service_module, "fit_for_decision", fit)
+        patch.setattr(fitting, "fit_for_decision", fit)
         service = open_service(ASKED, path)
         try:
             yield service
