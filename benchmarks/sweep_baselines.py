@@ -31,8 +31,6 @@ from sweep_tune import METRIC, RESOURCE, Controller
 from raysplit.design.setup import Setup
 from raysplit.sweep.replay import Losses
 
-IDLE_STEPS = 100
-"""A method that has measured nothing new for so many steps in a row has nothing left."""
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 PENDING_OF_RANDOM = 200
 """Trials that Tune queues ahead of its lanes when the searcher does not learn (`_get_max_pending_trials`)."""
@@ -47,18 +45,20 @@ class Baseline:
     ladder: LadderOf
     cap: float
     """Most FLOPs of one point, as a share of the budget: who has a budget asks for no run that takes all of it."""
+    idle_steps: int = 200
+    """A method that has measured nothing new for so many steps in a row has nothing left; fewer where it is slow."""
 
     def __call__(self, setup: Setup, losses: Losses, *, seed: int, budget_flops: float) -> list[Measurement]:
         """Measurements in the order of completion; their price in the tree is at most the budget."""
         ladder = self.ladder(setup, losses, self.cap * budget_flops)
-        lanes = Lanes(setup, losses, budget_flops)
-        with _seeded(seed):
+        lanes = Lanes(setup, losses, budget_flops=budget_flops, most_idle_steps=self.idle_steps)
+        with seeded(seed):
             self.method(ladder, lanes, seed)
         return lanes.measured()
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """NumPy's and Python's global generators, of which ASHA, BOHB and SciPy draw, seeded for a while.
 
     And torch on one thread, on which Optuna's GP of few points is four times as fast as on two.
@@ -85,8 +85,7 @@ class _Trainer:
         self.n_lanes = lanes.n_lanes
 
     def is_over(self, now: float) -> bool:
-        spent = self._lanes.spent_flops(now) > self._lanes.budget_flops
-        return spent or self._lanes.idle_steps > IDLE_STEPS
+        return self._lanes.is_over(now)
 
     def n_rungs(self, config: Mapping[str, Any]) -> int:
         return len(self._points(config))
@@ -103,7 +102,7 @@ class _RandomSearcher(Searcher):
 
     def __init__(self, space: dict[str, Any], seed: int) -> None:
         super().__init__(metric=METRIC, mode="min")
-        self._space, self._random_state = space, np.random.RandomState(seed)
+        self._space, self._random_state = space, np.random.default_rng(seed)
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         _, config = next(iter(generate_variants(self._space, random_state=self._random_state)))
@@ -112,46 +111,46 @@ class _RandomSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None: ...
 
 
-def _fifo(eta: int, n_rungs: int) -> TrialScheduler:
+def fifo(eta: int, n_rungs: int) -> TrialScheduler:
     return FIFOScheduler()
 
 
-def _asha(eta: int, n_rungs: int) -> TrialScheduler:
+def asha(eta: int, n_rungs: int) -> TrialScheduler:
     return AsyncHyperBandScheduler(
         time_attr=RESOURCE, metric=METRIC, mode="min", grace_period=1, max_t=max(eta ** (n_rungs - 1), 1),
         reduction_factor=eta,
     )  # fmt: skip
 
 
-def _hyperband(eta: int, n_rungs: int) -> TrialScheduler:
+def hyperband(eta: int, n_rungs: int) -> TrialScheduler:
     return HyperBandScheduler(
         time_attr=RESOURCE, metric=METRIC, mode="min", max_t=max(eta ** (n_rungs - 1), 1), reduction_factor=eta
     )
 
 
-def _bohb(eta: int, n_rungs: int) -> TrialScheduler:
+def bohb(eta: int, n_rungs: int) -> TrialScheduler:
     return HyperBandForBOHB(
         time_attr=RESOURCE, metric=METRIC, mode="min", max_t=max(eta ** (n_rungs - 1), 1), reduction_factor=eta
     )
 
 
-def _random_draws(space: dict[str, Any], seed: int) -> Searcher:
+def random_draws(space: dict[str, Any], seed: int) -> Searcher:
     return _RandomSearcher(space, seed)
 
 
-def _tpe_sampler(seed: int) -> optuna.samplers.BaseSampler:
+def tpe_sampler(seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
 
 
-def _gp_sampler(seed: int) -> optuna.samplers.BaseSampler:
+def gp_sampler(seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.GPSampler(seed=seed)
 
 
-def _tpe(space: dict[str, Any], seed: int) -> Searcher:
-    return OptunaSearch(OptunaSearch.convert_search_space(space), metric=METRIC, mode="min", sampler=_tpe_sampler(seed))
+def tpe(space: dict[str, Any], seed: int) -> Searcher:
+    return OptunaSearch(OptunaSearch.convert_search_space(space), metric=METRIC, mode="min", sampler=tpe_sampler(seed))
 
 
-def _kernel_densities(space: dict[str, Any], seed: int) -> Searcher:
+def kernel_densities(space: dict[str, Any], seed: int) -> Searcher:
     return TuneBOHB(TuneBOHB.convert_search_space(space), metric=METRIC, mode="min", seed=seed)
 
 
@@ -217,7 +216,7 @@ def in_order(ladder: Ladder, lanes: Lanes, seed: int, *, shuffled: bool) -> None
     free = [0.0] * lanes.n_lanes
     for point in points:
         now = heapq.heappop(free)
-        if lanes.spent_flops(now) > lanes.budget_flops:
+        if lanes.is_over(now):
             break
         heapq.heappush(free, lanes.measure(now, point)[0])
 
@@ -225,17 +224,18 @@ def in_order(ladder: Ladder, lanes: Lanes, seed: int, *, shuffled: bool) -> None
 BASELINES: dict[str, Callable[..., list[Measurement]]] = {
     "grid, cheapest first": Baseline(method=partial(in_order, shuffled=False), ladder=by_point, cap=1.0),
     "grid, random order": Baseline(method=partial(in_order, shuffled=True), ladder=by_point, cap=1.0),
-    "random search": Baseline(
-        method=partial(in_tune, searcher=_random_draws, scheduler=_fifo), ladder=by_point, cap=0.1
-    ),
-    "ASHA": Baseline(method=partial(in_tune, searcher=_random_draws, scheduler=_asha), ladder=by_budget(3.0), cap=0.1),
+    "random search": Baseline(method=partial(in_tune, searcher=random_draws, scheduler=fifo), ladder=by_point, cap=0.1),
+    "ASHA": Baseline(method=partial(in_tune, searcher=random_draws, scheduler=asha), ladder=by_budget(3.0), cap=0.1),
     "HyperBand": Baseline(
-        method=partial(in_tune, searcher=_random_draws, scheduler=_hyperband), ladder=by_budget(3.0), cap=0.1
+        method=partial(in_tune, searcher=random_draws, scheduler=hyperband), ladder=by_budget(3.0), cap=0.1
     ),
     "BOHB": Baseline(
-        method=partial(in_tune, searcher=_kernel_densities, scheduler=_bohb), ladder=by_budget(3.0), cap=0.1
+        method=partial(in_tune, searcher=kernel_densities, scheduler=bohb),
+        ladder=by_budget(3.0),
+        cap=0.1,
+        idle_steps=40,
     ),
-    "ASHA + TPE": Baseline(method=partial(in_tune, searcher=_tpe, scheduler=_asha), ladder=by_budget(3.0), cap=0.1),
-    "TPE + Hyperband pruner": Baseline(method=partial(in_optuna, sampler=_tpe_sampler), ladder=by_budget(3.0), cap=0.1),
-    "GP + Hyperband pruner": Baseline(method=partial(in_optuna, sampler=_gp_sampler), ladder=by_budget(3.0), cap=0.1),
+    "ASHA + TPE": Baseline(method=partial(in_tune, searcher=tpe, scheduler=asha), ladder=by_budget(3.0), cap=0.1),
+    "TPE + Hyperband pruner": Baseline(method=partial(in_optuna, sampler=tpe_sampler), ladder=by_budget(3.0), cap=0.1),
+    "GP + Hyperband pruner": Baseline(method=partial(in_optuna, sampler=gp_sampler), ladder=by_budget(3.0), cap=0.1),
 }

@@ -84,27 +84,26 @@ class Meter:
 class Lanes:
     """Measures points in simulated time, in which one FLOP takes one unit, and keeps what was measured when."""
 
-    def __init__(self, setup: Setup, losses: Losses, budget_flops: float) -> None:
+    def __init__(self, setup: Setup, losses: Losses, *, budget_flops: float, most_idle_steps: int) -> None:
         self._setup, self._losses = setup, losses
-        self.budget_flops = budget_flops
+        self._budget_flops, self._most_idle_steps = budget_flops, most_idle_steps
         self._booked = Meter(setup)
         self._ready: dict[tuple[Trial, int], float] = {}
         self._made: list[tuple[float, int, Measurement]] = []
         self._weight = dict(zip(setup.problem.domains, setup.problem.weights, strict=True))
         self._under_way: list[tuple[float, float]] = []
         self._spent_flops = 0.0
-        self.idle_steps = 0
-        """Steps in a row that measured nothing new."""
+        self._idle_steps = 0
 
     @property
     def n_lanes(self) -> int:
         return self._setup.lanes
 
-    def spent_flops(self, now: float) -> float:
-        """Price of what is done by a time that only moves on."""
+    def is_over(self, now: float) -> bool:
+        """Whether what is done by now, a time that only moves on, passes the budget, or nothing new comes any more."""
         while self._under_way and self._under_way[0][0] <= now:
             self._spent_flops += heapq.heappop(self._under_way)[1]
-        return self._spent_flops
+        return self._spent_flops > self._budget_flops or self._idle_steps > self._most_idle_steps
 
     def measure(self, now: float, point: Point) -> tuple[float, float]:
         """Begin a point at a time; when it is done, and its weighted mean loss over its domains."""
@@ -124,7 +123,7 @@ class Lanes:
                 assert known is not None, "known_points leaves out what is not known"
                 loss += self._weight[trial.domain] * known[trial.domain]
                 weight += self._weight[trial.domain]
-        self.idle_steps = 0 if is_new else self.idle_steps + 1
+        self._idle_steps = 0 if is_new else self._idle_steps + 1
         return at, loss / weight
 
     def measured(self) -> list[Measurement]:
@@ -133,7 +132,7 @@ class Lanes:
         out = []
         for _, _, (trial, milestone) in sorted(self._made, key=lambda made: made[:2]):
             meter.add(trial, milestone)
-            if meter.spent_flops > self.budget_flops:
+            if meter.spent_flops > self._budget_flops:
                 break
             out.append((trial, milestone))
         return out

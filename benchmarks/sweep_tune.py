@@ -7,6 +7,7 @@ to the searcher. `tests/design/test_sweep_baselines.py` compares it with a real 
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -65,10 +66,12 @@ class Controller:
         trainer: Trainer,
         resource: Callable[[int], int],
         max_pending: int,
+        num_samples: float = math.inf,
     ) -> None:
         self.search_alg = SearchAlgorithm(searcher)
         self._searcher, self._scheduler, self._trainer = searcher, scheduler, trainer
         self._resource, self._max_pending = resource, max_pending
+        self._num_samples = num_samples
         self._trials: list[SimulatedTrial] = []
         self._running: list[tuple[float, int, SimulatedTrial, float | None]] = []
         self._numbers = itertools.count()
@@ -85,6 +88,8 @@ class Controller:
         finished = False
         while not self._trainer.is_over(self._now):
             while not finished and self._count(TuneTrial.PENDING) < self._max_pending:
+                if len(self._trials) >= self._num_samples:
+                    break
                 name = f"t{len(self._trials):05d}"
                 config = self._searcher.suggest(name)
                 if not isinstance(config, dict):
