@@ -1,0 +1,230 @@
+"""The Trainer's callback: real trainings of a tiny model, and what the live law hears of them."""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from raysplit.errors import RunError
+from raysplit.ladder import shape_for
+from raysplit.live.callbacks import LiveLawCallback, count_params
+from raysplit.train.models import build_model
+from tests.live.laws_to_tell import FakeLaw
+
+pytest.importorskip("accelerate", reason="transformers.Trainer needs the package accelerate")
+
+from transformers import LlamaForCausalLM, Trainer, TrainingArguments
+
+SHAPE = shape_for(8_000, vocab_size=64, context_length=16)
+N_STEPS, BATCH = 6, 2
+STEP_TOKENS = BATCH * SHAPE.context_length
+
+Train = Callable[..., Trainer]
+
+
+class Tokens(torch.utils.data.Dataset):
+    """Sequences of one repeated pattern."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        ids = (torch.arange(SHAPE.context_length) * (index + 1)) % SHAPE.vocab_size
+        return {"input_ids": ids, "labels": ids}
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Train:
+    """Train the tiny model for six steps with an evaluation every two."""
+
+    def run(
+        callback: LiveLawCallback, *, eval_dataset: Any = None, evaluate: str = "steps", **arguments: Any
+    ) -> Trainer:
+        given = {
+            "output_dir": str(tmp_path / "out"),
+            "use_cpu": True,
+            "max_steps": N_STEPS,
+            "per_device_train_batch_size": BATCH,
+            "eval_strategy": evaluate,
+            "eval_steps": 2,
+            "learning_rate": 1e-2,
+            "report_to": "none",
+            "save_strategy": "no",
+            "disable_tqdm": True,
+            "dataloader_pin_memory": False,
+            "seed": 5,
+            "include_num_input_tokens_seen": True,
+            **arguments,
+        }
+        trainer = Trainer(
+            model=build_model(SHAPE, seed=0),
+            args=TrainingArguments(**given),
+            train_dataset=Tokens(),
+            eval_dataset=eval_dataset or Tokens(),
+            callbacks=[callback],
+        )
+        trainer.train()
+        return trainer
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _heard(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, logger="raysplit")
+
+
+def told(law: FakeLaw, callback: LiveLawCallback) -> list[tuple[int, int, int, str, int]]:
+    assert callback.run is not None
+    callback.run.close()
+    seen = sorted(law.told.values(), key=lambda o: (o.pretrain_tokens, o.specialize_tokens, o.domain))
+    return [(o.n_params, o.pretrain_tokens, o.specialize_tokens, o.domain, o.seed) for o in seen]
+
+
+def test_a_specialist_is_reported_when_its_schedule_has_ended(train: Train, tmp_path: Path) -> None:
+    law = FakeLaw()
+    callback = LiveLawCallback(law, domain="law", pretrain_tokens=10_000)
+    trainer = train(callback)
+    assert told(law, callback) == [(SHAPE.n_params_non_embedding, 10_000, N_STEPS * STEP_TOKENS, "law", 5)]
+    last = trainer.state.log_history[-2]["eval_loss"]
+    assert [o.loss for o in law.told.values()] == [last]
+    assert [o.specialize_tokens for o in law.asked] == [2 * STEP_TOKENS, 4 * STEP_TOKENS]
+    assert not (tmp_path / "out" / "raysplit_reports.jsonl").exists()
+
+
+def test_a_pretraining_is_read_on_every_set(train: Train) -> None:
+    law = FakeLaw()
+    callback = LiveLawCallback(law, tokens_per_step=100, n_params=7, seed=1)
+    train(callback, eval_dataset={"law": Tokens(), "code": Tokens()}, include_num_input_tokens_seen=False)
+    assert told(law, callback) == [(7, 600, 0, "code", 1), (7, 600, 0, "law", 1)]
+
+
+def test_the_law_ends_a_training_and_hears_nothing_of_it(train: Train, caplog: pytest.LogCaptureFixture) -> None:
+    law = FakeLaw(limit=0.1)
+    callback = LiveLawCallback(law, domain="law", pretrain_tokens=0)
+    assert train(callback).state.global_step == 2
+    assert told(law, callback) == []
+    assert "stopped by the live law: the limit is 0.1" in caplog.text
+
+
+def test_it_may_be_asked_not_to(train: Train) -> None:
+    law = FakeLaw(limit=0.1)
+    callback = LiveLawCallback(law, domain="law", pretrain_tokens=0, may_stop=False)
+    assert train(callback).state.global_step == N_STEPS
+    assert len(told(law, callback)) == 1
+    assert not law.asked
+
+
+def test_without_a_law_the_training_is_the_same(train: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def nowhere() -> FakeLaw:
+        raise RunError("no such cluster")
+
+    callback = LiveLawCallback(nowhere, domain="law", pretrain_tokens=0)
+    losses = [entry.get("eval_loss") for entry in train(callback).state.log_history]
+    law = FakeLaw()
+    other = LiveLawCallback(law, domain="law", pretrain_tokens=0, kept_in=tmp_path / "other.jsonl")
+    assert [entry.get("eval_loss") for entry in train(other).state.log_history] == losses
+    assert callback.run is not None
+    callback.run.close()
+    assert callback.run.reporter.n_kept == 1
+    assert caplog.text.count("took no question") == 1
+    # The next training in the same place takes the report along.
+    third = LiveLawCallback(law, domain="law", pretrain_tokens=1)
+    train(third)
+    assert len(told(law, third)) == 2
+
+
+class TestNotComparable:
+    def test_a_rate_that_never_fell(self, train: Train, caplog: pytest.LogCaptureFixture) -> None:
+        law = FakeLaw()
+        callback = LiveLawCallback(law, domain="law", pretrain_tokens=0)
+        train(callback, lr_scheduler_type="constant")
+        assert told(law, callback) == []
+        assert "ends with its learning rate at 100% of the peak" in caplog.text
+
+    def test_unless_every_evaluation_is_said_to_be(self, train: Train) -> None:
+        law = FakeLaw()
+        callback = LiveLawCallback(law, domain="law", pretrain_tokens=0, report="evaluations")
+        train(callback, lr_scheduler_type="constant")
+        assert [row[2] for row in told(law, callback)] == [n * STEP_TOKENS for n in (2, 4, 6)]
+
+    def test_no_evaluation_at_the_end(self, train: Train, caplog: pytest.LogCaptureFixture) -> None:
+        law = FakeLaw()
+        callback = LiveLawCallback(law, domain="law", pretrain_tokens=0)
+        trainer = train(callback, evaluate="no")
+        assert "no evaluation at the last step" in caplog.text
+        trainer.evaluate()
+        assert len(told(law, callback)) == 1
+
+
+class TestMistakes:
+    def test_tokens_that_cannot_be_counted(self, train: Train) -> None:
+        with pytest.raises(RunError, match="Give tokens_per_step, or set include_num_input_tokens_seen"):
+            train(LiveLawCallback(FakeLaw(), domain="law"), include_num_input_tokens_seen=False)
+
+    def test_a_domain_that_is_not_named(self, train: Train, caplog: pytest.LogCaptureFixture) -> None:
+        with pytest.raises(RunError, match="domain: name the one"):
+            train(LiveLawCallback(FakeLaw(), pretrain_tokens=5))
+        law = FakeLaw()
+        callback = LiveLawCallback(law)
+        train(callback)
+        assert told(law, callback) == []
+        assert caplog.text.count("the live law is told nothing: give LiveLawCallback domain=") == 1
+
+    def test_a_time_that_is_none(self) -> None:
+        with pytest.raises(RunError, match="unknown time 'never'"):
+            LiveLawCallback(FakeLaw(), report="never")  # type: ignore[arg-type]
+
+
+class TestCount:
+    def test_is_the_ladders(self) -> None:
+        assert count_params(build_model(SHAPE, seed=0)) == SHAPE.n_params_non_embedding
+
+    def test_leaves_out_a_head_of_its_own(self) -> None:
+        tied = build_model(SHAPE, seed=0)
+        config = tied.config
+        config.tie_word_embeddings = False
+        assert count_params(LlamaForCausalLM(config)) == SHAPE.n_params_non_embedding
+        assert count_params(torch.nn.Linear(3, 2)) == 8
+
+
+def test_two_processes_stop_together(tmp_path: Path, repository: Path) -> None:
+    """Only the first asks and reports; were the other not told, it would wait for it for ever."""
+    script = tmp_path / "job.py"
+    script.write_text(JOB)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(repository), *filter(None, sys.path)])}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=200, cwd=tmp_path, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    ended = {path.name: path.read_text() for path in tmp_path.glob("rank-*")}
+    assert ended == {"rank-0": "steps 2, asked 1", "rank-1": "steps 2, asked 0"}
+
+
+JOB = """
+import os
+from pathlib import Path
+
+import torch
+from tests.live.test_callbacks import *
+
+law = FakeLaw(limit=0.1)
+callback = LiveLawCallback(law, domain="law", pretrain_tokens=0, patience_seconds=60)
+arguments = TrainingArguments(
+    output_dir="out", use_cpu=True, max_steps=6, per_device_train_batch_size=BATCH, eval_strategy="steps", eval_steps=2,
+    report_to="none", save_strategy="no", disable_tqdm=True, dataloader_pin_memory=False,
+    include_num_input_tokens_seen=True, ddp_find_unused_parameters=False,
+)
+data = {"train_dataset": Tokens(), "eval_dataset": Tokens()}
+trainer = Trainer(model=build_model(SHAPE, seed=0), args=arguments, callbacks=[callback], **data)
+trainer.train()
+Path("rank-" + os.environ["RANK"]).write_text(f"steps {trainer.state.global_step}, asked {len(law.asked)}")
+torch.distributed.destroy_process_group()
+"""
