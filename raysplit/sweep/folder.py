@@ -128,17 +128,17 @@ def write_text(path: Path, text: str) -> None:
 
 def _check_same(folder: RunFolder, space: Space) -> None:
     there, here = (s.model_dump(mode="json") for s in (load_space(folder.space), space))
-    if changed := _difference(there, here):
+    if changed := difference(there, here):
         raise RunError(
             f"{folder.path}: holds a run of another search space ({changed} here); "
             "give another folder with --out, or delete this one"
         )
 
 
-def _difference(there: Any, here: Any, at: str = "") -> str:
+def difference(there: Any, here: Any, at: str = "") -> str:
     """The first value that differs, by its full name; empty when none does."""
     if isinstance(there, dict) and isinstance(here, dict):
         keys = [*here, *(key for key in there if key not in here)]
-        found = (_difference(there.get(key), here.get(key), f"{at}.{key}".lstrip(".")) for key in keys)
+        found = (difference(there.get(key), here.get(key), f"{at}.{key}".lstrip(".")) for key in keys)
         return next(filter(None, found), "")
     return "" if there == here else f"{at}: {json.dumps(there)} there, {json.dumps(here)}"

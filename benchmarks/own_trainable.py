@@ -1,0 +1,159 @@
+"""Your own trainable: raysplit's searcher, scheduler and stopper around a plain Ray Tune function.
+
+    .venv/bin/python benchmarks/own_trainable.py --out runs/own
+
+No raysplit trainer is involved. What `train` does here is synthetic: in place of a model it keeps a count of tokens, and
+its held-out loss is a known law with 1 % of noise, so that the advice can be compared with the best split there is.
+Replace `start`, `advance`, `held_out_loss`, `save` and `load` by your own.
+"""
+
+import argparse
+import json
+import math
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from ray import tune
+
+from raysplit.split import Problem, Split
+from raysplit.sweep.grid_setup import setup_of_grid
+from raysplit.sweep.tune_plan import TunePlan
+
+DOMAINS = ("code", "law")
+FLOPS_PER_TOKEN = {n: 6.0 * n for n in (10_000_000, 30_000_000, 100_000_000)}
+PRETRAIN = (100_000_000, 200_000_000, 400_000_000, 800_000_000, 1_600_000_000)
+SPECIALIZE = (25_000_000, 50_000_000, 100_000_000, 200_000_000)
+TARGET_FLOPS = 2e18
+
+
+def known_loss(domain: str, n_params: float, pretrain_tokens: float, specialize_tokens: float) -> float:
+    """(synthetic) A pretraining token is worth 0.15 or 0.3 of one of the domain's own."""
+    floor, worth = {"code": (1.2, 0.15), "law": (1.6, 0.3)}[domain]
+    tokens = worth * pretrain_tokens**0.95 + 1.5 * specialize_tokens
+    return floor + 90.0 * n_params**-0.32 + 380.0 * tokens**-0.31
+
+
+# The trainable: what a user writes.
+
+
+def train(config: dict[str, Any], shared: str) -> None:
+    """A trunk is pretrained on the mixture; a branch goes on from the trunk's checkpoint, on one domain."""
+    name = f"n{config['n_params']}-s{config['seed']}"
+    at = {"n_params": config["n_params"], "seed": config["seed"], "pretrain_tokens": 0, "specialize_tokens": 0}
+    for pretrain_tokens, specialize_tokens in config["points"]:
+        trunk = Path(shared) / f"{name}-d{pretrain_tokens}.json"
+        here = Path(shared) / f"{name}-d{pretrain_tokens}-{config['domain']}.json" if config["domain"] else trunk
+        if config["domain"] and not at["pretrain_tokens"]:
+            at = load(here if here.exists() else trunk)  # a branch that was stopped goes on where it was
+        advance(at, pretrain_tokens, specialize_tokens)
+        save(at, here)
+        point = {"pretrain_tokens": pretrain_tokens, "specialize_tokens": specialize_tokens}
+        if config["domain"]:
+            tune.report({**point, "loss": held_out_loss(at, config["domain"])})
+        else:
+            tune.report({**point, "losses": {domain: held_out_loss(at, domain) for domain in DOMAINS}})
+
+
+def advance(at: dict[str, int], pretrain_tokens: int, specialize_tokens: int) -> None:
+    """Here the training would be."""
+    assert at["pretrain_tokens"] <= pretrain_tokens
+    assert at["specialize_tokens"] <= specialize_tokens
+    at |= {"pretrain_tokens": pretrain_tokens, "specialize_tokens": specialize_tokens}
+
+
+def held_out_loss(at: dict[str, int], domain: str) -> float:
+    """(synthetic) The known law with 1 % of noise, the same for the same run."""
+    rng = np.random.default_rng([*at.values(), zlib.crc32(domain.encode())])
+    loss = known_loss(domain, at["n_params"], at["pretrain_tokens"], at["specialize_tokens"])
+    return loss * math.exp(0.01 * float(rng.standard_normal()))
+
+
+def save(at: dict[str, int], path: Path) -> None:
+    partial = path.with_suffix(f".{os.getpid()}")
+    partial.write_text(json.dumps(at))
+    os.replace(partial, path)
+
+
+def load(path: Path) -> dict[str, int]:
+    found: dict[str, int] = json.loads(path.read_text())
+    return found
+
+
+# The search.
+
+
+def search(out: Path, *, lanes: int, budget_share: float) -> TunePlan:
+    """Run the search on the Ray cluster that this process is connected to; goes on where one in `out` was left."""
+    grid_flops = sum(
+        f * (PRETRAIN[-1] + len(PRETRAIN) * len(DOMAINS) * SPECIALIZE[-1]) for f in FLOPS_PER_TOKEN.values()
+    )
+    plan = TunePlan(
+        setup_of_grid(
+            flops_per_token=FLOPS_PER_TOKEN,
+            pretrain_tokens=PRETRAIN,
+            specialize_tokens=SPECIALIZE,
+            domains=DOMAINS,
+            target_flops=TARGET_FLOPS,
+            budget_flops=budget_share * grid_flops,
+            lanes=lanes,
+        ),
+        out,
+    )
+    shared = out / "checkpoints"
+    shared.mkdir(exist_ok=True)
+    tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(train, shared=str(shared)),
+            # Sizes may ask for different resources: here the largest takes two CPUs, the others one.
+            lambda config: tune.PlacementGroupFactory([{"CPU": 2 if config["n_params"] > 50_000_000 else 1}]),
+        ),
+        tune_config=tune.TuneConfig(search_alg=plan.searcher(), scheduler=plan.scheduler(), num_samples=-1),
+        run_config=tune.RunConfig(
+            name="tune", storage_path=str(out.absolute()), stop=plan.stopper(), verbose=0,
+            failure_config=tune.FailureConfig(max_failures=2),  # a worker that dies is not a failed training
+        ),
+    ).fit()  # fmt: skip
+    return plan
+
+
+def known_regret(problem: Problem, split: Split) -> float:
+    """How far the split's known loss lies above that of the best split of the known law, as a share."""
+
+    def loss(n: int, d: float, s: float) -> float:
+        return float(np.mean([known_loss(domain, n, d, s) for domain in DOMAINS]))
+
+    best = math.inf
+    for n in problem.sizes:
+        tokens = problem.affordable_tokens(n)
+        for share in np.linspace(0.005, 0.995, 199):
+            best = min(best, loss(n, share * tokens, (1 - share) * tokens / len(DOMAINS)))
+    own = np.mean(
+        [known_loss(k, split.n_params, split.pretrain_tokens, split.specialize_tokens[k]) for k in DOMAINS]
+    )
+    return float(own / best - 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/own"))
+    parser.add_argument("--lanes", type=int, default=2)
+    parser.add_argument("--budget-share", type=float, default=0.1, help="of the whole grid's FLOPs")
+    asked = parser.parse_args()
+    ray.init(log_to_driver=False)
+    with search(asked.out, lanes=asked.lanes, budget_share=asked.budget_share) as plan:
+        status, advice = plan.service.status(), plan.advise()
+        print(
+            f"ended: {plan.finished}\n"
+            f"{status.n_observations} losses in {status.round} rounds, {status.n_stopped} trials stopped early, "
+            f"{status.spent_flops:.3g} FLOPs\n"
+            f"advice: N = {advice.split.n_params}, {100 * advice.split.pretrain_share:.0f} % in pretraining\n"
+            f"(synthetic) its known loss is {100 * known_regret(plan.setup.problem, advice.split):.2f} % above the best"
+        )
+
+
+if __name__ == "__main__":
+    main()

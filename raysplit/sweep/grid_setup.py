@@ -1,0 +1,123 @@
+"""The set-up of a search over plain grids, for who trains with a program of their own and has no search space file."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from raysplit.design.setup import Setup
+from raysplit.design.tree import Tree
+from raysplit.errors import SpaceError, unknown
+from raysplit.space import DesignName
+from raysplit.split import Problem
+
+
+def setup_of_grid(
+    *,
+    flops_per_token: Mapping[int, float] | Sequence[int],
+    pretrain_tokens: Sequence[int],
+    specialize_tokens: Sequence[int],
+    domains: Sequence[str],
+    target_flops: float,
+    target_flops_per_token: Mapping[int, float] | Sequence[int] | None = None,
+    accounting: Literal["shared", "per-expert"] = "shared",
+    weights: Mapping[str, float] | None = None,
+    cooldown_fraction: float = 0.0,
+    budget_flops: float = math.inf,
+    regret_tolerance: float = 0.002,
+    policy: Literal["adaptive", "grid"] = "adaptive",
+    design: DesignName = "value",
+    lanes: int = 1,
+    step_tokens: int = 1,
+    seed: int = 0,
+) -> Setup:
+    """Resolve the question and the grid of runs that may be trained to answer it.
+
+    Args:
+        flops_per_token: F(N) of each size of the runs, or the sizes alone, rising, for F(N) = 6N.
+        pretrain_tokens: grid of D, rising; 0 is training from scratch on the domain.
+        specialize_tokens: grid of D' > 0, rising.
+        domains: names; what a trunk reports the losses of.
+        target_flops: the budget whose best split is asked for.
+        target_flops_per_token: likewise of the sizes that the answer may choose between; the runs' own when left out.
+        accounting: shared: the target pays for one seed and all experts; per-expert: for the seed and one of them.
+        weights: how much a domain's loss counts; 1 for those not named.
+        cooldown_fraction: share of a point's tokens that are trained for its measurement alone, beside the path that
+            others go on from; 0 where the loss is read in passing.
+        budget_flops: most FLOPs that the search itself may train.
+        regret_tolerance: the search ends when the expected regret is below this share of the loss.
+        policy: adaptive, or grid: every point.
+        design: by what an adaptive search ranks its trials, see `raysplit.design.designs`.
+        lanes: most trials that run at the same time.
+        step_tokens: tokens in one optimizer step.
+        seed: of the design's own draws.
+
+    Raises:
+        SpaceError: a grid or number is impossible; the message names it.
+        SplitError: the target is.
+    """
+    flops = _flops_of(flops_per_token)
+    for name, grid, least in (
+        ("flops_per_token", list(flops), 1),
+        ("pretrain_tokens", pretrain_tokens, 0),
+        ("specialize_tokens", specialize_tokens, 1),
+    ):
+        _check_grid(name, grid, least)
+    if max(pretrain_tokens) == 0:
+        raise SpaceError("pretrain_tokens: at least one D must be above 0, got [0]")
+    for name, value in (("cooldown_fraction", cooldown_fraction), ("regret_tolerance", regret_tolerance)):
+        if not 0 <= value < 1:
+            raise SpaceError(f"{name} must be at least 0 and below 1, got {value!r}")
+    for name, value in (("lanes", lanes), ("step_tokens", step_tokens), ("budget_flops", budget_flops)):
+        if not value > 0:
+            raise SpaceError(f"{name} must be positive, got {value!r}")
+    for name in weights or ():
+        if name not in domains:
+            raise SpaceError("weights: " + unknown("domain", name, domains))
+    target = flops if target_flops_per_token is None else _flops_of(target_flops_per_token)
+    return Setup(
+        problem=Problem(
+            budget_flops=target_flops,
+            sizes=target,
+            domains=tuple(domains),
+            weights=[(weights or {}).get(name, 1.0) for name in domains],
+            accounting=accounting,
+        ),
+        flops_per_token=flops,
+        domains=tuple(domains),
+        tree=Tree(
+            cooldown_start=_Cooldown(cooldown_fraction).start, pretrain_grid=tuple(d for d in pretrain_tokens if d)
+        ),
+        specialize_grid=tuple(specialize_tokens),
+        scratch=0 in pretrain_tokens,
+        policy=policy,
+        design=design,
+        budget_flops=float(budget_flops),
+        regret_tolerance=regret_tolerance,
+        repeats=(),
+        lanes=lanes,
+        step_tokens=step_tokens,
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Cooldown:
+    """A class and not a closure, so that a set-up can be pickled."""
+
+    fraction: float
+
+    def start(self, tokens: int) -> int:
+        return tokens - round(self.fraction * tokens)
+
+
+def _flops_of(sizes: Mapping[int, float] | Sequence[int]) -> dict[int, float]:
+    if isinstance(sizes, Mapping):
+        return {int(n): float(flops) for n, flops in sizes.items()}
+    return {int(n): 6.0 * n for n in sizes}
+
+
+def _check_grid(name: str, grid: Sequence[int], least: int) -> None:
+    whole = all(isinstance(value, int) and value >= least for value in grid)
+    if not grid or not whole or list(grid) != sorted(set(grid)):
+        raise SpaceError(f"{name} must be whole numbers of at least {least} that rise, got {list(grid)}")

@@ -1,0 +1,59 @@
+"""Trials that no machine of the cluster has room for: they would wait for ever, and the search with them."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import ray
+
+_LOOK_SECONDS = 1.0
+
+Bundle = Mapping[str, float]
+
+
+class Room:
+    """Gives up trials that have asked for too long for more than the cluster has; it may grow in the meantime."""
+
+    def __init__(self, *, patience_seconds: float) -> None:
+        self._patience_seconds = patience_seconds
+        self._since: dict[tuple[tuple[tuple[str, float], ...], ...], float] = {}
+        """Resources that do not fit, and when that was first seen."""
+        self._looked = -_LOOK_SECONDS
+
+    def given_up(self, trials: Iterable[Any]) -> Iterator[tuple[Any, str]]:
+        """Tune's waiting trials that are to be given up, with the reason."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = now
+        waiting = [trial for trial in trials if trial.status == "PENDING"]
+        if not waiting:
+            return
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        for trial in waiting:
+            bundles = trial.placement_group_factory.bundles
+            wanted = tuple(tuple(sorted(bundle.items())) for bundle in bundles)
+            if fits(bundles, nodes):
+                self._since.pop(wanted, None)
+            elif now - self._since.setdefault(wanted, now) >= self._patience_seconds:
+                yield trial, f"no room for {_words(bundles)} in {self._patience_seconds:g} s; nodes have {_words(nodes)}"
+
+
+def fits(bundles: Iterable[Bundle], nodes: Iterable[Bundle]) -> bool:
+    """Whether an idle cluster could hold the bundles, the largest first, each on the fullest node that takes it."""
+    left = [dict(node) for node in nodes]
+    for bundle in sorted(bundles, key=lambda b: -sum(b.values())):
+        roomy = [node for node in left if all(node.get(name, 0.0) >= n for name, n in bundle.items())]
+        if not roomy:
+            return False
+        node = min(roomy, key=lambda n: sum(n[name] for name in bundle))
+        for name, n in bundle.items():
+            node[name] -= n
+    return True
+
+
+def _words(bundles: Iterable[Bundle]) -> str:
+    def words(bundle: Bundle) -> str:
+        return " ".join(f"{n:g} {name}" for name, n in sorted(bundle.items()) if name in ("CPU", "GPU") or n < 1e6)
+
+    return ", ".join(words(bundle) for bundle in bundles) or "nothing"
