@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/own_trainable.py --out runs/own
 
-No raysplit trainer is involved. What `train` does here is synthetic: in place of a model it keeps a count of tokens, and
-its held-out loss is a known law with 1 % of noise, so that the advice can be compared with the best split there is.
-Replace `start`, `advance`, `held_out_loss`, `save` and `load` by your own.
+No raysplit trainer is involved. What `train` does here is synthetic: in place of a model it keeps a count of tokens,
+and its held-out loss is a known law with 1 % of noise, so that the advice can be compared with the best split there is.
+Replace `advance`, `held_out_loss`, `save` and `load` by your own.
 """
 
 import argparse
@@ -131,9 +131,7 @@ def known_regret(problem: Problem, split: Split) -> float:
         tokens = problem.affordable_tokens(n)
         for share in np.linspace(0.005, 0.995, 199):
             best = min(best, loss(n, share * tokens, (1 - share) * tokens / len(DOMAINS)))
-    own = np.mean(
-        [known_loss(k, split.n_params, split.pretrain_tokens, split.specialize_tokens[k]) for k in DOMAINS]
-    )
+    own = np.mean([known_loss(k, split.n_params, split.pretrain_tokens, split.specialize_tokens[k]) for k in DOMAINS])
     return float(own / best - 1)
 
 

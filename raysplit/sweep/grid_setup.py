@@ -86,7 +86,7 @@ def setup_of_grid(
         flops_per_token=flops,
         domains=tuple(domains),
         tree=Tree(
-            cooldown_start=_Cooldown(cooldown_fraction).start, pretrain_grid=tuple(d for d in pretrain_tokens if d)
+            cooldown_start=_CooldownStart(cooldown_fraction), pretrain_grid=tuple(d for d in pretrain_tokens if d)
         ),
         specialize_grid=tuple(specialize_tokens),
         scratch=0 in pretrain_tokens,
@@ -102,12 +102,12 @@ def setup_of_grid(
 
 
 @dataclass(frozen=True, slots=True)
-class _Cooldown:
-    """A class and not a closure, so that a set-up can be pickled."""
+class _CooldownStart:
+    """A class and not a closure, so that a set-up can be pickled and compared."""
 
     fraction: float
 
-    def start(self, tokens: int) -> int:
+    def __call__(self, tokens: int) -> int:
         return tokens - round(self.fraction * tokens)
 
 

@@ -2,8 +2,8 @@
 
 A trial's config holds ``n_params``, ``seed``, ``domain`` (empty for a trunk) and ``points``, the (pretrain_tokens,
 specialize_tokens) at which the held-out loss is wanted, rising. At each of them the trainable reports those two numbers
-and ``loss``; a trunk reports ``losses``, one for each domain. Reports without the two numbers, or between the points, are
-its own affair.
+and ``loss``; a trunk reports ``losses``, one for each domain. Reports without the two numbers, or between the points,
+are its own affair.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,7 +54,7 @@ def read_report(trial: Trial, result: Mapping[str, Any], domains: Sequence[str])
     for domain in wanted:
         given = result.get(f"{LOSSES}/{domain}", result.get(LOSS) if len(wanted) == 1 else None)
         try:
-            losses[domain] = float(given)  # type: ignore[arg-type]
+            losses[domain] = float(given)
         except (TypeError, ValueError):
             what = f"{LOSSES}[{domain!r}]" if trial.is_trunk else LOSS
             raise RunError(

@@ -36,7 +36,9 @@ class Room:
             if fits(bundles, nodes):
                 self._since.pop(wanted, None)
             elif now - self._since.setdefault(wanted, now) >= self._patience_seconds:
-                yield trial, f"no room for {_words(bundles)} in {self._patience_seconds:g} s; nodes have {_words(nodes)}"
+                asked = {name for bundle in bundles for name in bundle}
+                there = _words({name: node.get(name, 0.0) for name in asked} for node in nodes)
+                yield trial, f"no room for {_words(bundles)} in {self._patience_seconds:g} s; the nodes have {there}"
 
 
 def fits(bundles: Iterable[Bundle], nodes: Iterable[Bundle]) -> bool:
@@ -53,7 +55,4 @@ def fits(bundles: Iterable[Bundle], nodes: Iterable[Bundle]) -> bool:
 
 
 def _words(bundles: Iterable[Bundle]) -> str:
-    def words(bundle: Bundle) -> str:
-        return " ".join(f"{n:g} {name}" for name, n in sorted(bundle.items()) if name in ("CPU", "GPU") or n < 1e6)
-
-    return ", ".join(words(bundle) for bundle in bundles) or "nothing"
+    return ", ".join(" ".join(f"{n:g} {name}" for name, n in sorted(bundle.items())) for bundle in bundles) or "nothing"

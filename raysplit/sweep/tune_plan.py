@@ -75,6 +75,7 @@ class TunePlan:
         """
         self.setup, self.folder, self.patience_seconds = setup, Path(folder).absolute(), patience_seconds
         self.bytes_per_token = {name: (bytes_per_token or {}).get(name, math.nan) for name in setup.domains}
+        _check_folder(self.folder, setup)
         self._open()
 
     def searcher(self) -> "PlanSearcher":
@@ -128,7 +129,6 @@ class TunePlan:
 
     def _open(self) -> _Open:
         if self.folder not in _OPEN:
-            _claim_folder(self.folder, self.setup)
             journal = Journal(self.folder / "journal.jsonl")
             _OPEN[self.folder] = _Open(LawService(self.setup, journal, bytes_per_token=self.bytes_per_token))
         return _OPEN[self.folder]
@@ -142,9 +142,9 @@ class PlanSearcher(Searcher):
         self._plan = plan
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
-        """Tune calls this at the start; constants of its ``param_space`` reach the trainable, what it should sample not.
+        """Tune calls this at the start. Constants of its ``param_space`` reach the trainable; nothing is sampled.
 
-        Tune would let one trial wait at a time, and one that waits for eight GPUs would keep seven idle.
+        Left alone, Tune would let one trial wait at a time, and one that waits for eight GPUs would keep seven idle.
         """
         os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(self._plan.setup.lanes))
         return False
@@ -173,7 +173,7 @@ class PlanSearcher(Searcher):
         Path(checkpoint_path).write_text(json.dumps({"folder": str(self._plan.folder), "running": running}))
 
     def restore(self, checkpoint_path: str) -> None:
-        """Go on with what the journal knows by now; Tune adds again what it takes up of the trials that were running."""
+        """Go on with what the journal knows by now; Tune adds again what it takes up of what was running."""
         self._plan.running.clear()
 
 
@@ -292,12 +292,12 @@ class PlanStopper(tune.Stopper):
 
 
 def _last_words(trial: Any) -> str:
-    error = trial.get_pickled_error() or trial.get_error()
-    cause = getattr(error, "cause", None) or error
-    return f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1] if str(cause).strip() else 'no message'}"
+    """The last line of the traceback that Tune has written down."""
+    lines = Path(trial.error_file).read_text().split("\n") if trial.error_file else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "failed without a word")
 
 
-def _claim_folder(folder: Path, setup: Setup) -> None:
+def _check_folder(folder: Path, setup: Setup) -> None:
     """Write down what is searched for, and refuse a folder where it is something else."""
     question = folder / "plan.json"
     here = _question(setup)
