@@ -129,7 +129,7 @@ class TunePlan:
 
     def _open(self) -> _Open:
         if self.folder not in _OPEN:
-            journal = Journal(self.folder / "journal.jsonl")
+            journal = Journal(self.folder / "journal")
             _OPEN[self.folder] = _Open(LawService(self.setup, journal, bytes_per_token=self.bytes_per_token))
         return _OPEN[self.folder]
 
@@ -191,6 +191,8 @@ class PlanScheduler(TrialScheduler):
         self._room = Room(patience_seconds=plan.patience_seconds)
         self._needless: list[Any] = []
         """Restored trials that the journal knows to have ended."""
+        self._stopped: set[str] = set()
+        """Trials that were told to stop. Tune ends one only later, when the next round may want more of its chain."""
         self._mistake: RunError | None = None
         """Raised where Tune lets it through to who called `fit`."""
 
@@ -214,10 +216,13 @@ class PlanScheduler(TrialScheduler):
             return TrialScheduler.STOP
         if milestone is None or self._plan.service.judge(asked, milestone).go_on:
             return TrialScheduler.CONTINUE
+        self._stopped.add(trial.trial_id)
         return TrialScheduler.STOP
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """A last result comes here only, where it is done or somebody else has stopped the trial."""
+        if trial.trial_id in self._stopped:
+            return self._stopped.remove(trial.trial_id)
         asked = trial_of(trial.config)
         try:
             self._store(asked, result)

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from ray import tune
 
+from raysplit.design.setup import Setup
 from raysplit.errors import RunError
-from raysplit.live.journal import read_journal
+from raysplit.live.journal import ReadJournal, has_journal, read_journal
 from raysplit.live.service import LawService
 from raysplit.sweep.replay import replay
 from raysplit.sweep.tune_plan import TunePlan
@@ -32,12 +33,12 @@ def _laws_are_weighed() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def replayed(tmp_path_factory: pytest.TempPathFactory) -> LawService:
-    service = open_service(ASKED, tmp_path_factory.mktemp("replayed") / "journal.jsonl")
-    replay(service, true_losses(ASKED))
+def replayed(asked: Setup, folder: Path) -> dict[str, Any]:
+    """What the same search comes to without Tune."""
+    service = open_service(asked, folder / "replayed")
+    replay(service, true_losses(asked))
     service.journal.close()  # type: ignore[union-attr]
-    return service
+    return came_to(service)
 
 
 def came_to(service: LawService) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def came_to(service: LawService) -> dict[str, Any]:
 
 
 def points(folder: Path) -> list[tuple[int, str, int, int]]:
-    measured = [r.data for r in read_journal(folder / "journal.jsonl") if r.kind == "measurement"]
+    measured = [r.data for r in read_journal(folder / "journal") if r.kind == "measurement"]
     return [
         (t["n_params"], t["domain"], *((t["pretrain_tokens"], m) if t["domain"] else (m, 0)))
         for t, m in ((data["trial"], data["milestone"]) for data in measured)
@@ -55,13 +56,12 @@ def points(folder: Path) -> list[tuple[int, str, int, int]]:
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
-def test_tune_makes_the_search_that_the_replay_makes(
-    ray_address: str, replayed: LawService, tmp_path: Path, lanes: int
-) -> None:
-    with TunePlan(replace(ASKED, lanes=lanes), tmp_path / "plan") as plan:
+def test_tune_makes_the_search_that_the_replay_makes(ray_address: str, tmp_path: Path, lanes: int) -> None:
+    asked = replace(ASKED, lanes=lanes)
+    with TunePlan(asked, tmp_path / "plan") as plan:
         tuner(plan, tune.with_parameters(Steps, setup=ASKED), reuse_actors=True).fit()
         assert plan.finished
-        assert came_to(plan.service) == came_to(replayed)
+        assert came_to(plan.service) == replayed(asked, tmp_path)
         assert len(points(plan.folder)) == len(set(points(plan.folder)))
 
 
@@ -88,7 +88,7 @@ def test_a_size_that_fits_nowhere_is_given_up_and_the_others_end(ray_address: st
         ).fit()
         assert {n for n, *_ in points(plan.folder)} == {14_000}
         assert len(points(plan.folder)) == 2
-        failures = [r.data["why"] for r in read_journal(plan.folder / "journal.jsonl") if r.kind == "failure"]
+        failures = [r.data["why"] for r in read_journal(plan.folder / "journal") if r.kind == "failure"]
     assert failures[0] == "no room for 5 CPU in 2 s; the nodes have 3 CPU"
 
 
@@ -96,7 +96,7 @@ def test_a_mistake_of_the_trainable_comes_out_of_fit(ray_address: str, tmp_path:
     with TunePlan(SMALL_GRID, tmp_path / "plan") as plan:
         with pytest.raises(RunError, match="KeyError: 'learning_rate'; nothing was measured yet"):
             tuner(plan, _mistaken).fit()
-        assert {r.kind for r in read_journal(plan.folder / "journal.jsonl")} == {"round"}
+        assert {r.kind for r in read_journal(plan.folder / "journal")} == {"round"}
 
 
 def _mistaken(config: dict[str, Any]) -> None:
@@ -104,9 +104,7 @@ def _mistaken(config: dict[str, Any]) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_a_killed_driver_restored_goes_on_as_if_nothing_had_happened(
-    ray_address: str, replayed: LawService, tmp_path: Path
-) -> None:
+def test_a_killed_driver_restored_goes_on_as_if_nothing_had_happened(ray_address: str, tmp_path: Path) -> None:
     for n_before_kill in (5, None):
         driver = subprocess.Popen(
             [sys.executable, "-m", "tests.ray.own", str(tmp_path), ray_address],
@@ -119,10 +117,10 @@ def test_a_killed_driver_restored_goes_on_as_if_nothing_had_happened(
         said, _ = driver.communicate(timeout=120)
         assert driver.returncode == (0 if n_before_kill is None else -signal.SIGKILL), said
     end = json.loads((tmp_path / "end.json").read_text())
-    expected = came_to(replayed)
+    expected = replayed(ASKED, tmp_path)
     assert end == {"finished": expected["why"], "advice": expected["advice"]}
-    service = LawService(ASKED, replayed.journal, bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
-    assert came_to(service) == expected
+    stored = ReadJournal(read_journal(tmp_path / "journal"))
+    assert came_to(LawService(ASKED, stored, bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))) == expected
     measured = points(tmp_path)
     assert len(measured) == len(set(measured))
     started = notes(tmp_path / "diary")
@@ -131,8 +129,8 @@ def test_a_killed_driver_restored_goes_on_as_if_nothing_had_happened(
 
 def _wait_for_measurements(driver: subprocess.Popen[str], folder: Path, n: int) -> None:
     end = time.monotonic() + 120
-    journal = folder / "journal.jsonl"
-    while not journal.exists() or journal.read_text().count('"kind": "measurement"') < n:
+    journal = folder / "journal"
+    while not has_journal(journal) or len(points(folder)) < n:
         assert driver.poll() is None, driver.communicate()
         assert time.monotonic() < end, "did not get there"
         time.sleep(0.05)

@@ -81,12 +81,15 @@ class Controller:
         self.scheduler.on_trial_add(self, trial)
         return trial
 
-    def report(self, trial: TuneTrial, result: Mapping[str, Any]) -> str:
-        flat = {"time_this_iter_s": 1.0} | {
+    def flat(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        return {"time_this_iter_s": 1.0} | {
             f"{name}/{key}" if key else name: inner
             for name, value in result.items()
             for key, inner in (value.items() if isinstance(value, dict) else [("", value)])
         }
+
+    def report(self, trial: TuneTrial, result: Mapping[str, Any]) -> str:
+        flat = self.flat(result)
         decision = self.scheduler.on_trial_result(self, trial, flat)
         if decision == "STOP":
             self.complete(trial, flat)
@@ -127,7 +130,7 @@ def report(trial: TuneTrial, point: tuple[int, int]) -> dict[str, Any]:
 
 
 def kinds(plan: TunePlan) -> list[str]:
-    return [record.kind for record in read_journal(plan.folder / "journal.jsonl")]
+    return [record.kind for record in read_journal(plan.folder / "journal")]
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +163,7 @@ def test_the_same_arrival_order_makes_the_same_journal(plan: TunePlan, tmp_path:
     with TunePlan(ASKED, tmp_path / "again") as again:
         for each in (plan, again):
             Controller(each).run()
-        journals = [[(r.kind, r.data) for r in read_journal(p.folder / "journal.jsonl")] for p in (plan, again)]
+        journals = [[(r.kind, r.data) for r in read_journal(p.folder / "journal")] for p in (plan, again)]
     assert journals[0] == journals[1]
 
 
@@ -199,6 +202,22 @@ def test_what_tune_restores_is_gone_on_with_and_what_has_ended_since_is_not_run_
     second.scheduler.choose_trial_to_run(second)
     assert second.stopped == [late.trial_id]
     assert not plan.running
+
+
+def test_a_stopped_trial_that_tune_ends_after_the_next_round_has_begun_has_not_failed(plan: TunePlan) -> None:
+    tune = Controller(plan)
+    n_between = 0
+    while (trial := tune.next()) is not None:
+        for point in trial.config["points"]:
+            flat = tune.flat(report(trial, point))
+            if tune.scheduler.on_trial_result(tune, trial, flat) == "STOP":
+                break
+        told_to_stop = kinds(plan)[-1] == "stop"
+        plan.service.claim(plan.running.values())
+        n_between += told_to_stop and "round" in kinds(plan)[-2:]
+        tune.complete(trial, flat)
+    assert n_between, "or there was nothing to confuse a stop with"
+    assert "failure" not in kinds(plan)
 
 
 def test_copies_are_the_same_search(plan: TunePlan) -> None:
@@ -276,7 +295,7 @@ def test_a_trial_that_fails_later_is_not_tried_again_and_the_search_goes_on(plan
     tune.fail(failed, plan.folder / "error", "MemoryError: out of memory")
     tune.run()
     assert plan.finished
-    [failure] = [r.data for r in read_journal(plan.folder / "journal.jsonl") if r.kind == "failure"]
+    [failure] = [r.data for r in read_journal(plan.folder / "journal") if r.kind == "failure"]
     assert failure["why"] == "MemoryError: out of memory"
     assert trial_of(failure["trial"]) == trial_of(failed.config)
     after = tune.trials[tune.trials.index(failed) + 1 :]
@@ -326,7 +345,7 @@ def test_sizes_that_fit_nowhere_are_given_up_after_a_while(plan: TunePlan, monke
     now += 2
     tune.scheduler.choose_trial_to_run(tune)
     assert tune.stopped == [trial.trial_id]
-    [failure] = [r.data for r in read_journal(plan.folder / "journal.jsonl") if r.kind == "failure"]
+    [failure] = [r.data for r in read_journal(plan.folder / "journal") if r.kind == "failure"]
     assert failure["why"] == "no room for 1 CPU, 2 CPU in 600 s; the nodes have 2 CPU"
 
 
