@@ -111,7 +111,9 @@ def search(out: Path, *, lanes: int, budget_share: float) -> TunePlan:
             # Sizes may ask for different resources: here the largest takes two CPUs, the others one.
             lambda config: tune.PlacementGroupFactory([{"CPU": 2 if config["n_params"] > 50_000_000 else 1}]),
         ),
-        tune_config=tune.TuneConfig(search_alg=plan.searcher(), scheduler=plan.scheduler(), num_samples=-1),
+        tune_config=tune.TuneConfig(
+            search_alg=plan.searcher(), scheduler=plan.scheduler(), num_samples=-1, reuse_actors=True
+        ),
         run_config=tune.RunConfig(
             name="tune", storage_path=str(out.absolute()), stop=plan.stopper(), verbose=0,
             failure_config=tune.FailureConfig(max_failures=2),  # a worker that dies is not a failed training

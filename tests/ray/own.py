@@ -97,7 +97,7 @@ def main(folder: Path, address: str) -> None:
     """Begin the search, or restore it; ends with what it came to in ``end.json``."""
     ray.init(address, log_to_driver=False)
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "0"  # else there is no snapshot to restore in a test's few seconds
-    trainable = tune.with_parameters(train, setup=ASKED, diary=str(folder / "diary"), seconds=0.3)
+    trainable = tune.with_parameters(train, setup=ASKED, diary=str(folder / "diary"), seconds=0.1)
     with pytest.MonkeyPatch.context() as patch:
         remember_laws(patch)
         if tune.Tuner.can_restore(str(folder / "tune")):
@@ -106,7 +106,7 @@ def main(folder: Path, address: str) -> None:
             plan = TunePlan(ASKED, folder)
         else:
             plan = TunePlan(ASKED, folder)
-            tuner(plan, trainable).fit()
+            tuner(plan, trainable, reuse_actors=True).fit()
         (folder / "end.json").write_text(json.dumps({"finished": plan.finished, "advice": plan.advise().to_json()}))
         plan.close()
 
