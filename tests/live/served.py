@@ -10,13 +10,22 @@ import pytest
 
 from raysplit.law import Law
 from raysplit.live import fitting
+from raysplit.live.journal import Journal
+from raysplit.live.refit import LawsOnDemand
 from raysplit.live.service import LawService
 from raysplit.split import Choice, Problem
 from tests.design.doubles import setup
-from tests.live.doubles import open_service, true_losses, weighed_law
+from tests.live.doubles import true_losses, weighed_law
 
 ASKED = setup(budget_flops=0.9e12, lanes=2)
 TOKEN = "correct horse"
+
+
+class LawsAtOnce(LawsOnDemand):
+    """Fits as soon as something is measured, as a live actor does, but before the next thing happens."""
+
+    def grew(self) -> None:
+        self.latest()
 
 
 @contextmanager
@@ -32,7 +41,8 @@ def opened(path: Path) -> Iterator[LawService]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fitting, "fit_for_decision", fit)
-        service = open_service(ASKED, path)
+        per_token = dict.fromkeys(ASKED.domains, 2.0)
+        service = LawService(ASKED, Journal(path), bytes_per_token=per_token, make_laws=LawsAtOnce)
         try:
             yield service
         finally:

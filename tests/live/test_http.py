@@ -13,8 +13,9 @@ from starlette.testclient import TestClient
 
 from raysplit.errors import RunError
 from raysplit.live.answers import Question
-from raysplit.live.http import LiveLaw, create_app
-from raysplit.live.http.asked import MAX_BODY_BYTES, MAX_ROWS
+from raysplit.live.http import ServedLaw, create_app
+from raysplit.live.http.asked import MAX_BODY_BYTES
+from raysplit.live.observing import MAX_BATCH
 from raysplit.live.service import LawService
 from raysplit.split import Advice
 from tests.live.served import ASKED, TOKEN, measure, opened
@@ -42,7 +43,7 @@ def fresh(tmp_path: Path) -> Iterator[LawService]:
 
 @pytest.fixture(scope="module")
 def client(service: LawService) -> TestClient:
-    law: LiveLaw = service
+    law: ServedLaw = service
     return TestClient(create_app(law, token=TOKEN))
 
 
@@ -212,7 +213,7 @@ def test_an_impossible_observation_stores_nothing(
         ("\x00", 422, "JSON"),
         ("", 422, "JSON"),
         ("[" + "17," * (MAX_BODY_BYTES // 3 + 1) + "17]", 413, str(MAX_BODY_BYTES)),
-        (json.dumps(batch(*[ROW] * (MAX_ROWS + 1))), 422, str(MAX_ROWS)),
+        (json.dumps(batch(*[ROW] * (MAX_BATCH + 1))), 422, str(MAX_BATCH)),
     ],
     ids=["version", "no version", "no rows", "a list", "cut", "deep", "zero", "empty", "too long", "too many rows"],
 )

@@ -15,7 +15,10 @@ from raysplit.live.service import LawService
 from tests.live.served import TOKEN, measure, opened
 
 ROUTES = [
-    *(("GET", f"/v1/{name}") for name in ("advise", "predict", "curve", "law", "laws", "status", "trials", "events")),
+    *(
+        ("GET", f"/v1/{name}")
+        for name in ("advise", "predict", "curve", "law", "laws", "status", "trials", "events", "history")
+    ),
     ("GET", "/v1/observations"),
     ("POST", "/v1/observations"),
     ("POST", "/v1/should-go-on"),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from raysplit.live.answers import Question
 from raysplit.live.http import Server, serve_in_thread
@@ -13,14 +14,13 @@ from raysplit.live.service import LawService
 from raysplit.quantities import format_count
 from tests.live.served import ASKED, TOKEN, measure, opened
 
-playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[playwright.Browser]:
-    with playwright.sync_playwright() as running:
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as running:
         options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = running.chromium.launch(executable_path=CHROMIUM, args=options)
         yield browser
@@ -41,7 +41,7 @@ def server(service: LawService) -> Iterator[Server]:
 
 
 @pytest.fixture
-def page(browser: playwright.Browser) -> Iterator[playwright.Page]:
+def page(browser: Browser) -> Iterator[Page]:
     """A page that must not complain, and that asks no other host for anything."""
     complaints: list[str] = []
     page = browser.new_page(viewport={"width": 1200, "height": 900})
@@ -54,7 +54,7 @@ def page(browser: playwright.Browser) -> Iterator[playwright.Page]:
     assert complaints == []
 
 
-def answered(page: playwright.Page) -> dict[str, object]:
+def answered(page: Page) -> dict[str, object]:
     """The what-if answer, once it has come."""
     page.wait_for_selector("#answer[data-answer]")
     page.wait_for_selector(".answer:not([aria-busy])")
@@ -62,7 +62,7 @@ def answered(page: playwright.Page) -> dict[str, object]:
     return shown
 
 
-def test_it_follows_a_sweep(service: LawService, server: Server, page: playwright.Page) -> None:
+def test_it_follows_a_sweep(service: LawService, server: Server, page: Page) -> None:
     page.goto(server.url)
     page.get_by_text("No law yet. The first").wait_for()
     measure(service, 6)
@@ -86,7 +86,7 @@ def test_it_follows_a_sweep(service: LawService, server: Server, page: playwrigh
         assert format_count(tokens) in (page.locator("#domains tr", has_text=name).text_content() or "")
 
 
-def test_sliders_ask_what_the_service_is_asked(service: LawService, server: Server, page: playwright.Page) -> None:
+def test_sliders_ask_what_the_service_is_asked(service: LawService, server: Server, page: Page) -> None:
     measure(service, 12)
     page.goto(server.url)
     target = service.advise().advice
@@ -121,7 +121,7 @@ def test_sliders_ask_what_the_service_is_asked(service: LawService, server: Serv
     assert answered(page)["pretrain_tokens"] == target.split.pretrain_tokens
 
 
-def test_a_budget_can_be_typed_and_nonsense_is_told(service: LawService, server: Server, page: playwright.Page) -> None:
+def test_a_budget_can_be_typed_and_nonsense_is_told(service: LawService, server: Server, page: Page) -> None:
     measure(service, 12)
     page.goto(server.url)
     answered(page)
@@ -136,7 +136,7 @@ def test_a_budget_can_be_typed_and_nonsense_is_told(service: LawService, server:
     assert box.input_value() == "3.00e12"
 
 
-def test_it_can_be_worked_by_keyboard(service: LawService, server: Server, page: playwright.Page) -> None:
+def test_it_can_be_worked_by_keyboard(service: LawService, server: Server, page: Page) -> None:
     measure(service, 12)
     page.goto(server.url)
     answered(page)
@@ -157,7 +157,7 @@ def test_it_can_be_worked_by_keyboard(service: LawService, server: Server, page:
         page.keyboard.press("ArrowRight")
 
 
-def test_it_finds_its_way_back_to_a_server_that_was_gone(service: LawService, browser: playwright.Browser) -> None:
+def test_it_finds_its_way_back_to_a_server_that_was_gone(service: LawService, browser: Browser) -> None:
     """Its own page: a browser complains of every address that does not answer."""
     first = serve_in_thread(service, token=TOKEN)
     port = int(first.url.rpartition(":")[2])
@@ -174,7 +174,7 @@ def test_it_finds_its_way_back_to_a_server_that_was_gone(service: LawService, br
     second.close()
 
 
-def test_closed_reading_asks_for_the_token(service: LawService, browser: playwright.Browser) -> None:
+def test_closed_reading_asks_for_the_token(service: LawService, browser: Browser) -> None:
     measure(service, 6)
     server = serve_in_thread(service, token=TOKEN, open_reading=False)
     page = browser.new_page()
@@ -191,9 +191,7 @@ def test_closed_reading_asks_for_the_token(service: LawService, browser: playwri
 
 
 @pytest.mark.parametrize("width", [360, 700, 1600])
-def test_nothing_is_wider_than_the_screen(
-    service: LawService, server: Server, page: playwright.Page, width: int
-) -> None:
+def test_nothing_is_wider_than_the_screen(service: LawService, server: Server, page: Page, width: int) -> None:
     measure(service, 12)
     page.set_viewport_size({"width": width, "height": 800})
     page.goto(server.url)

@@ -16,7 +16,7 @@ import raysplit
 from raysplit.errors import LawError, RaysplitError, SplitError
 from raysplit.live.http.access import reader, writer
 from raysplit.live.http.asked import Batch, Row
-from raysplit.live.http.law import LiveLaw
+from raysplit.live.http.law import ServedLaw
 from raysplit.live.http.metrics import CONTENT_TYPE, Counted, Requests, sweep_lines
 from raysplit.live.http.refusals import Refused, of_error, of_validation
 from raysplit.live.http.routes import routes
@@ -31,7 +31,7 @@ _PAGE_HEADERS = {
 
 
 def create_app(
-    law: LiveLaw, *, token: str | None = None, open_reading: bool = True, closing: threading.Event | None = None
+    law: ServedLaw, *, token: str | None = None, open_reading: bool = True, closing: threading.Event | None = None
 ) -> FastAPI:
     """The HTTP face of a live law.
 
@@ -98,7 +98,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def _add_errors(app: FastAPI, law: LiveLaw) -> None:
+def _add_errors(app: FastAPI, law: ServedLaw) -> None:
     def answer(refused: Refused) -> JSONResponse:
         return JSONResponse(refused.refusal.model_dump(), status_code=refused.status, headers=refused.headers)
 

@@ -8,12 +8,11 @@ from pydantic.json_schema import SkipJsonSchema
 
 from raysplit.live.answers import Question
 from raysplit.live.http.refusals import Refused
+from raysplit.live.observing import MAX_BATCH
 from raysplit.runs import MAX_COUNT, Observation
 
-MAX_ROWS = 10_000
-"""Observations in one request."""
 MAX_BODY_BYTES = 8 * 2**20
-"""Room for `MAX_ROWS` rows with every field given."""
+"""Room for `MAX_BATCH` rows with every field given."""
 _MAX_FLOPS = 1e40
 _MAX_SIZES = 32
 _MAX_WEIGHTS = 256
@@ -63,7 +62,7 @@ class Batch(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     schema_version: Literal[1]
-    observations: Annotated[list[Row], Field(min_length=1, max_length=MAX_ROWS)]
+    observations: Annotated[list[Row], Field(min_length=1, max_length=MAX_BATCH)]
 
 
 class ThisLaw(BaseModel):

@@ -21,8 +21,11 @@ from raysplit.live.service import Status
 from raysplit.runs import Observation
 
 
-class LiveLaw(Protocol):
-    """Methods may be called from several threads; their errors are those of `raysplit.errors`."""
+class ServedLaw(Protocol):
+    """Methods may be called from several threads; their errors are those of `raysplit.errors`.
+
+    `stamp` is asked on the event loop and must answer at once.
+    """
 
     def observe(self, observations: Sequence[Observation]) -> Accepted: ...
     def observations(self) -> pd.DataFrame: ...

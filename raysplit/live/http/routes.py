@@ -12,6 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 from starlette.concurrency import run_in_threadpool
 
+from raysplit.errors import LawError, SplitError
 from raysplit.live.answers import Accepted, Curve, GoOn, LawStamp, LiveAdvice, TrialState
 from raysplit.live.http import told
 from raysplit.live.http.asked import (
@@ -26,7 +27,7 @@ from raysplit.live.http.asked import (
     ThisLaw,
     key_of,
 )
-from raysplit.live.http.law import LiveLaw
+from raysplit.live.http.law import ServedLaw
 from raysplit.live.http.refusals import Refusal, Refused, of_validation, unknown_value
 from raysplit.live.http.stream import stream
 from raysplit.runs import MAX_COUNT
@@ -53,7 +54,7 @@ def _takes(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def routes(
-    law: LiveLaw,
+    law: ServedLaw,
     *,
     read: Callable[..., None],
     write: Callable[..., None],
@@ -140,6 +141,17 @@ def routes(
     def laws() -> Response:
         """Every law that can be asked for by its version, oldest first."""
         return _json(told.STAMPS.dump_json(law.laws()))
+
+    @router.get("/history", response_model=list[told.Step], dependencies=reading)
+    def history() -> Response:
+        """How the advice at the sweep's own target moved: what every law that is kept says about it, oldest first."""
+        steps = []
+        for stamp in law.laws():
+            try:
+                steps.append(told.step(law.advise(version=stamp.version)))
+            except (LawError, SplitError):  # no longer kept, or of too few domains
+                continue
+        return _json(told.STEPS.dump_json(steps))
 
     @router.get("/status", response_model=told.Standing, dependencies=reading)
     def status() -> Response:

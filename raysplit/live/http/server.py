@@ -10,7 +10,7 @@ import uvicorn
 
 from raysplit.errors import RunError
 from raysplit.live.http.app import create_app
-from raysplit.live.http.law import LiveLaw
+from raysplit.live.http.law import ServedLaw
 
 _START_SECONDS = 30.0
 _LINGER_SECONDS = 3
@@ -34,7 +34,7 @@ class Server:
 
 
 def serve_in_thread(
-    law: LiveLaw, *, host: str = "127.0.0.1", port: int = 0, token: str | None = None, open_reading: bool = True
+    law: ServedLaw, *, host: str = "127.0.0.1", port: int = 0, token: str | None = None, open_reading: bool = True
 ) -> Server:
     """Serve a law over HTTP until the handle is closed.
 

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from starlette.concurrency import run_in_threadpool
 
 from raysplit.live.answers import Event
-from raysplit.live.http.law import LiveLaw
+from raysplit.live.http.law import ServedLaw
 
 POLL_SECONDS = 0.25
 HEARTBEAT_SECONDS = 15.0
@@ -20,7 +20,9 @@ _CHUNK = 200
 _EVENT = TypeAdapter(Event)
 
 
-async def stream(law: LiveLaw, *, after: int, kinds: Collection[str], closing: threading.Event) -> AsyncIterator[bytes]:
+async def stream(
+    law: ServedLaw, *, after: int, kinds: Collection[str], closing: threading.Event
+) -> AsyncIterator[bytes]:
     """Every record after one, then each as it comes, until the server closes.
 
     A number that the journal does not reach is of another journal: the stream then begins at the start.

@@ -6,10 +6,10 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, TypeAdapter
 
-from raysplit.live.answers import Accepted, Curve, GoOn, LawStamp, LivePrediction, TrialState
+from raysplit.live.answers import Accepted, Curve, GoOn, LawStamp, LiveAdvice, LivePrediction, TrialState
 from raysplit.live.service import Status
 from raysplit.runs import Observation
-from raysplit.split import Advice
+from raysplit.split import Advice, Interval
 
 
 class Predicted(BaseModel):
@@ -35,6 +35,7 @@ class Standing(BaseModel):
     budget_flops: float | None
     """None without a limit."""
     finished: str
+    trouble: str
     law: LawStamp | None
     reading_is_open: bool
     takes_observations: bool
@@ -62,6 +63,18 @@ class Rows(BaseModel):
     observations: list[Known]
 
 
+class Step(BaseModel):
+    """What one law said about the sweep's own target."""
+
+    version: int
+    n_observations: int
+    fitted_at: str
+    n_params: int
+    pretrain_share: Interval
+    loss: Interval
+    expected_regret: float
+
+
 class WholeLaw(BaseModel):
     """As `raysplit fit` writes it."""
 
@@ -74,6 +87,7 @@ STAMP = TypeAdapter(LawStamp)
 STAMPS = TypeAdapter(list[LawStamp])
 ACCEPTED = TypeAdapter(Accepted)
 CURVE = TypeAdapter(Curve)
+STEPS = TypeAdapter(list[Step])
 TRIALS = TypeAdapter(list[TrialState])
 GO_ON = TypeAdapter(GoOn)
 
@@ -96,6 +110,19 @@ def standing(status: Status, stamp: LawStamp | None, *, reading_is_open: bool, t
     fields = {name: value for name, value in asdict(status).items() if name in Standing.model_fields}
     fields["budget_flops"] = None if status.budget_flops == float("inf") else status.budget_flops
     return Standing(**fields, law=stamp, reading_is_open=reading_is_open, takes_observations=takes_observations)
+
+
+def step(live: LiveAdvice) -> Step:
+    advice, law = live.advice, live.law
+    return Step(
+        version=law.version,
+        n_observations=law.n_observations,
+        fitted_at=law.fitted_at,
+        n_params=advice.split.n_params,
+        pretrain_share=advice.pretrain_share,
+        loss=advice.loss,
+        expected_regret=advice.expected_regret,
+    )
 
 
 def rows(frame: pd.DataFrame, *, offset: int, limit: int) -> Rows:

@@ -10,17 +10,15 @@ import { STATES, drawTree, say } from "./tree.js";
 
 const $ = (id) => document.getElementById(id);
 
-const known = { advices: [], stops: [], status: null, statusAt: 0, advice: null, trials: [] };
+const known = { steps: [], stops: [], status: null, statusAt: 0, advice: null, trials: [] };
 const stale = new Set();
 let refreshing = null;
 
 function onEvents(events, restarted) {
-  if (restarted) Object.assign(known, { advices: [], stops: [] });
+  if (restarted) known.stops = [];
   for (const { kind, data, time } of events) {
-    if (kind === "advice") known.advices.push(data);
     if (kind === "stop" || kind === "failure") known.stops.push({ kind, time, ...data });
   }
-  drawMoved();
   drawStops();
   refresh("status", "trials");
 }
@@ -51,7 +49,8 @@ async function askStatus() {
     const { advice, law } = await get("/v1/advise");
     Object.assign(known, { advice, version: law.version });
     drawNow(advice);
-    drawMoved();
+    known.steps = await get("/v1/history");
+    drawHistory($("moved"), known.steps);
     await whatIf.setTarget(advice);
   }
   drawStanding();
@@ -97,14 +96,6 @@ function drawNow(advice) {
   $("warnings").replaceChildren(...advice.warnings.map((text) => html("li", {}, text)));
 }
 
-// What the journal tells of, and what the law says now.
-function drawMoved() {
-  const { advice, advices, status } = known;
-  const now = advice && status ? [{ ...advice, n_observations: status.law.n_observations, spent_flops: status.spent_flops }] : [];
-  const before = advices.filter((a) => !now.length || a.n_observations !== now[0].n_observations);
-  drawHistory($("moved"), [...before, ...now]);
-}
-
 function drawStanding() {
   const { status, statusAt } = known;
   if (!status) return;
@@ -116,6 +107,8 @@ function drawStanding() {
   $("standing").textContent = parts.join(" · ");
   document.title = known.advice ? `${percent(known.advice.pretrain_share.mean)} · raysplit` : "raysplit";
   $("law-line").textContent = law ? `Law ${law.version}, fitted to ${law.n_observations} observations at ${new Date(law.fitted_at).toLocaleString()}; ${law.forms.join(", ")}` : "";
+  $("trouble").hidden = !status.trouble;
+  $("trouble").textContent = status.trouble;
   $("finished").hidden = !status.finished;
   $("finished").textContent = status.finished ? `The sweep has ended: ${status.finished}.` : "";
 }
@@ -199,7 +192,7 @@ let widthBefore = document.documentElement.clientWidth;
 addEventListener("resize", () => {
   if (document.documentElement.clientWidth === widthBefore) return; // a phone's address bar
   widthBefore = document.documentElement.clientWidth;
-  drawMoved();
+  drawHistory($("moved"), known.steps);
   if (known.trials.length) drawTrials();
 });
 
