@@ -51,6 +51,7 @@ for command in (
     work.report,
     work.replay,
     outside.import_,
+    outside.observe,
     answer.fit,
     answer.compare,
     answer.advise,

@@ -110,6 +110,44 @@ def import_(
     _tell(imported, source, out, was_guessed=kind is None)
 
 
+@click.command()
+@click.argument("run", metavar="RUN")
+@click.argument("table", metavar="RUNS.csv|parquet", type=click.Path(path_type=Path))
+@click.option(
+    "--token", envvar="RAYSPLIT_TOKEN", help="Where RUN is a URL: the token that its server was started with."
+)
+@click.option(
+    "--offline", is_flag=True, help="The run's live law is known to be gone, though its folder still tells of it."
+)
+@click.option("--json", "output", flag_value="json", default="table", help="Print what was stored as JSON.")
+def observe(run: str, table: Path, token: str | None, offline: bool, output: str) -> None:
+    """Give a table of runs to a sweep's law.
+
+    RUN is a run folder or the URL of a live law. While the sweep runs its live law takes the table; afterwards it is
+    written into the journal, and the results are written anew. Runs that are known already change nothing.
+    """
+    import json
+    from dataclasses import asdict
+
+    from raysplit.runs import read_runs
+
+    runs = read_runs(table)
+    from raysplit.sweep.observe import observe_run, observe_server
+
+    if run.startswith(("http://", "https://")):
+        observed = observe_server(run, token, runs)
+    else:
+        observed = observe_run(Path(run), runs, offline=offline)
+    accepted = observed.accepted
+    if output == "json":
+        click.echo(json.dumps(asdict(accepted)))
+    else:
+        click.echo(
+            f"stored by {observed.told}: {accepted.n_new} new, {accepted.n_repeated} known already; it knows "
+            f"{accepted.n_known} runs now"
+        )
+
+
 def _once(option: str, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Raises: TableError: a field is told twice."""
     told: dict[str, str] = {}

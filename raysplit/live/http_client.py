@@ -65,7 +65,7 @@ class HttpClient:
             with error:
                 message = f"{self._url}: {_message(error)}"
             # What is wrong with the rows stays wrong; a server or a token may be mended.
-            raise (TableError if error.code in (400, 413, 422) else RunError)(message) from error
+            raise (TableError if error.code in (400, 409, 413, 422) else RunError)(message) from error
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             raise RunError(f"{self._url}: the live law cannot be reached: {reason}") from error

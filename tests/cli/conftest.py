@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from raysplit.cli import main
 from raysplit.runs import check_runs
-from tests.split.doubles import known_law, measured_table
+from tests.split.doubles import known_law, known_theta, law_of, measured_table
 
 Command = Callable[..., Result]
 
@@ -118,3 +119,43 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return check_runs(grid, origin="a synthetic table").drop(
         columns=["trial", "flops", "bits_per_byte", "wall_seconds"]
     )
+
+
+@pytest.fixture
+def sweep_folder(raysplit: Command, space_file: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Make runs whose corpus is real and tiny, and whose losses a known law put in the journal."""
+    from raysplit.corpus import Corpus
+    from raysplit.live.journal import Journal
+    from raysplit.live.service import LawService
+    from raysplit.space import load_space
+    from raysplit.sweep.folder import existing_run
+    from raysplit.sweep.launch import checked_setup
+
+    def make(*, n_trials: int) -> Path:
+        run = tmp_path / "run"
+        assert raysplit("corpus", "build", space_file(), "--out", run).exit_code == 0
+        folder, space = existing_run(run)
+        assert load_space(folder.space) == space
+        setup = checked_setup(space, Corpus.open(folder.corpus))
+        law = law_of(known_theta(n_domains=2))
+
+        def losses(trial: Any, milestone: int) -> dict[str, float]:
+            d, s = trial.point(milestone)
+            return dict(zip(setup.domains, map(float, law.loss([[trial.n_params]], [[d]], [[s]])[0]), strict=True))
+
+        with closing(Journal(folder.journal)) as journal:
+            service = LawService(setup, journal, bytes_per_token=dict.fromkeys(setup.domains, 2.0))
+            for _ in range(n_trials):
+                if (trial := service.claim().trial) is None:
+                    break
+                for milestone in trial.milestones:
+                    service.record(trial, milestone, losses=losses(trial, milestone), tokens=0, wall_seconds=0.0)
+        return run
+
+    return make
+
+
+@pytest.fixture
+def run_folder(sweep_folder: Callable[..., Path]) -> Path:
+    """A sweep that is not done."""
+    return sweep_folder(n_trials=4)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,9 @@ import pandas as pd
 import pytest
 
 from raysplit.law import Law
-from raysplit.live.journal import Journal
-from raysplit.live.service import LawService
 from raysplit.split import Advice
 from tests.cli.conftest import Command
-from tests.split.doubles import known_law, known_theta, law_of
+from tests.split.doubles import known_law
 
 BUDGET = "1e12"
 
@@ -151,35 +148,6 @@ def sized_answer(raysplit: Command, fitted: dict[str, Any]) -> str:
     sizes = ["--n-params", "14000", "--n-params", "36000"]
     law = fitted["folder"] / "csv.json"
     return raysplit("advise", "--law", law, "--budget-flops", BUDGET, *sizes).stdout
-
-
-@pytest.fixture
-def run_folder(raysplit: Command, space_file: Callable[..., Path], tmp_path: Path) -> Path:
-    """A run whose corpus is real and tiny, and whose losses a known law put in the journal."""
-    from raysplit.corpus import Corpus
-    from raysplit.space import load_space
-    from raysplit.sweep.folder import existing_run
-    from raysplit.sweep.launch import checked_setup
-
-    run = tmp_path / "run"
-    assert raysplit("corpus", "build", space_file(), "--out", run).exit_code == 0
-    folder, space = existing_run(run)
-    assert load_space(folder.space) == space
-    setup = checked_setup(space, Corpus.open(folder.corpus))
-    law = law_of(known_theta(n_domains=2))
-
-    def losses(trial: Any, milestone: int) -> dict[str, float]:
-        d, s = trial.point(milestone)
-        return dict(zip(setup.domains, map(float, law.loss([[trial.n_params]], [[d]], [[s]])[0]), strict=True))
-
-    with closing(Journal(folder.journal)) as journal:
-        service = LawService(setup, journal, bytes_per_token=dict.fromkeys(setup.domains, 2.0))
-        for _ in range(4):  # a sweep that is not done
-            trial = service.claim().trial
-            assert trial is not None
-            for milestone in trial.milestones:
-                service.record(trial, milestone, losses=losses(trial, milestone), tokens=0, wall_seconds=0.0)
-    return run
 
 
 def test_a_run_is_asked_while_it_goes_on(raysplit: Command, run_folder: Path) -> None:

@@ -45,6 +45,7 @@ def test_the_issue_s_commands_are_there() -> None:
         "predict",
         "status",
         "import",
+        "observe",
     ]
     assert set(wanted) == set(main.commands)
 

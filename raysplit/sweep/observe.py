@@ -1,0 +1,102 @@
+"""Giving a table of runs to a sweep's law: through the live law while there is one, else into the journal."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from raysplit.corpus import Corpus
+from raysplit.errors import RunError
+from raysplit.live import beacon
+from raysplit.live.actor import laws_beside
+from raysplit.live.answers import Accepted
+from raysplit.live.http_client import HttpClient
+from raysplit.live.journal import Journal, has_journal
+from raysplit.live.observing import MAX_BATCH
+from raysplit.live.reporting import LawToTell
+from raysplit.live.service import LawService
+from raysplit.live.shelf import Shelf
+from raysplit.runs import Observation
+from raysplit.sweep.folder import existing_run
+from raysplit.sweep.launch import bytes_per_token, checked_setup, write_results
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Observed:
+    """What became of a table."""
+
+    accepted: Accepted
+    told: str
+    """Who took it."""
+
+
+def observe_server(url: str, token: str | None, runs: pd.DataFrame) -> Observed:
+    """Give a checked table to a live law over HTTP.
+
+    Raises:
+        TableError: the law refuses a row; of its batch of `MAX_BATCH` nothing was stored.
+        RunError: the server cannot be reached, or refuses the token.
+    """
+    return Observed(accepted=_tell(HttpClient(url, token, timeout_seconds=120.0), runs), told=f"the live law at {url}")
+
+
+def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) -> Observed:
+    """Give a checked table to a run's law, running or finished.
+
+    The live law takes it where there is one. Without, it is written into the journal, and the results of a sweep that
+    has ended are written anew.
+
+    Args:
+        run_folder: of the run.
+        runs: as `raysplit.runs.read_runs` gives it.
+        offline: that no live law writes this run's journal is known, though the folder says that there is one.
+
+    Raises:
+        TableError: a row is of an unknown domain or contradicts a known one; of its batch of `MAX_BATCH` nothing was
+            stored.
+        RunError: the folder holds no run, its live law cannot be reached, or the disk refused.
+    """
+    folder, space = existing_run(run_folder)
+    if beacon.find(folder.path) is not None:
+        from raysplit.live.client import connect
+
+        return Observed(accepted=_tell(connect(folder.path), runs), told="the live law")
+    if (folder.path / beacon.FILE_NAME).exists() and not offline:
+        raise RunError(
+            f"{run_folder}: {beacon.FILE_NAME} tells of a live law on a cluster that does not answer from here. Give "
+            "the table on that cluster; or, if the sweep was killed, add --offline: a law that runs would have to stop"
+        )
+    if not has_journal(folder.journal):
+        raise RunError(f"{run_folder}: its sweep has not begun; start it with `raysplit sweep`")
+    corpus = Corpus.open(folder.corpus)
+    setup = checked_setup(space, corpus)
+    with closing(Journal(folder.journal)) as journal:
+        last_seq = journal.records[-1].seq if journal.records else -1
+        service = LawService(
+            setup,
+            journal,
+            bytes_per_token=bytes_per_token(corpus),
+            shelf=Shelf(laws_beside(folder.journal), last_seq=last_seq),
+        )
+        accepted = _tell(service, runs)
+        if accepted.n_new and service.status().finished:
+            write_results(service, folder)
+        service.close()
+    return Observed(accepted=accepted, told="the journal")
+
+
+def _tell(law: LawToTell, runs: pd.DataFrame) -> Accepted:
+    observations = [Observation(**{str(k): v for k, v in row.items()}) for row in runs.to_dict("records")]
+    total = Accepted(n_new=0, n_repeated=0, n_known=0)
+    for batch in _batches(observations):
+        said = law.observe(batch)
+        total = Accepted(
+            n_new=total.n_new + said.n_new, n_repeated=total.n_repeated + said.n_repeated, n_known=said.n_known
+        )
+    return total
+
+
+def _batches(observations: Sequence[Observation]) -> list[Sequence[Observation]]:
+    return [observations[i : i + MAX_BATCH] for i in range(0, len(observations), MAX_BATCH)]

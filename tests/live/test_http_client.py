@@ -1,0 +1,108 @@
+"""A training job's client over HTTP against the real server, and servers that are none."""
+
+import http.server
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from raysplit.errors import RunError, TableError
+from raysplit.live.http import serve_in_thread
+from raysplit.live.http_client import HttpClient
+from raysplit.live.outside_run import OutsideRun
+from raysplit.live.service import LawService
+from raysplit.runs import Observation
+from tests.live.served import ASKED, TOKEN, measure, opened
+
+SEEN = Observation(
+    n_params=20_000, pretrain_tokens=777_000, specialize_tokens=333_000, domain=ASKED.domains[0], loss=3.25, seed=7
+)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LawService, str]]:
+    with opened(tmp_path_factory.mktemp("served") / "journal") as service:
+        measure(service, 12)
+        server = serve_in_thread(service, token=TOKEN)
+        yield service, server.url
+        server.close()
+
+
+def test_reports_are_stored_once(served: tuple[LawService, str]) -> None:
+    service, url = served
+    before = service.status().n_observations
+    client = HttpClient(url, TOKEN)
+    assert client.observe([SEEN, replace(SEEN, seed=8, wall_seconds=2.5)]).n_new == 2
+    said = client.observe([SEEN])
+    assert (said.n_new, said.n_repeated, said.n_known) == (0, 1, before + 2)
+    assert 7 in service.observations()["seed"].tolist()
+
+
+def test_the_answer_is_the_laws_own(served: tuple[LawService, str]) -> None:
+    service, url = served
+    for observation in (SEEN, replace(SEEN, loss=90.0)):
+        over_http, here = HttpClient(url).should_go_on(observation), service.should_go_on(observation)
+        assert (over_http.go_on, over_http.why) == (here.go_on, here.why)
+        assert over_http.law is not None
+        assert here.law is not None
+        assert replace(over_http.law, age_seconds=0.0) == replace(here.law, age_seconds=0.0)
+
+
+def test_an_ill_run_is_stopped_from_afar(served: tuple[LawService, str], tmp_path: Path) -> None:
+    _, url = served
+    run = OutsideRun(
+        HttpClient(url, TOKEN), n_params=20_000, domain=ASKED.domains[0], pretrain_tokens=777_000,
+        kept_in=tmp_path / "kept", patience_seconds=30,
+    )  # fmt: skip
+    assert run.should_go_on(tokens=100_000, loss=3.0)
+    assert not run.should_go_on(tokens=100_000, loss=90.0)
+    assert "something is wrong with this run" in run.last_answer.why
+    run.close()
+
+
+class TestRefusals:
+    def test_of_rows(self, served: tuple[LawService, str]) -> None:
+        client = HttpClient(served[1], TOKEN)
+        with pytest.raises(TableError, match="unknown domain 'nonsense'"):
+            client.observe([replace(SEEN, domain="nonsense")])
+        with pytest.raises(TableError, match="is known of this run"):
+            client.observe([replace(SEEN, loss=3.5)])
+
+    def test_of_tokens(self, served: tuple[LawService, str]) -> None:
+        with pytest.raises(RunError, match="not the server's token"):
+            HttpClient(served[1], "wrong").observe([SEEN])
+        with pytest.raises(RunError, match="a token is needed"):
+            HttpClient(served[1]).observe([SEEN])
+
+    def test_of_addresses(self) -> None:
+        with pytest.raises(RunError, match="url must begin with http://"):
+            HttpClient("ftp://x")
+        with pytest.raises(RunError, match="the live law cannot be reached"):
+            HttpClient("http://127.0.0.1:1").observe([SEEN])
+
+
+class _NoLaw(http.server.BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = b"<html>" if "observations" in self.path else b"[1]"
+        self.send_response(502 if "observations" in self.path else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_a_server_that_is_no_live_law() -> None:
+    server = http.server.HTTPServer(("127.0.0.1", 0), _NoLaw)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    client = HttpClient(f"http://127.0.0.1:{server.server_port}")
+    with pytest.raises(RunError, match="HTTP 502"):
+        client.observe([SEEN])
+    with pytest.raises(RunError, match="is this a live law"):
+        client.should_go_on(SEEN)
+    server.shutdown()
+    thread.join()
+    server.server_close()
