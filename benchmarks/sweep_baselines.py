@@ -25,7 +25,7 @@ from ray.tune.search.bohb import TuneBOHB
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.search.variant_generator import generate_variants
 from sweep_ladders import Ladder, LadderOf, by_budget, by_point
-from sweep_lanes import Lanes, Measurement, Point
+from sweep_lanes import Lanes, Measurement, Point, known_points
 from sweep_tune import METRIC, RESOURCE, Controller
 
 from raysplit.design.setup import Setup
@@ -45,16 +45,26 @@ class Baseline:
     ladder: LadderOf
     cap: float
     """Most FLOPs of one point, as a share of the budget: who has a budget asks for no run that takes all of it."""
-    idle_steps: int = 200
+    idle_steps: int = 40
     """A method that has measured nothing new for so many steps in a row has nothing left; fewer where it is slow."""
 
     def __call__(self, setup: Setup, losses: Losses, *, seed: int, budget_flops: float) -> list[Measurement]:
-        """Measurements in the order of completion; their price in the tree is at most the budget."""
-        ladder = self.ladder(setup, losses, self.cap * budget_flops)
+        """Measurements in the order of completion; their price in the tree is at most the budget.
+
+        A method that has nothing left begins anew among points that may cost three times as much, its measurements at
+        hand, until the budget or the grid is used up: no one leaves most of a budget unused.
+        """
         lanes = Lanes(setup, losses, budget_flops=budget_flops, most_idle_steps=self.idle_steps)
+        points = known_points(setup, losses)
+        cap_flops = self.cap * budget_flops
         with seeded(seed):
-            self.method(ladder, lanes, seed)
-        return lanes.measured()
+            for attempt in itertools.count():
+                self.method(self.ladder(setup, points, cap_flops), lanes, seed + 1000 * attempt)
+                if lanes.is_spent or cap_flops >= max(p.flops(setup) for p in points):
+                    return lanes.measured()
+                cap_flops *= 3
+                lanes.begin_again()
+        raise AssertionError("the loop ends with the grid")
 
 
 @contextmanager
@@ -143,7 +153,9 @@ def tpe_sampler(seed: int) -> optuna.samplers.BaseSampler:
 
 
 def gp_sampler(seed: int) -> optuna.samplers.BaseSampler:
-    return optuna.samplers.GPSampler(seed=seed)
+    sampler = optuna.samplers.GPSampler(seed=seed)
+    sampler._n_local_search = 2  # of 10: what it suggests is taken to the nearest of few points anyway
+    return sampler
 
 
 def tpe(space: dict[str, Any], seed: int) -> Searcher:
@@ -151,7 +163,8 @@ def tpe(space: dict[str, Any], seed: int) -> Searcher:
 
 
 def kernel_densities(space: dict[str, Any], seed: int) -> Searcher:
-    return TuneBOHB(TuneBOHB.convert_search_space(space), metric=METRIC, mode="min", seed=seed)
+    fewer = {"num_samples": 24}  # of 64 candidates to a suggestion, which is taken to the nearest of few points anyway
+    return TuneBOHB(TuneBOHB.convert_search_space(space), metric=METRIC, mode="min", seed=seed, bohb_config=fewer)
 
 
 def in_tune(
@@ -231,11 +244,13 @@ BASELINES: dict[str, Callable[..., list[Measurement]]] = {
     ),
     "BOHB": Baseline(
         method=partial(in_tune, searcher=kernel_densities, scheduler=bohb),
+        idle_steps=100,
         ladder=by_budget(3.0),
         cap=0.1,
-        idle_steps=40,
     ),
     "ASHA + TPE": Baseline(method=partial(in_tune, searcher=tpe, scheduler=asha), ladder=by_budget(3.0), cap=0.1),
     "TPE + Hyperband pruner": Baseline(method=partial(in_optuna, sampler=tpe_sampler), ladder=by_budget(3.0), cap=0.1),
-    "GP + Hyperband pruner": Baseline(method=partial(in_optuna, sampler=gp_sampler), ladder=by_budget(3.0), cap=0.1),
+    "GP + Hyperband pruner": Baseline(
+        method=partial(in_optuna, sampler=gp_sampler), ladder=by_budget(3.0), cap=0.1, idle_steps=12
+    ),
 }

@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from sweep_lanes import Point, known_points
+from sweep_lanes import Point
 
 from raysplit.design.setup import Setup
-from raysplit.sweep.replay import Losses
 
 _T = TypeVar("_T", int, str)
 
@@ -30,13 +29,13 @@ class Ladder:
     """The rungs of a config, cheapest first; at least one."""
 
 
-LadderOf = Callable[[Setup, Losses, float], Ladder]
-"""Makes a ladder of points whose own FLOPs are at most the last argument (the cheapest point is always in)."""
+LadderOf = Callable[[Setup, Sequence[Point], float], Ladder]
+"""Makes a ladder of those known points whose own FLOPs are at most the last argument; the cheapest is always in."""
 
 
-def by_depth(setup: Setup, losses: Losses, most_flops: float) -> Ladder:
+def by_depth(setup: Setup, known: Sequence[Point], most_flops: float) -> Ladder:
     """Config (N, D); a trial trains the trunk and then every domain's branch along the grid of D'."""
-    points = _affordable(setup, losses, most_flops)
+    points = _affordable(setup, known, most_flops)
 
     def rungs(config: Sequence[float]) -> tuple[Point, ...]:
         n = _pick([p.n_params for p in points], config[0])
@@ -48,9 +47,9 @@ def by_depth(setup: Setup, losses: Losses, most_flops: float) -> Ladder:
     )
 
 
-def by_domain(setup: Setup, losses: Losses, most_flops: float) -> Ladder:
+def by_domain(setup: Setup, known: Sequence[Point], most_flops: float) -> Ladder:
     """Config (N, D, domain); as `by_depth`, with one domain to a trial."""
-    whole = by_depth(setup, losses, most_flops)
+    whole = by_depth(setup, known, most_flops)
 
     def rungs(config: Sequence[float]) -> tuple[Point, ...]:
         domain = _pick(setup.domains, config[2])
@@ -59,9 +58,9 @@ def by_domain(setup: Setup, losses: Losses, most_flops: float) -> Ladder:
     return Ladder(names=(*whole.names, "domain"), every=whole.every, n_rungs=whole.n_rungs, points=rungs)
 
 
-def by_point(setup: Setup, losses: Losses, most_flops: float) -> Ladder:
+def by_point(setup: Setup, known: Sequence[Point], most_flops: float) -> Ladder:
     """Config (N, D, D'); a trial is one point, without rungs."""
-    points = _affordable(setup, losses, most_flops)
+    points = _affordable(setup, known, most_flops)
 
     def rungs(config: Sequence[float]) -> tuple[Point, ...]:
         n = _pick([p.n_params for p in points], config[0])
@@ -80,8 +79,8 @@ def by_budget(step: float) -> LadderOf:
     size and split, taken to the nearest point of the grid that costs about as much.
     """
 
-    def ladder(setup: Setup, losses: Losses, most_flops: float) -> Ladder:
-        points = _affordable(setup, losses, most_flops)
+    def ladder(setup: Setup, known: Sequence[Point], most_flops: float) -> Ladder:
+        points = _affordable(setup, known, most_flops)
         cheapest = min(p.flops(setup) for p in points)
         levels: dict[int, list[Point]] = {}
         for p in points:
@@ -104,8 +103,8 @@ def by_budget(step: float) -> LadderOf:
     return ladder
 
 
-def _affordable(setup: Setup, losses: Losses, most_flops: float) -> list[Point]:
-    points = sorted(known_points(setup, losses), key=lambda p: (p.flops(setup), p))
+def _affordable(setup: Setup, known: Sequence[Point], most_flops: float) -> list[Point]:
+    points = sorted(known, key=lambda p: (p.flops(setup), p))
     return [p for p in points if p.flops(setup) <= most_flops] or points[:1]
 
 

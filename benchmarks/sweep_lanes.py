@@ -93,6 +93,7 @@ class Lanes:
         self._weight = dict(zip(setup.problem.domains, setup.problem.weights, strict=True))
         self._under_way: list[tuple[float, float]] = []
         self._spent_flops = 0.0
+        self._start = 0.0
         self._idle_steps = 0
 
     @property
@@ -101,12 +102,23 @@ class Lanes:
 
     def is_over(self, now: float) -> bool:
         """Whether what is done by now, a time that only moves on, passes the budget, or nothing new comes any more."""
-        while self._under_way and self._under_way[0][0] <= now:
+        while self._under_way and self._under_way[0][0] <= self._start + now:
             self._spent_flops += heapq.heappop(self._under_way)[1]
-        return self._spent_flops > self._budget_flops or self._idle_steps > self._most_idle_steps
+        return self.is_spent or self._idle_steps > self._most_idle_steps
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether what was done by the last time asked about passes the budget."""
+        return self._spent_flops > self._budget_flops
+
+    def begin_again(self) -> None:
+        """Count time from when everything is done."""
+        self._start = max((at for at, _, _ in self._made), default=0.0)
+        self._idle_steps = 0
 
     def measure(self, now: float, point: Point) -> tuple[float, float]:
         """Begin a point at a time; when it is done, and its weighted mean loss over its domains."""
+        now += self._start
         at, loss, weight, is_new = now, 0.0, 0.0, False
         for trial, milestone in point.measurements():
             flops = self._booked.add(trial, milestone)
@@ -124,7 +136,7 @@ class Lanes:
                 loss += self._weight[trial.domain] * known[trial.domain]
                 weight += self._weight[trial.domain]
         self._idle_steps = 0 if is_new else self._idle_steps + 1
-        return at, loss / weight
+        return at - self._start, loss / weight
 
     def measured(self) -> list[Measurement]:
         """Everything measured, in the order of completion, as far as the budget goes."""
