@@ -1,7 +1,7 @@
 """The course of a sweep, as its journal tells it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from raysplit.design.evidence import chain, key
@@ -28,8 +28,11 @@ class Ending:
     milestone: int
     """After which it was stopped, or on the way to which it failed; tokens."""
     skipped: tuple[int, ...]
-    """Milestones that were planned and are not measured."""
+    """Milestones that were planned and are not measured; of a trial that was stopped, resumed and stopped again they
+    stand with its last ending."""
     why: str
+    law_observations: int = 0
+    """That the law knew by which it was stopped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +97,10 @@ def history_of(records: Sequence[Record]) -> History:
         elif record.kind == "stop":
             trial = trial_from_dict(data["trial"])
             stops.append(
-                Ending(trial=trial, milestone=data["milestone"], skipped=tuple(data["skipped"]), why=data["why"])
+                Ending(
+                    trial=trial, milestone=data["milestone"], skipped=tuple(data["skipped"]), why=data["why"],
+                    law_observations=data["n_observations"],
+                )  # fmt: skip
             )
         elif record.kind == "failure":
             trial = trial_from_dict(data["trial"])
@@ -113,7 +119,21 @@ def history_of(records: Sequence[Record]) -> History:
             finish = data["why"]
     times = [datetime.fromisoformat(record.time) for record in (*records[:1], *records[-1:])]
     return History(
-        rounds=tuple(rounds), losses=losses, stops=tuple(stops), failures=tuple(failures), advices=tuple(advices),
+        rounds=tuple(rounds), losses=losses, stops=_never_made_up(stops, losses), failures=tuple(failures), advices=tuple(advices),
         finish=finish, lane_seconds=lane_seconds,
         elapsed_seconds=(times[-1] - times[0]).total_seconds() if times else 0.0,
     )  # fmt: skip
+
+
+def _never_made_up(stops: Sequence[Ending], losses: Mapping[tuple[Trial, int], object]) -> tuple[Ending, ...]:
+    """Stops without the milestones that a later round measured after all, each left with its trial's last stop."""
+    last = {chain(ending.trial): i for i, ending in enumerate(stops)}
+    return tuple(
+        replace(
+            ending,
+            skipped=tuple(m for m in ending.skipped if key(ending.trial, m) not in losses)
+            if last[chain(ending.trial)] == i
+            else (),
+        )
+        for i, ending in enumerate(stops)
+    )

@@ -260,9 +260,13 @@ def ending_tables(story: Story) -> list[Table]:
     )
     return [
         Table(
-            title=title, head=["trial", when, "not measured", "why"],
+            title=title, head=["trial", when, "never measured", "law's observations", "why"],
             rows=[
-                [_trial(e), format_count(e.milestone), ", ".join(map(format_count, e.skipped)), e.why] for e in found
+                [
+                    _trial(e), format_count(e.milestone), ", ".join(map(format_count, e.skipped)),
+                    str(e.law_observations or ""), e.why,
+                ]
+                for e in found
             ],
         )
         for title, when, found in named

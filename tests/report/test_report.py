@@ -65,7 +65,7 @@ def stop_one_branch(folder: RunFolder) -> None:
     assert skipped
     data = {
         "trial": {**asdict(trial), "milestones": story.setup.specialize_grid}, "milestone": min(skipped) - 1,
-        "why": "not worth <its> price", "law_version": 12, "skipped": skipped,
+        "why": "not worth <its> price", "n_observations": 12, "skipped": skipped,
     }  # fmt: skip
     journal = Journal(folder.journal)
     journal.append("stop", data)
