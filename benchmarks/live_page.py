@@ -6,6 +6,7 @@ Replays a sweep of the measured surface behind the page, in a real headless Chro
 """
 
 import argparse
+import io
 import shutil
 import statistics
 import sys
@@ -14,10 +15,12 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 from raysplit.live.http import serve_in_thread
 from raysplit.live.journal import Journal
+from raysplit.live.refit import LawsBehind
 from raysplit.live.service import LawService
 from raysplit.runs import read_runs
 from raysplit.sweep.replay import Losses, replay, setup_of_table, table_losses
@@ -67,7 +70,8 @@ def main() -> None:
         closing(Journal(Path(folder) / "journal.jsonl")) as journal,
         sync_playwright() as playwright,
     ):
-        service = LawService(setup, journal, bytes_per_token=dict.fromkeys(setup.domains, 1.0))
+        per_token = dict.fromkeys(setup.domains, 1.0)
+        service = LawService(setup, journal, bytes_per_token=per_token, make_laws=LawsBehind)
         server = serve_in_thread(service)
         losses = slowly(table_losses(runs, setup.domains), hurry, options.seconds)
         sweep = threading.Thread(target=replay, args=(service, losses), daemon=True)
@@ -76,8 +80,8 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
         watching = browser.new_page()
         watching.goto(server.url)
-        watching.locator("#moved svg circle").nth(1).wait_for(timeout=300_000)  # a second answer: it moved
-        watching.locator("#stopped li").nth(2).wait_for(timeout=300_000)
+        watching.locator("#moved svg circle").nth(5).wait_for(timeout=300_000)  # it has moved
+        watching.locator("#stopped li").nth(4).wait_for(timeout=300_000)
         if options.out is not None:
             options.out.mkdir(parents=True, exist_ok=True)
             for name, (width, height, scheme) in VIEWS.items():
@@ -86,7 +90,8 @@ def main() -> None:
                 page.wait_for_selector("#curve svg", timeout=60_000)
                 page.wait_for_selector("#tree svg")
                 page.wait_for_timeout(700)  # the bars' transition
-                page.screenshot(path=options.out / f"page-{name}.png", full_page=True)
+                picture = Image.open(io.BytesIO(page.screenshot(full_page=True)))
+                picture.quantize(128).save(options.out / f"page-{name}.png", optimize=True)  # a third of the size
                 page.close()
         hurry.set()
         sweep.join()
@@ -95,6 +100,7 @@ def main() -> None:
         print(f"split and curve  median {statistics.median(drawn):.3f} s, worst of {LOADS} {max(drawn):.3f} s")
         browser.close()
         server.close()
+        service.close()
 
 
 if __name__ == "__main__":

@@ -73,7 +73,8 @@ def test_it_follows_a_sweep(service: LawService, server: Server, page: Page) -> 
     page.get_by_text(f"{len(service.observations())} observations ·").wait_for()
     page.wait_for_function(f"document.querySelectorAll('#tree circle.measured').length > {shown}")
     share = service.advise().advice.pretrain_share.mean
-    page.wait_for_function(f"document.querySelector('#share').textContent.startsWith('{100 * share:.0f}')")
+    page.get_by_text(f"fitted to {len(service.observations())} observations").wait_for()
+    assert (page.locator("#share").text_content() or "").startswith(f"{100 * share:.0f}")
     states = [trial.state for trial in service.trials()]
     assert page.locator("#counts .stopped dd").text_content() == str(states.count("stopped"))
     stops = [record for record in service.journal.records if record.kind == "stop"]

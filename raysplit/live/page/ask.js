@@ -60,7 +60,8 @@ export function start() {
 }
 
 // A new law, or the first one: ask again, keeping what the sliders say.
-export function setTarget(advice) {
+export function setTarget(live) {
+  const { advice } = live;
   const first = target === null;
   target = advice;
   const domains = Object.keys(advice.weights);
@@ -74,7 +75,7 @@ export function setTarget(advice) {
     $("size-slider").max = String(advice.sizes.length);
   }
   labels();
-  return ask();
+  return ask(live);
 }
 
 function weightOf(name) {
@@ -115,15 +116,16 @@ function labels() {
 
 function later(milliseconds = 140) {
   clearTimeout(timer);
-  timer = setTimeout(ask, milliseconds);
+  timer = setTimeout(() => ask(), milliseconds);
 }
 
-async function ask() {
+// `live`: what the law says about the sweep's own target, where that has just been asked.
+async function ask(live = null) {
   const mine = ++asked;
   const parameters = question();
   $("answer").closest(".answer").setAttribute("aria-busy", "true");
   try {
-    const { advice, law } = await get("/v1/advise", parameters);
+    const { advice, law } = live && !parameters.length ? live : await get("/v1/advise", parameters);
     const curve = await get("/v1/curve", [...parameters.filter(([name]) => name !== "n_params"), ["n_params", String(advice.split.n_params)], ["at_n_params", String(advice.split.n_params)]]);
     if (mine !== asked) return;
     shown = { advice, curve };

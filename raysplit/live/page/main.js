@@ -44,17 +44,18 @@ function refresh(...what) {
 async function askStatus() {
   known.status = await get("/v1/status");
   known.statusAt = performance.now();
-  const version = known.status.law?.version;
-  if (version && version !== known.version) {
-    const { advice, law } = await get("/v1/advise");
-    Object.assign(known, { advice, version: law.version });
-    drawNow(advice);
-    known.steps = await get("/v1/history");
-    drawHistory($("moved"), known.steps);
-    await whatIf.setTarget(advice);
-  }
   drawStanding();
   drawBudget();
+  if (known.status.law && known.status.law.version !== known.version) await askLaw();
+}
+
+async function askLaw() {
+  const [live, steps] = await Promise.all([get("/v1/advise"), get("/v1/history")]);
+  Object.assign(known, { advice: live.advice, version: live.law.version, steps });
+  drawNow(live.advice, live.law);
+  drawHistory($("moved"), steps);
+  drawStanding();
+  await whatIf.setTarget(live);
 }
 
 async function askTrials() {
@@ -69,7 +70,8 @@ function domains() {
   return [...new Set(known.trials.map((trial) => trial.domain).filter(Boolean))].sort();
 }
 
-function drawNow(advice) {
+function drawNow(advice, law) {
+  $("law-line").textContent = `Law ${law.version}, fitted to ${law.n_observations} observations at ${new Date(law.fitted_at).toLocaleString()}; ${law.forms.join(", ")}`;
   $("no-law").hidden = true;
   $("now").hidden = false;
   const share = advice.pretrain_share;
@@ -106,7 +108,6 @@ function drawStanding() {
   parts.push(law ? `law ${law.version}, ${seconds(age)} old${behind > 0 ? `, ${behind} not yet in it` : ""}` : "no law yet");
   $("standing").textContent = parts.join(" · ");
   document.title = known.advice ? `${percent(known.advice.pretrain_share.mean)} · raysplit` : "raysplit";
-  $("law-line").textContent = law ? `Law ${law.version}, fitted to ${law.n_observations} observations at ${new Date(law.fitted_at).toLocaleString()}; ${law.forms.join(", ")}` : "";
   $("trouble").hidden = !status.trouble;
   $("trouble").textContent = status.trouble;
   $("finished").hidden = !status.finished;
@@ -197,6 +198,7 @@ addEventListener("resize", () => {
 });
 
 whatIf.start();
+refresh("status", "trials");
 follow({ onEvents, onState });
 setInterval(drawStanding, 1000);
 setInterval(() => { if ($("link").dataset.state === "live" && !document.hidden) refresh("status"); }, 5000);
