@@ -57,9 +57,13 @@ def main() -> None:
         if not timing.exists():  # a run that was interrupted counts from its last start, and says so by its length
             timing.write_text(json.dumps({"wall_seconds": time.perf_counter() - started}))
         if not (run / "final.json").exists():
-            subprocess.run([sys.executable, "-m", "raysplit", "train", "--advice", str(run / "advice.json")], check=True)
+            subprocess.run(
+                [sys.executable, "-m", "raysplit", "train", "--advice", str(run / "advice.json")], check=True
+            )
         rows.append(_row(policy, run, json.loads(timing.read_text())["wall_seconds"]))
-    print(f"\n{'':10}{'points':>8}{'FLOPs':>10}{'wall s':>8}{'N':>8}{'D':>9}{'D / T':>7}{'predicted':>11}{'measured':>10}")
+    print(
+        f"\n{'':10}{'points':>8}{'FLOPs':>10}{'wall s':>8}{'N':>8}{'D':>9}{'D / T':>7}{'predicted':>11}{'measured':>10}"
+    )
     for policy, n_points, flops, seconds, split, predicted, measured in rows:
         tokens = split["pretrain_tokens"] + sum(split["specialize_tokens"].values())
         print(
@@ -68,8 +72,8 @@ def main() -> None:
         )
     (_, _, fewer, less, *_, ours), (_, _, whole, full, *_, theirs) = rows
     print(
-        f"\nadaptive took {fewer / whole:.0%} of the grid's FLOPs and {less / full:.0%} of its time; its split's measured "
-        f"loss is {100 * (ours / theirs - 1):+.2f} % of the grid's"
+        f"\nadaptive took {fewer / whole:.0%} of the grid's FLOPs and {less / full:.0%} of its time; "
+        f"its split's measured loss is {100 * (ours / theirs - 1):+.2f} % of the grid's"
     )
 
 
@@ -80,7 +84,15 @@ def _row(policy: str, run: Path, seconds: float) -> tuple[str, int, float, float
     advice = json.loads((run / "advice.json").read_text())
     weights = advice["weights"]
     measured = sum(weights[name] * loss for name, loss in final["losses"].items())
-    return (policy, status.n_observations, status.spent_flops, seconds, advice["split"], advice["loss"]["mean"], measured)
+    return (
+        policy,
+        status.n_observations,
+        status.spent_flops,
+        seconds,
+        advice["split"],
+        advice["loss"]["mean"],
+        measured,
+    )
 
 
 if __name__ == "__main__":

@@ -71,12 +71,22 @@ def table(setup: Setup, losses: Losses) -> pd.DataFrame:
     return to_frame(rows)
 
 
-def sweep(world: World, way: Way, *, seed: int, budget_flops: float) -> Measured:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Swept:
+    """What a sweep did."""
+
+    measured: Measured
+    skipped: Measured
+    """Points that stopped trials left out and that no later round made up."""
+
+
+def sweep(world: World, way: Way, *, seed: int, budget_flops: float) -> Swept:
     """Measure until the budget is spent or the sweep ends by itself."""
     setup = replace(world.setup, design=way.design, budget_flops=budget_flops, seed=seed)
     losses: Losses = {}
     order: Measured = []
     closed: set[Trial] = set()
+    left_out: Measured = []
     now = opening(setup)
     law: Law | None = None
     while True:
@@ -95,11 +105,13 @@ def sweep(world: World, way: Way, *, seed: int, budget_flops: float) -> Measured
                 evidence = evidence_of(setup, losses, closed, paused)
                 if _stops(setup, evidence, law, trial, now, way):
                     paused.add(chain(trial))
+                    left_out += [(trial, m) for m in trial.milestones if key(trial, m) not in losses]
         evidence = evidence_of(setup, losses, closed)
         law = fit(setup, losses, forms=way.forms, n_draws=_DRAWS)
         decision = next_round(setup, evidence, law)
         if isinstance(decision, Finish):
-            return order
+            skipped = {key(*at): at for at in left_out if key(*at) not in losses}
+            return Swept(measured=order, skipped=list(skipped.values()))
         now = decision
 
 
