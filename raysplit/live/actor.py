@@ -58,7 +58,7 @@ class LawActor:
             bytes_per_token=bytes_per_token,
             shape_of=shape_of,
             make_laws=LawsBehind,
-            shelf=Shelf(laws_beside(journal), last_seq=last_seq),
+            shelf=Shelf(laws_beside(journal), last_seq=last_seq, fence=opened.fence),
         )
 
     def claim(self, running: Collection[Trial]) -> Claim:
@@ -151,6 +151,8 @@ def start_law_actor(
     journal: str | Path,
     bytes_per_token: Mapping[str, float],
     shape_of: ShapeOf | None = None,
+    *,
+    resources: Mapping[str, float] | None = None,
 ) -> ActorHandle:
     """Start the sweep's law actor, or take over one that survived its driver.
 
@@ -160,6 +162,7 @@ def start_law_actor(
         journal: where the sweep's journal lies, on storage that the actor's node reaches after a restart too.
         bytes_per_token: of each domain's held-out text.
         shape_of: as `LawService` takes it.
+        resources: of the nodes that may hold it, in Ray's terms, where not all of them reach the storage.
 
     Raises:
         RunError: the journal cannot be opened.
@@ -171,7 +174,13 @@ def start_law_actor(
         max_concurrency=_DECIDING_THREADS,
         concurrency_groups=_THREADS,
     )(LawActor)
-    options = remote.options(name=actor_name(sweep_id), namespace=NAMESPACE, lifetime="detached", get_if_exists=True)
+    options = remote.options(
+        name=actor_name(sweep_id),
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        resources=dict(resources or {}),
+    )
     actor: ActorHandle = options.remote(setup, journal, dict(bytes_per_token), shape_of)
     try:
         ray.get(actor.status.remote())

@@ -1,8 +1,8 @@
 """Laws by version: the latest in memory, the last few dozen and those of the sweep's rounds beside the journal.
 
-One file a version, ``law-00000012.json``: what was fitted, when, and the law and choice as `Law.to_json` and the
-choice's fields. It is a convenience and no truth: without the folder the laws are fitted again from the journal, under
-new versions. A file is there before anyone is told of its version.
+One file a version, ``law-00000012-3.json`` where 3 is the journal's fence of who wrote it: what was fitted, when, the
+law as `Law.to_json` and the choice's fields. It is a convenience and no truth: without the folder the laws are fitted
+again from the journal, under new versions. A file is there before anyone is told of its version.
 """
 
 import json
@@ -24,7 +24,7 @@ from raysplit.split import Choice, FormScore
 SCHEMA_VERSION = 1
 _KEPT = 48
 """The last so many versions are kept."""
-_NAME = re.compile(r"law-(\d{8})\.json")
+_NAME = re.compile(r"law-(\d{8})-(\d+)\.json")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,19 +42,20 @@ class Version:
 class Shelf:
     """The laws of one journal. Methods may be called from several threads."""
 
-    def __init__(self, folder: str | Path | None, *, last_seq: int, read_only: bool = False) -> None:
+    def __init__(self, folder: str | Path | None, *, last_seq: int, fence: int | None = None) -> None:
         """Open the laws that are there.
 
         Args:
             folder: a path, or a URL that pyarrow knows; None keeps them in memory alone.
             last_seq: of the journal's records: laws that know of later ones belong to another journal.
-            read_only: whether another process writes here.
+            fence: of the journal's opening, so that an actor that was replaced overwrites no law; None only reads.
         """
         self._lock = threading.Lock()
-        self._read_only = read_only
+        self._fence = fence
         self._versions: dict[int, Version] = {}
         self._fs: Any = None
         self._root = ""
+        self._paths: dict[int, str] = {}
         if folder is not None:
             self._fs, self._root = _filesystem(folder)
             self._load(last_seq)
@@ -85,7 +86,7 @@ class Shelf:
         with self._lock:
             number = self._n_versions + 1
             made = Version(version=number, fitted_at=time.time(), of_round=of_round, fitted=fitted)
-            if self._fs is not None and not self._read_only:
+            if self._fs is not None and self._fence is not None:
                 self._store(made)
             self._n_versions = number
             self._versions = {**self._versions, number: made}
@@ -98,7 +99,7 @@ class Shelf:
         with self._lock:
             old = self._versions[version]
             made = Version(version=version, fitted_at=old.fitted_at, of_round=True, fitted=old.fitted)
-            if self._fs is not None and not self._read_only:
+            if self._fs is not None and self._fence is not None:
                 self._store(made)
             self._versions = {**self._versions, version: made}
             self.latest = self._find_latest()
@@ -111,14 +112,14 @@ class Shelf:
         passing = sorted(v.version for v in self._versions.values() if not v.of_round)
         for number in passing[:-_KEPT]:
             self._versions = {n: v for n, v in self._versions.items() if n != number}
-            if self._fs is not None and not self._read_only:
+            if self._fs is not None and self._fence is not None:
                 try:
-                    self._fs.delete_file(self._path(number))
+                    self._fs.delete_file(self._paths.pop(number, self._path(number)))
                 except OSError as error:
                     self.trouble = f"law {number} could not be deleted: {error}"
 
     def _path(self, number: int) -> str:
-        return f"{self._root}/law-{number:08d}.json"
+        return f"{self._root}/law-{number:08d}-{self._fence}.json"
 
     def _store(self, made: Version) -> None:
         path = self._path(made.version)
@@ -127,22 +128,25 @@ class Shelf:
             with self._fs.open_output_stream(path + ".partial") as file:
                 file.write(_to_json(made).encode())
             self._fs.move(path + ".partial", path)
+            self._paths[made.version] = path
             self.trouble = ""
         except OSError as error:
             self.trouble = f"law {made.version} is not stored: {error}"
 
     def _load(self, last_seq: int) -> None:
-        found = self._fs.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
-        for info in found:
-            if _NAME.fullmatch(info.base_name) is None:
-                continue
+        try:
+            found = self._fs.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
+        except OSError:
+            return
+        named = [(int(name[2]), info.path) for info in found if (name := _NAME.fullmatch(info.base_name))]
+        for _, path in sorted(named):  # of one version, that of the last opening is kept
             try:
-                with self._fs.open_input_stream(info.path) as file:
+                with self._fs.open_input_stream(path) as file:
                     made = _from_json(file.read().decode())
             except (OSError, ValueError, KeyError, TypeError, RaysplitError):
                 continue  # half a file of a machine that lost power, or another raysplit's: the law is fitted again
             if made.fitted.seq <= last_seq:
-                self._versions[made.version] = made
+                self._versions[made.version], self._paths[made.version] = made, path
 
 
 def _filesystem(folder: str | Path) -> tuple[Any, str]:

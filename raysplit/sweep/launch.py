@@ -205,7 +205,7 @@ def _reading(setup: Setup, folder: RunFolder, corpus: Corpus, shape_of: ShapeOf 
         ReadJournal(records),
         bytes_per_token=bytes_per_token(corpus),
         shape_of=shape_of,
-        shelf=Shelf(laws_beside(folder.journal), last_seq=last_seq, read_only=True),
+        shelf=Shelf(laws_beside(folder.journal), last_seq=last_seq),
     )
 
 

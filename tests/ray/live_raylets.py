@@ -1,0 +1,55 @@
+"""A cluster of three raylets on this machine; the one that holds the law actor is killed while it is reported to."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import ray
+from ray._private import ray_constants
+from ray.cluster_utils import Cluster
+
+from raysplit.live.client import LiveLaw
+from tests.ray import live
+
+N_ROWS = 96
+
+
+def main() -> None:
+    journal = Path(sys.argv[1])
+    # By default Ray takes up to half a minute to believe that a node is gone.
+    health = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500, "health_check_timeout_ms": 500}
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "_system_config": {**health, "health_check_failure_threshold": 3}},
+    )
+    nodes = [cluster.add_node(num_cpus=1, resources={"storage": 1}) for _ in range(2)]
+    ray.init(address=cluster.address, namespace="raysplit", log_to_driver=False, logging_level="ERROR")
+    try:
+        actor = live.start("raylets", journal, resources={"storage": 0.01})
+        client, rows = LiveLaw(actor), live.observations(N_ROWS)
+        client.observe(rows[:60])
+        before = live.pid_of(actor)
+        home = ray.get(actor.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()))
+        [node] = [node for node in nodes if node.node_id == home]
+        raylet = node.all_processes[ray_constants.PROCESS_TYPE_RAYLET][0].process
+        pending = actor.observe.remote(rows[60:70])
+        os.kill(raylet.pid, signal.SIGKILL)
+        killed = time.monotonic()
+        client.observe(rows[70:])
+        sys.stdout.write(f"serves again after {time.monotonic() - killed:.1f} s\n")
+        ray.get(pending, timeout=60)
+        assert live.pid_of(actor) != before
+        there = live.stored(actor)
+        assert sorted(row.identity for row in there) == sorted(row.identity for row in rows)
+        assert live.settled(actor, N_ROWS) == live.undisturbed(rows)
+        sys.stdout.write("the same law\n")
+        ray.kill(actor)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()
