@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 import raysplit
-from raysplit.cli import answer, outside, work
+from raysplit.cli import answer, journal, outside, work
 from raysplit.errors import RaysplitError
 
 
@@ -57,5 +57,6 @@ for command in (
     answer.advise,
     answer.predict,
     answer.status,
+    journal.journal,
 ):
     main.add_command(command)

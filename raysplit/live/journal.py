@@ -5,6 +5,7 @@ higher fence, and the one before it can store nothing more. JOURNAL.md describes
 """
 
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +14,16 @@ from typing import Any
 
 from raysplit.errors import RunError
 from raysplit.live.journal_lines import HEADER, Damage, Record, line_of
-from raysplit.live.journal_segments import Assembled, Name, Segment, header_of, in_force, put_together, read_segment
+from raysplit.live.journal_segments import (
+    Assembled,
+    Name,
+    Segment,
+    header_of,
+    in_force,
+    parts_of,
+    put_together,
+    read_segment,
+)
 from raysplit.live.journal_storage import STORAGE_ERRORS, FileStorage, Storage, open_storage
 from raysplit.live.journal_tail import FileTail, ObjectTail, Tail
 
@@ -43,18 +53,24 @@ class Journal:
         self._refusal = ""
         try:
             self._storage.make()
-            self.fence = self._storage.claim(0)
-            segments = read_segments(self._storage)
-            while (newest := max((s.name.fence for s in segments), default=0)) >= self.fence:
-                self.fence = self._storage.claim(newest)  # the note of who may write was lost
-                segments = read_segments(self._storage)
-            there = _undamaged(segments, self.location)
-            self._records, self._next_seq = there.records, there.next_seq
-            self._sizes = {s.name: len(s.records) for s in segments}
-            self._tail = self._new_tail()
-            self._tidy(segments)
+            with self._storage.opening():
+                self._open()
         except STORAGE_ERRORS as error:
             raise RunError(f"{self.location}: cannot be written: {_reason(error)}") from error
+
+    def _open(self) -> None:
+        self.fence = self._storage.claim(0)
+        segments = read_segments(self._storage)
+        while (newest := max((s.name.fence for s in segments), default=0)) >= self.fence:
+            self.fence = self._storage.claim(newest)  # the note of who may write was lost
+            segments = read_segments(self._storage)
+        there = _undamaged(segments, self.location)
+        self._records, self._next_seq = there.records, there.next_seq
+        self._sizes = {part.segment.name: part.n_kept for part in parts_of(segments)}
+        self._opened_at, self._after = self._next_seq, max((name.fence for name in self._sizes), default=0)
+        self._tail = self._new_tail()
+        self._check_fence("cannot be written")
+        self._tidy(segments)
 
     @property
     def records(self) -> Sequence[Record]:
@@ -86,10 +102,9 @@ class Journal:
                 return []
             what = f"record {self._next_seq}" + (f" to {records[-1].seq}" if len(records) > 1 else "")
             self._check_fence(f"{what} not stored")
-            header = header_of(Name(first=self._next_seq, fence=self.fence), time=now, data={})
             self._refusal = "it was interrupted while storing"  # stands unless what follows ends as foreseen
             try:
-                name = self._tail.write(self._next_seq, header, lines)
+                name = self._tail.write(self._next_seq, self._header(now), lines)
             except STORAGE_ERRORS as error:
                 self._refusal = self._tail.broken
                 raise RunError(f"{self.location}: {what} not stored: {_reason(error)}") from error
@@ -126,7 +141,7 @@ class Journal:
             if seqs != sorted(set(seqs) & {record.seq for record in self._records}):
                 raise ValueError("a fold's records carry seqs of the records they stand for, still rising")
             try:
-                self._close_segment(0, records)
+                self._close_segment(0, records, after=0)
             except STORAGE_ERRORS as error:
                 raise RunError(f"{self.location}: not compacted: {_reason(error)}") from error
             self._records = records
@@ -148,8 +163,15 @@ class Journal:
 
     def _new_tail(self) -> Tail:
         if not isinstance(self._storage, FileStorage):
-            return ObjectTail(self._storage, self.fence)
+            tail = ObjectTail(self._storage, self.fence)
+            tail.write(self._next_seq, self._header(_now()), b"")  # what older openings still send is void from here on
+            return tail
         return FileTail(self._storage, Name(first=self._next_seq, fence=self.fence))
+
+    def _header(self, time: str) -> bytes:
+        """Of a segment that begins here."""
+        after = self._after if self._next_seq == self._opened_at else self.fence
+        return header_of(Name(first=self._next_seq, fence=self.fence), after=after, time=time)
 
     def _tidy(self, segments: Sequence[Segment]) -> None:
         """Delete what openings before this one left behind, and merge what has become too many."""
@@ -159,7 +181,7 @@ class Journal:
         for s in segments:
             if not s.n_bytes and not self._storage.is_alive(s.name):
                 self._storage.delete(s.name)
-                del self._sizes[s.name]
+                self._sizes.pop(s.name, None)
         if len(self._sizes) > _MAX_SEGMENTS:
             self._merge()
 
@@ -172,27 +194,32 @@ class Journal:
             begin -= 1
             total += sizes[begin][1]
         first = sizes[begin][0].first
+        records = self._records[bisect_left(self._records, first, key=lambda record: record.seq) :]
         try:
-            self._close_segment(first, [record for record in self._records if record.seq >= first])
+            self._close_segment(first, records, after=sizes[begin - 1][0].fence if begin else 0)
         except STORAGE_ERRORS:
             return  # what was there is there; the next one tries again
 
-    def _close_segment(self, first: int, records: Sequence[Record]) -> None:
-        """Put everything from ``first`` on into one closed segment, then delete what it covers."""
-        if first == self._next_seq:
+    def _close_segment(self, first: int, records: Sequence[Record], *, after: int) -> None:
+        """Put everything from ``first`` on into one closed segment, then delete what it covers.
+
+        That says the same in other words, and so does no harm however late it comes.
+        """
+        fences = [name.fence for name in self._sizes if first <= name.first < self._next_seq]
+        if not fences:
             return
         if isinstance(self._tail, FileTail) and not self._tail.is_empty:
             # First, so that the closed segment covers nothing that still grows.
             tail, self._tail = self._tail, self._new_tail()
             tail.close()
-        name = Name(first=first, end=self._next_seq, fence=self.fence)
-        header = header_of(name, time=_now(), data={"records": len(records)})
-        self._storage.put(name, header + b"".join(map(line_of, records)))
+        name = Name(first=first, end=self._next_seq, fence=max(fences))
+        lines = b"".join(map(line_of, records))
+        self._storage.put(name, header_of(name, after=after, time=_now(), n_records=len(records)) + lines)
+        self._sizes[name] = len(records)
         for old in self._storage.names():
             if name.covers(old):
                 self._storage.delete(old)
                 self._sizes.pop(old, None)
-        self._sizes[name] = len(records)
 
 
 @dataclass(frozen=True, slots=True)

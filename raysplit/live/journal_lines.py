@@ -11,6 +11,7 @@ FORMAT = 2
 """1: one file, records without a fence. 2: a folder of segments; see JOURNAL.md."""
 HEADER = "journal"
 """Kind of the first line of a segment, which is no record."""
+_BEGIN = b'{"seq": '
 _CRC_BYTES = len(', "crc": "00000000"}')
 
 
@@ -58,14 +59,16 @@ def read_lines(content: bytes) -> tuple[list[tuple[int, Record]], list[tuple[int
     lines = content.split(b"\n")
     tail = lines.pop()
     offsets = [0, *accumulate(len(line) + 1 for line in lines)]
-    good, damaged = [], []
+    good: list[tuple[int, bytes]] = []
+    damaged: list[tuple[int, int]] = []
     for offset, line in zip(offsets, lines, strict=False):
         if _is_intact(line):
             good.append((offset, line))
         else:
-            damaged.append((offset, len(line) + 1))
+            _salvage(offset, line, good, damaged)
     if tail and _is_intact(tail[:-1]):  # a line cut short ends before its last byte, not in another one
-        damaged.append((offsets[-1], len(tail)))
+        good.append((offsets[-1], tail[:-1]))
+        damaged.append((offsets[-1] + len(tail) - 1, 1))
         tail = b""
     # One call of the parser is twice as fast as one a line.
     bodies = json.loads(b"[" + b",".join(line for _, line in good) + b"]")
@@ -74,6 +77,22 @@ def read_lines(content: bytes) -> tuple[list[tuple[int, Record]], list[tuple[int
 
 def damages_of(segment: str, damaged: Iterable[tuple[int, int]], what: str) -> list[Damage]:
     return [Damage(segment=segment, byte=byte, n_bytes=n_bytes, what=what) for byte, n_bytes in damaged]
+
+
+def _salvage(offset: int, line: bytes, good: list[tuple[int, bytes]], damaged: list[tuple[int, int]]) -> None:
+    """Sort out a damaged line: an intact one may follow where its line end, or more before it, was damaged."""
+    begin = line.find(_BEGIN, 1)
+    while begin > 0 and not _is_intact(line[begin:]):
+        begin = line.find(_BEGIN, begin + 1)
+    if begin < 0:
+        damaged.append((offset, len(line) + 1))
+        return
+    if _is_intact(line[: begin - 1]):
+        good.append((offset, line[: begin - 1]))
+        damaged.append((offset + begin - 1, 1))
+    else:
+        damaged.append((offset, begin))
+    good.append((offset + begin, line[begin:]))
 
 
 def _is_intact(line: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 import re
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,8 @@ class Name:
     """The seq it begins with."""
     fence: int
     end: int | None = None
-    """Of a closed segment, which compaction or repair wrote: it holds all there is of first <= seq < end."""
+    """Of a closed segment, which compaction or repair wrote: it says what all of first <= seq < end did, whose newest
+    segment had its fence."""
     old: bool = False
     """The one file of format 1, which lies beside the folder."""
 
@@ -52,6 +54,10 @@ class Segment:
     """Of a last line that was being written; never acknowledged."""
     end: int
     """The seq after the last one that it accounts for."""
+    n_expected: int | None
+    """Records that a closed segment should hold; None for others, or when its header is damaged."""
+    after: int | None
+    """The fence of the segment that it goes on from; None without a header."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,9 +80,18 @@ def name_of(text: str) -> Name | None:
     return Name(first=int(first), end=None if end is None else int(end), fence=int(fence))
 
 
-def header_of(name: Name, *, time: str, data: Mapping[str, Any]) -> bytes:
-    """The first line of a segment."""
-    about = {"format": FORMAT, **({} if name.end is None else {"end": name.end}), **data}
+def header_of(name: Name, *, after: int | None, time: str, n_records: int | None = None) -> bytes:
+    """The first line of a segment.
+
+    Args:
+        name: of the segment.
+        after: the fence of the segment that it goes on from.
+        time: as in a record.
+        n_records: what it holds, of a closed segment.
+    """
+    about = {"format": FORMAT, "after": after}
+    if name.end is not None:
+        about |= {"end": name.end, "records": n_records}
     return line_of(Record(seq=name.first, time=time, kind=HEADER, data=about, fence=name.fence))
 
 
@@ -108,56 +123,79 @@ def read_segment(name: Name, content: bytes, label: str) -> Segment:
             damages += damages_of(label, [(0, len(content))], "it was cut short")
     records = [record for _, record in lines]
     expected = name.first
-    holes = iter([*damaged, (len(content) + 1, 0)])
-    hole = next(holes)
-    for byte, record in lines:
+    holes = deque(damaged)
+    for byte, record in [*lines, (len(content) + 1, None)]:
         n_bad = 0
-        while hole[0] < byte:
-            damages += damages_of(label, [hole], f"record {expected + n_bad} is damaged")
-            hole, n_bad = next(holes), n_bad + 1
-        if record.seq < expected or (name.end is None and record.seq != expected and not n_bad):
+        while holes and holes[0][0] < byte:
+            is_line_end = holes[0][1] == 1
+            what = "a line end is damaged" if is_line_end else f"record {expected + n_bad} is damaged"
+            damages += damages_of(label, [holes.popleft()], what)
+            n_bad += not is_line_end
+        if record is None:
+            expected += n_bad
+        elif record.seq < expected or (name.end is None and record.seq != expected and not n_bad):
             what = "is missing" if record.seq > expected else f"is record {record.seq} again"
             damages += damages_of(label, [(byte, 0)], f"record {expected} {what}")
-        expected = max(expected, record.seq + 1)
-    while hole[0] <= len(content):
-        damages += damages_of(label, [hole], f"record {expected} is damaged")
-        hole, expected = next(holes), expected + 1
+            expected = max(expected, record.seq + 1)
+        else:
+            expected = record.seq + 1
     if name.end is not None and not damages and (n_torn or len(records) != header["records"]):
         where = (len(content) - n_torn, n_torn)
         damages += damages_of(label, [where], f"it holds {len(records)} of {header['records']} records")
     return Segment(
         name=name, label=label, records=records, damages=damages, n_bytes=len(content), n_torn_bytes=n_torn,
-        end=expected if name.end is None else name.end,
+        end=expected if name.end is None else name.end, n_expected=header.get("records"),
+        after=header.get("after"),
     )  # fmt: skip
 
 
-def put_together(segments: Sequence[Segment]) -> Assembled:
-    """The journal that segments in force make up.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """A segment, and how far it counts."""
 
-    Where a newer fence begins, records of older ones with the same seq or a later one end: their writer had lost its
-    fence by then, and so acknowledged none of them.
+    segment: Segment
+    n_kept: int
+    """Of its records, from the first."""
+    end: int
+    """The seq after the last one that it accounts for here."""
+
+
+def parts_of(segments: Sequence[Segment]) -> list[Part]:
+    """The segments in force that count, oldest first, each as far as it does.
+
+    Where an opening began, records of older ones with the same seq or a later one end, as do openings between it and
+    the one that it went on from: it had taken the fence from them before it read, so they acknowledged none of those.
     """
-    limit, n_superseded = None, 0
-    kept: list[tuple[Segment, Sequence[Record], int]] = []
+    parts: list[Part] = []
+    limit: int | None = None
+    newest: int | None = None
     for segment in reversed(segments):
-        n_kept, end = len(segment.records), segment.end
+        name, n_kept, end = segment.name, len(segment.records), segment.end
+        if (newest is not None and name.fence > newest) or (limit is not None and name.first >= limit):
+            continue
         if limit is not None and end > limit:
             n_kept = bisect_left(segment.records, limit, key=lambda record: record.seq)
             end = limit
-        n_superseded += len(segment.records) - n_kept
-        if limit is None or segment.name.first < limit:
-            kept.append((segment, segment.records[:n_kept], end))
-            limit = segment.name.first
+        parts.append(Part(segment=segment, n_kept=n_kept, end=end))
+        limit = name.first
+        newest = name.fence if segment.after is None else segment.after
+    return parts[::-1]
+
+
+def put_together(segments: Sequence[Segment]) -> Assembled:
+    """The journal that segments in force make up."""
     records: list[Record] = []
     damages: list[Damage] = []
     next_seq = 0
-    for segment, part, end in reversed(kept):
+    for part in parts_of(segments):
+        segment = part.segment
         damages += segment.damages
         if segment.name.first > next_seq:
             damages += damages_of(segment.label, [(0, 0)], f"record {next_seq} is missing before it")
-        records += part
-        next_seq = end
-    return Assembled(records=records, next_seq=next_seq, damages=damages, n_superseded=n_superseded)
+        records += segment.records[: part.n_kept]
+        next_seq = part.end
+    n_read = sum(len(segment.records) for segment in segments)
+    return Assembled(records=records, next_seq=next_seq, damages=damages, n_superseded=n_read - len(records))
 
 
 def _header(header: Record, name: Name, label: str) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
@@ -24,8 +24,8 @@ from raysplit.errors import RunError
 from raysplit.live.journal_segments import OLD, Name, name_of
 
 STORAGE_ERRORS = (OSError, pyarrow.ArrowException)
-_LOCK_SECONDS = 10.0
-"""How long an opening waits for another one that is at it; each takes milliseconds."""
+_LOCK_SECONDS = 30.0
+"""How long an opening waits for another one that is at it, which takes as long as reading the journal does."""
 _FENCE_BYTES = 256
 _CLAIM = re.compile(r"(\d{6,})-([0-9a-f]{32})")
 
@@ -47,8 +47,11 @@ class Storage(Protocol):
     def make(self) -> None:
         """Make the folder."""
 
+    def opening(self) -> AbstractContextManager[None]:
+        """Where openings can keep each other out, they do while in it."""
+
     def claim(self, above: int) -> int:
-        """Take the right to write from whoever has it.
+        """Take the right to write from whoever has it; only within `opening`.
 
         Returns:
             A fence above every earlier one and above ``above``, durably noted.
@@ -117,14 +120,23 @@ class FileStorage:
             self.folder.mkdir(parents=True, exist_ok=True)
             sync_folder(self.folder.parent)
 
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        fd = os.open(self._fence, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _lock(fd, self._fence)
+            yield
+        finally:
+            os.close(fd)  # unlocks it too
+
     def claim(self, above: int) -> int:
         # Overwritten where it is: needs no room on a full disk, and a network file system's clients see it on opening.
-        fd = os.open(self._fence, os.O_RDWR | os.O_CREAT, 0o666)
-        with open(fd, "r+b") as file, _locked(fd, self._fence):
+        with open(self._fence, "r+b", buffering=0) as file:
             fence = max(_fence_in(file.read()), above) + 1
             about = {"fence": fence, "host": socket.gethostname(), "pid": os.getpid()}
-            os.pwrite(fd, json.dumps(about).ljust(_FENCE_BYTES - 1).encode() + b"\n", 0)
-            os.fsync(fd)
+            file.seek(0)
+            file.write(json.dumps(about).ljust(_FENCE_BYTES - 1).encode() + b"\n")
+            os.fsync(file.fileno())
         sync_folder(self.folder)
         return fence
 
@@ -190,6 +202,9 @@ class ObjectStorage:
 
     def make(self) -> None:
         self._system.create_dir(f"{self._path}/fences", recursive=True)
+
+    def opening(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def claim(self, above: int) -> int:
         for attempt in range(20):
@@ -262,18 +277,12 @@ def _fence_in(content: bytes) -> int:
         return 0  # new, or cut short by a crash: the segments tell what was claimed
 
 
-@contextmanager
-def _locked(fd: int, path: Path) -> Iterator[None]:
+def _lock(fd: int, path: Path) -> None:
     deadline = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if time.monotonic() > deadline:
-                raise OSError(f"another process has held {path} locked for {_LOCK_SECONDS:.0f} s") from error
+                raise OSError(f"another process has been opening it for {_LOCK_SECONDS:.0f} s ({path})") from error
             time.sleep(0.01)
-    try:
-        yield
-    finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)

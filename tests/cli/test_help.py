@@ -46,6 +46,7 @@ def test_the_issue_s_commands_are_there() -> None:
         "status",
         "import",
         "observe",
+        "journal",
     ]
     assert set(wanted) == set(main.commands)
 

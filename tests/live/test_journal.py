@@ -188,6 +188,8 @@ def test_any_flipped_bit_is_found_and_named(three: Path, path: Path) -> None:
         three.write_bytes(flipped)
         number = sum(at >= end for end in ends)
         what = f"record {number - 1} is damaged" if number else "the header is damaged"
+        if content[at] == ord("\n"):
+            what = "a line end is damaged"
         with pytest.raises(RunError, match=re.escape(f"{three}: {what}")) as refused:
             read_journal(path)
         assert f"raysplit journal repair {path}" in str(refused.value)

@@ -1,0 +1,108 @@
+"""`raysplit journal`: look after the journal of a sweep."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from raysplit.cli.options import open_console
+from raysplit.errors import RunError, unknown
+
+_EXPORTS = ("csv", "parquet", "jsonl")
+
+
+@click.group()
+def journal() -> None:
+    """Verify, export or repair the journal of a sweep."""
+
+
+@journal.command()
+@click.argument("where", metavar="RUN|PATH|URL")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def verify(where: str, as_json: bool) -> None:
+    """Read a journal whole and say what it holds and what is damaged; nothing is changed.
+
+    Give a run folder, or where a journal itself lies. Exit status 1 when something is damaged.
+    """
+    from raysplit.live.journal_repair import examine
+
+    location = _location(where)
+    found = examine(location)
+    if as_json:
+        click.echo(json.dumps(asdict(found)))
+        sys.exit(bool(found.damages))
+    console = open_console()
+    kinds = ", ".join(f"{n} {kind}" for kind, n in found.kinds.items())
+    console.print(f"records: {found.n_records} ({kinds or 'none'}); segments: {found.n_segments}", highlight=False)
+    fences = ", ".join(f"fence {fence}: {n}" if fence else f"format 1: {n}" for fence, n in found.fences.items())
+    console.print(f"by opening: {fences or 'none'}", highlight=False)
+    if found.n_superseded:
+        console.print(f"{found.n_superseded} records of writers that had been taken over, never acknowledged: left out")
+    for segment, n_bytes in found.torn.items():
+        console.print(f"{segment}: {n_bytes} bytes at its end were being written, never acknowledged: left out")
+    for damage in found.damages:
+        where_in = f"byte {damage.byte}" + (f", {damage.n_bytes} bytes" if damage.n_bytes else "")
+        console.print(f"[red]{damage.segment}: {damage.what} ({where_in})[/red]", highlight=False)
+    if found.damages:
+        console.print(f"damaged; `raysplit journal repair {where}` keeps everything that is intact", highlight=False)
+        sys.exit(1)
+    console.print("intact")
+
+
+@journal.command()
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--to", "to", required=True, type=click.Path(path_type=Path), help="File to write: .csv|.parquet|.jsonl")
+def export(run: Path, to: Path) -> None:
+    """Write the observations of a run as a flat table, one row each, also while it runs."""
+    from raysplit.sweep.launch import read_service
+
+    suffix = to.suffix.removeprefix(".")
+    if suffix not in _EXPORTS:
+        raise RunError(f"--to {to}: {unknown('format', suffix, _EXPORTS)}")
+    if not to.parent.is_dir() or to.is_dir():
+        raise RunError(f"{to}: cannot be written: {'it is' if to.is_dir() else f'{to.parent} is not'} a folder")
+    frame = read_service(run)[0].observations()
+    try:
+        if suffix == "csv":
+            frame.to_csv(to, index=False)
+        elif suffix == "parquet":
+            frame.to_parquet(to, index=False)
+        else:
+            rows = ({k: None if v != v else v for k, v in row.items()} for row in frame.to_dict("records"))
+            to.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{to}: cannot be written: {error.strerror or error}") from error
+    open_console().print(f"{len(frame)} observations in {to}", highlight=False)
+
+
+@journal.command()
+@click.argument("where", metavar="RUN|PATH|URL")
+def repair(where: str) -> None:
+    """Make a damaged journal one that opens again: every intact record stays.
+
+    Each damaged segment is first copied to a side file, SEGMENT.damaged-N. End the sweep before; where a process still
+    writes the journal, this refuses, and where it cannot tell (an object store) that process can write no more.
+    """
+    from raysplit.live.journal_repair import repair as repair_journal
+
+    done = repair_journal(_location(where))
+    console = open_console()
+    if not done.lost and not done.set_aside:
+        console.print(f"{done.n_records} records, none damaged; nothing was changed", highlight=False)
+        return
+    for side in done.set_aside:
+        console.print(f"as it was: {side}", highlight=False)
+    for lost in done.lost:
+        console.print(f"lost: {lost}", highlight=False)
+    console.print(f"{done.n_records} intact records kept; the journal opens again", highlight=False)
+
+
+def _location(where: str) -> str:
+    """A journal's location, also when its run folder was given."""
+    from raysplit.live.journal import has_journal
+    from raysplit.sweep.folder import RunFolder
+
+    folder = RunFolder(path=Path(where))
+    return str(folder.journal) if "://" not in where and has_journal(folder.journal) else where
