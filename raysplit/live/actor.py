@@ -1,8 +1,9 @@
 """The law actor: the sweep's `LawService` as a named, detached Ray actor that anyone on the cluster can ask."""
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.actor import ActorHandle
@@ -24,11 +25,15 @@ from raysplit.live.answers import (
     TrialState,
 )
 from raysplit.live.asking import ShapeOf
+from raysplit.live.http_options import HttpOptions
 from raysplit.live.journal import Journal
 from raysplit.live.refit import LawsBehind
 from raysplit.live.service import Claim, LawService, Status
 from raysplit.live.shelf import Shelf
 from raysplit.runs import Observation
+
+if TYPE_CHECKING:
+    from raysplit.live.http import Server
 
 NAMESPACE = "raysplit"
 _THREADS = {"ask": 4, "ingest": 4, "look": 2}
@@ -49,6 +54,7 @@ class LawActor:
         journal: str | Path,
         bytes_per_token: Mapping[str, float],
         shape_of: ShapeOf | None = None,
+        http: HttpOptions | None = None,
     ) -> None:
         opened = Journal(journal)
         last_seq = opened.records[-1].seq if opened.records else -1
@@ -60,6 +66,28 @@ class LawActor:
             make_laws=LawsBehind,
             shelf=Shelf(laws_beside(journal), last_seq=last_seq, fence=opened.fence),
         )
+
+        self._server: Server | None = None
+        if http is not None and ray.get_runtime_context().was_current_actor_reconstructed:
+            try:
+                self.serve_http(http)
+            except RunError:  # the law matters more than its page
+                logging.getLogger(__name__).exception("the law is up again, but not its HTTP server")
+
+    @_look
+    def serve_http(self, http: HttpOptions) -> str:
+        """Serve over HTTP from this process; returns the server's address, that of the first call if there were more.
+
+        Raises:
+            RunError: the address cannot be bound, or is open to others without a token.
+        """
+        from raysplit.live.http import serve_in_thread
+
+        if self._server is None:
+            self._server = serve_in_thread(
+                self._service, host=http.host, port=http.port, token=http.token, open_reading=http.open_reading
+            )
+        return self._server.url
 
     def claim(self, running: Collection[Trial]) -> Claim:
         return self._service.claim(running)
@@ -153,6 +181,7 @@ def start_law_actor(
     shape_of: ShapeOf | None = None,
     *,
     resources: Mapping[str, float] | None = None,
+    http: HttpOptions | None = None,
 ) -> ActorHandle:
     """Start the sweep's law actor, or take over one that survived its driver.
 
@@ -163,9 +192,10 @@ def start_law_actor(
         bytes_per_token: of each domain's held-out text.
         shape_of: as `LawService` takes it.
         resources: of the nodes that may hold it, in Ray's terms, where not all of them reach the storage.
+        http: where the actor serves over HTTP, now and after a restart.
 
     Raises:
-        RunError: the journal cannot be opened.
+        RunError: the journal cannot be opened, or the address not be bound.
     """
     remote = ray.remote(
         num_cpus=0,
@@ -181,9 +211,11 @@ def start_law_actor(
         get_if_exists=True,
         resources=dict(resources or {}),
     )
-    actor: ActorHandle = options.remote(setup, journal, dict(bytes_per_token), shape_of)
+    actor: ActorHandle = options.remote(setup, journal, dict(bytes_per_token), shape_of, http)
     try:
         ray.get(actor.status.remote())
+        if http is not None:
+            ray.get(actor.serve_http.remote(http))
     except ray.exceptions.RayActorError as error:  # its text ends in what went wrong when it was made
         raise RunError(f"the law actor could not start: {str(error).strip().splitlines()[-1]}") from error
     except ray.exceptions.RayTaskError as error:
