@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 import raysplit
-from raysplit.cli import answer, journal, outside, work
+from raysplit.cli import answer, journal, outside, serve, work
 from raysplit.errors import RaysplitError
 
 
@@ -52,6 +52,7 @@ for command in (
     work.replay,
     outside.import_,
     outside.observe,
+    serve.serve,
     answer.fit,
     answer.compare,
     answer.advise,

@@ -95,6 +95,15 @@ ray_address_option = click.option(
     help="Of a running Ray cluster, `auto` for this node's; "
     "without it, Ray runs on this machine as long as the command.",
 )
+http_option = click.option(
+    "--http",
+    "http_address",
+    metavar="HOST:PORT",
+    help="Serve the sweep's law over HTTP, with its page, as long as the sweep lasts; PORT alone is on loopback. "
+    "Writing needs the token in RAYSPLIT_TOKEN.",
+)
+closed_reading_option = click.option("--closed-reading", is_flag=True, help="Over HTTP, reading needs the token too.")
+
 AccountingName = Literal["shared", "per-expert"]
 
 accounting_option = click.option(

@@ -10,6 +10,8 @@ from rich.table import Table
 
 from raysplit.cli.options import (
     QUANTITY,
+    closed_reading_option,
+    http_option,
     open_console,
     out_option,
     ray_address_option,
@@ -20,6 +22,7 @@ from raysplit.cli.options import (
 
 if TYPE_CHECKING:
     from raysplit.corpus import Corpus
+    from raysplit.live.http_options import HttpOptions
     from raysplit.space import Space
     from raysplit.sweep.folder import RunFolder
 
@@ -31,12 +34,14 @@ FINAL_SEED = 1000
 @space_argument
 @out_option
 @ray_address_option
-def run(space_file: Path, out: Path, ray_address: str | None) -> None:
+@http_option
+@closed_reading_option
+def run(space_file: Path, out: Path, ray_address: str | None, http_address: str | None, closed_reading: bool) -> None:
     """The whole job: corpus, hyperparameters, plan, sweep, answer, final training with baselines, report."""
     from raysplit.split import Advice
     from raysplit.sweep.final import BASELINES
 
-    console = open_console()
+    console, http = open_console(), _http(http_address, closed_reading)
     space, folder = _begin(space_file, out)
     console.rule("[bold]1/5  corpus", align="left")
     corpus_ = _corpus(space, folder, console)
@@ -45,7 +50,7 @@ def run(space_file: Path, out: Path, ray_address: str | None) -> None:
         console.rule("[bold]2/5  plan", align="left")
         _print_plan(space, corpus_.vocab_size, console)
     console.rule("[bold]3/5  sweep and answer", align="left")
-    _sweep(space, folder, corpus_, console, ray_address)
+    _sweep(space, folder, corpus_, console, ray_address, http)
     console.rule("[bold]4/5  final run: seed and experts at the advised split, baselines at equal FLOPs", align="left")
     advice = Advice.from_json(folder.advice.read_text())
     _train(space, folder, corpus_, advice, console, ray_address, seed=FINAL_SEED, baselines=BASELINES)
@@ -109,13 +114,15 @@ def tune(space_file: Path, out: Path, ray_address: str | None) -> None:
 @space_argument
 @out_option
 @ray_address_option
-def sweep(space_file: Path, out: Path, ray_address: str | None) -> None:
+@http_option
+@closed_reading_option
+def sweep(space_file: Path, out: Path, ray_address: str | None, http_address: str | None, closed_reading: bool) -> None:
     """Train the trials of SPACE under Ray Tune until the answer is certain enough or the budget is spent."""
-    console = open_console()
+    console, http = open_console(), _http(http_address, closed_reading)
     space, folder = _begin(space_file, out)
     corpus_ = _corpus(space, folder, console)
     space = _tuned(space, folder, corpus_, console, ray_address)
-    _sweep(space, folder, corpus_, console, ray_address)
+    _sweep(space, folder, corpus_, console, ray_address, http)
 
 
 @click.command()
@@ -302,12 +309,25 @@ def _print_plan(space: "Space", vocab_size: int, console: Console) -> None:
         console.print(note, highlight=False)
 
 
-def _sweep(space: "Space", folder: "RunFolder", corpus: "Corpus", console: Console, ray_address: str | None) -> None:
+def _http(address: str | None, closed_reading: bool) -> "HttpOptions | None":
+    from raysplit.live.http_options import read_http_options
+
+    return None if address is None else read_http_options(address, open_reading=not closed_reading)
+
+
+def _sweep(
+    space: "Space",
+    folder: "RunFolder",
+    corpus: "Corpus",
+    console: Console,
+    ray_address: str | None,
+    http: "HttpOptions | None",
+) -> None:
     from raysplit.quantities import format_flops, format_seconds
     from raysplit.split import Advice, render_advice
     from raysplit.sweep.launch import run_sweep
 
-    end = run_sweep(space, folder, corpus, console=console, ray_address=ray_address)
+    end = run_sweep(space, folder, corpus, console=console, ray_address=ray_address, http=http)
     if not end.why:  # Tune returns early, in good order, on SIGUSR1
         raise KeyboardInterrupt
     status = end.status

@@ -219,6 +219,7 @@ def start_law_actor(
     except ray.exceptions.RayActorError as error:  # its text ends in what went wrong when it was made
         raise RunError(f"the law actor could not start: {str(error).strip().splitlines()[-1]}") from error
     except ray.exceptions.RayTaskError as error:
+        ray.kill(actor)  # all that it knows is in its journal
         if isinstance(error.cause, RaysplitError):
             raise error.cause from None
         raise

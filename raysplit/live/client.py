@@ -24,6 +24,7 @@ from raysplit.live.answers import (
     Question,
     TrialState,
 )
+from raysplit.live.http_options import HttpOptions
 from raysplit.live.observing import check_batch
 from raysplit.runs import Observation
 
@@ -192,6 +193,14 @@ class LiveLaw:
 
     def law(self, version: int | None = None) -> "Law":
         return self._call.wait("law", version)
+
+    def serve_http(self, http: HttpOptions) -> str:
+        """Let the law's own process serve over HTTP; returns the address.
+
+        Raises:
+            RunError: it cannot be bound, or is open to others without a token.
+        """
+        return self._call.wait("serve_http", http)
 
     def laws(self) -> list[LawStamp]:
         """The laws that can be asked for by version, newest last."""

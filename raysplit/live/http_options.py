@@ -1,5 +1,6 @@
 """Where and to whom a live law is served over HTTP."""
 
+import ipaddress
 import os
 from dataclasses import dataclass, field
 
@@ -10,22 +11,48 @@ TOKEN_VARIABLE = "RAYSPLIT_TOKEN"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HttpOptions:
-    """As `raysplit.live.http.serve_in_thread` takes them."""
+    """Checked when made.
+
+    Raises:
+        RunError: no port, an empty token, or an address that others reach without a token.
+    """
 
     host: str
     port: int
+    """0 for any that is free."""
     token: str | None = field(default=None, repr=False)
+    """What writers must send; without one nobody may write."""
     open_reading: bool = True
+    """Whether one may read without it."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise RunError(f"http://{self.host}:{self.port}: cannot be bound: a port is a number from 0 to 65535")
+        if self.token is not None and not self.token:
+            raise RunError("token: is empty")
+        if self.token is None and not self.open_reading:
+            raise RunError(f"reading is closed and there is no token to open it; set {TOKEN_VARIABLE}")
+        if self.token is None and not _is_loopback(self.host):
+            raise RunError(
+                f"{self.host} is reached from other machines: a token is needed for writing; set {TOKEN_VARIABLE}"
+            )
 
 
 def read_http_options(address: str, *, open_reading: bool = True) -> HttpOptions:
     """``HOST:PORT``, ``:PORT`` or ``PORT`` (on loopback), and the token from the environment.
 
     Raises:
-        RunError: the address is not of that form.
+        RunError: the address is not of that form, or as `HttpOptions`.
     """
     host, _, port = address.rpartition(":")
-    if not port.isdecimal() or int(port) > 65535:
-        raise RunError(f"--http {address}: must be HOST:PORT or PORT, with a port from 0 to 65535")
+    if not port.isdecimal():
+        raise RunError(f"--http {address}: must be HOST:PORT or PORT")
     token = os.environ.get(TOKEN_VARIABLE) or None
     return HttpOptions(host=host.strip("[]") or "127.0.0.1", port=int(port), token=token, open_reading=open_reading)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

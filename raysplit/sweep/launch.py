@@ -18,6 +18,7 @@ from raysplit.live import beacon
 from raysplit.live.actor import NAMESPACE, actor_name, laws_beside, start_law_actor
 from raysplit.live.asking import ShapeOf
 from raysplit.live.beacon import Beacon
+from raysplit.live.http_options import HttpOptions
 from raysplit.live.journal import ReadJournal, has_journal, read_journal
 from raysplit.live.service import LawService, Status
 from raysplit.live.shelf import Shelf
@@ -66,9 +67,17 @@ def show_law(folder: RunFolder) -> None:
 
 
 def run_sweep(
-    space: Space, folder: RunFolder, corpus: Corpus, *, console: Console, ray_address: str | None
+    space: Space,
+    folder: RunFolder,
+    corpus: Corpus,
+    *,
+    console: Console,
+    ray_address: str | None,
+    http: HttpOptions | None = None,
 ) -> SweepEnd:
     """Run a sweep to its end, or take up one that was interrupted; a finished one is only read.
+
+    The law is served over ``http``, where it is given, as long as the sweep lasts.
 
     Raises:
         RunError: the cluster has no room for the lanes, or the folder cannot be written.
@@ -87,9 +96,10 @@ def run_sweep(
         console.print(f"taking up the sweep at {before.n_observations} observations")
     with joined_cluster(space.compute, address=ray_address):
         console.print(f"live law: raysplit.connect({str(folder.path)!r}), or `raysplit advise {folder.path}`")
-        law = start_law_actor(
-            folder.sweep_id, setup, folder.journal, bytes_per_token(corpus), FamilyShapes(space, corpus.vocab_size)
-        )
+        shapes = FamilyShapes(space, corpus.vocab_size)
+        law = start_law_actor(folder.sweep_id, setup, folder.journal, bytes_per_token(corpus), shapes, http=http)
+        if http is not None:
+            console.print(f"its page: {ray.get(law.serve_http.remote(http))}", highlight=False)
         show_law(folder)
         pool = Pool(space, run_folder=folder.path, corpus_folder=folder.corpus, law=law)
         try:

@@ -1,6 +1,5 @@
 """The HTTP server in a thread of the process that holds the law, with an event loop of its own."""
 
-import ipaddress
 import socket
 import threading
 import time
@@ -11,6 +10,7 @@ import uvicorn
 from raysplit.errors import RunError
 from raysplit.live.http.app import create_app
 from raysplit.live.http.law import ServedLaw
+from raysplit.live.http_options import HttpOptions
 
 _START_SECONDS = 30.0
 _LINGER_SECONDS = 3
@@ -48,12 +48,7 @@ def serve_in_thread(
     Raises:
         RunError: the address cannot be bound, or is open to others without a token.
     """
-    if token is not None and not token:
-        raise RunError("token: is empty")
-    if token is None and not open_reading:
-        raise RunError("token: reading is closed and there is no token to open it")
-    if token is None and not _is_loopback(host):
-        raise RunError(f"host = {host!r} is reachable from other machines: a token is needed for writing")
+    HttpOptions(host=host, port=port, token=token, open_reading=open_reading)  # checks them
     closing = threading.Event()
     app = create_app(law, token=token, open_reading=open_reading, closing=closing)
     bound = _bind(host, port)
@@ -73,8 +68,6 @@ def serve_in_thread(
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    if not 0 <= port <= 65535:
-        raise RunError(f"http://{host}:{port}: cannot be bound: a port is a number from 0 to 65535")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # asyncio switches Nagle off only where the protocol is named, and with it on an answer takes 40 ms more.
@@ -88,10 +81,3 @@ def _bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise RunError(f"http://{host}:{port}: cannot be bound: {error.strerror}") from error
     return bound
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
