@@ -47,6 +47,7 @@ def test_the_issue_s_commands_are_there() -> None:
         "import",
         "observe",
         "journal",
+        "serve",
     ]
     assert set(wanted) == set(main.commands)
 
