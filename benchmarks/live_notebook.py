@@ -52,7 +52,11 @@ print(f"at {format_flops(budget_flops)}: N = {format_count(more.split.n_params)}
 split = now.advice.split
 for domain, tokens in split.specialize_tokens.items():
     found = law.predict(
-        domain, n_params=split.n_params, pretrain_tokens=split.pretrain_tokens, specialize_tokens=tokens
+        domain,
+        n_params=split.n_params,
+        pretrain_tokens=split.pretrain_tokens,
+        specialize_tokens=tokens,
+        version=stamp.version,  # by the law that the split is of, though a newer one may be there by now
     ).prediction
     print(f"{domain:<12} {found.mean:.3f} nats/token, 90 % interval {found.low:.3f} to {found.high:.3f}")
 
@@ -93,11 +97,12 @@ for excess in (0.0, 0.1):
 # %% [markdown]
 # ## The picture
 # Left: the best loss against the share of the tokens in pretraining, its 90 % interval, and what was measured of it.
-# Right: how the advised share moved from law to law.
+# Right: how the advised share moved as the law came to know more.
 
 # %%
 curve = law.curve()
-moved = [(stamp.n_observations, law.advise(version=stamp.version).advice.pretrain_share) for stamp in law.laws()]
+latest = {stamp.n_observations: stamp.version for stamp in law.laws()}
+moved = [(n, law.advise(version=latest[n]).advice.pretrain_share) for n in sorted(latest)]
 with in_style():
     figure = new_figure(width=9, height=3.6)
     left, right = figure.subplots(1, 2)

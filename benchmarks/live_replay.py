@@ -7,7 +7,6 @@ RUN=runs/replayed .venv/bin/python benchmarks/live_notebook.py        # in anoth
 import argparse
 import shutil
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,9 +19,11 @@ from raysplit.design.evidence import Evidence, evidence_of
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
 from raysplit.live import beacon
-from raysplit.live.actor import NAMESPACE, actor_name, start_law_actor
+from raysplit.live.actor import start_law_actor
 from raysplit.runs import read_runs
 from raysplit.sweep.cluster import joined_cluster
+from raysplit.sweep.folder import RunFolder
+from raysplit.sweep.launch import show_law
 from raysplit.sweep.law_client import ActorLaw
 from raysplit.sweep.replay import replay, setup_of_table, table_losses
 
@@ -73,10 +74,9 @@ def played_sweep(folder: Path, *, seconds: float, sweep_budget_flops: float = SW
     setup = setup_of_table(
         runs, budget_flops=BUDGET_FLOPS, sweep_budget_flops=sweep_budget_flops, regret_tolerance=3e-4, lanes=2
     )
-    name = f"{folder.name}-{time.time_ns():x}"
-    actor = start_law_actor(name, setup, folder.resolve() / "journal", dict.fromkeys(setup.domains, 1.0))
-    address = ray.get_runtime_context().gcs_address
-    beacon.light(folder, beacon.Beacon(actor=actor_name(name), namespace=NAMESPACE, address=address))
+    run = RunFolder(path=folder.absolute())
+    actor = start_law_actor(run.sweep_id, setup, run.journal, dict.fromkeys(setup.domains, 1.0))
+    show_law(run)
     ended = threading.Event()
     known = table_losses(runs, setup.domains)
 
@@ -96,7 +96,7 @@ def played_sweep(folder: Path, *, seconds: float, sweep_budget_flops: float = SW
     finally:
         ended.set()
         sweep.join()
-        beacon.put_out(folder)
+        beacon.put_out(run.path)
         ray.kill(actor)
 
 
@@ -105,7 +105,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="Folder for journal and laws; replaced if it is there.")
     parser.add_argument("--seconds", type=float, default=1.0, help="That each measurement takes.")
     options = parser.parse_args()
-    if (options.out / "journal").exists():
+    if options.out.exists():
+        if not (options.out / "journal").exists():
+            parser.error(f"--out {options.out}: is there, and not from here")
         shutil.rmtree(options.out)
     with joined_cluster(None, address=None), played_sweep(options.out, seconds=options.seconds) as played:
         print(f"raysplit.connect({str(options.out)!r}) asks this sweep; Ctrl-C ends it", flush=True)

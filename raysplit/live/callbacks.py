@@ -71,7 +71,8 @@ class LiveLawCallback(TrainerCallback):
             seed: of the run; the trainer's when None.
             report: at the end of the schedule, when the learning rate is down, or at every evaluation, for a training
                 whose every evaluation follows a cooldown.
-            may_stop: whether the law's answer ends the training.
+            may_stop: whether the law's answer ends the training. It says no to ill runs, and to all once its question
+                is settled: right for a run that is to teach the law, wrong for one that is wanted for itself.
             kept_in: file for reports that the law has not stored yet; in the trainer's ``output_dir`` when None.
             patience_seconds: the longest that an evaluation waits for the law, for each set.
             cooldown_gain: share of the loss that the cooldown still to come may take off, for the question.

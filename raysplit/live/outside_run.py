@@ -90,6 +90,8 @@ class OutsideRun:
     def should_go_on(self, *, tokens: int, loss: float | Mapping[str, float], cooled_down: bool = False) -> bool:
         """Whether the law thinks that the run is worth its next tokens; True where it does not answer.
 
+        It says no to an ill run, and to every run once its own question is settled; `last_answer` says which.
+
         Args:
             tokens: that this run has trained on so far.
             loss: on held-out text in nats per token, or by domain.

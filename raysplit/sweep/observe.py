@@ -58,11 +58,11 @@ def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) 
             stored.
         RunError: the folder holds no run, its live law cannot be reached, or the disk refused.
     """
-    folder, space = existing_run(run_folder)
-    if beacon.find(folder.path) is not None:
+    if beacon.find(run_folder) is not None:
         from raysplit.live.client import connect
 
-        return Observed(accepted=_tell(connect(folder.path), runs), told="the live law")
+        return Observed(accepted=_tell(connect(run_folder), runs), told="the live law")
+    folder, space = existing_run(run_folder)
     if (folder.path / beacon.FILE_NAME).exists() and not offline:
         raise RunError(
             f"{run_folder}: {beacon.FILE_NAME} tells of a live law on a cluster that does not answer from here. Give "
