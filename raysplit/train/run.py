@@ -21,6 +21,7 @@ from raysplit.space import Space, TrainingSpec
 from raysplit.train.checkpoints import stored_nodes
 from raysplit.train.engine import Divergence, Engine
 from raysplit.train.schedule import learning_rate
+from raysplit.train.watch import STEPS, Watch
 
 _PROBE_SEQUENCES = 8
 _LOOK_SECONDS = 0.5
@@ -93,7 +94,8 @@ class Lane:
         """Train what the tree lacks up to ``milestone``, cool down, and read every domain's held-out loss.
 
         Raises:
-            Divergence: the training or held-out loss or a gradient is not finite, or the held-out loss hopeless.
+            Divergence: the training or held-out loss or a gradient is not finite, the training loss has run away
+                (`raysplit.train.watch`), or the held-out loss is hopeless.
             CheckpointError: the trial's root does not exist, or a checkpoint is damaged.
         """
         started = time.perf_counter()
@@ -156,6 +158,9 @@ class Lane:
         n_params = segment.start.n_params
         positions = range(segment.start_tokens, segment.end_tokens, training.batch_tokens)
         looked_at, looked, next_look = 0, time.perf_counter(), 1
+        watch = Watch(vocab_size=self.vocab_size)
+        window: list[torch.Tensor] = []
+        seen: list[torch.Tensor] = []
         for n_steps, position in enumerate(positions, start=1):
             windows = self._batch(
                 domain=segment.domain or None,
@@ -165,16 +170,23 @@ class Lane:
             )
             rate = learning_rate(segment, position, training=training, n_params=n_params, horizon_tokens=horizon_tokens)
             loss = engine.step(windows, learning_rate=rate)
+            window.append(loss)
+            if len(window) == STEPS:
+                seen.append(torch.stack(window).mean())  # left on the device until the next look
+                window.clear()
             if n_steps in (next_look, len(positions)):
                 after = position + training.batch_tokens
                 # All ranks look at the same steps and see the same mean, or one would give up while others wait for it.
-                value, seconds = engine.mean_over_ranks(loss.item(), time.perf_counter() - looked)
+                value, seconds, *means = engine.mean_over_ranks(
+                    loss.item(), time.perf_counter() - looked, *(mean.item() for mean in seen)
+                )
+                seen.clear()
                 next_look = n_steps + max(1, int(_LOOK_SECONDS * (n_steps - looked_at) / seconds))
                 looked_at, looked = n_steps, time.perf_counter()
-                if engine.skipped_steps or not math.isfinite(value):
-                    what = "the gradient overflowed" if engine.skipped_steps else f"training loss is {value}"
+                complaint = "the gradient overflowed" if engine.skipped_steps else watch.complaint(means, value)
+                if complaint:
                     raise Divergence(
-                        f"{what} after {after} tokens of {segment.start.folder} "
+                        f"{complaint} after {after} tokens of {segment.start.folder} "
                         f"-> {segment.domain or 'mixture'} {segment.end_tokens}"
                     )
                 on_progress(after - segment.start_tokens, value)

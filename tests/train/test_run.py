@@ -1,5 +1,6 @@
 """A lane: a point has the same losses whoever measured what before it, and no token is trained twice."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from raysplit.design.setup import tree_of
+from raysplit.design.evidence import evidence_of, key
+from raysplit.design.setup import setup_of, tree_of
 from raysplit.design.tree import Node, Trial
 from raysplit.errors import CheckpointError
 from raysplit.space import Space
 from raysplit.train.checkpoints import stored_nodes
-from raysplit.train.engine import Divergence
+from raysplit.train.engine import Divergence, Engine
 from raysplit.train.run import Lane, Measurement
 from tests.train.conftest import VOCAB, make_space
 
@@ -128,6 +130,43 @@ def test_a_branch_does_not_depend_on_lane_or_order(lane: Callable[..., Lane], op
 
     three = lane("b", branch_optimizer=optimizer)  # another process, the same folder
     assert measure(three, branch(three, "library", 2048, 1024), 1024).losses == library
+
+
+def test_a_branch_that_was_stopped_goes_on_in_a_later_round_from_its_checkpoint(lane: Callable[..., Lane]) -> None:
+    """In another process, after others have trained in the same folder, asked for its deeper points only."""
+    first, straight = lane("a"), lane("b")
+    measure(first, trunk(first, 2048), 2048)
+    measure(first, branch(first, "library", 2048, 512, 1024, 2048), 1024)  # and here the scheduler stops it
+    other = lane("a")
+    measure(other, trunk(other, 2048, 4096), 4096)
+    measure(other, branch(other, "license", 2048, 1024), 1024)
+    later = lane("a")
+    resumed = measure(later, branch(later, "library", 2048, 2048), 2048)
+    measure(straight, trunk(straight, 2048), 2048)
+    assert resumed.losses == measure(straight, branch(straight, "library", 2048, 2048), 2048).losses
+    assert resumed.tokens == (2048 - 512) - (1024 - 256) + 512, "what lies beyond its checkpoint, and a cooldown"
+
+
+def test_what_lanes_train_is_what_the_design_reckons_with(lane: Callable[..., Lane]) -> None:
+    """Whoever measures what, in any order, with pauses between: each token is trained once, and paid once."""
+    one = lane("a")
+    setup = setup_of(one.space, vocab_size=VOCAB)
+    losses: dict[tuple[Trial, int], dict[str, float]] = {}
+    trained = 0
+    for trial, milestone in (
+        (trunk(one, 2048), 2048),
+        (branch(one, "library", 2048, 1024, 2048), 1024),
+        (trunk(one, 2048, 4096), 4096),
+        (branch(one, "license", 4096, 2048), 2048),
+        (branch(one, "library", 2048, 2048), 2048),
+        (branch(one, "library", 4096, 1024), 1024),
+    ):
+        here = lane("a")
+        measured = measure(here, trial, milestone)
+        losses[key(trial, milestone)] = measured.losses
+        trained += measured.tokens
+        spent_flops = evidence_of(setup, losses).spent_flops
+        assert spent_flops == trained * setup.flops_per_token[trial.n_params]
 
 
 @pytest.mark.parametrize(
@@ -262,6 +301,25 @@ def test_an_absurd_rate_diverges_and_the_lane_goes_on(lane: Callable[..., Lane])
         for parameter in other._engines[other.space.shape(14_000, VOCAB)]._engine.module.parameters():
             parameter.fill_(float("nan"))
     assert measure(other, branch(other, "library", 2048, 1024), 1024).losses == expected
+
+
+def test_a_loss_that_runs_away_ends_the_measurement_early(
+    lane: Callable[..., Lane], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = lane()
+    calls = itertools.count()
+    original = Engine._loss
+
+    def climbing(self: Engine, windows: np.ndarray) -> torch.Tensor:
+        return original(self, windows) + (3.0 if next(calls) > 80 else 0.0)
+
+    monkeypatch.setattr(Engine, "_loss", climbing)
+    told: list[int] = []
+    with pytest.raises(Divergence, match=r"training loss is \S+, above \S+ for 50 steps, after \d+ tokens of "):
+        one.measure(
+            trunk(one, 40_960), 40_960, tree=tree_of(one.space), on_progress=lambda tokens, loss: told.append(tokens)
+        )
+    assert not told or max(told) < 30_720
 
 
 def test_a_poisoned_loss_is_a_divergence(lane: Callable[..., Lane], monkeypatch: pytest.MonkeyPatch) -> None:
