@@ -314,6 +314,9 @@ class ComputeSpec(_Section):
     workers_per_lane: PositiveCount = 1
     """Data-parallel DeepSpeed ranks of a lane."""
     cpus_per_worker: PositiveQuantity = 1.0
+    stall_seconds: PositiveQuantity = 1800.0
+    """A lane that has said nothing for so long, and for ten times as long as its model size has ever been silent, is
+    started again, and another takes its trial."""
 
     @property
     def n_workers(self) -> int:

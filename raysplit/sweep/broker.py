@@ -1,10 +1,17 @@
 """The broker between trials and lanes: trials hand in tasks, lanes fetch them, results find their way back.
 
 An asyncio Ray actor, so that hundreds of waiting trials and lanes cost nothing.
+
+A lane at work that is silent for `STALLED` times as long as lanes with a model of that size have ever been silent and
+still ended well, and for at least `compute.stall_seconds`, has stalled: its first worker is killed, which Ray Train
+answers with a new worker group, and its task goes to the next free lane.
 """
 
 import asyncio
+import contextlib
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +20,9 @@ from ray.actor import ActorHandle
 
 _MAX_TRIES = 3
 """A task whose lane died this often is reported as failed instead of taking the next lane down."""
+STALLED = 10.0
+_LOOK_SECONDS = 1.0
+"""How often lanes are looked at for having stalled."""
 _POLL_SECONDS = 20.0
 """A lane without work asks again after this time, so that its collectives never wait for ever."""
 
@@ -30,6 +40,7 @@ class _Task:
     body: dict[str, Any]
     done: asyncio.Future[dict[str, Any]]
     tries: int = 0
+    n_stalls: int = 0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -38,6 +49,12 @@ class _LaneState:
     tokens: int = 0
     loss: float = float("nan")
     n_starts: int = 0
+    worker: ActorHandle | None = None
+    """Of the first rank, to end the lane's start with."""
+    heard: float = 0.0
+    """When it last said anything of its task, on the broker's clock."""
+    longest_silence: float = 0.0
+    """Of its task so far."""
     gone: bool = False
     seen: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -49,8 +66,18 @@ class Broker:
     for nothing: they would take a task to the grave, or end another with an old result.
     """
 
-    def __init__(self, n_lanes: int) -> None:
+    def __init__(
+        self,
+        n_lanes: int,
+        *,
+        stall_seconds: float = float("inf"),
+        kill: Callable[[ActorHandle], None] = ray.kill,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._lanes = [_LaneState() for _ in range(n_lanes)]
+        self._stall_seconds, self._kill, self._clock = stall_seconds, kill, clock
+        self._silences: dict[int, float] = {}
+        """n_params -> the longest silence of a task that ended well."""
         self._waiting: deque[_Task] = deque()
         self._arrived = asyncio.Condition()
         self._closed = False
@@ -96,20 +123,65 @@ class Broker:
         if self.n_alive() == 0:
             raise RuntimeError(_NO_LANES)
 
-    async def join(self, lane: int) -> int:
-        """A lane's worker group has started, or started again after a crash; returns the number of this start."""
+    async def join(self, lane: int, worker: ActorHandle | None = None) -> int:
+        """A lane's worker group has started, or started again after a crash; returns the number of this start.
+
+        Args:
+            lane: its number.
+            worker: the actor of its first rank.
+        """
         state = self._lanes[lane]
         state.n_starts += 1
+        state.worker = worker
         state.seen.set()
-        if (task := state.task) is not None:
-            state.task = None
-            if task.tries >= _MAX_TRIES:
-                task.done.set_result({"failed": f"its lane died {task.tries} times while training it"})
-            else:
-                self._waiting.appendleft(task)
+        self._give_back(state)
         async with self._arrived:
             self._arrived.notify_all()
         return state.n_starts
+
+    async def watch(self) -> None:
+        """Free the tasks of lanes that stall, for as long as the broker lives."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            await self.free_stalled()
+
+    async def free_stalled(self) -> list[int]:
+        """Give the tasks of stalled lanes to others, and kill what hangs; returns the numbers of those lanes."""
+        now, stalled = self._clock(), []
+        for number, state in enumerate(self._lanes):
+            if state.task is None or now - state.heard <= self._patience(state.task):
+                continue
+            stalled.append(number)
+            state.task.n_stalls += 1
+            state.n_starts += 1  # whatever that start may still say counts for nothing
+            self._give_back(state)
+            if state.worker is not None:
+                with contextlib.suppress(ray.exceptions.RayError, ValueError):  # it may have died of itself
+                    self._kill(state.worker)
+        if stalled:
+            async with self._arrived:
+                self._arrived.notify_all()
+        return stalled
+
+    def _patience(self, task: _Task) -> float:
+        """Seconds that a lane may be silent over a task."""
+        return max(self._stall_seconds, STALLED * self._silences.get(_n_params(task), 0.0))
+
+    def _give_back(self, state: _LaneState) -> None:
+        """Free a lane of its task: for the next lane, or as failed when it has cost too many."""
+        task, state.task = state.task, None
+        if task is None:
+            return
+        if task.tries < _MAX_TRIES:
+            self._waiting.appendleft(task)
+        elif not task.done.done():
+            stalls = f", {task.n_stalls} of them after it had stalled" if task.n_stalls else ""
+            task.done.set_result({"failed": f"its lane died {task.tries} times while training it{stalls}"})
+
+    def _hear(self, state: _LaneState) -> None:
+        now = self._clock()
+        state.longest_silence = max(state.longest_silence, now - state.heard)
+        state.heard = now
 
     async def fetch(self, lane: int, start: int) -> dict[str, Any]:
         """The lane's next task; ``{"kind": "idle"}`` when none comes for a while, ``"close"`` at the end."""
@@ -128,19 +200,27 @@ class Broker:
             task = self._waiting.popleft()
         task.tries += 1
         state.task, state.tokens, state.loss = task, 0, float("nan")
+        state.heard, state.longest_silence = self._clock(), 0.0
         return task.body
 
     async def progress(self, lane: int, tokens: int, loss: float) -> None:
         state = self._lanes[lane]
         state.tokens, state.loss = tokens, loss
+        self._hear(state)
 
     async def finish(self, lane: int, start: int, result: dict[str, Any]) -> None:
         """The lane's task has a result."""
         state = self._lanes[lane]
         if start != state.n_starts:
             return
+        self._hear(state)
         task, state.task = state.task, None
-        if task is not None and not task.done.done():
+        if task is None:
+            return
+        if "failed" not in result:
+            n_params = _n_params(task)
+            self._silences[n_params] = max(self._silences.get(n_params, 0.0), state.longest_silence)
+        if not task.done.done():
             task.done.set_result(result)
 
     async def lanes(self) -> list[dict[str, Any]]:
@@ -166,6 +246,12 @@ class Broker:
             self._arrived.notify_all()
 
 
-def start_broker(n_lanes: int) -> ActorHandle:
+def start_broker(n_lanes: int, *, stall_seconds: float = float("inf")) -> ActorHandle:
     """A broker as an actor of this driver."""
-    return ray.remote(num_cpus=0, max_concurrency=_MAX_WAITING)(Broker).remote(n_lanes)
+    broker = ray.remote(num_cpus=0, max_concurrency=_MAX_WAITING)(Broker).remote(n_lanes, stall_seconds=stall_seconds)
+    broker.watch.remote()
+    return broker
+
+
+def _n_params(task: _Task) -> int:
+    return int(task.body["trial"]["n_params"])

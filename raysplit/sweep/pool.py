@@ -79,7 +79,7 @@ class Pool:
             corpus_folder: of the built corpus, likewise.
             law: the law actor that measurements are stored with.
         """
-        self.broker: ActorHandle = start_broker(space.compute.lanes)
+        self.broker: ActorHandle = start_broker(space.compute.lanes, stall_seconds=space.compute.stall_seconds)
         config = {
             "space": space,
             "run_folder": run_folder,
@@ -148,7 +148,8 @@ def _serve(config: dict[str, Any]) -> None:
     corpus = Corpus.open(config["corpus_folder"])
     lane = Lane(space, corpus, vocab_size=corpus.vocab_size, checkpoints=config["checkpoints"])
     broker, number, first = config["broker"], config["lane"], dist.get_rank() == 0
-    start = ray.get(broker.join.remote(number)) if first else 0
+    me = ray.get_runtime_context().current_actor if first else None
+    start = ray.get(broker.join.remote(number, me)) if first else 0
     while True:
         inbox: list[Any] = [ray.get(broker.fetch.remote(number, start)) if first else None]
         dist.broadcast_object_list(inbox, src=0, device=torch.device("cpu") if space.compute.device == "cpu" else None)
