@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/tune_overhead.py --trials 1000
 
 The trainable trains nothing: it reports the losses of a known (synthetic) law, at three points in each trial. So the
-wall time is overhead: Ray Tune's (actors, results, snapshots) and raysplit's own (choosing, storing with fsync, judging),
-which is timed apart. Every point of a grid is measured, once each, or the command fails.
+wall time is overhead: Ray Tune's (actors, results, snapshots) and raysplit's own (choosing, storing with fsync,
+judging), which is timed apart. Every point of a grid is measured, once each, or the command fails.
 """
 
 import argparse
@@ -19,8 +19,8 @@ import ray
 from ray import tune
 
 from raysplit.sweep.grid_setup import setup_of_grid
-from raysplit.sweep.reports import trial_of
 from raysplit.sweep.replay import known_law_losses
+from raysplit.sweep.reports import trial_of
 from raysplit.sweep.tune_plan import PlanScheduler, PlanSearcher, TunePlan
 
 DOMAINS = ("code", "law")

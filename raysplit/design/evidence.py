@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from raysplit.design.setup import Setup
-from raysplit.design.tree import Checkpoints, Trial
+from raysplit.design.tree import Checkpoints, Tree, Trial
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,6 +20,8 @@ class Evidence:
     """Chains that were stopped in this round; a later round may go on with them."""
     nodes: Checkpoints
     """Checkpoints that the measurements left behind."""
+    tokens: Mapping[int, int]
+    """Tokens trained at each size, each of the tree once."""
     spent_flops: float
     """Price of the measurements, each token of the tree paid once."""
 
@@ -38,17 +41,53 @@ def evidence_of(
     losses: Mapping[tuple[Trial, int], Mapping[str, float]],
     closed: Collection[Trial] = (),
     paused: Collection[Trial] = (),
+    *,
+    before: Evidence | None = None,
 ) -> Evidence:
     """Evidence of a set of measurements, whatever the order in which they came in.
 
     What was spent follows from the tree and not from a meter, so that tokens lost in a crash change no decision.
+
+    Args:
+        setup: of the sweep.
+        losses: what was measured, in the order in which it came in.
+        closed: chains that failed.
+        paused: chains that were stopped in this round.
+        before: evidence of the first of these losses, which saves reckoning with them again.
     """
-    nodes = Checkpoints()
-    spent = 0.0
-    for at, milestone in sorted(losses, key=lambda k: (bool(k[0].domain), k)):
+    nodes, tokens = Checkpoints(), dict.fromkeys(setup.flops_per_token, 0)
+    more = sorted(losses, key=_trunks_first)
+    if before is not None:
+        new = sorted(islice(losses, len(before.losses), None), key=_trunks_first)
+        if all(_goes_on(*at, before) for at in new):
+            nodes, tokens, more = before.nodes.copy(), dict(before.tokens), new
+    for at, milestone in more:
         trial = replace(at, milestones=(milestone,), pretrain_tokens=at.pretrain_tokens if at.domain else milestone)
-        spent += price_together(setup, [trial], nodes)
-    return Evidence(losses=losses, closed=frozenset(closed), paused=frozenset(paused), nodes=nodes, spent_flops=spent)
+        tokens[trial.n_params] += _train(setup.tree, trial, nodes)
+    return Evidence(
+        losses=losses,
+        closed=frozenset(closed),
+        paused=frozenset(paused),
+        nodes=nodes,
+        tokens=tokens,
+        # From whole numbers, so that the order in which they came does not show in the last digit.
+        spent_flops=sum(flops * tokens[n_params] for n_params, flops in setup.flops_per_token.items()),
+    )
+
+
+def _trunks_first(at: tuple[Trial, int]) -> tuple[bool, tuple[Trial, int]]:
+    return bool(at[0].domain), at
+
+
+def _goes_on(at: Trial, milestone: int, before: Evidence) -> bool:
+    """Whether a measurement lies beyond all that its chain has measured, so that it costs the same now as in order."""
+    nodes = before.nodes
+    if any(node.position >= milestone for node in nodes.on_chain(at)):
+        return False
+    if at.domain:
+        return at.root in nodes
+    # A branch that was there before its trunk has paid for the trunk.
+    return all(branch.root in nodes for branch, _ in before.losses if branch.n_params == at.n_params)
 
 
 def is_orphan(trial: Trial, evidence: Evidence) -> bool:
@@ -73,8 +112,14 @@ def price_together(setup: Setup, trials: Iterable[Trial], nodes: Checkpoints) ->
     """FLOPs of trials trained one after the other; the checkpoints that they leave are added to ``nodes``."""
     flops = 0.0
     for trial in trials:
-        flops += price(setup, trial, trial.milestones, nodes)
-        nodes.add(replace(trial.root, pretrain_tokens=0))
-        for milestone in trial.milestones:
-            nodes.update(s.end for s in setup.tree.segments(trial, milestone, nodes) if not s.cooldown)
+        flops += _train(setup.tree, trial, nodes) * setup.flops_per_token[trial.n_params]
     return flops
+
+
+def _train(tree: Tree, trial: Trial, nodes: Checkpoints) -> int:
+    """Tokens that a trial trains; the checkpoints that it leaves are added to ``nodes``."""
+    tokens = tree.missing_tokens(trial, trial.milestones, nodes)
+    nodes.add(replace(trial.root, pretrain_tokens=0))
+    for milestone in trial.milestones:
+        nodes.update(s.end for s in tree.segments(trial, milestone, nodes) if not s.cooldown)
+    return tokens

@@ -125,7 +125,9 @@ class Checkpoints:
             self.add(node)
 
     def copy(self) -> "Checkpoints":
-        return Checkpoints(self)
+        out = Checkpoints()
+        out._by_chain = {chain: set(own) for chain, own in self._by_chain.items()}
+        return out
 
     def on_trunk(self, n_params: int, seed: int) -> Iterable[Node]:
         """Of one size and seed, before any branch."""

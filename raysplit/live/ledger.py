@@ -50,7 +50,9 @@ class Ledger:
         state = (len(self.losses), len(self.closed), len(self.begun), len(self.paused))
         if self._evidence is None or self._evidence[0] != state:
             # A copy, since decisions are made on it while more comes in.
-            self._evidence = (state, evidence_of(self.setup, dict(self.losses), self.closed, self.paused))
+            before = self._evidence[1] if self._evidence else None
+            losses = dict(self.losses)
+            self._evidence = (state, evidence_of(self.setup, losses, self.closed, self.paused, before=before))
         return self._evidence[1]
 
     def asked(self, trial: Trial) -> Trial:
