@@ -4,9 +4,11 @@ A record is stored durably before `append` returns. One opening writes at a time
 higher fence, and the one before it can store nothing more. JOURNAL.md describes the format and why it is safe.
 """
 
+import gc
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -283,7 +285,8 @@ def read_segments(storage: Storage) -> list[Segment]:
     for attempt in range(_READ_ATTEMPTS):
         names = in_force(storage.names())
         try:
-            return [read_segment(name, storage.read(name), storage.label(name)) for name in names]
+            with _no_collection():
+                return [read_segment(name, storage.read(name), storage.label(name)) for name in names]
         except FileNotFoundError:
             if attempt == _READ_ATTEMPTS - 1:
                 raise
@@ -299,6 +302,18 @@ def _undamaged(segments: Sequence[Segment], location: str) -> Assembled:
             f"`raysplit journal repair {location}` keeps everything that is intact"
         )
     return there
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the garbage collector, which takes half the time of reading many records and finds nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _now() -> str:
