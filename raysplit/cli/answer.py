@@ -16,7 +16,6 @@ from raysplit.cli.options import (
     accounting_option,
     open_console,
     read_json,
-    run_argument,
 )
 from raysplit.errors import RunError, unknown
 
@@ -171,6 +170,7 @@ def compare(
 @click.option("--budget-flops", type=QUANTITY, help="Target budget; a run's own target when left out.")
 @click.option("--n-params", type=COUNT, multiple=True, help="Sizes to choose between; repeat for several.")
 @accounting_option
+@weight_option
 @click.option("--json", "output", flag_value="json", default="table", help="Print the advice as JSON.")
 def advise(
     run_folder: Path | None,
@@ -178,6 +178,7 @@ def advise(
     budget_flops: float | None,
     n_params: tuple[int, ...],
     accounting: AccountingName | None,
+    weights: tuple[tuple[str, float], ...],
     output: str,
 ) -> None:
     """Which split is best at a budget: from a finished or a running sweep's RUN folder, or from a law."""
@@ -187,68 +188,32 @@ def advise(
 
     if (run_folder is None) == (law_file is None):
         raise RunError("give either a RUN folder or --law law.json")
-    if law_file is not None:
+    if law_file is None:
+        assert run_folder is not None
+        from raysplit.cli.live import ask_run
+        from raysplit.live.answers import Question
+
+        question = Question(
+            budget_flops=budget_flops, n_params=n_params or None, accounting=accounting, weights=dict(weights) or None
+        )
+        asked = ask_run(run_folder)
+        live = asked.law.advise(question)
+        click.echo(asked.told(live.law), err=True)
+        advice = live.advice
+    else:
         law = read_json(law_file, Law.from_json)
         if budget_flops is None:
             raise RunError("--law has no budget of its own: give --budget-flops")
+        given = _weights_of(law.domains, weights)
         problem = Problem(
-            budget_flops=budget_flops, sizes={1: 6.0}, domains=law.domains, accounting=accounting or "shared"
+            budget_flops=budget_flops,
+            sizes={1: 6.0},
+            domains=law.domains,
+            weights=given,
+            accounting=accounting or "shared",
         )
-        problem = _sized(law, problem, n_params)
-    else:
-        assert run_folder is not None
-        from raysplit.design.setup import setup_of
-        from raysplit.sweep.launch import read_service
-
-        service, space, vocab_size = read_service(run_folder)
-        law, problem = service.law(), service.setup.problem
-        if n_params:
-            sized = space.model_copy(update={"target": space.target.model_copy(update={"model_sizes": n_params})})
-            problem = replace(problem, sizes=setup_of(sized, vocab_size=vocab_size).problem.sizes)
-        if budget_flops is not None:
-            problem = replace(problem, budget_flops=budget_flops)
-        if accounting is not None:
-            problem = replace(problem, accounting=accounting)
-    advice = advise_on(law, problem)
+        advice = advise_on(law, _sized(law, problem, n_params))
     click.echo(advice.to_json() if output == "json" else render_advice(advice))
-
-
-@click.command()
-@run_argument
-@click.option("--domain", required=True)
-@click.option("--n-params", type=QUANTITY, required=True)
-@click.option("--pretrain-tokens", type=COUNT, required=True)
-@click.option("--specialize-tokens", type=COUNT, required=True)
-@click.option("--level", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.9, show_default=True)
-def predict(
-    run_folder: Path, domain: str, n_params: float, pretrain_tokens: int, specialize_tokens: int, level: float
-) -> None:
-    """The loss that a sweep's law expects at one point, in nats per token, with an interval for one measurement."""
-    from raysplit.sweep.launch import read_service
-
-    service, _, _ = read_service(run_folder)
-    found = service.predict(
-        domain, n_params=n_params, pretrain_tokens=pretrain_tokens, specialize_tokens=specialize_tokens, level=level
-    ).prediction
-    click.echo(
-        f"{float(found.mean):.4f} nats/token, {level:.0%} interval {float(found.low):.4f} to {float(found.high):.4f}"
-    )
-
-
-@click.command()
-@run_argument
-def status(run_folder: Path) -> None:
-    """Where a sweep stands, running or finished."""
-    from raysplit.quantities import format_flops
-    from raysplit.sweep.launch import read_service
-
-    service, _, _ = read_service(run_folder)
-    now = service.status()
-    click.echo(
-        f"round {now.round}: {now.n_trials - now.n_trials_left} of {now.n_trials} trials done; "
-        f"{now.n_observations} observations, {format_flops(now.spent_flops)}, {now.n_stopped} trials stopped, "
-        f"{now.n_failed} failed; {now.finished or 'not ended'}"
-    )
 
 
 def _problem_of(
@@ -261,18 +226,23 @@ def _problem_of(
     from raysplit.split import Problem
 
     domains = tuple(sorted(runs["domain"].unique()))
-    given = dict(weights)
-    for name in given:
-        if name not in domains:
-            raise RunError("--weight: " + unknown("domain", name, domains))
     return Problem(
         budget_flops=budget_flops
         or float(6 * runs["n_params"].max() * (runs["pretrain_tokens"] + runs["specialize_tokens"]).max()),
         sizes={int(n): 6.0 * n for n in sorted(runs["n_params"].unique())},
         domains=domains,
-        weights=[given.get(name, 1.0) for name in domains],
+        weights=_weights_of(domains, weights),
         accounting=accounting or "shared",
     )
+
+
+def _weights_of(domains: tuple[str, ...], weights: tuple[tuple[str, float], ...]) -> list[float]:
+    """One a domain; 1 where none is given."""
+    given = dict(weights)
+    for name in given:
+        if name not in domains:
+            raise RunError("--weight: " + unknown("domain", name, domains))
+    return [given.get(name, 1.0) for name in domains]
 
 
 def _sized(law: "Law", problem: "Problem", n_params: tuple[int, ...]) -> "Problem":

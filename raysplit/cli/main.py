@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 import raysplit
-from raysplit.cli import answer, journal, outside, serve, work
+from raysplit.cli import answer, journal, live, outside, serve, work
 from raysplit.errors import RaysplitError
 
 
@@ -56,8 +56,9 @@ for command in (
     answer.fit,
     answer.compare,
     answer.advise,
-    answer.predict,
-    answer.status,
+    live.predict,
+    live.status,
+    live.watch,
     journal.journal,
 ):
     main.add_command(command)

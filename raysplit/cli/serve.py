@@ -2,20 +2,31 @@
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from raysplit.cli.options import closed_reading_option, open_console, run_argument
+from raysplit.cli.options import closed_reading_option, open_console, ray_address_option
+from raysplit.errors import RunError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from raysplit.live.http_options import HttpOptions
 
 DEFAULT_ADDRESS = "127.0.0.1:8350"
 
 
 @click.command()
-@run_argument
+@click.argument("source", metavar="RUN|SPACE", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder for a SPACE, whose journal it keeps.")
+@ray_address_option
 @click.option("--http", "address", default=DEFAULT_ADDRESS, show_default=True, help="HOST:PORT, or PORT on loopback.")
 @closed_reading_option
-def serve(run_folder: Path, address: str, closed_reading: bool) -> None:
+def serve(source: Path, out: Path | None, ray_address: str | None, address: str, closed_reading: bool) -> None:
     """Serve the law of a RUN over HTTP, with a page to watch it and to ask it.
+
+    Of a SPACE: a live law without a sweep, which learns from what is reported to it until Ctrl-C; nothing is trained.
 
     While its sweep is live, its law actor serves, for as long as the sweep lasts; one that has ended is served from
     here until Ctrl-C, to read. Writing needs the token in RAYSPLIT_TOKEN.
@@ -25,6 +36,12 @@ def serve(run_folder: Path, address: str, closed_reading: bool) -> None:
 
     http = read_http_options(address, open_reading=not closed_reading)
     console = open_console()
+    if source.is_file():
+        if out is None:
+            raise RunError("a SPACE needs a run folder: give --out")
+        _serve_space(source, out, http, ray_address, console)
+        return
+    run_folder = source
     if beacon.find(run_folder) is not None:
         from raysplit.live.client import connect
 
@@ -48,3 +65,17 @@ def serve(run_folder: Path, address: str, closed_reading: bool) -> None:
         console.print("closed")
     finally:
         server.close()
+
+
+def _serve_space(
+    space_file: Path, out: Path, http: "HttpOptions", ray_address: str | None, console: "Console"
+) -> None:
+    from raysplit.live.client import connect
+    from raysplit.sweep.serve import served
+
+    with served(space_file, out, http=http, ray_address=ray_address) as folder:
+        url = connect(folder.path).serve_http(http)
+        console.print(f"live law: raysplit.connect({str(folder.path)!r}), or `raysplit advise {out}`", highlight=False)
+        console.print(f"over HTTP: {url}; Ctrl-C ends it, everything reported is kept", highlight=False)
+        while True:
+            time.sleep(3600)

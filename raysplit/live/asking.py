@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from raysplit.errors import LawError, SplitError, unknown
+from raysplit.errors import LawError, RaysplitError, SplitError, unknown
 from raysplit.law import Law
 from raysplit.live.answers import Curve, GoOn, LawStamp, Question
 from raysplit.runs import Observation
@@ -34,6 +34,10 @@ def problem_of(target: Problem, question: Question, *, shape_of: ShapeOf | None)
         SplitError: a number is not positive, or a domain or size is unknown.
     """
     problem = target
+    weights = {f"weights: {name}": weight for name, weight in (question.weights or {}).items()}
+    check_numbers(SplitError, budget_flops=question.budget_flops or 1.0, **weights)
+    for n_params in question.n_params or ():
+        check_numbers(SplitError, n_params=n_params)
     if question.budget_flops is not None:
         problem = replace(problem, budget_flops=question.budget_flops)
     if question.accounting is not None:
@@ -46,6 +50,17 @@ def problem_of(target: Problem, question: Question, *, shape_of: ShapeOf | None)
     if question.n_params is not None:
         problem = replace(problem, sizes=dict(_size(n, target.sizes, shape_of) for n in question.n_params))
     return problem
+
+
+def check_numbers(error: type[RaysplitError], **values: object) -> None:
+    """Refuse what is no number.
+
+    Raises:
+        RaysplitError: as ``error`` says; the message names the field.
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise error(f"{name} = {value!r} is not a number")
 
 
 def _size(n_params: int, known: Mapping[int, float], shape_of: ShapeOf | None) -> tuple[int, float]:

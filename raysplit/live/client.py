@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.actor import ActorHandle
 
-from raysplit.errors import RaysplitError, RunError, unknown
+from raysplit.errors import RunError, unknown
 from raysplit.live import beacon
 from raysplit.live.actor import NAMESPACE, actor_name
 from raysplit.live.answers import (
@@ -123,7 +123,7 @@ class _Call:
 
 def _in_our_words(error: Exception, seconds: float) -> Exception:
     cause = getattr(error, "cause", None)
-    if isinstance(cause, RaysplitError):
+    if isinstance(error, ray.exceptions.RayTaskError) and isinstance(cause, Exception):
         return cause
     if isinstance(error, ray.exceptions.GetTimeoutError | TimeoutError):
         return RunError(f"the law actor did not answer within {seconds:g} s; it may be starting again")

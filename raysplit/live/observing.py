@@ -48,6 +48,8 @@ def check_batch(observations: Sequence[Observation]) -> None:
     """
     if isinstance(observations, Observation):
         raise TableError(f"{_ORIGIN}: one observation where a list of them is expected")
+    if not isinstance(observations, Sequence):
+        raise TableError(f"{_ORIGIN}: {type(observations).__name__} where a list of them is expected")
     if len(observations) > MAX_BATCH:
         raise TableError(f"{_ORIGIN}: {len(observations)} rows; at most {MAX_BATCH} in one call, give them in parts")
     for number, row in enumerate(observations, 1):
@@ -85,6 +87,8 @@ def _first_odd(observations: Sequence[Observation]) -> str:
     for number, row in enumerate(observations, 1):
         for name in Observation.__dataclass_fields__:
             value = getattr(row, name)
-            if name not in ("domain", "trial") and not isinstance(value, int | float):
-                return f"row {number}: {name} = {value!r}"
+            if name in ("domain", "trial") or value != value:
+                continue
+            if not isinstance(value, int | float) or abs(value) > 1e300:
+                return f"row {number}: {name} = {str(value)[:40]}"
     return "a number"

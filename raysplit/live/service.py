@@ -32,7 +32,7 @@ from raysplit.live.answers import (
     Question,
     TrialState,
 )
-from raysplit.live.asking import ShapeOf, check_domains, curve_of, problem_of, whether_to_go_on
+from raysplit.live.asking import ShapeOf, check_domains, check_numbers, curve_of, problem_of, whether_to_go_on
 from raysplit.live.fitting import Target
 from raysplit.live.journal import Journal, ReadJournal
 from raysplit.live.ledger import Ledger, trial_from_dict
@@ -285,9 +285,9 @@ class LawService:
             LawError: there is no law yet, the domain is unknown, or the point or level is impossible.
         """
         known = self._version(version)
-        for name, value in (
-            ("n_params", n_params), ("pretrain_tokens", pretrain_tokens), ("specialize_tokens", specialize_tokens),
-        ):  # fmt: skip
+        at = {"n_params": n_params, "pretrain_tokens": pretrain_tokens, "specialize_tokens": specialize_tokens}
+        check_numbers(LawError, **at, level=level)
+        for name, value in at.items():
             if not 0 <= value < math.inf or (name == "n_params" and not value):
                 rule = "positive and finite" if name == "n_params" else "finite and not negative"
                 raise LawError(f"{name} = {value!r} must be {rule}")

@@ -48,6 +48,7 @@ def test_the_issue_s_commands_are_there() -> None:
         "observe",
         "journal",
         "serve",
+        "watch",
     ]
     assert set(wanted) == set(main.commands)
 

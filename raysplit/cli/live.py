@@ -1,0 +1,189 @@
+"""Commands that ask a live law, or the journal where none is running."""
+
+import json
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from raysplit.cli.options import COUNT, QUANTITY, run_argument
+from raysplit.errors import LawError, RunError
+
+if TYPE_CHECKING:
+    from raysplit.live.answers import LawStamp, LiveAdvice
+    from raysplit.live.client import LiveLaw
+    from raysplit.live.service import LawService, Status
+
+json_option = click.option("--json", "output", flag_value="json", default="text", help="Print it as JSON.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """Who answers for a run."""
+
+    law: "LiveLaw | LawService"
+    is_live: bool
+
+    @property
+    def source(self) -> str:
+        return "live law" if self.is_live else "journal"
+
+    def told(self, stamp: "LawStamp") -> str:
+        """On what an answer rests, in a line."""
+        from raysplit.quantities import format_seconds
+
+        waiting = stamp.n_known - stamp.n_observations
+        behind = f", {waiting} more not fitted yet" if waiting else ""
+        if self.is_live:
+            age = format_seconds(stamp.age_seconds)
+            return (
+                f"asked the live law: version {stamp.version}, {stamp.n_observations} observations, {age} old{behind}"
+            )
+        return f"read from the journal, no live law is running: {stamp.n_observations} observations{behind}"
+
+
+def ask_run(run_folder: Path) -> Asked:
+    """The run's live law when one is running, else its journal.
+
+    Raises:
+        RunError: the folder holds no run, or its sweep has not begun.
+    """
+    from raysplit.live import beacon
+
+    if beacon.find(run_folder) is not None:
+        from raysplit.live.client import connect
+
+        try:
+            return Asked(law=connect(run_folder), is_live=True)
+        except RunError as error:
+            click.echo(f"raysplit: {error}; reading the journal", err=True)
+    from raysplit.sweep.launch import read_service
+
+    return Asked(law=read_service(run_folder)[0], is_live=False)
+
+
+@click.command()
+@run_argument
+@click.option("--domain", required=True)
+@click.option("--n-params", type=QUANTITY, required=True)
+@click.option("--pretrain-tokens", type=COUNT, required=True)
+@click.option("--specialize-tokens", type=COUNT, required=True)
+@click.option("--level", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.9, show_default=True)
+@json_option
+def predict(
+    run_folder: Path,
+    domain: str,
+    n_params: float,
+    pretrain_tokens: int,
+    specialize_tokens: int,
+    level: float,
+    output: str,
+) -> None:
+    """The loss that a sweep's law expects at one point, in nats per token, with an interval for one measurement."""
+    asked = ask_run(run_folder)
+    live = asked.law.predict(
+        domain, n_params=n_params, pretrain_tokens=pretrain_tokens, specialize_tokens=specialize_tokens, level=level
+    )
+    mean, low, high = (float(getattr(live.prediction, name)) for name in ("mean", "low", "high"))
+    if output == "json":
+        found = {"mean": mean, "low": low, "high": high, "level": level}
+        click.echo(json.dumps({**found, "law": asdict(live.law), "source": asked.source}))
+        return
+    click.echo(asked.told(live.law), err=True)
+    click.echo(f"{mean:.4f} nats/token, {level:.0%} interval {low:.4f} to {high:.4f}")
+
+
+@click.command()
+@run_argument
+@json_option
+def status(run_folder: Path, output: str) -> None:
+    """Where a sweep stands, running or finished."""
+    asked = ask_run(run_folder)
+    now = asked.law.status()
+    if output == "json":
+        click.echo(json.dumps(_plain({**asdict(now), "source": asked.source})))
+        return
+    click.echo(_where(now))
+    if now.trouble:
+        click.echo(f"trouble: {now.trouble}")
+    click.echo(f"({asked.source})", err=True)
+
+
+@click.command()
+@run_argument
+@click.option(
+    "--every", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, help="Seconds between looks."
+)
+@click.option("--json", "output", flag_value="json", default="text", help="One JSON object a line.")
+def watch(run_folder: Path, every: float, output: str) -> None:
+    """How the split moves while a sweep measures: a line at each change, until the sweep ends or Ctrl-C."""
+    asked, before = ask_run(run_folder), None
+    click.echo(f"watching the {asked.source}; Ctrl-C ends it", err=True)
+    try:
+        while True:
+            try:
+                now = asked.law.status()
+                live = _advice_or_none(asked)
+            except RunError:  # the sweep has ended, or its cluster: the journal knows
+                asked = ask_run(run_folder)
+                continue
+            seen = (now, live.law.version if live else 0)
+            if seen != before:
+                click.echo(_line(now, live, asked.source, as_json=output == "json"))
+                before = seen
+            if now.finished:
+                return
+            time.sleep(every if asked.is_live else max(every, 5.0))
+            if not asked.is_live:
+                asked = ask_run(run_folder)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # pressed again, it would end in Ray's own leaving
+        sys.exit(130)
+
+
+def _advice_or_none(asked: Asked) -> "LiveAdvice | None":
+    try:
+        return asked.law.advise()
+    except LawError:
+        return None
+
+
+def _line(now: "Status", live: "LiveAdvice | None", source: str, *, as_json: bool) -> str:
+    if as_json:
+        advice = None if live is None else json.loads(live.advice.to_json())
+        law = None if live is None else asdict(live.law)
+        return json.dumps(_plain({"status": asdict(now), "advice": advice, "law": law, "source": source}))
+    from raysplit.quantities import format_count
+
+    clock = time.strftime("%H:%M:%S")
+    if live is None:
+        return f"{clock}  no law yet; {_where(now)}"
+    advice = live.advice
+    share = advice.pretrain_share
+    return (
+        f"{clock}  law {live.law.version} of {live.law.n_observations}: D/T {share.mean:.3f} "
+        f"({share.low:.3f} to {share.high:.3f}) at N = {format_count(advice.split.n_params)}, loss "
+        f"{advice.loss.mean:.4f}, expected regret {advice.expected_regret:.2%}; {_where(now)}"
+    )
+
+
+def _where(now: "Status") -> str:
+    from raysplit.quantities import format_flops
+
+    return (
+        f"round {now.round}: {now.n_trials - now.n_trials_left} of {now.n_trials} trials done; "
+        f"{now.n_observations} observations, {format_flops(now.spent_flops)}, {now.n_stopped} trials stopped, "
+        f"{now.n_failed} failed; {now.finished or 'not ended'}"
+    )
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no infinity, which an unlimited budget is: null."""
+    return {
+        name: _plain(value) if isinstance(value, dict) else None if value == float("inf") else value
+        for name, value in values.items()
+    }
