@@ -67,9 +67,7 @@ def serve(source: Path, out: Path | None, ray_address: str | None, address: str,
         server.close()
 
 
-def _serve_space(
-    space_file: Path, out: Path, http: "HttpOptions", ray_address: str | None, console: "Console"
-) -> None:
+def _serve_space(space_file: Path, out: Path, http: "HttpOptions", ray_address: str | None, console: "Console") -> None:
     from raysplit.live.client import connect
     from raysplit.sweep.serve import served
 
