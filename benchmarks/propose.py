@@ -2,7 +2,7 @@
 
     python benchmarks/propose.py
 
-Synthetic: the losses are those of a known law. Parts are those of `raysplit.design.campaign.next_round`: the belief (what
+Synthetic: losses of a known law. Parts are those of `raysplit.design.campaign.next_round`: the belief (what
 each of the law's draws takes for the best split, and foresees of every point of the grid), the candidates and their
 prices, and the choice of a round. Processor seconds of one core, the median of five.
 """
