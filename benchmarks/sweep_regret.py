@@ -7,8 +7,8 @@
 Every method spends a share of the FLOPs of the full grid (each token of the tree paid once, for all methods alike), the
 same law is fitted to what it has measured, and the split that this law recommends at the target budget is judged by the
 truth (`sweep_truths.py`). For the baselines there is also what they recommend without a law: the best point seen, its N
-and D / T carried to the target. Shown are the median regret over the seeds and its 10 to 90 % range; from which share on
-the median stays at 0.5 % or less, and how many times raysplit's FLOPs that is; and the same in runs that share nothing,
+and D / T carried to the target. Shown are the median regret over the seeds and its 10 to 90 % range; from which share
+on the median stays at 0.5 % or less, and how many times raysplit's FLOPs that is; and the same in runs that share nothing,
 where each measured point is charged its full path. Seeds are paired: seed i is the same world for every method.
 
 A method whose user names a budget (the baselines) is run anew for each share; raysplit and the designs go once.
