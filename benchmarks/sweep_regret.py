@@ -4,12 +4,13 @@
     python benchmarks/sweep_regret.py --worlds synthetic     # six known laws, three of them in none of raysplit's forms
     python benchmarks/sweep_regret.py --seeds 2 --worlds measured   # a look
 
-Every method spends a share of the FLOPs of the full grid (each token of the tree paid once, for all methods alike), the
-same law is fitted to what it has measured, and the split that this law recommends at the target budget is judged by the
-truth (`sweep_truths.py`). For the baselines there is also what they recommend without a law: the best point seen, its N
-and D / T carried to the target. Shown are the median regret over the seeds and its 10 to 90 % range; from which share
-on the median stays at 0.5 % or less, and how many times raysplit's FLOPs that is; and the same in runs that share nothing,
-where each measured point is charged its full path. Seeds are paired: seed i is the same world for every method.
+Every method spends a share of the FLOPs of the full grid (each token of the tree paid once, for all methods alike),
+the same law is fitted to what it has measured, and the split that this law recommends at the target budget is judged
+by the truth (`sweep_truths.py`). For the baselines there is also what they recommend without a law: the best point
+seen, its N and D / T carried to the target. Shown are the median regret over the seeds and its 10 to 90 % range; from
+which share on the median stays at 0.5 % or less, and how many times raysplit's FLOPs that is; and the same in runs
+that share nothing, where each measured point is charged its full path. Seeds are paired: seed i is the same world for
+every method.
 
 A method whose user names a budget (the baselines) is run anew for each share; raysplit and the designs go once.
 """
