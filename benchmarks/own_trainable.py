@@ -12,6 +12,7 @@ import json
 import math
 import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,14 @@ DOMAINS = ("code", "law")
 FLOPS_PER_TOKEN = {n: 6.0 * n for n in (10_000_000, 30_000_000, 100_000_000)}
 PRETRAIN = (100_000_000, 200_000_000, 400_000_000, 800_000_000, 1_600_000_000)
 SPECIALIZE = (25_000_000, 50_000_000, 100_000_000, 200_000_000)
-TARGET_FLOPS = 2e18
+TARGET_FLOPS = 1e18
 
 
 def known_loss(domain: str, n_params: float, pretrain_tokens: float, specialize_tokens: float) -> float:
-    """(synthetic) A pretraining token is worth 0.15 or 0.3 of one of the domain's own."""
-    floor, worth = {"code": (1.2, 0.15), "law": (1.6, 0.3)}[domain]
-    tokens = worth * pretrain_tokens**0.95 + 1.5 * specialize_tokens
-    return floor + 90.0 * n_params**-0.32 + 380.0 * tokens**-0.31
+    """(synthetic) What pretraining leaves to learn falls as a power of D, and specializing takes off a share of it."""
+    floor, gain, scale = {"code": (1.0, 0.15, 2e7), "law": (1.4, 0.1, 1e7)}[domain]
+    left = 400.0 * (pretrain_tokens + 5e6) ** -0.28 * (1 + specialize_tokens / scale) ** -gain
+    return floor + 90.0 * n_params**-0.32 + left
 
 
 # The trainable: what a user writes.
@@ -123,18 +124,20 @@ def search(out: Path, *, lanes: int, budget_share: float) -> TunePlan:
 
 
 def known_regret(problem: Problem, split: Split) -> float:
-    """How far the split's known loss lies above that of the best split of the known law, as a share."""
+    """How far the split's known loss lies above that of the best one on a fine grid, as a share."""
 
-    def loss(n: int, d: float, s: float) -> float:
-        return float(np.mean([known_loss(domain, n, d, s) for domain in DOMAINS]))
+    def loss(n: int, d: float, experts: Sequence[float]) -> float:
+        return sum(known_loss(domain, n, d, s) for domain, s in zip(DOMAINS, experts, strict=True)) / len(DOMAINS)
 
     best = math.inf
     for n in problem.sizes:
         tokens = problem.affordable_tokens(n)
         for share in np.linspace(0.005, 0.995, 199):
-            best = min(best, loss(n, share * tokens, (1 - share) * tokens / len(DOMAINS)))
-    own = np.mean([known_loss(k, split.n_params, split.pretrain_tokens, split.specialize_tokens[k]) for k in DOMAINS])
-    return float(own / best - 1)
+            for part in np.linspace(0.05, 0.95, 37):
+                rest = (1 - share) * tokens
+                best = min(best, loss(n, share * tokens, (part * rest, (1 - part) * rest)))
+    advised = loss(split.n_params, split.pretrain_tokens, [split.specialize_tokens[domain] for domain in DOMAINS])
+    return advised / best - 1
 
 
 def main() -> None:

@@ -29,9 +29,9 @@ N_SIZES = 5
 
 
 def known_loss(domain: str, n_params: float, pretrain_tokens: float, specialize_tokens: float) -> float:
-    """(synthetic) One pretraining token is worth 0.15 or 0.3 of the domain's own."""
-    worth = {"code": 0.15, "law": 0.3}[domain]
-    return 1.4 + 90.0 * n_params**-0.32 + 380.0 * (worth * pretrain_tokens + 1.5 * specialize_tokens) ** -0.31
+    """(synthetic)"""
+    gain = {"code": 0.15, "law": 0.1}[domain]
+    return 1.4 + 90.0 * n_params**-0.32 + 400.0 * pretrain_tokens**-0.28 * (1 + specialize_tokens / 2e7) ** -gain
 
 
 LOSSES = known_law_losses(known_loss, DOMAINS, noise=0.01, seed=0)
