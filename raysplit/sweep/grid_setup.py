@@ -33,6 +33,9 @@ def setup_of_grid(
 ) -> Setup:
     """Resolve the question and the grid of runs that may be trained to answer it.
 
+    Prices are those of the tree: a branch goes on from its trunk's checkpoint, and a trunk or branch that was stopped
+    from its own.
+
     Args:
         flops_per_token: F(N) of each size of the runs, or the sizes alone, rising, for F(N) = 6N.
         pretrain_tokens: grid of D, rising; 0 is training from scratch on the domain.

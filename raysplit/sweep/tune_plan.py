@@ -119,6 +119,7 @@ class TunePlan:
     def close(self) -> None:
         """Close the journal; the search can be taken up again."""
         if (here := _OPEN.pop(self.folder, None)) is not None:
+            here.service.close()
             here.service.journal.close()  # type: ignore[union-attr]
 
     def __enter__(self) -> "TunePlan":
