@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from raysplit.errors import RunError
 from raysplit.live import journal_lines, journal_tail
 from raysplit.live.journal import Journal, ReadJournal, Record, has_journal, read_journal
+from raysplit.live.journal_lines import line_of
+from raysplit.live.journal_segments import Name, header_of
 from raysplit.live.journal_storage import FileStorage, open_storage
 
 data = st.dictionaries(
@@ -348,6 +350,48 @@ def test_an_old_writer_that_was_writing_is_not_acknowledged(
     assert numbers(location) == [0, 1, 2]
     new.close()
     old.close()
+
+
+def test_a_late_batch_of_an_opening_in_between_counts_for_nothing(place: Callable[[], str]) -> None:
+    """The third opening goes on from what the first stored late, unless the second had begun before it came."""
+    location = place()
+    first = Journal(location)
+    first.append("note", {"number": 0})
+    second = Journal(location)
+    send(first, "by the first")
+    third = Journal(location)
+    known = [record.data["number"] for record in third.records]
+    send(second, "by the second")
+    assert numbers(location) == known == [0]
+    third.append("note", {"number": "by the third"})
+    assert numbers(location) == [0, "by the third"]
+    for journal in (first, second, third):
+        journal.close()
+
+
+def test_an_opening_that_dawdled_displaces_nothing() -> None:
+    """In a store, where nothing keeps openings apart, its own first segment may come after a later opening's."""
+    location = memory()
+    first = Journal(location)
+    first.append("note", {"number": 0})
+    storage = open_storage(location)
+    dawdling = storage.claim(0)
+    send(first, "late")
+    third = Journal(location)
+    assert [record.data["number"] for record in third.records] == [0, "late"]
+    name = Name(first=1, fence=dawdling)
+    storage.put(name, header_of(name, after=first.fence, time=""))
+    assert numbers(location) == [0, "late"]
+    third.append("note", {"number": 2})
+    third.compact()
+    third.close()
+    assert numbers(location) == [0, "late", 2]
+
+
+def send(journal: Journal, number: str) -> None:
+    """What an opening writes that has been taken over since it looked; it gets no acknowledgement."""
+    record = Record(seq=journal._next_seq, time="", kind="note", data={"number": number}, fence=journal.fence)
+    journal._tail.write(record.seq, journal._header(""), line_of(record))
 
 
 def test_a_reader_takes_nothing_and_touches_nothing(three: Path, path: Path) -> None:
