@@ -46,7 +46,9 @@ def serve(source: Path, out: Path | None, ray_address: str | None, address: str,
         from raysplit.live.client import connect
 
         url = connect(run_folder).serve_http(http)
-        console.print(f"served by the sweep's law actor, as long as the sweep lasts: {url}", highlight=False)
+        own = not http.port or url.endswith(f":{http.port}")
+        how = "served by" if own else "served already, and not elsewhere as well, by"
+        console.print(f"{how} the sweep's law actor, as long as the sweep lasts: {url}", highlight=False)
         return
     from raysplit.live.http import serve_in_thread
     from raysplit.sweep.launch import read_service
