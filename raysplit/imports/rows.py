@@ -42,11 +42,12 @@ def take_rows(found: Found, choices: Mapping[str, Choice]) -> Imported:
     """
     taken: dict[tuple[Any, ...], dict[str, Any]] = {}
     skipped: dict[str, list[str]] = {}
+    names = found.names
     for row in found.rows:
         if row.unusable:
             skipped.setdefault(row.unusable, []).append(row.run)
             continue
-        for domain, loss_column in _losses(row, choices, found.names):
+        for domain, loss_column in _losses(row, choices, names):
             values, reason = _read(row, choices, domain, loss_column)
             if reason:
                 skipped.setdefault(reason, []).append(row.run)
