@@ -24,7 +24,7 @@ from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.tune.search.bohb import TuneBOHB
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.search.variant_generator import generate_variants
-from sweep_ladders import Ladder, LadderOf, by_budget, by_point
+from sweep_ladders import Ladder, LadderOf, by_budget, by_depth, by_point
 from sweep_lanes import Lanes, Measurement, Point, known_points
 from sweep_tune import METRIC, RESOURCE, Controller
 
@@ -58,13 +58,13 @@ class Baseline:
         points = known_points(setup, losses)
         cap_flops = self.cap * budget_flops
         with seeded(seed):
-            for attempt in itertools.count():
-                self.method(self.ladder(setup, points, cap_flops), lanes, seed + 1000 * attempt)
+            while True:
+                self.method(self.ladder(setup, points, cap_flops), lanes, seed)
                 if lanes.is_spent or cap_flops >= max(p.flops(setup) for p in points):
                     return lanes.measured()
+                seed += 1000
                 cap_flops *= 3
                 lanes.begin_again()
-        raise AssertionError("the loop ends with the grid")
 
 
 @contextmanager
@@ -237,20 +237,31 @@ def in_order(ladder: Ladder, lanes: Lanes, seed: int, *, shuffled: bool) -> None
 BASELINES: dict[str, Callable[..., list[Measurement]]] = {
     "grid, cheapest first": Baseline(method=partial(in_order, shuffled=False), ladder=by_point, cap=1.0),
     "grid, random order": Baseline(method=partial(in_order, shuffled=True), ladder=by_point, cap=1.0),
-    "random search": Baseline(method=partial(in_tune, searcher=random_draws, scheduler=fifo), ladder=by_point, cap=0.1),
+    "random search": Baseline(
+        method=partial(in_tune, searcher=random_draws, scheduler=fifo), ladder=by_budget(3.0), cap=0.05
+    ),
     "ASHA": Baseline(method=partial(in_tune, searcher=random_draws, scheduler=asha), ladder=by_budget(3.0), cap=0.1),
     "HyperBand": Baseline(
         method=partial(in_tune, searcher=random_draws, scheduler=hyperband), ladder=by_budget(3.0), cap=0.1
     ),
     "BOHB": Baseline(
-        method=partial(in_tune, searcher=kernel_densities, scheduler=bohb),
-        idle_steps=100,
+        method=partial(in_tune, searcher=kernel_densities, scheduler=bohb, eta=2),
         ladder=by_budget(3.0),
         cap=0.1,
+        idle_steps=100,  # its largest bracket draws that many at the lowest rung, which has few points
     ),
     "ASHA + TPE": Baseline(method=partial(in_tune, searcher=tpe, scheduler=asha), ladder=by_budget(3.0), cap=0.1),
-    "TPE + Hyperband pruner": Baseline(method=partial(in_optuna, sampler=tpe_sampler), ladder=by_budget(3.0), cap=0.1),
+    "TPE + Hyperband pruner": Baseline(
+        method=partial(in_optuna, sampler=tpe_sampler, eta=2), ladder=by_depth, cap=0.05
+    ),
     "GP + Hyperband pruner": Baseline(
-        method=partial(in_optuna, sampler=gp_sampler), ladder=by_budget(3.0), cap=0.1, idle_steps=12
+        method=partial(in_optuna, sampler=gp_sampler, eta=2), ladder=by_depth, cap=0.05, idle_steps=12
     ),
 }
+"""What served each method best of the ladders of `sweep_ladders.py`, caps of 0.05 and 0.1 and, where there are
+brackets, reduction factors of 2 and 3: the geometric mean of the regrets (at least 0.05 %) at 3 % and 8 % of the grid
+on five draws of the measured surface and five synthetic laws. In %, the one taken and the others tried:
+random search 0.23, by point 0.28 to 0.36, by depth 0.30; ASHA 0.18, by depth 0.29 to 0.30, by domain 0.65; HyperBand
+0.28 to 0.29, by depth 0.28 to 0.38; BOHB 0.31, by depth 0.29 in twice the time; ASHA + TPE 0.25 to 0.33, by depth 0.42;
+TPE with pruner 0.18 to 0.23, by budget 0.28 to 0.43. Ten draws tell no differences below a fifth apart. The GP goes as TPE.
+"""

@@ -2,7 +2,7 @@
 
 Follows `TuneController` of Ray 2.60 with `reuse_actors=True`: trials are suggested while fewer than a limit are
 pending, the scheduler chooses what runs on a free lane, a report goes to the scheduler and, unless it stops the trial,
-to the searcher. `tests/design/test_sweep_baselines.py` compares it with a real run.
+to the searcher. `tests/ray/test_simulated_tune.py` compares it with a real run.
 """
 
 import heapq
