@@ -263,5 +263,6 @@ brackets, reduction factors of 2 and 3: the geometric mean of the regrets (at le
 on five draws of the measured surface and five synthetic laws. In %, the one taken and the others tried:
 random search 0.23, by point 0.28 to 0.36, by depth 0.30; ASHA 0.18, by depth 0.29 to 0.30, by domain 0.65; HyperBand
 0.28 to 0.29, by depth 0.28 to 0.38; BOHB 0.31, by depth 0.29 in twice the time; ASHA + TPE 0.25 to 0.33, by depth 0.42;
-TPE with pruner 0.18 to 0.23, by budget 0.28 to 0.43. Ten draws tell no differences below a fifth apart. The GP goes as TPE.
+TPE with pruner 0.18 to 0.23, by budget 0.28 to 0.43. Ten draws tell no differences below a fifth apart. The GP
+goes as TPE.
 """
