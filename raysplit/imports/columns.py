@@ -85,11 +85,14 @@ def choose_columns(found: Found, *, columns: Mapping[str, str], constants: Mappi
         constants: value by field, the same for every run.
 
     Raises:
-        TableError: an unknown field or column; two columns could be the same field; a required field has none.
+        TableError: there are no runs; an unknown field or column; two columns could be the same field; a required field
+            has none.
     """
     for field in (*columns, *constants):
         if field not in FIELDS:
             raise TableError(f"{found.origin}: {unknown('field', field, FIELDS)}")
+    if not found.rows:
+        raise TableError(f"{found.origin}: read as {found.kind}, there are no runs in it")
     names = found.names
     chosen = {f: Choice(field=f, constant=value, how="given") for f, value in constants.items()}
     for field, column in columns.items():

@@ -101,22 +101,24 @@ def _read(
             if field in OPTIONAL or field == "tokenizer":
                 continue
             return values, f"without a value for {field} ({column})"
-        values[field] = _parsed(row, field, column or "--set", value)
+        values[field] = _parsed(
+            row, field, f"column {column!r}, read as {field}" if column else f"--set {field}", value
+        )
         if field == "loss" and not math.isfinite(values[field]):
             return values, "diverged: the loss is no finite number"
     return values, ""
 
 
-def _parsed(row: FoundRow, field: str, column: str, value: object) -> Any:
+def _parsed(row: FoundRow, field: str, source: str, value: object) -> Any:
     if field in _TEXTS:
         return str(value)
     try:
         number = _number(value, whole=field in _COUNTS)
     except (ValueError, OverflowError) as error:
-        raise TableError(f"{row.where}: column {column!r}, read as {field}: {error}") from error
+        raise TableError(f"{row.where}: {source}: {error}") from error
     if math.isfinite(number) and (number < 0 or (number == 0 and field in _POSITIVE)):
         rule = "must be positive" if field in _POSITIVE else "must not be negative"
-        raise TableError(f"{row.where}: column {column!r}, read as {field}: {rule}, got {value!r}")
+        raise TableError(f"{row.where}: {source}: {rule}, got {value!r}")
     return number
 
 

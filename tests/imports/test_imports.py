@@ -247,6 +247,10 @@ class TestMistakes:
             import_runs(source, kind="excel")
         with pytest.raises(TableError, match="keeps its trials in a folder"):
             import_runs(source, kind="tune")
+        with pytest.raises(TableError, match="read as mlflow, there are no runs in it"):
+            import_runs(tmp_path, kind="mlflow")
+        with pytest.raises(TableError, match=r"row 1: --set seed: expected a number .* got 'big'"):
+            import_runs(source, constants={"seed": "big"})
 
     @pytest.mark.parametrize(
         ("name", "text", "complaint"),
