@@ -4,11 +4,12 @@
 
 The trainable trains nothing: it reports the losses of a known (synthetic) law, at three points in each trial. So the
 wall time is overhead: Ray Tune's (actors, results, snapshots) and raysplit's own (choosing, storing with fsync,
-judging), which is timed apart. Every point of a grid is measured, once each, or the command fails.
+judging, and one fit of the law at the end), which is timed apart. Every point of a grid is measured, once each, or the
+command fails.
 """
 
 import argparse
-import os
+import logging
 import tempfile
 import time
 from collections.abc import Callable
@@ -134,7 +135,7 @@ def main() -> None:
     parser.add_argument("--others", type=int, default=50, help="trials of the other ways")
     parser.add_argument("--lanes", type=int, default=2)
     asked = parser.parse_args()
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
     ray.init(num_cpus=asked.lanes, include_dashboard=False, log_to_driver=False)
     print(f"{'':30}{'trials':>8}{'losses':>8}{'s':>8}{'s/trial':>9}{'of it raysplit':>16}")
     for i, way in enumerate(WAYS):
