@@ -1,7 +1,9 @@
 """The law actor: the sweep's `LawService` as a named, detached Ray actor that anyone on the cluster can ask."""
 
 import logging
+import pickle
 from collections.abc import Collection, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,7 @@ from raysplit.live.refit import LawsBehind
 from raysplit.live.service import Claim, LawService, Status
 from raysplit.live.shelf import Shelf
 from raysplit.runs import Observation
+from raysplit.split import Advice
 
 if TYPE_CHECKING:
     from raysplit.live.http import Server
@@ -39,6 +42,7 @@ NAMESPACE = "raysplit"
 _THREADS = {"ask": 4, "ingest": 4, "look": 2}
 """Threads of each group of methods, so that no one waits for another kind's work; what a sweep decides has its own."""
 _DECIDING_THREADS = 8
+_PACKED_KEPT = 64
 
 _ask = ray.method(concurrency_group="ask")
 _ingest = ray.method(concurrency_group="ingest")
@@ -67,6 +71,7 @@ class LawActor:
             shelf=Shelf(laws_beside(journal), last_seq=last_seq, fence=opened.fence),
         )
 
+        self._packed: dict[int, tuple[Advice, bytes]] = {}
         self._server: Server | None = None
         if http is not None and ray.get_runtime_context().was_current_actor_reconstructed:
             try:
@@ -112,6 +117,19 @@ class LawActor:
     @_ask
     def advise(self, question: Question | None = None, version: int | None = None) -> LiveAdvice:
         return self._service.advise(question, version=version)
+
+    @_ask
+    def advise_packed(self, question: Question | None = None, version: int | None = None) -> bytes:
+        """`advise` for `raysplit.live.client`, as `pack_answer` lays it out: Ray hands bytes over as they are, and the
+        advice is pickled once, however often it is asked for.
+        """
+        live = self._service.advise(question, version=version)
+        packed = self._packed.get(id(live.advice))
+        if packed is None or packed[0] is not live.advice:
+            if len(self._packed) >= _PACKED_KEPT:
+                self._packed = {}
+            packed = self._packed[id(live.advice)] = (live.advice, pickle.dumps(live.advice))
+        return pack_answer(packed[1], live.law)
 
     @_ask
     def predict(
@@ -171,6 +189,19 @@ class LawActor:
     @_ask
     def nothing(self) -> None:
         """What a call costs that does nothing: the floor under every answer's time."""
+
+
+_stamp_values = attrgetter(*LawStamp.__dataclass_fields__)
+
+
+def pack_answer(advice: bytes, stamp: LawStamp) -> bytes:
+    """A pickled advice and its law's stamp; `unpack_answer` takes them apart."""
+    return pickle.dumps((advice, _stamp_values(stamp)))
+
+
+def unpack_answer(packed: bytes) -> tuple[bytes, LawStamp]:
+    advice, values = pickle.loads(packed)
+    return advice, LawStamp(**dict(zip(LawStamp.__dataclass_fields__, values, strict=True)))
 
 
 def start_law_actor(
