@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 
 import click
 
@@ -46,7 +47,9 @@ def verify(where: str, as_json: bool) -> None:
         where_in = f"byte {damage.byte}" + (f", {damage.n_bytes} bytes" if damage.n_bytes else "")
         console.print(f"[red]{damage.segment}: {damage.what} ({where_in})[/red]", highlight=False)
     if found.damages:
-        console.print(f"damaged; `raysplit journal repair {where}` keeps everything that is intact", highlight=False)
+        console.print(
+            f"damaged; `raysplit journal repair {quote(where)}` keeps everything that is intact", highlight=False
+        )
         sys.exit(1)
     console.print("intact")
 

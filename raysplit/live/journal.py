@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from raysplit.errors import RunError
@@ -299,7 +300,7 @@ def _undamaged(segments: Sequence[Segment], location: str) -> Assembled:
         damage: Damage = there.damages[0]
         raise RunError(
             f"{damage.segment}: {damage.what} (byte {damage.byte}); "
-            f"`raysplit journal repair {location}` keeps everything that is intact"
+            f"`raysplit journal repair {quote(location)}` keeps everything that is intact"
         )
     return there
 

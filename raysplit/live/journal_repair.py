@@ -98,7 +98,7 @@ def _repair(storage: Storage, segments: Sequence[Segment]) -> Repaired:
         set_aside.append(storage.set_aside(name))
         kept = _rising(segment.records[: part.n_kept], name.first)
         closed = replace(name, end=end, old=False) if name.end is None else name
-        if name.end is None:
+        if name.end is None or segment.n_expected == name.end - name.first:
             lost += _holes(kept, name.first, end)
         else:  # it was folded: which records it held is not known
             n_expected = "an unknown number of" if segment.n_expected is None else segment.n_expected

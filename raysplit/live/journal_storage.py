@@ -185,7 +185,7 @@ class ObjectStorage:
     appends = False
 
     def __init__(self, system: fs.FileSystem, path: str, url: str) -> None:
-        self._system, self._url = system, url.rstrip("/")
+        self._system, self._url = system, url.partition("?")[0].rstrip("/")
         self._path = path.rstrip("/")
         self._nonce = uuid4().hex
 
