@@ -35,15 +35,13 @@ from raysplit.live.answers import (
 from raysplit.live.asking import ShapeOf, check_domains, check_numbers, curve_of, problem_of, whether_to_go_on
 from raysplit.live.fitting import Target
 from raysplit.live.journal import Journal, ReadJournal
-from raysplit.live.ledger import Ledger, trial_from_dict
+from raysplit.live.ledger import Ledger
 from raysplit.live.observing import as_row, checked, new_to
 from raysplit.live.refit import Laws, LawsOnDemand
 from raysplit.live.shelf import Shelf, Version
 from raysplit.live.table import Table
 from raysplit.runs import Observation
 from raysplit.split import Advice, Choice, advise
-
-__all__ = ["Claim", "LawService", "Status", "trial_from_dict"]
 
 MakeLaws = Callable[[Table, Target, Shelf], Laws]
 _ANSWERS_KEPT = 256

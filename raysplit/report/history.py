@@ -98,9 +98,12 @@ def history_of(records: Sequence[Record]) -> History:
             trial = trial_from_dict(data["trial"])
             stops.append(
                 Ending(
-                    trial=trial, milestone=data["milestone"], skipped=tuple(data["skipped"]), why=data["why"],
+                    trial=trial,
+                    milestone=data["milestone"],
+                    skipped=tuple(data["skipped"]),
+                    why=data["why"],
                     law_observations=data["n_observations"],
-                )  # fmt: skip
+                )
             )
         elif record.kind == "failure":
             trial = trial_from_dict(data["trial"])
@@ -119,8 +122,8 @@ def history_of(records: Sequence[Record]) -> History:
             finish = data["why"]
     times = [datetime.fromisoformat(record.time) for record in (*records[:1], *records[-1:])]
     return History(
-        rounds=tuple(rounds), losses=losses, stops=_never_made_up(stops, losses), failures=tuple(failures), advices=tuple(advices),
-        finish=finish, lane_seconds=lane_seconds,
+        rounds=tuple(rounds), losses=losses, stops=_never_made_up(stops, losses), failures=tuple(failures),
+        advices=tuple(advices), finish=finish, lane_seconds=lane_seconds,
         elapsed_seconds=(times[-1] - times[0]).total_seconds() if times else 0.0,
     )  # fmt: skip
 

@@ -8,18 +8,19 @@ import heapq
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
 
-from raysplit.design.evidence import price
+from raysplit.design.evidence import Evidence, price
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Tree, Trial
 from raysplit.errors import TableError
-from raysplit.live.service import LawService, trial_from_dict
+from raysplit.live.ledger import trial_from_dict
 from raysplit.space import DesignName
 from raysplit.split import Problem
+from raysplit.sweep.law_client import LawClient
 from raysplit.sweep.tune import LawScheduler, LawSearcher, result_of
 
 Losses = Callable[[Trial, int], Mapping[str, float] | None]
@@ -37,7 +38,18 @@ class _ReplayTrial:
     result: dict[str, Any] = field(default_factory=dict)
 
 
-def replay(service: LawService, losses: Losses) -> str:
+class PlayedTo(LawClient, Protocol):
+    """What a replay is played to; `LawService` is one."""
+
+    setup: Setup
+
+    def evidence(self) -> Evidence: ...
+    def record(
+        self, trial: Trial, milestone: int, *, losses: Mapping[str, float], tokens: int, wall_seconds: float
+    ) -> None: ...
+
+
+def replay(service: PlayedTo, losses: Losses) -> str:
     """Run a whole sweep against known losses; returns why it ended.
 
     The searcher and scheduler are those that Ray Tune drives; ties in simulated time go to the earlier trial.
