@@ -273,7 +273,19 @@ class SweepSpec(_Section):
     regret_tolerance: Annotated[Quantity, Field(ge=0, lt=1)] = 0.002
     """End when the expected regret of the recommended split is below this share of the loss."""
     repeats: tuple[RepeatSpec, ...] = ()
+    journal: str | None = None
+    """URL of a folder for the journal and the laws beside it, one a sweep (file://, s3://, gs://, ...: any of pyarrow's
+    file systems); the run folder when left out."""
     seed: Annotated[Count, Field(ge=0)] = 0
+
+    @field_validator("journal")
+    @classmethod
+    def _is_url(cls, journal: str | None) -> str | None:
+        if journal is not None and "://" not in journal:
+            raise ValueError(
+                f"{journal!r} is not a URL such as s3://bucket/sweep/journal; leave it out for the run folder"
+            )
+        return journal
 
     @field_validator("pretrain_tokens", "specialize_tokens")
     @classmethod

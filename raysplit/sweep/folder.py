@@ -48,9 +48,13 @@ class RunFolder:
         return self.path / "corpus"
 
     @property
-    def journal(self) -> Path:
-        """A folder, or where it has not been compacted yet also the `journal.jsonl` of an older raysplit beside it."""
-        return self.path / "journal"
+    def journal(self) -> str | Path:
+        """A folder here, or the URL that the space names.
+
+        Where it has not been compacted yet, the `journal.jsonl` of an older raysplit beside it belongs to it as well.
+        """
+        url = load_space(self.space).sweep.journal if self.space.exists() else None
+        return url or self.path / "journal"
 
     @property
     def checkpoints(self) -> Path:

@@ -1,11 +1,13 @@
 """A run folder belongs to one search space, and its files are whole or old."""
 
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from raysplit.errors import RunError
+from raysplit.errors import RunError, SpaceError
+from raysplit.live.journal import Journal, read_journal
 from raysplit.space import Space, parse_space
 from raysplit.sweep.folder import RunFolder, existing_run, open_run, write_text
 from tests.test_space import SMALL, changed
@@ -94,3 +96,17 @@ def test_two_folders_never_share_an_actor(tmp_path: Path) -> None:
     ids = {RunFolder(path=tmp_path / where / "run").sweep_id for where in ("a", "b", "c")}
     assert len(ids) == 3
     assert SMALL["name"] not in ids
+
+
+def test_a_journal_lies_where_the_space_says(tmp_path: Path) -> None:
+    here = open_run(tmp_path / "here", space())
+    assert here.journal == tmp_path / "here" / "journal"
+    url = f"file://{tmp_path}/elsewhere/journal"
+    there = open_run(tmp_path / "there", space("sweep.journal", url))
+    assert there.journal == url
+    with closing(Journal(there.journal)) as journal:
+        journal.append("finish", {"why": "a test"})
+    assert [record.kind for record in read_journal(there.journal)] == ["finish"]
+    assert not (tmp_path / "there" / "journal").exists()
+    with pytest.raises(SpaceError, match=r"sweep\.journal: '/plain' is not a URL"):
+        space("sweep.journal", "/plain")
