@@ -225,7 +225,8 @@ def report(runs: Sequence[Run]) -> str:
                     f"  {'':24} without a law, the best point seen: {shown}; 0.5 % from {_share(from_there)}, "
                     f"{_ratio(from_there, goal)}"
                 )
-            there, alone = reaches_goal(own), reaches_goal(own, alone=True)
+            shares_nothing = method in ABLATIONS and not ABLATIONS[method].tree
+            there, alone = reaches_goal(own, alone=shares_nothing), reaches_goal(own, alone=True)
             out.append(f"  {method:24} " + "   ".join(cells))
             out.append(
                 f"  {'':24} 0.5 % from {_share(there)}, raysplit's FLOPs {_ratio(there, goal)}; "
