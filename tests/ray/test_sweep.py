@@ -117,6 +117,10 @@ def test_a_running_sweep_answers_from_another_process(run: Sweep, ray_address: s
     sweep = run("sweep", "--ray-address", ray_address, run="asked", changes=changes)
     sweep.wait_for_measurements(10)
     law = find_law_actor(RunFolder(path=sweep.out).sweep_id)
+    until = time.monotonic() + 120
+    while ray.get(law.stamp.remote(), timeout=60) is None:  # the first fit is under way
+        assert time.monotonic() < until
+        time.sleep(0.2)
     prediction = ray.get(law.predict.remote("code", 14_000, 10_000, 5_000), timeout=120).prediction
     assert prediction.low < prediction.mean < prediction.high
     advice = ray.get(law.advise.remote(), timeout=120).advice
