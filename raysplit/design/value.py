@@ -34,7 +34,7 @@ Index = NDArray[np.intp]
 _OUTCOMES = 32
 """Outcomes that the expectation is taken over."""
 _CHUNK = 256
-SHARED_ERROR = 0.3
+_SHARED_ERROR = 0.3
 """How much observations of one branch err together (its trunk's luck, the form's misfit there), as a correlation."""
 
 
@@ -119,7 +119,7 @@ class Belief:
         root = 1.0 / np.sqrt(n_draws)
         apart = (self.foreseen[:, groups] - self.foreseen.mean(axis=0)[groups]) * np.where(there, root, 0.0)
         apart = apart.transpose(1, 0, 2)  # (M, B, m)
-        noise = np.where(there, self.noise[groups], 1.0) * np.sqrt(1 + SHARED_ERROR * np.maximum(size - 1, 0))[:, None]
+        noise = np.where(there, self.noise[groups], 1.0) * _inflation(size)[:, None]
         noise = np.where(np.isfinite(noise), noise, 1e6)
         # In units of the noise, so that the matrix is never near singular.
         apart = apart / noise[:, None, :]
@@ -128,7 +128,7 @@ class Belief:
 
     def _noise_of(self, group: Sequence[int]) -> Array:
         noise = self.noise.copy()
-        noise[list(group)] *= np.sqrt(1 + SHARED_ERROR * (len(group) - 1))
+        noise[list(group)] *= _inflation(np.array(len(group)))
         return noise
 
 
@@ -146,6 +146,11 @@ def belief_of(law: NoisyLaw, problem: Problem, n: Array, d: Array, s: Array) -> 
     points = (np.asarray(x, dtype=float)[None, :, None] for x in (n, d, s))
     foreseen = np.log(law.loss(*points)).reshape(law.n_draws, -1)
     return Belief(regret=regret, target=np.log(losses), foreseen=foreseen, noise=np.tile(law.noise, len(n)))
+
+
+def _inflation(size: NDArray[np.intp]) -> Array:
+    """By how much each observation of a group of so many is noisier for the error that they share."""
+    return np.sqrt(1 + _SHARED_ERROR * np.maximum(size - 1, 0))
 
 
 def _normals(n_dimensions: int) -> Array:
