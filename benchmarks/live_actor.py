@@ -92,7 +92,7 @@ def wait_for(ready: Callable[[], bool], *, seconds: float = 900) -> float:
     while not ready():
         if time.perf_counter() - started > seconds:
             raise TimeoutError("the law did not get there")
-        time.sleep(0.002)
+        time.sleep(0.005)
     return time.perf_counter() - started
 
 

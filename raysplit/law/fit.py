@@ -170,7 +170,9 @@ def fit_cold(
 def _continued(
     problems: Sequence[Problem], samples: Sequence[Sample], best: list[Array], seed: int, *, explores: bool
 ) -> list[tuple[Fit, Problem]]:
-    for _ in range(2 if explores else 1):
+    problems = _rescaled(problems, best, None)
+    if explores:
+        best = [end.phi for end in minimize_together(problems, best, max_iterations=30, tolerance=1e-8)]
         problems = _rescaled(problems, best, None)
         best = [end.phi for end in minimize_together(problems, best, max_iterations=30, tolerance=1e-8)]
     return fit_again(problems, samples, [phi[0] for phi in best], seed=seed, explores=explores)
@@ -181,8 +183,7 @@ def fit_again(
 ) -> list[tuple[Fit, Problem]]:
     """Fits from optima (P,) that are known up to a change of priors or a few runs; a few more starts may be tried."""
     if not explores:
-        starts = [np.stack([phi, phi]) for phi in known]  # what ends there, and the start that agrees with it
-        return _described(problems, samples, minimize_together(problems, starts, tolerance=1e-8))
+        return _described(problems, samples, minimize_together(problems, [phi[None] for phi in known], tolerance=1e-8))
     starts = [
         np.concatenate([phi[None], scored_starts(p, n_guesses=_WARM_GUESSES, n_starts=_WARM_STARTS, seed=seed)])
         for p, phi in zip(problems, known, strict=True)
@@ -265,14 +266,15 @@ def _describe(problem: Problem, sample: Sample, ends: Minimum) -> Fit:
     phi, value = ends.phi[best], ends.value[best]
     theta = c.to_theta(phi)
     # Equal to a part in 10^4 above the floor that rounding sets; the first end is the refined best one, not a start.
-    agreeing = float(np.mean(ends.value[1:] <= value * (1 + 1e-4) + 1e-14))
+    others = ends.value[1:]
+    agreeing = float(np.mean(others <= value * (1 + 1e-4) + 1e-14)) if others.size else 1.0
     noise, effective = residual_sd(problem, phi[None])
     held = [
         f"{p.name} = {value:.3g}"
         for p, value, x, low, high in zip(form.parameters, theta, phi, c.lower, c.upper, strict=True)
         if x <= low or x >= high
     ]
-    detail = f"{agreeing:.0%} of {len(ends.value) - 1} polished starts"
+    detail = f"{agreeing:.0%} of {others.size} polished starts" if others.size else "gone on from where it was"
     flaw = diagnose_design(sample, n_parameters=len(form.parameters), specializes=_specializes(form, theta, sample))
     if flaw is not None:
         status, detail = flaw

@@ -105,19 +105,31 @@ def _best_of_corners(surface: DrawSurface, n: Array, d: Array, s: Array, limits:
     with np.errstate(invalid="ignore"):  # infinity less infinity, where neither seed nor expert has seen any
         gained = surface.weights * (surface.losses(n, d, np.zeros_like(s)) - surface.losses(n, d, s))
     rising = gain > surface.gain(n, d, near_zero) * (1 + 1e-9)
-    if not (rising | (gained < gain * s * (1 - 1e-9))).any():
+    doubtful = (rising | (gained < gain * s * (1 - 1e-9))).any(axis=(0, -1))  # (*points)
+    if not doubtful.any():
         return s
+    n, d = (np.broadcast_to(x, (len(x), *doubtful.shape))[:, doubtful] for x in (n, d))
+    best = s.copy()
+    best[:, doubtful] = _fewer(surface, n, d, s[:, doubtful], limits[:, doubtful], total[:, doubtful])
+    return best
+
+
+def _fewer(surface: DrawSurface, n: Array, d: Array, s: Array, limits: Array, total: Array) -> Array:
+    """Shares in which domains are left out for as long as that helps."""
+    others = ~np.eye(s.shape[-1], dtype=bool)  # one more axis before the last: which domain is left out
     best, lowest = s, surface.loss(n, d, s)
     for _ in range(s.shape[-1]):
-        start, before = best, lowest
-        for k in range(s.shape[-1]):
-            # All from the same start, so that the domain is left out whose absence helps most, not the first that does.
-            allowed = np.where((np.arange(s.shape[-1]) != k) & (start > 0), limits, 0.0)
-            spent = np.minimum(total, allowed.sum(axis=-1))  # where caps leave tokens unspent, unspent they are
-            corner = pour(np.zeros_like(s), np.maximum(start, 1e-9 * limits + 1e-30), allowed, spent)
-            loss = np.nan_to_num(surface.loss(n, d, corner), nan=np.inf)
-            better = loss < lowest
-            best, lowest = np.where(better[..., None], corner, best), np.where(better, loss, lowest)
-        if not (lowest < before).any():
+        # All from the same start, so that the domain is left out whose absence helps most.
+        allowed = np.where(others & (best > 0)[..., None, :], limits[..., None, :], 0.0)
+        spent = np.minimum(total[..., None], allowed.sum(axis=-1))  # where caps leave tokens unspent, unspent they are
+        start = np.broadcast_to(np.maximum(best, 1e-9 * limits + 1e-30)[..., None, :], allowed.shape)
+        corners = pour(np.zeros_like(allowed), start, allowed, spent)
+        losses = np.nan_to_num(surface.loss(n[..., None], d[..., None], corners), nan=np.inf)
+        least = np.argmin(losses, axis=-1)[..., None]
+        loss = np.take_along_axis(losses, least, axis=-1)[..., 0]
+        better = loss < lowest
+        if not better.any():
             break
+        corner = np.take_along_axis(corners, least[..., None], axis=-2)[..., 0, :]
+        best, lowest = np.where(better[..., None], corner, best), np.where(better, loss, lowest)
     return best

@@ -161,7 +161,7 @@ def _budgets(law: LawLike, problem: Problem) -> list[BudgetAdvice]:
     for factor in _BUDGET_FACTORS:
         other = replace(problem, budget_flops=factor * problem.budget_flops)
         try:
-            split = best_split(law, other)
+            split = best_split(law, other, rough=True)
         except SplitError:  # half the budget may buy nothing
             continue
         found.append(

@@ -19,7 +19,7 @@ from raysplit.split.surface import DrawSurface, LawLike, MeanSurface
 
 _GRID = np.linspace(0.0, 1.0, 25) ** 2 * (3 - 2 * np.linspace(0.0, 1.0, 25))
 _ZOOM = np.linspace(0.0, 1.0, 9)
-_ZOOMS_EXACT, _ZOOMS_PER_DRAW = 10, 4
+_ZOOMS_EXACT, _ZOOMS_ROUGH = 10, 4
 """Each zoom narrows D to a quarter: 10 leave 1e-7 of the range, 4 leave 5e-4, whose loss is within 1e-7 of the best."""
 
 
@@ -78,18 +78,19 @@ class DrawSplits(Sequence[Split]):
         return self.by_size.loss.min(axis=1)
 
 
-def best_by_size(law: LawLike, problem: Problem) -> SplitsBySize:
-    """Best split at each size under the mean of the law's draws.
+def best_by_size(law: LawLike, problem: Problem, *, rough: bool = False) -> SplitsBySize:
+    """Best split at each size under the mean of the law's draws; roughly, with D to three digits.
 
     Raises:
         SplitError: no split satisfies the constraints; the message names the one that fails.
     """
-    return _search(MeanSurface(law, problem), problem, law.support.pretrain_tokens[0], zooms=_ZOOMS_EXACT)
+    zooms = _ZOOMS_ROUGH if rough else _ZOOMS_EXACT
+    return _search(MeanSurface(law, problem), problem, law.support.pretrain_tokens[0], zooms=zooms)
 
 
-def best_split(law: LawLike, problem: Problem) -> Split:
+def best_split(law: LawLike, problem: Problem, *, rough: bool = False) -> Split:
     """The split of lowest weighted loss under the mean of the law's draws; see `best_by_size`."""
-    found = best_by_size(law, problem)
+    found = best_by_size(law, problem, rough=rough)
     return found.split(0, int(found.best_size[0]))
 
 
@@ -100,7 +101,7 @@ def best_split_per_draw(law: LawLike, problem: Problem) -> DrawSplits:
         SplitError: as `best_split`.
     """
     surface = DrawSurface(law, problem)
-    return DrawSplits(by_size=_search(surface, problem, law.support.pretrain_tokens[0], zooms=_ZOOMS_PER_DRAW))
+    return DrawSplits(by_size=_search(surface, problem, law.support.pretrain_tokens[0], zooms=_ZOOMS_ROUGH))
 
 
 def _search(surface: DrawSurface, problem: Problem, lowest: float, *, zooms: int) -> SplitsBySize:
