@@ -268,6 +268,9 @@ class SweepSpec(_Section):
     """adaptive: choose the next trials and stop the useless ones by what they can change; grid: measure everything."""
     design: DesignName = "value"
     """What an adaptive sweep ranks its trials by, per FLOP: their worth to the decision, or a classic design."""
+    idle_lanes: Literal["wait", "fill"] = "wait"
+    """What a lane does that has nothing left to do in a round. wait: for the others, so that every run of the sweep
+    decides alike, whichever lane is faster; fill: the next best trial, without the law of what is still under way."""
     budget_flops: PositiveQuantity | None = None
     """Stop starting trials when the sweep has spent this much."""
     regret_tolerance: Annotated[Quantity, Field(ge=0, lt=1)] = 0.002

@@ -216,7 +216,7 @@ def replay(
     )
     with tempfile.TemporaryDirectory() as scratch, closing(Journal(Path(scratch) / "journal.jsonl")) as journal:
         service = LawService(setup, journal, bytes_per_token=dict.fromkeys(setup.domains, 1.0))
-        why = run_replay(service, table_losses(runs, setup.domains))
+        why = run_replay(service, table_losses(runs, setup.domains)).finished
         status = service.status()
         console.print(
             f"{why}: {status.n_observations} of {len(runs)} rows used, {status.n_stopped} trials stopped, "

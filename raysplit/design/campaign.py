@@ -2,7 +2,8 @@
 
 A sweep goes in rounds. The law is fitted when a round has ended, and every decision of the next round rests on that law
 and on the deciding trial's own losses, never on which of two lanes happened to be faster. So the sweep that a crash
-interrupted, the one that ran through, and the replay of a table all decide alike.
+interrupted, the one that ran through, and the replay of a table all decide alike. Only where idle lanes are filled do
+rounds grow by what there was time for (`enlarged`); then the same order of arrival gives the same decisions.
 """
 
 from collections.abc import Sequence
@@ -114,8 +115,7 @@ def next_round(setup: Setup, evidence: Evidence, law: NoisyLaw) -> Round | Finis
     budget_left = setup.budget_flops - evidence.spent_flops
     if budget_left <= 0:
         return Finish(why="the sweep's budget is spent")
-    # Without a limit a sweep still goes in rounds: the whole grid is the most that it can buy.
-    most = min(setup.budget_flops, price_together(setup, whole_grid(setup).trials, Checkpoints()))
+    most = _most(setup)
     round_flops = min(budget_left, _GROWTH * evidence.spent_flops, most / _ROUNDS_PER_BUDGET)
     candidates = candidates_of(setup, grid, evidence)
     if not candidates.every:
@@ -125,7 +125,7 @@ def next_round(setup: Setup, evidence: Evidence, law: NoisyLaw) -> Round | Finis
     design = DESIGNS[setup.design](belief, candidates, setup, rng)
     chosen: list[Trial] = []
     planned, rate = 0.0, np.inf
-    least_rate = _WORTH * regret / min(budget_left, most) if setup.design == "value" else 0.0
+    least_rate = _least_rate(setup, regret, budget_left)
     while planned < round_flops or len(chosen) < setup.lanes:
         affordable = candidates.open & (planned + candidates.prices <= budget_left)
         if not affordable.any():
@@ -150,6 +150,49 @@ def next_round(setup: Setup, evidence: Evidence, law: NoisyLaw) -> Round | Finis
         planned=plan,
         rate=rate if setup.design == "value" else np.inf,
         spare_flops=min(budget_left - planned, round_flops) / n_branches,
+    )
+
+
+def enlarged(setup: Setup, evidence: Evidence, law: NoisyLaw, within: Round) -> Round | None:
+    """What a lane can do that would else wait for the others to end their round: one trial that can start at once, and
+    is no longer than the longest of those.
+
+    It rests on the round's law; what the round has planned counts as on its way and as spent. None where nothing is worth
+    its cost.
+    """
+    grid = Grid.of(setup)
+    belief = grid.belief(law, setup)
+    for trial in within.planned:
+        belief = belief.expecting(grid.columns(trial, trial.milestones))
+    under_way = [replace(t, milestones=left) for t in within.planned if (left := remaining(t, evidence))]
+    budget_left = setup.budget_flops - evidence.spent_flops
+    nodes = evidence.nodes.copy()
+    rest_flops = [price_together(setup, [trial], nodes) for trial in under_way]
+    budget_left -= sum(rest_flops)
+    if budget_left <= 0:
+        return None
+    candidates = candidates_of(setup, grid, evidence)
+    asked = {chain(trial) for trial in within.trials}
+    single = [(*c.branches, trunk(c.root[0], (c.root[1],)))[0] for c in candidates.every]
+    for i, (candidate, trial) in enumerate(zip(candidates.every, single, strict=True)):
+        starts = trial.is_trunk or trial.root in evidence.nodes
+        candidates.open[i] &= len(candidate.branches) <= 1 and starts and chain(trial) not in asked
+    affordable = candidates.open & (candidates.prices <= min(budget_left, max(rest_flops, default=0.0)))
+    if not affordable.any():
+        return None
+    rng = np.random.default_rng([setup.seed, len(evidence.losses)])
+    design = DESIGNS[setup.design](belief, candidates, setup, rng)
+    best, rate = design.best(affordable, candidates.prices)
+    if rate <= _least_rate(setup, belief.expected_regret, budget_left):
+        return None
+    budget_left -= float(candidates.prices[best])
+    planned = (*within.planned, *candidates.take(best))
+    n_branches = max(1, sum(not trial.is_trunk for trial in planned))
+    return replace(
+        within,
+        trials=(*within.trials, planned[-1]),
+        planned=planned,
+        spare_flops=min(within.spare_flops, budget_left / n_branches),
     )
 
 
@@ -193,6 +236,16 @@ def judge(setup: Setup, evidence: Evidence, law: NoisyLaw | None, trial: Trial, 
         why=f"the remaining {len(rest)} points would lower the expected regret by "
         f"{100 * values.max():.4f} % of the loss, not worth {prices[-1]:.2g} FLOPs",
     )
+
+
+def _most(setup: Setup) -> float:
+    """FLOPs that a sweep can spend at most: without a limit, those of the whole grid."""
+    return min(setup.budget_flops, price_together(setup, whole_grid(setup).trials, Checkpoints()))
+
+
+def _least_rate(setup: Setup, regret: float, budget_left: float) -> float:
+    """Drop of regret per FLOP that a trial must be worth to be begun; the classic designs know no such thing."""
+    return _WORTH * regret / min(budget_left, _most(setup)) if setup.design == "value" else 0.0
 
 
 def _to_its_end(setup: Setup, trial: Trial) -> Trial:

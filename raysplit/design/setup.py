@@ -35,6 +35,8 @@ class Setup:
     step_tokens: int
     """Tokens in one optimizer step."""
     seed: int
+    fills_idle_lanes: bool = False
+    """Whether a lane that has nothing to do in a round is given one more trial."""
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -70,6 +72,7 @@ def setup_of(space: Space, *, vocab_size: int, domain_tokens: Mapping[str, float
         lanes=space.compute.lanes,
         step_tokens=space.training.batch_tokens,
         seed=space.sweep.seed,
+        fills_idle_lanes=space.sweep.idle_lanes == "fill",
     )
 
 

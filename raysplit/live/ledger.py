@@ -119,6 +119,16 @@ class Ledger:
             for trial in made.trials:
                 self.stopped.pop(chain(trial), None)
             self.begun.append(Begun(round=made, known_seq=data.get("known_seq", record.seq)))
+        elif record.kind == "addition":
+            added, last = trial_from_dict(data["trial"]), self.begun[-1]
+            larger = replace(
+                last.round,
+                trials=(*last.round.trials, added),
+                planned=(*last.round.planned, added),
+                spare_flops=data["spare_flops"],
+            )
+            self.begun[-1] = replace(last, round=larger)
+            self.stopped.pop(chain(added), None)
         elif record.kind == "finish":
             self.finished = data["why"]
         elif record.kind == "stop":

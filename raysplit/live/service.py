@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from raysplit.design.campaign import Finish, Round, Verdict, judge, next_round, opening, whole_grid
+from raysplit.design.campaign import Finish, Round, Verdict, enlarged, judge, next_round, opening, whole_grid
 from raysplit.design.evidence import Evidence, chain, key, remaining
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
@@ -115,6 +115,8 @@ class LawService:
         self._answers: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self._running: frozenset[Trial] = frozenset()
         self._round_law: tuple[int, Law] | None = None
+        self._round_is_full: tuple[int, int] | None = None
+        """Round and number of measurements at which nothing more was worth adding to it."""
 
     @property
     def bytes_per_token(self) -> Mapping[str, float]:
@@ -145,13 +147,15 @@ class LawService:
                 evidence, open_trials = ledger.evidence(), ledger.open_trials()
                 ready = [t for t in open_trials if t.is_trunk or t.root in evidence.nodes]
                 trial = next((t for t in ready if chain(t) not in taken), None)
-                if open_trials and trial is None:
+                if open_trials and trial is None and not self._may_add(evidence):
                     return Claim()
                 if trial is not None:
                     rest = remaining(trial, evidence)
                     if len(rest) == len(trial.milestones):
                         return self._give(trial)
-            if trial is None:
+            if trial is None and open_trials:
+                self._add_trial(n_begun)
+            elif trial is None:
                 self._begin_round(n_begun)
             # A crash may have come between a measurement and its verdict.
             elif self.judge(trial, trial.milestones[-len(rest) - 1]).go_on:
@@ -459,6 +463,26 @@ class LawService:
                 self._store("round", data)
                 if law is not None:
                     self._round_law = (n_begun, law)
+
+    def _may_add(self, evidence: Evidence) -> bool:
+        """Whether an idle lane may get a trial beyond the round; once that was looked for in vain, only after news."""
+        return self.setup.fills_idle_lanes and self._round_is_full != (len(self._ledger.begun), len(evidence.losses))
+
+    def _add_trial(self, n_begun: int) -> None:
+        """Make the round under way larger by what an idle lane can do; nothing where nothing is worth it."""
+        with self._deciding:
+            law = self._law_of_round()
+            with self._lock:
+                if len(self._ledger.begun) != n_begun:
+                    return
+                evidence, within = self._ledger.evidence(), self._ledger.begun[-1].round
+            larger = None if law is None else enlarged(self.setup, evidence, law, within)
+            with self._lock:
+                if larger is None:
+                    self._round_is_full = (n_begun, len(evidence.losses))
+                else:
+                    data = {"trial": asdict(larger.trials[-1]), "spare_flops": larger.spare_flops}
+                    self._store("addition", data)
 
     def _log_advice(self, advice: Advice, n_observations: int) -> None:
         self.journal.append(

@@ -91,6 +91,10 @@ def history_of(records: Sequence[Record]) -> History:
             rounds.append(
                 Round(index=data["index"], why=data["why"], n_observations=data["n_observations"], trials=trials)
             )
+        elif record.kind == "addition":
+            trial = trial_from_dict(data["trial"])
+            planned.setdefault(chain(trial), set()).update(trial.milestones)
+            rounds[-1] = replace(rounds[-1], trials=(*rounds[-1].trials, trial))
         elif record.kind == "measurement":
             losses[key(trial_from_dict(data["trial"]), data["milestone"])] = data["losses"]
             lane_seconds += data["wall_seconds"]

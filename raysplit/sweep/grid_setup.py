@@ -30,6 +30,7 @@ def setup_of_grid(
     lanes: int = 1,
     step_tokens: int = 1,
     seed: int = 0,
+    fills_idle_lanes: bool = False,
 ) -> Setup:
     """Resolve the question and the grid of runs that may be trained to answer it.
 
@@ -54,6 +55,8 @@ def setup_of_grid(
         lanes: most trials that run at the same time.
         step_tokens: tokens in one optimizer step.
         seed: of the design's own draws.
+        fills_idle_lanes: whether a lane that would wait for a round's last trials gets one more, which makes the search
+            depend on how fast each trial is.
 
     Raises:
         SpaceError: a grid or number is impossible; the message names it.
@@ -101,6 +104,7 @@ def setup_of_grid(
         lanes=lanes,
         step_tokens=step_tokens,
         seed=seed,
+        fills_idle_lanes=fills_idle_lanes,
     )
 
 

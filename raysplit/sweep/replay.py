@@ -49,8 +49,18 @@ class PlayedTo(LawClient, Protocol):
     ) -> None: ...
 
 
-def replay(service: PlayedTo, losses: Losses) -> str:
-    """Run a whole sweep against known losses; returns why it ended.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replayed:
+    """How a replay went."""
+
+    finished: str
+    """Why it ended."""
+    busy_share: float
+    """Of the lanes' simulated time until the end."""
+
+
+def replay(service: PlayedTo, losses: Losses) -> Replayed:
+    """Run a whole sweep against known losses.
 
     The searcher and scheduler are those that Ray Tune drives; ties in simulated time go to the earlier trial.
     """
@@ -59,13 +69,15 @@ def replay(service: PlayedTo, losses: Losses) -> str:
     running: list[tuple[float, int, _ReplayTrial]] = []
     numbers = itertools.count()
     nodes = service.evidence().nodes.copy()
-    now = 0.0
+    now = busy = 0.0
 
     def start_step(at: float, trial: _ReplayTrial) -> None:
+        nonlocal busy
         asked = trial_from_dict(trial.config)
         milestone = asked.milestones[trial.n_done]
         flops = price(setup, asked, [milestone], nodes)
         nodes.update(s.end for s in setup.tree.segments(asked, milestone, nodes) if not s.cooldown)
+        busy += flops
         heapq.heappush(running, (at + flops, next(numbers), trial))
 
     while not searcher.finished:
@@ -93,7 +105,7 @@ def replay(service: PlayedTo, losses: Losses) -> str:
             searcher.on_trial_complete(trial.trial_id, trial.result)
         else:
             start_step(now, trial)
-    return searcher.finished
+    return Replayed(finished=searcher.finished, busy_share=busy / (setup.lanes * now) if now else 0.0)
 
 
 def table_losses(runs: pd.DataFrame, domains: tuple[str, ...]) -> Losses:

@@ -322,7 +322,8 @@ def _check_folder(folder: Path, setup: Setup) -> None:
 
 def _question(setup: Setup) -> dict[str, Any]:
     """The set-up as JSON reads it back, without what may change from start to start."""
-    kept = {name: getattr(setup, name) for name in setup.__dataclass_fields__ if name not in ("lanes", "tree")}
+    may_change = ("lanes", "fills_idle_lanes", "tree")
+    kept = {name: getattr(setup, name) for name in setup.__dataclass_fields__ if name not in may_change}
     tree = {
         "pretrain_grid": setup.tree.pretrain_grid,
         "cooldown_start": [setup.tree.cooldown_start(n) for n in (*setup.tree.pretrain_grid, *setup.specialize_grid)],

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysplit.design.campaign import Finish, Round, next_round, opening, whole_grid
+from raysplit.design.campaign import Finish, Round, enlarged, next_round, opening, whole_grid
 from raysplit.design.evidence import Evidence, chain, evidence_of, is_orphan, key, remaining
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Checkpoints, Trial
@@ -138,6 +138,35 @@ def test_a_round_asks_only_for_what_is_open_can_start_and_is_affordable(
         assert set(points(decision.trials)) <= every_point(asked)
         evidence = carried_out(asked, decision.planned, evidence)
         assert evidence.spent_flops <= budget
+
+
+@settings(max_examples=8)
+@given(budget=st.floats(0.8e12, 6e12), n_added=st.integers(1, 4))
+def test_additions_can_start_at_once_are_new_and_affordable(budget: float, n_added: int) -> None:
+    asked = setup(budget_flops=budget, lanes=8)
+    evidence = measured(asked, opening(asked).trials)
+    within = next_round(asked, evidence, LAW)
+    if isinstance(within, Finish):
+        return
+    for _ in range(n_added):
+        larger = enlarged(asked, evidence, LAW, within)
+        if larger is None:
+            break
+        trial = larger.planned[-1]
+        assert trial.is_trunk or trial.root in evidence.nodes
+        assert chain(trial) not in set(map(chain, within.trials)) | evidence.closed
+        assert not {key(trial, m) for m in trial.milestones} & set(evidence.losses)
+        within = larger
+    spent = carried_out(asked, within.planned, evidence).spent_flops
+    assert spent + within.spare_flops * sum(not t.is_trunk for t in within.planned) <= budget * (1 + 1e-9)
+
+
+def test_nothing_is_added_that_is_not_worth_its_cost(opened: Evidence) -> None:
+    asked = setup()
+    within = next_round(asked, opened, LAW)
+    assert isinstance(within, Round)
+    assert enlarged(asked, opened, LAW, within)
+    assert enlarged(asked, opened, replace(LAW, noise=LAW.noise * 1e6), within) is None
 
 
 def only_branches_tell() -> Law:

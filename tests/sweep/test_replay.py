@@ -53,7 +53,7 @@ def test_a_grid_of_a_known_law_gives_that_laws_advice(runs: pd.DataFrame, tmp_pa
     asked = setup_of_table(runs, budget_flops=6 * 36_000 * 3.75e6, policy="grid")
     with closing(Journal(tmp_path / "journal.jsonl")) as journal:
         service = LawService(asked, journal, bytes_per_token=dict.fromkeys(asked.domains, 1.0))
-        assert "every point" in replay(service, table_losses(runs, asked.domains))
+        assert "every point" in replay(service, table_losses(runs, asked.domains)).finished
     pd.testing.assert_frame_equal(
         service.observations()[["n_params", "pretrain_tokens", "specialize_tokens", "domain", "loss"]],
         runs[["n_params", "pretrain_tokens", "specialize_tokens", "domain", "loss"]],
@@ -100,13 +100,33 @@ def test_a_replay_goes_on_where_another_was_cut_off(weighed_laws: None, tmp_path
         service.journal.close()  # type: ignore[union-attr]
 
 
+def test_idle_lanes_are_filled_where_that_is_asked_for(weighed_laws: None, tmp_path: Path) -> None:
+    """And a journal read again knows what was added; the same order of arrival gives the same sweep."""
+    asked = replace(setup(budget_flops=3e12, lanes=4), design="d-optimal")  # which always finds something to measure
+    busy, accounts = [], []
+    for name, fills in (("waits", False), ("fills", True), ("again", True)):
+        service = open_service(replace(asked, fills_idle_lanes=fills), tmp_path / name)
+        busy.append(replay(service, true_losses(asked)).busy_share)
+        accounts.append(account(service))
+        service.journal.close()  # type: ignore[union-attr]
+    assert busy[1] > busy[0] + 0.1
+    assert accounts[1] == accounts[2]
+    added = [record.data for record in service.journal.records if record.kind == "addition"]
+    assert added
+    assert service.evidence().spent_flops <= asked.budget_flops
+    read = open_service(replace(asked, fills_idle_lanes=True), tmp_path / "again")
+    assert read.trials() == service.trials()
+    assert account(read) == accounts[2]
+    read.journal.close()  # type: ignore[union-attr]
+
+
 def test_a_loss_that_the_table_lacks_is_a_failure_and_the_sweep_ends(
     weighed_laws: None, runs: pd.DataFrame, tmp_path: Path
 ) -> None:
     lacking = runs.drop(index=runs[(runs["specialize_tokens"] == 500_000) & (runs["pretrain_tokens"] == 500_000)].index)
     asked = setup_of_table(lacking, budget_flops=1e12, policy="grid")
     service = open_service(asked, tmp_path / "journal.jsonl")
-    assert replay(service, table_losses(lacking, asked.domains))
+    assert replay(service, table_losses(lacking, asked.domains)).finished
     service.journal.close()  # type: ignore[union-attr]
     assert len(service.observations()) == len(lacking)
     assert service.status().n_failed == 4  # two sizes, two domains
@@ -133,7 +153,7 @@ def test_repeated_seeds_are_used_when_their_trunk_is_there(
     table = check_runs(pd.concat([runs, with_trunk, without]), origin="a synthetic table")
     asked = setup_of_table(table, budget_flops=1e12, policy="grid")
     service = open_service(asked, tmp_path / "journal.jsonl")
-    assert replay(service, table_losses(table, asked.domains))
+    assert replay(service, table_losses(table, asked.domains)).finished
     service.journal.close()  # type: ignore[union-attr]
     assert len(service.observations()) == len(runs) + len(with_trunk)
     assert set(service.observations()["seed"]) == {0, 1}
