@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/idle_lanes.py            # some minutes on two cores
 
-Replays of the measured surface through the sweep's own searcher, scheduler and law service, in simulated time that passes
-as the FLOPs of a step are trained. Time is told in units of what one lane would need for the same FLOPs if it never
-waited; regret is that of the split recommended at the end, by the smooth truth of `sweep_truths.py`.
+Replays of the measured surface through the sweep's own searcher, scheduler and law service, in simulated time that
+passes as the FLOPs of a step are trained. Time 1 is what one lane would need for the whole budget of the sweep; regret
+is that of the split recommended at the end, by the smooth truth of `sweep_truths.py`.
 """
 
 import argparse
@@ -40,7 +40,9 @@ def one(lanes: int, fills: bool, seed: int) -> tuple[float, float, float]:
     grid_flops = price_together(world.setup, whole_grid(world.setup).trials, Checkpoints())
     setup = replace(world.setup, lanes=lanes, fills_idle_lanes=fills, budget_flops=SHARE * grid_flops, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
-        service = LawService(setup, Journal(Path(folder) / "journal"), bytes_per_token=dict.fromkeys(setup.domains, 1.0))
+        service = LawService(
+            setup, Journal(Path(folder) / "journal"), bytes_per_token=dict.fromkeys(setup.domains, 1.0)
+        )
         done = replay(service, world.losses)
         regret = world.regret(service.advise().advice.split)
         return done.busy_share, service.evidence().spent_flops / grid_flops, regret

@@ -20,7 +20,7 @@ from sweep_methods import table
 from sweep_truths import synthetic_world
 
 from raysplit.design.campaign import Round, next_round, whole_grid
-from raysplit.design.candidates import Grid, candidates_of
+from raysplit.design.candidates import Grid, believe, candidates_of
 from raysplit.design.evidence import evidence_of, key
 from raysplit.law import FORMS, Law, fit_law
 
@@ -56,12 +56,12 @@ def main() -> None:
     evidence = evidence_of(setup, losses)
     grid = Grid.of(setup)
     n_candidates = len(candidates_of(setup, grid, evidence).every)
-    decision = next_round(setup, evidence, law)
+    decision = next_round(setup, evidence, believe(setup, law))
     n_trials = len(decision.planned) if isinstance(decision, Round) else 0
     print(f"{N_OBSERVATIONS} measurements, {n_candidates} candidates, {law.n_draws} draws, {n_trials} trials proposed")
-    print(f"  belief      {seconds(lambda: grid.belief(law, setup)):.3f} s")
+    print(f"  belief      {seconds(lambda: believe(setup, law)):.3f} s")
     print(f"  candidates  {seconds(lambda: candidates_of(setup, grid, evidence)):.3f} s")
-    print(f"  in all      {seconds(lambda: next_round(setup, evidence, law)):.3f} s")
+    print(f"  in all      {seconds(lambda: next_round(setup, evidence, believe(setup, law))):.3f} s")
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 from sweep_truths import World
 
-from raysplit.design.campaign import Finish, judge, next_round, opening
+from raysplit.design.campaign import Finish, Round, judge, next_round, opening
+from raysplit.design.candidates import believe
 from raysplit.design.evidence import Evidence, chain, evidence_of, key, remaining
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
+from raysplit.design.value import Belief
 from raysplit.law import Law, fit_law
 from raysplit.runs import Observation, to_frame
 from raysplit.space import DesignName
@@ -34,7 +36,7 @@ class Way:
 
     design: DesignName = "value"
     forms: tuple[str, ...] = FORMS
-    prune: Callable[[Setup, Evidence, Law, Trial], bool] | None = None
+    prune: Callable[[Evidence, Trial], bool] | None = None
     """Whether to stop a trial, in place of raysplit's judgement; None for that."""
     tree: bool = True
     """Whether a price is reckoned with what others have trained already."""
@@ -88,12 +90,13 @@ def sweep(world: World, way: Way, *, seed: int, budget_flops: float) -> Swept:
     closed: set[Trial] = set()
     left_out: Measured = []
     now = opening(setup)
-    law: Law | None = None
+    belief: Belief | None = None
+    evidence = evidence_of(setup, losses)
     while True:
         paused: set[Trial] = set()
         for trial in now.trials:
             for milestone in trial.milestones:
-                evidence = evidence_of(setup, losses, closed, paused)
+                evidence = evidence_of(setup, dict(losses), closed, paused, before=evidence)
                 if milestone not in remaining(trial, evidence):
                     continue
                 found = world.losses(trial, milestone)
@@ -102,31 +105,31 @@ def sweep(world: World, way: Way, *, seed: int, budget_flops: float) -> Swept:
                     break
                 losses[key(trial, milestone)] = dict(found)
                 order.append((trial, milestone))
-                evidence = evidence_of(setup, losses, closed, paused)
-                if _stops(setup, evidence, law, trial, now, way):
+                evidence = evidence_of(setup, dict(losses), closed, paused, before=evidence)
+                if _stops(setup, evidence, belief, trial, now, way):
                     paused.add(chain(trial))
                     left_out += [(trial, m) for m in trial.milestones if key(trial, m) not in losses]
-        evidence = evidence_of(setup, losses, closed)
-        law = fit(setup, losses, forms=way.forms, n_draws=_DRAWS)
-        decision = next_round(setup, evidence, law)
+        evidence = evidence_of(setup, dict(losses), closed, before=evidence)
+        belief = believe(setup, fit(setup, losses, forms=way.forms, n_draws=_DRAWS))
+        decision = next_round(setup, evidence, belief)
         if isinstance(decision, Finish):
             skipped = {key(*at): at for at in left_out if key(*at) not in losses}
             return Swept(measured=order, skipped=list(skipped.values()))
         now = decision
 
 
-def _stops(setup: Setup, evidence: Evidence, law: Law | None, trial: Trial, now, way: Way) -> bool:
-    if way.prune is not None and law is not None:
-        return way.prune(setup, evidence, law, trial)
-    return not judge(setup, evidence, law, trial, now).go_on
+def _stops(setup: Setup, evidence: Evidence, belief: Belief | None, trial: Trial, within: Round, way: Way) -> bool:
+    if way.prune is not None and belief is not None:
+        return way.prune(evidence, trial)
+    return not judge(setup, evidence, belief, trial, within).go_on
 
 
-def never(setup: Setup, evidence: Evidence, law: Law, trial: Trial) -> bool:
+def never(evidence: Evidence, trial: Trial) -> bool:
     """Every trial to its end."""
     return False
 
 
-def by_rank(setup: Setup, evidence: Evidence, law: Law, trial: Trial) -> bool:
+def by_rank(evidence: Evidence, trial: Trial) -> bool:
     """Successive halving's rule: stop what is not in the better half of all losses seen at the same D'."""
     if trial.is_trunk:
         return False

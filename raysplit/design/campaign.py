@@ -16,7 +16,7 @@ from raysplit.design.designs import DESIGNS
 from raysplit.design.evidence import Evidence, chain, key, price, price_together, remaining
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Checkpoints, Trial
-from raysplit.design.value import NoisyLaw
+from raysplit.design.value import Belief
 
 _GROWTH = 0.4
 """A round spends about this share of what was spent before: early on the law is asked again after little money."""
@@ -98,14 +98,13 @@ def opening(setup: Setup) -> Round:
     return Round(trials=(*trials, *setup.repeats), why="a small opening of varied ratios, before there is a law")
 
 
-def next_round(setup: Setup, evidence: Evidence, law: NoisyLaw) -> Round | Finish:
-    """The most valuable trials for their price, or the end.
+def next_round(setup: Setup, evidence: Evidence, belief: Belief) -> Round | Finish:
+    """The most valuable trials for their price, or the end, by what the law gives to believe (`candidates.believe`).
 
     Trials are added one by one; those already chosen count as observations on their way, so that a round is not four
     times the same question.
     """
     grid = Grid.of(setup)
-    belief = grid.belief(law, setup)
     regret = belief.expected_regret
     if regret <= setup.regret_tolerance:
         return Finish(
@@ -153,15 +152,14 @@ def next_round(setup: Setup, evidence: Evidence, law: NoisyLaw) -> Round | Finis
     )
 
 
-def enlarged(setup: Setup, evidence: Evidence, law: NoisyLaw, within: Round) -> Round | None:
+def enlarged(setup: Setup, evidence: Evidence, belief: Belief, within: Round) -> Round | None:
     """What a lane can do that would else wait for the others to end their round: one trial that can start at once, and
     is no longer than the longest of those.
 
-    It rests on the round's law; what the round has planned counts as on its way and as spent. None where nothing is worth
-    its cost.
+    It rests on the round's belief; what the round has planned counts as on its way and as spent. None where nothing is
+    worth its cost.
     """
     grid = Grid.of(setup)
-    belief = grid.belief(law, setup)
     for trial in within.planned:
         belief = belief.expecting(grid.columns(trial, trial.milestones))
     under_way = [replace(t, milestones=left) for t in within.planned if (left := remaining(t, evidence))]
@@ -196,20 +194,19 @@ def enlarged(setup: Setup, evidence: Evidence, law: NoisyLaw, within: Round) -> 
     )
 
 
-def judge(setup: Setup, evidence: Evidence, law: NoisyLaw | None, trial: Trial, within: Round) -> Verdict:
+def judge(setup: Setup, evidence: Evidence, belief: Belief | None, trial: Trial, within: Round) -> Verdict:
     """Whether the rest of a trial can still change the decision enough for its price.
 
     It must be worth at least as much per FLOP as the least worthwhile trial that the round planned, the round's other
-    trials being on their way. ``law`` is that of the round (None where it had none); the trial's own losses update it.
-    Trunks go on: branches wait for them. Never decided on how low the loss is.
+    trials being on their way. ``belief`` is that of the round (None where it had no law); the trial's own losses update
+    it. Trunks go on: branches wait for them. Never decided on how low the loss is.
     """
     rest = remaining(trial, evidence)
     if not rest:
         return Verdict(go_on=False, why="measured to the end")
-    if law is None or trial.is_trunk:
+    if belief is None or trial.is_trunk:
         return Verdict(go_on=True, why="part of the plan")
     grid = Grid.of(setup)
-    belief = grid.belief(law, setup)
     for other in within.planned:
         if chain(other) != chain(trial):
             belief = belief.expecting(grid.columns(other, other.milestones))

@@ -111,13 +111,15 @@ class Grid:
         at = [self.index[(trial.n_params, *trial.point(m))] * len(self.domains) for m in milestones]
         return tuple(i + k for i in at for k in own)
 
-    def belief(self, law: NoisyLaw, setup: Setup) -> Belief:
-        """What a law says of the decision and of every point of the grid."""
-        to_law = [law.domains.index(name) for name in self.domains]
-        n, d, s = np.array(list(self.index), dtype=float).T
-        belief = belief_of(law, setup.problem, n, d, s)
-        order = (np.arange(len(n))[:, None] * len(to_law) + np.array(to_law)).ravel()
-        return replace(belief, foreseen=belief.foreseen[:, order], noise=belief.noise[order])
+
+def believe(setup: Setup, law: NoisyLaw) -> Belief:
+    """What a law says of the decision and of every point of the grid, as `Grid.columns` numbers them."""
+    grid = Grid.of(setup)
+    to_law = [law.domains.index(name) for name in grid.domains]
+    n, d, s = np.array(list(grid.index), dtype=float).T
+    belief = belief_of(law, setup.problem, n, d, s)
+    order = (np.arange(len(n))[:, None] * len(to_law) + np.array(to_law)).ravel()
+    return replace(belief, foreseen=belief.foreseen[:, order], noise=belief.noise[order])
 
 
 def candidates_of(setup: Setup, grid: Grid, evidence: Evidence) -> Candidates:

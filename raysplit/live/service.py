@@ -16,9 +16,11 @@ from typing import Any
 import pandas as pd
 
 from raysplit.design.campaign import Finish, Round, Verdict, enlarged, judge, next_round, opening, whole_grid
+from raysplit.design.candidates import believe
 from raysplit.design.evidence import Evidence, chain, key, remaining
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
+from raysplit.design.value import Belief
 from raysplit.errors import LawError
 from raysplit.law import Law
 from raysplit.live.answers import (
@@ -114,7 +116,7 @@ class LawService:
         self._laws = make_laws(self._ledger.table, target, shelf or Shelf(None, last_seq=last_seq))
         self._answers: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self._running: frozenset[Trial] = frozenset()
-        self._round_law: tuple[int, Law] | None = None
+        self._round_belief: tuple[int, Belief] | None = None
         self._round_is_full: tuple[int, int] | None = None
         """Round and number of measurements at which nothing more was worth adding to it."""
 
@@ -222,11 +224,11 @@ class LawService:
     def judge(self, trial: Trial, milestone: int) -> Verdict:
         """Whether a trial goes on after a measured milestone; a stop is stored with its reason."""
         with self._deciding:
-            law = self._law_of_round()
+            belief = self._belief_of_round()
             with self._lock:
                 evidence, within = self._ledger.evidence(), self._ledger.begun[-1]
                 asked = self._ledger.asked(trial)
-            verdict = judge(self.setup, evidence, law, asked, within.round)
+            verdict = judge(self.setup, evidence, belief, asked, within.round)
             with self._lock:
                 if not verdict.go_on and (skipped := remaining(asked, self._ledger.evidence())):
                     data = {
@@ -431,7 +433,7 @@ class LawService:
                     self.record_failure(trial, trial.milestones[0], "its trunk failed before reaching it")
                 seq, evidence = self._ledger.table.last_seq, self._ledger.evidence()
                 n_known = len(self._ledger.table)
-            advice, law, is_grid = None, None, self.setup.policy == "grid"
+            advice, belief, is_grid = None, None, self.setup.policy == "grid"
             decision: Round | Finish
             if n_begun == 0:
                 decision = whole_grid(self.setup) if is_grid else opening(self.setup)
@@ -439,11 +441,12 @@ class LawService:
                 decision = Finish(why=f"nothing could be measured: {next(iter(self._ledger.closed.values()))}")
             else:
                 fitted = self._laws.of_round(seq)
-                law, advice = fitted.law, fitted.advice or advise(fitted.law, self.setup.problem)
+                advice = fitted.advice or advise(fitted.law, self.setup.problem)
                 if is_grid:
                     decision = Finish(why="every point of the grid is measured")
                 else:
-                    decision = next_round(self.setup, evidence, law)
+                    belief = believe(self.setup, fitted.law)
+                    decision = next_round(self.setup, evidence, belief)
             with self._lock:
                 if advice is not None:
                     self._log_advice(advice, n_known)
@@ -461,8 +464,8 @@ class LawService:
                     "spare_flops": decision.spare_flops,
                 }
                 self._store("round", data)
-                if law is not None:
-                    self._round_law = (n_begun, law)
+                if belief is not None:
+                    self._round_belief = (n_begun, belief)
 
     def _may_add(self, evidence: Evidence) -> bool:
         """Whether an idle lane may get a trial beyond the round; once that was looked for in vain, only after news."""
@@ -471,12 +474,12 @@ class LawService:
     def _add_trial(self, n_begun: int) -> None:
         """Make the round under way larger by what an idle lane can do; nothing where nothing is worth it."""
         with self._deciding:
-            law = self._law_of_round()
+            belief = self._belief_of_round()
             with self._lock:
                 if len(self._ledger.begun) != n_begun:
                     return
                 evidence, within = self._ledger.evidence(), self._ledger.begun[-1].round
-            larger = None if law is None else enlarged(self.setup, evidence, law, within)
+            larger = None if belief is None else enlarged(self.setup, evidence, belief, within)
             with self._lock:
                 if larger is None:
                     self._round_is_full = (n_begun, len(evidence.losses))
@@ -499,15 +502,16 @@ class LawService:
             },
         )
 
-    def _law_of_round(self) -> Law | None:
-        """The law that this round's decisions rest on: of the observations from before it; None in the first."""
+    def _belief_of_round(self) -> Belief | None:
+        """What this round's decisions rest on: the law of the observations from before it; None in the first."""
         with self._lock:
             index = len(self._ledger.begun) - 1
         if index <= 0 or self.setup.policy == "grid":
             return None
-        if self._round_law is None or self._round_law[0] != index:
-            self._round_law = (index, self._laws.of_round(self._ledger.begun[index].known_seq).law)
-        return self._round_law[1]
+        if self._round_belief is None or self._round_belief[0] != index:
+            law = self._laws.of_round(self._ledger.begun[index].known_seq).law
+            self._round_belief = (index, believe(self.setup, law))
+        return self._round_belief[1]
 
 
 def _key_of(question: Question) -> tuple[Any, ...]:

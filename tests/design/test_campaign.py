@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysplit.design.campaign import Finish, Round, enlarged, next_round, opening, whole_grid
+from raysplit.design.candidates import believe
 from raysplit.design.evidence import Evidence, chain, evidence_of, is_orphan, key, remaining
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Checkpoints, Trial
@@ -16,6 +17,7 @@ from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, carried_out, every
 from tests.split.doubles import known_law, known_theta, law_of
 
 LAW = known_law(n_domains=2, n_draws=8, jitter=0.15)
+BELIEF = believe(setup(), LAW)
 CERTAIN = known_law(n_domains=2, n_draws=1)
 
 setups = st.builds(
@@ -126,7 +128,7 @@ def test_a_round_asks_only_for_what_is_open_can_start_and_is_affordable(
     first = opening(asked).trials
     evidence = measured(asked, first, closed=[chain(t) for t in first if t.domain][:stopped])
     for _ in range(rounds):
-        decision = next_round(asked, evidence, LAW)
+        decision = next_round(asked, evidence, believe(asked, LAW))
         if isinstance(decision, Finish):
             assert decision.why
             return
@@ -145,11 +147,11 @@ def test_a_round_asks_only_for_what_is_open_can_start_and_is_affordable(
 def test_additions_can_start_at_once_are_new_and_affordable(budget: float, n_added: int) -> None:
     asked = setup(budget_flops=budget, lanes=8)
     evidence = measured(asked, opening(asked).trials)
-    within = next_round(asked, evidence, LAW)
+    within = next_round(asked, evidence, believe(asked, LAW))
     if isinstance(within, Finish):
         return
     for _ in range(n_added):
-        larger = enlarged(asked, evidence, LAW, within)
+        larger = enlarged(asked, evidence, believe(asked, LAW), within)
         if larger is None:
             break
         trial = larger.planned[-1]
@@ -163,10 +165,10 @@ def test_additions_can_start_at_once_are_new_and_affordable(budget: float, n_add
 
 def test_nothing_is_added_that_is_not_worth_its_cost(opened: Evidence) -> None:
     asked = setup()
-    within = next_round(asked, opened, LAW)
+    within = next_round(asked, opened, BELIEF)
     assert isinstance(within, Round)
-    assert enlarged(asked, opened, LAW, within)
-    assert enlarged(asked, opened, replace(LAW, noise=LAW.noise * 1e6), within) is None
+    assert enlarged(asked, opened, BELIEF, within)
+    assert enlarged(asked, opened, believe(asked, replace(LAW, noise=LAW.noise * 1e6)), within) is None
 
 
 def only_branches_tell() -> Law:
@@ -184,7 +186,7 @@ def test_no_budget_is_overrun_by_the_trunks_that_a_round_brings_along(opened: Ev
         asked = setup(budget_flops=float(budget), lanes=8)
         near = [chain(t) for t in whole_grid(asked).trials if t.domain and t.root in opened.nodes]
         before = measured(asked, opening(asked).trials, closed=near)
-        decision = next_round(asked, before, law)
+        decision = next_round(asked, before, believe(asked, law))
         if isinstance(decision, Round):
             assert carried_out(asked, decision.planned, before).spent_flops <= budget
             brought += any(trial.is_trunk for trial in decision.planned)
@@ -197,30 +199,30 @@ def ends_with(decision: Round | Finish) -> str:
 
 
 def test_a_sweep_ends_when_the_answer_is_certain_enough(opened: Evidence) -> None:
-    assert "certain enough" in ends_with(next_round(setup(regret_tolerance=0.5), opened, LAW))
-    assert "certain enough" in ends_with(next_round(setup(), opened, CERTAIN))
+    assert "certain enough" in ends_with(next_round(setup(regret_tolerance=0.5), opened, BELIEF))
+    assert "certain enough" in ends_with(next_round(setup(), opened, believe(setup(), CERTAIN)))
 
 
 def test_a_sweep_ends_when_its_budget_is_spent(opened: Evidence) -> None:
-    assert "budget is spent" in ends_with(next_round(setup(budget_flops=opened.spent_flops), opened, LAW))
+    assert "budget is spent" in ends_with(next_round(setup(budget_flops=opened.spent_flops), opened, BELIEF))
     # Even the opening may have been too much.
-    assert "budget is spent" in ends_with(next_round(setup(budget_flops=0.1 * opened.spent_flops), opened, LAW))
+    assert "budget is spent" in ends_with(next_round(setup(budget_flops=0.1 * opened.spent_flops), opened, BELIEF))
 
 
 def test_a_sweep_ends_when_all_is_measured() -> None:
     asked = setup()
     whole = measured(asked, whole_grid(asked).trials)
-    assert "every point" in ends_with(next_round(asked, whole, LAW))
+    assert "every point" in ends_with(next_round(asked, whole, BELIEF))
 
 
 def test_a_sweep_ends_when_nothing_left_is_worth_its_cost(opened: Evidence) -> None:
     deaf = replace(LAW, noise=LAW.noise * 1e6)  # so noisy that no observation tells anything
-    assert "worth its cost" in ends_with(next_round(setup(budget_flops=1e13), opened, deaf))
+    assert "worth its cost" in ends_with(next_round(setup(budget_flops=1e13), opened, believe(setup(), deaf)))
 
 
 def test_without_a_limit_a_round_is_still_a_part_of_the_grid(opened: Evidence) -> None:
     asked = setup(budget_flops=float("inf"))
-    decision = next_round(asked, opened, LAW)
+    decision = next_round(asked, opened, BELIEF)
     assert isinstance(decision, Round)
     whole = measured(asked, whole_grid(asked).trials).spent_flops
     spent = carried_out(asked, decision.planned, opened).spent_flops - opened.spent_flops

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysplit.design.campaign import Round, next_round, opening, whole_grid
-from raysplit.design.candidates import Candidates, Grid, candidates_of
+from raysplit.design.candidates import Candidates, Grid, believe, candidates_of
 from raysplit.design.designs import DESIGNS
 from raysplit.design.evidence import Evidence, chain, key, price_together
 from raysplit.design.setup import Setup
@@ -88,7 +88,7 @@ def test_a_paused_branch_is_open_again_and_a_failed_one_is_not() -> None:
 def test_every_design_makes_rounds_that_are_the_same_again(design: DesignName, seed: int) -> None:
     asked = replace(setup(budget_flops=4e12), design=design, seed=seed)
     evidence = opened(asked)
-    decision, again = (next_round(asked, evidence, LAW) for _ in range(2))
+    decision, again = (next_round(asked, evidence, believe(asked, LAW)) for _ in range(2))
     assert decision == again
     assert isinstance(decision, Round)
     assert not {key(t, m) for t in decision.planned for m in t.milestones} & set(evidence.losses)
@@ -98,7 +98,7 @@ def test_every_design_makes_rounds_that_are_the_same_again(design: DesignName, s
 def test_the_cheapest_design_takes_the_cheapest() -> None:
     asked = replace(setup(budget_flops=4e12, lanes=1), design="cheapest")
     evidence = opened(asked)
-    decision = next_round(asked, evidence, LAW)
+    decision = next_round(asked, evidence, believe(asked, LAW))
     assert isinstance(decision, Round)
     cheapest = float(all_of(asked, evidence).prices.min())
     first = min(price_together(asked, [trial], evidence.nodes.copy()) for trial in decision.planned)
