@@ -284,7 +284,7 @@ def draw(runs: Sequence[Run], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", default="measured", help="measured, synthetic, all, or names with commas between")
-    parser.add_argument("--methods", default="all", help="all, or names with commas between")
+    parser.add_argument("--methods", default="all", help="all, or names with semicolons between")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--completed", action="store_true", help="only: what stopped trials would have said")
@@ -294,7 +294,7 @@ def main() -> None:
         arguments.worlds, arguments.worlds.split(",")
     )
     every = [*WAYS, *ABLATIONS, *BASELINES]
-    methods = every if arguments.methods == "all" else arguments.methods.split(",")
+    methods = every if arguments.methods == "all" else arguments.methods.split(";")
     for name, known in [*((m, every) for m in methods), *((w, ["measured", *SYNTHETIC]) for w in worlds)]:
         if name not in known:
             parser.error(f"unknown name {name!r}; known: {', '.join(known)}")
