@@ -13,6 +13,7 @@ import argparse
 import http.client
 import json
 import os
+import platform
 import signal
 import statistics
 import tempfile
@@ -224,6 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the calls and of the load")
     found = measure(0.1 if parser.parse_args().quick else 1.0)
+    print(f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores")
     for name, value in found.items():
         print(f"{name:<64} {json.dumps(value) if isinstance(value, dict) else value}")
 

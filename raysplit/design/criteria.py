@@ -1,10 +1,10 @@
-"""What one more observation is expected to tell, by three criteria of experimental design, for any law and any cost.
+"""What more observations are expected to tell, for any law and any cost: conditioning an ensemble.
 
 The posterior is an ensemble: draws of a law, each of which says what it foresees of every candidate observation and of
 the points that one wants to know. Nothing else of the law is asked, so its form, its parameters and their bounds do not
 matter, nor that they be identified. Candidates, targets and noise are taken as jointly Gaussian with the ensemble's
-covariance; then every criterion has a closed form that does not need the outcome. Divide by a cost to rank by what
-money buys, and go on from `expecting` to fill a batch.
+covariance; then what they tell has a closed form that does not need the outcome. Divide by a cost to rank by what money
+buys, and go on from `expecting` to fill a batch.
 
 Notation
     B   draws                    foreseen    (B, M) what each draw foresees of each candidate observation
@@ -26,16 +26,6 @@ _ROUNDING = 1e-24
 """Variance below this share of the mean square is rounding, not disagreement of the draws."""
 
 
-def information_gain(foreseen: Array, noise: Array, *, log_weights: Array | None = None) -> Array:
-    """Nats that each candidate is expected to tell of the law, (M,).
-
-    0.5 log(1 + var / noise^2), the mutual information of a Gaussian and its noisy reading (Lindley 1956); for a law
-    linear in its parameters the greedy step of Bayesian D-optimality (Chaloner and Verdinelli 1995, section 2.2).
-    """
-    anomalies = _anomalies(foreseen, log_weights)
-    return 0.5 * np.log1p((anomalies**2).sum(axis=0) / noise**2)
-
-
 def variance_drop(
     foreseen: Array,
     noise: Array,
@@ -50,33 +40,10 @@ def variance_drop(
     conditioning a Gaussian takes off. V- or I-optimality (Chaloner and Verdinelli 1995, section 2.3); for a Gaussian
     process Cohn's ALC (Cohn et al. 1996, equation 8).
     """
-    return _drops(_anomalies(foreseen, log_weights), noise, _anomalies(target, log_weights), target_weights)
-
-
-def relative_drop(
-    foreseen: Array,
-    noise: Array,
-    target: Array,
-    *,
-    target_noise: float | Array = 0.0,
-    target_weights: Array | None = None,
-    log_weights: Array | None = None,
-) -> Array:
-    """The same drop as a share, 0 to 1, of the mean squared error that is left at the target points, (M,).
-
-    What is left is the mean variance there plus ``target_noise`` (a number or (Q,), the target's unit) squared: the
-    part that no observation takes away, such as the noise of the target's own runs and what the form cannot express.
-    Where there is much of it an ensemble that agrees already is not worth another run. Per unit of cost this is a
-    design for the mean squared prediction error, as in 2604.22753, without its linearisation; being a share, it
-    compares between stages, forms and units, where `variance_drop` does not.
-    """
-    there = _anomalies(target, log_weights)
-    weights = _shares(target_weights, there.shape[1])
-    left = float(((there**2).sum(axis=0) + np.asarray(target_noise) ** 2) @ weights)
-    if left == 0.0:
-        return np.zeros(np.shape(foreseen)[1])
-    drops = _drops(_anomalies(foreseen, log_weights), noise, there, target_weights)
-    return np.minimum(drops / left, 1.0)
+    here, there = _anomalies(foreseen, log_weights), _anomalies(target, log_weights)
+    covariance = here.T @ there  # (M, Q)
+    covariance *= covariance
+    return (covariance @ _shares(target_weights, there.shape[1])) / ((here**2).sum(axis=0) + noise**2)
 
 
 def expecting(
@@ -90,7 +57,7 @@ def expecting(
     an index that occurs twice stands for two runs.
 
     Returns:
-        ``foreseen`` and ``target``, deflated; the criteria of these are those given the pending observations.
+        ``foreseen`` and ``target``, deflated; what these are expected to tell is what is left to tell.
     """
     weights = _shares(None if log_weights is None else np.exp(log_weights - np.max(log_weights)), len(foreseen))
     everything = np.concatenate([foreseen, target], axis=1)
@@ -121,11 +88,3 @@ def _anomalies(values: Array, log_weights: Array | None) -> Array:
     out = np.sqrt(weights)[:, None] * (values - mean)
     out[:, (out**2).sum(axis=0) <= _ROUNDING * mean**2] = 0.0
     return out
-
-
-def _drops(here: Array, noise: Array, there: Array, target_weights: Array | None) -> Array:
-    """(M,) weighted mean over Q of cov^2 / (var + noise^2)."""
-    shares = _shares(target_weights, there.shape[1])
-    covariance = here.T @ there  # (M, Q)
-    covariance *= covariance
-    return (covariance @ shares) / ((here**2).sum(axis=0) + noise**2)
