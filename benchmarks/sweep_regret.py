@@ -215,6 +215,13 @@ def report(runs: Sequence[Run]) -> str:
                 regrets = 100 * np.array([_or_worst(r.points[i].regret) for r in own])
                 low, middle, high = np.quantile(regrets, (0.1, 0.5, 0.9))
                 cells.append(f"{100 * point.share:g} %: {middle:.2f} ({low:.2f} to {high:.2f})")
+            shares_nothing = method in ABLATIONS and not ABLATIONS[method].tree
+            there, alone = reaches_goal(own, alone=shares_nothing), reaches_goal(own, alone=True)
+            out.append(f"  {method:24} " + "   ".join(cells))
+            out.append(
+                f"  {'':24} 0.5 % from {_share(there)}, raysplit's FLOPs {_ratio(there, goal)}; "
+                f"sharing nothing {_share(alone)}, {_ratio(alone, goal_alone)}"
+            )
             if method in BASELINES:
                 seen = np.median([[_or_worst(p.best_seen) for p in r.points] for r in own], axis=0)
                 shown = "   ".join(
@@ -225,13 +232,6 @@ def report(runs: Sequence[Run]) -> str:
                     f"  {'':24} without a law, the best point seen: {shown}; 0.5 % from {_share(from_there)}, "
                     f"{_ratio(from_there, goal)}"
                 )
-            shares_nothing = method in ABLATIONS and not ABLATIONS[method].tree
-            there, alone = reaches_goal(own, alone=shares_nothing), reaches_goal(own, alone=True)
-            out.append(f"  {method:24} " + "   ".join(cells))
-            out.append(
-                f"  {'':24} 0.5 % from {_share(there)}, raysplit's FLOPs {_ratio(there, goal)}; "
-                f"sharing nothing {_share(alone)}, {_ratio(alone, goal_alone)}"
-            )
     return "\n".join(out)
 
 

@@ -71,7 +71,7 @@ function domains() {
 }
 
 function drawNow(advice, law) {
-  $("law-line").textContent = `Law ${law.version}, fitted to ${law.n_observations} observations at ${new Date(law.fitted_at).toLocaleString()}; ${law.forms.join(", ")}`;
+  $("law-line").textContent = `Law ${law.version}, fitted to ${law.n_observations} observations at ${new Date(law.fitted_at).toLocaleString()}; ${law.forms.join(", ")}${law.settled ? "" : "; provisional: forms and calibration are those of an earlier law"}`;
   $("no-law").hidden = true;
   $("now").hidden = false;
   const share = advice.pretrain_share;
