@@ -173,8 +173,8 @@ def enlarged(setup: Setup, evidence: Evidence, belief: Belief, within: Round) ->
     asked = {chain(trial) for trial in within.trials}
     single = [(*c.branches, trunk(c.root[0], (c.root[1],)))[0] for c in candidates.every]
     for i, (candidate, trial) in enumerate(zip(candidates.every, single, strict=True)):
-        starts = trial.is_trunk or trial.root in evidence.nodes
-        candidates.open[i] &= len(candidate.branches) <= 1 and starts and chain(trial) not in asked
+        starts = len(candidate.branches) <= 1 and evidence.can_start(trial)
+        candidates.open[i] &= starts and chain(trial) not in asked
     affordable = candidates.open & (candidates.prices <= min(budget_left, max(rest_flops, default=0.0)))
     if not affordable.any():
         return None

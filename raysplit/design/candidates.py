@@ -89,7 +89,8 @@ class Candidates:
         """The trunk that has to reach a root; none where it is there, unless its own point is wanted."""
         n_params, tokens = root
         at = Node(n_params=n_params, seed=0, pretrain_tokens=tokens)
-        return [trunk(n_params, (tokens,))] if tokens and (measured or at not in self._nodes) else []
+        is_missing = self._setup.tree.shares_trunks and at not in self._nodes
+        return [trunk(n_params, (tokens,))] if tokens and (measured or is_missing) else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +127,12 @@ def candidates_of(setup: Setup, grid: Grid, evidence: Evidence) -> Candidates:
     """Everything that is open: not measured, not given up, and deeper than what its chain has reached."""
     found: list[Candidate] = []
     tokens = _BranchTokens(setup.tree)
+    shares_trunks = setup.tree.shares_trunks
     for n_params in setup.sizes:
         stuck = chain(trunk(n_params, (1,))) in evidence.closed
         reached = {node.pretrain_tokens for node in evidence.nodes.on_trunk(n_params, 0)}
         for d in roots(setup):
-            if stuck and d not in reached | {0}:
+            if stuck and shares_trunks and d not in reached | {0}:
                 continue
             if d and not stuck and (chain(trunk(n_params, (d,))), d) not in evidence.losses:
                 found.append(Candidate(branches=(), root=(n_params, d), columns=(), branch_flops=0.0))
@@ -142,7 +144,7 @@ def candidates_of(setup: Setup, grid: Grid, evidence: Evidence) -> Candidates:
                 for depth, one in _branches(setup, grid, evidence, whole, tokens):
                     found.append(one)
                     together.setdefault(depth, []).append(one)
-            if len(setup.domains) > 1 and d not in reached:
+            if len(setup.domains) > 1 and shares_trunks and d not in reached:
                 found += [_bundle(group) for group in together.values() if len(group) == len(setup.domains)]
     return Candidates(setup, grid, found, evidence.nodes)
 
@@ -162,10 +164,11 @@ class _BranchTokens:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._known: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+        self._known: dict[tuple[int, tuple[int, ...], tuple[int, ...]], int] = {}
 
     def missing(self, whole: Trial, milestones: tuple[int, ...], there: Checkpoints) -> int:
-        at = (tuple(sorted(node.position for node in there.on_chain(whole))), milestones)
+        root = 0 if self._tree.shares_trunks else whole.pretrain_tokens
+        at = (root, tuple(sorted(node.position for node in there.on_chain(whole))), milestones)
         if at not in self._known:
             self._known[at] = self._tree.missing_tokens(whole, milestones, there)
         return self._known[at]

@@ -24,6 +24,11 @@ class Evidence:
     """Tokens trained at each size, each of the tree once."""
     spent_flops: float
     """Price of the measurements, each token of the tree paid once."""
+    tree: Tree
+
+    def can_start(self, trial: Trial) -> bool:
+        """Whether nothing else has to be trained before."""
+        return self.tree.can_start(trial, self.nodes)
 
 
 def chain(trial: Trial) -> Trial:
@@ -59,7 +64,7 @@ def evidence_of(
     more = sorted(losses, key=_trunks_first)
     if before is not None:
         new = sorted(islice(losses, len(before.losses), None), key=_trunks_first)
-        if all(_goes_on(*at, before) for at in new):
+        if all(_goes_on(setup.tree, *at, before) for at in new):
             nodes, tokens, more = before.nodes.copy(), dict(before.tokens), new
     for at, milestone in more:
         trial = replace(at, milestones=(milestone,), pretrain_tokens=at.pretrain_tokens if at.domain else milestone)
@@ -72,6 +77,7 @@ def evidence_of(
         tokens=tokens,
         # From whole numbers, so that the order in which they came does not show in the last digit.
         spent_flops=sum(flops * tokens[n_params] for n_params, flops in setup.flops_per_token.items()),
+        tree=setup.tree,
     )
 
 
@@ -79,13 +85,13 @@ def _trunks_first(at: tuple[Trial, int]) -> tuple[bool, tuple[Trial, int]]:
     return bool(at[0].domain), at
 
 
-def _goes_on(at: Trial, milestone: int, before: Evidence) -> bool:
+def _goes_on(tree: Tree, at: Trial, milestone: int, before: Evidence) -> bool:
     """Whether a measurement lies beyond all that its chain has measured, so that it costs the same now as in order."""
     nodes = before.nodes
     if any(node.position >= milestone for node in nodes.on_chain(at)):
         return False
-    if at.domain:
-        return at.root in nodes
+    if at.domain or not tree.shares_trunks:
+        return tree.can_start(at, nodes)
     # A branch that was there before its trunk has paid for the trunk.
     return all(branch.root in nodes for branch, _ in before.losses if branch.n_params == at.n_params)
 
@@ -93,7 +99,7 @@ def _goes_on(at: Trial, milestone: int, before: Evidence) -> bool:
 def is_orphan(trial: Trial, evidence: Evidence) -> bool:
     """Whether a trial can never start, because the trunk that should reach its root was closed before."""
     trunk = Trial(n_params=trial.n_params, seed=trial.seed, domain="", pretrain_tokens=0, milestones=())
-    return bool(trial.domain) and trunk in evidence.closed and trial.root not in evidence.nodes
+    return trunk in evidence.closed and not evidence.can_start(trial)
 
 
 def remaining(trial: Trial, evidence: Evidence) -> tuple[int, ...]:

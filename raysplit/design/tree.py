@@ -154,6 +154,12 @@ class Tree:
     """Position at which the cooldown of a point of so many tokens begins."""
     pretrain_grid: tuple[int, ...]
     """Every D at which a trunk must leave a checkpoint for branches and cooldowns, rising."""
+    shares_trunks: bool = True
+    """Whether a branch goes on from its trunk's checkpoint; else it has to be pretrained by itself first."""
+
+    def can_start(self, trial: Trial, nodes: Checkpoints) -> bool:
+        """Whether nothing else has to be trained before."""
+        return trial.is_trunk or not self.shares_trunks or trial.root in nodes
 
     def segments(self, trial: Trial, milestone: int, nodes: Checkpoints) -> list[Segment]:
         """What is left to train for the observation at ``milestone``, in order; the last segment is the cooldown.
@@ -193,7 +199,9 @@ class Tree:
         """
         have = Checkpoints(nodes.on_chain(trial))  # what the milestones add stays on the chain
         total = 0
-        if trial.domain and trial.root not in nodes:
+        if trial.domain and not self.shares_trunks:
+            total += 0 if len(have) else trial.pretrain_tokens
+        elif trial.domain and trial.root not in nodes:
             reached = (node.pretrain_tokens for node in nodes.on_trunk(trial.n_params, trial.seed))
             total += trial.pretrain_tokens - max((d for d in reached if d <= trial.pretrain_tokens), default=0)
         for milestone in milestones:

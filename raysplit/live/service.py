@@ -147,7 +147,7 @@ class LawService:
                 if ledger.finished:
                     return Claim(finished=ledger.finished)
                 evidence, open_trials = ledger.evidence(), ledger.open_trials()
-                ready = [t for t in open_trials if t.is_trunk or t.root in evidence.nodes]
+                ready = [t for t in open_trials if evidence.can_start(t)]
                 trial = next((t for t in ready if chain(t) not in taken), None)
                 if open_trials and trial is None and not self._may_add(evidence):
                     return Claim()

@@ -31,11 +31,12 @@ def setup_of_grid(
     step_tokens: int = 1,
     seed: int = 0,
     fills_idle_lanes: bool = False,
+    shares_trunks: bool = True,
 ) -> Setup:
     """Resolve the question and the grid of runs that may be trained to answer it.
 
-    Prices are those of the tree: a branch goes on from its trunk's checkpoint, and a trunk or branch that was stopped
-    from its own.
+    Prices are those of the tree: a branch goes on from its trunk's checkpoint (unless trunks are not shared), and a
+    trunk or branch that was stopped from its own.
 
     Args:
         flops_per_token: F(N) of each size of the runs, or the sizes alone, rising, for F(N) = 6N.
@@ -57,6 +58,8 @@ def setup_of_grid(
         seed: of the design's own draws.
         fills_idle_lanes: whether a lane that would wait for a round's last trials gets one more, which makes the search
             depend on how fast each trial is.
+        shares_trunks: whether a branch goes on from the checkpoint of its trunk. Where the trainable cannot, every
+            branch pretrains by itself: it is charged D + D', waits for no trunk, and fewer but longer runs pay.
 
     Raises:
         SpaceError: a grid or number is impossible; the message names it.
@@ -92,7 +95,9 @@ def setup_of_grid(
         flops_per_token=flops,
         domains=tuple(domains),
         tree=Tree(
-            cooldown_start=_CooldownStart(cooldown_fraction), pretrain_grid=tuple(d for d in pretrain_tokens if d)
+            cooldown_start=_CooldownStart(cooldown_fraction),
+            pretrain_grid=tuple(d for d in pretrain_tokens if d),
+            shares_trunks=shares_trunks,
         ),
         specialize_grid=tuple(specialize_tokens),
         scratch=0 in pretrain_tokens,

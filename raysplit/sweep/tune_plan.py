@@ -326,6 +326,7 @@ def _question(setup: Setup) -> dict[str, Any]:
     kept = {name: getattr(setup, name) for name in setup.__dataclass_fields__ if name not in may_change}
     tree = {
         "pretrain_grid": setup.tree.pretrain_grid,
+        "shares_trunks": setup.tree.shares_trunks,
         "cooldown_start": [setup.tree.cooldown_start(n) for n in (*setup.tree.pretrain_grid, *setup.specialize_grid)],
     }
     plain = {**kept, "problem": asdict(setup.problem), "repeats": [asdict(t) for t in setup.repeats], "tree": tree}

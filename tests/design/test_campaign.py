@@ -106,6 +106,21 @@ def test_a_closed_chain_has_nothing_left_and_a_closed_trunk_orphans_its_branches
     assert not is_orphan(of_another_seed, evidence)
 
 
+def test_where_trunks_are_not_shared_nothing_waits_and_each_branch_pays_its_own() -> None:
+    asked = setup()
+    alone = replace(asked, tree=replace(asked.tree, shares_trunks=False))
+    trials = whole_grid(asked).trials
+    pretraining = sum(6.0 * n * len(asked.domains) * sum(PRETRAIN) for n in SIZES)
+    paid = measured(asked, trials).spent_flops + pretraining
+    assert measured(alone, trials).spent_flops == pytest.approx(paid)
+    nothing = measured(alone, [], closed=[chain(trial) for trial in trials if trial.is_trunk])
+    assert all(remaining(trial, nothing) and nothing.can_start(trial) for trial in trials if trial.domain)
+    for evidence in (nothing, measured(alone, opening(alone).trials)):
+        decision = next_round(alone, evidence, BELIEF)
+        assert isinstance(decision, Round)
+        assert carried_out(alone, decision.planned, evidence).spent_flops <= alone.budget_flops
+
+
 @pytest.fixture(scope="module")
 def opened() -> Evidence:
     """Evidence of the opening of `setup()`."""

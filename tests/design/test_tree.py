@@ -53,6 +53,23 @@ def test_a_shared_plan_costs_no_more_than_runs_of_their_own(data: st.DataObject)
 
 
 @given(st.data())
+def test_without_shared_trunks_every_branch_pays_its_own_way_once(data: st.DataObject) -> None:
+    tree = replace(data.draw(trees()), shares_trunks=False)
+    nodes = Checkpoints()
+    begun: set[tuple[int, str, int]] = set()
+    for trial, milestone in data.draw(measurements(tree=tree)):
+        assert tree.can_start(trial, nodes)
+        shared = replace(tree, shares_trunks=True).missing_tokens(trial, [milestone], Checkpoints([*nodes, trial.root]))
+        at = (trial.n_params, trial.domain, trial.pretrain_tokens)
+        own = trial.pretrain_tokens if trial.domain and at not in begun else 0
+        first = tree.cooldown_start(milestone) == 0  # a cooldown from the root on leaves no checkpoint
+        if not first:
+            begun.add(at)
+        assert tree.missing_tokens(trial, [milestone], nodes) == shared + own
+        train(tree, [(trial, milestone)], nodes)
+
+
+@given(st.data())
 def test_measuring_more_never_makes_an_observation_dearer(data: st.DataObject) -> None:
     tree = data.draw(trees())
     made = data.draw(measurements(tree=tree))
