@@ -16,7 +16,7 @@ from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
 from raysplit.design.value import Array, Belief, belief_of
 from raysplit.law import Law
-from raysplit.live import fitting
+from raysplit.live import fitting, law_answers
 from raysplit.live import service as service_module
 from raysplit.live.journal import Journal
 from raysplit.live.service import LawService
@@ -69,6 +69,7 @@ def remember_laws(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(fitting, "fit_for_decision", fit)
     patch.setattr(service_module, "advise", answer)
+    patch.setattr(law_answers, "advise", answer)
     patch.setattr(candidates, "belief_of", believe)
 
 
