@@ -21,8 +21,8 @@ SPACE = Path(__file__).parent.parent / "search_spaces" / "quickstart.yaml"
 CHANGES = {
     "model": {"sizes": ["14k", "28k", "56k"]},
     "sweep": {
-        "pretrain_tokens": ["250k", "500k", "1M"],
-        "specialize_tokens": ["125k", "250k", "500k"],
+        "pretrain_tokens": ["250k", "500k", "1M", "2M"],
+        "specialize_tokens": ["125k", "250k", "500k", "1M"],
         "budget_flops": None,
         "regret_tolerance": 0.001,
     },
