@@ -47,9 +47,11 @@ print(f"at {format_flops(budget_flops)}: N = {format_count(more.split.n_params)}
 
 # %% [markdown]
 # ## 3. What loss may each domain expect, and how sure is that?
+# The best fit's; the table above has the mean over the law's draws, which a split has to serve.
 
 # %%
 split = now.advice.split
+print(f"at the split that law {stamp.version} advised of {format_flops(now.advice.budget_flops)}:")
 for domain, tokens in split.specialize_tokens.items():
     found = law.predict(
         domain,
@@ -111,6 +113,9 @@ with in_style():
     if curve.points:
         left.plot(*zip(*curve.points, strict=True), "o", color=INK, markersize=4, label="measured")
     left.axvline(now.advice.pretrain_share.mean, color=INK, linewidth=0.9, linestyle="--", label="advised")
+    # Next to no tokens in pretraining is so much worse that it would flatten the rest.
+    shown = [i for i, share in enumerate(curve.shares) if share >= 0.02]
+    left.set_ylim(0.98 * min(curve.low[i] for i in shown), 1.02 * max(curve.high[i] for i in shown))
     left.set(xlabel="share of the tokens in pretraining", ylabel="loss, nats per token")
     left.legend()
     right.fill_between([n for n, _ in moved], [s.low for _, s in moved], [s.high for _, s in moved], alpha=0.18)
