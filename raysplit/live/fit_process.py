@@ -4,6 +4,7 @@ Run as ``python -m raysplit.live.fit_process``; speaks pickles, each after its l
 output. It ends when its input does, in the middle of a fit too, so that no fit outlives the actor it was for.
 """
 
+import contextlib
 import os
 import pickle
 import queue
@@ -54,14 +55,15 @@ class FitProcess:
 
     def close(self) -> None:
         """End the process, whatever it is at."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                if pipe is not None:
+        process, self._process, self._sent_seq = self._process, None, -1
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # what was not sent yet to one that died
                     pipe.close()
-            self._process = None
-            self._sent_seq = -1
 
     def _ask(self, job: tuple[Any, ...]) -> Fitted:
         for attempt in range(2):
@@ -113,7 +115,10 @@ def _receive(pipe: IO[bytes]) -> Any:
     head = pipe.read(8)
     if len(head) < 8:
         raise EOFError
-    body = pipe.read(struct.unpack("<Q", head)[0])
+    [n_bytes] = struct.unpack("<Q", head)
+    body = pipe.read(n_bytes)
+    if len(body) < n_bytes:
+        raise EOFError
     return pickle.loads(body)
 
 

@@ -4,7 +4,7 @@ import threading
 import time
 from typing import Protocol
 
-from raysplit.errors import LawError, RaysplitError
+from raysplit.errors import LawError, RaysplitError, RunError
 from raysplit.live.fit_process import FitProcess
 from raysplit.live.fitting import Fitted, Target, fit_thoroughly
 from raysplit.live.shelf import Shelf, Version
@@ -137,7 +137,8 @@ class LawsBehind:
             if version.fitted.thorough and version.fitted.seq == seq:
                 return (version if version.of_round else self.shelf.keep(version.version)).fitted
         with self._changed:
-            self._wanted.setdefault(seq, None)
+            if not isinstance(self._wanted.get(seq), Fitted):  # a failure was told to who asked then; this asks again
+                self._wanted[seq] = None
             self._changed.notify_all()
             while (found := self._wanted.get(seq)) is None:
                 if self._closed:
@@ -174,8 +175,8 @@ class LawsBehind:
             start = latest.fitted.law if latest is not None and goes_on else chosen.law
             try:
                 fitted = process.quick(seq, chosen=chosen, start=start)
-            except RaysplitError as error:
-                self._pause(error)
+            except Exception as error:  # a thread that died of it would leave the law behind for good
+                self._pause(_told(error))
                 continue
             if self._is_newest(fitted):
                 self.shelf.put(fitted)
@@ -191,11 +192,11 @@ class LawsBehind:
                 assert seq is not None
             try:
                 fitted = process.thorough(seq)
-            except RaysplitError as error:
-                self._failed_seq = seq
-                self._answer(seq, error)
-                if not self._closed:
-                    self._trouble = str(error)
+            except Exception as error:  # a thread that died of it would leave rounds waiting for ever
+                if isinstance(error, LawError):
+                    self._failed_seq = seq
+                self._answer(seq, _told(error))
+                self._pause(_told(error))
                 continue
             with self._changed:
                 of_round = seq in self._wanted
@@ -249,3 +250,9 @@ class LawsBehind:
         self._trouble = str(error)
         with self._changed:
             self._changed.wait(timeout=_RETRY_SECONDS)
+
+
+def _told(error: Exception) -> RaysplitError:
+    if isinstance(error, RaysplitError):
+        return error
+    return RunError(f"the fit failed: {type(error).__name__}: {error}")
