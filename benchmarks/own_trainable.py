@@ -42,21 +42,40 @@ def known_loss(domain: str, n_params: float, pretrain_tokens: float, specialize_
 
 
 def train(config: dict[str, Any], shared: str) -> None:
-    """A trunk is pretrained on the mixture; a branch goes on from the trunk's checkpoint, on one domain."""
-    name = f"n{config['n_params']}-s{config['seed']}"
-    at = {"n_params": config["n_params"], "seed": config["seed"], "pretrain_tokens": 0, "specialize_tokens": 0}
+    """A trunk is pretrained on the mixture; a branch goes on from the trunk's checkpoint, on one domain.
+
+    Each point begins at the furthest checkpoint on the way to it, whoever left it there: a trunk that an earlier round
+    has trained less far, a branch that was stopped, or this trial itself before its worker died.
+    """
+    domain = config["domain"]
     for pretrain_tokens, specialize_tokens in config["points"]:
-        trunk = Path(shared) / f"{name}-d{pretrain_tokens}.json"
-        here = Path(shared) / f"{name}-d{pretrain_tokens}-{config['domain']}.json" if config["domain"] else trunk
-        if config["domain"] and not at["pretrain_tokens"]:
-            at = load(here if here.exists() else trunk)  # a branch that was stopped goes on where it was
+        at = furthest(Path(shared), config, pretrain_tokens, specialize_tokens)
         advance(at, pretrain_tokens, specialize_tokens)
-        save(at, here)
+        save(at, Path(shared) / f"{run_of(config, domain)}-{pretrain_tokens}-{specialize_tokens}.json")
         point = {"pretrain_tokens": pretrain_tokens, "specialize_tokens": specialize_tokens}
-        if config["domain"]:
-            tune.report({**point, "loss": held_out_loss(at, config["domain"])})
+        if domain:
+            tune.report({**point, "loss": held_out_loss(at, domain)})
         else:
-            tune.report({**point, "losses": {domain: held_out_loss(at, domain) for domain in DOMAINS}})
+            tune.report({**point, "losses": {name: held_out_loss(at, name) for name in DOMAINS}})
+
+
+def run_of(config: dict[str, Any], domain: str) -> str:
+    """How the checkpoints of a trunk (no domain) or of a domain's branches begin."""
+    return f"{domain or 'trunk'}-n{config['n_params']}-s{config['seed']}"
+
+
+def furthest(shared: Path, config: dict[str, Any], pretrain_tokens: int, specialize_tokens: int) -> dict[str, int]:
+    """The checkpoint from which least is left to train; a new model where there is none."""
+    found = list(shared.glob(f"{run_of(config, '')}-*.json"))
+    if config["domain"]:
+        found = [shared / f"{run_of(config, '')}-{pretrain_tokens}-0.json"]
+        found += shared.glob(f"{run_of(config, config['domain'])}-{pretrain_tokens}-*.json")
+    new = {"n_params": config["n_params"], "seed": config["seed"], "pretrain_tokens": 0, "specialize_tokens": 0}
+    states = [new, *(load(path) for path in found)]
+    on_the_way = [
+        at for at in states if at["pretrain_tokens"] <= pretrain_tokens and at["specialize_tokens"] <= specialize_tokens
+    ]
+    return max(on_the_way, key=lambda at: (at["pretrain_tokens"], at["specialize_tokens"]))
 
 
 def advance(at: dict[str, int], pretrain_tokens: int, specialize_tokens: int) -> None:

@@ -6,7 +6,7 @@ interrupted, the one that ran through, and the replay of a table all decide alik
 rounds grow by what there was time for (`enlarged`); then the same order of arrival gives the same decisions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -152,30 +152,31 @@ def next_round(setup: Setup, evidence: Evidence, belief: Belief) -> Round | Fini
     )
 
 
-def enlarged(setup: Setup, evidence: Evidence, belief: Belief, within: Round) -> Round | None:
+def enlarged(
+    setup: Setup, evidence: Evidence, belief: Belief, within: Round, taken: Collection[Trial] = ()
+) -> Round | None:
     """What a lane can do that would else wait for the others to end their round: one trial that can start at once, and
     is no longer than the longest of those.
 
-    It rests on the round's belief; what the round has planned counts as on its way and as spent. None where nothing is
-    worth its cost.
+    It rests on the round's belief; what the round has planned counts as on its way and as spent. ``taken`` are other
+    trials that still hold a lane. None where nothing is worth its cost.
     """
     grid = Grid.of(setup)
     for trial in within.planned:
         belief = belief.expecting(grid.columns(trial, trial.milestones))
-    under_way = [replace(t, milestones=left) for t in within.planned if (left := remaining(t, evidence))]
     budget_left = setup.budget_flops - evidence.spent_flops
-    nodes = evidence.nodes.copy()
-    rest_flops = [price_together(setup, [trial], nodes) for trial in under_way]
-    budget_left -= sum(rest_flops)
+    budget_left -= price_together(setup, _left_of(within.planned, evidence), evidence.nodes.copy())
+    under_way = _left_of(within.trials, evidence)
+    longest_flops = max((price(setup, t, t.milestones, evidence.nodes) for t in under_way), default=0.0)
     if budget_left <= 0:
         return None
     candidates = candidates_of(setup, grid, evidence)
-    asked = {chain(trial) for trial in within.trials}
+    asked = {chain(trial) for trial in (*within.trials, *taken)}
     single = [(*c.branches, trunk(c.root[0], (c.root[1],)))[0] for c in candidates.every]
     for i, (candidate, trial) in enumerate(zip(candidates.every, single, strict=True)):
         starts = len(candidate.branches) <= 1 and evidence.can_start(trial)
         candidates.open[i] &= starts and chain(trial) not in asked
-    affordable = candidates.open & (candidates.prices <= min(budget_left, max(rest_flops, default=0.0)))
+    affordable = candidates.open & (candidates.prices <= min(budget_left, longest_flops))
     if not affordable.any():
         return None
     rng = np.random.default_rng([setup.seed, len(evidence.losses)])
@@ -233,6 +234,11 @@ def judge(setup: Setup, evidence: Evidence, belief: Belief | None, trial: Trial,
         why=f"the remaining {len(rest)} points would lower the expected regret by "
         f"{100 * values.max():.4f} % of the loss, not worth {prices[-1]:.2g} FLOPs",
     )
+
+
+def _left_of(trials: Sequence[Trial], evidence: Evidence) -> list[Trial]:
+    """The trials with only the milestones that are still to be measured, where there are any."""
+    return [replace(trial, milestones=left) for trial in trials if (left := remaining(trial, evidence))]
 
 
 def _most(setup: Setup) -> float:

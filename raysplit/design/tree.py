@@ -169,7 +169,7 @@ class Tree:
         """
         cooldown_from = self.cooldown_start(milestone)
         stops = [cooldown_from]
-        if trial.is_trunk:
+        if trial.is_trunk and self.shares_trunks:
             stops = sorted(
                 {
                     stop

@@ -1,7 +1,8 @@
 """Answers from one fitted law: plain functions, so that a live actor, a read journal and a law file answer alike."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,11 @@ def problem_of(target: Problem, question: Question, *, shape_of: ShapeOf | None)
         SplitError: a number is not positive, or a domain or size is unknown.
     """
     problem = target
+    if question.weights is not None and not isinstance(question.weights, Mapping):
+        raise SplitError(f"weights = {question.weights!r} must be a mapping of domains to numbers")
+    sizes: Any = question.n_params
+    if sizes is not None and (isinstance(sizes, str) or not isinstance(sizes, Sequence)):
+        raise SplitError(f"n_params = {sizes!r} must be a sequence of sizes")
     weights = {f"weights: {name}": weight for name, weight in (question.weights or {}).items()}
     check_numbers(SplitError, budget_flops=question.budget_flops or 1.0, **weights)
     for n_params in question.n_params or ():

@@ -177,4 +177,5 @@ class LawAnswers:
 
 def _key_of(question: Question) -> tuple[Any, ...]:
     weights = None if question.weights is None else tuple(sorted(question.weights.items()))
-    return question.budget_flops, question.n_params, weights, question.accounting
+    sizes = None if question.n_params is None else tuple(question.n_params)
+    return question.budget_flops, sizes, weights, question.accounting

@@ -138,7 +138,7 @@ class LawService(LawAnswers):
                     if len(rest) == len(trial.milestones):
                         return self._give(trial)
             if trial is None and open_trials:
-                self._add_trial(n_begun)
+                self._add_trial(n_begun, taken)
             elif trial is None:
                 self._begin_round(n_begun)
             # A crash may have come between a measurement and its verdict.
@@ -315,7 +315,7 @@ class LawService(LawAnswers):
         """Whether an idle lane may get a trial beyond the round; once that was looked for in vain, only after news."""
         return self.setup.fills_idle_lanes and self._round_is_full != (len(self._ledger.begun), len(evidence.losses))
 
-    def _add_trial(self, n_begun: int) -> None:
+    def _add_trial(self, n_begun: int, taken: Collection[Trial]) -> None:
         """Make the round under way larger by what an idle lane can do; nothing where nothing is worth it."""
         with self._deciding:
             belief = self._belief_of_round()
@@ -323,7 +323,7 @@ class LawService(LawAnswers):
                 if len(self._ledger.begun) != n_begun:
                     return
                 evidence, within = self._ledger.evidence(), self._ledger.begun[-1].round
-            larger = None if belief is None else enlarged(self.setup, evidence, belief, within)
+            larger = None if belief is None else enlarged(self.setup, evidence, belief, within, taken)
             with self._lock:
                 if larger is None:
                     self._round_is_full = (n_begun, len(evidence.losses))

@@ -76,7 +76,7 @@ class Shelf:
         Raises:
             LawError: it never was, or is no longer kept; those there are are named.
         """
-        found = self._versions.get(version)
+        found = self._versions.get(version) if isinstance(version, int) else None
         if found is None:
             raise LawError(unknown("version of the law", version, [v.version for v in self.all()]))
         return found

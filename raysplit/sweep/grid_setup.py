@@ -3,7 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Integral, Real
+from typing import Any, Literal, get_args
 
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Tree
@@ -65,21 +66,36 @@ def setup_of_grid(
         SpaceError: a grid or number is impossible; the message names it.
         SplitError: the target is.
     """
-    flops = _flops_of(flops_per_token)
     for name, grid, least in (
-        ("flops_per_token", list(flops), 1),
+        ("flops_per_token", flops_per_token, 1),
+        ("target_flops_per_token", flops_per_token if target_flops_per_token is None else target_flops_per_token, 1),
         ("pretrain_tokens", pretrain_tokens, 0),
         ("specialize_tokens", specialize_tokens, 1),
     ):
-        _check_grid(name, grid, least)
+        _check_grid(name, list(grid), least)
+    flops = _flops_of(flops_per_token)
+    if isinstance(domains, str) or not domains or not all(isinstance(name, str) and name for name in domains):
+        raise SpaceError(f"domains must be names, none of them empty, got {domains!r}")
+    for name, choice, choices in (
+        ("accounting", accounting, ("shared", "per-expert")),
+        ("policy", policy, ("adaptive", "grid")),
+        ("design", design, get_args(DesignName)),
+    ):
+        if choice not in choices:
+            raise SpaceError(f"{name}: " + unknown(name, choice, choices))
+    for name, number in (("target_flops", target_flops), ("budget_flops", budget_flops)):
+        if not _is_number(number):
+            raise SpaceError(f"{name} must be a number, got {number!r}")
+    for name, count, least in (("lanes", lanes, 1), ("step_tokens", step_tokens, 1), ("seed", seed, 0)):
+        if not _is_count(count, least):
+            raise SpaceError(f"{name} must be a whole number of at least {least}, got {count!r}")
     if max(pretrain_tokens) == 0:
         raise SpaceError("pretrain_tokens: at least one D must be above 0, got [0]")
     for name, value in (("cooldown_fraction", cooldown_fraction), ("regret_tolerance", regret_tolerance)):
-        if not 0 <= value < 1:
+        if not _is_number(value) or not 0 <= value < 1:
             raise SpaceError(f"{name} must be at least 0 and below 1, got {value!r}")
-    for name, value in (("lanes", lanes), ("step_tokens", step_tokens), ("budget_flops", budget_flops)):
-        if not value > 0:
-            raise SpaceError(f"{name} must be positive, got {value!r}")
+    if not budget_flops > 0:
+        raise SpaceError(f"budget_flops must be positive, got {budget_flops!r}")
     for name in weights or ():
         if name not in domains:
             raise SpaceError("weights: " + unknown("domain", name, domains))
@@ -96,10 +112,10 @@ def setup_of_grid(
         domains=tuple(domains),
         tree=Tree(
             cooldown_start=_CooldownStart(cooldown_fraction),
-            pretrain_grid=tuple(d for d in pretrain_tokens if d),
+            pretrain_grid=tuple(int(d) for d in pretrain_tokens if d),
             shares_trunks=shares_trunks,
         ),
-        specialize_grid=tuple(specialize_tokens),
+        specialize_grid=tuple(map(int, specialize_tokens)),
         scratch=0 in pretrain_tokens,
         policy=policy,
         design=design,
@@ -129,7 +145,14 @@ def _flops_of(sizes: Mapping[int, float] | Sequence[int]) -> dict[int, float]:
     return {int(n): 6.0 * n for n in sizes}
 
 
-def _check_grid(name: str, grid: Sequence[int], least: int) -> None:
-    whole = all(isinstance(value, int) and value >= least for value in grid)
-    if not grid or not whole or list(grid) != sorted(set(grid)):
-        raise SpaceError(f"{name} must be whole numbers of at least {least} that rise, got {list(grid)}")
+def _check_grid(name: str, grid: list[int], least: int) -> None:
+    if not grid or not all(_is_count(value, least) for value in grid) or grid != sorted(set(grid)):
+        raise SpaceError(f"{name} must be whole numbers of at least {least} that rise, got {grid}")
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= least
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real)

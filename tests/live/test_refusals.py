@@ -82,6 +82,9 @@ def test_the_same_observation_twice_in_a_batch_is_one(service: LawService) -> No
         (Question(budget_flops=float("nan")), "budget_flops"),
         (Question(n_params=(5,)), "unknown model size '5'"),
         (Question(n_params=()), "sizes"),
+        (Question(n_params=14_000), "n_params = 14000 must be a sequence"),  # type: ignore[arg-type]
+        (Question(n_params="14k"), "n_params = '14k' must be a sequence"),  # type: ignore[arg-type]
+        (Question(weights=[1, 2]), "weights = [1, 2] must be a mapping"),  # type: ignore[arg-type]
         (Question(weights={"law": 1.0}), "unknown domain 'law'"),
         (Question(weights={ASKED.domains[0]: -1.0}), "weights"),
         (Question(accounting="free"), "unknown accounting"),  # type: ignore[arg-type]
@@ -95,6 +98,13 @@ def test_a_question_that_cannot_be(service: LawService, question: Question, comp
         assert complaint in str(refused.value)
 
 
+def test_a_list_of_sizes_is_as_good_as_a_tuple(service: LawService) -> None:
+    measure(service, 8)
+    sizes = list(ASKED.problem.sizes)
+    listed = service.advise(Question(n_params=sizes))  # type: ignore[arg-type]
+    assert listed.advice == service.advise(Question(n_params=tuple(sizes))).advice
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
@@ -106,6 +116,7 @@ def test_a_question_that_cannot_be(service: LawService, question: Question, comp
         ({"pretrain_tokens": 0, "specialize_tokens": 0}, "saw no tokens"),
         ({"level": 1.5}, "level"),
         ({"version": 99}, "version of the law '99'"),
+        ({"version": [1]}, "version of the law '[1]'"),
     ],
 )
 def test_a_prediction_that_cannot_be(service: LawService, change: dict[str, Any], complaint: str) -> None:

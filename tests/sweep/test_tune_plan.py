@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ray import cloudpickle
 from ray.tune import PlacementGroupFactory
@@ -409,7 +410,17 @@ GRID: dict[str, Any] = {
         ({"specialize_tokens": [0, 50]}, r"specialize_tokens .*got \[0, 50\]"),
         ({"specialize_tokens": [1.5]}, "specialize_tokens"),
         ({"cooldown_fraction": 1.0}, "cooldown_fraction must be at least 0 and below 1, got 1.0"),
-        ({"lanes": 0}, "lanes must be positive, got 0"),
+        ({"lanes": 0}, "lanes must be a whole number of at least 1, got 0"),
+        ({"lanes": 1.5}, "lanes must be a whole number"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
+        ({"design": "foo"}, "design: unknown design 'foo'"),
+        ({"policy": "foo"}, "policy: unknown policy 'foo'"),
+        ({"domains": "ab"}, "domains must be names, none of them empty, got 'ab'"),
+        ({"domains": ["a", ""]}, "domains must be names"),
+        ({"flops_per_token": [1000.7, 2000]}, "flops_per_token must be whole numbers"),
+        ({"specialize_tokens": [True, 1000]}, "specialize_tokens must be whole numbers"),
+        ({"target_flops": "1e18"}, "target_flops must be a number, got '1e18'"),
+        ({"regret_tolerance": "0.1"}, "regret_tolerance must be"),
         ({"budget_flops": -1.0}, "budget_flops must be positive"),
         ({"weights": {"c": 1.0}}, "weights: unknown domain 'c'"),
     ],
@@ -417,6 +428,11 @@ GRID: dict[str, Any] = {
 def test_grids_that_cannot_be_are_refused(change: dict[str, Any], named: str) -> None:
     with pytest.raises(SpaceError, match=named):
         setup_of_grid(**{**GRID, **change})
+
+
+def test_numpy_grids_are_plain_ones() -> None:
+    arrays = {name: np.array(GRID[name]) for name in ("flops_per_token", "pretrain_tokens", "specialize_tokens")}
+    assert setup_of_grid(**{**GRID, **arrays}) == setup_of_grid(**GRID)
 
 
 def test_plain_grids_are_a_set_up() -> None:
