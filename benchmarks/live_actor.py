@@ -6,7 +6,9 @@
 Everything is real: a Ray cluster on this machine, the actor in a process of its own, its journal on this disk with one
 fsync a batch. The eight clients of the latency figures are eight threads of one process, each waiting for its answer
 before it asks again: on two cores eight processes would measure the scheduler. While they ask, 10,000 observations are
-refitted without a pause: one more is reported as soon as the law has caught up.
+refitted without a pause: one more is reported as soon as the law has caught up. The rest of the 100,000 is loaded then.
+Advice is asked for the target, whose answer comes with each law; a budget that this law was not asked about before has to
+be searched, which has a line of its own.
 """
 
 import argparse
@@ -195,6 +197,10 @@ def measure(scale: float) -> dict[str, object]:
             "an HTTP route that does nothing": over_http(url, "/healthz"),
             "advice over HTTP": over_http(url, "/v1/advise"),
         }
+        budgets = iter(np.geomspace(1e12, 1e15, 10_000))
+        found["advice on a question not asked before, idle"] = told(
+            clients(lambda: law.advise(budget_flops=float(next(budgets))), max(20, n_calls // 50))
+        )
         for name, call in answers.items():
             clients(call, 200)
             found[f"{name}, idle"] = told(clients(call, n_calls // 4))

@@ -272,7 +272,7 @@ class SweepSpec(_Section):
     """What a lane does that has nothing left to do in a round. wait: for the others, so that every run of the sweep
     decides alike, whichever lane is faster; fill: the next best trial, without the law of what is still under way."""
     budget_flops: PositiveQuantity | None = None
-    """Stop starting trials when the sweep has spent this much."""
+    """Most that the sweep itself may train; at least its opening round."""
     regret_tolerance: Annotated[Quantity, Field(ge=0, lt=1)] = 0.002
     """End when the expected regret of the recommended split is below this share of the loss."""
     repeats: tuple[RepeatSpec, ...] = ()

@@ -50,7 +50,7 @@ def setup_of_grid(
         weights: how much a domain's loss counts; 1 for those not named.
         cooldown_fraction: share of a point's tokens that are trained for its measurement alone, beside the path that
             others go on from; 0 where the loss is read in passing.
-        budget_flops: most FLOPs that the search itself may train.
+        budget_flops: most FLOPs that the search itself may train; its opening round is run whatever that costs.
         regret_tolerance: the search ends when the expected regret is below this share of the loss.
         policy: adaptive, or grid: every point.
         design: by what an adaptive search ranks its trials, see `raysplit.design.designs`.

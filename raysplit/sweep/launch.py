@@ -12,7 +12,10 @@ from ray import tune
 from rich.console import Console
 
 from raysplit.corpus import Corpus
+from raysplit.design.campaign import opening
+from raysplit.design.evidence import price_together
 from raysplit.design.setup import Setup, setup_of
+from raysplit.design.tree import Checkpoints
 from raysplit.errors import RunError
 from raysplit.live import beacon
 from raysplit.live.actor import NAMESPACE, actor_name, laws_beside, start_law_actor
@@ -80,7 +83,8 @@ def run_sweep(
     The law is served over ``http``, where it is given, as long as the sweep lasts.
 
     Raises:
-        RunError: the cluster has no room for the lanes, or the folder cannot be written.
+        RunError: the budget does not pay for the opening round, the cluster has no room for the lanes, or the folder
+            cannot be written.
         CheckpointError: the folder holds a checkpoint of another model.
         RaysplitError: a lane has failed for good.
     """
@@ -92,6 +96,7 @@ def run_sweep(
         write_results(service, folder)
         return SweepEnd(why=before.finished, status=before, wall_seconds=0.0)
     check_checkpoints(folder.checkpoints, space, vocab_size=corpus.vocab_size)
+    check_opening(setup)
     if before.n_observations:
         console.print(f"taking up the sweep at {before.n_observations} observations")
     with joined_cluster(space.compute, address=ray_address):
@@ -120,6 +125,20 @@ def run_sweep(
     if status.finished:
         write_results(service, folder)
     return SweepEnd(why=status.finished, status=status, wall_seconds=time.perf_counter() - started)
+
+
+def check_opening(setup: Setup) -> None:
+    """Refuse a sweep whose budget does not pay for its first round.
+
+    Raises:
+        RunError: it does not.
+    """
+    opening_flops = price_together(setup, opening(setup).trials, Checkpoints())
+    if setup.policy == "adaptive" and opening_flops > setup.budget_flops:
+        raise RunError(
+            f"sweep.budget_flops = {setup.budget_flops:g} is less than the {opening_flops:.3g} FLOPs of the opening "
+            "round; raise it, or shorten the grids"
+        )
 
 
 def run_tuning(space: Space, folder: RunFolder, corpus: Corpus, *, console: Console, ray_address: str | None) -> Space:

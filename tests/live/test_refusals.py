@@ -60,6 +60,7 @@ def test_an_observation_that_cannot_be(service: LawService, change: dict[str, An
         (5, "int where a list"),
         ([{"loss": 3.0}], "row 1 is dict"),
         ([GOOD] * (MAX_BATCH + 1), f"at most {MAX_BATCH}"),
+        ([GOOD] * 1_000_000, f"at most {MAX_BATCH}"),
         ([GOOD, replace(GOOD, loss=9.0)], "repeats row"),
     ],
 )
