@@ -36,12 +36,22 @@ def put_out(folder: Path) -> None:
     (folder / FILE_NAME).unlink(missing_ok=True)
 
 
+def read(folder: Path) -> Beacon | None:
+    """What the file says, be that so or not; None where there is none to read."""
+    try:
+        return Beacon(**json.loads((folder / FILE_NAME).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
 def find(folder: Path) -> Beacon | None:
     """What the file says, if its cluster still answers at all; None otherwise."""
+    beacon = read(folder)
+    if beacon is None:
+        return None
+    host, _, port = beacon.address.rpartition(":")
     try:
-        beacon = Beacon(**json.loads((folder / FILE_NAME).read_text(encoding="utf-8")))
-        host, _, port = beacon.address.rpartition(":")
         with socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE_SECONDS):
             return beacon
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError):
         return None

@@ -48,7 +48,8 @@ def connect(
 
     Args:
         run: a run folder on this machine or shared storage, or the name that the sweep prints.
-        address: of the Ray cluster, ``auto`` for this node's; None goes by the run folder.
+        address: of the Ray cluster, ``auto`` for this node's, ``ray://HOST:10001`` through Ray Client; None goes by the
+            run folder.
         namespace: that the actor lives in.
         timeout_seconds: after which a question is given up; the actor may be restarting meanwhile.
 
@@ -58,7 +59,8 @@ def connect(
     name, found = actor_name(str(run)), None
     if os.sep in str(run) or Path(run).is_dir():
         folder = Path(run)
-        found = beacon.find(folder)
+        # A cluster that is named may be reachable in another way than the file says, as through Ray Client.
+        found = beacon.find(folder) if address is None else beacon.read(folder)
         if found is None:
             raise RunError(f"{run}: no live law (its {beacon.FILE_NAME} is missing, or the cluster it names is gone)")
         name, namespace = found.actor, found.namespace
