@@ -55,6 +55,7 @@ def main() -> None:
         sys.stdout.write(f"serves again after {time.monotonic() - killed:.1f} s\n")
         ray.get(pending, timeout=60)
         wait_until_moved(actor, before)
+        sys.stdout.write(f"from another node after {time.monotonic() - killed:.1f} s\n")
         there = live.stored(actor)
         assert sorted(row.identity for row in there) == sorted(row.identity for row in rows)
         assert live.settled(actor, N_ROWS) == live.undisturbed(rows)
