@@ -158,8 +158,8 @@ class Tree:
     """Whether a branch goes on from its trunk's checkpoint; else it has to be pretrained by itself first."""
 
     def can_start(self, trial: Trial, nodes: Checkpoints) -> bool:
-        """Whether nothing else has to be trained before."""
-        return trial.is_trunk or not self.shares_trunks or trial.root in nodes
+        """Whether nothing else has to be trained before: a trunk, a branch from scratch, or one whose root is there."""
+        return not self.shares_trunks or trial.root.pretrain_tokens == 0 or trial.root in nodes
 
     def segments(self, trial: Trial, milestone: int, nodes: Checkpoints) -> list[Segment]:
         """What is left to train for the observation at ``milestone``, in order; the last segment is the cooldown.

@@ -88,6 +88,7 @@ def replay(service: PlayedTo, losses: Losses) -> Replayed:
                 break
             start_step(now, _ReplayTrial(name, config, tuple(config["milestones"])))
         if not running:
+            assert searcher.finished, "nothing runs, nothing is handed out, and the sweep has not ended"
             break
         now, _, trial = heapq.heappop(running)
         asked = trial_from_dict(trial.config)

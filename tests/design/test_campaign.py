@@ -34,7 +34,9 @@ def can_all_start(trials: tuple[Trial, ...], evidence: Evidence | None = None) -
     """Whether every branch's root is there or on the way of a trunk in the same round."""
     reach = {(t.n_params, t.seed): (0, *t.milestones) for t in trials if t.is_trunk}
     there = evidence.nodes if evidence else Checkpoints()
-    return all(t.root in there or t.pretrain_tokens in reach.get((t.n_params, t.seed), ()) for t in trials if t.domain)
+    return all(
+        t.root in there or t.pretrain_tokens in (0, *reach.get((t.n_params, t.seed), ())) for t in trials if t.domain
+    )
 
 
 @given(setups)
@@ -104,6 +106,21 @@ def test_a_closed_chain_has_nothing_left_and_a_closed_trunk_orphans_its_branches
     assert remaining(far, evidence) == ()
     of_another_seed = replace(far, seed=1)
     assert not is_orphan(of_another_seed, evidence)
+
+
+def test_a_branch_from_scratch_waits_for_nothing() -> None:
+    """Of a size that was never trained too: a sweep once waited for ever for its trunk."""
+    asked = setup(scratch=True)
+    nothing = measured(asked, [])
+    branch = Trial(n_params=SIZES[-1], seed=0, domain="domain-0", pretrain_tokens=0, milestones=SPECIALIZE)
+    assert nothing.can_start(branch)
+    failed = measured(
+        asked, [], closed=[Trial(n_params=SIZES[-1], seed=0, domain="", pretrain_tokens=0, milestones=())]
+    )
+    assert not is_orphan(branch, failed)
+    assert remaining(branch, failed) == SPECIALIZE
+    # And so say the whole grid's trials, branches before trunks.
+    assert all(nothing.can_start(trial) for trial in whole_grid(asked).trials if trial.root.pretrain_tokens == 0)
 
 
 def test_where_trunks_are_not_shared_nothing_waits_and_each_branch_pays_its_own() -> None:

@@ -103,6 +103,7 @@ def carry_on(
                 break
             running.append((claim.trial, list(claim.trial.milestones)))
         if not running:
+            assert claim.finished, "nothing runs, nothing is handed out, and the sweep has not ended"
             return claim.finished
         at = pick(len(running))
         trial, left = running[at]
