@@ -7,8 +7,8 @@ Everything is real: a Ray cluster on this machine, the actor in a process of its
 fsync a batch. The eight clients of the latency figures are eight threads of one process, each waiting for its answer
 before it asks again: on two cores eight processes would measure the scheduler. While they ask, 10,000 observations are
 refitted without a pause: one more is reported as soon as the law has caught up. The rest of the 100,000 is loaded then.
-Advice is asked for the target, whose answer comes with each law; a budget that this law was not asked about before has to
-be searched, which has a line of its own.
+Advice is asked for the target, whose answer comes with each law; a budget that this law was not asked about before has
+to be searched, which has a line of its own.
 """
 
 import argparse
