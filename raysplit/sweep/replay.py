@@ -88,7 +88,6 @@ def replay(service: PlayedTo, losses: Losses) -> Replayed:
                 break
             start_step(now, _ReplayTrial(name, config, tuple(config["milestones"])))
         if not running:
-            assert searcher.finished, "nothing runs, nothing is handed out, and the sweep has not ended"
             break
         now, _, trial = heapq.heappop(running)
         asked = trial_from_dict(trial.config)
@@ -106,6 +105,8 @@ def replay(service: PlayedTo, losses: Losses) -> Replayed:
             searcher.on_trial_complete(trial.trial_id, trial.result)
         else:
             start_step(now, trial)
+    if not searcher.finished:
+        raise AssertionError("nothing runs, nothing is handed out, and the sweep has not ended")
     return Replayed(finished=searcher.finished, busy_share=busy / (setup.lanes * now) if now else 0.0)
 
 
