@@ -124,7 +124,7 @@ def next_round(setup: Setup, evidence: Evidence, belief: Belief) -> Round | Fini
     design = DESIGNS[setup.design](belief, candidates, setup, rng)
     chosen: list[Trial] = []
     planned, rate = 0.0, np.inf
-    least_rate = _least_rate(setup, regret, budget_left)
+    least_rate = _least_rate(setup, regret, min(budget_left, most))
     while planned < round_flops or len(chosen) < setup.lanes:
         affordable = candidates.open & (planned + candidates.prices <= budget_left)
         if not affordable.any():
@@ -142,13 +142,12 @@ def next_round(setup: Setup, evidence: Evidence, belief: Belief) -> Round | Fini
             return Finish(why="the sweep's budget is spent")
         return Finish(why=f"nothing left is worth its cost; expected regret {100 * regret:.2f} % of the loss")
     plan = _merged(chosen)
-    n_branches = max(1, sum(not trial.is_trunk for trial in plan))
     return Round(
         trials=tuple(trial if trial.is_trunk else _to_its_end(setup, trial) for trial in plan),
         why=f"expected regret {100 * regret:.2f} % of the loss",
         planned=plan,
         rate=rate if setup.design == "value" else np.inf,
-        spare_flops=min(budget_left - planned, round_flops) / n_branches,
+        spare_flops=_per_branch(min(budget_left - planned, round_flops), plan),
     )
 
 
@@ -182,16 +181,15 @@ def enlarged(
     rng = np.random.default_rng([setup.seed, len(evidence.losses)])
     design = DESIGNS[setup.design](belief, candidates, setup, rng)
     best, rate = design.best(affordable, candidates.prices)
-    if rate <= _least_rate(setup, belief.expected_regret, budget_left):
+    if rate <= _least_rate(setup, belief.expected_regret, min(budget_left, _most(setup))):
         return None
     budget_left -= float(candidates.prices[best])
     planned = (*within.planned, *candidates.take(best))
-    n_branches = max(1, sum(not trial.is_trunk for trial in planned))
     return replace(
         within,
         trials=(*within.trials, planned[-1]),
         planned=planned,
-        spare_flops=min(within.spare_flops, budget_left / n_branches),
+        spare_flops=min(within.spare_flops, _per_branch(budget_left, planned)),
     )
 
 
@@ -246,9 +244,13 @@ def _most(setup: Setup) -> float:
     return min(setup.budget_flops, price_together(setup, whole_grid(setup).trials, Checkpoints()))
 
 
-def _least_rate(setup: Setup, regret: float, budget_left: float) -> float:
+def _least_rate(setup: Setup, regret: float, left_flops: float) -> float:
     """Drop of regret per FLOP that a trial must be worth to be begun; the classic designs know no such thing."""
-    return _WORTH * regret / min(budget_left, _most(setup)) if setup.design == "value" else 0.0
+    return _WORTH * regret / left_flops if setup.design == "value" else 0.0
+
+
+def _per_branch(flops: float, planned: Sequence[Trial]) -> float:
+    return flops / max(1, sum(not trial.is_trunk for trial in planned))
 
 
 def _to_its_end(setup: Setup, trial: Trial) -> Trial:
