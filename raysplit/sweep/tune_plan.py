@@ -16,6 +16,7 @@ happened.
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -199,6 +200,7 @@ class PlanScheduler(TrialScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """A new trial, or one that Tune restores."""
+        _end_by_plan(tune_controller.search_alg)
         asked = trial_of(trial.config)
         if trial.is_finished():
             return
@@ -295,6 +297,16 @@ class PlanStopper(tune.Stopper):
 
     def stop_all(self) -> bool:
         return bool(self._plan.finished)
+
+
+def _end_by_plan(search_alg: Any) -> None:
+    """Keep Tune from ending the search after a single trial.
+
+    One is Tune's ``num_samples`` by default, and what it begins again with where a kill has torn the snapshot that it
+    restores: it copies snapshots in place.
+    """
+    if search_alg.total_samples == 1:
+        search_alg.set_state({**search_alg.get_state(), "total_samples": sys.maxsize})
 
 
 def _last_words(trial: Any) -> str:

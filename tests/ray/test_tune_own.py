@@ -104,7 +104,11 @@ def _mistaken(config: dict[str, Any]) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_a_killed_driver_restored_goes_on_as_if_nothing_had_happened(ray_address: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_killed_driver_restored_goes_on_as_if_nothing_had_happened(
+    ray_address: str, tmp_path: Path, torn: bool
+) -> None:
+    """Also where the kill came while Tune copied its snapshot, of which Tune can make nothing then."""
     for n_before_kill in (5, None):
         driver = subprocess.Popen(
             [sys.executable, "-m", "tests.ray.own", str(tmp_path), ray_address],
@@ -114,6 +118,10 @@ def test_a_killed_driver_restored_goes_on_as_if_nothing_had_happened(ray_address
         if n_before_kill is not None:
             _wait_for_measurements(driver, tmp_path, n_before_kill)
             driver.send_signal(signal.SIGKILL)
+            driver.wait()
+            if torn:
+                (snapshot,) = (tmp_path / "tune").glob("experiment_state-*.json")
+                os.truncate(snapshot, snapshot.stat().st_size // 2)
         said, _ = driver.communicate(timeout=120)
         assert driver.returncode == (0 if n_before_kill is None else -signal.SIGKILL), said
     end = json.loads((tmp_path / "end.json").read_text())
