@@ -23,7 +23,6 @@ from sweep_truths import measured_world
 
 from raysplit.design.campaign import whole_grid
 from raysplit.design.evidence import price_together
-from raysplit.design.tree import Checkpoints
 from raysplit.live.journal import Journal
 from raysplit.live.service import LawService
 from raysplit.sweep.replay import replay
@@ -37,7 +36,7 @@ def one(lanes: int, fills: bool, seed: int) -> tuple[float, float, float]:
     """Busy share of the lanes, share of the grid's FLOPs spent, and regret at the end."""
     warnings.simplefilter("ignore")
     world = measured_world(seed)
-    grid_flops = price_together(world.setup, whole_grid(world.setup).trials, Checkpoints())
+    grid_flops = price_together(world.setup, whole_grid(world.setup).trials)
     setup = replace(world.setup, lanes=lanes, fills_idle_lanes=fills, budget_flops=SHARE * grid_flops, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         service = LawService(

@@ -89,7 +89,7 @@ def run(world_name: str, method: str, seed: int) -> Run:
     """One method on one seed of one world."""
     warnings.simplefilter("ignore")
     world = open_world(world_name, seed)
-    grid_flops = price_together(world.setup, whole_grid(world.setup).trials, Checkpoints())
+    grid_flops = price_together(world.setup, whole_grid(world.setup).trials)
     if method in BASELINES:
         orders = [
             (share, BASELINES[method](world.setup, world.losses, seed=seed, budget_flops=share * grid_flops))
@@ -162,7 +162,7 @@ def completed(world_name: str, seed: int) -> str:
     """What raysplit's stopped trials would have said, had they been trained to their end."""
     warnings.simplefilter("ignore")
     world = open_world(world_name, seed)
-    grid_flops = price_together(world.setup, whole_grid(world.setup).trials, Checkpoints())
+    grid_flops = price_together(world.setup, whole_grid(world.setup).trials)
     swept = sweep(world, WAYS["raysplit"], seed=seed, budget_flops=0.05 * grid_flops)
     nodes = Checkpoints()
     price_together(world.setup, [_alone(*at) for at in swept.measured], nodes)

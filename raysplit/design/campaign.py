@@ -15,7 +15,7 @@ from raysplit.design.candidates import Grid, candidates_of, roots, trunk
 from raysplit.design.designs import DESIGNS
 from raysplit.design.evidence import Evidence, chain, key, price, price_together, remaining
 from raysplit.design.setup import Setup
-from raysplit.design.tree import Checkpoints, Trial
+from raysplit.design.tree import Trial
 from raysplit.design.value import Belief
 
 _GROWTH = 0.4
@@ -241,7 +241,7 @@ def _left_of(trials: Sequence[Trial], evidence: Evidence) -> list[Trial]:
 
 def _most(setup: Setup) -> float:
     """FLOPs that a sweep can spend at most: without a limit, those of the whole grid."""
-    return min(setup.budget_flops, price_together(setup, whole_grid(setup).trials, Checkpoints()))
+    return min(setup.budget_flops, price_together(setup, whole_grid(setup).trials))
 
 
 def _least_rate(setup: Setup, regret: float, left_flops: float) -> float:

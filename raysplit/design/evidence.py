@@ -114,9 +114,12 @@ def price(setup: Setup, trial: Trial, milestones: Sequence[int], nodes: Checkpoi
     return setup.tree.missing_tokens(trial, milestones, nodes) * setup.flops_per_token[trial.n_params]
 
 
-def price_together(setup: Setup, trials: Iterable[Trial], nodes: Checkpoints) -> float:
-    """FLOPs of trials trained one after the other; the checkpoints that they leave are added to ``nodes``."""
-    flops = 0.0
+def price_together(setup: Setup, trials: Iterable[Trial], nodes: Checkpoints | None = None) -> float:
+    """FLOPs of trials trained one after the other; the checkpoints that they leave are added to ``nodes``.
+
+    Without ``nodes`` they start from nothing.
+    """
+    nodes, flops = Checkpoints() if nodes is None else nodes, 0.0
     for trial in trials:
         flops += _train(setup.tree, trial, nodes) * setup.flops_per_token[trial.n_params]
     return flops

@@ -15,7 +15,6 @@ from raysplit.corpus import Corpus
 from raysplit.design.campaign import opening
 from raysplit.design.evidence import price_together
 from raysplit.design.setup import Setup, setup_of
-from raysplit.design.tree import Checkpoints
 from raysplit.errors import RunError
 from raysplit.live import beacon
 from raysplit.live.actor import NAMESPACE, actor_name, laws_beside, start_law_actor
@@ -133,7 +132,7 @@ def check_opening(setup: Setup) -> None:
     Raises:
         RunError: it does not.
     """
-    opening_flops = price_together(setup, opening(setup).trials, Checkpoints())
+    opening_flops = price_together(setup, opening(setup).trials)
     if setup.policy == "adaptive" and opening_flops > setup.budget_flops:
         raise RunError(
             f"sweep.budget_flops = {setup.budget_flops:g} is less than the {opening_flops:.3g} FLOPs of the opening "

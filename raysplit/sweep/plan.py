@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from raysplit.design.campaign import opening, whole_grid
 from raysplit.design.evidence import price_together
 from raysplit.design.setup import Setup
-from raysplit.design.tree import Checkpoints, Trial
+from raysplit.design.tree import Trial
 from raysplit.quantities import format_bytes, format_count, format_flops, format_seconds
 from raysplit.space import Space
 
@@ -158,4 +158,4 @@ def _row(
 
 
 def _flops(setup: Setup, trials: tuple[Trial, ...] | list[Trial]) -> float:
-    return price_together(setup, trials, Checkpoints())
+    return price_together(setup, trials)
