@@ -3,6 +3,7 @@
     python benchmarks/sweep_regret.py                        # the measured surface, every method, 20 seeds
     python benchmarks/sweep_regret.py --worlds synthetic     # six known laws, three of them in none of raysplit's forms
     python benchmarks/sweep_regret.py --seeds 2 --worlds measured   # a look
+    python benchmarks/sweep_regret.py --methods raysplit --forms law-8+cooldown,law-5b+cooldown   # with other forms
 
 Every method spends a share of the FLOPs of the full grid (each token of the tree paid once, for all methods alike),
 the same law is fitted to what it has measured, and the split that this law recommends at the target budget is judged
@@ -36,6 +37,7 @@ from raysplit.design.campaign import whole_grid
 from raysplit.design.evidence import evidence_of, key, price_together
 from raysplit.design.tree import Checkpoints, Trial
 from raysplit.errors import LawError
+from raysplit.law import FORMS as LAW_FORMS
 from raysplit.split import Split, best_split
 
 SHARES = (0.01, 0.02, 0.03, 0.05, 0.1)
@@ -85,8 +87,8 @@ class Run:
     points: tuple[Point, ...]
 
 
-def run(world_name: str, method: str, seed: int) -> Run:
-    """One method on one seed of one world."""
+def run(world_name: str, method: str, seed: int, forms: tuple[str, ...] = FORMS) -> Run:
+    """One method on one seed of one world, with the law of some forms."""
     warnings.simplefilter("ignore")
     world = open_world(world_name, seed)
     grid_flops = price_together(world.setup, whole_grid(world.setup).trials)
@@ -97,10 +99,11 @@ def run(world_name: str, method: str, seed: int) -> Run:
         ]
     else:
         way = {**WAYS, **ABLATIONS}[method]
+        way = replace(way, forms=forms) if way.forms == FORMS else way
         order = sweep(world, way, seed=seed, budget_flops=SHARES[-1] * grid_flops).measured
         spent = _spent(world, order, tree=way.tree)
         orders = [(share, order[: int((spent <= share * grid_flops * (1 + 1e-9)).sum())]) for share in SHARES]
-    points = tuple(_point(world, share, order, grid_flops) for share, order in orders)
+    points = tuple(_point(world, share, order, grid_flops, forms) for share, order in orders)
     return Run(world=world_name, method=method, seed=seed, points=points)
 
 
@@ -124,10 +127,10 @@ def _alone(trial: Trial, milestone: int) -> Trial:
     return replace(trial, milestones=(milestone,), pretrain_tokens=trial.pretrain_tokens if trial.domain else milestone)
 
 
-def _point(world: World, share: float, order: Measured, grid_flops: float) -> Point:
+def _point(world: World, share: float, order: Measured, grid_flops: float, forms: tuple[str, ...] = FORMS) -> Point:
     losses: Losses = {key(trial, milestone): dict(world.losses(trial, milestone) or {}) for trial, milestone in order}
     try:
-        regret = world.regret(best_split(fit(world.setup, losses, n_draws=_DRAWS), world.setup.problem))
+        regret = world.regret(best_split(fit(world.setup, losses, forms=forms, n_draws=_DRAWS), world.setup.problem))
     except (LawError, IndexError, ValueError):
         regret = float("nan")
     return Point(
@@ -286,6 +289,7 @@ def main() -> None:
     parser.add_argument("--worlds", default="measured", help="measured, synthetic, all, or names with commas between")
     parser.add_argument("--methods", default="all", help="all, or names with semicolons between")
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--forms", default=",".join(FORMS), help="of the law, by name, for every method")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--completed", action="store_true", help="only: what stopped trials would have said")
     parser.add_argument("--out", type=Path, help="a folder for runs.json, the table and the plot; runs there are kept")
@@ -295,7 +299,9 @@ def main() -> None:
     )
     every = [*WAYS, *ABLATIONS, *BASELINES]
     methods = every if arguments.methods == "all" else arguments.methods.split(";")
-    for name, known in [*((m, every) for m in methods), *((w, ["measured", *SYNTHETIC]) for w in worlds)]:
+    forms = tuple(arguments.forms.split(","))
+    asked_for = [(m, every) for m in methods] + [(w, ["measured", *SYNTHETIC]) for w in worlds]
+    for name, known in [*asked_for, *((form, list(LAW_FORMS)) for form in forms)]:
         if name not in known:
             parser.error(f"unknown name {name!r}; known: {', '.join(known)}")
     if arguments.completed:
@@ -305,6 +311,8 @@ def main() -> None:
                 print("\n".join(pool.map(completed, [world] * arguments.seeds, range(arguments.seeds))))
         return
     started = time.perf_counter()
+    if forms != FORMS and arguments.out:
+        parser.error("--out keeps runs of the default forms only")
     asked = [(w, m, s) for s in range(arguments.seeds) for w in worlds for m in methods]
     done: list[Run] = []
     file = arguments.out / "runs.jsonl" if arguments.out else None
@@ -314,7 +322,7 @@ def main() -> None:
             done = [_read(line) for line in file.read_text().splitlines()]
     missing = [a for a in asked if a not in {(r.world, r.method, r.seed) for r in done}]
     with ProcessPoolExecutor(arguments.processes) as pool:
-        for found in pool.map(_star, missing):
+        for found in pool.map(_star, [(*at, forms) for at in missing]):
             done.append(found)
             if file is not None:
                 with file.open("a") as out:
@@ -328,7 +336,7 @@ def main() -> None:
         draw(wanted, arguments.out / "sweep_regret.png")
 
 
-def _star(arguments: tuple[str, str, int]) -> Run:
+def _star(arguments: tuple[str, str, int, tuple[str, ...]]) -> Run:
     return run(*arguments)
 
 
