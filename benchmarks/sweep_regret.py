@@ -57,7 +57,8 @@ WAYS: dict[str, Way] = {
 ABLATIONS: dict[str, Way] = {
     "without pruning": Way(prune=never),
     "pruned by loss rank": Way(prune=by_rank),
-    "one form": Way(forms=FORMS[:1]),
+    "law 2 alone": Way(forms=FORMS[:1]),
+    "law 8 alone": Way(forms=FORMS[1:]),
     "without the tree": Way(tree=False),
 }
 
@@ -99,7 +100,9 @@ def run(world_name: str, method: str, seed: int, forms: tuple[str, ...] = FORMS)
         ]
     else:
         way = {**WAYS, **ABLATIONS}[method]
-        way = replace(way, forms=forms) if way.forms == FORMS else way
+        if way.forms == FORMS:
+            way = replace(way, forms=forms)
+        forms = way.forms
         order = sweep(world, way, seed=seed, budget_flops=SHARES[-1] * grid_flops).measured
         spent = _spent(world, order, tree=way.tree)
         orders = [(share, order[: int((spent <= share * grid_flops * (1 + 1e-9)).sum())]) for share in SHARES]

@@ -143,10 +143,10 @@ def next_round(setup: Setup, evidence: Evidence, belief: Belief) -> Round | Fini
         return Finish(why=f"nothing left is worth its cost; expected regret {100 * regret:.2f} % of the loss")
     plan = _merged(chosen)
     return Round(
-        trials=tuple(trial if trial.is_trunk else _to_its_end(setup, trial) for trial in plan),
+        trials=tuple(_to_its_end(setup, trial) for trial in plan) if _judges(setup) else plan,
         why=f"expected regret {100 * regret:.2f} % of the loss",
         planned=plan,
-        rate=rate if setup.design == "value" else np.inf,
+        rate=rate,
         spare_flops=_per_branch(min(budget_left - planned, round_flops), plan),
     )
 
@@ -198,12 +198,13 @@ def judge(setup: Setup, evidence: Evidence, belief: Belief | None, trial: Trial,
 
     It must be worth at least as much per FLOP as the least worthwhile trial that the round planned, the round's other
     trials being on their way. ``belief`` is that of the round (None where it had no law); the trial's own losses update
-    it. Trunks go on: branches wait for them. Never decided on how low the loss is.
+    it. Trunks go on: branches wait for them. A classic design measures what it has planned, no more and no less. Never
+    decided on how low the loss is.
     """
     rest = remaining(trial, evidence)
     if not rest:
         return Verdict(go_on=False, why="measured to the end")
-    if belief is None or trial.is_trunk:
+    if belief is None or trial.is_trunk or not _judges(setup):
         return Verdict(go_on=True, why="part of the plan")
     grid = Grid.of(setup)
     for other in within.planned:
@@ -245,8 +246,13 @@ def _most(setup: Setup) -> float:
 
 
 def _least_rate(setup: Setup, regret: float, left_flops: float) -> float:
-    """Drop of regret per FLOP that a trial must be worth to be begun; the classic designs know no such thing."""
-    return _WORTH * regret / left_flops if setup.design == "value" else 0.0
+    """Drop of regret per FLOP that a trial must be worth to be begun."""
+    return _WORTH * regret / left_flops if _judges(setup) else 0.0
+
+
+def _judges(setup: Setup) -> bool:
+    """Whether trials are weighed against the regret that they may remove; the classic designs know no such thing."""
+    return setup.design == "value"
 
 
 def _per_branch(flops: float, planned: Sequence[Trial]) -> float:
@@ -254,7 +260,9 @@ def _per_branch(flops: float, planned: Sequence[Trial]) -> float:
 
 
 def _to_its_end(setup: Setup, trial: Trial) -> Trial:
-    """The branch with every deeper milestone of the grid: where it ends is judged as its losses come in."""
+    """A branch with every deeper milestone of the grid: where it ends is judged as its losses come in."""
+    if trial.is_trunk:
+        return trial
     deeper = tuple(m for m in setup.specialize_grid if m > trial.milestones[-1])
     return replace(trial, milestones=trial.milestones + deeper)
 

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysplit.design.campaign import Finish, Round, enlarged, next_round, opening, whole_grid
+from raysplit.design.campaign import Finish, Round, enlarged, judge, next_round, opening, whole_grid
 from raysplit.design.candidates import believe
 from raysplit.design.evidence import Evidence, chain, evidence_of, is_orphan, key, remaining
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Checkpoints, Trial
 from raysplit.law import FORMS, Law
+from raysplit.space import DesignName
 from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, carried_out, every_point, measured, points, setup
 from tests.split.doubles import known_law, known_theta, law_of
 
@@ -194,6 +195,20 @@ def test_additions_can_start_at_once_are_new_and_affordable(budget: float, n_add
         within = larger
     spent = carried_out(asked, within.planned, evidence).spent_flops
     assert spent + within.spare_flops * sum(not t.is_trunk for t in within.planned) <= budget * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("design", ["v-optimal", "mspe", "d-optimal", "cheapest", "random"])
+def test_a_classic_design_measures_what_it_has_planned_and_no_more(opened: Evidence, design: DesignName) -> None:
+    """To the end of the sweep. Two of them ask for branches of several points here, which `judge` must not cut short."""
+    asked, evidence, several = replace(setup(), design=design), opened, 0
+    while isinstance(within := next_round(asked, evidence, BELIEF), Round):
+        assert within.trials == within.planned
+        for trial in within.planned:
+            for milestone in trial.milestones:
+                evidence = carried_out(asked, [replace(trial, milestones=(milestone,))], evidence)
+                assert judge(asked, evidence, BELIEF, trial, within).go_on == bool(remaining(trial, evidence))
+            several += bool(trial.domain) and len(trial.milestones) > 1
+    assert several or design not in ("mspe", "random")
 
 
 def test_nothing_is_added_that_is_not_worth_its_cost(opened: Evidence) -> None:
