@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def _row(policy: str, run: Path, seconds: float) -> tuple[str, int, float, float, dict, float, float]:
-    service, _, _ = read_service(run)
+    service = read_service(run)
     status = service.status()
     final = json.loads((run / "final.json").read_text())["variants"]["recommended"]
     advice = json.loads((run / "advice.json").read_text())

@@ -66,7 +66,7 @@ def export(run: Path, to: Path) -> None:
         raise RunError(f"--to {to}: {unknown('format', suffix, _EXPORTS)}")
     if not to.parent.is_dir() or to.is_dir():
         raise RunError(f"{to}: cannot be written: {'it is' if to.is_dir() else f'{to.parent} is not'} a folder")
-    frame = read_service(run)[0].observations()
+    frame = read_service(run).observations()
     try:
         if suffix == "csv":
             frame.to_csv(to, index=False)

@@ -63,7 +63,7 @@ def ask_run(run_folder: Path) -> Asked:
             click.echo(f"raysplit: {error}; reading the journal", err=True)
     from raysplit.sweep.launch import read_service
 
-    return Asked(law=read_service(run_folder)[0], is_live=False)
+    return Asked(law=read_service(run_folder), is_live=False)
 
 
 @click.command()

@@ -53,7 +53,7 @@ def serve(source: Path, out: Path | None, ray_address: str | None, address: str,
     from raysplit.live.http import serve_in_thread
     from raysplit.sweep.launch import read_service
 
-    service, _, _ = read_service(run_folder)
+    service = read_service(run_folder)
     if not service.status().finished:
         console.print("this sweep is not running; its journal is shown as it was left")
     if service.status().n_observations:

@@ -239,7 +239,7 @@ def _begin(space_file: Path, out: Path) -> "tuple[Space, RunFolder]":
 def _corpus(space: "Space", folder: "RunFolder", console: Console) -> "Corpus":
     from raysplit.corpus import build_corpus
     from raysplit.quantities import format_count
-    from raysplit.sweep.launch import longest_path_epochs
+    from raysplit.sweep.basis import longest_path_epochs
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

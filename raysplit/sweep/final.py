@@ -25,7 +25,6 @@ from raysplit.split.problem import Accounting
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.display import Display
 from raysplit.sweep.folder import RunFolder, write_text
-from raysplit.sweep.launch import bytes_per_token
 from raysplit.sweep.pool import Pool
 from raysplit.train.checkpoints import check_checkpoints
 
@@ -262,7 +261,7 @@ def _summary(
 ) -> dict[str, Any]:
     n_params = advice.split.n_params
     trunk = Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=0, milestones=()).name
-    bytes_each = bytes_per_token(corpus)
+    bytes_each = {name: corpus.bytes_per_token(name) for name in corpus.domains}
     out: dict[str, Any] = {"schema_version": 1, "seed": seed, "n_params": n_params, "variants": {}}
     for variant in variants:
         losses = {

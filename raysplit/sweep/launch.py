@@ -14,11 +14,10 @@ from rich.console import Console
 from raysplit.corpus import Corpus
 from raysplit.design.campaign import opening
 from raysplit.design.evidence import price_together
-from raysplit.design.setup import Setup, setup_of
+from raysplit.design.setup import Setup
 from raysplit.errors import RunError
 from raysplit.live import beacon
 from raysplit.live.actor import NAMESPACE, actor_name, laws_beside, start_law_actor
-from raysplit.live.asking import ShapeOf
 from raysplit.live.beacon import Beacon
 from raysplit.live.http_options import HttpOptions
 from raysplit.live.journal import ReadJournal, has_journal, read_journal
@@ -26,6 +25,7 @@ from raysplit.live.service import LawService, Status
 from raysplit.live.shelf import Shelf
 from raysplit.quantities import format_seconds
 from raysplit.space import Space, dump_space
+from raysplit.sweep.basis import Basis, basis_of_corpus, basis_of_run
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.display import Display
 from raysplit.sweep.folder import RunFolder, existing_run, write_text
@@ -46,18 +46,6 @@ class SweepEnd:
     why: str
     status: Status
     wall_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class FamilyShapes:
-    """The model family's size nearest to an asked N, non-embedding, and its FLOPs per training token."""
-
-    space: Space
-    vocab_size: int
-
-    def __call__(self, n_params: int) -> tuple[int, float]:
-        shape = self.space.shape(n_params, self.vocab_size)
-        return shape.n_params_non_embedding, float(shape.flops_per_token)
 
 
 def show_law(folder: RunFolder) -> None:
@@ -88,20 +76,21 @@ def run_sweep(
         RaysplitError: a lane has failed for good.
     """
     started = time.perf_counter()
-    setup = checked_setup(space, corpus)
-    service = _reading(setup, folder, corpus)
+    basis = basis_of_corpus(space, corpus)
+    service = _reading(basis, folder)
     before = service.status()
     if before.finished:
         write_results(service, folder)
         return SweepEnd(why=before.finished, status=before, wall_seconds=0.0)
     check_checkpoints(folder.checkpoints, space, vocab_size=corpus.vocab_size)
-    check_opening(setup)
+    check_opening(basis.setup)
     if before.n_observations:
         console.print(f"taking up the sweep at {before.n_observations} observations")
     with joined_cluster(space.compute, address=ray_address):
         console.print(f"live law: raysplit.connect({str(folder.path)!r}), or `raysplit advise {folder.path}`")
-        shapes = FamilyShapes(space, corpus.vocab_size)
-        law = start_law_actor(folder.sweep_id, setup, folder.journal, bytes_per_token(corpus), shapes, http=http)
+        law = start_law_actor(
+            folder.sweep_id, basis.setup, folder.journal, basis.bytes_per_token, basis.shapes, http=http
+        )
         if http is not None:
             console.print(f"its page: {ray.get(law.serve_http.remote(http))}", highlight=False)
         show_law(folder)
@@ -113,13 +102,13 @@ def run_sweep(
             )
             console.print(f"up after {format_seconds(pool.wait_until_ready())}")
             with Display(console, law=law, broker=pool.broker, title="sweep"):
-                _tune(setup, folder, law=ActorLaw(law), pool=pool)
+                _tune(basis.setup, folder, law=ActorLaw(law), pool=pool)
             pool.check()
         finally:
             pool.close()
             beacon.put_out(folder.path)
             ray.kill(law)
-    service = _reading(setup, folder, corpus)
+    service = _reading(basis, folder)
     status = service.status()
     if status.finished:
         write_results(service, folder)
@@ -178,61 +167,28 @@ def run_tuning(space: Space, folder: RunFolder, corpus: Corpus, *, console: Cons
     return tuned.apply(space)
 
 
-def checked_setup(space: Space, corpus: Corpus) -> Setup:
-    """The set-up of a sweep on a corpus that can feed it.
-
-    Raises:
-        CorpusError: a domain has too few tokens for the grids.
-        SplitError: the target's budget is too small for any split.
-    """
-    longest_path_epochs(space, corpus)
-    tokens = {name: float(record.train.n_tokens) for name, record in corpus.manifest.domains.items()}
-    return setup_of(space, vocab_size=corpus.vocab_size, domain_tokens=tokens)
-
-
-def longest_path_epochs(space: Space, corpus: Corpus) -> dict[str, float]:
-    """How often the grids' longest path through trunk and branch reads each domain.
-
-    Raises:
-        CorpusError: more often than the space allows.
-    """
-    return corpus.check_capacity(
-        max_pretrain_tokens=max(space.pretrain_grid),
-        max_specialize_tokens=max(space.specialize_grid),
-        max_epochs=space.corpus.max_epochs,
-        context_length=space.model.context_length,
-        replay_share=space.training.replay_share,
-    )
-
-
-def bytes_per_token(corpus: Corpus) -> dict[str, float]:
-    return {name: corpus.bytes_per_token(name) for name in corpus.domains}
-
-
-def read_service(run_folder: Path) -> tuple[LawService, Space, int]:
-    """A running or finished sweep's law service, to ask and not to write; with its space and vocabulary size.
+def read_service(run_folder: Path) -> LawService:
+    """The law service of a run, be it running, finished or only served, to ask and not to write.
 
     Raises:
         RunError: the folder holds no run, or its sweep has not begun.
-        CorpusError: the corpus is not there.
+        CorpusError: the corpus of a sweep is not there.
     """
     folder, space = existing_run(run_folder)
-    corpus = Corpus.open(folder.corpus)
     if not has_journal(folder.journal):
         raise RunError(f"{run_folder}: its sweep has not begun; start it with `raysplit sweep`")
-    shapes = FamilyShapes(space, corpus.vocab_size)
-    return _reading(checked_setup(space, corpus), folder, corpus, shapes), space, corpus.vocab_size
+    return _reading(basis_of_run(folder, space, read_journal(folder.journal)), folder)
 
 
-def _reading(setup: Setup, folder: RunFolder, corpus: Corpus, shape_of: ShapeOf | None = None) -> LawService:
-    """The sweep's service as the journal has it now; only the law actor writes, which may be at it."""
+def _reading(basis: Basis, folder: RunFolder) -> LawService:
+    """The service as the journal has it now; only the law actor writes, which may be at it."""
     records = read_journal(folder.journal) if has_journal(folder.journal) else []
     last_seq = records[-1].seq if records else -1
     return LawService(
-        setup,
+        basis.setup,
         ReadJournal(records),
-        bytes_per_token=bytes_per_token(corpus),
-        shape_of=shape_of,
+        bytes_per_token=basis.bytes_per_token,
+        shape_of=basis.shapes,
         shelf=Shelf(laws_beside(folder.journal), last_seq=last_seq),
     )
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from raysplit.corpus import Corpus
 from raysplit.errors import RunError
 from raysplit.live import beacon
 from raysplit.live.actor import laws_beside
@@ -19,8 +18,9 @@ from raysplit.live.reporting import LawToTell
 from raysplit.live.service import LawService
 from raysplit.live.shelf import Shelf
 from raysplit.runs import Observation
+from raysplit.sweep.basis import basis_of_run
 from raysplit.sweep.folder import existing_run
-from raysplit.sweep.launch import bytes_per_token, checked_setup, write_results
+from raysplit.sweep.launch import write_results
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,14 +70,13 @@ def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) 
         )
     if not has_journal(folder.journal):
         raise RunError(f"{run_folder}: its sweep has not begun; start it with `raysplit sweep`")
-    corpus = Corpus.open(folder.corpus)
-    setup = checked_setup(space, corpus)
     with closing(Journal(folder.journal)) as journal:
+        basis = basis_of_run(folder, space, journal.records)
         last_seq = journal.records[-1].seq if journal.records else -1
         service = LawService(
-            setup,
+            basis.setup,
             journal,
-            bytes_per_token=bytes_per_token(corpus),
+            bytes_per_token=basis.bytes_per_token,
             shelf=Shelf(laws_beside(folder.journal), last_seq=last_seq),
         )
         accepted = _tell(service, runs)

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import ray
 
-from raysplit.design.setup import setup_of
 from raysplit.errors import RunError
 from raysplit.live import beacon
 from raysplit.live.actor import start_law_actor
 from raysplit.live.http_options import HttpOptions
 from raysplit.space import load_space
+from raysplit.sweep.basis import basis_of_space
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.folder import RunFolder, open_run
-from raysplit.sweep.launch import FamilyShapes, show_law
+from raysplit.sweep.launch import show_law
 
 
 @contextmanager
@@ -25,15 +25,14 @@ def served(space_file: Path, out: Path, *, http: HttpOptions, ray_address: str |
         RunError: the run's law is served already, the folder cannot be written, or the address cannot be bound.
     """
     space = load_space(space_file)
-    vocab_size = space.corpus.tokenizer.vocab_size
-    setup = setup_of(space, vocab_size=vocab_size)
+    basis = basis_of_space(space)
     folder = open_run(out, space)
     if beacon.find(folder.path) is not None:
         raise RunError(f"{folder.path}: its law is live already; ask it with `raysplit status {folder.path}`")
-    widths = dict.fromkeys(space.domains, float("nan"))  # of held-out text, for a sweep's own measurements
     with joined_cluster(None, address=ray_address):
-        shapes = FamilyShapes(space, vocab_size)
-        law = start_law_actor(folder.sweep_id, setup, folder.journal, widths, shapes, http=http)
+        law = start_law_actor(
+            folder.sweep_id, basis.setup, folder.journal, basis.bytes_per_token, basis.shapes, http=http
+        )
         show_law(folder)
         try:
             yield folder

@@ -128,15 +128,15 @@ def sweep_folder(raysplit: Command, space_file: Callable[..., Path], tmp_path: P
     from raysplit.live.journal import Journal
     from raysplit.live.service import LawService
     from raysplit.space import load_space
+    from raysplit.sweep.basis import basis_of_corpus
     from raysplit.sweep.folder import existing_run
-    from raysplit.sweep.launch import checked_setup
 
     def make(*, n_trials: int) -> Path:
         run = tmp_path / "run"
         assert raysplit("corpus", "build", space_file(), "--out", run).exit_code == 0
         folder, space = existing_run(run)
         assert load_space(folder.space) == space
-        setup = checked_setup(space, Corpus.open(folder.corpus))
+        setup = basis_of_corpus(space, Corpus.open(folder.corpus)).setup
         law = law_of(known_theta(n_domains=2))
 
         def losses(trial: Any, milestone: int) -> dict[str, float]:

@@ -2,11 +2,18 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from raysplit.live.journal import Journal
+from raysplit.live.service import LawService
+from raysplit.runs import Observation
+from raysplit.space import load_space
+from raysplit.sweep.basis import basis_of_space
+from raysplit.sweep.folder import open_run
 from tests.cli.conftest import Command
 
 ROWS = pd.DataFrame(
@@ -69,3 +76,20 @@ def test_a_law_that_may_live_elsewhere_is_not_written_past(
     assert "add --offline" in refusal("observe", run_folder, runs)
     assert raysplit("status", run_folder).stdout == before
     assert raysplit("observe", run_folder, runs, "--offline").exit_code == 0
+
+
+def test_a_law_that_was_served_alone_is_read_without_a_corpus(
+    raysplit: Command, space_file: Callable[..., Path], table: pd.DataFrame, tmp_path: Path
+) -> None:
+    space = load_space(space_file())
+    folder, basis = open_run(tmp_path / "law", space), basis_of_space(space)
+    with closing(Journal(folder.journal)) as journal:  # as `raysplit serve SPACE` leaves one that has heard of a run
+        first = {str(k): v for k, v in table.iloc[0].to_dict().items()}
+        LawService(basis.setup, journal, bytes_per_token=basis.bytes_per_token).observe([Observation(**first)])
+    table.to_csv(tmp_path / "runs.csv", index=False)
+    told = raysplit("observe", folder.path, tmp_path / "runs.csv")
+    assert told.exit_code == 0, told.output
+    assert f"{len(table)} observations" in raysplit("status", folder.path).stdout
+    assert json.loads(raysplit("advise", folder.path, "--json").stdout)["budget_flops"] == 1e9
+    assert raysplit("journal", "export", folder.path, "--to", tmp_path / "out.csv").exit_code == 0
+    assert len(pd.read_csv(tmp_path / "out.csv")) == len(table)

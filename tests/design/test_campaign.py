@@ -199,7 +199,7 @@ def test_additions_can_start_at_once_are_new_and_affordable(budget: float, n_add
 
 @pytest.mark.parametrize("design", ["v-optimal", "mspe", "d-optimal", "cheapest", "random"])
 def test_a_classic_design_measures_what_it_has_planned_and_no_more(opened: Evidence, design: DesignName) -> None:
-    """To the end of the sweep. Two of them ask for branches of several points here, which `judge` must not cut short."""
+    """To the end of the sweep. Two of them ask for branches of several points here, not to be cut short."""
     asked, evidence, several = replace(setup(), design=design), opened, 0
     while isinstance(within := next_round(asked, evidence, BELIEF), Round):
         assert within.trials == within.planned

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ray import cloudpickle
 from ray.tune import PlacementGroupFactory
-from ray.tune.search import Searcher
+from ray.tune.search import Searcher, SearchGenerator
 
 from raysplit.design.tree import Trial
 from raysplit.errors import RunError, SpaceError
@@ -60,6 +60,7 @@ class Controller:
 
     def __init__(self, plan: TunePlan) -> None:
         self.searcher, self.scheduler = plan.searcher(), plan.scheduler()
+        self.search_alg = SearchGenerator(self.searcher)
         self.trials: list[TuneTrial] = []
         self.stopped: list[str] = []
 
