@@ -63,7 +63,8 @@ class Observation:
     @property
     def identity(self) -> str:
         """Content identity: equal for the same run reporting the same loss, so that a repeat is recognised."""
-        text = "|".join(str(getattr(self, name)) for name in KEY) + f"|{self.loss!r}"
+        loss = float(self.loss) if isinstance(self.loss, float) else self.loss  # numpy's has a repr of its own
+        text = "|".join(str(getattr(self, name)) for name in KEY) + f"|{loss!r}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -1,14 +1,17 @@
 """The law actor: the sweep's `LawService` as a named, detached Ray actor that anyone on the cluster can ask."""
 
-import logging
 import pickle
+import threading
+import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.actor import ActorHandle
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 from raysplit.design.campaign import Verdict
 from raysplit.design.setup import Setup
@@ -43,6 +46,7 @@ _THREADS = {"ask": 4, "ingest": 4, "look": 2}
 """Threads of each group of methods, so that no one waits for another kind's work; what a sweep decides has its own."""
 _DECIDING_THREADS = 8
 _PACKED_KEPT = 64
+_HTTP_RETRY_SECONDS = 2.0
 
 _ask = ray.method(concurrency_group="ask")
 _ingest = ray.method(concurrency_group="ingest")
@@ -58,7 +62,6 @@ class LawActor:
         journal: str | Path,
         bytes_per_token: Mapping[str, float],
         shape_of: ShapeOf | None = None,
-        http: HttpOptions | None = None,
     ) -> None:
         opened = Journal(journal)
         last_seq = opened.records[-1].seq if opened.records else -1
@@ -73,26 +76,43 @@ class LawActor:
 
         self._packed: dict[int, tuple[Advice, bytes]] = {}
         self._server: Server | None = None
-        if http is not None and ray.get_runtime_context().was_current_actor_reconstructed:
-            try:
-                self.serve_http(http)
-            except RunError:  # the law matters more than its page
-                logging.getLogger(__name__).exception("the law is up again, but not its HTTP server")
+        self._serving = threading.Lock()
+        self._http_trouble = ""
+        if ray.get_runtime_context().was_current_actor_reconstructed:
+            threading.Thread(target=self._serve_again, daemon=True).start()
 
     @_look
     def serve_http(self, http: HttpOptions) -> str:
-        """Serve over HTTP from this process; returns the server's address, that of the first call if there were more.
+        """Serve over HTTP from this process, also after it was restarted.
+
+        Returns the server's address, that of the first call if there were more.
 
         Raises:
             RunError: the address cannot be bound, or is open to others without a token.
         """
         from raysplit.live.http import serve_in_thread
 
-        if self._server is None:
-            self._server = serve_in_thread(
-                self._service, host=http.host, port=http.port, token=http.token, open_reading=http.open_reading
-            )
-        return self._server.url
+        with self._serving:
+            if self._server is None:
+                self._server = serve_in_thread(
+                    self._service, host=http.host, port=http.port, token=http.token, open_reading=http.open_reading
+                )
+                served = replace(http, port=int(self._server.url.rpartition(":")[2]))
+                _internal_kv_put(_http_key(), pickle.dumps(served), namespace=NAMESPACE)
+            return self._server.url
+
+    def _serve_again(self) -> None:
+        """Where the process before this one served; the law matters more than its page, so nobody waits for it."""
+        stored = _internal_kv_get(_http_key(), namespace=NAMESPACE)
+        while stored is not None:
+            try:
+                self.serve_http(pickle.loads(stored))
+            except RunError as error:  # the port may still be another's
+                self._http_trouble = f"not served over HTTP since the restart: {error}"
+                time.sleep(_HTTP_RETRY_SECONDS)
+            else:
+                self._http_trouble = ""
+                return
 
     def claim(self, running: Collection[Trial]) -> Claim:
         return self._service.claim(running)
@@ -172,7 +192,8 @@ class LawActor:
 
     @_look
     def status(self) -> Status:
-        return self._service.status()
+        status = self._service.status()
+        return replace(status, trouble=self._http_trouble or status.trouble)
 
     @_look
     def observations(self) -> Any:
@@ -192,6 +213,11 @@ class LawActor:
 
 
 _stamp_values = attrgetter(*LawStamp.__dataclass_fields__)
+
+
+def _http_key() -> bytes:
+    """Of where this actor serves, token and all, in the cluster's memory, which holds an actor's arguments as well."""
+    return f"http-{ray.get_runtime_context().get_actor_id()}".encode()
 
 
 def pack_answer(advice: bytes, stamp: LawStamp) -> bytes:
@@ -242,7 +268,7 @@ def start_law_actor(
         get_if_exists=True,
         resources=dict(resources or {}),
     )
-    actor: ActorHandle = options.remote(setup, journal, dict(bytes_per_token), shape_of, http)
+    actor: ActorHandle = options.remote(setup, journal, dict(bytes_per_token), shape_of)
     try:
         ray.get(actor.status.remote())
         if http is not None:

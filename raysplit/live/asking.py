@@ -41,7 +41,8 @@ def problem_of(target: Problem, question: Question, *, shape_of: ShapeOf | None)
     if sizes is not None and (isinstance(sizes, str) or not isinstance(sizes, Sequence)):
         raise SplitError(f"n_params = {sizes!r} must be a sequence of sizes")
     weights = {f"weights: {name}": weight for name, weight in (question.weights or {}).items()}
-    check_numbers(SplitError, budget_flops=question.budget_flops or 1.0, **weights)
+    asked = {} if question.budget_flops is None else {"budget_flops": question.budget_flops}
+    check_numbers(SplitError, **asked, **weights)
     for n_params in question.n_params or ():
         check_numbers(SplitError, n_params=n_params)
     if question.budget_flops is not None:

@@ -73,7 +73,7 @@ def setup_of_grid(
         ("specialize_tokens", specialize_tokens, 1),
     ):
         _check_grid(name, list(grid), least)
-    flops = _flops_of(flops_per_token)
+    flops = _flops_of("flops_per_token", flops_per_token)
     if isinstance(domains, str) or not domains or not all(isinstance(name, str) and name for name in domains):
         raise SpaceError(f"domains must be names, none of them empty, got {domains!r}")
     for name, choice, choices in (
@@ -99,7 +99,11 @@ def setup_of_grid(
     for name in weights or ():
         if name not in domains:
             raise SpaceError("weights: " + unknown("domain", name, domains))
-    target = flops if target_flops_per_token is None else _flops_of(target_flops_per_token)
+        if not _is_number(weight := (weights or {})[name]):
+            raise SpaceError(f"weights: {name} must be a number, got {weight!r}")
+    target = flops
+    if target_flops_per_token is not None:
+        target = _flops_of("target_flops_per_token", target_flops_per_token)
     return Setup(
         problem=Problem(
             budget_flops=target_flops,
@@ -139,8 +143,11 @@ class _CooldownStart:
         return tokens - round(self.fraction * tokens)
 
 
-def _flops_of(sizes: Mapping[int, float] | Sequence[int]) -> dict[int, float]:
+def _flops_of(name: str, sizes: Mapping[int, float] | Sequence[int]) -> dict[int, float]:
     if isinstance(sizes, Mapping):
+        for n, flops in sizes.items():
+            if not _is_number(flops) or not 0 < flops < math.inf:
+                raise SpaceError(f"{name}: F({n}) must be a positive number, got {flops!r}")
         return {int(n): float(flops) for n, flops in sizes.items()}
     return {int(n): 6.0 * n for n in sizes}
 

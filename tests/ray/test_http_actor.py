@@ -90,6 +90,35 @@ def test_it_comes_back_with_the_actor(tmp_path: Path, port: int) -> None:
 
 
 @pytest.mark.usefixtures("joined")
+def test_a_server_asked_for_later_comes_back_as_well_as_soon_as_its_port_is_free(tmp_path: Path) -> None:
+    actor = start_law_actor("http-later", ASKED, tmp_path / "journal", dict.fromkeys(ASKED.domains, 2.0))
+    try:
+        url = ray.get(actor.serve_http.remote(HttpOptions(host="127.0.0.1", port=0, token=TOKEN)))
+        port = int(url.rpartition(":")[2])
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            os.kill(process_that_listens(port), signal.SIGKILL)
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    other.bind(("127.0.0.1", port))
+                    break
+                except OSError:  # the killed process is not gone yet
+                    assert time.monotonic() < deadline
+            other.listen()
+            while not (trouble := ray.get(actor.status.remote()).trouble):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            assert trouble.startswith("not served over HTTP since the restart: ")
+            assert "Address already in use" in trouble
+        assert answer(url)["n_observations"] == 0
+        while ray.get(actor.status.remote()).trouble:
+            assert time.monotonic() < deadline
+    finally:
+        ray.kill(actor)
+
+
+@pytest.mark.usefixtures("joined")
 def test_a_taken_address_is_told_at_the_start(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

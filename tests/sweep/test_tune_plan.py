@@ -423,6 +423,10 @@ GRID: dict[str, Any] = {
         ({"target_flops": "1e18"}, "target_flops must be a number, got '1e18'"),
         ({"regret_tolerance": "0.1"}, "regret_tolerance must be"),
         ({"budget_flops": -1.0}, "budget_flops must be positive"),
+        ({"flops_per_token": {1000: -5.0}, "target_flops_per_token": [1000]}, "flops_per_token: F\\(1000\\) must be a"),
+        ({"target_flops_per_token": {1000: math.nan}}, "target_flops_per_token: F\\(1000\\) must be a positive number"),
+        ({"flops_per_token": {1000: "x"}}, "F\\(1000\\) must be a positive number, got 'x'"),
+        ({"weights": {"a": "x"}}, "weights: a must be a number, got 'x'"),
         ({"weights": {"c": 1.0}}, "weights: unknown domain 'c'"),
     ],
 )
