@@ -16,6 +16,7 @@ from raysplit.cli.options import (
     accounting_option,
     open_console,
     read_json,
+    version_option,
 )
 from raysplit.errors import RunError, unknown
 
@@ -171,6 +172,7 @@ def compare(
 @click.option("--n-params", type=COUNT, multiple=True, help="Sizes to choose between; repeat for several.")
 @accounting_option
 @weight_option
+@version_option
 @click.option("--json", "output", flag_value="json", default="table", help="Print the advice as JSON.")
 def advise(
     run_folder: Path | None,
@@ -179,6 +181,7 @@ def advise(
     n_params: tuple[int, ...],
     accounting: AccountingName | None,
     weights: tuple[tuple[str, float], ...],
+    version: int | None,
     output: str,
 ) -> None:
     """Which split is best at a budget: from a finished or a running sweep's RUN folder, or from a law."""
@@ -197,10 +200,13 @@ def advise(
             budget_flops=budget_flops, n_params=n_params or None, accounting=accounting, weights=dict(weights) or None
         )
         asked = ask_run(run_folder)
-        live = asked.law.advise(question)
+        live = asked.law.advise(question, version=version)
         click.echo(asked.told(live.law), err=True)
         advice = live.advice
+        rests_on = {"law": asdict(live.law), "source": asked.source}
     else:
+        if version is not None:
+            raise RunError(f"--version {version}: --law is one law; versions are those of a RUN")
         law = read_json(law_file, Law.from_json)
         if budget_flops is None:
             raise RunError("--law has no budget of its own: give --budget-flops")
@@ -212,8 +218,11 @@ def advise(
             weights=given,
             accounting=accounting or "shared",
         )
-        advice = advise_on(law, _sized(law, problem, n_params))
-    click.echo(advice.to_json() if output == "json" else render_advice(advice))
+        advice, rests_on = advise_on(law, _sized(law, problem, n_params)), {}
+    if output == "json":
+        click.echo(json.dumps({**json.loads(advice.to_json()), **rests_on}, indent=2))
+    else:
+        click.echo(render_advice(advice))
 
 
 def _problem_of(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from raysplit.cli.options import COUNT, QUANTITY, run_argument
+from raysplit.cli.options import COUNT, QUANTITY, run_argument, version_option
 from raysplit.errors import LawError, RunError
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ class Asked:
         from raysplit.quantities import format_seconds
 
         waiting = stamp.n_known - stamp.n_observations
-        behind = f", {waiting} more not fitted yet" if waiting else ""
+        behind = f", {waiting} more known by now" if waiting else ""
         if self.is_live:
             age = format_seconds(stamp.age_seconds)
             return (
                 f"asked the live law: version {stamp.version}, {stamp.n_observations} observations, {age} old{behind}"
             )
-        return f"read from the journal, no live law is running: {stamp.n_observations} observations{behind}"
+        return f"read from the journal, no live law is running: version {stamp.version}, {stamp.n_observations} observations{behind}"
 
 
 def ask_run(run_folder: Path) -> Asked:
@@ -73,6 +73,7 @@ def ask_run(run_folder: Path) -> Asked:
 @click.option("--pretrain-tokens", type=COUNT, required=True)
 @click.option("--specialize-tokens", type=COUNT, required=True)
 @click.option("--level", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.9, show_default=True)
+@version_option
 @json_option
 def predict(
     run_folder: Path,
@@ -81,12 +82,18 @@ def predict(
     pretrain_tokens: int,
     specialize_tokens: int,
     level: float,
+    version: int | None,
     output: str,
 ) -> None:
     """The loss that a sweep's law expects at one point, in nats per token, with an interval for one measurement."""
     asked = ask_run(run_folder)
     live = asked.law.predict(
-        domain, n_params=n_params, pretrain_tokens=pretrain_tokens, specialize_tokens=specialize_tokens, level=level
+        domain,
+        n_params=n_params,
+        pretrain_tokens=pretrain_tokens,
+        specialize_tokens=specialize_tokens,
+        level=level,
+        version=version,
     )
     mean, low, high = (float(getattr(live.prediction, name)) for name in ("mean", "low", "high"))
     if output == "json":

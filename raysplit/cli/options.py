@@ -104,6 +104,10 @@ http_option = click.option(
 )
 closed_reading_option = click.option("--closed-reading", is_flag=True, help="Over HTTP, reading needs the token too.")
 
+version_option = click.option(
+    "--version", type=click.IntRange(min=1), help="Of the law; the latest when left out. `watch` shows them."
+)
+
 AccountingName = Literal["shared", "per-expert"]
 
 accounting_option = click.option(

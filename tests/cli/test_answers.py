@@ -156,8 +156,11 @@ def test_a_run_is_asked_while_it_goes_on(raysplit: Command, run_folder: Path) ->
     assert status.exit_code == 0
     assert "round 1: 4 of 14 trials done; 16 observations" in status.stdout
     assert "not ended" in status.stdout
-    advice = Advice.from_json(raysplit("advise", run_folder, "--json").stdout)
+    told = raysplit("advise", run_folder, "--json").stdout
+    advice, rests_on = Advice.from_json(told), json.loads(told)
     assert advice.budget_flops == 1e9
+    assert (rests_on["source"], rests_on["law"]["version"], rests_on["law"]["n_observations"]) == ("journal", 1, 16)
+    assert "unknown version of the law '7'" in raysplit("advise", run_folder, "--version", 7).stderr
     assert set(advice.losses) == {"domain-0", "domain-1"}
     point = ["--n-params", "14k", "--pretrain-tokens", "4096", "--specialize-tokens", "1024"]
     predicted = raysplit("predict", run_folder, "--domain", "domain-0", *point, "--level", "0.8")
