@@ -37,13 +37,11 @@ class Asked:
         from raysplit.quantities import format_seconds
 
         waiting = stamp.n_known - stamp.n_observations
+        law = f"version {stamp.version}, {stamp.n_observations} observations"
         behind = f", {waiting} more known by now" if waiting else ""
         if self.is_live:
-            age = format_seconds(stamp.age_seconds)
-            return (
-                f"asked the live law: version {stamp.version}, {stamp.n_observations} observations, {age} old{behind}"
-            )
-        return f"read from the journal, no live law is running: version {stamp.version}, {stamp.n_observations} observations{behind}"
+            return f"asked the live law: {law}, {format_seconds(stamp.age_seconds)} old{behind}"
+        return f"read from the journal, no live law is running: {law}{behind}"
 
 
 def ask_run(run_folder: Path) -> Asked:

@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -69,9 +70,11 @@ def test_killed_twenty_times_while_four_clients_report(begin: Callable[..., Acto
 
     with ThreadPoolExecutor(N_CLIENTS) as pool:
         clients = [pool.submit(report) for _ in range(N_CLIENTS)]
-        pids = set()
+        pids, back_seconds = set(), []
         for number in range(N_KILLS):
+            asked = time.monotonic()
             pids.add(pid := live.pid_of(actor))  # it answers again
+            back_seconds.append(time.monotonic() - asked)
             may_send.release(BATCHES_A_KILL)
             enough = (number * BATCHES_A_KILL + number % BATCHES_A_KILL) * BATCH_ROWS
             end = time.monotonic() + 60
@@ -83,6 +86,8 @@ def test_killed_twenty_times_while_four_clients_report(begin: Callable[..., Acto
         for client in clients:
             client.result(timeout=120)
     assert len(pids) == N_KILLS
+    # Within 5 s, says benchmarks/live_actor.py on a quiet machine; here only that nobody waits for a timeout of Ray's.
+    assert statistics.median(back_seconds) < 10, back_seconds
     assert len(acknowledged) == N_KILLS * BATCHES_A_KILL * BATCH_ROWS
     there = assert_each_once(actor, acknowledged)
     assert live.settled(actor, len(there)) == live.undisturbed(there)
