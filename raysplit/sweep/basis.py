@@ -1,0 +1,88 @@
+"""What a run's law rests on beside its journal: the question, the model family, and its corpus where it has one."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from raysplit.corpus import Corpus
+from raysplit.design.setup import Setup, setup_of
+from raysplit.live.journal import Record
+from raysplit.space import Space
+from raysplit.sweep.folder import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyShapes:
+    """The model family's size nearest to an asked N, non-embedding, and its FLOPs per training token."""
+
+    space: Space
+    vocab_size: int
+
+    def __call__(self, n_params: int) -> tuple[int, float]:
+        shape = self.space.shape(n_params, self.vocab_size)
+        return shape.n_params_non_embedding, float(shape.flops_per_token)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Basis:
+    """What opens a run's law service together with its journal."""
+
+    setup: Setup
+    bytes_per_token: Mapping[str, float]
+    """Of each domain's held-out text; NaN where there is none."""
+    shapes: FamilyShapes
+
+
+def basis_of_corpus(space: Space, corpus: Corpus) -> Basis:
+    """Of a sweep, on a corpus that can feed it.
+
+    Raises:
+        CorpusError: a domain has too few tokens for the grids.
+        SplitError: the target's budget is too small for any split.
+    """
+    longest_path_epochs(space, corpus)
+    tokens = {name: float(record.train.n_tokens) for name, record in corpus.manifest.domains.items()}
+    return Basis(
+        setup=setup_of(space, vocab_size=corpus.vocab_size, domain_tokens=tokens),
+        bytes_per_token={name: corpus.bytes_per_token(name) for name in corpus.domains},
+        shapes=FamilyShapes(space, corpus.vocab_size),
+    )
+
+
+def basis_of_space(space: Space) -> Basis:
+    """Of a law that only hears what others measure, and so needs no corpus.
+
+    Raises:
+        SplitError: the target's budget is too small for any split.
+    """
+    vocab_size = space.corpus.tokenizer.vocab_size
+    return Basis(
+        setup=setup_of(space, vocab_size=vocab_size),
+        bytes_per_token=dict.fromkeys(space.domains, float("nan")),
+        shapes=FamilyShapes(space, vocab_size),
+    )
+
+
+def basis_of_run(folder: RunFolder, space: Space, records: Iterable[Record]) -> Basis:
+    """Of the run whose journal these records are: a sweep's holds rounds, that of a law served alone does not.
+
+    Raises:
+        CorpusError: the corpus of a sweep is not there.
+    """
+    if any(record.kind == "round" for record in records):
+        return basis_of_corpus(space, Corpus.open(folder.corpus))
+    return basis_of_space(space)
+
+
+def longest_path_epochs(space: Space, corpus: Corpus) -> dict[str, float]:
+    """How often the grids' longest path through trunk and branch reads each domain.
+
+    Raises:
+        CorpusError: more often than the space allows.
+    """
+    return corpus.check_capacity(
+        max_pretrain_tokens=max(space.pretrain_grid),
+        max_specialize_tokens=max(space.specialize_grid),
+        max_epochs=space.corpus.max_epochs,
+        context_length=space.model.context_length,
+        replay_share=space.training.replay_share,
+    )
