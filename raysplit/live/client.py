@@ -271,6 +271,9 @@ class AsyncLiveLaw:
     async def law(self, version: int | None = None) -> "Law":
         return await self._call.later("law", version)
 
+    async def serve_http(self, http: HttpOptions) -> str:
+        return await self._call.later("serve_http", http)
+
     async def laws(self) -> list[LawStamp]:
         return await self._call.later("laws")
 
