@@ -292,7 +292,7 @@ def main() -> None:
     parser.add_argument("--worlds", default="measured", help="measured, synthetic, all, or names with commas between")
     parser.add_argument("--methods", default="all", help="all, or names with semicolons between")
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--forms", default=",".join(FORMS), help="of the law, by name, for every method")
+    parser.add_argument("--forms", default=",".join(FORMS), help="of the law, by name; law 2 and 8 alone keep theirs")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--completed", action="store_true", help="only: what stopped trials would have said")
     parser.add_argument("--out", type=Path, help="a folder for runs.json, the table and the plot; runs there are kept")
@@ -307,6 +307,8 @@ def main() -> None:
     for name, known in [*asked_for, *((form, list(LAW_FORMS)) for form in forms)]:
         if name not in known:
             parser.error(f"unknown name {name!r}; known: {', '.join(known)}")
+    if forms != FORMS and (arguments.out or arguments.completed):
+        parser.error("--out and --completed know the default forms only")
     if arguments.completed:
         for world in worlds:
             print(f"{world}: what stopped trials would have said, had they been trained to their end")
@@ -314,8 +316,6 @@ def main() -> None:
                 print("\n".join(pool.map(completed, [world] * arguments.seeds, range(arguments.seeds))))
         return
     started = time.perf_counter()
-    if forms != FORMS and arguments.out:
-        parser.error("--out keeps runs of the default forms only")
     asked = [(w, m, s) for s in range(arguments.seeds) for w in worlds for m in methods]
     done: list[Run] = []
     file = arguments.out / "runs.jsonl" if arguments.out else None

@@ -7,6 +7,7 @@ tokens of one domain, and its loss on that domain's held-out text. D' = 0 is the
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,9 @@ class Observation:
     @property
     def identity(self) -> str:
         """Content identity: equal for the same run reporting the same loss, so that a repeat is recognised."""
-        loss = float(self.loss) if isinstance(self.loss, float) else self.loss  # numpy's has a repr of its own
+        loss: object = self.loss
+        if isinstance(loss, Real):  # numpy's have a repr of their own
+            loss = float(loss)
         text = "|".join(str(getattr(self, name)) for name in KEY) + f"|{loss!r}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

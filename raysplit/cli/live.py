@@ -37,7 +37,8 @@ class Asked:
         from raysplit.quantities import format_seconds
 
         waiting = stamp.n_known - stamp.n_observations
-        law = f"version {stamp.version}, {stamp.n_observations} observations"
+        version = f"version {stamp.version}" if stamp.version else "a law fitted now"
+        law = f"{version}, {stamp.n_observations} observations"
         behind = f", {waiting} more known by now" if waiting else ""
         if self.is_live:
             return f"asked the live law: {law}, {format_seconds(stamp.age_seconds)} old{behind}"

@@ -105,7 +105,7 @@ http_option = click.option(
 closed_reading_option = click.option("--closed-reading", is_flag=True, help="Over HTTP, reading needs the token too.")
 
 version_option = click.option(
-    "--version", type=click.IntRange(min=1), help="Of the law; the latest when left out. `watch` shows them."
+    "--version", type=click.IntRange(min=1), help="Of the law, as answers name it; the latest when left out."
 )
 
 AccountingName = Literal["shared", "per-expert"]

@@ -38,7 +38,8 @@ class Round:
     planned: tuple[Trial, ...] = ()
     """How far each trial was worth going when the round was made; `judge` may stop it before or let it go on."""
     rate: float = 0.0
-    """Expected drop of regret per FLOP of the least worthwhile planned trial: what a trial's rest must be worth."""
+    """Expected drop of regret per FLOP of the least worthwhile planned trial: what a trial's rest must be worth; 0 for
+    the classic designs."""
     spare_flops: float = float("inf")
     """What each branch may spend beyond its plan."""
 
@@ -146,7 +147,7 @@ def next_round(setup: Setup, evidence: Evidence, belief: Belief) -> Round | Fini
         trials=tuple(_to_its_end(setup, trial) for trial in plan) if _judges(setup) else plan,
         why=f"expected regret {100 * regret:.2f} % of the loss",
         planned=plan,
-        rate=rate,
+        rate=rate if _judges(setup) else 0.0,
         spare_flops=_per_branch(min(budget_left - planned, round_flops), plan),
     )
 

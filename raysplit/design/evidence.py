@@ -119,7 +119,9 @@ def price_together(setup: Setup, trials: Iterable[Trial], nodes: Checkpoints | N
 
     Without ``nodes`` they start from nothing.
     """
-    nodes, flops = Checkpoints() if nodes is None else nodes, 0.0
+    if nodes is None:
+        nodes = Checkpoints()
+    flops = 0.0
     for trial in trials:
         flops += _train(setup.tree, trial, nodes) * setup.flops_per_token[trial.n_params]
     return flops

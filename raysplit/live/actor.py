@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
+from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
 
 from raysplit.design.campaign import Verdict
 from raysplit.design.setup import Setup
@@ -94,20 +94,23 @@ class LawActor:
 
         with self._serving:
             if self._server is None:
-                self._server = serve_in_thread(
+                server = serve_in_thread(
                     self._service, host=http.host, port=http.port, token=http.token, open_reading=http.open_reading
                 )
-                served = replace(http, port=int(self._server.url.rpartition(":")[2]))
-                _internal_kv_put(_http_key(), pickle.dumps(served), namespace=NAMESPACE)
+                served = replace(http, port=int(server.url.rpartition(":")[2]))
+                here = ray.get_runtime_context().get_actor_id()
+                _internal_kv_put(_http_key(here), pickle.dumps(served), namespace=NAMESPACE)
+                self._server = server
             return self._server.url
 
     def _serve_again(self) -> None:
         """Where the process before this one served; the law matters more than its page, so nobody waits for it."""
-        stored = _internal_kv_get(_http_key(), namespace=NAMESPACE)
-        while stored is not None:
+        while True:
             try:
-                self.serve_http(pickle.loads(stored))
-            except RunError as error:  # the port may still be another's
+                stored = _internal_kv_get(_http_key(ray.get_runtime_context().get_actor_id()), namespace=NAMESPACE)
+                if stored is not None:
+                    self.serve_http(pickle.loads(stored))
+            except Exception as error:  # the port may still be another's, or the cluster's memory away for a moment
                 self._http_trouble = f"not served over HTTP since the restart: {error}"
                 time.sleep(_HTTP_RETRY_SECONDS)
             else:
@@ -193,7 +196,7 @@ class LawActor:
     @_look
     def status(self) -> Status:
         status = self._service.status()
-        return replace(status, trouble=self._http_trouble or status.trouble)
+        return replace(status, trouble="; ".join(filter(None, (status.trouble, self._http_trouble))))
 
     @_look
     def observations(self) -> Any:
@@ -215,9 +218,9 @@ class LawActor:
 _stamp_values = attrgetter(*LawStamp.__dataclass_fields__)
 
 
-def _http_key() -> bytes:
-    """Of where this actor serves, token and all, in the cluster's memory, which holds an actor's arguments as well."""
-    return f"http-{ray.get_runtime_context().get_actor_id()}".encode()
+def _http_key(actor_id: str) -> bytes:
+    """Of where an actor serves, token and all, in the cluster's memory, which holds the arguments of actors as well."""
+    return f"http-{actor_id}".encode()
 
 
 def pack_answer(advice: bytes, stamp: LawStamp) -> bytes:
@@ -276,11 +279,17 @@ def start_law_actor(
     except ray.exceptions.RayActorError as error:  # its text ends in what went wrong when it was made
         raise RunError(f"the law actor could not start: {str(error).strip().splitlines()[-1]}") from error
     except ray.exceptions.RayTaskError as error:
-        ray.kill(actor)  # all that it knows is in its journal
+        stop_law_actor(actor)  # all that it knows is in its journal
         if isinstance(error.cause, RaysplitError):
             raise error.cause from None
         raise
     return actor
+
+
+def stop_law_actor(actor: ActorHandle) -> None:
+    """End a law actor for good; nobody finds in the cluster where it served, or by which token."""
+    ray.kill(actor)
+    _internal_kv_del(_http_key(actor._actor_id.hex()), namespace=NAMESPACE)
 
 
 def find_law_actor(sweep_id: str) -> ActorHandle:

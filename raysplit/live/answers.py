@@ -25,7 +25,7 @@ class LawStamp:
     """Which law an answer rests on."""
 
     version: int
-    """Counts the laws of a journal from 1, over restarts."""
+    """Counts the laws of a journal from 1, over restarts; 0 is a law fitted to a journal that is only read."""
     n_observations: int
     """That the law knows. Of more than `raysplit.runs.MAX_ROWS` a sample is fitted (`raysplit.live.table`)."""
     n_known: int

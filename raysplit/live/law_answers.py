@@ -162,7 +162,8 @@ class LawAnswers:
         problem = problem_of(self.setup.problem, question, shape_of=self.shape_of)
         law = known.fitted.law
         check_domains(law, problem.domains)
-        found: Advice = self._remembered(("advice", known.version, _key_of(question)), lambda: advise(law, problem))
+        key = ("advice", known.version, known.fitted.seq, _key_of(question))
+        found: Advice = self._remembered(key, lambda: advise(law, problem))
         return found
 
     def _remembered(self, at: tuple[Any, ...], answer: Callable[[], Any]) -> Any:

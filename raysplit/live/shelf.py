@@ -61,7 +61,7 @@ class Shelf:
             self._load(last_seq)
         self._n_versions = max(self._versions, default=0)
         self.latest = self._find_latest()
-        """The one that knows the most; among those the last."""
+        """The one that knows the most; among those a thorough one, and the last."""
         self.trouble = ""
         """Why the last law could not be stored; it is served all the same, and lost with the process."""
 
@@ -82,13 +82,14 @@ class Shelf:
         return found
 
     def put(self, fitted: Fitted, *, of_round: bool = False) -> Version:
-        """Number a law, store it and make it known."""
+        """Number a law, store it and make it known; where laws are only read, as 0, since who writes counts on."""
         with self._lock:
-            number = self._n_versions + 1
+            only_reads = self._fs is not None and self._fence is None
+            number = 0 if only_reads else self._n_versions + 1
             made = Version(version=number, fitted_at=time.time(), of_round=of_round, fitted=fitted)
             if self._fs is not None and self._fence is not None:
                 self._store(made)
-            self._n_versions = number
+            self._n_versions = max(self._n_versions, number)
             self._versions = {**self._versions, number: made}
             self._prune()
             self.latest = self._find_latest()
@@ -106,7 +107,7 @@ class Shelf:
         return made
 
     def _find_latest(self) -> Version | None:
-        return max(self._versions.values(), key=lambda v: (v.fitted.seq, v.version), default=None)
+        return max(self._versions.values(), key=lambda v: (v.fitted.seq, v.fitted.thorough, v.version), default=None)
 
     def _prune(self) -> None:
         passing = sorted(v.version for v in self._versions.values() if not v.of_round)

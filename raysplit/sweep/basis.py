@@ -63,12 +63,12 @@ def basis_of_space(space: Space) -> Basis:
 
 
 def basis_of_run(folder: RunFolder, space: Space, records: Iterable[Record]) -> Basis:
-    """Of the run whose journal these records are: a sweep's holds rounds, that of a law served alone does not.
+    """Of the run whose journal these records are. A law that is served alone has neither corpus nor rounds.
 
     Raises:
         CorpusError: the corpus of a sweep is not there.
     """
-    if any(record.kind == "round" for record in records):
+    if folder.corpus.exists() or any(record.kind == "round" for record in records):
         return basis_of_corpus(space, Corpus.open(folder.corpus))
     return basis_of_space(space)
 

@@ -96,10 +96,10 @@ def setup_of_grid(
             raise SpaceError(f"{name} must be at least 0 and below 1, got {value!r}")
     if not budget_flops > 0:
         raise SpaceError(f"budget_flops must be positive, got {budget_flops!r}")
-    for name in weights or ():
+    for name, weight in (weights or {}).items():
         if name not in domains:
             raise SpaceError("weights: " + unknown("domain", name, domains))
-        if not _is_number(weight := (weights or {})[name]):
+        if not _is_number(weight):
             raise SpaceError(f"weights: {name} must be a number, got {weight!r}")
     target = flops
     if target_flops_per_token is not None:

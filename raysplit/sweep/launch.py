@@ -17,10 +17,10 @@ from raysplit.design.evidence import price_together
 from raysplit.design.setup import Setup
 from raysplit.errors import RunError
 from raysplit.live import beacon
-from raysplit.live.actor import NAMESPACE, actor_name, laws_beside, start_law_actor
+from raysplit.live.actor import NAMESPACE, actor_name, laws_beside, start_law_actor, stop_law_actor
 from raysplit.live.beacon import Beacon
 from raysplit.live.http_options import HttpOptions
-from raysplit.live.journal import ReadJournal, has_journal, read_journal
+from raysplit.live.journal import ReadJournal, Record, has_journal, read_journal
 from raysplit.live.service import LawService, Status
 from raysplit.live.shelf import Shelf
 from raysplit.quantities import format_seconds
@@ -77,7 +77,7 @@ def run_sweep(
     """
     started = time.perf_counter()
     basis = basis_of_corpus(space, corpus)
-    service = _reading(basis, folder)
+    service = _read(basis, folder)
     before = service.status()
     if before.finished:
         write_results(service, folder)
@@ -107,8 +107,8 @@ def run_sweep(
         finally:
             pool.close()
             beacon.put_out(folder.path)
-            ray.kill(law)
-    service = _reading(basis, folder)
+            stop_law_actor(law)
+    service = _read(basis, folder)
     status = service.status()
     if status.finished:
         write_results(service, folder)
@@ -177,12 +177,16 @@ def read_service(run_folder: Path) -> LawService:
     folder, space = existing_run(run_folder)
     if not has_journal(folder.journal):
         raise RunError(f"{run_folder}: its sweep has not begun; start it with `raysplit sweep`")
-    return _reading(basis_of_run(folder, space, read_journal(folder.journal)), folder)
+    records = read_journal(folder.journal)
+    return _reading(basis_of_run(folder, space, records), folder, records)
 
 
-def _reading(basis: Basis, folder: RunFolder) -> LawService:
+def _read(basis: Basis, folder: RunFolder) -> LawService:
     """The service as the journal has it now; only the law actor writes, which may be at it."""
-    records = read_journal(folder.journal) if has_journal(folder.journal) else []
+    return _reading(basis, folder, read_journal(folder.journal) if has_journal(folder.journal) else [])
+
+
+def _reading(basis: Basis, folder: RunFolder, records: list[Record]) -> LawService:
     last_seq = records[-1].seq if records else -1
     return LawService(
         basis.setup,

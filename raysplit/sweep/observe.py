@@ -12,7 +12,7 @@ from raysplit.live import beacon
 from raysplit.live.actor import laws_beside
 from raysplit.live.answers import Accepted
 from raysplit.live.http_client import HttpClient
-from raysplit.live.journal import Journal, has_journal
+from raysplit.live.journal import Journal, has_journal, read_journal
 from raysplit.live.observing import MAX_BATCH
 from raysplit.live.reporting import LawToTell
 from raysplit.live.service import LawService
@@ -57,6 +57,7 @@ def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) 
         TableError: a row is of an unknown domain or contradicts a known one; of its batch of `MAX_BATCH` nothing was
             stored.
         RunError: the folder holds no run, its live law cannot be reached, or the disk refused.
+        CorpusError: the corpus of a sweep is not there.
     """
     if beacon.find(run_folder) is not None:
         from raysplit.live.client import connect
@@ -70,8 +71,8 @@ def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) 
         )
     if not has_journal(folder.journal):
         raise RunError(f"{run_folder}: its sweep has not begun; start it with `raysplit sweep`")
+    basis = basis_of_run(folder, space, read_journal(folder.journal))  # before opening takes it from who wrote
     with closing(Journal(folder.journal)) as journal:
-        basis = basis_of_run(folder, space, journal.records)
         last_seq = journal.records[-1].seq if journal.records else -1
         service = LawService(
             basis.setup,

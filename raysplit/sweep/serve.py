@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import ray
-
 from raysplit.errors import RunError
 from raysplit.live import beacon
-from raysplit.live.actor import start_law_actor
+from raysplit.live.actor import start_law_actor, stop_law_actor
 from raysplit.live.http_options import HttpOptions
+from raysplit.live.journal import has_journal, read_journal
 from raysplit.space import load_space
-from raysplit.sweep.basis import basis_of_space
+from raysplit.sweep.basis import basis_of_run
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.folder import RunFolder, open_run
 from raysplit.sweep.launch import show_law
@@ -25,10 +24,10 @@ def served(space_file: Path, out: Path, *, http: HttpOptions, ray_address: str |
         RunError: the run's law is served already, the folder cannot be written, or the address cannot be bound.
     """
     space = load_space(space_file)
-    basis = basis_of_space(space)
     folder = open_run(out, space)
     if beacon.find(folder.path) is not None:
         raise RunError(f"{folder.path}: its law is live already; ask it with `raysplit status {folder.path}`")
+    basis = basis_of_run(folder, space, read_journal(folder.journal) if has_journal(folder.journal) else [])
     with joined_cluster(None, address=ray_address):
         law = start_law_actor(
             folder.sweep_id, basis.setup, folder.journal, basis.bytes_per_token, basis.shapes, http=http
@@ -38,4 +37,4 @@ def served(space_file: Path, out: Path, *, http: HttpOptions, ray_address: str |
             yield folder
         finally:
             beacon.put_out(folder.path)
-            ray.kill(law)
+            stop_law_actor(law)

@@ -159,7 +159,8 @@ def test_a_run_is_asked_while_it_goes_on(raysplit: Command, run_folder: Path) ->
     told = raysplit("advise", run_folder, "--json").stdout
     advice, rests_on = Advice.from_json(told), json.loads(told)
     assert advice.budget_flops == 1e9
-    assert (rests_on["source"], rests_on["law"]["version"], rests_on["law"]["n_observations"]) == ("journal", 1, 16)
+    assert (rests_on["source"], rests_on["law"]["version"], rests_on["law"]["n_observations"]) == ("journal", 0, 16)
+    assert "a law fitted now, 16 observations" in raysplit("advise", run_folder).stderr
     assert "unknown version of the law '7'" in raysplit("advise", run_folder, "--version", 7).stderr
     assert set(advice.losses) == {"domain-0", "domain-1"}
     point = ["--n-params", "14k", "--pretrain-tokens", "4096", "--specialize-tokens", "1024"]

@@ -78,6 +78,15 @@ def test_a_law_that_may_live_elsewhere_is_not_written_past(
     assert raysplit("observe", run_folder, runs, "--offline").exit_code == 0
 
 
+def test_a_refusal_takes_no_journal_from_who_writes_it(
+    refusal: Callable[..., str], run_folder: Path, runs: Path
+) -> None:
+    with closing(Journal(run_folder / "journal")) as writer:
+        (run_folder / "corpus").rename(run_folder / "elsewhere")
+        assert "holds no finished corpus" in refusal("observe", run_folder, runs)
+        writer.append("advice", {})
+
+
 def test_a_law_that_was_served_alone_is_read_without_a_corpus(
     raysplit: Command, space_file: Callable[..., Path], table: pd.DataFrame, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """The server as it runs: a thread with a socket, streams that follow the journal, bodies that are cut off in time."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 
 from raysplit.errors import RunError
 from raysplit.live.http import Server, serve_in_thread, stream
@@ -150,3 +152,25 @@ def test_an_address_that_makes_no_sense_is_named(service: LawService) -> None:
 def test_nobody_could_read(service: LawService) -> None:
     with pytest.raises(RunError, match="reading is closed"):
         serve_in_thread(service, open_reading=False)
+
+
+def test_a_server_that_does_not_start_in_time_leaves_its_port(
+    service: LawService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    startup = uvicorn.Server.startup
+
+    async def late(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.sleep(0.5)
+        await startup(server, sockets)
+
+    monkeypatch.setattr(uvicorn.Server, "startup", late)
+    monkeypatch.setattr("raysplit.live.http.server._START_SECONDS", 0.1)
+    with pytest.raises(RunError, match="the server did not start"):
+        serve_in_thread(service, port=port)
+    monkeypatch.undo()
+    server = serve_in_thread(service, port=port)
+    assert httpx.get(f"{server.url}/v1/status", trust_env=False).status_code == 200
+    server.close()

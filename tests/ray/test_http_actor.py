@@ -10,9 +10,10 @@ from typing import Any
 import httpx
 import pytest
 import ray
+from ray.experimental.internal_kv import _internal_kv_get
 
 from raysplit.errors import RunError
-from raysplit.live.actor import start_law_actor
+from raysplit.live.actor import NAMESPACE, _http_key, start_law_actor, stop_law_actor
 from raysplit.live.http_options import HttpOptions
 from tests.design.doubles import setup
 
@@ -114,8 +115,10 @@ def test_a_server_asked_for_later_comes_back_as_well_as_soon_as_its_port_is_free
         assert answer(url)["n_observations"] == 0
         while ray.get(actor.status.remote()).trouble:
             assert time.monotonic() < deadline
+        assert TOKEN.encode() in (_internal_kv_get(_http_key(actor._actor_id.hex()), namespace=NAMESPACE) or b"")
     finally:
-        ray.kill(actor)
+        stop_law_actor(actor)
+    assert _internal_kv_get(_http_key(actor._actor_id.hex()), namespace=NAMESPACE) is None
 
 
 @pytest.mark.usefixtures("joined")

@@ -61,6 +61,9 @@ def serve_in_thread(
     deadline = time.monotonic() + _START_SECONDS
     while not server.started:
         if not thread.is_alive() or time.monotonic() > deadline:
+            server.should_exit = True  # late as it is, it would keep the port for itself
+            thread.join(timeout=_LINGER_SECONDS)
+            bound.close()
             raise RunError(f"http://{host}:{port}: the server did not start")
         time.sleep(0.005)
     shown = f"[{host}]" if ":" in host else host
