@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 from raysplit.design.campaign import Verdict
 from raysplit.design.setup import Setup
@@ -30,7 +30,7 @@ from raysplit.live.answers import (
     TrialState,
 )
 from raysplit.live.asking import ShapeOf
-from raysplit.live.http_options import HttpOptions
+from raysplit.live.http_options import HttpOptions, digest
 from raysplit.live.journal import Journal
 from raysplit.live.refit import LawsBehind
 from raysplit.live.service import Claim, LawService, Status
@@ -97,9 +97,10 @@ class LawActor:
                 server = serve_in_thread(
                     self._service, host=http.host, port=http.port, token=http.token, open_reading=http.open_reading
                 )
-                served = replace(http, port=int(server.url.rpartition(":")[2]))
-                here = ray.get_runtime_context().get_actor_id()
-                _internal_kv_put(_http_key(here), pickle.dumps(served), namespace=NAMESPACE)
+                # The cluster remembers it longer than there is this actor, so of the token only what tells it.
+                token = None if http.token is None else digest(http.token)
+                served = replace(http, port=int(server.url.rpartition(":")[2]), token=token)
+                _internal_kv_put(_http_key(), pickle.dumps(served), namespace=NAMESPACE)
                 self._server = server
             return self._server.url
 
@@ -107,7 +108,7 @@ class LawActor:
         """Where the process before this one served; the law matters more than its page, so nobody waits for it."""
         while True:
             try:
-                stored = _internal_kv_get(_http_key(ray.get_runtime_context().get_actor_id()), namespace=NAMESPACE)
+                stored = _internal_kv_get(_http_key(), namespace=NAMESPACE)
                 if stored is not None:
                     self.serve_http(pickle.loads(stored))
             except Exception as error:  # the port may still be another's, or the cluster's memory away for a moment
@@ -218,9 +219,9 @@ class LawActor:
 _stamp_values = attrgetter(*LawStamp.__dataclass_fields__)
 
 
-def _http_key(actor_id: str) -> bytes:
-    """Of where an actor serves, token and all, in the cluster's memory, which holds the arguments of actors as well."""
-    return f"http-{actor_id}".encode()
+def _http_key() -> bytes:
+    """Of where this actor serves, in the cluster's memory."""
+    return f"http-{ray.get_runtime_context().get_actor_id()}".encode()
 
 
 def pack_answer(advice: bytes, stamp: LawStamp) -> bytes:
@@ -279,17 +280,11 @@ def start_law_actor(
     except ray.exceptions.RayActorError as error:  # its text ends in what went wrong when it was made
         raise RunError(f"the law actor could not start: {str(error).strip().splitlines()[-1]}") from error
     except ray.exceptions.RayTaskError as error:
-        stop_law_actor(actor)  # all that it knows is in its journal
+        ray.kill(actor)  # all that it knows is in its journal
         if isinstance(error.cause, RaysplitError):
             raise error.cause from None
         raise
     return actor
-
-
-def stop_law_actor(actor: ActorHandle) -> None:
-    """End a law actor for good; nobody finds in the cluster where it served, or by which token."""
-    ray.kill(actor)
-    _internal_kv_del(_http_key(actor._actor_id.hex()), namespace=NAMESPACE)
 
 
 def find_law_actor(sweep_id: str) -> ActorHandle:

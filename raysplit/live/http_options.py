@@ -1,5 +1,7 @@
 """Where and to whom a live law is served over HTTP."""
 
+import hashlib
+import hmac
 import ipaddress
 import os
 from dataclasses import dataclass, field
@@ -7,6 +9,7 @@ from dataclasses import dataclass, field
 from raysplit.errors import RunError
 
 TOKEN_VARIABLE = "RAYSPLIT_TOKEN"
+_DIGEST = "sha256:"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +24,7 @@ class HttpOptions:
     port: int
     """0 for any that is free."""
     token: str | None = field(default=None, repr=False)
-    """What writers must send; without one nobody may write."""
+    """What writers must send, or its `digest`; without one nobody may write."""
     open_reading: bool = True
     """Whether one may read without it."""
 
@@ -49,6 +52,20 @@ def read_http_options(address: str, *, open_reading: bool = True) -> HttpOptions
         raise RunError(f"--http {address}: must be HOST:PORT or PORT")
     token = os.environ.get(TOKEN_VARIABLE) or None
     return HttpOptions(host=host.strip("[]") or "127.0.0.1", port=int(port), token=token, open_reading=open_reading)
+
+
+def digest(token: str) -> str:
+    """What a server needs to know of a token; that of a digest is itself."""
+    return token if token.startswith(_DIGEST) else _hashed(token)
+
+
+def is_token(given: str, token: str) -> bool:
+    """Whether who gives this knows the token, in constant time; its digest does not open anything."""
+    return hmac.compare_digest(_hashed(given), digest(token))
+
+
+def _hashed(token: str) -> str:
+    return _DIGEST + hashlib.sha256(token.encode()).hexdigest()
 
 
 def _is_loopback(host: str) -> bool:

@@ -17,7 +17,7 @@ from raysplit.design.evidence import price_together
 from raysplit.design.setup import Setup
 from raysplit.errors import RunError
 from raysplit.live import beacon
-from raysplit.live.actor import NAMESPACE, actor_name, laws_beside, start_law_actor, stop_law_actor
+from raysplit.live.actor import NAMESPACE, actor_name, laws_beside, start_law_actor
 from raysplit.live.beacon import Beacon
 from raysplit.live.http_options import HttpOptions
 from raysplit.live.journal import ReadJournal, Record, has_journal, read_journal
@@ -107,7 +107,7 @@ def run_sweep(
         finally:
             pool.close()
             beacon.put_out(folder.path)
-            stop_law_actor(law)
+            ray.kill(law)
     service = _read(basis, folder)
     status = service.status()
     if status.finished:

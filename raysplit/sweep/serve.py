@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import ray
+
 from raysplit.errors import RunError
 from raysplit.live import beacon
-from raysplit.live.actor import start_law_actor, stop_law_actor
+from raysplit.live.actor import start_law_actor
 from raysplit.live.http_options import HttpOptions
 from raysplit.live.journal import has_journal, read_journal
 from raysplit.space import load_space
@@ -37,4 +39,4 @@ def served(space_file: Path, out: Path, *, http: HttpOptions, ray_address: str |
             yield folder
         finally:
             beacon.put_out(folder.path)
-            stop_law_actor(law)
+            ray.kill(law)

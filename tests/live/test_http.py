@@ -15,6 +15,7 @@ from raysplit.errors import RunError
 from raysplit.live.answers import Question
 from raysplit.live.http import ServedLaw, create_app
 from raysplit.live.http.asked import MAX_BODY_BYTES
+from raysplit.live.http_options import digest
 from raysplit.live.observing import MAX_BATCH
 from raysplit.live.service import LawService
 from raysplit.split import Advice
@@ -277,6 +278,16 @@ def test_reading_can_be_closed(service: LawService) -> None:
     assert client.get("/metrics").status_code == 401
     assert client.get("/v1/status", headers=WRITER).status_code == 200
     assert client.get("/").status_code == client.get("/healthz").status_code == 200
+
+
+def test_a_server_may_know_no_more_than_the_tokens_digest(service: LawService) -> None:
+    known = digest(TOKEN)
+    client = TestClient(create_app(service, token=known))
+    assert TOKEN not in known
+    assert digest(known) == known
+    for given, status in ((TOKEN, 200), (known, 401), (TOKEN + "x", 401)):
+        headers = {"Authorization": f"Bearer {given}"}
+        assert client.post("/v1/observations", json=batch(ROW), headers=headers).status_code == status, given
 
 
 def test_before_there_is_a_law_it_says_so(fresh: LawService) -> None:

@@ -13,7 +13,7 @@ import ray
 from ray.experimental.internal_kv import _internal_kv_get
 
 from raysplit.errors import RunError
-from raysplit.live.actor import NAMESPACE, _http_key, start_law_actor, stop_law_actor
+from raysplit.live.actor import NAMESPACE, start_law_actor
 from raysplit.live.http_options import HttpOptions
 from tests.design.doubles import setup
 
@@ -115,10 +115,15 @@ def test_a_server_asked_for_later_comes_back_as_well_as_soon_as_its_port_is_free
         assert answer(url)["n_observations"] == 0
         while ray.get(actor.status.remote()).trouble:
             assert time.monotonic() < deadline
-        assert TOKEN.encode() in (_internal_kv_get(_http_key(actor._actor_id.hex()), namespace=NAMESPACE) or b"")
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        told = {"schema_version": 1, "observations": [ROW]}
+        assert httpx.post(f"{url}/v1/observations", json=told, trust_env=False).status_code == 401
+        assert httpx.post(f"{url}/v1/observations", json=told, headers=headers, trust_env=False).status_code == 200
+        stored = _internal_kv_get(f"http-{actor._actor_id.hex()}".encode(), namespace=NAMESPACE)
+        assert stored
+        assert TOKEN.encode() not in stored
     finally:
-        stop_law_actor(actor)
-    assert _internal_kv_get(_http_key(actor._actor_id.hex()), namespace=NAMESPACE) is None
+        ray.kill(actor)
 
 
 @pytest.mark.usefixtures("joined")

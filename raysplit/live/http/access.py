@@ -1,12 +1,12 @@
-"""Who may read and who may write: a bearer token, compared in constant time."""
+"""Who may read and who may write: a bearer token."""
 
-import hmac
 from collections.abc import Callable
 
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from raysplit.live.http.refusals import Refused
+from raysplit.live.http_options import is_token
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="The token that the server was started with.")
 _given = Depends(_bearer)
@@ -40,6 +40,6 @@ def _check(token: str | None, given: HTTPAuthorizationCredentials | None) -> Non
     said = "send Authorization: Bearer TOKEN"
     if given is None:
         raise Refused(401, f"a token is needed: {said}", headers={"WWW-Authenticate": "Bearer"})
-    if token is None or not hmac.compare_digest(given.credentials.encode(), token.encode()):
+    if token is None or not is_token(given.credentials, token):
         headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
         raise Refused(401, f"this is not the server's token: {said}", headers=headers)
