@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from raysplit.corpus import Corpus
 from raysplit.design.setup import Setup, setup_of
-from raysplit.live.journal import Record
+from raysplit.live.journal import Record, has_journal, read_journal
 from raysplit.space import Space
 from raysplit.sweep.folder import RunFolder
 
@@ -43,7 +43,7 @@ def basis_of_corpus(space: Space, corpus: Corpus) -> Basis:
     tokens = {name: float(record.train.n_tokens) for name, record in corpus.manifest.domains.items()}
     return Basis(
         setup=setup_of(space, vocab_size=corpus.vocab_size, domain_tokens=tokens),
-        bytes_per_token={name: corpus.bytes_per_token(name) for name in corpus.domains},
+        bytes_per_token=bytes_per_token(corpus),
         shapes=FamilyShapes(space, corpus.vocab_size),
     )
 
@@ -71,6 +71,16 @@ def basis_of_run(folder: RunFolder, space: Space, records: Iterable[Record]) -> 
     if folder.corpus.exists() or any(record.kind == "round" for record in records):
         return basis_of_corpus(space, Corpus.open(folder.corpus))
     return basis_of_space(space)
+
+
+def recorded(folder: RunFolder) -> list[Record]:
+    """Every record of a run's journal; none where it has not begun."""
+    return read_journal(folder.journal) if has_journal(folder.journal) else []
+
+
+def bytes_per_token(corpus: Corpus) -> dict[str, float]:
+    """Of each domain's held-out text."""
+    return {name: corpus.bytes_per_token(name) for name in corpus.domains}
 
 
 def longest_path_epochs(space: Space, corpus: Corpus) -> dict[str, float]:

@@ -22,6 +22,7 @@ from raysplit.live.journal import Journal
 from raysplit.space import Space
 from raysplit.split import Advice, Split, baselines, target_problem
 from raysplit.split.problem import Accounting
+from raysplit.sweep.basis import bytes_per_token
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.display import Display
 from raysplit.sweep.folder import RunFolder, write_text
@@ -261,7 +262,7 @@ def _summary(
 ) -> dict[str, Any]:
     n_params = advice.split.n_params
     trunk = Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=0, milestones=()).name
-    bytes_each = {name: corpus.bytes_per_token(name) for name in corpus.domains}
+    bytes_each = bytes_per_token(corpus)
     out: dict[str, Any] = {"schema_version": 1, "seed": seed, "n_params": n_params, "variants": {}}
     for variant in variants:
         losses = {

@@ -25,7 +25,7 @@ from raysplit.live.service import LawService, Status
 from raysplit.live.shelf import Shelf
 from raysplit.quantities import format_seconds
 from raysplit.space import Space, dump_space
-from raysplit.sweep.basis import Basis, basis_of_corpus, basis_of_run
+from raysplit.sweep.basis import Basis, basis_of_corpus, basis_of_run, recorded
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.display import Display
 from raysplit.sweep.folder import RunFolder, existing_run, write_text
@@ -77,7 +77,7 @@ def run_sweep(
     """
     started = time.perf_counter()
     basis = basis_of_corpus(space, corpus)
-    service = _read(basis, folder)
+    service = _reading(basis, folder, recorded(folder))
     before = service.status()
     if before.finished:
         write_results(service, folder)
@@ -108,7 +108,7 @@ def run_sweep(
             pool.close()
             beacon.put_out(folder.path)
             ray.kill(law)
-    service = _read(basis, folder)
+    service = _reading(basis, folder, recorded(folder))
     status = service.status()
     if status.finished:
         write_results(service, folder)
@@ -181,12 +181,8 @@ def read_service(run_folder: Path) -> LawService:
     return _reading(basis_of_run(folder, space, records), folder, records)
 
 
-def _read(basis: Basis, folder: RunFolder) -> LawService:
-    """The service as the journal has it now; only the law actor writes, which may be at it."""
-    return _reading(basis, folder, read_journal(folder.journal) if has_journal(folder.journal) else [])
-
-
 def _reading(basis: Basis, folder: RunFolder, records: list[Record]) -> LawService:
+    """The service as the journal has it now; only the law actor writes, which may be at it."""
     last_seq = records[-1].seq if records else -1
     return LawService(
         basis.setup,

@@ -63,7 +63,9 @@ def make_plan(space: Space, setup: Setup, *, vocab_size: int, seconds_per_token:
     """
     grid = whole_grid(setup).trials
     rows = tuple(_row(space, setup, n, grid, vocab_size, seconds_per_token) for n in setup.sizes)
-    opening_flops = _flops(setup, opening(setup).trials) if setup.policy == "adaptive" else _flops(setup, grid)
+    opening_flops = (
+        price_together(setup, opening(setup).trials) if setup.policy == "adaptive" else price_together(setup, grid)
+    )
     grid_flops = sum(row.flops for row in rows)
     low = high = None
     if seconds_per_token is not None:
@@ -135,7 +137,7 @@ def _row(
 ) -> PlanRow:
     trials = [trial for trial in grid if trial.n_params == n_params]
     points = [trial.point(m) for trial in trials for m in trial.milestones]
-    flops = _flops(setup, trials)
+    flops = price_together(setup, trials)
     tokens = round(flops / setup.flops_per_token[n_params])
     total = space.shape(n_params, vocab_size).n_params_total
     # Trunks keep a checkpoint at every D of the grid and at zero, each branch its deepest.
@@ -155,7 +157,3 @@ def _row(
         disk_bytes=float(n_kept * total * _STATE_BYTES[space.training.precision]),
         seconds=seconds,
     )
-
-
-def _flops(setup: Setup, trials: tuple[Trial, ...] | list[Trial]) -> float:
-    return price_together(setup, trials)

@@ -10,9 +10,8 @@ from raysplit.errors import RunError
 from raysplit.live import beacon
 from raysplit.live.actor import start_law_actor
 from raysplit.live.http_options import HttpOptions
-from raysplit.live.journal import has_journal, read_journal
 from raysplit.space import load_space
-from raysplit.sweep.basis import basis_of_run
+from raysplit.sweep.basis import basis_of_run, recorded
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.folder import RunFolder, open_run
 from raysplit.sweep.launch import show_law
@@ -29,7 +28,7 @@ def served(space_file: Path, out: Path, *, http: HttpOptions, ray_address: str |
     folder = open_run(out, space)
     if beacon.find(folder.path) is not None:
         raise RunError(f"{folder.path}: its law is live already; ask it with `raysplit status {folder.path}`")
-    basis = basis_of_run(folder, space, read_journal(folder.journal) if has_journal(folder.journal) else [])
+    basis = basis_of_run(folder, space, recorded(folder))
     with joined_cluster(None, address=ray_address):
         law = start_law_actor(
             folder.sweep_id, basis.setup, folder.journal, basis.bytes_per_token, basis.shapes, http=http
