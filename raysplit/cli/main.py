@@ -2,7 +2,11 @@
 
 import signal
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 
@@ -11,24 +15,51 @@ from raysplit.cli import answer, journal, live, outside, serve, work
 from raysplit.errors import RaysplitError
 
 
+@dataclass(slots=True)
+class _Stop:
+    """Ctrl-C, noted as well as raised.
+
+    A job manager's SIGTERM, or a terminal that goes away, gets the same orderly end; it often stops Ray's processes
+    too. So what ends the command may be an error of a cluster that is going, in place of the KeyboardInterrupt, or
+    because Python has dropped that in a destructor.
+    """
+
+    asked: bool = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _listening() -> Iterator[_Stop]:
+    stop = _Stop()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class _Command(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
-        # A terminal that goes away or a job manager that says stop gets the same orderly end as Ctrl-C.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            return super().invoke(ctx)
-        except RaysplitError as error:
-            click.echo(f"raysplit: {error}", err=True)
-            sys.exit(2)
-        except ModuleNotFoundError as error:
-            if not error.name or error.name.partition(".")[0] == "raysplit":
+        with _listening() as stop:
+            try:
+                return super().invoke(ctx)
+            except (Exception, KeyboardInterrupt) as error:
+                if stop.asked or isinstance(error, KeyboardInterrupt):
+                    _end("stopped; everything measured is kept, and the same command continues", status=130)
+                if isinstance(error, RaysplitError):
+                    _end(str(error), status=2)
+                if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "raysplit":
+                    _end(f"this command needs the package {error.name}; install raysplit[train,report]", status=2)
                 raise
-            needs = f"this command needs the package {error.name}; install raysplit[train,report]"
-            click.echo(f"raysplit: {needs}", err=True)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            click.echo("raysplit: stopped; everything measured is kept, and the same command continues", err=True)
-            sys.exit(130)
+
+
+def _end(why: str, *, status: int) -> NoReturn:
+    click.echo(f"raysplit: {why}", err=True)
+    sys.exit(status)
 
 
 @click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

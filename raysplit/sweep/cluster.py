@@ -35,12 +35,15 @@ def joined_cluster(compute: ComputeSpec | None, *, address: str | None) -> Itera
     # Workers answer through actors; their standard output would bury the live table.
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     options: dict[str, object] = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": "raysplit"}
     try:
         if address is None:
             n_cpus = compute.n_workers * compute.cpus_per_worker + _SPARE_CPUS if compute else None
             # Broker, lane hosts and law take no CPU, so there are more processes than Ray expects and warns of.
             os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(_FEW_PROCESSES))
+            # Only a dashboard would show task events, and handing them in to a cluster that is gone takes 5 s.
+            os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
             if shlex.quote(sys.executable) != sys.executable:
                 # Ray 2.60 starts workers through `bash -c "exec PYTHON ..."` and does not quote a path with spaces.
                 options["runtime_env"] = {"py_executable": shlex.quote(sys.executable)}
@@ -49,9 +52,9 @@ def joined_cluster(compute: ComputeSpec | None, *, address: str | None) -> Itera
             ray.init(address=address, **options)
     except Exception as error:  # Ray raises many kinds
         raise RunError(f"Ray cluster {address or 'on this machine'}: cannot be joined: {error}") from error
-    if threading.current_thread() is threading.main_thread():
+    if on_sigterm is not signal.SIG_DFL and threading.current_thread() is threading.main_thread():
         # Ray's own handler, set by init, leaves with status 15 and no word.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, on_sigterm)
     try:
         if compute is not None:
             _check_room(compute)

@@ -127,7 +127,7 @@ class Pool:
         """End the lanes: idle ones go by themselves, those in the midst of a trial (after Ctrl-C) are killed."""
         with contextlib.suppress(ray.exceptions.RayError):  # a broker that died has no lanes to send home
             ray.get(self.broker.close.remote())
-        ray.wait(self._runs, num_returns=len(self._runs), timeout=_GRACE_SECONDS)
+            ray.wait(self._runs, num_returns=len(self._runs), timeout=_GRACE_SECONDS)
         for host in self._hosts:
             ray.kill(host)
         ray.kill(self.broker)

@@ -1,8 +1,7 @@
 """Commands run in this process, and a run folder such as a sweep leaves behind."""
 
 import json
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,13 @@ Command = Callable[..., Result]
 
 
 @pytest.fixture
-def raysplit() -> Iterator[Command]:
-    """Run a command; SIGTERM, which the command takes for itself, is given back afterwards."""
-    before = signal.getsignal(signal.SIGTERM)
+def raysplit() -> Command:
+    """Run a command."""
 
     def run(*arguments: object) -> Result:
         return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
 
-    yield run
-    signal.signal(signal.SIGTERM, before)
+    return run
 
 
 @pytest.fixture

@@ -19,8 +19,6 @@ BUDGET = "1e12"
 @pytest.fixture(scope="module")
 def fitted(table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `raysplit fit` wrote and said for the same table as CSV and as Parquet."""
-    import signal
-
     from click.testing import CliRunner
 
     from raysplit.cli import main
@@ -29,13 +27,11 @@ def fitted(table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> dic
     table.to_csv(folder / "runs.csv", index=False)
     table.to_parquet(folder / "runs.parquet", index=False)
     out: dict[str, Any] = {"folder": folder}
-    before = signal.getsignal(signal.SIGTERM)
     for suffix in ("csv", "parquet"):
         law = folder / f"{suffix}.json"
         arguments = ["fit", f"{folder}/runs.{suffix}", "--out", str(law), "--budget-flops", BUDGET]
         out[suffix] = CliRunner().invoke(main, arguments, catch_exceptions=False)
         assert out[suffix].exit_code == 0, out[suffix].output
-    signal.signal(signal.SIGTERM, before)
     return out
 
 

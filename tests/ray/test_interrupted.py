@@ -31,7 +31,7 @@ def test_a_sweep_stopped_three_times_ends_like_one_that_ran_through(run: Sweep, 
             status, said = command.end()
             command.wait_until_gone()
             assert time.monotonic() - stopped < QUIET_SECONDS
-            assert status == 130
+            assert status == 130, said
             assert said.rstrip().endswith("everything measured is kept, and the same command continues")
         assert_only_our_words(said)
         assert ("taking up the sweep" in said) == (number > 0)
