@@ -6,10 +6,11 @@ All sizes, draws and points go through numpy at once.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raysplit.errors import SplitError
 from raysplit.quantities import format_count
@@ -21,6 +22,10 @@ _GRID = np.linspace(0.0, 1.0, 25) ** 2 * (3 - 2 * np.linspace(0.0, 1.0, 25))
 _ZOOM = np.linspace(0.0, 1.0, 9)
 _ZOOMS_EXACT, _ZOOMS_ROUGH = 10, 4
 """Each zoom narrows D to a quarter: 10 leave 1e-7 of the range, 4 leave 5e-4, whose loss is within 1e-7 of the best."""
+_BEHIND = 0.02
+"""A size that is this share above the best one on the grid has lost: zooming in gains far less."""
+_BARRED = 1e6
+"""Where losses begin that stand for a breach of `max_general_loss`, the worse the higher."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,71 +83,121 @@ class DrawSplits(Sequence[Split]):
         return self.by_size.loss.min(axis=1)
 
 
-def best_by_size(law: LawLike, problem: Problem, *, rough: bool = False) -> SplitsBySize:
-    """Best split at each size under the mean of the law's draws; roughly, with D to three digits.
+def best_by_size(law: LawLike, problem: Problem) -> SplitsBySize:
+    """Best split at each size under the mean of the law's draws.
 
     Raises:
         SplitError: no split satisfies the constraints; the message names the one that fails.
     """
-    zooms = _ZOOMS_ROUGH if rough else _ZOOMS_EXACT
-    return _search(MeanSurface(law, problem), problem, law.support.pretrain_tokens[0], zooms=zooms)
+    surface = MeanSurface(law, problem)
+    return _search(surface, problem, law.support.pretrain_tokens[0], zooms=_ZOOMS_EXACT, every_size=True)
 
 
 def best_split(law: LawLike, problem: Problem, *, rough: bool = False) -> Split:
-    """The split of lowest weighted loss under the mean of the law's draws; see `best_by_size`."""
-    found = best_by_size(law, problem, rough=rough)
+    """The split of lowest weighted loss under the mean of the law's draws; roughly, with D to three digits.
+
+    Raises:
+        SplitError: as `best_by_size`.
+    """
+    surface, zooms = MeanSurface(law, problem), _ZOOMS_ROUGH if rough else _ZOOMS_EXACT
+    found = _search(surface, problem, law.support.pretrain_tokens[0], zooms=zooms, every_size=False)
     return found.split(0, int(found.best_size[0]))
 
 
 def best_split_per_draw(law: LawLike, problem: Problem) -> DrawSplits:
     """For each draw of the law the split that would be best if that draw were true.
 
+    Of a size that is the best of no draw, nor nearly, only the grid of D is known: its splits are a few per cent off.
+
     Raises:
-        SplitError: as `best_split`.
+        SplitError: as `best_by_size`.
     """
-    surface = DrawSurface(law, problem)
-    return DrawSplits(by_size=_search(surface, problem, law.support.pretrain_tokens[0], zooms=_ZOOMS_ROUGH))
+    surface, lowest = DrawSurface(law, problem), law.support.pretrain_tokens[0]
+    return DrawSplits(by_size=_search(surface, problem, lowest, zooms=_ZOOMS_ROUGH, every_size=False))
 
 
-def _search(surface: DrawSurface, problem: Problem, lowest: float, *, zooms: int) -> SplitsBySize:
+@dataclass(frozen=True, slots=True)
+class _Lowest:
+    """The best of the D that were tried, for each draw and size: (B, J, 1), the experts (B, J, 1, K)."""
+
+    d: Array
+    left: Array
+    right: Array
+    """The D tried beside it, or itself at an end."""
+    specialize_tokens: Array
+    loss: Array
+    """`_BARRED` and more where it breaks `max_general_loss`."""
+    general: Array
+
+    @property
+    def in_question(self) -> NDArray[np.bool_]:
+        """(J,) sizes that may still be the best of some draw."""
+        lowest = self.loss.min(axis=1, keepdims=True)
+        return np.asarray(((self.loss <= (1 + _BEHIND) * lowest) | (self.loss >= _BARRED)).any(axis=(0, 2)))
+
+    def of(self, sizes: NDArray[np.bool_]) -> "_Lowest":
+        """These sizes alone."""
+        return _Lowest(*(getattr(self, field.name)[:, sizes] for field in fields(self)))
+
+    def with_(self, sizes: NDArray[np.bool_], found: "_Lowest") -> "_Lowest":
+        """With what was found for these sizes in their place."""
+        every = _Lowest(*(getattr(self, field.name).copy() for field in fields(self)))
+        for field in fields(self):
+            getattr(every, field.name)[:, sizes] = getattr(found, field.name)
+        return every
+
+
+def _search(surface: DrawSurface, problem: Problem, lowest: float, *, zooms: int, every_size: bool) -> SplitsBySize:
+    """Try the grid, then zoom in on the best D of each draw, at every size or at those that may be the best."""
     sizes, low, high, total = _ranges(problem, lowest)
     n = np.array(sizes, dtype=float)[None, :, None]  # (1, J, 1)
     kink = np.array([problem.least_spending_all(*bounds) for bounds in zip(low, high, total, strict=True)])
     low, high, total, kink = (x[None, :, None] for x in (low, high, total, kink))
     # The kink where a data cap begins to bind may be far narrower than a cell of the grid.
     d: Array = np.sort(np.concatenate([low + (high - low) * _GRID, kink], axis=-1), axis=-1)
-    start: Array | None = None
-    for step in range(zooms + 1):
-        s, loss, general = _evaluate(surface, problem, n, d, total, start)
-        ranked = np.where(general <= problem.max_general_loss, loss, 1e6 * (1.0 + general))
-        best = np.argmin(ranked, axis=-1)[..., None]  # (B, J, 1)
-        d = np.broadcast_to(d, loss.shape)
-        chosen = np.take_along_axis(d, best, axis=-1)
-        experts = np.take_along_axis(s, best[..., None], axis=-2)  # (B, J, 1, K)
-        if step < zooms:
-            left = np.take_along_axis(d, np.maximum(best - 1, 0), axis=-1)
-            right = np.take_along_axis(d, np.minimum(best + 1, d.shape[-1] - 1), axis=-1)
-            # The best point stays on the grid, so that zooming never loses ground.
-            d = np.concatenate([left + (chosen - left) * _ZOOM[::2], chosen + (right - chosen) * _ZOOM[2::2]], axis=-1)
-            start = experts / np.maximum(experts.sum(axis=-1, keepdims=True), 1e-300)
-    loss = np.take_along_axis(ranked, best, axis=-1)[..., 0]
-    if not np.isfinite(loss).any(axis=1).all():
+    found = _lowest(surface, problem, n, d, total, None)
+    refined = found.in_question | every_size
+    at, n, total = found.of(refined), n[:, refined], total[:, refined]
+    for _ in range(zooms):
+        # The best point stays on the grid, so that zooming never loses ground.
+        d = np.concatenate(
+            [at.left + (at.d - at.left) * _ZOOM[::2], at.d + (at.right - at.d) * _ZOOM[2::2]], axis=-1
+        )  # fmt: skip
+        at = _lowest(surface, problem, n, d, total, at.specialize_tokens)
+    found = found.with_(refined, at)
+    if not np.isfinite(found.loss).any(axis=1).all():
         raise SplitError(
             f"the law predicts no finite loss for N = {format_count(sizes[0])} to "
             f"{format_count(sizes[-1])} at this budget"
         )
-    if loss.shape[0] == 1 and loss.min() >= 1e6:
-        least = float(np.take_along_axis(general, best, axis=-1).min())
+    if found.loss.shape[0] == 1 and found.loss.min() >= _BARRED:
         raise SplitError(
             f"max_general_loss: {problem.max_general_loss:.6g} cannot be reached with this budget; "
-            f"the lowest is {least:.6g}"
+            f"the lowest is {found.general.min():.6g}"
         )
     return SplitsBySize(
         domains=problem.domains,
         n_params=sizes,
-        pretrain_tokens=chosen[..., 0],
-        specialize_tokens=experts[..., 0, :],
-        loss=loss,
+        pretrain_tokens=found.d[..., 0],
+        specialize_tokens=found.specialize_tokens[..., 0, :],
+        loss=found.loss[..., 0],
+    )
+
+
+def _lowest(surface: DrawSurface, problem: Problem, n: Array, d: Array, total: Array, experts: Array | None) -> _Lowest:
+    """The best of the D (1 or B, J, points), where the experts' shares are sought from those of ``experts`` on."""
+    start = None if experts is None else experts / np.maximum(experts.sum(axis=-1, keepdims=True), 1e-300)
+    s, loss, general = _evaluate(surface, problem, n, d, total, start)
+    ranked = np.where(general <= problem.max_general_loss, loss, _BARRED * (1.0 + general))
+    best = np.argmin(ranked, axis=-1)[..., None]  # (B, J, 1)
+    d = np.broadcast_to(d, loss.shape)
+    return _Lowest(
+        d=np.take_along_axis(d, best, axis=-1),
+        left=np.take_along_axis(d, np.maximum(best - 1, 0), axis=-1),
+        right=np.take_along_axis(d, np.minimum(best + 1, d.shape[-1] - 1), axis=-1),
+        specialize_tokens=np.take_along_axis(s, best[..., None], axis=-2),
+        loss=np.take_along_axis(ranked, best, axis=-1),
+        general=np.take_along_axis(general, best, axis=-1),
     )
 
 
