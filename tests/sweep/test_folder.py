@@ -110,3 +110,9 @@ def test_a_journal_lies_where_the_space_says(tmp_path: Path) -> None:
     assert not (tmp_path / "there" / "journal").exists()
     with pytest.raises(SpaceError, match=r"sweep\.journal: '/plain' is not a URL"):
         space("sweep.journal", "/plain")
+
+
+def test_a_password_in_the_journal_s_url_is_refused_and_not_repeated() -> None:
+    with pytest.raises(SpaceError, match=r"sweep\.journal: the URL holds a password") as refused:
+        space("sweep.journal", "s3://who:hidden%2Fkey@bucket/sweep/journal")
+    assert "hidden" not in str(refused.value)
