@@ -1,5 +1,6 @@
 """Properties of the optimum, against random splits, a general solver and closed forms."""
 
+import contextlib
 import math
 import re
 from collections.abc import Callable
@@ -276,6 +277,20 @@ def test_each_draw_gets_its_own_optimum() -> None:
         exact = best_split(law_of(theta[[draw]]), problem)
         assert split.n_params == exact.n_params
         assert split.pretrain_share == pytest.approx(exact.pretrain_share, abs=2e-3)
+
+
+@given(laws, st.data())
+def test_a_size_that_is_not_searched_to_the_end_is_not_the_best(law: Law, data: st.DataObject) -> None:
+    problem = data.draw(problems(law=law))
+    try:
+        together = best_split_per_draw(law, problem)
+    except SplitError:
+        assume(False)
+    alone = np.full((law.n_draws, len(problem.sizes)), np.inf)
+    for j, (n_params, flops) in enumerate(problem.sizes.items()):
+        with contextlib.suppress(SplitError):  # the budget buys nothing at this size
+            alone[:, j] = best_split_per_draw(law, replace(problem, sizes={n_params: flops})).loss
+    assert together.loss == pytest.approx(alone.min(axis=1), rel=1e-9)
 
 
 def test_a_fixed_seed_spends_the_whole_budget_on_experts() -> None:
