@@ -4,12 +4,15 @@ import logging
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import ray
+from ray._private import services
 
 from raysplit.errors import RunError
 from raysplit.space import ComputeSpec
@@ -47,7 +50,10 @@ def joined_cluster(compute: ComputeSpec | None, *, address: str | None) -> Itera
             if shlex.quote(sys.executable) != sys.executable:
                 # Ray 2.60 starts workers through `bash -c "exec PYTHON ..."` and does not quote a path with spaces.
                 options["runtime_env"] = {"py_executable": shlex.quote(sys.executable)}
-            ray.init(address="local", num_cpus=int(n_cpus) + 1 if n_cpus else None, include_dashboard=False, **options)
+            with _groups_of_their_own():
+                ray.init(
+                    address="local", num_cpus=int(n_cpus) + 1 if n_cpus else None, include_dashboard=False, **options
+                )  # fmt: skip
         else:
             ray.init(address=address, **options)
     except Exception as error:  # Ray raises many kinds
@@ -61,6 +67,21 @@ def joined_cluster(compute: ComputeSpec | None, *, address: str | None) -> Itera
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _groups_of_their_own() -> Iterator[None]:
+    """Have Ray start its processes outside this command's process group, for which Ray 2.60 has no option.
+
+    A job manager's SIGTERM to the whole group then reaches the command alone, which ends them in order. Had they got it
+    too, Ray's C++ code would leave this process with status 1 as soon as it misses the object store.
+    """
+    known = getattr(services, "ConsolePopen", subprocess.Popen)
+    services.ConsolePopen = partial(known, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = known
 
 
 def _check_room(compute: ComputeSpec) -> None:

@@ -1,6 +1,7 @@
 """A sweep on a cluster of its own, stopped in every way that people and machines stop things, and taken up again."""
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -20,7 +21,9 @@ def test_a_sweep_stopped_three_times_ends_like_one_that_ran_through(run: Sweep, 
     for number, how in enumerate((signal.SIGINT, signal.SIGTERM, signal.SIGKILL)):
         command = run("sweep", run="stopped")
         command.wait_for_measurements(len(known) + 3)
-        assert command.processes("raylet"), "its own cluster"
+        assert (raylets := command.processes("raylet")), "its own cluster"
+        groups = {os.getpgid(pid) for pid in raylets}
+        assert command.process.pid not in groups, "a signal to the command's group is not for Ray's processes"
         stopped = time.monotonic()
         if how is signal.SIGKILL:
             command.process.kill()  # the driver alone; the next one does not wait for what it left
