@@ -21,7 +21,8 @@ def test_a_sweep_stopped_three_times_ends_like_one_that_ran_through(run: Sweep, 
     for number, how in enumerate((signal.SIGINT, signal.SIGTERM, signal.SIGKILL)):
         command = run("sweep", run="stopped")
         command.wait_for_measurements(len(known) + 3)
-        assert (raylets := command.processes("raylet")), "its own cluster"
+        raylets = command.processes("raylet")
+        assert raylets, "its own cluster"
         groups = {os.getpgid(pid) for pid in raylets}
         assert command.process.pid not in groups, "a signal to the command's group is not for Ray's processes"
         stopped = time.monotonic()
