@@ -19,9 +19,9 @@ from raysplit.errors import RaysplitError
 class _Stop:
     """Ctrl-C, noted as well as raised.
 
-    A job manager's SIGTERM, or a terminal that goes away, gets the same orderly end; it often stops Ray's processes
-    too. So what ends the command may be an error of a cluster that is going, in place of the KeyboardInterrupt, or
-    because Python has dropped that in a destructor.
+    A job manager's SIGTERM, or a terminal that goes away, gets the same orderly end; it may have stopped Ray's
+    processes too. So what ends the command may be an error of a cluster that is going, in place of the
+    KeyboardInterrupt, or because Python has dropped that in a destructor.
     """
 
     asked: bool = False

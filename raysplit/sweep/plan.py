@@ -63,9 +63,7 @@ def make_plan(space: Space, setup: Setup, *, vocab_size: int, seconds_per_token:
     """
     grid = whole_grid(setup).trials
     rows = tuple(_row(space, setup, n, grid, vocab_size, seconds_per_token) for n in setup.sizes)
-    opening_flops = (
-        price_together(setup, opening(setup).trials) if setup.policy == "adaptive" else price_together(setup, grid)
-    )
+    opening_flops = price_together(setup, opening(setup).trials if setup.policy == "adaptive" else grid)
     grid_flops = sum(row.flops for row in rows)
     low = high = None
     if seconds_per_token is not None:

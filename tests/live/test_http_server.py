@@ -155,11 +155,8 @@ def test_nobody_could_read(service: LawService) -> None:
 
 
 def test_a_server_that_does_not_start_in_time_leaves_its_port(
-    service: LawService, monkeypatch: pytest.MonkeyPatch
+    service: LawService, monkeypatch: pytest.MonkeyPatch, port: int
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     startup = uvicorn.Server.startup
 
     async def late(server: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:

@@ -8,8 +8,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from raysplit.errors import RunError
-from raysplit.live.journal import Journal, has_journal, read_journal
+from raysplit.live.journal import Journal, has_journal
 from raysplit.live.journal_storage import open_storage
+from tests.live.test_journal import numbers
 
 BUCKET = "runs"
 
@@ -31,10 +32,6 @@ def location(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     boto3.client("s3", endpoint_url=f"http://{endpoint}", region_name="us-east-1").create_bucket(Bucket=BUCKET)
     return f"s3://{BUCKET}/{uuid4().hex}/journal?scheme=http&endpoint_override={endpoint}&region=us-east-1"
-
-
-def numbers(location: str) -> list[int]:
-    return [record.data["number"] for record in read_journal(location)]
 
 
 def test_what_was_acknowledged_is_there(location: str) -> None:

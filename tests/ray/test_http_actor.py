@@ -31,15 +31,6 @@ def start(name: str, journal: Path, http: HttpOptions) -> Any:
     return start_law_actor(name, ASKED, journal, dict.fromkeys(ASKED.domains, 2.0), http=http)
 
 
-@pytest.fixture
-def port() -> int:
-    """Free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        found: int = probe.getsockname()[1]
-    return found
-
-
 def answer(url: str) -> dict[str, Any]:
     """Of a server that may still be coming back."""
     deadline = time.monotonic() + 60

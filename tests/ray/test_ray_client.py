@@ -18,11 +18,8 @@ from tests.ray import live
 
 
 @pytest.fixture
-def client_address(ray_address: str) -> Iterator[str]:
+def client_address(ray_address: str, port: int) -> Iterator[str]:
     """Of a Ray Client server before the tests' cluster."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     module = [sys.executable, "-m", "ray.util.client.server", "--mode", "specific-server"]
     server = subprocess.Popen(
         [*module, "--address", ray_address, "--host", "127.0.0.1", "--port", str(port)], stderr=subprocess.DEVNULL
