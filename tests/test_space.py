@@ -121,7 +121,7 @@ def test_every_sweep_is_cheaper_than_its_own_grid(path: Path) -> None:
             ["sweep.repeats: unknown specialize_tokens '1000000'", "Known: 62500, 125000"],
         ),
         ("training.batch_tokens", 5000, ["training.batch_tokens = 5000 is not a multiple", "= 4096"]),
-        ("training.batch_tokens", "4 thousand", ["training.batch_tokens", "'4 thousand'", "250k"]),
+        ("training.batch_tokens", "four thousand", ["training.batch_tokens", "'four thousand'", "250k"]),
         ("training.batch_tokens", 4096.5, ["training.batch_tokens", "whole number"]),
         ("training.cooldown_fraction", 1.5, ["training.cooldown_fraction", "less than 1", "1.5"]),
         ("target.budget_flops", -1, ["target.budget_flops", "greater than 0", "-1"]),
