@@ -282,9 +282,9 @@ class SweepSpec(_Section):
     """End when the expected regret of the recommended split is below this share of the loss."""
     repeats: tuple[RepeatSpec, ...] = ()
     journal: str | None = None
-    """URL of a folder for the journal and the laws beside it, one a sweep (file://, s3://, gs://, ...: any of pyarrow's
-    file systems); the run folder when left out. Credentials are found where the file system looks for them (for S3
-    AWS_ACCESS_KEY_ID and the like)."""
+    """URL of a folder for the journal and the laws beside it, one a sweep (s3://, gs://, az:// or file://); the run
+    folder when left out. Credentials are found where the store looks for them (for S3 AWS_ACCESS_KEY_ID and the
+    like)."""
     seed: Annotated[Count, Field(ge=0)] = 0
 
     @field_validator("journal")

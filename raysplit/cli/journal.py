@@ -16,7 +16,7 @@ _EXPORTS = ("csv", "parquet", "jsonl")
 
 @click.group()
 def journal() -> None:
-    """Verify, export or repair the journal of a sweep."""
+    """Verify, export, repair or upgrade the journal of a sweep."""
 
 
 @journal.command()
@@ -36,16 +36,12 @@ def verify(where: str, as_json: bool) -> None:
         sys.exit(bool(found.damages))
     console = open_console()
     kinds = ", ".join(f"{n} {kind}" for kind, n in found.kinds.items())
-    console.print(f"records: {found.n_records} ({kinds or 'none'}); segments: {found.n_segments}", highlight=False)
-    fences = ", ".join(f"fence {fence}: {n}" if fence else f"format 1: {n}" for fence, n in found.fences.items())
+    console.print(f"records: {found.n_records} ({kinds or 'none'}); batches: {found.n_batches}", highlight=False)
+    fences = ", ".join(f"fence {fence}: {n}" for fence, n in found.fences.items())
     console.print(f"by opening: {fences or 'none'}", highlight=False)
-    if found.n_superseded:
-        console.print(f"{found.n_superseded} records of writers that had been taken over, never acknowledged: left out")
-    for segment, n_bytes in found.torn.items():
-        console.print(f"{segment}: {n_bytes} bytes at its end were being written, never acknowledged: left out")
     for damage in found.damages:
         where_in = f"byte {damage.byte}" + (f", {damage.n_bytes} bytes" if damage.n_bytes else "")
-        console.print(f"[red]{damage.segment}: {damage.what} ({where_in})[/red]", highlight=False)
+        console.print(f"[red]{damage.file}: {damage.what} ({where_in})[/red]", highlight=False)
     if found.damages:
         console.print(
             f"damaged; `raysplit journal repair {quote(where)}` keeps everything that is intact", highlight=False
@@ -85,8 +81,8 @@ def export(run: Path, to: Path) -> None:
 def repair(where: str) -> None:
     """Make a damaged journal one that opens again: every intact record stays.
 
-    Each damaged segment is first copied to a side file, SEGMENT.damaged-N. End the sweep before; where a process still
-    writes the journal, this refuses, and where it cannot tell (an object store) that process can write no more.
+    Each damaged batch is first copied to a side file, BATCH.damaged-N. End the sweep before: a process that still
+    writes the journal can write no more.
     """
     from raysplit.live.journal_repair import repair as repair_journal
 
@@ -100,6 +96,16 @@ def repair(where: str) -> None:
     for lost in done.lost:
         console.print(f"lost: {lost}", highlight=False)
     console.print(f"{done.n_records} intact records kept; the journal opens again", highlight=False)
+
+
+@journal.command()
+@click.argument("where", metavar="RUN|PATH|URL")
+def upgrade(where: str) -> None:
+    """Make a journal that an older raysplit wrote one of this raysplit's format; end its sweep before."""
+    from raysplit.live.journal_old import upgrade as upgrade_journal
+
+    n_records = upgrade_journal(_location(where))
+    open_console().print(f"{n_records} records; the journal opens again", highlight=False)
 
 
 def _location(where: str) -> str:

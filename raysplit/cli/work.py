@@ -214,7 +214,7 @@ def replay(
         lanes=lanes,
         sweep_budget_flops=sweep_budget_flops or float("inf"),
     )
-    with tempfile.TemporaryDirectory() as scratch, closing(Journal(Path(scratch) / "journal.jsonl")) as journal:
+    with tempfile.TemporaryDirectory() as scratch, closing(Journal(Path(scratch) / "journal")) as journal:
         service = LawService(setup, journal, bytes_per_token=dict.fromkeys(setup.domains, 1.0))
         why = run_replay(service, table_losses(runs, setup.domains)).finished
         status = service.status()

@@ -1,16 +1,16 @@
-"""What is the matter with a journal, and how it becomes whole again without losing a byte."""
+"""What is the matter with a journal, and how it becomes whole again without losing an intact record."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 from raysplit.errors import RunError
-from raysplit.live.journal import read_segments
-from raysplit.live.journal_lines import Damage, Record, line_of
-from raysplit.live.journal_segments import Name, Segment, header_of, parts_of, put_together
-from raysplit.live.journal_storage import STORAGE_ERRORS, Storage, open_storage
+from raysplit.live.journal import all_batches, read_all
+from raysplit.live.journal_format import Batch, Damage, Record, batch_bytes, name_of
+from raysplit.live.storage import Storage, open_storage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,15 +18,11 @@ class Examined:
     """What a journal holds."""
 
     n_records: int
-    n_segments: int
+    n_batches: int
     kinds: Mapping[str, int]
     """Records of each kind."""
     fences: Mapping[int, int]
     """Records of each opening that wrote any, oldest first."""
-    n_superseded: int
-    """Stored but never acknowledged, by openings that had been taken over."""
-    torn: Mapping[str, int]
-    """Bytes of a last line that was being written, by segment; never acknowledged."""
     damages: Sequence[Damage]
 
 
@@ -35,107 +31,87 @@ class Repaired:
     """What a repair did."""
 
     set_aside: Sequence[str]
-    """Side files: copies of the damaged segments as they were."""
+    """Side files: copies of the damaged batches as they were."""
     lost: Sequence[str]
     n_records: int
 
 
-def examine(location: str | Path) -> Examined:
+def examine(location: str | Path | Storage) -> Examined:
     """Read a journal whole, and change nothing.
 
     Raises:
         RunError: there is no journal, or it cannot be read.
     """
-    segments = _segments(open_storage(location), location)
-    there = put_together(segments)
+    batches = read_all(location)
+    records = [record for batch in batches for record in batch.records]
     return Examined(
-        n_records=len(there.records),
-        n_segments=len(segments),
-        kinds=dict(Counter(record.kind for record in there.records).most_common()),
-        fences=dict(sorted(Counter(record.fence for record in there.records).items())),
-        n_superseded=there.n_superseded,
-        torn={s.label: s.n_torn_bytes for s in segments if s.n_torn_bytes},
-        damages=there.damages,
+        n_records=len(records),
+        n_batches=len(batches),
+        kinds=dict(Counter(record.kind for record in records).most_common()),
+        fences=dict(sorted(Counter(record.fence for record in records).items())),
+        damages=[damage for batch in batches for damage in batch.damages],
     )
 
 
-def repair(location: str | Path) -> Repaired:
-    """Make a damaged journal one that opens: every intact record stays, each damaged segment is copied aside first.
+def repair(location: str | Path | Storage) -> Repaired:
+    """Make a damaged journal one that opens: every intact record stays, each damaged batch is copied aside first.
+
+    Whoever writes the journal can write no more.
 
     Raises:
-        RunError: there is no journal, a living process writes it, or the storage refused.
+        RunError: there is no journal, or the storage refused.
     """
-    storage = open_storage(location)
-    segments = _segments(storage, location)
-    newest = max(s.name.fence for s in segments)
+    storage, batches = open_storage(location), read_all(location)
+    set_aside: list[str] = []
+    lost: list[str] = []
     try:
-        if any(s.name.fence == newest and not s.name.old and storage.is_alive(s.name) for s in segments):
-            raise RunError(f"{location}: not repaired: a living process writes it; end that first")
-        if put_together(segments).damages:
-            storage.make()
-            with storage.opening():
-                storage.claim(newest)  # whoever wrote it, also where nobody can tell whether he lives, writes no more
-                return _repair(storage, _segments(storage, location))
-    except STORAGE_ERRORS as error:
-        raise RunError(f"{location}: not repaired: {getattr(error, 'strerror', None) or error}") from error
-    return Repaired(set_aside=[], lost=[], n_records=len(put_together(segments).records))
+        if any(batch.damages for batch in batches):
+            batches = _taken_over(storage)
+            for batch, after in pairwise(batches):  # the last one is the taking over
+                if batch.damages:
+                    set_aside += _set_aside(storage, batch)
+                    storage.replace(name_of(batch.number), _mended(batch, end=max(batch.end, after.first)))
+                    lost += _holes(batch.records, batch.first, max(batch.end, after.first))
+            batches = all_batches(storage)
+    except OSError as error:
+        raise RunError(f"{location}: not repaired: {error.strerror or error}") from error
+    return Repaired(set_aside=set_aside, lost=lost, n_records=sum(len(batch.records) for batch in batches))
 
 
-def _repair(storage: Storage, segments: Sequence[Segment]) -> Repaired:
-    parts = parts_of(segments)
-    begins = [part.segment.name.first for part in parts[1:]]
-    set_aside, lost, next_seq = [], [], 0
-    for part, end in zip(parts, [*begins, parts[-1].end], strict=True):
-        segment, name = part.segment, part.segment.name
-        if name.first > next_seq:
-            fence = name.fence if segment.after is None else segment.after
-            _put_closed(storage, Name(first=next_seq, end=name.first, fence=fence), None, [])
-            lost += _holes([], next_seq, name.first)
-        next_seq = part.end
-        if not segment.damages:
-            continue
-        next_seq = end
-        set_aside.append(storage.set_aside(name))
-        kept = _rising(segment.records[: part.n_kept], name.first)
-        closed = replace(name, end=end, old=False) if name.end is None else name
-        if name.end is None or segment.n_expected == name.end - name.first:
-            lost += _holes(kept, name.first, end)
-        else:  # it was folded: which records it held is not known
-            n_expected = "an unknown number of" if segment.n_expected is None else segment.n_expected
-            lost.append(f"of {n_expected} records between {name.first} and {name.end - 1} all but {len(kept)}")
-        if closed.end != closed.first:
-            _put_closed(storage, closed, segment.after, kept)
-        if closed != name:
-            storage.delete(name)
-    after = put_together(read_segments(storage))
-    if after.damages:
-        raise RunError(f"{after.damages[0].segment}: {after.damages[0].what}, also after the repair")
-    return Repaired(set_aside=set_aside, lost=lost, n_records=len(after.records))
+def _taken_over(storage: Storage) -> list[Batch]:
+    """Every batch, after which no earlier opening can store anything."""
+    while True:
+        batches = all_batches(storage)
+        fence = max(batch.fence for batch in batches) + 1
+        content = batch_bytes(
+            len(batches), [], first=batches[-1].end, fence=fence, time=_now(), about={"repaired": True}
+        )
+        if storage.create(name_of(len(batches)), content):
+            return all_batches(storage)
 
 
-def _segments(storage: Storage, location: str | Path) -> list[Segment]:
-    try:
-        segments = read_segments(storage)
-    except STORAGE_ERRORS as error:
-        raise RunError(f"{location}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if not segments:
-        raise RunError(f"{location}: no journal; is this a run folder?")
-    return segments
+def _set_aside(storage: Storage, batch: Batch) -> list[str]:
+    name = name_of(batch.number)
+    there = storage.names()
+    if name not in there:
+        return []
+    number = 1
+    while (side := f"{name}.damaged-{number}") in there:
+        number += 1
+    storage.create(side, storage.read([name])[0])
+    return [storage.label(side)]
 
 
-def _put_closed(storage: Storage, name: Name, after: int | None, records: Sequence[Record]) -> None:
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    header = header_of(name, after=after, time=now, n_records=len(records))
-    storage.put(name, header + b"".join(map(line_of, records)))
-
-
-def _rising(records: Sequence[Record], first: int) -> list[Record]:
-    """Without what is there twice."""
-    kept: list[Record] = []
-    for record in records:
-        if record.seq >= (kept[-1].seq + 1 if kept else first):
-            kept.append(record)
-    return kept
+def _mended(batch: Batch, *, end: int) -> bytes:
+    return batch_bytes(
+        batch.number,
+        batch.records,
+        first=batch.first,
+        end=end,
+        fence=batch.fence,
+        time=_now(),
+        about={"repaired": True},
+    )
 
 
 def _holes(kept: Sequence[Record], first: int, end: int) -> list[str]:
@@ -146,3 +122,7 @@ def _holes(kept: Sequence[Record], first: int, end: int) -> list[str]:
             holes.append(f"record {expected}" if seq == expected + 1 else f"records {expected} to {seq - 1}")
         expected = seq + 1
     return holes
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

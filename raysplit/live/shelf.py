@@ -14,11 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pyarrow import fs
-
 from raysplit.errors import LawError, RaysplitError, unknown
 from raysplit.law import Law
 from raysplit.live.fitting import Fitted
+from raysplit.live.storage import Storage, open_storage
 from raysplit.split import Choice, FormScore
 
 SCHEMA_VERSION = 1
@@ -46,19 +45,16 @@ class Shelf:
         """Open the laws that are there.
 
         Args:
-            folder: a path, or a URL that pyarrow knows; None keeps them in memory alone.
+            folder: a path, or a URL (`raysplit.live.storage`); None keeps them in memory alone.
             last_seq: of the journal's records: laws that know of later ones belong to another journal.
             fence: of the journal's opening, so that an actor that was replaced overwrites no law; None only reads.
         """
         self._lock = threading.Lock()
         self._fence = fence
         self._versions: dict[int, Version] = {}
-        self._fs: Any = None
-        self._root = ""
-        self._paths: dict[int, str] = {}
-        if folder is not None:
-            self._fs, self._root = _filesystem(folder)
-            self._load(last_seq)
+        self._storage: Storage | None = None if folder is None else open_storage(folder)
+        self._names: dict[int, str] = {}
+        self._load(last_seq)
         self._n_versions = max(self._versions, default=0)
         self.latest = self._find_latest()
         """The one that knows the most; among those a thorough one, and the last."""
@@ -84,11 +80,10 @@ class Shelf:
     def put(self, fitted: Fitted, *, of_round: bool = False) -> Version:
         """Number a law, store it and make it known; where laws are only read, as 0, since who writes counts on."""
         with self._lock:
-            only_reads = self._fs is not None and self._fence is None
+            only_reads = self._storage is not None and self._fence is None
             number = 0 if only_reads else self._n_versions + 1
             made = Version(version=number, fitted_at=time.time(), of_round=of_round, fitted=fitted)
-            if self._fs is not None and self._fence is not None:
-                self._store(made)
+            self._store(made)
             self._n_versions = max(self._n_versions, number)
             self._versions = {**self._versions, number: made}
             self._prune()
@@ -100,8 +95,7 @@ class Shelf:
         with self._lock:
             old = self._versions[version]
             made = Version(version=version, fitted_at=old.fitted_at, of_round=True, fitted=old.fitted)
-            if self._fs is not None and self._fence is not None:
-                self._store(made)
+            self._store(made)
             self._versions = {**self._versions, version: made}
             self.latest = self._find_latest()
         return made
@@ -113,48 +107,40 @@ class Shelf:
         passing = sorted(v.version for v in self._versions.values() if not v.of_round)
         for number in passing[:-_KEPT]:
             self._versions = {n: v for n, v in self._versions.items() if n != number}
-            if self._fs is not None and self._fence is not None:
+            if self._storage is not None and self._fence is not None:
                 try:
-                    self._fs.delete_file(self._paths.pop(number, self._path(number)))
+                    self._storage.delete(self._names.pop(number, self._name(number)))
                 except OSError as error:
                     self.trouble = f"law {number} could not be deleted: {error}"
 
-    def _path(self, number: int) -> str:
-        return f"{self._root}/law-{number:08d}-{self._fence}.json"
+    def _name(self, number: int) -> str:
+        return f"law-{number:08d}-{self._fence}.json"
 
     def _store(self, made: Version) -> None:
-        path = self._path(made.version)
+        if self._storage is None or self._fence is None:
+            return
+        name = self._name(made.version)
         try:
-            self._fs.create_dir(self._root, recursive=True)
-            with self._fs.open_output_stream(path + ".partial") as file:
-                file.write(_to_json(made).encode())
-            self._fs.move(path + ".partial", path)
-            self._paths[made.version] = path
+            self._storage.replace(name, _to_json(made).encode())
+            self._names[made.version] = name
             self.trouble = ""
         except OSError as error:
             self.trouble = f"law {made.version} is not stored: {error}"
 
     def _load(self, last_seq: int) -> None:
+        if self._storage is None:
+            return
         try:
-            found = self._fs.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
+            named = [(int(found[1]), name) for name in self._storage.names() if (found := _NAME.fullmatch(name))]
         except OSError:
             return
-        named = [(int(name[2]), info.path) for info in found if (name := _NAME.fullmatch(info.base_name))]
-        for _, path in sorted(named):  # of one version, that of the last opening is kept
+        for _, name in sorted(named):  # of one version, that of the last opening is kept
             try:
-                with self._fs.open_input_stream(path) as file:
-                    made = _from_json(file.read().decode())
+                made = _from_json(self._storage.read([name])[0].decode())
             except (OSError, ValueError, KeyError, TypeError, RaysplitError):
-                continue  # half a file of a machine that lost power, or another raysplit's: the law is fitted again
+                continue  # another raysplit's, or damaged: the law is fitted again
             if made.fitted.seq <= last_seq:
-                self._versions[made.version], self._paths[made.version] = made, path
-
-
-def _filesystem(folder: str | Path) -> tuple[Any, str]:
-    if isinstance(folder, str) and "://" in folder:
-        found, root = fs.FileSystem.from_uri(folder)
-        return found, root
-    return fs.LocalFileSystem(), str(Path(folder).absolute())
+                self._versions[made.version], self._names[made.version] = made, name
 
 
 def _to_json(made: Version) -> str:

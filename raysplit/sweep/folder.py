@@ -49,10 +49,7 @@ class RunFolder:
 
     @property
     def journal(self) -> str | Path:
-        """A folder here, or the URL that the space names.
-
-        Where it has not been compacted yet, the `journal.jsonl` of an older raysplit beside it belongs to it as well.
-        """
+        """A folder here, or the URL that the space names."""
         url = load_space(self.space).sweep.journal if self.space.exists() else None
         return url or self.path / "journal"
 

@@ -1,6 +1,7 @@
-"""The journal on S3: pyarrow's own client against a server on this machine."""
+"""The journal on S3: the client that it uses against a server on this machine."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import boto3
@@ -9,7 +10,7 @@ from moto.server import ThreadedMotoServer
 
 from raysplit.errors import RunError
 from raysplit.live.journal import Journal, has_journal
-from raysplit.live.journal_storage import open_storage
+from raysplit.live.storage import open_storage
 from tests.live.test_journal import numbers
 
 BUCKET = "runs"
@@ -57,7 +58,7 @@ def test_a_later_opening_takes_over_and_the_earlier_one_cannot_write(location: s
     second.close()
 
 
-def test_many_batches_are_compacted(location: str) -> None:
+def test_many_batches(location: str) -> None:
     journal = Journal(location)
     for number in range(80):
         journal.append("note", {"number": number})
@@ -66,7 +67,16 @@ def test_many_batches_are_compacted(location: str) -> None:
     reopened.append("note", {"number": 80})
     reopened.close()
     assert numbers(location) == list(range(81))
-    assert len(open_storage(location).names()) <= 34
+
+
+def test_of_many_that_write_at_once_each_number_has_one(location: str) -> None:
+    """What all rests on: that the store puts only if absent, also when many ask for it at the same time."""
+    storage = open_storage(location)
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        for number in range(10):
+            won = list(pool.map(lambda i, n=number: storage.create(f"{n}", f"{i}".encode()), range(8)))
+            assert won.count(True) == 1
+            assert storage.read([f"{number}"]) == [f"{won.index(True)}".encode()]
 
 
 def test_a_bucket_that_is_not_there_is_named(location: str) -> None:

@@ -4,7 +4,7 @@ import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from raysplit.design.campaign import whole_grid
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
 from raysplit.errors import LawError, RunError
-from raysplit.live.journal import ReadJournal, read_journal
+from raysplit.live.journal import Journal, ReadJournal, Record, read_journal
 from raysplit.live.ledger import trial_from_dict
 from raysplit.live.service import LawService
 from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, every_point, setup
@@ -24,6 +24,7 @@ from tests.live.doubles import account, carry_on, open_service, remember_laws, t
 
 ASKED = setup(budget_flops=0.9e12, lanes=3)
 LOSSES = true_losses(ASKED)
+Whole = tuple[list[Record], dict[str, Any]]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,27 +35,25 @@ def _laws_are_weighed() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[bytes], dict[str, Any]]:
-    """The journal's lines of a whole sweep, and what it came to."""
-    path = tmp_path_factory.mktemp("whole") / "journal.jsonl"
-    service = open_service(ASKED, path)
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The journal's records of a whole sweep, and what it came to."""
+    service = open_service(ASKED, tmp_path_factory.mktemp("whole") / "journal")
     carry_on(service, LOSSES)
     service.journal.close()  # type: ignore[union-attr]
-    [segment] = path.with_suffix("").glob("*.jsonl")
-    return segment.read_bytes().splitlines(keepends=True), account(service)
+    return list(service.journal.records), account(service)
 
 
-def write_journal(path: Path, content: bytes) -> None:
+def write_journal(path: Path, records: Sequence[Record]) -> None:
     """As its first opening leaves it."""
-    folder = path.with_suffix("")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    (folder / "000000000000.f000001.jsonl").write_bytes(content)
+    shutil.rmtree(path, ignore_errors=True)
+    journal = Journal(path)
+    journal.append_many([(record.kind, record.data) for record in records])
+    journal.close()
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "journal.jsonl"
+    return tmp_path / "journal"
 
 
 @pytest.fixture
@@ -78,10 +77,10 @@ def first_of(service: LawService, *, trunk: bool) -> Trial:
     raise AssertionError("nothing to claim")
 
 
-def test_the_sweep_is_worth_testing(uninterrupted: tuple[list[bytes], dict[str, Any]]) -> None:
+def test_the_sweep_is_worth_testing(uninterrupted: Whole) -> None:
     """Several rounds, some stops, not the whole grid: else the tests below would prove little."""
-    lines, came_to = uninterrupted
-    assert sum(b'"kind": "round"' in line for line in lines) >= 3
+    records, came_to = uninterrupted
+    assert sum(record.kind == "round" for record in records) >= 3
     assert came_to["stopped"]
     assert came_to["spent"] <= ASKED.budget_flops
     assert len(came_to["observations"]) < len(every_point(ASKED))
@@ -89,19 +88,17 @@ def test_the_sweep_is_worth_testing(uninterrupted: tuple[list[bytes], dict[str, 
 
 @pytest.mark.parametrize(("n_lanes", "seed"), [(1, 0), (2, 1), (2, 2), (3, 3), (5, 4), (5, 5)])
 def test_decisions_do_not_depend_on_which_lane_is_faster(
-    service: LawService, uninterrupted: tuple[list[bytes], dict[str, Any]], n_lanes: int, seed: int
+    service: LawService, uninterrupted: Whole, n_lanes: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     carry_on(service, LOSSES, n_lanes=n_lanes, pick=lambda n_running: int(rng.integers(n_running)))
     assert account(service) == uninterrupted[1]
 
 
-def test_a_crash_after_any_record_changes_nothing(
-    path: Path, uninterrupted: tuple[list[bytes], dict[str, Any]]
-) -> None:
-    lines, came_to = uninterrupted
-    for n_records in range(len(lines)):
-        write_journal(path, b"".join(lines[:n_records]) + lines[n_records][:20])  # the next one was being written
+def test_a_crash_after_any_record_changes_nothing(path: Path, uninterrupted: Whole) -> None:
+    records, came_to = uninterrupted
+    for n_records in range(len(records) + 1):
+        write_journal(path, records[:n_records])
         service = open_service(ASKED, path)
         carry_on(service, LOSSES)
         service.journal.close()  # type: ignore[union-attr]
@@ -114,9 +111,9 @@ def test_a_crash_after_any_record_changes_nothing(
         assert len(stored) == len(set(stored))
 
 
-def test_a_finished_sweep_is_only_read(path: Path, uninterrupted: tuple[list[bytes], dict[str, Any]]) -> None:
-    lines, came_to = uninterrupted
-    write_journal(path, b"".join(lines))
+def test_a_finished_sweep_is_only_read(path: Path, uninterrupted: Whole) -> None:
+    records, came_to = uninterrupted
+    write_journal(path, records)
     service = LawService(ASKED, ReadJournal(read_journal(path)), bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
     assert service.claim().finished == came_to["why"]
     assert account(service) == came_to
@@ -175,7 +172,7 @@ def test_a_failed_trunk_takes_its_branches_with_it_and_the_sweep_still_ends(serv
 @pytest.mark.parametrize("policy", ["adaptive", "grid"])
 def test_a_sweep_in_which_everything_fails_says_why(tmp_path: Path, policy: str) -> None:
     asked = setup(policy=policy)
-    service = open_service(asked, tmp_path / "journal.jsonl")
+    service = open_service(asked, tmp_path / "journal")
     while (trial := service.claim().trial) is not None:
         service.record_failure(trial, trial.milestones[0], "the device is on fire")
     assert "on fire" in service.claim().finished
@@ -186,17 +183,17 @@ def test_a_sweep_in_which_everything_fails_says_why(tmp_path: Path, policy: str)
 
 def test_the_grid_policy_measures_everything_and_stops_nothing(tmp_path: Path) -> None:
     asked = setup(policy="grid")
-    service = open_service(asked, tmp_path / "journal.jsonl")
+    service = open_service(asked, tmp_path / "journal")
     why = carry_on(service, LOSSES, n_lanes=3)
     service.journal.close()  # type: ignore[union-attr]
     assert "every point" in why
     assert kinds(service) == {"round": 1, "measurement": len(every_point(asked)), "advice": 1, "finish": 1}
 
 
-def test_trunks_and_the_opening_are_never_stopped(uninterrupted: tuple[list[bytes], dict[str, Any]]) -> None:
-    lines, came_to = uninterrupted
-    second_round = [i for i, line in enumerate(lines) if b'"kind": "round"' in line][1]
-    assert not any(b'"kind": "stop"' in line for line in lines[:second_round])
+def test_trunks_and_the_opening_are_never_stopped(uninterrupted: Whole) -> None:
+    records, came_to = uninterrupted
+    second_round = [i for i, record in enumerate(records) if record.kind == "round"][1]
+    assert not any(record.kind == "stop" for record in records[:second_round])
     assert all(domain for _, domain, _ in came_to["stopped"])
 
 
@@ -245,8 +242,8 @@ def test_before_the_first_observation_there_is_no_law(service: LawService) -> No
     assert service.status().round == 0
 
 
-def test_a_prediction_for_a_domain_that_is_not_there(path: Path, uninterrupted: tuple[list[bytes], Any]) -> None:
-    write_journal(path, b"".join(uninterrupted[0]))
+def test_a_prediction_for_a_domain_that_is_not_there(path: Path, uninterrupted: Whole) -> None:
+    write_journal(path, uninterrupted[0])
     service = LawService(ASKED, ReadJournal(read_journal(path)), bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
     point = {"n_params": SIZES[0], "pretrain_tokens": PRETRAIN[0], "specialize_tokens": SPECIALIZE[0]}
     assert service.predict("domain-1", **point).prediction.mean > 0
@@ -254,9 +251,9 @@ def test_a_prediction_for_a_domain_that_is_not_there(path: Path, uninterrupted: 
         service.predict("domain-7", **point)
 
 
-def test_the_status_counts_what_is_in_the_journal(path: Path, uninterrupted: tuple[list[bytes], Any]) -> None:
-    lines, came_to = uninterrupted
-    write_journal(path, b"".join(lines))
+def test_the_status_counts_what_is_in_the_journal(path: Path, uninterrupted: Whole) -> None:
+    records, came_to = uninterrupted
+    write_journal(path, records)
     service = LawService(ASKED, ReadJournal(read_journal(path)), bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
     status, seen = service.status(), kinds(service)
     assert (status.round, status.n_stopped, status.n_failed) == (seen["round"], seen["stop"], 0)
@@ -269,7 +266,7 @@ def test_repeats_run_under_their_own_seed(tmp_path: Path) -> None:
     trunk = Trial(n_params=SIZES[0], seed=3, domain="", pretrain_tokens=PRETRAIN[1], milestones=(PRETRAIN[1],))
     branch = replace(trunk, domain="domain-1", milestones=(SPECIALIZE[0],))
     asked: Setup = setup(policy="grid", repeats=(trunk, branch))
-    service = open_service(asked, tmp_path / "journal.jsonl")
+    service = open_service(asked, tmp_path / "journal")
     carry_on(service, true_losses(asked))
     service.journal.close()  # type: ignore[union-attr]
     frame = service.observations()

@@ -33,7 +33,7 @@ def begin(ray_address: str, tmp_path: Path) -> Iterator[Callable[..., ActorHandl
     actors: list[ActorHandle] = []
 
     def start(name: str) -> ActorHandle:
-        actors.append(live.start(f"{name}-{tmp_path.name}", tmp_path / "journal.jsonl"))
+        actors.append(live.start(f"{name}-{tmp_path.name}", tmp_path / "journal"))
         return actors[-1]
 
     yield start
@@ -96,7 +96,7 @@ def test_killed_twenty_times_while_four_clients_report(begin: Callable[..., Acto
 def test_its_driver_is_killed(ray_address: str, begin: Callable[..., ActorHandle], tmp_path: Path) -> None:
     name, rows = f"orphan-{tmp_path.name}", live.observations(120)
     driver = subprocess.Popen(
-        [sys.executable, "-m", "tests.ray.live_driver", ray_address, name, str(tmp_path / "journal.jsonl")],
+        [sys.executable, "-m", "tests.ray.live_driver", ray_address, name, str(tmp_path / "journal")],
         stdout=subprocess.PIPE,
         text=True,
         cwd=REPOSITORY,
@@ -173,7 +173,7 @@ def test_after_a_restart_it_answers_at_once_from_its_last_law(begin: Callable[..
 def test_the_raylet_that_it_lives_on_is_killed(tmp_path: Path) -> None:
     """On a cluster of three raylets, in a process of its own; the script asserts and says what it saw."""
     told = subprocess.run(
-        [sys.executable, "-m", "tests.ray.live_raylets", str(tmp_path / "journal.jsonl")],
+        [sys.executable, "-m", "tests.ray.live_raylets", str(tmp_path / "journal")],
         capture_output=True,
         text=True,
         cwd=REPOSITORY,

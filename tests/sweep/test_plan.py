@@ -26,7 +26,7 @@ def plan_of(space: Space, *, seconds_per_token: float | None = None, policy: str
 def test_a_grid_sweep_spends_what_was_planned(smoke: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remember_laws(monkeypatch)
     plan, setup = plan_of(smoke, policy="grid")
-    service = open_service(setup, tmp_path / "journal.jsonl")
+    service = open_service(setup, tmp_path / "journal")
     carry_on(service, true_losses(setup))
     service.journal.close()  # type: ignore[union-attr]
     assert service.status().spent_flops == pytest.approx(plan.grid_flops)

@@ -51,7 +51,7 @@ def test_a_grid_of_a_known_law_gives_that_laws_advice(runs: pd.DataFrame, tmp_pa
     best one under the law that the table was made from, at a quarter more than the grid's own largest budget.
     """
     asked = setup_of_table(runs, budget_flops=6 * 36_000 * 3.75e6, policy="grid")
-    with closing(Journal(tmp_path / "journal.jsonl")) as journal:
+    with closing(Journal(tmp_path / "journal")) as journal:
         service = LawService(asked, journal, bytes_per_token=dict.fromkeys(asked.domains, 1.0))
         assert "every point" in replay(service, table_losses(runs, asked.domains)).finished
     pd.testing.assert_frame_equal(
@@ -125,7 +125,7 @@ def test_a_loss_that_the_table_lacks_is_a_failure_and_the_sweep_ends(
 ) -> None:
     lacking = runs.drop(index=runs[(runs["specialize_tokens"] == 500_000) & (runs["pretrain_tokens"] == 500_000)].index)
     asked = setup_of_table(lacking, budget_flops=1e12, policy="grid")
-    service = open_service(asked, tmp_path / "journal.jsonl")
+    service = open_service(asked, tmp_path / "journal")
     assert replay(service, table_losses(lacking, asked.domains)).finished
     service.journal.close()  # type: ignore[union-attr]
     assert len(service.observations()) == len(lacking)
@@ -152,7 +152,7 @@ def test_repeated_seeds_are_used_when_their_trunk_is_there(
     without = first[first["specialize_tokens"] > 0].assign(seed=2)
     table = check_runs(pd.concat([runs, with_trunk, without]), origin="a synthetic table")
     asked = setup_of_table(table, budget_flops=1e12, policy="grid")
-    service = open_service(asked, tmp_path / "journal.jsonl")
+    service = open_service(asked, tmp_path / "journal")
     assert replay(service, table_losses(table, asked.domains)).finished
     service.journal.close()  # type: ignore[union-attr]
     assert len(service.observations()) == len(runs) + len(with_trunk)

@@ -137,7 +137,7 @@ def kinds(plan: TunePlan) -> list[str]:
 
 @pytest.fixture(scope="module")
 def replayed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    service = open_service(ASKED, tmp_path_factory.mktemp("replayed") / "journal.jsonl")
+    service = open_service(ASKED, tmp_path_factory.mktemp("replayed") / "journal")
     replay(service, LOSSES)
     service.journal.close()  # type: ignore[union-attr]
     return account(service)
