@@ -47,7 +47,7 @@ class Doubt:
 
 
 def warnings_about(runs: pd.DataFrame, *, origin: str, as_is: bool = False, vocab_size: int | None = None) -> list[str]:
-    """The doubts and gaps of a table, as sentences to tell.
+    """The doubts about a table, as sentences to tell.
 
     Args:
         runs: as `raysplit.runs.check_runs` gives it.
@@ -62,7 +62,7 @@ def warnings_about(runs: pd.DataFrame, *, origin: str, as_is: bool = False, voca
     impossible = [doubt.sentence for doubt in doubts if doubt.is_impossible]
     if impossible and not as_is:
         raise TableError(f"{origin}: {'; '.join(impossible)}; if the numbers are right, take them with --as-is")
-    return [f"{origin}: {sentence}" for sentence in (*(doubt.sentence for doubt in doubts), *gaps_in(runs))]
+    return [f"{origin}: {doubt.sentence}" for doubt in doubts]
 
 
 def doubts_about(runs: pd.DataFrame, *, vocab_size: int | None = None) -> list[Doubt]:
@@ -91,8 +91,8 @@ def gaps_in(runs: pd.DataFrame) -> list[str]:
             gaps.append(f"specialize_tokens is 0 in every row of {_named(bare)}: its specialization rests on no run")
     if (runs["pretrain_tokens"] == 0).all():
         gaps.append(
-            "pretrain_tokens is 0 in every row: nothing is known of what pretraining is worth, and what an answer says "
-            "of it rests on no run"
+            "pretrain_tokens is 0 in every row: nothing is known of D, of what pretraining is worth, and what an answer "
+            "says of it rests on no run"
         )
     if runs["n_params"].nunique() == 1:
         gaps.append(f"one size, {format_count(runs['n_params'].iloc[0])}: what other sizes would reach rests on no run")
