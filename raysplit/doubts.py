@@ -29,6 +29,8 @@ UNTRAINED = 1.05
 RISING = 0.75
 """Share of comparisons in which the longer or larger run is the worse one, above which losses rise."""
 _FEWEST_COMPARISONS = 15
+_FEWEST_EQUAL = 5
+"""So many rows do not reach one and the same loss."""
 _MOST_COMPARED = 400
 """Rows of a domain that are compared with one another."""
 _MANY_POINTS, _EVEN_POINTS = 50, 12
@@ -91,8 +93,8 @@ def gaps_in(runs: pd.DataFrame) -> list[str]:
             gaps.append(f"specialize_tokens is 0 in every row of {_named(bare)}: its specialization rests on no run")
     if (runs["pretrain_tokens"] == 0).all():
         gaps.append(
-            "pretrain_tokens is 0 in every row: nothing is known of D, of what pretraining is worth, and what an answer "
-            "says of it rests on no run"
+            "pretrain_tokens is 0 in every row: nothing is known of D, of what pretraining is worth, and what an "
+            "answer says of it rests on no run"
         )
     if runs["n_params"].nunique() == 1:
         gaps.append(f"one size, {format_count(runs['n_params'].iloc[0])}: what other sizes would reach rests on no run")
@@ -149,6 +151,10 @@ def _no_loss(runs: pd.DataFrame, vocab_size: int | None) -> Iterator[Doubt]:
             is_impossible=True,
         )
         return
+    if len(losses) >= _FEWEST_EQUAL and losses.nunique() == 1:
+        yield Doubt(
+            sentence=f"loss = {losses.iloc[0]:g} in all {len(losses)} rows: is this the column?", is_impossible=True
+        )
     high = losses[losses > bound]
     if len(high):
         of = f"a vocabulary of {vocab_size or LARGEST_VOCABULARY:,}{'' if vocab_size else ', the largest in use,'}"

@@ -32,7 +32,7 @@ _PATTERN = re.compile(
 _COMMA = re.compile(r"[+-]?\d+(?:\.\d{3})*,\d+[^.,]*", re.ASCII)
 _POINTS = re.compile(r"[+-]?\d{1,3}(?:\.\d{3}){2,}[^.,]*", re.ASCII)
 """A decimal comma, and thousands grouped by points."""
-_LONGEST = 64
+MAX_LENGTH = 64
 """Characters of a number: nobody writes more, and reading a huge one takes time."""
 BEGINS_AS_NUMBER = r"^[ \t\r\n\u00a0\u2009\u202f]*[+-]?\.?[0-9]"
 """What all text begins with that is read as a number, as a regular expression of JSON Schema."""
@@ -90,7 +90,7 @@ def _exact(value: object, *, whole: bool) -> Fraction | int | float:
         value = str(value) if value.is_finite() else math.nan
     if isinstance(value, Real):
         return float(value)  # not a number and infinity among them
-    match = _PATTERN.fullmatch(value) if isinstance(value, str) and len(value) <= _LONGEST else None
+    match = _PATTERN.fullmatch(value) if isinstance(value, str) and len(value) <= MAX_LENGTH else None
     if match is None or match["scale"] == "e":
         raise ValueError(_expected(value))
     digits, power, scale = match["digits"], int(match["power"] or 0), match["scale"] or ""
@@ -120,7 +120,7 @@ def _scaled(number: Decimal, power: int, value: object) -> Fraction:
 
 def _expected(value: object) -> str:
     hint = ""
-    if isinstance(value, str) and len(value) <= _LONGEST:
+    if isinstance(value, str) and len(value) <= MAX_LENGTH:
         text = value.strip()
         if _COMMA.fullmatch(text):
             hint = f"; the decimal mark is a point here: write {text.replace('.', '').replace(',', '.')}"
@@ -132,10 +132,10 @@ def _expected(value: object) -> str:
 def _shown(value: object) -> str:
     """Short, whatever it is: a whole number of thousands of digits has no text at all."""
     try:
-        text = repr(value[: 2 * _LONGEST]) if isinstance(value, str) else reprlib.repr(value)
+        text = repr(value[: 2 * MAX_LENGTH]) if isinstance(value, str) else reprlib.repr(value)
     except ValueError:
         text = f"a {type(value).__name__}"
-    return text if len(text) <= _LONGEST + 20 else f"{text[:_LONGEST]}..."
+    return text if len(text) <= MAX_LENGTH + 20 else f"{text[:MAX_LENGTH]}..."
 
 
 def format_count(value: float) -> str:
