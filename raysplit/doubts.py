@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,7 +29,8 @@ UNTRAINED = 1.05
 """A loss may be this many times the logarithm of the vocabulary: a model is worse than nothing early on."""
 RISING = 0.75
 """Share of comparisons in which the longer or larger run is the worse one, above which losses rise."""
-_FEWEST_COMPARISONS = 15
+_MANY_COMPARISONS, _FEW_COMPARISONS = 15, 6
+"""The latter are enough where every one of them rises."""
 _FEWEST_EQUAL = 5
 """So many rows do not reach one and the same loss."""
 _MOST_COMPARED = 400
@@ -69,13 +71,12 @@ def warnings_about(runs: pd.DataFrame, *, origin: str, as_is: bool = False, voca
 
 def doubts_about(runs: pd.DataFrame, *, vocab_size: int | None = None) -> list[Doubt]:
     """What can hardly be so in a checked table, the impossible first; see `warnings_about`."""
+    scores = list(_rising(runs))
+    # Of a score in per cent it would be misleading to say that it is above a loss's bound.
+    heights = [] if any(doubt.is_impossible for doubt in scores) else _heights(runs["loss"], vocab_size)
     found = [
-        *_too_few(runs),
-        *_tokens_a_parameter(runs),
-        *_no_loss(runs, vocab_size),
-        *_spellings(runs),
-        *_histories(runs),
-    ]
+        *_too_few(runs), *_tokens_a_parameter(runs), *scores, *heights, *_spellings(runs), *_histories(runs)
+    ]  # fmt: skip
     return sorted(found, key=lambda doubt: not doubt.is_impossible)
 
 
@@ -84,8 +85,8 @@ def gaps_in(runs: pd.DataFrame) -> list[str]:
     gaps = []
     if (runs["specialize_tokens"] == 0).all():
         gaps.append(
-            "specialize_tokens is 0 in every row: nothing is known of what a domain's own tokens are worth, and what "
-            "an answer says of specialization rests on no run"
+            "specialize_tokens is 0 in every row: nothing is known of D', of what a domain's own tokens are worth, and "
+            "what an answer says of specialization rests on no run"
         )
     else:
         bare = [str(name) for name, most in runs.groupby("domain")["specialize_tokens"].max().items() if most == 0]
@@ -124,7 +125,7 @@ def _tokens_a_parameter(runs: pd.DataFrame) -> Iterator[Doubt]:
     for bad, what, is_impossible in (
         (ratio[ratio > MOST_TOKENS_A_PARAMETER], f"more than {MOST_TOKENS_A_PARAMETER:,.0f} tokens a parameter", True),
         (
-            ratio[(ratio < FEWEST_TOKENS_A_PARAMETER)],
+            ratio[ratio < FEWEST_TOKENS_A_PARAMETER],
             f"fewer than one token for {1 / FEWEST_TOKENS_A_PARAMETER:,.0f} parameters",
             False,
         ),
@@ -138,33 +139,19 @@ def _tokens_a_parameter(runs: pd.DataFrame) -> Iterator[Doubt]:
             )
 
 
-def _no_loss(runs: pd.DataFrame, vocab_size: int | None) -> Iterator[Doubt]:
-    """Losses that are a perplexity, an accuracy, or anything that grows with training."""
+def _rising(runs: pd.DataFrame) -> Iterator[Doubt]:
+    """Losses that grow with training: of every domain, of one, or along one way of training."""
     losses = runs["loss"]
-    bound = UNTRAINED * math.log(vocab_size or LARGEST_VOCABULARY)
     rise = {str(name): _share_rising(rows) for name, rows in runs.groupby("domain")}
     n_up, n_all = sum(up for up, _ in rise.values()), sum(n for _, n in rise.values())
-    if n_all >= _FEWEST_COMPARISONS and n_up > RISING * n_all:
+    if _is_clear(n_up, n_all):
         yield Doubt(
             sentence=f"losses rise with parameters and tokens, in {n_up / n_all:.0%} of {n_all} comparisons: "
             f"{_score(losses)}? What is fitted is a loss in nats per token, which falls",
             is_impossible=True,
         )
         return
-    if len(losses) >= _FEWEST_EQUAL and losses.nunique() == 1:
-        yield Doubt(
-            sentence=f"loss = {losses.iloc[0]:g} in all {len(losses)} rows: is this the column?", is_impossible=True
-        )
-    high = losses[losses > bound]
-    if len(high):
-        of = f"a vocabulary of {vocab_size or LARGEST_VOCABULARY:,}{'' if vocab_size else ', the largest in use,'}"
-        yield Doubt(
-            sentence=f"loss = {high.max():g} (the highest of {_rows(high)} above {bound:.2f}): a model that knows "
-            f"nothing of {of} has {bound / UNTRAINED:.2f} nats per token; where it is a perplexity, bring its "
-            "logarithm; where it is a sum over tokens, divide by their number",
-            is_impossible=True,
-        )
-    rising = [name for name, (up, n) in rise.items() if n >= _FEWEST_COMPARISONS and up > RISING * n]
+    rising = [name for name, counts in rise.items() if _is_clear(*counts)]
     if rising:
         yield Doubt(
             sentence=f"losses of {_named(rising)} rise with parameters and tokens, as no other domain's do: "
@@ -181,7 +168,25 @@ def _no_loss(runs: pd.DataFrame, vocab_size: int | None) -> Iterator[Doubt]:
             )
 
 
-def _score(losses: pd.Series) -> str:
+def _heights(losses: "pd.Series[float]", vocab_size: int | None) -> Iterator[Doubt]:
+    """Losses above that of a model that knows nothing, or all of one height."""
+    nothing = math.log(vocab_size or LARGEST_VOCABULARY)
+    high = losses[losses > UNTRAINED * nothing]
+    if len(high):
+        of = f"a vocabulary of {vocab_size or LARGEST_VOCABULARY:,}{'' if vocab_size else ', the largest in use,'}"
+        yield Doubt(
+            sentence=f"loss = {high.max():g} (the highest of {_rows(high)}): a model that knows nothing of {of} has "
+            f"{nothing:.2f} nats per token; where it is a perplexity, bring its logarithm; where it is a sum over "
+            "tokens, divide by their number",
+            is_impossible=True,
+        )
+    if len(losses) >= _FEWEST_EQUAL and losses.nunique() == 1:
+        yield Doubt(
+            sentence=f"loss = {losses.iloc[0]:g} in all {len(losses)} rows: is this the column?", is_impossible=True
+        )
+
+
+def _score(losses: "pd.Series[float]") -> str:
     """What a column that rises may hold."""
     if losses.max() <= 1:
         return "an accuracy"
@@ -214,7 +219,12 @@ def _rises_along(rows: pd.DataFrame, name: str) -> bool:
             column = group[name].to_numpy()
             up, n = _count(column[:, None] > column, group["loss"].to_numpy())
             n_up, n_all = n_up + up, n_all + n
-    return n_all >= _FEWEST_COMPARISONS and n_up > RISING * n_all
+    return _is_clear(n_up, n_all)
+
+
+def _is_clear(n_up: int, n_all: int) -> bool:
+    """Whether so many of all comparisons are no chance: most of many, or each of a few."""
+    return n_up > RISING * n_all and n_all >= (_FEW_COMPARISONS if n_up == n_all else _MANY_COMPARISONS)
 
 
 def _count(more: NDArray[np.bool_], losses: NDArray[np.float64]) -> tuple[int, int]:
@@ -260,7 +270,7 @@ def _even(tokens: NDArray[np.int64]) -> bool:
     return bool((np.abs(steps - np.median(steps)) <= 0.02 * np.median(steps)).mean() >= 0.75)
 
 
-def _rows(rows: Sequence[object] | pd.Series) -> str:
+def _rows(rows: "Sequence[object] | pd.Series[Any]") -> str:
     return f"{len(rows):,} row{'s' if len(rows) > 1 else ''}"
 
 
