@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from raysplit.cli.options import open_console
+from raysplit.cli.options import as_is_option, open_console, read_table
 from raysplit.errors import RunError, TableError
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ def import_(
     "--offline", is_flag=True, help="The run's live law is known to be gone, though its folder still tells of it."
 )
 @click.option("--json", "output", flag_value="json", default="table", help="Print what was stored as JSON.")
-def observe(run: str, table: Path, token: str | None, offline: bool, output: str) -> None:
+@as_is_option
+def observe(run: str, table: Path, token: str | None, offline: bool, output: str, as_is: bool) -> None:
     """Give a table of runs to a sweep's law.
 
     RUN is a run folder or the URL of a live law. While the sweep runs its live law takes the table; afterwards it is
@@ -129,9 +130,7 @@ def observe(run: str, table: Path, token: str | None, offline: bool, output: str
     import json
     from dataclasses import asdict
 
-    from raysplit.runs import read_runs
-
-    runs = read_runs(table)
+    runs = read_table(table, as_is=as_is, is_all=False)
     from raysplit.sweep.observe import observe_run, observe_server
 
     if run.startswith(("http://", "https://")):
