@@ -5,7 +5,7 @@ tokens of one domain, and its loss on that domain's held-out text. D' = 0 is the
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from operator import attrgetter
@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from raysplit.errors import TableError, unknown
+from raysplit.errors import TableError
+from raysplit.tables import Table, is_nothing, is_well, read_table, state_column
 
 KEY = ("n_params", "pretrain_tokens", "specialize_tokens", "domain", "seed")
 """The columns that say which run a row measured; no two rows may agree on all of them."""
@@ -29,6 +30,8 @@ OPTIONAL: dict[str, Any] = {
     "trial": "",
 }
 """Optional columns and what stands in for them."""
+_COLUMNS = (*REQUIRED, *OPTIONAL, "tokenizer")
+_TEXTS = ("domain", "trial", "tokenizer")
 MAX_ROWS = 20_000
 """Beyond this a choice of forms and their fit take more than a minute (LOG 2026-11-24); no sweep measures as much."""
 MAX_COUNT = 2**53
@@ -79,20 +82,47 @@ def to_frame(observations: Sequence[Observation]) -> pd.DataFrame:
 
 
 def read_runs(path: Path | str) -> pd.DataFrame:
-    """Read and check a table of runs from CSV or Parquet; see `check_runs`.
+    """Read and check a table of runs from a file of any of `raysplit.tables.SUFFIXES`; see `check_runs`.
+
+    Columns have their own names, in upper or lower case; `raysplit.imports` reads tables with others.
 
     Raises:
-        TableError: the file cannot be read, or the table is unusable.
+        TableError: the file cannot be read, a column is missing, a run ended badly, or the table is unusable.
     """
     path = Path(path)
-    readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
-    if path.suffix not in readers:
-        raise TableError(f"{path}: {unknown('table format', path.suffix, readers)}")
-    try:
-        frame = readers[path.suffix](path)
-    except Exception as error:  # every parser has its own family of errors
-        raise TableError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from error
+    table = read_table(path)
+    column_of = {name.casefold(): name for name in reversed(table.names)}
+    column_of |= {name: name for name in table.names}
+    known = {name: column_of[name] for name in _COLUMNS if name in column_of}
+    if missing := [name for name in REQUIRED if name not in known]:
+        raise TableError(
+            f"{path}: no column {missing[0]!r}. Required: {', '.join(REQUIRED)}. Found: {', '.join(table.names)}. "
+            f"`raysplit import {path}` makes a table of runs where columns have other names"
+        )
+    _refuse_bad_ends(table, path)
+    cells = {name: [row.cells.get(column) for row in table.rows] for name, column in known.items()}
+    frame = pd.DataFrame({n: c if n in _TEXTS else pd.Series(_as_numbers(c)) for n, c in cells.items()})
     return check_runs(frame, origin=str(path))
+
+
+def _refuse_bad_ends(table: Table, path: Path) -> None:
+    if (column := state_column(table.names)) is None:
+        return
+    for row in table.rows:
+        state = row.cells.get(column)
+        if state is not None and is_well(state) is False:
+            raise TableError(
+                f"{path}: {row.place}: {column} = {state!r}: no finished run; drop it, or let `raysplit import {path}` "
+                "leave out all that did not end well"
+            )
+
+
+def _as_numbers(cells: list[Any]) -> list[Any]:
+    """Cells of a column as numbers, if all of them are; `check_runs` says of the others what is wrong."""
+    try:
+        return [np.nan if is_nothing(cell) else float(cell) for cell in cells]
+    except (TypeError, ValueError, OverflowError):
+        return cells
 
 
 def check_runs(frame: pd.DataFrame, *, origin: str) -> pd.DataFrame:
