@@ -5,7 +5,7 @@ from typing import Any
 
 from raysplit.errors import TableError
 from raysplit.tables.limits import MAX_CELLS, read_content, unreadable
-from raysplit.tables.table import Row, Table
+from raysplit.tables.table import Row, Table, filled
 
 PARQUET_SUFFIXES = (".parquet", ".pq")
 ARROW_SUFFIXES = (".feather", ".arrow", ".ipc")
@@ -27,7 +27,7 @@ def read_columnar(path: Path, *, is_parquet: bool) -> Table:
             raise TableError(
                 f"{path}: two columns are named {next(n for n in names if names.count(n) > 1)!r}; rename one"
             )
-        rows = [_bare(row) for row in table.to_pylist()]
+        rows = [filled(row) for row in table.to_pylist()]
     except TableError:
         raise
     except Exception as error:  # Arrow's own, and those of Python's types: a date that it cannot hold
@@ -54,8 +54,3 @@ def _arrow(content: Any, path: Path) -> Any:
 def _refuse_more_than_cells(n_cells: int, path: Path) -> None:
     if n_cells > MAX_CELLS:
         raise TableError(f"{path}: {n_cells} cells; at most {MAX_CELLS} are read; keep one row a measured point")
-
-
-def _bare(row: dict[str, Any]) -> dict[str, Any]:
-    stripped = {name: cell.strip() if isinstance(cell, str) else cell for name, cell in row.items()}
-    return {name: cell for name, cell in stripped.items() if cell is not None and cell != ""}

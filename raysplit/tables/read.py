@@ -8,10 +8,10 @@ from raysplit.tables.columnar import ARROW_SUFFIXES, PARQUET_SUFFIXES, read_colu
 from raysplit.tables.delimited import read_delimited
 from raysplit.tables.limits import unreadable
 from raysplit.tables.objects import JSON_SUFFIXES, read_objects
-from raysplit.tables.table import Row, Table
+from raysplit.tables.table import Row, Table, filled
 from raysplit.tables.workbook import WORKBOOK_SUFFIXES, read_workbook
 
-TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt", ".md")
+TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt")
 SUFFIXES = (*TEXT_SUFFIXES, *JSON_SUFFIXES, *PARQUET_SUFFIXES, *ARROW_SUFFIXES, *WORKBOOK_SUFFIXES)
 _MAGIC = {b"PAR1": ".parquet", b"ARROW1": ".arrow", b"FEA1": ".feather", b"PK\x03\x04": ".xlsx"}
 """First bytes of formats that are written under any name: an Excel file called ``.csv``."""
@@ -57,5 +57,5 @@ def _suffix_by_content(path: Path) -> str:
 def _of_objects(path: Path, encoding: str | None) -> Table:
     objects = [(where.rpartition(": ")[2], cells) for where, cells in read_objects(path, encoding=encoding)]
     names = dict.fromkeys(name for _, cells in objects for name in cells)
-    rows = [Row(place=f"row {i} ({place})", cells=cells) for i, (place, cells) in enumerate(objects, start=1)]
+    rows = [Row(place=f"row {i} ({place})", cells=filled(cells)) for i, (place, cells) in enumerate(objects, start=1)]
     return Table(names=list(names), rows=rows)

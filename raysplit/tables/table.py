@@ -49,17 +49,17 @@ def tabulate(path: Path, lines: Iterable[tuple[str, Sequence[Any]]], *, hint: st
         TableError: two columns have one name; a row has more or fewer cells than the header; there are more than
             `MAX_CELLS`.
     """
-    filled = ((place, cells) for place, given in lines if _any(cells := [_bare(cell) for cell in given]))
-    place, header = next(filled, ("", []))
+    some = ((place, cells) for place, given in lines if _any(cells := [_bare(cell) for cell in given]))
+    place, header = next(some, ("", []))
     if not header:
         raise TableError(f"{path}: cannot be read as a table: it is empty")
     names = _names(header, f"{path}: {place}")
     rows: list[Row] = []
     n_cells = 0
-    for place, cells in filled:
+    for place, cells in some:
         if len(cells) < len(names) or _any(cells[len(names) :]):
             raise TableError(f"{path}: {place} has {len(cells)} cells, the header {len(names)}{hint}")
-        row = {name: cell for name, cell in zip(names, cells, strict=False) if cell != ""}
+        row = filled(dict(zip(names, cells, strict=False)))
         n_cells += len(row)
         if n_cells > MAX_CELLS:
             raise TableError(f"{path}: {place}: more than {MAX_CELLS} cells; keep one row a measured point")
@@ -67,8 +67,17 @@ def tabulate(path: Path, lines: Iterable[tuple[str, Sequence[Any]]], *, hint: st
     return Table(names=names, rows=rows)
 
 
+def filled(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The cells of a row that are not empty, without blanks around text."""
+    return {name: cell for name, given in row.items() if not _is_empty(cell := _bare(given))}
+
+
+def _is_empty(cell: Any) -> bool:
+    return isinstance(cell, str) and not cell
+
+
 def _any(cells: Sequence[Any]) -> bool:
-    return any(cell != "" for cell in cells)
+    return not all(map(_is_empty, cells))
 
 
 def _bare(cell: Any) -> Any:
@@ -80,8 +89,8 @@ def _bare(cell: Any) -> Any:
 
 def _names(header: Sequence[Any], where: str) -> list[str]:
     """Of the columns; one without a name, such as pandas's index, is named by its number."""
-    last = max(i for i, cell in enumerate(header, start=1) if cell != "")
-    names = [str(cell) if cell != "" else f"column {i}" for i, cell in enumerate(header[:last], start=1)]
+    last = max(i for i, cell in enumerate(header, start=1) if not _is_empty(cell))
+    names = [str(cell) or f"column {i}" for i, cell in enumerate(header[:last], start=1)]
     repeated = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < last else None
     if repeated is not None:
         at = [i for i, name in enumerate(names, start=1) if name == repeated]

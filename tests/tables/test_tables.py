@@ -62,7 +62,7 @@ FILES: dict[str, tuple[str, bytes]] = {
     "blanks around cells": ("runs.csv", _padded(" , ").encode()),
     "blanks and quotes": ("runs.csv", _padded(", ").replace("law", '"law"').encode()),
     "Markdown": (
-        "runs.md",
+        "runs.txt",
         b"| n_params | tokens | domain | loss |\n|---:|---|:-:|---|\n| 14000 | 2000000 | law | 3.0625 |\n"
         b"| 36000 | 500000 | code | 2.5 |\n",
     ),
