@@ -6,29 +6,41 @@ fraction, never through binary floats, so that ``8.2M`` is 8,200,000 and not alm
 
 import math
 import re
+import reprlib
 from decimal import Decimal
 from fractions import Fraction
 from numbers import Integral, Real
 
 _POWERS = {
     "k": 3, "m": 6, "b": 9, "g": 9, "t": 12, "p": 15, "E": 18,
-    "thousand": 3, "million": 6, "mio": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12,
+    "thousand": 3, "million": 6, "millions": 6, "mio": 6, "mln": 6, "mn": 6,
+    "billion": 9, "billions": 9, "bln": 9, "bn": 9, "trillion": 12, "trillions": 12,
     "kb": 3, "mb": 6, "gb": 9, "tb": 12,
 }  # fmt: skip
 """Power of ten by suffix or word; exa is a capital E alone, since ``1e`` is half of an exponent."""
 _UNITS = ("tokens", "token", "toks", "tok", "parameters", "parameter", "params", "param", "flops", "flop", "bytes")
-_GROUPED = r"[1-9]\d{0,2}(?:(?P<gap>[,' \u00a0\u2009\u202f])\d{3})(?:(?P=gap)\d{3})*"
+_BLANK = r"[ \t\r\n\u00a0\u2009\u202f]"
+_GAPS = ",'\u2019 \u00a0\u2009\u202f"
+"""What groups thousands: English, Swiss and French writing. A point does not."""
+_GROUPED = rf"[1-9]\d{{0,2}}(?:(?P<gap>[{_GAPS}])\d{{3}})(?:(?P=gap)\d{{3}})*"
 _PATTERN = re.compile(
-    rf"(?P<number>[+-]?(?:(?:{_GROUPED}|\d[\d_]*)(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)"
-    rf"\s*(?P<scale>{'|'.join(sorted(_POWERS, key=len, reverse=True))})??\s*(?:{'|'.join(_UNITS)})?",
+    rf"{_BLANK}*(?P<digits>[+-]?(?:(?:{_GROUPED}|\d+(?:_\d+)*)(?:\.\d*)?|\.\d+))(?:e(?P<power>[+-]?\d+))?"
+    rf"{_BLANK}*(?P<scale>{'|'.join(sorted(_POWERS, key=len, reverse=True))})??"
+    rf"{_BLANK}*(?:{'|'.join(_UNITS)})?{_BLANK}*",
     re.IGNORECASE | re.ASCII,
 )
-_LONGEST = 64
+_COMMA = re.compile(r"[+-]?\d+(?:\.\d{3})*,\d+[^.,]*", re.ASCII)
+_POINTS = re.compile(r"[+-]?\d{1,3}(?:\.\d{3}){2,}[^.,]*", re.ASCII)
+"""A decimal comma, and thousands grouped by points."""
+MAX_LENGTH = 64
 """Characters of a number: nobody writes more, and reading a huge one takes time."""
-_LARGEST_POWER, _LARGEST = 400, 10**308
-_BINARY_DUST = 1e-9
-"""A float so near to a whole number, relative to it, is that number after arithmetic: 8.2 * 1e6."""
-_ROUNDED_FROM = 1000
+BEGINS_AS_NUMBER = r"^[ \t\r\n\u00a0\u2009\u202f]*[+-]?\.?[0-9]"
+"""What all text begins with that is read as a number, as a regular expression of JSON Schema."""
+_LARGEST_POWER = 308
+_LARGEST = 10**_LARGEST_POWER
+_DUST_ULPS = 8
+"""A float so near to a whole number, in units of its last place, is that number after arithmetic: 8.2 * 1e6."""
+ROUNDED_FROM = 1000
 """A fraction of fewer things than these is no rounding of a computed count but a mistake."""
 
 
@@ -46,7 +58,7 @@ def parse_count(value: object, *, rounded: bool = False) -> int:
 
     Args:
         value: what was written.
-        rounded: take a count of at least a thousand that has a fraction, as C / 6N gives, to the nearest whole one.
+        rounded: take a count of at least `ROUNDED_FROM` that has a fraction, as C / 6N gives, to the nearest whole one.
 
     Raises:
         ValueError: not a number, or not a whole one.
@@ -57,56 +69,73 @@ def parse_count(value: object, *, rounded: bool = False) -> int:
     nearest = round(exact)
     if exact == nearest:
         return nearest
-    is_dust = isinstance(exact, float) and abs(exact - nearest) <= _BINARY_DUST * abs(exact)
-    if abs(nearest) >= _ROUNDED_FROM and (rounded or is_dust):
+    is_dust = isinstance(exact, float) and abs(exact - nearest) <= _DUST_ULPS * math.ulp(exact)
+    if abs(nearest) >= ROUNDED_FROM and (rounded or is_dust):
         return nearest
     raise ValueError(f"expected a whole number, got {_shown(value)}")
 
 
 def _exact(value: object, *, whole: bool) -> Fraction | int | float:
-    """The very number that was written; a float where it came as one.
-
-    One comma before three digits groups the thousands of a count, and could be the point of any other number.
-    """
-    value = value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value  # numpy's
+    """The very number that was written; a float where it came as one."""
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        value = value.item()  # numpy's
     if isinstance(value, bool):
         raise ValueError(_expected(value))
-    if isinstance(value, Integral):
-        if abs(int(value)) > _LARGEST:
-            raise ValueError(f"expected a number below 1e308, got a whole number of {int(value).bit_length()} bits")
-        return int(value)
-    if isinstance(value, Decimal) and value.is_finite():
-        return Fraction(value)
-    if isinstance(value, Real | Decimal):
+    if isinstance(value, Integral | Fraction):
+        exact = int(value) if isinstance(value, Integral) else value
+        if abs(exact) > _LARGEST:
+            raise ValueError("expected a number below 1e308, got a longer one")
+        return exact
+    if isinstance(value, Decimal):
+        value = str(value) if value.is_finite() else math.nan
+    if isinstance(value, Real):
         return float(value)  # not a number and infinity among them
-    if not isinstance(value, str) or len(value) > _LONGEST:
-        raise ValueError(_expected(value))
-    match = _PATTERN.fullmatch(value.strip())
+    match = _PATTERN.fullmatch(value) if isinstance(value, str) and len(value) <= MAX_LENGTH else None
     if match is None or match["scale"] == "e":
         raise ValueError(_expected(value))
-    if match["number"].count(",") == 1 and "." not in match["number"] and not (whole and not match["scale"]):
-        raise ValueError(f"{_shown(value)} could be {value.replace(',', '')} or {value.replace(',', '.')}; write which")
-    digits = re.sub(r"[_,'\s\u00a0\u2009\u202f]", "", match["number"])
-    power = abs(int(digits.lower().partition("e")[2] or 0))
-    scale = match["scale"] or ""
-    exact = Fraction(0)
-    if power <= _LARGEST_POWER:  # an exponent of thousands would take memory before it could be refused
-        exact = Fraction(Decimal(digits)) * 10 ** (_POWERS["E"] if scale == "E" else _POWERS.get(scale.lower(), 0))
-    if power > _LARGEST_POWER or abs(exact) > _LARGEST:
+    digits, power, scale = match["digits"], int(match["power"] or 0), match["scale"] or ""
+    is_scaled = bool(scale or match["power"])
+    if digits.count(",") == 1 and "." not in digits and not (whole and not is_scaled):
+        # The comma groups the thousands of a plain count, and could be the point of any other number.
+        plain, decimal = (str(value).strip().replace(",", mark) for mark in ("", "."))
+        raise ValueError(f"{_shown(value)} could be {plain} or {decimal}; write which")
+    power += _POWERS["E"] if scale == "E" else _POWERS.get(scale.lower(), 0)
+    return _scaled(Decimal(re.sub(rf"[_{_GAPS}]", "", digits)), power, value)
+
+
+def _scaled(number: Decimal, power: int, value: object) -> Fraction:
+    """The number times a power of ten, if that is of a size for one: an exponent of thousands would take memory.
+
+    Raises:
+        ValueError: it is not; ``value`` is what was written.
+    """
+    magnitude = number.adjusted() + power
+    if number and not -_LARGEST_POWER <= magnitude <= _LARGEST_POWER:
+        raise ValueError(f"expected a number {'below 1e308' if magnitude > 0 else 'above 1e-308'}, got {_shown(value)}")
+    exact = Fraction(number) * Fraction(10) ** power if number else Fraction(0)
+    if abs(exact) > _LARGEST:
         raise ValueError(f"expected a number below 1e308, got {_shown(value)}")
     return exact
 
 
 def _expected(value: object) -> str:
     hint = ""
-    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+(\.\d{3})*,\d+\s*[a-zA-Z]*\s*", value):
-        hint = "; a decimal comma is written as a point here"
+    if isinstance(value, str) and len(value) <= MAX_LENGTH:
+        text = value.strip()
+        if _COMMA.fullmatch(text):
+            hint = f"; the decimal mark is a point here: write {text.replace('.', '').replace(',', '.')}"
+        elif _POINTS.fullmatch(text):
+            hint = f"; points group no thousands here: write {text.replace('.', '')}"
     return f"expected a number such as 250k, 2M or 3e21, got {_shown(value)}{hint}"
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST + 20 else f"{text[:_LONGEST]}..."
+    """Short, whatever it is: a whole number of thousands of digits has no text at all."""
+    try:
+        text = repr(value[: 2 * MAX_LENGTH]) if isinstance(value, str) else reprlib.repr(value)
+    except ValueError:
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= MAX_LENGTH + 20 else f"{text[:MAX_LENGTH]}..."
 
 
 def format_count(value: float) -> str:

@@ -5,7 +5,8 @@ tokens of one domain, and its loss on that domain's held-out text. D' = 0 is the
 """
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from operator import attrgetter
@@ -14,8 +15,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from raysplit.errors import TableError
+from raysplit.quantities import ROUNDED_FROM, parse_count, parse_quantity
 from raysplit.tables import Table, is_nothing, is_well, read_table, state_column
 
 KEY = ("n_params", "pretrain_tokens", "specialize_tokens", "domain", "seed")
@@ -32,6 +35,9 @@ OPTIONAL: dict[str, Any] = {
 """Optional columns and what stands in for them."""
 _COLUMNS = (*REQUIRED, *OPTIONAL, "tokenizer")
 _TEXTS = ("domain", "trial", "tokenizer")
+_COUNTS = ("n_params", "pretrain_tokens", "specialize_tokens", "seed")
+_POSITIVE = ("n_params", "loss", "weight")
+_MAY_BE_UNKNOWN = ("flops", "bits_per_byte", "wall_seconds")
 MAX_ROWS = 20_000
 """Beyond this a choice of forms and their fit take more than a minute (LOG 2026-11-24); no sweep measures as much."""
 MAX_COUNT = 2**53
@@ -81,7 +87,7 @@ def to_frame(observations: Sequence[Observation]) -> pd.DataFrame:
     return frame.sort_values(list(KEY), ignore_index=True)
 
 
-def read_runs(path: Path | str) -> pd.DataFrame:
+def read_runs(path: Path | str, *, note: Callable[[str], None] | None = None) -> pd.DataFrame:
     """Read and check a table of runs from a file of any of `raysplit.tables.SUFFIXES`; see `check_runs`.
 
     Columns have their own names, in upper or lower case; `raysplit.imports` reads tables with others.
@@ -100,9 +106,12 @@ def read_runs(path: Path | str) -> pd.DataFrame:
             f"`raysplit import {path}` makes a table of runs where columns have other names"
         )
     _refuse_bad_ends(table, path)
+    if note is not None:
+        for sentence in table.notes:
+            note(f"{path}: {sentence}")
     cells = {name: [row.cells.get(column) for row in table.rows] for name, column in known.items()}
-    frame = pd.DataFrame({n: c if n in _TEXTS else pd.Series(_as_numbers(c)) for n, c in cells.items()})
-    return check_runs(frame, origin=str(path))
+    frame = pd.DataFrame({name: c if name in _TEXTS else [_plain(cell) for cell in c] for name, c in cells.items()})
+    return check_runs(frame, origin=str(path), note=note)
 
 
 def _refuse_bad_ends(table: Table, path: Path) -> None:
@@ -117,26 +126,35 @@ def _refuse_bad_ends(table: Table, path: Path) -> None:
             )
 
 
-def _as_numbers(cells: list[Any]) -> list[Any]:
-    """Cells of a column as numbers, if all of them are; `check_runs` says of the others what is wrong."""
+def _plain(cell: Any) -> Any:
+    """A cell of numbers: None where it has none, else a number if it is written as a program would."""
+    if is_nothing(cell):
+        return None
     try:
-        return [np.nan if is_nothing(cell) else float(cell) for cell in cells]
-    except (TypeError, ValueError, OverflowError):
-        return cells
+        return cell if not isinstance(cell, str) else int(cell) if cell.isdecimal() else float(cell)
+    except ValueError:
+        return cell
 
 
-def check_runs(frame: pd.DataFrame, *, origin: str) -> pd.DataFrame:
-    """Check a table of runs and fill in its optional columns; ``origin`` is what errors call it.
+def check_runs(frame: pd.DataFrame, *, origin: str, note: Callable[[str], None] | None = None) -> pd.DataFrame:
+    """Check a table of runs and fill in its optional columns.
 
+    Numbers may be written in any way that `raysplit.quantities` reads. Blanks around the name of a domain are dropped.
     All runs must count and read tokens alike: a column ``tokenizer``, where there is one, holds one value, and bits per
     byte over loss, where both are known, is one number in a domain, the same but for `MAX_RATIO_SPREAD`.
+
+    Args:
+        frame: the table.
+        origin: what errors and notes call it.
+        note: is told, in a sentence, what was assumed: parameters and tokens with a fraction, as C / 6N gives, are
+            rounded. Without it they are refused.
 
     Returns the rows sorted by key, with the columns of `REQUIRED` and `OPTIONAL` in their types.
 
     Raises:
-        TableError: a required column is missing; no or too many rows; a value is not a finite number, negative, or
-            zero where it must be positive; a count is not whole or above `MAX_COUNT`; two rows measure the same run;
-            runs of several tokenizers.
+        TableError: a required column is missing; no or too many rows; a value is no finite number, negative, or zero
+            where it must be positive; a count is not whole or above `MAX_COUNT`; two rows measure the same run; runs
+            of several tokenizers.
     """
     for name in REQUIRED:
         if name not in frame.columns:
@@ -160,14 +178,18 @@ def check_runs(frame: pd.DataFrame, *, origin: str) -> pd.DataFrame:
             more = f" (and {rows.size - 1} more rows)" if rows.size > 1 else ""
             raise TableError(f"{origin}: row {rows[0] + 1}: {name} = {value!r} {rule}{more}")
 
-    for name in ("n_params", "pretrain_tokens", "specialize_tokens", "loss", "seed", "weight"):
-        numbers = pd.to_numeric(out[name], errors="coerce").astype(float)
-        refuse(~np.isfinite(numbers), name, "is not a finite number")
-        if name in ("n_params", "loss", "weight"):
+    rounded: dict[str, list[int]] = {}
+    for name in (*_COUNTS, "loss", "weight", *_MAY_BE_UNKNOWN):
+        numbers, rounded[name] = _numbers(out[name], name, origin=origin, may_round=note is not None)
+        is_unknown = np.isnan(numbers) if name in _MAY_BE_UNKNOWN else False
+        refuse(~(np.isfinite(numbers) | is_unknown), name, "is not a finite number")
+        if name in _POSITIVE:
             refuse(numbers <= 0, name, "must be positive")
         else:
             refuse(numbers < 0, name, "must not be negative")
-        out[name] = numbers
+        if name in _COUNTS:
+            refuse(numbers > MAX_COUNT, name, f"is more than {MAX_COUNT}")
+        out[name] = numbers.astype("int64") if name in _COUNTS else numbers
     refuse(
         out["pretrain_tokens"] + out["specialize_tokens"] <= 0,
         "pretrain_tokens",
@@ -175,17 +197,11 @@ def check_runs(frame: pd.DataFrame, *, origin: str) -> pd.DataFrame:
     )
     missing_domain = out["domain"].isna() | (out["domain"].astype(str).str.strip() == "")
     refuse(missing_domain, "domain", "is empty")
-    out["domain"] = out["domain"].astype(str)
+    out["domain"] = out["domain"].astype(str).str.strip()
     out["trial"] = out["trial"].astype(str)
-    for name in ("n_params", "pretrain_tokens", "specialize_tokens", "seed"):
-        refuse(out[name] != out[name].round(), name, "is not a whole number")
-        refuse(out[name] > MAX_COUNT, name, f"is more than {MAX_COUNT}")
-        out[name] = out[name].astype("int64")
-    for name in ("flops", "bits_per_byte", "wall_seconds"):
-        numbers = pd.to_numeric(out[name], errors="coerce").astype(float)
-        refuse(~np.isfinite(numbers) & out[name].notna(), name, "is not a finite number")
-        refuse(numbers < 0, name, "must not be negative")
-        out[name] = numbers
+    if note is not None:
+        for sentence in _assumed(frame, out, rounded):
+            note(f"{origin}: {sentence}")
     if "tokenizer" in frame.columns:
         names = frame["tokenizer"].astype(object).fillna("").astype(str)
         refuse(names != names.iloc[0], "tokenizer", f"is not that of row 1, {names.iloc[0]!r}; {_INCOMPARABLE}")
@@ -206,3 +222,60 @@ def check_runs(frame: pd.DataFrame, *, origin: str) -> pd.DataFrame:
             "give repeated runs different seeds, or drop one"
         )
     return out.sort_values(list(KEY), ignore_index=True)
+
+
+def _assumed(frame: pd.DataFrame, out: pd.DataFrame, rounded: Mapping[str, Sequence[int]]) -> Iterator[str]:
+    """What was assumed of the cells of ``frame`` to make ``out``; ``rounded`` are positions by column."""
+    for name, rows in rounded.items():
+        if rows:
+            before, after = frame[name].tolist()[rows[0]], out[name].tolist()[rows[0]]
+            yield f"{name} has a fraction in {len(rows)} rows and is rounded, as from {before} to {after}"
+    written = frame["domain"].astype(str).tolist()
+    if blank := next((name for name, own in zip(written, out["domain"], strict=True) if name != own), None):
+        yield f"blanks around the names of domains are dropped, as from {blank!r}"
+
+
+def _numbers(
+    cells: "pd.Series[Any]", name: str, *, origin: str, may_round: bool
+) -> tuple[NDArray[np.float64], list[int]]:
+    """The numbers of a column, NaN where a cell is empty, and the positions of those that were rounded.
+
+    Raises:
+        TableError: a cell cannot be read; the first is named and the others are counted.
+    """
+    numbers, rounded, faults = np.full(len(cells), np.nan), [], []
+    for position, cell in enumerate(cells.tolist()):
+        is_float = type(cell) is float and (name not in _COUNTS or cell.is_integer() or not math.isfinite(cell))
+        if is_float or (type(cell) is int and abs(cell) <= MAX_COUNT):  # most are, and need no reading
+            numbers[position] = cell
+        elif cell is not None and cell is not pd.NA and cell is not pd.NaT:
+            try:
+                numbers[position], was_rounded = _number(cell, name, may_round=may_round)
+            except ValueError as error:
+                faults.append(f"{origin}: row {position + 1}: {name}: {error}")
+            else:
+                rounded += [position] * was_rounded
+    if faults:
+        raise TableError(faults[0] + (f" (and {len(faults) - 1} more rows)" if len(faults) > 1 else ""))
+    return numbers, rounded
+
+
+def _number(cell: object, name: str, *, may_round: bool) -> tuple[float, bool]:
+    """What a cell says, and whether it was rounded to a whole number.
+
+    Raises:
+        ValueError: it is no number, or no whole one where that is needed.
+    """
+    if name not in _COUNTS:
+        return parse_quantity(cell), False
+    try:
+        return parse_count(cell), False
+    except ValueError as error:
+        number = parse_quantity(cell)  # raises where it is no number at all
+        if name == "seed":
+            raise
+        if abs(number) < ROUNDED_FROM:
+            raise ValueError(f"{error}; where millions or billions are meant, write {cell}M or {cell}B") from None
+        if not may_round or not math.isfinite(number):
+            raise
+        return parse_count(cell, rounded=True), True

@@ -488,7 +488,7 @@ def load_space(path: Path | str) -> Space:
         raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise SpaceError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # Python reads no whole number of more than 4,300 digits
         raise SpaceError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(raw, Mapping):
         raise SpaceError(f"{path}: a search space is a mapping of sections, got {type(raw).__name__}")

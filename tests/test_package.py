@@ -18,6 +18,7 @@ PURE = (
     "raysplit",
     "raysplit.space",
     "raysplit.imports",
+    "raysplit.doubts",
     "raysplit.runs",
     "raysplit.ladder",
     "raysplit.law",

@@ -73,17 +73,24 @@ def test_names_a_missing_column_and_those_there_are(missing: str) -> None:
         ({"loss": 0.0}, "runs.csv: row 1: loss = 0.0 must be positive"),
         ({"loss": float("nan")}, "runs.csv: row 1: loss = nan is not a finite number"),
         ({"loss": float("inf")}, "runs.csv: row 1: loss = inf is not a finite number"),
-        ({"loss": "three"}, "runs.csv: row 1: loss = 'three' is not a finite number"),
+        ({"loss": "three"}, "runs.csv: row 1: loss: expected a number such as 250k, 2M or 3e21, got 'three'"),
         ({"n_params": 0}, "runs.csv: row 1: n_params = 0 must be positive"),
         ({"pretrain_tokens": -1}, "runs.csv: row 1: pretrain_tokens = -1 must not be negative"),
-        ({"pretrain_tokens": 0.5}, "runs.csv: row 1: pretrain_tokens = 0.5 is not a whole number"),
+        (
+            {"pretrain_tokens": 0.5},
+            "runs.csv: row 1: pretrain_tokens: expected a whole number, got 0.5; where millions",
+        ),
+        ({"pretrain_tokens": "0.4"}, "got '0.4'; where millions or billions are meant, write 0.4M or 0.4B"),
+        ({"pretrain_tokens": 1234.5}, "runs.csv: row 1: pretrain_tokens: expected a whole number, got 1234.5"),
+        ({"loss": "3,25"}, "row 1: loss: expected a number such as 250k, 2M or 3e21, got '3,25'; the decimal mark is"),
+        ({"loss": "3,226"}, "row 1: loss: '3,226' could be 3226 or 3.226; write which"),
         ({"pretrain_tokens": 0}, "with specialize_tokens = 0 is a model that saw no tokens"),
         ({"domain": " "}, "runs.csv: row 1: domain = ' ' is empty"),
         ({"domain": None}, "is empty"),
         ({"weight": 0.0}, "runs.csv: row 1: weight = 0.0 must be positive"),
-        ({"seed": 1.5}, "runs.csv: row 1: seed = 1.5 is not a whole number"),
+        ({"seed": 1.5}, "runs.csv: row 1: seed: expected a whole number, got 1.5"),
         ({"n_params": 1e30}, f"runs.csv: row 1: n_params = 1e+30 is more than {MAX_COUNT}"),
-        ({"flops": "many"}, "runs.csv: row 1: flops = 'many' is not a finite number"),
+        ({"flops": "many"}, "runs.csv: row 1: flops: expected a number such as 250k, 2M or 3e21, got 'many'"),
         ({"wall_seconds": -1.0}, "runs.csv: row 1: wall_seconds = -1.0 must not be negative"),
     ],
 )
@@ -100,7 +107,7 @@ NUMBERS = ("n_params", "pretrain_tokens", "specialize_tokens", "loss", "seed", "
 @given(
     row=st.integers(0, 2),
     name=st.sampled_from(NUMBERS),
-    value=st.sampled_from([float("nan"), float("inf"), -float("inf"), -1.0, "", "1,000", None]),
+    value=st.sampled_from([float("nan"), float("inf"), -float("inf"), -1.0, "", "1,00", None]),
     order=st.permutations(range(3)),
 )
 def test_a_bad_number_is_named_wherever_it_stands(row: int, name: str, value: object, order: list[int]) -> None:
@@ -112,7 +119,9 @@ def test_a_bad_number_is_named_wherever_it_stands(row: int, name: str, value: ob
     if name in OPTIONAL and blank:  # an empty cell of an optional column has a value that stands in for it
         assert (check_runs(frame, origin="runs.csv")[name] == OPTIONAL[name]).all()
     else:
-        assert refusal(frame).startswith(f"runs.csv: row {row + 1}: {name} = {value!r} ")
+        message = refusal(frame)
+        assert message.startswith(f"runs.csv: row {row + 1}: {name}")
+        assert repr(value) in message
 
 
 def test_counts_the_further_rows_of_the_same_fault() -> None:

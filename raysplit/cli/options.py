@@ -1,14 +1,18 @@
 """Arguments that several commands share, and numbers as people write them."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 from rich.console import Console
 
 from raysplit.errors import RaysplitError, RunError
 from raysplit.quantities import parse_count, parse_quantity
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 T = TypeVar("T")
 
@@ -36,6 +40,29 @@ def read_json(path: Path, parse: Callable[[str], T]) -> T:
         raise RunError(f"{path}: {error}") from error
 
 
+def read_table(path: Path, *, as_is: bool, is_all: bool) -> "pd.DataFrame":
+    """A checked table of runs; what was assumed and what is doubted goes to the error stream.
+
+    Args:
+        path: of the table.
+        as_is: take what seems impossible.
+        is_all: an answer will rest on this table alone, so what it says nothing of is told too.
+
+    Raises:
+        TableError: the table is unusable, or says something impossible and not ``as_is``.
+    """
+    from raysplit.doubts import gaps_in, warnings_about
+    from raysplit.runs import read_runs
+
+    notes: list[str] = []
+    runs = read_runs(path, note=notes.append)
+    notes += warnings_about(runs, origin=str(path), as_is=as_is)
+    notes += [f"{path}: {gap}" for gap in gaps_in(runs) if is_all]
+    for sentence in notes:
+        click.echo(f"raysplit: warning: {sentence}", err=True)
+    return runs
+
+
 class Quantity(click.ParamType):
     """A number such as 3e21, 250k or 7B."""
 
@@ -51,6 +78,10 @@ class Quantity(click.ParamType):
         return number
 
 
+_POINTED = re.compile(r"[1-9]\d{0,2}\.000")
+"""A count that in much of Europe is a thousand times as many; in a table it is read, and doubted."""
+
+
 class Count(click.ParamType):
     """A whole number such as 2M; zero is allowed."""
 
@@ -63,6 +94,8 @@ class Count(click.ParamType):
             self.fail(str(error), param, ctx)
         if number < 0:
             self.fail(f"must not be negative, got {value}", param, ctx)
+        if isinstance(value, str) and _POINTED.fullmatch(value.strip()):
+            self.fail(f"{value!r} could be {number} or {value.strip().replace('.', '')}; write which", param, ctx)
         return number
 
 
@@ -106,6 +139,13 @@ closed_reading_option = click.option("--closed-reading", is_flag=True, help="Ove
 
 version_option = click.option(
     "--version", type=click.IntRange(min=1), help="Of the law, as answers name it; the latest when left out."
+)
+
+as_is_option = click.option(
+    "--as-is",
+    is_flag=True,
+    help="Take the table's numbers as they are, where they seem impossible: fewer than 1,000 parameters or tokens, a "
+    "loss above that of a model that knows nothing, losses that rise.",
 )
 
 AccountingName = Literal["shared", "per-expert"]

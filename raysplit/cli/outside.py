@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from raysplit.cli.options import open_console
+from raysplit.cli.options import as_is_option, open_console, read_table
 from raysplit.errors import RunError, TableError
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class _Pair(click.ParamType):
 )
 @click.option("--encoding", metavar="NAME", help="Of a text that is neither UTF-8 nor UTF-16, such as cp1252.")
 @click.option("--sheet", metavar="NAME", help="Of a workbook that has several.")
+@as_is_option
 def import_(
     source: Path,
     kind: str | None,
@@ -82,6 +83,7 @@ def import_(
     all_points: bool,
     encoding: str | None,
     sheet: str | None,
+    as_is: bool,
 ) -> None:
     """Make a table of runs from what you have: any table (CSV, Excel, JSON, Parquet), W&B, MLflow, Ray Tune.
 
@@ -89,6 +91,7 @@ def import_(
     shown. Numbers may be written as 160M or 2B. Runs that crashed, diverged or have not ended are left out and counted,
     and so is every row of a run's history but its last.
     """
+    from raysplit.doubts import warnings_about
     from raysplit.imports import import_runs
 
     if out.suffix not in (".csv", ".parquet"):
@@ -106,6 +109,8 @@ def import_(
         encoding=encoding,
         sheet=sheet,
     )
+    for sentence in warnings_about(imported.runs, origin=str(source), as_is=as_is):
+        click.echo(f"raysplit: warning: {sentence}", err=True)
     try:
         if out.suffix == ".csv":
             imported.runs.to_csv(out, index=False)
@@ -126,7 +131,8 @@ def import_(
     "--offline", is_flag=True, help="The run's live law is known to be gone, though its folder still tells of it."
 )
 @click.option("--json", "output", flag_value="json", default="table", help="Print what was stored as JSON.")
-def observe(run: str, table: Path, token: str | None, offline: bool, output: str) -> None:
+@as_is_option
+def observe(run: str, table: Path, token: str | None, offline: bool, output: str, as_is: bool) -> None:
     """Give a table of runs to a sweep's law.
 
     RUN is a run folder or the URL of a live law. While the sweep runs its live law takes the table; afterwards it is
@@ -135,9 +141,7 @@ def observe(run: str, table: Path, token: str | None, offline: bool, output: str
     import json
     from dataclasses import asdict
 
-    from raysplit.runs import read_runs
-
-    runs = read_runs(table)
+    runs = read_table(table, as_is=as_is, is_all=False)
     from raysplit.sweep.observe import observe_run, observe_server
 
     if run.startswith(("http://", "https://")):

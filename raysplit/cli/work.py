@@ -10,12 +10,14 @@ from rich.table import Table
 
 from raysplit.cli.options import (
     QUANTITY,
+    as_is_option,
     closed_reading_option,
     http_option,
     open_console,
     out_option,
     ray_address_option,
     read_json,
+    read_table,
     run_argument,
     space_argument,
 )
@@ -190,8 +192,14 @@ def report(run_folder: Path) -> None:
 @click.option("--sweep-budget-flops", type=QUANTITY, help="What the replayed sweep may spend; unlimited by default.")
 @click.option("--policy", type=click.Choice(["adaptive", "grid"]), default="adaptive", show_default=True)
 @click.option("--lanes", type=click.IntRange(min=1), default=2, show_default=True)
+@as_is_option
 def replay(
-    table: Path, budget_flops: float, sweep_budget_flops: float | None, policy: Literal["adaptive", "grid"], lanes: int
+    table: Path,
+    budget_flops: float,
+    sweep_budget_flops: float | None,
+    policy: Literal["adaptive", "grid"],
+    lanes: int,
+    as_is: bool,
 ) -> None:
     """Run the sweep's decisions on a TABLE of measured losses, without training."""
     import tempfile
@@ -200,13 +208,12 @@ def replay(
     from raysplit.live.journal import Journal
     from raysplit.live.service import LawService
     from raysplit.quantities import format_flops
-    from raysplit.runs import read_runs
     from raysplit.split import render_advice
     from raysplit.sweep.replay import replay as run_replay
     from raysplit.sweep.replay import setup_of_table, table_losses
 
     console = open_console()
-    runs = read_runs(table)
+    runs = read_table(table, as_is=as_is, is_all=True)
     setup = setup_of_table(
         runs,
         budget_flops=budget_flops,

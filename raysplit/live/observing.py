@@ -20,17 +20,17 @@ def checked(observations: Sequence[Observation], domains: Sequence[str]) -> list
         TableError: there are none or too many, one is impossible or of an unknown domain, or two contradict each other.
     """
     check_batch(observations)
-    once = list({row.identity: row for row in reversed(observations)}.values())[::-1]
+    try:
+        once = list({row.identity: row for row in reversed(observations)}.values())[::-1]
+    except ValueError as error:  # Python writes out no whole number of more than 4,300 digits
+        raise TableError(f"{_ORIGIN}: a number is too large: {error}") from error
     names = list(Observation.__dataclass_fields__)
     columns = {name: pd.Series([getattr(row, name) for row in once], dtype=object) for name in names}
     for name in ("domain", "trial"):
         for number, value in enumerate(columns[name], 1):
             if not isinstance(value, str):
                 raise TableError(f"{_ORIGIN}: row {number}: {name} = {value!r} is not text")
-    try:
-        frame = check_runs(pd.DataFrame(columns, columns=names), origin=_ORIGIN)
-    except (TypeError, ValueError, OverflowError) as error:  # numbers of a kind that pandas has no place for
-        raise TableError(f"{_ORIGIN}: {_first_odd(once)}: {error}") from error
+    frame = check_runs(pd.DataFrame(columns, columns=names), origin=_ORIGIN)
     for domain in frame["domain"].unique():
         if domain not in domains:
             raise TableError(f"{_ORIGIN}: {unknown('domain', domain, domains)}")
@@ -81,14 +81,3 @@ def as_row(observation: Observation) -> dict[str, object]:
     """Its fields for JSON, which has no NaN: unknown ones are left out."""
     fields = ((name, getattr(observation, name)) for name in Observation.__dataclass_fields__)
     return {name: value for name, value in fields if value == value}
-
-
-def _first_odd(observations: Sequence[Observation]) -> str:
-    for number, row in enumerate(observations, 1):
-        for name in Observation.__dataclass_fields__:
-            value = getattr(row, name)
-            if name in ("domain", "trial") or value != value:
-                continue
-            if not isinstance(value, int | float) or abs(value) > 1e300:
-                return f"row {number}: {name} = {str(value)[:40]}"
-    return "a number"

@@ -58,6 +58,7 @@ def batch(*rows: dict[str, Any]) -> dict[str, Any]:
         ("", Question()),
         ("?budget_flops=3e12", Question(budget_flops=3e12)),
         ("?n_params=14000&accounting=per-expert", Question(n_params=(14_000,), accounting="per-expert")),
+        ("?n_params=14k&n_params=0.036M&budget_flops=3.2T", Question(n_params=(14_000, 36_000), budget_flops=3.2e12)),
         ("?weight=domain-1%3D3&weight=domain-0%3D0.5", Question(weights={"domain-1": 3.0, "domain-0": 0.5})),
     ],
 )
@@ -160,6 +161,22 @@ def test_a_question_that_makes_no_sense_is_refused_by_name(client: TestClient, u
     assert field in answer.json()["message"]
 
 
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("/v1/advise?budget_flops=3,5e12", "got '3,5e12'; the decimal mark is a point here: write 3.5e12"),
+        ("/v1/advise?n_params=1,3B", "n_params.0: expected a number such as 250k, 2M or 3e21, got '1,3B'; the decimal"),
+        ("/v1/advise?n_params=14000.5", "n_params.0: expected a whole number, got '14000.5'"),
+        ("/v1/advise?budget_flops=1e999999999", "expected a number below 1e308, got '1e999999999'"),
+        (f"/v1/advise?n_params={'9' * 5000}", "expected a number such as"),
+    ],
+)
+def test_a_number_that_cannot_be_read_is_refused_with_the_remedy(client: TestClient, url: str, message: str) -> None:
+    answer = client.get(url)
+    assert answer.status_code == 422
+    assert message in answer.json()["message"]
+
+
 def test_choices_are_told(client: TestClient) -> None:
     accounting = client.get("/v1/advise?accounting=shard").json()
     assert accounting["choices"] == ["shared", "per-expert"]
@@ -244,6 +261,28 @@ def test_observations_are_taken_once(fresh: LawService) -> None:
     assert [(row["seed"], row["loss"], row["trial"], row["flops"]) for row in known] == [
         (0, 3.5, "", None), (1, 3.6, "from elsewhere", None),
     ]  # fmt: skip
+
+
+def test_numbers_of_a_row_may_be_written_as_people_do(fresh: LawService) -> None:
+    client = TestClient(create_app(fresh, token=TOKEN))
+    written = {
+        "n_params": "8.2M",
+        "pretrain_tokens": "1,234,567",
+        "specialize_tokens": "0.067B tokens",
+        "flops": "3e21",
+    }
+    assert client.post("/v1/observations", json=batch(ROW | written), headers=WRITER).status_code == 200
+    [known] = client.get("/v1/observations").json()["observations"]
+    assert (known["n_params"], known["pretrain_tokens"], known["specialize_tokens"]) == (
+        8_200_000,
+        1_234_567,
+        67_000_000,
+    )
+    assert known["flops"] == 3e21
+    longest = json.dumps(batch(ROW)).replace("14000", "9" * 5000)
+    answer = client.post("/v1/observations", content=longest, headers=WRITER | {"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert len(answer.content) < 2000
 
 
 def test_whether_to_go_on_is_the_services_own(client: TestClient, service: LawService) -> None:

@@ -1,5 +1,6 @@
 """What may be asked over HTTP, and in which shape observations come: checked here, before the law sees it."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -9,6 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 from raysplit.live.answers import Question
 from raysplit.live.http.refusals import Refused
 from raysplit.live.observing import MAX_BATCH
+from raysplit.quantities import BEGINS_AS_NUMBER, MAX_LENGTH, parse_count, parse_quantity
 from raysplit.runs import MAX_COUNT, Observation
 
 MAX_BODY_BYTES = 8 * 2**20
@@ -22,14 +24,31 @@ _NAME = r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$"
 _NAME_OR_NONE = r"^([^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*)?$"
 
 
-def _whole(value: Any) -> Any:
-    """2e6 is a whole number, whatever JSON writer sent it."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+_AsText = Annotated[
+    str, Field(pattern=BEGINS_AS_NUMBER, max_length=MAX_LENGTH, description="As people write it: 1.3B, 8.2M, 3e21.")
+]
 
 
-Count = Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=0, le=MAX_COUNT)]
-Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-Amount = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+def _written(parse: Callable[[object], float], kind: type[float], bounds: Any) -> BeforeValidator:
+    """A number is read as everywhere, and described as a number within bounds or such a text."""
+    return BeforeValidator(parse, json_schema_input_type=Annotated[kind, bounds] | _AsText)
+
+
+_ANY_COUNT, _FROM_ONE = Field(ge=0, le=MAX_COUNT), Field(ge=1, le=MAX_COUNT)
+_POSITIVE, _NOT_NEGATIVE = Field(gt=0, allow_inf_nan=False), Field(ge=0, allow_inf_nan=False)
+_FLOPS = Field(gt=0, le=_MAX_FLOPS, allow_inf_nan=False)
+_PARAMETERS = Field(gt=0, le=MAX_COUNT, allow_inf_nan=False)
+_TOKENS = Field(ge=0, le=MAX_COUNT, allow_inf_nan=False)
+
+Count = Annotated[int, _ANY_COUNT, _written(parse_count, int, _ANY_COUNT)]
+Size = Annotated[int, _FROM_ONE, _written(parse_count, int, _FROM_ONE)]
+MaybeSize = Annotated[int | None, _FROM_ONE, _written(parse_count, int, _FROM_ONE)]
+Positive = Annotated[float, _POSITIVE, _written(parse_quantity, float, _POSITIVE)]
+Amount = Annotated[float, _NOT_NEGATIVE, _written(parse_quantity, float, _NOT_NEGATIVE)]
+MaybeFlops = Annotated[float | None, _FLOPS, _written(parse_quantity, float, _FLOPS)]
+Parameters = Annotated[float, _PARAMETERS, _written(parse_quantity, float, _PARAMETERS)]
+"""Of a point of the law, which need not be whole."""
+Tokens = Annotated[float, _TOKENS, _written(parse_quantity, float, _TOKENS)]
 Version = Annotated[
     int | SkipJsonSchema[None], Field(ge=1, le=MAX_COUNT, description="An earlier law; the latest when left out.")
 ]
@@ -40,7 +59,7 @@ class Row(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    n_params: Annotated[Count, Field(ge=1, description="N, non-embedding parameters.")]
+    n_params: Annotated[Size, Field(description="N, non-embedding parameters.")]
     pretrain_tokens: Annotated[Count, Field(description="D, tokens of the mixture.")]
     specialize_tokens: Annotated[Count, Field(description="D', tokens of the domain; 0 for the pretrained model.")]
     domain: Annotated[str, Field(pattern=_NAME, max_length=200)]
@@ -76,9 +95,9 @@ class ThisLaw(BaseModel):
 class AskAdvice(ThisLaw):
     """A question that may differ from the sweep's own target."""
 
-    budget_flops: Annotated[float | SkipJsonSchema[None], Field(gt=0, le=_MAX_FLOPS, allow_inf_nan=False)] = None
+    budget_flops: MaybeFlops = None
     n_params: Annotated[
-        list[Annotated[int, Field(ge=1, le=MAX_COUNT)]],
+        list[Size],
         Field(max_length=_MAX_SIZES, description="Sizes to choose between; repeat for several."),
     ] = []
     weight: Annotated[
@@ -98,19 +117,16 @@ class AskAdvice(ThisLaw):
 
 
 class AskCurve(AskAdvice):
-    at_n_params: Annotated[
-        int | SkipJsonSchema[None],
-        Field(ge=1, le=MAX_COUNT, description="The curve's size; the advised one when left out."),
-    ] = None
+    at_n_params: Annotated[MaybeSize, Field(description="The curve's size; the advised one when left out.")] = None
 
 
 class AskLoss(ThisLaw):
     """A point of the law."""
 
     domain: str
-    n_params: Annotated[float, Field(gt=0, le=MAX_COUNT, allow_inf_nan=False)]
-    pretrain_tokens: Annotated[float, Field(ge=0, le=MAX_COUNT, allow_inf_nan=False)]
-    specialize_tokens: Annotated[float, Field(ge=0, le=MAX_COUNT, allow_inf_nan=False)]
+    n_params: Parameters
+    pretrain_tokens: Tokens
+    specialize_tokens: Tokens
     level: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False, description="Probability of the interval.")] = 0.9
 
 
@@ -146,7 +162,7 @@ def key_of(question: Question) -> tuple[Any, ...]:
 def _weight(text: str) -> tuple[str, float]:
     domain, _, number = text.rpartition("=")
     try:
-        value = float(number)
+        value = parse_quantity(number)
     except ValueError:
         value = float("nan")
     if not domain or not 0 < value <= 1e9:

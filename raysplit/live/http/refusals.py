@@ -57,10 +57,12 @@ def of_validation(errors: Sequence[Any], *, status: int = 422) -> Refused:
     more = f" (and {len(errors) - 1} more mistakes)" if len(errors) > 1 else ""
     choices = first.get("ctx", {}).get("expected") if first["type"] == "literal_error" else None
     value = first["input"]
-    told = f", got {_shown(value)}" if first["type"] not in ("missing", "json_invalid") else ""
+    message = first["msg"].removeprefix("Value error, ")
+    said = first["type"] in ("missing", "json_invalid") or message != first["msg"]  # our own reader's, which shows it
+    told = "" if said else f", got {_shown(value)}"
     return Refused(
         status,
-        f"{field or 'body'}: {first['msg']}{told}{more}",
+        f"{field or 'body'}: {message}{told}{more}",
         field=field,
         value=None if first["type"] in ("missing", "json_invalid") else value,
         choices=None if choices is None else [choice.strip(" '") for choice in choices.replace(" or ", ",").split(",")],

@@ -1,0 +1,269 @@
+"""What a checked table of runs says that can hardly be so, and what it says nothing of.
+
+A doubt is about what the numbers mean: millions written as units, a perplexity or an accuracy in the loss's column,
+every step of one run. An impossible table is refused unless it is said to be meant as it is; a doubtful one is told.
+"""
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from raysplit.errors import TableError
+from raysplit.quantities import format_count
+
+FEWEST = 1_000
+"""Fewer parameters are no language model, and fewer tokens no training: they were meant in millions or billions."""
+MOST_TOKENS_A_PARAMETER = 1e6
+"""Sixteen times what the smallest published models saw (0.6B parameters, 36T tokens)."""
+FEWEST_TOKENS_A_PARAMETER = 1e-4
+LARGEST_VOCABULARY = 262_144
+"""Of a tokenizer in use; a model that knows nothing has its logarithm for a loss."""
+UNTRAINED = 1.05
+"""A loss may be this many times the logarithm of the vocabulary: a model is worse than nothing early on."""
+RISING = 0.75
+"""Share of comparisons in which the longer or larger run is the worse one, above which losses rise."""
+_FEWEST_COMPARISONS = 15
+_FEWEST_EQUAL = 5
+"""So many rows do not reach one and the same loss."""
+_MOST_COMPARED = 400
+"""Rows of a domain that are compared with one another."""
+_MANY_POINTS, _EVEN_POINTS = 50, 12
+"""So many points along one run, or so many at even distances, are its history. Published grids have eight such."""
+_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Doubt:
+    """One thing that can hardly be so."""
+
+    sentence: str
+    """Names the values, and the remedy."""
+    is_impossible: bool
+    """Whether the table is refused for it."""
+
+
+def warnings_about(runs: pd.DataFrame, *, origin: str, as_is: bool = False, vocab_size: int | None = None) -> list[str]:
+    """The doubts about a table, as sentences to tell.
+
+    Args:
+        runs: as `raysplit.runs.check_runs` gives it.
+        origin: what errors call the table.
+        as_is: take what seems impossible, with its warning.
+        vocab_size: of the tokenizer, where it is known.
+
+    Raises:
+        TableError: something in it is impossible, and not ``as_is``.
+    """
+    doubts = doubts_about(runs, vocab_size=vocab_size)
+    impossible = [doubt.sentence for doubt in doubts if doubt.is_impossible]
+    if impossible and not as_is:
+        raise TableError(f"{origin}: {'; '.join(impossible)}; if the numbers are right, take them with --as-is")
+    return [f"{origin}: {doubt.sentence}" for doubt in doubts]
+
+
+def doubts_about(runs: pd.DataFrame, *, vocab_size: int | None = None) -> list[Doubt]:
+    """What can hardly be so in a checked table, the impossible first; see `warnings_about`."""
+    found = [
+        *_too_few(runs),
+        *_tokens_a_parameter(runs),
+        *_no_loss(runs, vocab_size),
+        *_spellings(runs),
+        *_histories(runs),
+    ]
+    return sorted(found, key=lambda doubt: not doubt.is_impossible)
+
+
+def gaps_in(runs: pd.DataFrame) -> list[str]:
+    """What no row of a table tells, so that an answer about it rests on no run."""
+    gaps = []
+    if (runs["specialize_tokens"] == 0).all():
+        gaps.append(
+            "specialize_tokens is 0 in every row: nothing is known of what a domain's own tokens are worth, and what "
+            "an answer says of specialization rests on no run"
+        )
+    else:
+        bare = [str(name) for name, most in runs.groupby("domain")["specialize_tokens"].max().items() if most == 0]
+        if bare:
+            gaps.append(f"specialize_tokens is 0 in every row of {_named(bare)}: its specialization rests on no run")
+    if (runs["pretrain_tokens"] == 0).all():
+        gaps.append(
+            "pretrain_tokens is 0 in every row: nothing is known of D, of what pretraining is worth, and what an "
+            "answer says of it rests on no run"
+        )
+    if runs["n_params"].nunique() == 1:
+        gaps.append(f"one size, {format_count(runs['n_params'].iloc[0])}: what other sizes would reach rests on no run")
+    lone = [str(name) for name, n_rows in runs["domain"].value_counts(sort=False).items() if n_rows == 1]
+    if lone:
+        gaps.append(f"one row of {_named(sorted(lone))}: one loss tells no slope")
+    return gaps
+
+
+def _too_few(runs: pd.DataFrame) -> Iterator[Doubt]:
+    for name in ("n_params", "pretrain_tokens", "specialize_tokens"):
+        few = runs.loc[(runs[name] > 0) & (runs[name] < FEWEST), name]
+        if len(few):
+            values = sorted(int(value) for value in few.unique())
+            example = f"{values[0]}M or {values[0]}B"
+            yield Doubt(
+                sentence=f"{name} = {_named(values)} in {_rows(few)}: fewer than {FEWEST:,} "
+                f"{'parameters' if name == 'n_params' else 'tokens'}; where millions or billions are meant, write "
+                f"{example}",
+                is_impossible=True,
+            )
+
+
+def _tokens_a_parameter(runs: pd.DataFrame) -> Iterator[Doubt]:
+    known = runs[runs["n_params"] >= FEWEST]
+    ratio = (known["pretrain_tokens"] + known["specialize_tokens"]) / known["n_params"]
+    for bad, what, is_impossible in (
+        (ratio[ratio > MOST_TOKENS_A_PARAMETER], f"more than {MOST_TOKENS_A_PARAMETER:,.0f} tokens a parameter", True),
+        (
+            ratio[(ratio < FEWEST_TOKENS_A_PARAMETER)],
+            f"fewer than one token for {1 / FEWEST_TOKENS_A_PARAMETER:,.0f} parameters",
+            False,
+        ),
+    ):
+        if len(bad):
+            row = known.loc[bad.index[0]]
+            point = ", ".join(f"{name} = {row[name]}" for name in ("n_params", "pretrain_tokens", "specialize_tokens"))
+            yield Doubt(
+                sentence=f"{point} (one of {_rows(bad)}): {what}; see whether both are in single parameters and tokens",
+                is_impossible=is_impossible,
+            )
+
+
+def _no_loss(runs: pd.DataFrame, vocab_size: int | None) -> Iterator[Doubt]:
+    """Losses that are a perplexity, an accuracy, or anything that grows with training."""
+    losses = runs["loss"]
+    bound = UNTRAINED * math.log(vocab_size or LARGEST_VOCABULARY)
+    rise = {str(name): _share_rising(rows) for name, rows in runs.groupby("domain")}
+    n_up, n_all = sum(up for up, _ in rise.values()), sum(n for _, n in rise.values())
+    if n_all >= _FEWEST_COMPARISONS and n_up > RISING * n_all:
+        yield Doubt(
+            sentence=f"losses rise with parameters and tokens, in {n_up / n_all:.0%} of {n_all} comparisons: "
+            f"{_score(losses)}? What is fitted is a loss in nats per token, which falls",
+            is_impossible=True,
+        )
+        return
+    if len(losses) >= _FEWEST_EQUAL and losses.nunique() == 1:
+        yield Doubt(
+            sentence=f"loss = {losses.iloc[0]:g} in all {len(losses)} rows: is this the column?", is_impossible=True
+        )
+    high = losses[losses > bound]
+    if len(high):
+        of = f"a vocabulary of {vocab_size or LARGEST_VOCABULARY:,}{'' if vocab_size else ', the largest in use,'}"
+        yield Doubt(
+            sentence=f"loss = {high.max():g} (the highest of {_rows(high)} above {bound:.2f}): a model that knows "
+            f"nothing of {of} has {bound / UNTRAINED:.2f} nats per token; where it is a perplexity, bring its "
+            "logarithm; where it is a sum over tokens, divide by their number",
+            is_impossible=True,
+        )
+    rising = [name for name, (up, n) in rise.items() if n >= _FEWEST_COMPARISONS and up > RISING * n]
+    if rising:
+        yield Doubt(
+            sentence=f"losses of {_named(rising)} rise with parameters and tokens, as no other domain's do: "
+            f"{_score(losses[runs['domain'].isin(rising)])}?",
+            is_impossible=False,
+        )
+    for name in ("pretrain_tokens", "specialize_tokens"):
+        worse = [str(d) for d, rows in runs.groupby("domain") if str(d) not in rising and _rises_along(rows, name)]
+        if worse:
+            yield Doubt(
+                sentence=f"losses of {_named(worse)} rise with {name} where all else is equal: an accuracy, a run past "
+                "its best, or columns exchanged?",
+                is_impossible=False,
+            )
+
+
+def _score(losses: pd.Series) -> str:
+    """What a column that rises may hold."""
+    if losses.max() <= 1:
+        return "an accuracy"
+    if losses.max() > math.log(LARGEST_VOCABULARY) and losses.max() <= 100:
+        return "an accuracy in per cent"
+    return "an accuracy or another score, or a likelihood"
+
+
+def _share_rising(rows: pd.DataFrame) -> tuple[int, int]:
+    """Of pairs of runs of one domain, one of which has no less of N, D and D': how often it is worse, and their number.
+
+    Ties of the loss count for neither.
+    """
+    rows = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MOST_COMPARED)).astype(int))]
+    spent = rows[["n_params", "pretrain_tokens", "specialize_tokens"]].to_numpy()
+    more = np.ones((len(rows), len(rows)), dtype=bool)
+    some = np.zeros_like(more)
+    for column in spent.T:
+        more &= column[:, None] >= column
+        some |= column[:, None] > column
+    return _count(more & some, rows["loss"].to_numpy())
+
+
+def _rises_along(rows: pd.DataFrame, name: str) -> bool:
+    """Whether losses of one domain rise with one column, the other columns of the run being equal."""
+    others = [n for n in ("n_params", "pretrain_tokens", "specialize_tokens", "seed") if n != name]
+    n_up = n_all = 0
+    for _, group in rows[rows.duplicated(others, keep=False)].groupby(others):
+        if len(group) <= _MOST_COMPARED:
+            column = group[name].to_numpy()
+            up, n = _count(column[:, None] > column, group["loss"].to_numpy())
+            n_up, n_all = n_up + up, n_all + n
+    return n_all >= _FEWEST_COMPARISONS and n_up > RISING * n_all
+
+
+def _count(more: NDArray[np.bool_], losses: NDArray[np.float64]) -> tuple[int, int]:
+    difference = (losses[:, None] - losses)[more]
+    return int((difference > 0).sum()), int((difference != 0).sum())
+
+
+def _spellings(runs: pd.DataFrame) -> Iterator[Doubt]:
+    """Domains whose names differ in case, in blanks, hyphens and underscores, or in how Unicode composes a letter."""
+    alike: dict[str, list[str]] = {}
+    for name in sorted(runs["domain"].unique()):
+        alike.setdefault(re.sub(r"[\s_-]+", "", unicodedata.normalize("NFKC", name).casefold()), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            yield Doubt(
+                sentence=f"domains {' and '.join(map(repr, names))} are taken as {len(names)}; where they are one, "
+                "spell it alike",
+                is_impossible=False,
+            )
+
+
+def _histories(runs: pd.DataFrame) -> Iterator[Doubt]:
+    """Points along one run, of which only those after a cooldown compare."""
+    for name in ("pretrain_tokens", "specialize_tokens"):
+        others = [n for n in ("n_params", "pretrain_tokens", "specialize_tokens", "domain", "seed") if n != name]
+        grown = runs[runs[name] > 0]
+        grown = grown[grown.groupby(others)[name].transform("size") >= _EVEN_POINTS]
+        along = [rows[name].to_numpy() for _, rows in grown.groupby(others)]
+        of_steps = [tokens for tokens in along if len(tokens) >= _MANY_POINTS or _even(np.sort(tokens))]
+        if of_steps:
+            longest = max(map(len, of_steps))
+            yield Doubt(
+                sentence=f"{longest} points of one run along {name}, as in its history"
+                f"{f' (and {len(of_steps) - 1} more such runs)' if len(of_steps) > 1 else ''}: only losses after a "
+                "cooldown compare; where the learning rate had not fallen at each, keep the last of each run",
+                is_impossible=False,
+            )
+
+
+def _even(tokens: NDArray[np.int64]) -> bool:
+    """Whether sorted positions lie at equal distances, but for a first or last one."""
+    steps = np.diff(tokens)
+    return bool((np.abs(steps - np.median(steps)) <= 0.02 * np.median(steps)).mean() >= 0.75)
+
+
+def _rows(rows: Sequence[object] | pd.Series) -> str:
+    return f"{len(rows):,} row{'s' if len(rows) > 1 else ''}"
+
+
+def _named(values: Sequence[object]) -> str:
+    more = f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else ""
+    return ", ".join(map(str, values[:_SHOWN])) + more
