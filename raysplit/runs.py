@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from raysplit.errors import TableError, unknown
+from raysplit.errors import TableError
 from raysplit.quantities import ROUNDED_FROM, parse_count, parse_quantity
+from raysplit.tables import Table, is_nothing, is_well, read_table, state_column
 
 KEY = ("n_params", "pretrain_tokens", "specialize_tokens", "domain", "seed")
 """The columns that say which run a row measured; no two rows may agree on all of them."""
@@ -32,6 +33,8 @@ OPTIONAL: dict[str, Any] = {
     "trial": "",
 }
 """Optional columns and what stands in for them."""
+_COLUMNS = (*REQUIRED, *OPTIONAL, "tokenizer")
+_TEXTS = ("domain", "trial", "tokenizer")
 _COUNTS = ("n_params", "pretrain_tokens", "specialize_tokens", "seed")
 _POSITIVE = ("n_params", "loss", "weight")
 _MAY_BE_UNKNOWN = ("flops", "bits_per_byte", "wall_seconds")
@@ -85,20 +88,52 @@ def to_frame(observations: Sequence[Observation]) -> pd.DataFrame:
 
 
 def read_runs(path: Path | str, *, note: Callable[[str], None] | None = None) -> pd.DataFrame:
-    """Read and check a table of runs from CSV or Parquet; see `check_runs`.
+    """Read and check a table of runs from a file of any of `raysplit.tables.SUFFIXES`; see `check_runs`.
+
+    Columns have their own names, in upper or lower case; `raysplit.imports` reads tables with others.
 
     Raises:
-        TableError: the file cannot be read, or the table is unusable.
+        TableError: the file cannot be read, a column is missing, a run ended badly, or the table is unusable.
     """
     path = Path(path)
-    readers: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
-    if path.suffix not in readers:
-        raise TableError(f"{path}: {unknown('table format', path.suffix, readers)}")
-    try:
-        frame = readers[path.suffix](path)
-    except Exception as error:  # every parser has its own family of errors
-        raise TableError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from error
+    table = read_table(path)
+    column_of = {name.casefold(): name for name in reversed(table.names)}
+    column_of |= {name: name for name in table.names}
+    known = {name: column_of[name] for name in _COLUMNS if name in column_of}
+    if missing := [name for name in REQUIRED if name not in known]:
+        raise TableError(
+            f"{path}: no column {missing[0]!r}. Required: {', '.join(REQUIRED)}. Found: {', '.join(table.names)}. "
+            f"`raysplit import {path}` makes a table of runs where columns have other names"
+        )
+    _refuse_bad_ends(table, path)
+    if note is not None:
+        for sentence in table.notes:
+            note(f"{path}: {sentence}")
+    cells = {name: [row.cells.get(column) for row in table.rows] for name, column in known.items()}
+    frame = pd.DataFrame({name: c if name in _TEXTS else [_plain(cell) for cell in c] for name, c in cells.items()})
     return check_runs(frame, origin=str(path), note=note)
+
+
+def _refuse_bad_ends(table: Table, path: Path) -> None:
+    if (column := state_column(table.names)) is None:
+        return
+    for row in table.rows:
+        state = row.cells.get(column)
+        if state is not None and is_well(state) is False:
+            raise TableError(
+                f"{path}: {row.place}: {column} = {state!r}: no finished run; drop it, or let `raysplit import {path}` "
+                "leave out all that did not end well"
+            )
+
+
+def _plain(cell: Any) -> Any:
+    """A cell of numbers: None where it has none, else a number if it is written as a program would."""
+    if is_nothing(cell):
+        return None
+    try:
+        return cell if not isinstance(cell, str) else int(cell) if cell.isdecimal() else float(cell)
+    except ValueError:
+        return cell
 
 
 def check_runs(frame: pd.DataFrame, *, origin: str, note: Callable[[str], None] | None = None) -> pd.DataFrame:

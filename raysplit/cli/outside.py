@@ -40,7 +40,7 @@ class _Pair(click.ParamType):
 @click.option(
     "--kind",
     type=click.Choice(["csv", "wandb", "mlflow", "tune"]),
-    help="What wrote it (csv: any table, Parquet too); guessed when left out.",
+    help="What wrote it (csv: any table); guessed when left out.",
 )
 @click.option(
     "--out",
@@ -69,8 +69,11 @@ class _Pair(click.ParamType):
 @click.option(
     "--all-points",
     is_flag=True,
-    help="Of Ray Tune: every report is a measurement after a cooldown, not just each trial's last.",
+    help="Every row of a history, or report of Ray Tune, is a measurement after a cooldown, not just each run's last.",
 )
+@click.option("--encoding", metavar="NAME", help="Of a text that is neither UTF-8 nor UTF-16, such as cp1252.")
+@click.option("--sheet", metavar="NAME", help="Of a workbook that has several.")
+@as_is_option
 def import_(
     source: Path,
     kind: str | None,
@@ -78,13 +81,18 @@ def import_(
     columns: tuple[tuple[str, str], ...],
     constants: tuple[tuple[str, str], ...],
     all_points: bool,
+    encoding: str | None,
+    sheet: str | None,
+    as_is: bool,
 ) -> None:
-    """Make a table of runs from what you have: any CSV or Parquet table, W&B, MLflow, Ray Tune.
+    """Make a table of runs from what you have: any table (CSV, Excel, JSON, Parquet), W&B, MLflow, Ray Tune.
 
     SOURCE is a file, an mlruns folder, or a folder of Ray Tune experiments. Columns are guessed by their names and
-    shown. Numbers may be written as 160M or 2B. Runs that crashed, diverged or have not ended are left out and counted.
+    shown. Numbers may be written as 160M or 2B. Runs that crashed, diverged or have not ended are left out and counted,
+    and so is every row of a run's history but its last.
     """
-    from raysplit.imports import guess_kind, import_runs
+    from raysplit.doubts import warnings_about
+    from raysplit.imports import import_runs
 
     if out.suffix not in (".csv", ".parquet"):
         raise RunError(f"--out {out}: must end with .csv or .parquet")
@@ -92,14 +100,17 @@ def import_(
         raise RunError(f"--out {out}: {out.parent} is not a folder")
     if out.exists() and source.exists() and out.samefile(source):
         raise RunError(f"--out {out}: is the source itself")
-    found = kind or guess_kind(source)
     imported = import_runs(
         source,
-        kind=found,
+        kind=kind,
         columns=_once("--column", columns),
         constants=_once("--set", constants),
         all_points=all_points,
+        encoding=encoding,
+        sheet=sheet,
     )
+    for sentence in warnings_about(imported.runs, origin=str(source), as_is=as_is):
+        click.echo(f"raysplit: warning: {sentence}", err=True)
     try:
         if out.suffix == ".csv":
             imported.runs.to_csv(out, index=False)
@@ -169,6 +180,8 @@ def _tell(imported: "Imported", source: Path, out: Path, *, was_guessed: bool) -
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         said = f"left out {len(names)}: {reason} ({', '.join(names[:_SHOWN])}{more})"
         console.print(said, markup=False, highlight=False)
+    for note in imported.notes:
+        console.print(f"note: {note}", markup=False, highlight=False)
     runs = imported.runs
     counts = f"{len(runs)} runs, {runs['domain'].nunique()} domains, {runs['n_params'].nunique()} sizes"
     console.print(f"{counts}: {out}", markup=False, highlight=False)

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raysplit.errors import TableError, unknown
-from raysplit.imports.found import CONTAINERS, Found
+from raysplit.imports.found import CONTAINERS, Found, FoundRow
+from raysplit.imports.units import UNIT_NAMES, split_unit
 from raysplit.runs import OPTIONAL, REQUIRED
 
 FIELDS = (*REQUIRED, *(name for name in OPTIONAL if name != "trial"), "tokenizer")
@@ -22,9 +23,13 @@ _ALIASES: dict[str, tuple[str, ...]] = {
         "n_params_non_embedding",
         "non_embedding_params",
         "non_embedding_parameters",
+        "num_non_embedding_params",
+        "num_non_embedding_parameters",
         "num_params",
         "num_parameters",
         "n_parameters",
+        "param_count",
+        "parameter_count",
         "model_params",
         "model_size",
         "params",
@@ -56,6 +61,10 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "tokenizer": ("tokenizer", "tokenizer_name"),
 }
 """Best first. Losses of training are none of them: they are not held out."""
+COUNTED = ("n_params", "pretrain_tokens", "specialize_tokens")
+"""Fields whose column may count in thousands, millions or billions, as its name then says."""
+_NO_LOSS = frozenset(("perplexity", "ppl", "accuracy", "acc", "bits", "bpb", "bpc", "score", "reward", "f1", "bleu"))
+_LOSS_WORDS = frozenset(("loss", "nll", "nats", "ce", "xent", "entropy"))
 _COUNTS_ALL = re.compile(r"(?<!non_embedding_)(num_param|parameters|model_size|model_params)")
 
 
@@ -70,6 +79,8 @@ class Choice:
     how: str
     """given, own name, or guessed."""
     note: str = ""
+    power: int = 0
+    """Of ten, in which the column counts."""
 
     @property
     def source(self) -> str:
@@ -96,12 +107,13 @@ def choose_columns(found: Found, *, columns: Mapping[str, str], constants: Mappi
     names = found.names
     chosen = {f: Choice(field=f, constant=value, how="given") for f, value in constants.items()}
     for field, column in columns.items():
-        chosen[field] = Choice(field=field, column=_given(found, field, column, names), how="given")
+        chosen[field] = _choice(field, _given(found, field, column, names), how="given", names=names)
     for field in FIELDS:
         if field not in chosen and (guess := _guess(found, field, names)) is not None:
             chosen[field] = guess
     for field in REQUIRED:
-        if field not in chosen and not (field == "domain" and DOMAIN in chosen["loss"].column):
+        has_domain_columns = "loss" in chosen and DOMAIN in chosen["loss"].column
+        if field not in chosen and not (field == "domain" and has_domain_columns):
             raise TableError(f"{found.origin}: {_missing(field, names)}")
     return {field: chosen[field] for field in FIELDS if field in chosen}
 
@@ -113,7 +125,47 @@ def columns_of_domains(pattern: str, names: Sequence[str]) -> dict[str, str]:
     return {match["domain"]: name for name in names if (match := fits.fullmatch(name))}
 
 
+def losses_of(row: FoundRow, choices: Mapping[str, Choice], names: Sequence[str]) -> list[tuple[str | None, str]]:
+    """(domain, column) of each loss in a row: one, or one a domain where the run is not of one domain alone."""
+    column, domain = choices["loss"].column, choices.get("domain")
+    value = None if domain is None else row.values.get(domain.column) if domain.column else domain.constant
+    own = None if value is None else str(value).strip()
+    if DOMAIN not in column:
+        return [(own, column)]
+    by_domain = columns_of_domains(column, names)
+    if own is not None:
+        return [(own, by_domain[own])] if own in by_domain else []
+    return [(name, of_domain) for name, of_domain in by_domain.items() if of_domain in row.values]
+
+
+def plain_name(name: str) -> str:
+    """A name in lower case, without its container, with underscores for all that is no letter or digit."""
+    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", _bare(name)).lower()).strip("_")
+
+
+def _choice(field: str, column: str, *, how: str, names: Sequence[str], note: str = "") -> Choice:
+    """A column for a field, with what its name says of its unit or meaning."""
+    power = split_unit(column).power if field in COUNTED else 0
+    notes = [note] if note else []
+    if power:
+        notes.append(f"in {UNIT_NAMES[power]}, as its name says")
+    if field == "loss" and DOMAIN in column:
+        notes.append(f"domains {', '.join(sorted(columns_of_domains(column, names)))}")
+    if field == "loss" and (words := _words(column) & _NO_LOSS):
+        notes.append(f"{', '.join(sorted(words))}? the loss is in nats per token")
+    return Choice(field=field, column=column, how=how, note="; ".join(notes), power=power)
+
+
+def _words(name: str) -> set[str]:
+    return set(plain_name(name).split("_"))
+
+
 def _given(found: Found, field: str, column: str, names: Sequence[str]) -> str:
+    if field == "loss" and (words := _words(column) & _NO_LOSS) and not _words(column) & _LOSS_WORDS:
+        raise TableError(
+            f"{found.origin}: --column loss={column}: {', '.join(sorted(words))} by its name; the loss is in nats per "
+            "token, a perplexity's logarithm (rename the column if it is such a loss)"
+        )
     if DOMAIN in column:
         if field != "loss":
             raise TableError(f"{found.origin}: --column {field}={column}: only the loss may have a column a domain")
@@ -136,21 +188,31 @@ def _guess(found: Found, field: str, names: Sequence[str]) -> Choice | None:
         return Choice(field=field, column=f"loss_on_{DOMAIN}", how="own name", note="of a sweep of raysplit's")
     if field in names:
         return Choice(field=field, column=field, how="own name")
-    for alias in _ALIASES.get(field, ()):
+    plain = {name: plain_name(split_unit(name).stem if field in COUNTED else name) for name in names}
+    for alias in _ALIASES.get(field, (field,)):
         for fits in (_is, _ends_a_path, _ends):
             if field == "loss" and fits is _ends_a_path:
                 continue  # train.loss is not held out
-            fitting = [n for n in names if fits(n, alias) and not (field == "loss" and "train" in n.lower())]
+            fitting = [n for n in names if fits(n, plain[n], alias) and not (field == "loss" and _is_no_loss(n))]
             if fitting and not _agree(found, fitting):
                 raise TableError(
                     f"{found.origin}: {field}: {' and '.join(map(repr, fitting))} could each be it; "
                     f"say which with --column {field}=COLUMN"
                 )
             if fitting:
-                counts_all = field == "n_params" and _COUNTS_ALL.search(_plain(fitting[0]))
+                counts_all = field == "n_params" and _COUNTS_ALL.search(plain[fitting[0]])
                 note = "counts embeddings too?" if counts_all else ""
-                return Choice(field=field, column=fitting[0], how="guessed", note=note)
+                return _choice(field, fitting[0], how="guessed", names=names, note=note)
+    if field == "loss" and found.objective in names:
+        return Choice(
+            field=field, column=found.objective, how="guessed", note="the objective: a loss on held-out text?"
+        )
     return None
+
+
+def _is_no_loss(name: str) -> bool:
+    """Whether a name speaks of text that was trained on, or of another measure."""
+    return "train" in name.lower() or not _words(name).isdisjoint(_NO_LOSS)
 
 
 def _bare(name: str) -> str:
@@ -159,20 +221,16 @@ def _bare(name: str) -> str:
     return rest if dot and head in CONTAINERS else name
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", _bare(name).lower()).strip("_")
+def _is(name: str, plain: str, alias: str) -> bool:
+    return plain == alias
 
 
-def _is(name: str, alias: str) -> bool:
-    return _plain(name) == alias
+def _ends_a_path(name: str, plain: str, alias: str) -> bool:
+    return plain_name(re.split(r"[./]", name)[-1]) == alias
 
 
-def _ends_a_path(name: str, alias: str) -> bool:
-    return _plain(re.split(r"[./]", name)[-1]) == alias
-
-
-def _ends(name: str, alias: str) -> bool:
-    return "_" in alias and _plain(name).endswith("_" + alias)
+def _ends(name: str, plain: str, alias: str) -> bool:
+    return "_" in alias and plain.endswith("_" + alias)
 
 
 def _agree(found: Found, names: Sequence[str]) -> bool:
@@ -182,9 +240,11 @@ def _agree(found: Found, names: Sequence[str]) -> bool:
 
 def _missing(field: str, names: Sequence[str]) -> str:
     columns = ", ".join(names[:40]) + (f" and {len(names) - 40} more" if len(names) > 40 else "") or "none"
+    scores = ", ".join(repr(name) for name in names if not _words(name).isdisjoint(_NO_LOSS))
     hint = {
         "domain": "; or, where each domain has a loss of its own, --column loss='eval/{domain}_loss'",
-        "loss": ", a loss on held-out text in nats per token",
+        "loss": ", a loss on held-out text in nats per token"
+        + (f" (by their names no such: {scores[:200]})" if scores else ""),
         "specialize_tokens": " (0 for runs that were only pretrained)",
     }.get(field, "")
     return (

@@ -1,10 +1,13 @@
 """What any tool's export comes down to: rows of named values, each of a run that ended somehow."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-CONTAINERS = ("config", "summary", "params", "metrics", "tags")
-"""First parts of names under which W&B, MLflow and Tune keep settings and results."""
+CONTAINERS = ("config", "summary", "params", "metrics", "tags", "user_attrs")
+"""First parts of names under which W&B, MLflow, Tune and Optuna keep settings and results."""
+
+STEP = "_step"
+"""W&B's own count of steps, in each row of a run's history."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,6 +22,8 @@ class FoundRow:
     """By name, parts of nested names joined by dots; what is empty is left out."""
     unusable: str = ""
     """How the run ended where that was not well: crashed, still running."""
+    is_named: bool = True
+    """Whether rows with another ``run`` are of another run; else that is but the row's number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +35,12 @@ class Found:
     rows: Sequence[FoundRow]
     is_own: bool = False
     """Trials of a sweep of raysplit itself."""
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Pieces that could not be read, or are none of the tool's, by reason."""
+    notes: Sequence[str] = ()
+    """What was assumed of the runs, in sentences."""
+    objective: str = ""
+    """The column of what the tool minimized, which may be the loss."""
 
     @property
     def names(self) -> list[str]:
@@ -38,10 +49,10 @@ class Found:
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Nested mappings as dotted names; empty values and names that begin with an underscore are left out."""
+    """Nested mappings as dotted names; empty values are left out, and names with an underscore first but `STEP`."""
     for key, value in values.items():
         name = f"{prefix}{key}"
-        if str(key).startswith("_") or value is None or value == "":
+        if (str(key).startswith("_") and key != STEP) or value is None or value == "":
             continue
         if isinstance(value, Mapping):
             yield from flatten(value, prefix=f"{name}.")

@@ -1,21 +1,29 @@
 """From rows as a tool wrote them to a checked table of runs, with a count of what was left out and why."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from raysplit.errors import TableError
-from raysplit.imports.columns import DOMAIN, Choice, columns_of_domains
+from raysplit.imports.columns import COUNTED, Choice, losses_of, plain_name
 from raysplit.imports.found import Found, FoundRow
+from raysplit.imports.histories import last_of_runs
+from raysplit.imports.units import UNIT_NAMES
 from raysplit.quantities import parse_count, parse_quantity
 from raysplit.runs import KEY, OPTIONAL, check_runs
+from raysplit.tables import is_nothing
 
-_COUNTS = ("n_params", "pretrain_tokens", "specialize_tokens", "seed")
 _POSITIVE = ("n_params", "loss", "weight")
 _TEXTS = ("domain", "tokenizer")
+_TUNED = re.compile(r"(^|_)(lr|learning_rate|batch_size|batch_tokens|weight_decay|warmup|warmup_steps|optimizer)$")
+"""Plain names of settings in which runs differ that are no repeats of one another."""
+_MOST_IN_UNITS = 1_000_000
+"""So many millions are none: the column's name tells of a unit, and its cells count single ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,92 +36,178 @@ class Imported:
     choices: Mapping[str, Choice]
     skipped: Mapping[str, Sequence[str]]
     """Runs left out, by reason."""
+    notes: Sequence[str] = ()
+    """What was assumed, in sentences."""
 
 
-def take_rows(found: Found, choices: Mapping[str, Choice]) -> Imported:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Measured:
+    """One loss of one row."""
+
+    row: FoundRow
+    values: dict[str, Any]
+
+
+def take_rows(found: Found, choices: Mapping[str, Choice], *, all_points: bool = False) -> Imported:
     """The observations of a source.
 
     Left out, and counted, are runs that ended badly or have not ended, whose loss is no finite number, that lack a
-    required value, or that say again what another said.
+    required value, or that say again what another said. Of several rows of one run the last is taken. Runs of the same
+    point without a column of seeds get seeds in their order.
+
+    Args:
+        found: the source.
+        choices: column or constant by field, as `choose_columns` gives them.
+        all_points: take each row as a run of its own.
 
     Raises:
-        TableError: a value cannot be read or is impossible; two runs of the same point have different losses; nothing
-            is left.
+        TableError: a value cannot be read or is impossible; two runs of the same point and seed have different losses;
+            nothing is left.
     """
-    taken: dict[tuple[Any, ...], dict[str, Any]] = {}
-    skipped: dict[str, list[str]] = {}
-    names = found.names
+    skipped = {reason: list(names) for reason, names in found.left_out.items()}
+    notes = list(found.notes)
+    rows = []
     for row in found.rows:
         if row.unusable:
             skipped.setdefault(row.unusable, []).append(row.run)
-            continue
-        for domain, loss_column in _losses(row, choices, names):
-            values, reason = _read(row, choices, domain, loss_column)
-            if reason:
-                skipped.setdefault(reason, []).append(row.run)
-                continue
-            key = tuple(values[name] for name in KEY)
-            if (known := taken.setdefault(key, values)) is values:
-                continue
-            if known["loss"] != values["loss"]:
-                what = ", ".join(f"{name}={values[name]}" for name in KEY)
-                raise TableError(
-                    f"{row.where}: loss = {values['loss']:g} of {what}, of which run {known['trial']!r} says "
-                    f"{known['loss']:g}; give repeated runs different seeds (--column seed=COLUMN), or keep one of them"
-                )
-            skipped.setdefault("the same as another", []).append(row.run)
+        else:
+            rows.append(row)
+    if not all_points and not found.is_own:
+        rows = _ended(rows, choices, found.names, skipped, notes)
+    rounded: Counter[str] = Counter()
+    measured = list(_measured(rows, choices, found.names, skipped, rounded))
+    notes += [f"{n} values of {field} with a fraction are rounded to whole ones" for field, n in rounded.items()]
+    taken = _told_apart(measured, skipped, notes, is_seeded="seed" in choices)
     if not taken:
         reasons = "; ".join(f"{len(runs)} {reason}" for reason, runs in skipped.items())
         raise TableError(f"{found.origin}: no run is usable ({reasons or 'there are none'})")
-    given = pd.DataFrame(list(taken.values()))
+    given = pd.DataFrame(taken)
     runs = check_runs(given, origin=found.origin)
     known_columns = [c for c in runs.columns if c not in OPTIONAL or c in given.columns]
-    return Imported(kind=found.kind, runs=runs[known_columns], choices=choices, skipped=skipped)
+    return Imported(kind=found.kind, runs=runs[known_columns], choices=choices, skipped=skipped, notes=notes)
 
 
-def _losses(row: FoundRow, choices: Mapping[str, Choice], names: Sequence[str]) -> Iterator[tuple[str | None, str]]:
-    """(domain, column) of each loss in a row: one, or one a domain where the run is not of one domain alone."""
-    column = choices["loss"].column
-    own = _value(row, choices.get("domain"))
-    if DOMAIN not in column:
-        yield None if own is None else str(own), column
-        return
-    for domain, of_domain in columns_of_domains(column, names).items():
-        if (own is None and of_domain in row.values) or str(own) == domain:
-            yield domain, of_domain
+def _ended(
+    rows: Sequence[FoundRow],
+    choices: Mapping[str, Choice],
+    names: Sequence[str],
+    skipped: dict[str, list[str]],
+    notes: list[str],
+) -> list[FoundRow]:
+    """The last row of each run that has several."""
+    thinned = last_of_runs(rows, choices, names)
+    if thinned.earlier:
+        reason = "an earlier step of the same run, before its cooldown; --all-points takes every row"
+        skipped.setdefault(reason, []).extend(row.run for row in thinned.earlier)
+    if thinned.unended:
+        notes.append(
+            f"the last loss of {', '.join(thinned.unended[:3])} is of an earlier step than the last row of its run: is "
+            "it from after the cooldown?"
+        )
+    return thinned.rows
 
 
-def _value(row: FoundRow, choice: Choice | None) -> object:
-    if choice is None:
-        return None
-    return row.values.get(choice.column) if choice.column else choice.constant
+def _measured(
+    rows: Iterable[FoundRow],
+    choices: Mapping[str, Choice],
+    names: Sequence[str],
+    skipped: dict[str, list[str]],
+    rounded: Counter[str],
+) -> Iterator[_Measured]:
+    for row in rows:
+        losses = losses_of(row, choices, names)
+        if not losses:
+            skipped.setdefault(f"without a value for loss ({choices['loss'].column})", []).append(row.run)
+        for domain, loss_column in losses:
+            values, reason = _read(row, choices, domain, loss_column, rounded)
+            if reason:
+                skipped.setdefault(reason, []).append(row.run)
+            else:
+                yield _Measured(row=row, values=values)
+
+
+def _told_apart(
+    measured: Sequence[_Measured], skipped: dict[str, list[str]], notes: list[str], *, is_seeded: bool
+) -> list[dict[str, Any]]:
+    """Observations of which no two are of one point and seed."""
+    points: dict[tuple[Any, ...], list[_Measured]] = {}
+    for one in measured:
+        point = tuple(one.values[name] for name in KEY if is_seeded or name != "seed")
+        known = points.setdefault(point, [])
+        if any(other.values["loss"] == one.values["loss"] for other in known):
+            skipped.setdefault("the same as another", []).append(one.row.run)
+            continue
+        if known and is_seeded:
+            what = ", ".join(f"{name}={one.values[name]}" for name in KEY)
+            raise TableError(
+                f"{one.row.where}: loss = {one.values['loss']:g} of {what}, of which run {known[0].row.run!r} says "
+                f"{known[0].values['loss']:g}; give repeated runs different seeds (--column seed=COLUMN), or keep one "
+                "of them"
+            )
+        if known:
+            one.values["seed"] = len(known)
+        known.append(one)
+    repeated = [runs for runs in points.values() if len(runs) > 1]
+    if repeated:
+        n_repeats = sum(map(len, repeated))
+        notes.append(
+            f"no column is the seed: {n_repeats} runs of {len(repeated)} points are numbered as seeds 0, 1, ..."
+        )
+        notes += _tuned(repeated)
+    return [one.values for runs in points.values() for one in runs]
+
+
+def _tuned(repeated: Sequence[Sequence[_Measured]]) -> list[str]:
+    """A word on settings in which the runs of a point differ."""
+    names = dict.fromkeys(name for runs in repeated for one in runs for name in one.row.values)
+    differing = [
+        name
+        for name in names
+        if _TUNED.search(plain_name(name))
+        and any(len({str(one.row.values.get(name)) for one in runs}) > 1 for runs in repeated)
+    ]
+    if not differing:
+        return []
+    return [
+        f"they differ in {', '.join(map(repr, differing))}: keep the best setting of each point, unless that is meant"
+    ]
 
 
 def _read(
-    row: FoundRow, choices: Mapping[str, Choice], domain: str | None, loss_column: str
+    row: FoundRow, choices: Mapping[str, Choice], domain: str | None, loss_column: str, rounded: Counter[str]
 ) -> tuple[dict[str, Any], str]:
     """The values of one observation, or why it is left out."""
     values: dict[str, Any] = {"trial": row.run, "seed": 0}
+    if domain:
+        values["domain"] = domain
     for field, choice in choices.items():
         column = loss_column if field == "loss" else choice.column
         value = domain if field == "domain" else row.values.get(column) if column else choice.constant
-        if value is None or (isinstance(value, float) and math.isnan(value) and field != "loss"):
+        if _is_missing(value, field):
             if field in OPTIONAL or field == "tokenizer":
                 continue
             return values, f"without a value for {field} ({column})"
-        values[field] = _parsed(
-            row, field, f"column {column!r}, read as {field}" if column else f"--set {field}", value
-        )
+        source = f"column {column!r}, read as {field}" if column else f"--set {field}"
+        values[field] = _parsed(row, choice, source, value, rounded)
         if field == "loss" and not math.isfinite(values[field]):
             return values, "diverged: the loss is no finite number"
     return values, ""
 
 
-def _parsed(row: FoundRow, field: str, source: str, value: object) -> Any:
+def _is_missing(value: object, field: str) -> bool:
     if field in _TEXTS:
-        return str(value)
+        return value is None or not str(value).strip()
+    if field != "loss" and isinstance(value, float | str) and str(value).strip().lower() == "nan":
+        return True
+    return is_nothing(value)
+
+
+def _parsed(row: FoundRow, choice: Choice, source: str, value: object, rounded: Counter[str]) -> Any:
+    field = choice.field
+    if field in _TEXTS:
+        return str(value).strip()
     try:
-        number = _number(value, whole=field in _COUNTS)
+        number = _number(value, choice, rounded)
     except (ValueError, OverflowError) as error:
         raise TableError(f"{row.where}: {source}: {error}") from error
     if math.isfinite(number) and (number < 0 or (number == 0 and field in _POSITIVE)):
@@ -122,9 +216,27 @@ def _parsed(row: FoundRow, field: str, source: str, value: object) -> Any:
     return number
 
 
-def _number(value: object, *, whole: bool) -> float:
+def _number(value: object, choice: Choice, rounded: Counter[str]) -> float:
     """A number, or one as people write it; a finite one if whole."""
-    plain = value.item() if hasattr(value, "item") else value  # numpy's, from Parquet
-    if not whole and isinstance(plain, str) and plain.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):
-        return float(plain)
-    return parse_count(plain) if whole else parse_quantity(plain)
+    if choice.field in COUNTED:
+        has_unit = isinstance(value, str) and value.strip()[-1:].isalpha()
+        count = _scaled(value, choice.power) if choice.power and not has_unit else value
+        try:
+            return parse_count(count)
+        except ValueError:
+            whole = parse_count(count, rounded=True)
+            rounded[choice.field] += 1
+            return whole
+    if isinstance(value, str) and value.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):
+        return float(value)
+    return parse_count(value) if choice.field == "seed" else parse_quantity(value)
+
+
+def _scaled(value: object, power: int) -> float:
+    """A cell below a name that tells of a unit."""
+    number = parse_quantity(value)
+    if number >= _MOST_IN_UNITS:
+        raise ValueError(
+            f"{value!r} in a column of {UNIT_NAMES[power]} by its name; rename the column if it counts single ones"
+        )
+    return number * 10.0**power

@@ -216,10 +216,13 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("change", "complaint"),
         [
-            ({"n_params": "big"}, r"row 3: column 'n_params', read as n_params: expected a number .* got 'big'"),
+            (
+                {"n_params": "big"},
+                r"row 3 \(line 4\): column 'n_params', read as n_params: expected a number .* got 'big'",
+            ),
             ({"pretrain_tokens": "1.5"}, r"read as pretrain_tokens: expected a whole number, got '1\.5'"),
             ({"pretrain_tokens": "-1k"}, r"must not be negative, got '-1k'"),
-            ({"loss": "0"}, r"row 3: column 'loss', read as loss: must be positive, got '0'"),
+            ({"loss": "0"}, r"row 3 \(line 4\): column 'loss', read as loss: must be positive, got '0'"),
             ({"specialize_tokens": "inf"}, r"read as specialize_tokens: expected a number"),
             ({"n_params": "1e400"}, r"read as n_params: "),
         ],
@@ -231,7 +234,7 @@ class TestMistakes:
     def test_other_losses_of_the_same_run(self, tmp_path: Path) -> None:
         rows = [*RUNS, {**RUNS[0], "loss": 3.3}]
         with pytest.raises(
-            TableError, match=r"row 3: loss = 3\.3 of n_params=14000.* 'row 1' says 3\.1; give .* seeds"
+            TableError, match=r"row 3 \(line 4\): loss = 3\.3 of n_params=14000.* 'row 1' says 3\.1; give .* seeds"
         ):
             import_runs(write_csv(tmp_path / "runs.csv", rows))
 
@@ -249,7 +252,7 @@ class TestMistakes:
             import_runs(source, kind="tune")
         with pytest.raises(TableError, match="read as mlflow, there are no runs in it"):
             import_runs(tmp_path, kind="mlflow")
-        with pytest.raises(TableError, match=r"row 1: --set seed: expected a number .* got 'big'"):
+        with pytest.raises(TableError, match=r"row 1 \(line 2\): --set seed: expected a number .* got 'big'"):
             import_runs(source, constants={"seed": "big"})
 
     @pytest.mark.parametrize(
@@ -258,8 +261,8 @@ class TestMistakes:
             ("runs.jsonl", '{"name": 1}\nnonsense\n', r"runs\.jsonl: line 2: is not JSON"),
             ("runs.jsonl", "[1]", r"runs\.jsonl: run 1: is no object"),
             ("runs.csv", "name,config,summary\na,not a mapping,{}\n", r"row 1: column 'config' is no mapping"),
-            ("runs.csv", "", r"runs\.csv: cannot be read as csv"),
-            ("runs.xlsx", "", r"unknown kind of file '\.xlsx'"),
+            ("runs.csv", "", r"runs\.csv: cannot be read as a table: it is empty"),
+            ("runs.docx", "", r"unknown kind of file '\.docx'"),
         ],
     )
     def test_unreadable_files(self, name: str, text: str, complaint: str, tmp_path: Path) -> None:

@@ -1,0 +1,56 @@
+"""Tables with types of their own: Parquet, and Arrow's files (Feather)."""
+
+from pathlib import Path
+from typing import Any
+
+from raysplit.errors import TableError
+from raysplit.tables.limits import MAX_CELLS, read_content, unreadable
+from raysplit.tables.table import Row, Table, filled
+
+PARQUET_SUFFIXES = (".parquet", ".pq")
+ARROW_SUFFIXES = (".feather", ".arrow", ".ipc")
+
+
+def read_columnar(path: Path, *, is_parquet: bool) -> Table:
+    """A table of Parquet or Arrow; what is null is left out.
+
+    Raises:
+        TableError: the file cannot be read, holds more than `MAX_CELLS`, or two columns of one name.
+    """
+    import pyarrow
+
+    content = pyarrow.BufferReader(read_content(path))
+    try:
+        table = _parquet(content, path) if is_parquet else _arrow(content, path)
+        names = [str(name) for name in table.column_names]
+        if len(set(names)) < len(names):
+            raise TableError(
+                f"{path}: two columns are named {next(n for n in names if names.count(n) > 1)!r}; rename one"
+            )
+        rows = [filled(row) for row in table.to_pylist()]
+    except TableError:
+        raise
+    except Exception as error:  # Arrow's own, and those of Python's types: a date that it cannot hold
+        raise TableError(unreadable(path, error)) from error
+    return Table(names=names, rows=[Row(place=f"row {i}", cells=cells) for i, cells in enumerate(rows, start=1)])
+
+
+def _parquet(content: Any, path: Path) -> Any:
+    from pyarrow import parquet
+
+    file = parquet.ParquetFile(content)
+    _refuse_more_than_cells(file.metadata.num_rows * file.metadata.num_columns, path)
+    return file.read()
+
+
+def _arrow(content: Any, path: Path) -> Any:
+    from pyarrow import feather
+
+    table = feather.read_table(content)
+    _refuse_more_than_cells(table.num_rows * table.num_columns, path)
+    return table
+
+
+def _refuse_more_than_cells(n_cells: int, path: Path) -> None:
+    if n_cells > MAX_CELLS:
+        raise TableError(f"{path}: {n_cells} cells; at most {MAX_CELLS} are read; keep one row a measured point")

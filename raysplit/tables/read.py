@@ -1,0 +1,61 @@
+"""One reader of tables, whatever the file: by its first bytes where they say, else by its suffix."""
+
+from pathlib import Path
+
+from raysplit.errors import TableError, unknown
+from raysplit.files import COMPRESSIONS, open_bytes, suffix_of
+from raysplit.tables.columnar import ARROW_SUFFIXES, PARQUET_SUFFIXES, read_columnar
+from raysplit.tables.delimited import read_delimited
+from raysplit.tables.limits import unreadable
+from raysplit.tables.objects import JSON_SUFFIXES, read_objects
+from raysplit.tables.table import Row, Table, filled
+from raysplit.tables.workbook import WORKBOOK_SUFFIXES, read_workbook
+
+TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt")
+SUFFIXES = (*TEXT_SUFFIXES, *JSON_SUFFIXES, *PARQUET_SUFFIXES, *ARROW_SUFFIXES, *WORKBOOK_SUFFIXES)
+_MAGIC = {b"PAR1": ".parquet", b"ARROW1": ".arrow", b"FEA1": ".feather", b"PK\x03\x04": ".xlsx"}
+"""First bytes of formats that are written under any name: an Excel file called ``.csv``."""
+
+
+def read_table(path: Path, *, encoding: str | None = None, sheet: str | None = None) -> Table:
+    """The table in a file of one of `SUFFIXES`, in upper or lower case, compressed or not.
+
+    Args:
+        path: of the file.
+        encoding: of a text, as Python names it; see `raysplit.files.open_text`.
+        sheet: of a workbook that has several.
+
+    Raises:
+        TableError: there is no table in it that can be read; it says why, and what to do.
+    """
+    suffix = suffix_of(path)
+    if suffix not in SUFFIXES:
+        raise TableError(f"{path}: {unknown('table format', suffix, SUFFIXES)}; each also {', '.join(COMPRESSIONS)}")
+    suffix = _suffix_by_content(path) or suffix
+    if sheet is not None and suffix not in WORKBOOK_SUFFIXES:
+        raise TableError(f"{path}: has no sheets, but --sheet {sheet} was given")
+    if suffix in WORKBOOK_SUFFIXES:
+        return read_workbook(path, sheet=sheet)
+    if suffix in PARQUET_SUFFIXES or suffix in ARROW_SUFFIXES:
+        return read_columnar(path, is_parquet=suffix in PARQUET_SUFFIXES)
+    if suffix in JSON_SUFFIXES:
+        return _of_objects(path, encoding)
+    return read_delimited(path, encoding=encoding)
+
+
+def _suffix_by_content(path: Path) -> str:
+    try:
+        with open_bytes(path) as file:
+            head = file.read(64)
+    except (OSError, ValueError) as error:
+        raise TableError(unreadable(path, error)) from error
+    by_magic = next((suffix for magic, suffix in _MAGIC.items() if head.startswith(magic)), "")
+    is_json = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
+    return by_magic or (".json" if is_json and suffix_of(path) in (".txt", ".csv") else "")
+
+
+def _of_objects(path: Path, encoding: str | None) -> Table:
+    objects = [(where.rpartition(": ")[2], cells) for where, cells in read_objects(path, encoding=encoding)]
+    names = dict.fromkeys(name for _, cells in objects for name in cells)
+    rows = [Row(place=f"row {i} ({place})", cells=filled(cells)) for i, (place, cells) in enumerate(objects, start=1)]
+    return Table(names=list(names), rows=rows)

@@ -1,0 +1,82 @@
+"""Excel's workbooks: the values of one sheet, as Excel last computed them."""
+
+import io
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from raysplit.errors import TableError, unknown
+from raysplit.tables.limits import MAX_BYTES, MAX_CELLS, read_content, unreadable
+from raysplit.tables.table import Table, tabulate
+
+WORKBOOK_SUFFIXES = (".xlsx", ".xlsm")
+_LARGEST_UNPACKED = 4 * MAX_BYTES
+_MOST_PADDED = 10 * MAX_CELLS
+"""Cells up to the last filled one of each row, empty ones too: one stray value far to the right makes many."""
+
+
+def read_workbook(path: Path, *, sheet: str | None = None) -> Table:
+    """The table in a sheet: the named one, or the only one that has any cell.
+
+    Raises:
+        TableError: openpyxl is missing, the file cannot be read, or it is not clear which sheet is meant.
+    """
+    try:
+        import openpyxl
+    except ImportError as error:
+        raise TableError(
+            f"{path}: Excel's files are read with openpyxl: pip install 'raysplit[import]'; or save it as CSV"
+        ) from error
+    content = io.BytesIO(read_content(path))
+    try:
+        with zipfile.ZipFile(content) as packed:
+            if sum(part.file_size for part in packed.infolist()) > _LARGEST_UNPACKED:
+                raise TableError(f"{path}: holds more than {_LARGEST_UNPACKED >> 20} MiB; save the sheet as CSV")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of extensions that openpyxl does not keep: no value is one
+            book = openpyxl.load_workbook(content, read_only=True, data_only=True)
+            for one in book.worksheets:
+                one.reset_dimensions()  # some programs write a wrong one, and then rows are lost
+            chosen = _chosen({one.title: one for one in book.worksheets}, sheet, path)
+            return tabulate(path, _rows(chosen, path))
+    except TableError:
+        raise
+    except zipfile.BadZipFile as error:
+        raise TableError(
+            f"{path}: is no workbook of Excel since 2007, or has a password; save it as such, or as CSV"
+        ) from error
+    except Exception as error:  # whatever a damaged part does to the parser
+        raise TableError(unreadable(path, error)) from error
+
+
+def _chosen(sheets: dict[str, Any], name: str | None, path: Path) -> Any:
+    if name is not None:
+        if name not in sheets:
+            raise TableError(f"{path}: {unknown('sheet', name, sheets)}")
+        return sheets[name]
+    filled = [title for title, sheet in sheets.items() if any(map(_is_filled, sheet.iter_rows(values_only=True)))]
+    if len(filled) > 1:
+        raise TableError(
+            f"{path}: has {len(filled)} sheets: {', '.join(map(repr, filled))}; say which: raysplit import --sheet NAME"
+        )
+    if not filled:
+        raise TableError(f"{path}: cannot be read as a table: it is empty")
+    return sheets[filled[0]]
+
+
+def _rows(sheet: Any, path: Path) -> Iterator[tuple[str, list[Any]]]:
+    n_padded = width = 0
+    for number, row in enumerate(sheet.iter_rows(values_only=True), start=1):
+        n_padded += len(row)
+        if n_padded > _MOST_PADDED:
+            raise TableError(
+                f"{path}: sheet {sheet.title!r}: a cell far off makes more than {_MOST_PADDED} cells; delete it"
+            )
+        width = width or (len(row) if _is_filled(row) else 0)
+        yield f"sheet row {number}", [*row, *[None] * (width - len(row))]
+
+
+def _is_filled(row: tuple[Any, ...]) -> bool:
+    return any(cell is not None and cell != "" for cell in row)

@@ -1,0 +1,296 @@
+"""Tables that people keep: columns under other names and units, states, repeats and histories, each told apart."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysplit.errors import TableError
+from raysplit.imports import Imported, import_runs
+from raysplit.imports.units import split_unit
+from raysplit.quantities import format_count
+from raysplit.runs import read_runs
+from raysplit.tables import is_well
+
+HEADER = "n_params,pretrain_tokens,specialize_tokens,domain,loss"
+NO_STATE = "no column says how runs ended (status, state): every row is taken as a finished run"
+
+
+def table(folder: Path, text: str, name: str = "runs.csv") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def losses(imported: Imported) -> list[float]:
+    return imported.runs["loss"].tolist()
+
+
+class TestUnits:
+    @pytest.mark.parametrize(
+        "header",
+        [
+            "params (M),pretrain tokens [B]",
+            "n_params_M,pretrain_tokens_in_billions",
+            "Params (in millions),Pretrain Tokens (billions)",
+            "model_params (10^6),pretrain_tokens (1e9)",
+            "million params,pretrain_tokens/B",
+            "n_params (M params),pretrain_tokens (B tokens)",
+        ],
+    )
+    def test_of_a_header_count(self, header: str, tmp_path: Path) -> None:
+        source = table(tmp_path, f"{header},specialize_tokens,domain,loss\n8.2,0.4,0,law,3.1\n20M,1.6,0,law,2.9\n")
+        imported = import_runs(source)
+        assert imported.runs[["n_params", "pretrain_tokens"]].values.tolist() == [
+            [8_200_000, 400_000_000],
+            [20_000_000, 1_600_000_000],
+        ]
+        assert "in millions, as its name says" in imported.choices["n_params"].note
+        assert imported.choices["pretrain_tokens"].note == "in billions, as its name says"
+
+    def test_single_ones_below_a_unit_are_refused(self, tmp_path: Path) -> None:
+        source = table(tmp_path, "params (M),pretrain_tokens,specialize_tokens,domain,loss\n20000000,1M,0,law,3\n")
+        with pytest.raises(TableError, match=r"'20000000' in a column of millions by its name; rename the column"):
+            import_runs(source)
+
+    @pytest.mark.parametrize(
+        "name", ["n_params", "tokens", "model", "eval/loss", "params_b", "items", "10", "(M)", "M"]
+    )
+    def test_other_names_have_none(self, name: str) -> None:
+        assert split_unit(name) == (name, 0)
+
+    @given(st.integers(1, 999_999), st.sampled_from("KMBT"))
+    def test_a_count_is_the_same_in_the_cell_and_in_the_header(self, number: int, letter: str) -> None:
+        power = split_unit(f"n_params ({letter})").power
+        assert format_count(number * 10**power) == format_count(float(f"{number}e{power}"))
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        "header",
+        [
+            "N_params,Pretrain_tokens,Specialize_Tokens,Domain,Loss",
+            "nParams,pretrainTokens,specializeTokens,domain,evalLoss",
+            "Parameter Count,Pretraining Tokens,CPT tokens,Target Domain,Validation Loss",
+        ],
+    )
+    def test_in_any_case(self, header: str, tmp_path: Path) -> None:
+        imported = import_runs(table(tmp_path, f"{header}\n1000,2000,0,law,3\n"))
+        assert imported.runs.iloc[0][["n_params", "pretrain_tokens", "domain", "loss"]].tolist() == [
+            1000,
+            2000,
+            "law",
+            3,
+        ]
+
+    @pytest.mark.parametrize("name", ["eval/perplexity", "val_ppl", "accuracy", "test_loss_bits", "Val BPB"])
+    def test_another_measure_is_no_loss(self, name: str, tmp_path: Path) -> None:
+        source = table(tmp_path, f"n_params,pretrain_tokens,specialize_tokens,domain,{name}\n1000,2000,0,law,0.5\n")
+        with pytest.raises(TableError, match=rf"no column for loss.*by their names no such: '{name}'"):
+            import_runs(source)
+
+    def test_another_measure_is_refused_where_it_is_told_as_the_loss(self, tmp_path: Path) -> None:
+        source = table(tmp_path, HEADER.replace("loss", "val_ppl") + "\n1000,2000,0,law,20\n")
+        with pytest.raises(TableError, match=r"--column loss=val_ppl: ppl by its name; .* a perplexity's logarithm"):
+            import_runs(source, columns={"loss": "val_ppl"})
+
+    def test_a_loss_and_a_domain_are_asked_for_without_a_traceback(self, tmp_path: Path) -> None:
+        source = table(tmp_path, "n_params,pretrain_tokens,specialize_tokens\n1000,2000,0\n")
+        with pytest.raises(TableError, match=r"no column for domain\. .* --column loss='eval/\{domain\}_loss'"):
+            import_runs(source)
+
+
+class TestColumnADomain:
+    def test_where_runs_have_no_domain_of_their_own(self, tmp_path: Path) -> None:
+        runs = [
+            {"name": "a", "state": "finished", "config": {"n_params": 1000, "pretrain_tokens": 2000},
+             "summary": {"eval/law_loss": 3.5, "eval/code_loss": 2.5}},
+            {"name": "b", "state": "finished", "config": {"n_params": 1000, "pretrain_tokens": 4000},
+             "summary": {"eval/law_loss": 3.25}},
+            {"name": "c", "state": "finished", "config": {"n_params": 1000, "pretrain_tokens": 8000}, "summary": {}},
+        ]  # fmt: skip
+        source = table(tmp_path, "\n".join(map(json.dumps, runs)), "runs.jsonl")
+        imported = import_runs(source, columns={"loss": "eval/{domain}_loss"}, constants={"specialize_tokens": "0"})
+        assert imported.runs[["domain", "loss"]].values.tolist() == [["code", 2.5], ["law", 3.5], ["law", 3.25]]
+        assert imported.choices["loss"].note == "domains code, law"
+        assert imported.skipped == {"without a value for loss (summary.eval/{domain}_loss)": ["c"]}
+
+    def test_of_another_domain_is_counted(self, tmp_path: Path) -> None:
+        text = "n_params,pretrain_tokens,specialize_tokens,domain,law_loss\n1000,1,2000,law,3\n1000,1,2000,math,2\n"
+        imported = import_runs(table(tmp_path, text), columns={"loss": "{domain}_loss"})
+        assert losses(imported) == [3]
+        assert imported.skipped == {"without a value for loss ({domain}_loss)": ["row 2"]}
+
+
+class TestStates:
+    def test_bad_ends_are_left_out_and_unknown_ones_named(self, tmp_path: Path) -> None:
+        words = [
+            "done",
+            "crashed",
+            "OOM at step 3",
+            "COMPLETED",
+            "PRUNED",
+            "fine?",
+            "",
+            "CANCELLED by 1000",
+            "not finished",
+        ]
+        rows = [f"r{i},{word},1000,{2000 + i},0,law,3" for i, word in enumerate(words)]
+        imported = import_runs(table(tmp_path, "\n".join([f"run,Status,{HEADER}", *rows])))
+        assert imported.runs["trial"].tolist() == ["r0", "r3", "r5", "r6"]
+        assert imported.skipped == {f"Status {words[i]}": [f"r{i}"] for i in (1, 2, 4, 7, 8)}
+        assert imported.notes == [
+            "Status 'fine?' of 1 rows is not known: taken as finished",
+            "1 rows without a Status are taken as finished",
+        ]  # fmt: skip
+
+    def test_a_table_without_states_says_so(self, tmp_path: Path) -> None:
+        assert import_runs(table(tmp_path, f"{HEADER}\n1000,2000,0,law,3\n")).notes == [NO_STATE]
+
+    @pytest.mark.parametrize(
+        ("word", "expected"),
+        [
+            ("FINISHED", True),
+            ("TERMINATED", True),
+            ("Complete", True),
+            ("ok", True),
+            ("OUT_OF_MEMORY", False),
+            ("NODE_FAIL", False),
+            ("RunState.failed", False),
+            ("diverged (NaN)", False),
+            ("time-out", False),
+            ("finished with error", False),
+            ("blue", None),
+            ("", None),
+        ],
+    )
+    def test_words(self, word: str, expected: bool | None) -> None:
+        assert is_well(word) is expected
+
+    def test_the_fit_refuses_what_did_not_end_well(self, tmp_path: Path) -> None:
+        source = table(tmp_path, f"status,{HEADER}\ndone,1000,2000,0,law,3\nkilled,1000,4000,0,law,9\n")
+        with pytest.raises(TableError, match=r"row 2 \(line 3\): status = 'killed': no finished run; drop it, or let"):
+            read_runs(source)
+
+
+def test_trials_of_optuna_as_it_exports_them(tmp_path: Path) -> None:
+    """Columns of ``study.trials_dataframe()``, seen with Optuna 5.0."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study()
+
+    def objective(trial: optuna.Trial) -> float:
+        trial.suggest_categorical("n_params", [1000])
+        trial.set_user_attr("domain", "law")
+        trial.set_user_attr("pretrain_tokens", 2000 * (trial.number + 1))
+        if trial.number == 1:
+            raise optuna.TrialPruned
+        return 3.5 - trial.number
+
+    study.optimize(objective, n_trials=3)
+    study.trials_dataframe().to_csv(tmp_path / "trials.csv")
+    imported = import_runs(tmp_path / "trials.csv", constants={"specialize_tokens": "0"})
+    assert imported.runs[["trial", "pretrain_tokens", "loss"]].values.tolist() == [["0", 2000, 3.5], ["2", 6000, 1.5]]
+    assert imported.choices["loss"].note == "the objective: a loss on held-out text?"
+    assert imported.skipped == {"state PRUNED": ["1"]}
+
+
+class TestHistories:
+    def test_the_last_row_of_each_run(self, tmp_path: Path) -> None:
+        frame = pd.DataFrame(
+            [
+                {"run": run, "_step": step, "n_params": n_params, "tokens": 10 * step, "eval/loss": loss}
+                for run, n_params in (("a", 1000), ("b", 2000))
+                for step, loss in ((100, 5.0), (200, None), (300, 4.0))
+            ]
+        )
+        frame.to_csv(source := tmp_path / "history.csv", index=False)
+        told = {"columns": {"pretrain_tokens": "tokens"}, "constants": {"specialize_tokens": "0", "domain": "law"}}
+        imported = import_runs(source, **told)  # type: ignore[arg-type]
+        assert imported.runs[["trial", "pretrain_tokens", "loss"]].values.tolist() == [["a", 3000, 4], ["b", 3000, 4]]
+        assert {reason.partition(";")[0]: list(runs) for reason, runs in imported.skipped.items()} == {
+            "an earlier step of the same run, before its cooldown": ["a", "b"],
+            "without a value for loss (eval/loss)": ["a", "b"],
+        }
+        assert len(import_runs(source, all_points=True, **told).runs) == 4  # type: ignore[arg-type]
+
+    def test_runs_without_names_begin_where_the_step_falls(self, tmp_path: Path) -> None:
+        """Rows of training and evaluation of one step, as Lightning's logger writes them."""
+        rows = ["step,train_loss,val_loss,pretrain_tokens"]
+        for last in (3.0, 2.5):
+            for step in (1, 2, 3):
+                rows += [f"{step},4,,{step}000", f"{step},,{last + 3 - step},{step}000", f"{step},4,,{step}000"]
+        imported = import_runs(
+            table(tmp_path, "\n".join(rows)), constants={"n_params": "1M", "specialize_tokens": "0", "domain": "law"}
+        )
+        assert sorted(losses(imported)) == [2.5, 3.0]
+        assert len(next(names for reason, names in imported.skipped.items() if "earlier step" in reason)) == 4
+
+    def test_a_loss_from_before_the_end_is_doubted(self, tmp_path: Path) -> None:
+        text = f"step,{HEADER}\n1,1000,2000,0,law,4\n2,1000,4000,0,law,3\n3,1000,6000,0,law,\n"
+        notes = import_runs(table(tmp_path, text)).notes
+        assert notes[-1].startswith("the last loss of row 2 is of an earlier step than the last row of its run")
+
+    def test_tokens_that_rise_through_a_whole_table_are_steps(self, tmp_path: Path) -> None:
+        rows = [f"1000,{1000 * i},0,law,{5 - i / 100}" for i in range(1, 101)]
+        assert losses(import_runs(table(tmp_path, "\n".join([HEADER, *rows])))) == [4.0]
+        assert len(import_runs(table(tmp_path, "\n".join([HEADER, *rows[:20]]))).runs) == 20, (
+            "a grid, as far as one sees"
+        )
+
+    def test_finished_runs_with_names_are_none(self, tmp_path: Path) -> None:
+        rows = [f"r{i},{i},1000,{1000 * i},0,law,{5 - i}" for i in (1, 2, 3)]
+        assert len(import_runs(table(tmp_path, "\n".join([f"run,step,{HEADER}", *rows]))).runs) == 3
+
+
+class TestRepeats:
+    def test_without_seeds_are_numbered(self, tmp_path: Path) -> None:
+        rows = ["1000,2000,0,law,3.5", "1000,2000,0,law,3.25", "1000,2000,0,law,3.5", "1000,4000,0,law,3"]
+        imported = import_runs(table(tmp_path, "\n".join([HEADER, *rows])))
+        assert imported.runs[["pretrain_tokens", "seed", "loss"]].values.tolist() == [
+            [2000, 0, 3.5],
+            [2000, 1, 3.25],
+            [4000, 0, 3.0],
+        ]
+        assert imported.skipped == {"the same as another": ["row 3"]}
+        assert imported.notes[-1] == "no column is the seed: 2 runs of 1 points are numbered as seeds 0, 1, ..."
+
+    def test_that_differ_in_a_setting_are_doubted(self, tmp_path: Path) -> None:
+        text = f"{HEADER},lr,depth\n1000,2000,0,law,3.5,0.1,3\n1000,2000,0,law,3.25,0.2,3\n"
+        assert import_runs(table(tmp_path, text)).notes[-1].startswith("they differ in 'lr': keep the best setting")
+
+    def test_with_one_seed_for_all_are_refused(self, tmp_path: Path) -> None:
+        source = table(tmp_path, f"{HEADER}\n1000,2000,0,law,3.5\n1000,2000,0,law,3.25\n")
+        with pytest.raises(TableError, match=r"row 2 \(line 3\): loss = 3\.25 .* 'row 1' says 3\.5; give .* seeds"):
+            import_runs(source, constants={"seed": "0"})
+
+
+def test_fractions_of_tokens_are_rounded_and_counted(tmp_path: Path) -> None:
+    imported = import_runs(table(tmp_path, f"{HEADER}\n57334197.0,17441597725.699375,0,law,3\n1000,2000.0,0,law,4\n"))
+    assert imported.runs["pretrain_tokens"].tolist() == [2000, 17_441_597_726]
+    assert imported.notes[-1] == "1 values of pretrain_tokens with a fraction are rounded to whole ones"
+
+
+def test_domains_are_read_without_blanks(tmp_path: Path) -> None:
+    source = table(tmp_path, f"{HEADER}\n1000,2000,0,law ,3\n1000,4000,0, law,2\n")
+    assert import_runs(source).runs["domain"].unique().tolist() == ["law"]
+    assert import_runs(source, constants={"domain": " code "}).runs["domain"].unique().tolist() == ["code"]
+
+
+def test_no_value_is_written_in_many_ways(tmp_path: Path) -> None:
+    rows = [f"1000,{2000 + i},0,law,{value}" for i, value in enumerate(("3", "NA", "#N/A", "null", "None", "-", ""))]
+    imported = import_runs(table(tmp_path, "\n".join([HEADER, *rows])))
+    assert losses(imported) == [3]
+    assert [len(names) for names in imported.skipped.values()] == [6]
+
+
+def test_fit_reads_the_same_files(tmp_path: Path) -> None:
+    text = "N_PARAMS; pretrain_tokens; specialize_tokens; domain; Loss; bits_per_byte\n1000;2000;0;law;3,5;NA\n"
+    runs = read_runs(table(tmp_path, text, "RUNS.CSV"))
+    assert runs[["n_params", "domain", "loss"]].values.tolist() == [[1000, "law", 3.5]]
+    with pytest.raises(TableError, match=r"no column 'n_params'.*Found: size, loss\. `raysplit import .*other names"):
+        read_runs(table(tmp_path, "size,loss\n1,2\n"))
