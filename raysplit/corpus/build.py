@@ -1,7 +1,6 @@
 """Building a corpus: documents are read and spooled, a tokenizer is trained, the tokens are packed into shards."""
 
 import errno
-import fcntl
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from raysplit.corpus.sources import open_source
 from raysplit.corpus.spool import Spool, spool_documents
 from raysplit.corpus.tokenizer import CorpusTokenizer, hash_folder, load_huggingface, save_bpe, train_bpe
 from raysplit.errors import CorpusError
+from raysplit.locks import lock_file
 from raysplit.space import CorpusSpec, SourceSpec
 
 Progress = Callable[[str, float], None]
@@ -240,7 +240,7 @@ def _locked(out: Path) -> Iterator[None]:
     if found and not found & known:
         raise CorpusError(f"{out}: is not empty and holds no corpus (found {min(found)!r}); choose another folder")
     with (out / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock_file(lock.fileno(), out / _LOCK, wait=True)
         yield
 
 

@@ -4,7 +4,6 @@ Both hold segments and know who may write. A file system appends to one segment 
 cannot append, gets a new segment a batch. Errors are OSError and pyarrow's; the journal words them.
 """
 
-import fcntl
 import json
 import os
 import random
@@ -22,6 +21,7 @@ from pyarrow import fs
 
 from raysplit.errors import RunError
 from raysplit.live.journal_segments import OLD, Name, name_of
+from raysplit.locks import lock_file
 
 STORAGE_ERRORS = (OSError, pyarrow.ArrowException)
 _LOCK_SECONDS = 30.0
@@ -146,7 +146,7 @@ class FileStorage:
     def is_alive(self, name: Name) -> bool:
         with open(self.path(name), "r+b") as file:  # a network file system locks only what may be written
             try:
-                fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_file(file.fileno(), self.path(name), wait=False)
             except BlockingIOError:
                 return True
         return False
@@ -281,7 +281,8 @@ def _lock(fd: int, path: Path) -> None:
     deadline = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
-            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(fd, path, wait=False)
+            return
         except BlockingIOError as error:
             if time.monotonic() > deadline:
                 raise OSError(f"another process has been opening it for {_LOCK_SECONDS:.0f} s ({path})") from error

@@ -1,13 +1,13 @@
 """The end of a journal, where batches of lines go: all of a batch is stored, or nothing of it."""
 
 import errno
-import fcntl
 import os
 from contextlib import suppress
 from typing import Protocol
 
 from raysplit.live.journal_segments import Name
 from raysplit.live.journal_storage import FileStorage, Storage, sync_folder
+from raysplit.locks import lock_file
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """Some file systems find out only when they write back; then it is our bytes that had no room, and they are cut off."""
@@ -36,8 +36,8 @@ class FileTail:
         self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
         self._size = 0
         try:
-            with suppress(OSError):  # tells `repair` that the writer lives; not every network file system can
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(OSError):  # tells `repair` that the writer lives; nothing else rests on it
+                lock_file(self._fd, self._path, wait=False)
             sync_folder(self._path.parent)
         except BaseException:
             self.close()

@@ -1,5 +1,7 @@
 """Repair: every intact record stays, nothing is thrown away, and what was lost is said."""
 
+import errno
+import fcntl
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from raysplit.errors import RunError
 from raysplit.live.journal import Journal, read_journal
 from raysplit.live.journal_repair import examine, repair
-from raysplit.live.journal_storage import open_storage
+from raysplit.live.journal_storage import FileStorage, open_storage
 from tests.live.test_journal import memory, numbers
 
 
@@ -178,3 +180,45 @@ def test_in_a_store_the_writer_writes_no_more(path: Path) -> None:
     assert repair(location).lost == ["record 1"]
     with pytest.raises(RunError, match="another writer has taken over"):
         journal.append("note", {"number": 3})
+
+
+def test_without_locks_a_journal_is_written_taken_over_and_repaired(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    first = Journal(path)
+    first.append("note", {"number": 0})
+    second = Journal(path)
+    second.append("note", {"number": 1})
+    with pytest.raises(RunError, match="another writer has taken over"):
+        first.append("note", {"number": 2})
+    assert numbers(path) == [0, 1]
+    second.close()
+    [segment] = [found for found in path.glob("*.jsonl") if b'"number": 1' in found.read_bytes()]
+    segment.write_bytes(segment.read_bytes().replace(b'"number": 1', b'"number": 7'))
+    assert repair(path).lost == ["record 1"]
+    assert numbers(path) == [0]
+
+
+def test_without_locks_two_openings_at_the_same_moment_are_not_both_let_in(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second reads the fence before the first has raised it: both take the same one."""
+    monkeypatch.setattr(fcntl, "flock", lambda fd, operation: None)
+    claim = FileStorage.claim
+
+    def claim_as_if_at_once(storage: FileStorage, above: int) -> int:
+        if above == 0:
+            (path / "fence").write_bytes(b"")
+        return claim(storage, above)
+
+    monkeypatch.setattr(FileStorage, "claim", claim_as_if_at_once)
+    monkeypatch.setattr("raysplit.live.journal.read_segments", lambda storage: [])
+    first = Journal(path)
+    with pytest.raises(RunError, match="cannot be written: File exists"):
+        Journal(path)
+    first.append("note", {"number": 0})
+    first.close()
