@@ -6,7 +6,7 @@ Every later room takes a `Space` and trusts it. A sweep writes the resolved spac
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from raysplit.errors import SpaceError, unknown
+from raysplit.files import read_text
 from raysplit.ladder import ModelShape, shape_for
 from raysplit.quantities import parse_count, parse_quantity
 
@@ -46,6 +47,8 @@ PositiveCountRange = Annotated[tuple[PositiveCount, PositiveCount], _Range]
 CountRange = Annotated[tuple[Annotated[Count, Field(ge=0)], Annotated[Count, Field(ge=0)]], _Range]
 ShareRange = Annotated[tuple[Share, Share], _Range]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+
+_YAML = "tag:yaml.org,2002:"
 
 _SECRET = "secret"
 """Type of pydantic's problem where the value is not to be shown."""
@@ -178,7 +181,7 @@ class TrainingSpec(_Section):
     micro_batch_sequences: PositiveCount
     """Sequences in one forward pass of one worker."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    zero_stage: int = 1
+    zero_stage: Count = 1
     activation_checkpointing: bool = False
     compile: bool = False
     """torch.compile the model; on two CPU cores the compile time is not earned back (LOG 2026-11-23)."""
@@ -352,7 +355,7 @@ class ComputeSpec(_Section):
 class Space(_Section):
     """A whole search space; see the files in search_spaces/."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Annotated[Literal[1], BeforeValidator(parse_count)] = 1
     name: Name
     corpus: CorpusSpec
     model: ModelSpec
@@ -461,19 +464,33 @@ class Space(_Section):
         return {name: value / total for name, value in raw.items()}
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """A YAML loader that refuses a key written twice, which PyYAML silently lets the last one win."""
+class _PlainLoader(yaml.SafeLoader):
+    """YAML whose scalars are what is written, with null as the one exception: fields know what they hold.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
+    YAML 1.1 reads ``no`` as false, ``2024-01-01`` as a date and ``010`` as eight; each may be the name of a domain. A
+    key written twice, of which PyYAML silently takes the last, is refused.
+    """
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag in (_YAML + "null", _YAML + "merge")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        # Here and not where it is constructed, when merged keys have joined those that are written.
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.tag != _YAML + "merge":
+                key.tag = _YAML + "str"
+            if key.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is written twice", key_node.start_mark
+                    None, None, f"key {key.value!r} is written twice", key.start_mark
                 )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+            seen.add(key.value)
+        return node
 
 
 def load_space(path: Path | str) -> Space:
@@ -485,10 +502,10 @@ def load_space(path: Path | str) -> Space:
     """
     path = Path(path)
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # a SafeLoader
+        raw = yaml.load(read_text(path), Loader=_PlainLoader)  # a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise SpaceError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a tag's own constructor may raise the second
         raise SpaceError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(raw, Mapping):
         raise SpaceError(f"{path}: a search space is a mapping of sections, got {type(raw).__name__}")
