@@ -33,12 +33,11 @@ def opened(path: Path, encoding: str | None) -> Iterator[TextIO]:
 def flaw_in(text: str) -> str:
     """Why that is no text; empty when it is."""
     if "\0" in text:
-        return "holds NUL bytes, as binary files do, and UTF-16 without `encoding: utf-16-le`"
+        return "holds NUL bytes: it is binary, or UTF-16 without a byte order mark"
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        byte = ord(text[error.start]) & 0xFF
-        return f"has the byte 0x{byte:02x}, which is none of its encoding (UTF-8, unless `encoding:` says another)"
+        return f"has the byte 0x{ord(text[error.start]) & 0xFF:02x}, which its encoding does not know"
     return ""
 
 

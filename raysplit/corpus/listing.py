@@ -57,13 +57,13 @@ def _fits(names: list[str], parts: list[str]) -> bool:
 def _of_folder(folder: Path, is_wanted: Callable[[Path], bool], tally: Tally) -> list[Path]:
     found = []
     for path in sorted(_walk(folder, tally)):
-        if not path.exists():
-            tally.n_files += 1
-            tally.bad_file(path, "is a link to nothing")
-        elif path.is_file() and is_wanted(path.relative_to(folder)):
+        if not is_wanted(path.relative_to(folder)) or (path.exists() and not path.is_file()):
+            tally.other(path)
+        elif path.exists():
             found.append(path)
         else:
-            tally.other(path)
+            tally.n_files += 1
+            tally.bad_file(path, "is a link to nothing")
     return found
 
 

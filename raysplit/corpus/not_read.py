@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -11,7 +12,7 @@ from raysplit.space import SourceSpec
 _NAMED = 20
 _SHOWN = 5
 _FEW = 0.1
-_REMEDY = "mend them, name their `encoding:`, or leave them out with `on_bad: skip`"
+_REMEDY = "Mend that, set `encoding:` or `text_column:` where they are wrong, or leave it out with `on_bad: skip`"
 
 
 class Unreadable(Exception):
@@ -27,8 +28,9 @@ class NotRead(BaseModel):
     """Files that were asked for; 0 of a dataset or package."""
     n_bad_files: int = 0
     """Of these, the ones that could not be read, or not to their end."""
+    rows_are: Literal["rows", "lines"] = "rows"
+    """Rows of tables, or lines of text that is cut into documents."""
     n_rows: int = 0
-    """Rows of tables, or lines of text that was cut into documents."""
     n_bad_rows: int = 0
     bad: tuple[str, ...] = ()
     """The first files and rows that could not be read, and why."""
@@ -45,7 +47,10 @@ class NotRead(BaseModel):
         """One for each kind of thing that was not read."""
         counts = [
             f"{n_bad} of {n} {what}"
-            for n_bad, n, what in ((self.n_bad_files, self.n_files, "files"), (self.n_bad_rows, self.n_rows, "rows"))
+            for n_bad, n, what in (
+                (self.n_bad_files, self.n_files, "files"),
+                (self.n_bad_rows, self.n_rows, self.rows_are),
+            )
             if n_bad
         ]
         said = []
@@ -78,6 +83,7 @@ class Tally:
         self.where = f"domain {domain!r}" + (f": {source.path}" if source.path is not None else "")
         self._root = Path(source.path or "")
         self._on_bad = source.on_bad
+        self._rows_are: Literal["rows", "lines"] = "lines" if source.kind == "files" else "rows"
         self._bad: list[str] = []
         self._others: list[str] = []
         self._left_behind: list[str] = []
@@ -95,7 +101,7 @@ class Tally:
         Raises:
             CorpusError: the source wants that to end the build.
         """
-        self._note(_joined(self.name(path), str(why)))
+        self._note(": ".join(filter(None, [self.name(path), str(why)])))
         self._n_bad_files += 1
 
     def bad_row(self, path: Path, place: str, why: object) -> None:
@@ -126,18 +132,20 @@ class Tally:
         """
         if self._on_bad != "few":
             return
-        for n_bad, n, what in ((self._n_bad_files, self.n_files, "files"), (self._n_bad_rows, self.n_rows, "rows")):
+        for n_bad, n, what in (
+            (self._n_bad_files, self.n_files, "files"),
+            (self._n_bad_rows, self.n_rows, self._rows_are),
+        ):
             if n_bad > _FEW * n:
-                alone = n == 1 and self._bad[0]
-                names = alone or f"{n_bad} of {n} {what} cannot be read, more than one in ten: " + "; ".join(
-                    self._bad[:_SHOWN]
-                )
-                raise CorpusError(f"{self.where}: {names}\nEither {_REMEDY}")
+                first = "; ".join(self._bad[:_SHOWN])
+                said = first if n == 1 else f"{n_bad} of {n} {what} cannot be read, more than one in ten: {first}"
+                raise CorpusError(f"{self.where}: {said}\n{_REMEDY}")
 
     def so_far(self) -> NotRead:
         return NotRead(
             n_files=self.n_files,
             n_bad_files=self._n_bad_files,
+            rows_are=self._rows_are,
             n_rows=self.n_rows,
             n_bad_rows=self._n_bad_rows,
             bad=tuple(self._bad),
@@ -150,10 +158,6 @@ class Tally:
 
     def _note(self, what: str) -> None:
         if self._on_bad == "fail":
-            raise CorpusError(f"{self.where}: {what}\nEither {_REMEDY}")
+            raise CorpusError(f"{self.where}: {what}\n{_REMEDY}")
         if len(self._bad) < _NAMED:
             self._bad.append(what)
-
-
-def _joined(name: str, why: str) -> str:
-    return f"{name}: {why}" if name else why

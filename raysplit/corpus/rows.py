@@ -77,9 +77,11 @@ def text_in(row: Mapping[str, Any], column: str) -> str:
             return value.decode()
         except UnicodeDecodeError as error:
             raise Unreadable(f"column {column!r} is not UTF-8 text: {error.reason}") from error
-    if value is not None and not isinstance(value, str):
+    if value is None or value != value:  # not a number, which pandas writes for what is missing
+        return ""
+    if not isinstance(value, str):
         raise Unreadable(f"column {column!r} holds {type(value).__name__}, not text")
-    return value or ""
+    return value
 
 
 def _json_rows(path: Path, columns: Sequence[str], encoding: str | None, bad: Bad, *, by_line: bool) -> Iterator[Row]:
@@ -170,7 +172,10 @@ def _csv_rows(path: Path, columns: Sequence[str], encoding: str | None, bad: Bad
         head = file.readline(_BLOCK_CHARACTERS)
     if flaw := flaw_in(head):
         raise Unreadable(f"line 1 {flaw}")
-    headers = {mark: _fields(head, mark) for mark in _DELIMITERS}
+    try:
+        headers = {mark: _fields(head, mark) for mark in _DELIMITERS}
+    except csv.Error as error:
+        raise Unreadable(f"line 1 is not CSV: {error}") from error
     fitting = [mark for mark, fields in headers.items() if set(columns) <= set(fields)]
     delimiter = fitting[0] if fitting else max(headers, key=lambda mark: len(headers[mark]))
     if head.strip():  # else the header comes later, and is checked there
@@ -258,4 +263,4 @@ def _parquet(path: Path) -> Iterator[Any]:
                 shutil.copyfileobj(stack.enter_context(open_bytes(path)), origin)
             yield stack.enter_context(pq.ParquetFile(origin))
     except (OSError, pyarrow.ArrowException) as error:
-        raise Unreadable(f"cannot be read as parquet: {error}") from error
+        raise Unreadable(f"cannot be read as parquet: {' '.join(str(error).split())}") from error

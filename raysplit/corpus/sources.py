@@ -105,9 +105,7 @@ def _table(source: SourceSpec, tally: Tally) -> Iterator[tuple[Path, Row]]:
         raise CorpusError(f"{tally.where}: holds no table ({', '.join(TABLE_FORMATS)}){_found_instead(tally)}")
     for path in paths:
         if suffix_of(path) not in TABLE_FORMATS:
-            raise CorpusError(
-                f"{tally.where}: {tally.name(path)}: {unknown('table format', suffix_of(path), TABLE_FORMATS)}"
-            )
+            raise CorpusError(f"{tally.where}: {path.name}: {unknown('table format', suffix_of(path), TABLE_FORMATS)}")
     wanted = [source.text_column, *([source.label_column] if source.label_column else [])]
     tables = []
     for path in paths:
