@@ -108,6 +108,14 @@ def test_every_sweep_is_cheaper_than_its_own_grid(path: Path) -> None:
         ("corpus.domains.code.package", "numpi", ["unknown package 'numpi'", "python-stdlib"]),
         ("corpus.domains.code.kind", "parquet", ["corpus.domains.code.kind", "'parquet'", "'table'"]),
         ("corpus.domains.law.path", ..., ["corpus.domains.law", "'files' needs a path"]),
+        (
+            "corpus.domains.law.split_on",
+            "12",
+            ["corpus.domains.law.split_on", "documents of 12 characters", "100 or more"],
+        ),
+        ("corpus.domains.law.split_on", "", ["corpus.domains.law.split_on", "a separator such as", "64k"]),
+        ("corpus.domains.law.encoding", "klingon", ["corpus.domains.law.encoding", "'klingon'", "latin-1"]),
+        ("corpus.domains.law.on_bad", "ignore", ["corpus.domains.law.on_bad", "'few', 'skip' or 'fail'"]),
         ("corpus.domains", {}, ["corpus.domains", "at least 1"]),
         ("corpus.tokenizer", {"kind": "huggingface"}, ["corpus.tokenizer", "needs a name"]),
         ("sweep.pretrain_tokens", ["250k", "125k"], ["sweep.pretrain_tokens", "must rise", "[250000, 125000]"]),
@@ -217,6 +225,20 @@ def test_sections_may_be_merged(tmp_path: Path) -> None:
         ("/b.csv", "MIT"),
         ("/c.csv", "MIT"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("64k", 64_000), ("1000", 1000), (r"\n\n", "\n\n"), (r"'\t'", "\t"), (r'"\n\n"', "\n\n"), ("<|end|>", "<|end|>")],
+)
+def test_text_is_cut_at_a_separator_or_a_size(tmp_path: Path, written: str, meant: int | str) -> None:
+    path = tmp_path / "space.yaml"
+    small = yaml.safe_dump(SMALL).replace("path: texts", f"path: texts\n      split_on: {written}")
+    path.write_text(small, encoding="utf-8")
+    space = load_space(path)
+    assert space.corpus.domains["law"].split_on == meant
+    path.write_text(dump_space(space), encoding="utf-8")
+    assert load_space(path) == space
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
