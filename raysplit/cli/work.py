@@ -267,6 +267,8 @@ def _corpus(space: "Space", folder: "RunFolder", console: Console) -> "Corpus":
             f"token, {record.licence or 'no licence given'}",
             highlight=False,
         )
+        for note in record.notes:
+            console.print(f"  {'':<12} {note}", markup=False, highlight=False)
     for name, epochs in longest_path_epochs(space, built).items():
         if epochs > 1:
             console.print(

@@ -1,7 +1,6 @@
 """Building a corpus: documents are read and spooled, a tokenizer is trained, the tokens are packed into shards."""
 
 import errno
-import fcntl
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from raysplit.corpus.corpus import Corpus
+from raysplit.corpus.locks import lock_file
 from raysplit.corpus.manifest import (
     MANIFEST_FILE,
     DomainRecord,
@@ -20,14 +20,15 @@ from raysplit.corpus.manifest import (
     spec_hash,
     write_manifest,
 )
+from raysplit.corpus.not_read import Tally
 from raysplit.corpus.packages import LICENCES, edition
 from raysplit.corpus.sampling import mixture_of
 from raysplit.corpus.shards import SHARD_BYTES, Shard, ShardWriter, TokenType, token_type
 from raysplit.corpus.sources import open_source
-from raysplit.corpus.spool import Spool, spool_documents
+from raysplit.corpus.spool import HELD_OUT_TOLERANCE, Spool, spool_documents
 from raysplit.corpus.tokenizer import CorpusTokenizer, hash_folder, load_huggingface, save_bpe, train_bpe
 from raysplit.errors import CorpusError
-from raysplit.space import CorpusSpec, SourceSpec
+from raysplit.space import CorpusSpec
 
 Progress = Callable[[str, float], None]
 """Called with the name of the step and the share of it that is done, in [0, 1]."""
@@ -123,7 +124,7 @@ def _build(spec: CorpusSpec, out: Path, *, progress: Progress, shard_bytes: int)
     for name, documents in sources.items():
         with step(f"read {name}") as report:
             spools[name] = spool_documents(
-                documents,
+                documents.texts,
                 out / _SPOOL / f"{name}.txt",
                 domain=name,
                 seed=spec.seed,
@@ -132,6 +133,8 @@ def _build(spec: CorpusSpec, out: Path, *, progress: Progress, shard_bytes: int)
                 validation_fraction=spec.validation_fraction,
                 progress=report,
             )
+        documents.tally.check()
+        _enough(spools[name], documents.tally)
 
     if given is None:
         with step("train tokenizer"):
@@ -145,9 +148,8 @@ def _build(spec: CorpusSpec, out: Path, *, progress: Progress, shard_bytes: int)
     domains: dict[str, DomainRecord] = {}
     for name, spool in spools.items():
         with step(f"pack {name}") as report:
-            domains[name] = _pack(
-                name, spool, spec.domains[name], tokenizer, out, dtype=dtype, shard_bytes=shard_bytes, progress=report
-            )
+            sides = _pack(name, spool, tokenizer, out, dtype=dtype, shard_bytes=shard_bytes, progress=report)
+        domains[name] = _record(sides, spool, spec, name, sources[name].tally)
         spool.path.unlink()
     return Manifest(
         spec_hash=spec_hash(spec),
@@ -177,17 +179,28 @@ def _sample(spools: dict[str, Spool], spec: CorpusSpec) -> Iterator[str]:
                 break
 
 
+def _enough(spool: Spool, tally: Tally) -> None:
+    n = len(spool.lengths)
+    if n >= 2:
+        return
+    dropped = f" ({sum(spool.duplicates_of.values())} dropped as duplicates)" if spool.duplicates_of else ""
+    remedy = "" if n == 0 else '; cut it, with split_on: "\\n\\n" or split_on: 64k'
+    raise CorpusError(
+        f"{tally.where}: {n} documents with text{dropped}; it needs at least 2, one of them held out{remedy}"
+        + "".join(f"; {sentence}" for sentence in tally.so_far().sentences())
+    )
+
+
 def _pack(
     domain: str,
     spool: Spool,
-    source: SourceSpec,
     tokenizer: CorpusTokenizer,
     out: Path,
     *,
     dtype: TokenType,
     shard_bytes: int,
     progress: Callable[[float], None],
-) -> DomainRecord:
+) -> dict[str, SideRecord]:
     total_bytes, done_bytes = int(spool.lengths.sum()), 0
     sides: dict[str, SideRecord] = {}
     n_documents = len(spool.lengths)
@@ -204,15 +217,33 @@ def _pack(
             n_documents=stop - start,
             shards=shards,
         )
+    return sides
+
+
+def _record(sides: dict[str, SideRecord], spool: Spool, spec: CorpusSpec, domain: str, tally: Tally) -> DomainRecord:
+    source = spec.domains[domain]
     package = source.package if source.kind == "package" else None
     return DomainRecord(
         train=sides["train"],
         validation=sides["validation"],
         n_duplicates=sum(spool.duplicates_of.values()),
         duplicates_of=spool.duplicates_of,
+        not_read=tally.so_far(),
+        held_out_note=_held_out_note(spool, spec.validation_fraction),
         source=source,
         edition=edition(package) if package else "",
         licence=source.licence or (LICENCES[package] if package else None),
+    )
+
+
+def _held_out_note(spool: Spool, wanted: float) -> str:
+    share = spool.validation_share
+    if abs(share / wanted - 1) <= HELD_OUT_TOLERANCE:
+        return ""
+    largest = spool.lengths.max() / spool.lengths.sum()
+    return (
+        f"{share:.2%} of its text is held out where {wanted:.2%} is wanted: it has {len(spool.lengths)} documents, the "
+        f"largest with {largest:.0%} of it; `split_on` cuts large ones"
     )
 
 
@@ -240,7 +271,7 @@ def _locked(out: Path) -> Iterator[None]:
     if found and not found & known:
         raise CorpusError(f"{out}: is not empty and holds no corpus (found {min(found)!r}); choose another folder")
     with (out / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock_file(lock.fileno(), out / _LOCK, wait=True)
         yield
 
 

@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from raysplit.corpus.not_read import NotRead
 from raysplit.corpus.packages import ARCHIVES
 from raysplit.corpus.shards import Shard, TokenType
 from raysplit.errors import CorpusError
@@ -15,6 +16,8 @@ from raysplit.space import CorpusSpec, SourceSpec
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA_VERSION: Final = 1
+_LATER_FIELDS = ("split_on", "encoding", "on_bad")
+"""Of a source, since corpora were first built."""
 
 
 class _Record(BaseModel):
@@ -39,10 +42,19 @@ class DomainRecord(_Record):
     """Documents dropped because their text, up to white space, had been read before."""
     duplicates_of: dict[str, int]
     """The same, by the domain that keeps the text."""
+    not_read: NotRead = NotRead()
+    """What the source holds beside its documents."""
+    held_out_note: str = ""
+    """Why the held-out share is not what was asked for; empty where it is."""
     source: SourceSpec
     edition: str
     """Exactly which text a package source gave; empty for other sources."""
     licence: str | None
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what a person would not expect of the domain."""
+        return [*self.not_read.sentences(), *filter(None, [self.held_out_note])]
 
 
 class TokenizerRecord(_Record):
@@ -85,6 +97,10 @@ def spec_hash(spec: CorpusSpec) -> str:
     How often tokens may be repeated is left out: it is checked when the corpus is used, and changes no token of it.
     """
     content = spec.model_dump(mode="json", exclude={"max_epochs"})
+    for source in content["domains"].values():
+        for field in _LATER_FIELDS:  # one left at its default says what a space without it said
+            if source[field] == SourceSpec.model_fields[field].default:
+                del source[field]
     pins = [ARCHIVES[source.package].sha256 for source in spec.domains.values() if source.package in ARCHIVES]
     text = json.dumps([SCHEMA_VERSION, content, pins])  # order counts: of two domains the first keeps a shared text
     return hashlib.sha256(text.encode()).hexdigest()

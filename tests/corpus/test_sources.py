@@ -1,13 +1,22 @@
 """Every kind of source gives its documents, and says what is wrong before or while it is read."""
 
 import csv
+import gzip
 import json
+import lzma
+import os
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from raysplit.corpus.not_read import NotRead
+from raysplit.corpus.pieces import cut, lines_of, pieces
 from raysplit.corpus.sources import open_source
 from raysplit.errors import CorpusError
 from raysplit.space import SourceSpec
@@ -38,7 +47,15 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def read(domain: str = "code", **source: Any) -> list[str]:
-    return list(open_source(SourceSpec(**source), domain=domain))
+    return read_with_rest(domain, **source)[0]
+
+
+def read_with_rest(domain: str = "code", **source: Any) -> tuple[list[str], NotRead]:
+    """The documents, and what was not read."""
+    documents = open_source(SourceSpec(**source), domain=domain)
+    texts = list(documents)
+    documents.tally.check()
+    return texts, documents.tally.so_far()
 
 
 class TestFiles:
@@ -67,7 +84,9 @@ class TestFiles:
     def test_a_file_that_is_no_text_is_named(self, tmp_path: Path) -> None:
         folder = write_files(tmp_path / "text", ["one"])
         (folder / "picture.txt").write_bytes(b"text\xff\xd8")
-        with pytest.raises(CorpusError, match=r"picture\.txt: is not UTF-8 text: .* at byte 4"):
+        with pytest.raises(
+            CorpusError, match=r"1 of 2 files cannot be read, .*: picture\.txt: line 1 has the byte 0xff"
+        ):
             read(kind="files", path=str(folder))
 
 
@@ -102,7 +121,7 @@ class TestTables:
     def test_a_file_that_is_no_table_is_named_at_once(self, tmp_path: Path, suffix: str) -> None:
         path = tmp_path / f"t.{suffix}"
         path.write_bytes(b"\xff\xfe\x00 not a table")
-        with pytest.raises(CorpusError, match=rf"t\.{suffix}: cannot be read as {suffix}"):
+        with pytest.raises(CorpusError, match=rf"t\.{suffix}: .*(cannot be read as parquet|is not UTF-16 text)"):
             open_source(SourceSpec(kind="table", path=str(path)), domain="code")
 
     def test_a_parquet_file_cut_short_is_named(self, tmp_path: Path) -> None:
@@ -114,12 +133,14 @@ class TestTables:
     def test_a_broken_line_is_named(self, tmp_path: Path) -> None:
         path = tmp_path / "t.jsonl"
         path.write_text('{"text": "fine"}\n{"text": \n')
-        with pytest.raises(CorpusError, match=r"t\.jsonl: cannot be read as jsonl"):
+        with pytest.raises(
+            CorpusError, match=r"1 of 2 rows cannot be read, .*: line 2: is not JSON: Expecting value \(character 10\)"
+        ):
             read(kind="table", path=str(path))
 
     def test_a_column_of_numbers_is_no_text(self, tmp_path: Path) -> None:
         path = str(write_table(tmp_path / "t.parquet", ROWS))
-        with pytest.raises(CorpusError, match="column 'id' holds int, not text"):
+        with pytest.raises(CorpusError, match="column 'id' holds int64, not text"):
             read(kind="table", path=path, text_column="id")
 
     def test_other_formats_and_missing_tables_are_refused(self, tmp_path: Path) -> None:
@@ -130,6 +151,221 @@ class TestTables:
             open_source(SourceSpec(kind="table", path=str(tmp_path)), domain="code")
         with pytest.raises(CorpusError, match="no such file or folder"):
             open_source(SourceSpec(kind="table", path=str(tmp_path / "t.csv")), domain="code")
+
+
+class TestNotRead:
+    """Whatever lies in a source and is not read is counted and named."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        return write_files(tmp_path / "text", documents(30, tag="a"))
+
+    def test_what_is_beside_the_documents_is_named(self, folder: Path) -> None:
+        for name in ("README.md", "a.crc", "._0001.txt", ".DS_Store", "__MACOSX/0.txt", ".ipynb_checkpoints/0.txt"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(b"\0")
+        (folder / "empty.txt").write_bytes(b"")
+        texts, rest = read_with_rest(kind="files", path=str(folder))
+        assert len(texts) == 30
+        assert rest.sentences() == [
+            "left out 2 files not asked for: README.md, a.crc",
+            "left out 4 files of a system or an editor: .DS_Store, ._0001.txt, .ipynb_checkpoints, __MACOSX",
+            "left out 1 without text",
+        ]
+
+    BAD = (
+        ("latin.txt", b"one\ncaf\xe9", "line 2 has the byte 0xe9"),
+        ("utf16.txt", "text".encode("utf-16-le"), "line 1 holds NUL bytes"),
+        ("odd.txt", "text".encode("utf-16")[:-1], "is not UTF-16 text"),
+        ("cut.txt.gz", gzip.compress(b"text" * 1000)[:-9], "ends too early"),
+        ("cut.txt.xz", lzma.compress(b"text" * 1000)[:-9], "ends too early"),
+    )
+
+    @pytest.mark.parametrize(("name", "content", "why"), BAD, ids=[name for name, _, _ in BAD])
+    def test_one_bad_file_of_many_is_left_out(self, folder: Path, name: str, content: bytes, why: str) -> None:
+        (folder / name).write_bytes(content)
+        texts, rest = read_with_rest(kind="files", path=str(folder))
+        assert len(texts) == 30
+        (sentence,) = rest.sentences()
+        assert sentence.startswith(f"left out 1 of 31 files that cannot be read: {name}: ")
+        assert why in sentence
+        with pytest.raises(CorpusError, match=rf"text: {name}: .*\n.*on_bad: skip"):
+            read(kind="files", path=str(folder), on_bad="fail")
+
+    def test_many_bad_files_are_left_out_on_request_only(self, folder: Path) -> None:
+        for number in range(5):
+            (folder / f"bad{number}.txt").write_bytes(b"\xff")
+        with pytest.raises(CorpusError, match=r"5 of 35 files cannot be read, more than one in ten: bad0\.txt: "):
+            read(kind="files", path=str(folder))
+        texts, rest = read_with_rest(kind="files", path=str(folder), on_bad="skip")
+        assert (len(texts), rest.n_bad_files, len(rest.bad)) == (30, 5, 5)
+
+    def test_a_file_that_may_not_be_read_is_left_out(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        open_path = Path.open
+
+        def refuse(path: Path, *args: Any, **options: Any) -> Any:
+            if path.name == "0003.txt":
+                raise PermissionError(13, "Permission denied")
+            return open_path(path, *args, **options)
+
+        monkeypatch.setattr(Path, "open", refuse)
+        texts, rest = read_with_rest(kind="files", path=str(folder))
+        assert len(texts) == 29
+        assert rest.bad == ("0003.txt: cannot be read: Permission denied",)
+
+    def test_links_are_followed_once(self, folder: Path) -> None:
+        (folder / "around").symlink_to(folder)
+        (folder / "nowhere.txt").symlink_to(folder / "gone")
+        write_files(folder.parent / "far", ["far away"])
+        (folder / "far").symlink_to(folder.parent / "far")
+        texts, rest = read_with_rest(kind="files", path=str(folder))
+        assert len(texts) == 31
+        assert rest.bad == ("nowhere.txt: is a link to nothing",)
+
+    def test_a_folder_may_be_called_like_a_file(self, folder: Path) -> None:
+        write_files(folder / "more.txt", ["in the folder"])
+        os.mkfifo(folder / "pipe.txt")
+        texts, rest = read_with_rest(kind="files", path=str(folder))
+        assert len(texts) == 31
+        assert rest.others == ("pipe.txt",)
+        with pytest.raises(CorpusError, match=r"pipe\.txt: is neither a file nor a folder"):
+            open_source(SourceSpec(kind="files", path=str(folder / "pipe.txt")), domain="code")
+
+    def test_a_glob_names_files_and_folders(self, folder: Path) -> None:
+        write_files(folder.parent / "texts", ["other"])
+        (folder.parent / "._text").write_bytes(b"")
+        assert len(read(kind="files", path=str(folder / "000*.txt"))) == 10
+        assert len(read(kind="files", path=str(folder.parent / "text*"))) == 31
+        assert len(read(kind="files", path=str(folder.parent / "**" / "*.txt"))) == 31
+        with pytest.raises(CorpusError, match=r"\*\.md: no file matches"):
+            read(kind="files", path=str(folder / "*.md"))
+
+    def test_a_bad_row_is_left_out_by_its_own_line(self, tmp_path: Path) -> None:
+        rows = [json.dumps({"text": text}).encode() for text in documents(60, tag="a")]
+        for row, why in (
+            (b'{"text": "x', "is not JSON: Unterminated string"),
+            (b'{"text": "caf\xe9"}', "has the byte 0xe9"),
+            (b'{"text": 7}', "column 'text' holds int, not text"),
+            (b"[1]", "holds list, not an object"),
+            (b'{"text": "a", "n": ' + b"1" * 5000 + b"}", "is not JSON: Exceeds the limit"),
+            (b'{"text": ' + b"[" * 50_000, "is not JSON: maximum recursion depth"),
+        ):
+            path = tmp_path / "t.jsonl"
+            path.write_bytes(b"\n".join([*rows[:40], row, *rows[40:]]))
+            texts, rest = read_with_rest(kind="table", path=str(path))
+            assert len(texts) == 60
+            assert rest.n_bad_rows == 1
+            assert rest.bad[0].startswith(f"line 41: {why}")
+
+    @pytest.mark.parametrize(
+        ("row", "named"),
+        [
+            (b'"a" b,2', ["line 41: is not CSV: ',' expected after '\"'"]),
+            (b"a,2,3", ["line 41: has 3 fields, the header has 2"]),
+            (b"a", ["line 41: has 1 fields, the header has 2"]),
+            (b"caf\xe9,1", ["line 41: has the byte 0xe9, which its encoding does not know"]),
+        ],
+    )
+    def test_a_bad_row_of_csv_is_left_out_by_its_own_line(self, tmp_path: Path, row: bytes, named: list[str]) -> None:
+        rows = [f'"{text}",1'.encode() for text in documents(60, tag="a")]
+        path = tmp_path / "t.csv"
+        path.write_bytes(b"\n".join([b"text,id", *rows[:39], row, *rows[39:]]))
+        texts, rest = read_with_rest(kind="table", path=str(path))
+        assert len(texts) == 60
+        assert list(rest.bad) == named
+
+    def test_a_quote_that_never_closes_is_no_end_of_the_table(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.csv"
+        path.write_text("text,id\n" + "a,1\n" * 20 + '"open,1\n' + "b,1\n" * 1000)
+        with pytest.raises(CorpusError, match=r"t\.csv: line 22 opens a quote that is never closed"):
+            read(kind="table", path=str(path))
+
+    def test_a_fault_deep_in_json_is_named_by_its_line(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.json"
+        path.write_text(json.dumps(ROWS, indent=1).replace('"id": 4', '"id" 4'))
+        with pytest.raises(CorpusError, match=r"t\.json: line 18 is not JSON: Expecting ':' delimiter"):
+            read(kind="table", path=str(path))
+        path.write_text(json.dumps(ROWS, indent=1)[:-2])
+        with pytest.raises(CorpusError, match=r"t\.json: line \d+ is not JSON"):
+            read(kind="table", path=str(path))
+
+    def test_a_long_value_is_read_over_many_blocks(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.json"
+        texts = ["é" * 3_000_000, "short", "ü" * 1_100_000]
+        path.write_text(json.dumps([{"text": text} for text in texts], ensure_ascii=False), encoding="utf-8")
+        assert read(kind="table", path=str(path)) == texts
+
+    def test_separators_of_lines_are_text_in_json(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.jsonl"
+        path.write_text(json.dumps({"text": "a\u2028b\u0085c"}, ensure_ascii=False), encoding="utf-8")
+        assert read(kind="table", path=str(path)) == ["a\u2028b\u0085c"]
+
+    def test_one_table_of_many_may_be_damaged(self, tmp_path: Path) -> None:
+        for number in range(12):
+            write_table(tmp_path / "t" / f"{number:02d}.parquet", ROWS)
+        last = tmp_path / "t" / "11.parquet"
+        last.write_bytes(last.read_bytes()[:-20])
+        (tmp_path / "t" / "12.jsonl").write_text("")
+        texts, rest = read_with_rest(kind="table", path=str(tmp_path / "t"))
+        assert len(texts) == 11 * 3
+        assert (rest.n_bad_files, rest.n_files) == (1, 13)
+        assert rest.bad[0].startswith("11.parquet: cannot be read as parquet")
+
+    def test_text_of_other_types_is_told_at_once(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.parquet"
+        binary = pa.array([b"bytes", "é".encode(), b"\xff"] * 20)
+        labels = pa.array(["x", "y", "z"] * 20).dictionary_encode()
+        pq.write_table(pa.table({"nested": [["a"]] * 60, "binary": binary, "labels": labels}), path)
+        with pytest.raises(CorpusError, match=r"column 'nested' holds list<.*>, not text"):
+            open_source(SourceSpec(kind="table", path=str(path), text_column="nested"), domain="code")
+        texts, rest = read_with_rest(kind="table", path=str(path), text_column="binary", on_bad="skip")
+        assert texts == ["bytes", "é"] * 20
+        assert rest.bad[0] == "row 3: column 'binary' is not UTF-8 text: invalid start byte"
+        assert read(kind="table", path=str(path), text_column="labels") == ["x", "y", "z"] * 20
+
+    def test_a_saved_dataset_is_no_folder_of_tables(self, tmp_path: Path) -> None:
+        (tmp_path / "dataset_dict.json").write_text("{}")
+        with pytest.raises(CorpusError, match="is a dataset of `save_to_disk`; read it with `kind: huggingface`"):
+            open_source(SourceSpec(kind="table", path=str(tmp_path)), domain="code")
+
+
+class TestCutting:
+    @pytest.mark.parametrize("split_on", ["\n\n", r"\n\n", "---\n"])
+    def test_a_separator_ends_a_document(self, tmp_path: Path, split_on: str) -> None:
+        path = tmp_path / "all.txt"
+        texts = documents(5, tag="a")
+        path.write_text(split_on.replace(r"\n", "\n").join(texts).replace("\n", "\r\n"), newline="")
+        assert read(kind="files", path=str(path), split_on=split_on) == texts
+
+    def test_a_line_of_one_long_file_may_be_bad(self, tmp_path: Path) -> None:
+        path = tmp_path / "all.txt"
+        path.write_bytes(b"good\n" * 50 + b"caf\xe9\n" + b"text\n" * 49)
+        texts, rest = read_with_rest(kind="files", path=str(path))
+        assert len(texts) == 1
+        assert rest.sentences() == [
+            "left out 1 of 100 lines that cannot be read: line 51: has the byte 0xe9, which its encoding does not know"
+        ]
+
+    def test_a_line_too_long_for_memory_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("raysplit.corpus.lines.LONGEST", 1000)
+        path = tmp_path / "all.txt.gz"
+        path.write_bytes(gzip.compress(b"x" * 5000))
+        with pytest.raises(CorpusError, match=r"all\.txt\.gz: line 1 has more than 1,000 characters"):
+            read(kind="files", path=str(path))
+
+    @given(
+        lines=st.lists(st.text(alphabet="ab \n\t\r", max_size=40), max_size=30),
+        size=st.integers(1, 30),
+    )
+    def test_pieces_hold_every_word_once(self, lines: list[str], size: int) -> None:
+        text = "\n".join(lines)
+        found = list(pieces(lines_of(text), size=size))
+        assert "".join("".join(found).split()) == "".join(text.split())
+        assert all(size <= len(piece) for piece in found[:-1])
+
+    @given(texts=st.lists(st.text(alphabet="abc\n", min_size=1, max_size=9), min_size=1, max_size=9))
+    def test_separators_take_nothing_else(self, texts: list[str]) -> None:
+        assert list(cut(lines_of("<>".join(texts)), "<>")) == texts
 
 
 class TestHuggingFace:

@@ -1,6 +1,7 @@
 """A run folder belongs to one search space, and its files are whole or old."""
 
 import os
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -38,12 +39,77 @@ def test_another_space_in_the_same_folder_is_refused_by_key(
     tmp_path: Path, where: str, value: object, named: str
 ) -> None:
     open_run(tmp_path, space())
+    measured(tmp_path)
     before = (tmp_path / "space.yaml").read_text()
     with pytest.raises(RunError) as refused:
         open_run(tmp_path, space(where, value))
     assert named in str(refused.value)
     assert str(tmp_path) in str(refused.value)
     assert (tmp_path / "space.yaml").read_text() == before
+
+
+def measured(path: Path) -> None:
+    with closing(Journal(path / "journal")) as journal:
+        journal.append("round", {})
+
+
+def built(path: Path) -> None:
+    (path / "corpus").mkdir()
+    (path / "corpus" / "manifest.json").write_text("{}")
+
+
+def touched(name: str) -> Callable[[Path], None]:
+    def touch(path: Path) -> None:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text("")
+
+    return touch
+
+
+CORRECTED = space("corpus.domains.law", {"kind": "files", "path": "right"})
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        lambda path: None,
+        touched("corpus/.corpus.lock"),
+        touched(".owner"),
+        touched("ray/tune-1/tuner.pkl"),
+        lambda path: Journal(path / "journal").close(),
+        lambda path: (path / "checkpoints").mkdir(),
+    ],
+)
+def test_after_a_first_mistake_the_corrected_space_is_taken(tmp_path: Path, left: Callable[[Path], None]) -> None:
+    open_run(tmp_path, space())
+    left(tmp_path)
+    folder = open_run(tmp_path, CORRECTED)
+    assert existing_run(tmp_path) == (folder, CORRECTED)
+
+
+@pytest.mark.parametrize(
+    "left", [built, measured, touched("optuna.db"), touched("checkpoints/trunk"), touched("law.json")]
+)
+def test_where_something_rests_on_it_a_space_stays(tmp_path: Path, left: Callable[[Path], None]) -> None:
+    open_run(tmp_path, space())
+    left(tmp_path)
+    with pytest.raises(RunError, match=r"holds a run of another search space \(corpus\.domains\.law\.path"):
+        open_run(tmp_path, CORRECTED)
+    assert existing_run(tmp_path)[1] == space()
+
+
+@pytest.mark.parametrize(("where", "value"), [("target.budget_flops", "2e12"), ("corpus.max_epochs", 4)])
+def test_a_corpus_alone_holds_only_what_decides_it(tmp_path: Path, where: str, value: object) -> None:
+    open_run(tmp_path, space())
+    built(tmp_path)
+    open_run(tmp_path, space(where, value))
+    assert existing_run(tmp_path)[1] == space(where, value)
+
+
+def test_a_journal_s_url_may_be_the_mistake(tmp_path: Path) -> None:
+    open_run(tmp_path, space("sweep.journal", "nonsense://there/journal"))
+    open_run(tmp_path, space())
+    assert existing_run(tmp_path)[1] == space()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,163 @@
+"""What a source holds beside its documents: counted whole, the first few by name, and never passed over in silence."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from raysplit.errors import CorpusError
+from raysplit.space import SourceSpec
+
+_NAMED = 20
+_SHOWN = 5
+_FEW = 0.1
+_REMEDY = "Mend that, set `encoding:` or `text_column:` where they are wrong, or leave it out with `on_bad: skip`"
+
+
+class Unreadable(Exception):
+    """Why a file or row cannot be read, in words; whoever reads the source decides whether to go on."""
+
+
+class NotRead(BaseModel):
+    """What was not read of one source, for the manifest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    n_files: int = 0
+    """Files that were asked for; 0 of a dataset or package."""
+    n_bad_files: int = 0
+    """Of these, the ones that could not be read, or not to their end."""
+    rows_are: Literal["rows", "lines"] = "rows"
+    """Rows of tables, or lines of text that is cut into documents."""
+    n_rows: int = 0
+    n_bad_rows: int = 0
+    bad: tuple[str, ...] = ()
+    """The first files and rows that could not be read, and why."""
+    n_blank: int = 0
+    """Files, rows and pieces without text."""
+    n_others: int = 0
+    """Files in the folder that were not asked for."""
+    others: tuple[str, ...] = ()
+    n_left_behind: int = 0
+    """Files and folders that a system or an editor put there: ``._a.txt``, ``.ipynb_checkpoints``."""
+    left_behind: tuple[str, ...] = ()
+
+    def sentences(self) -> list[str]:
+        """One for each kind of thing that was not read."""
+        counts = [
+            f"{n_bad} of {n} {what}"
+            for n_bad, n, what in (
+                (self.n_bad_files, self.n_files, "files"),
+                (self.n_bad_rows, self.n_rows, self.rows_are),
+            )
+            if n_bad
+        ]
+        said = []
+        if counts:
+            names = _listed(self.bad, self.n_bad_files + self.n_bad_rows, "; ")
+            said.append(f"left out {' and '.join(counts)} that cannot be read: {names}")
+        if self.n_others:
+            said.append(f"left out {_files(self.n_others)} not asked for: {_listed(self.others, self.n_others, ', ')}")
+        if self.n_left_behind:
+            names = _listed(self.left_behind, self.n_left_behind, ", ")
+            said.append(f"left out {_files(self.n_left_behind)} of a system or an editor: {names}")
+        if self.n_blank:
+            said.append(f"left out {self.n_blank} without text")
+        return said
+
+
+def _files(n: int) -> str:
+    return "1 file" if n == 1 else f"{n} files"
+
+
+def _listed(names: tuple[str, ...], n: int, separator: str) -> str:
+    shown = names[:_SHOWN]
+    return separator.join(shown) + (f"{separator}and {n - len(shown)} more" if n > len(shown) else "")
+
+
+class Tally:
+    """Counts what a source gives while it is read, and ends the reading where too much of it is bad."""
+
+    def __init__(self, source: SourceSpec, *, domain: str) -> None:
+        self.where = f"domain {domain!r}" + (f": {source.path}" if source.path is not None else "")
+        self._root = Path(source.path or "")
+        self._on_bad = source.on_bad
+        self._rows_are: Literal["rows", "lines"] = "lines" if source.kind == "files" else "rows"
+        self._bad: list[str] = []
+        self._others: list[str] = []
+        self._left_behind: list[str] = []
+        self.n_files = self.n_rows = self.n_blank = 0
+        self._n_bad_files = self._n_bad_rows = 0
+
+    def name(self, path: Path) -> str:
+        """Of a file within the source; empty of the source itself."""
+        relative = path.relative_to(self._root) if path.is_relative_to(self._root) else path
+        return os.fsencode(relative).decode("utf-8", errors="replace") if relative != Path() else ""
+
+    def bad_file(self, path: Path, why: object) -> None:
+        """Note a file that cannot be read, which `n_files` counts.
+
+        Raises:
+            CorpusError: the source wants that to end the build.
+        """
+        self._note(": ".join(filter(None, [self.name(path), str(why)])))
+        self._n_bad_files += 1
+
+    def bad_row(self, path: Path, place: str, why: object) -> None:
+        """Note a row that cannot be read, which `n_rows` counts.
+
+        Args:
+            path: of its file.
+            place: within it, such as ``line 41``.
+            why: in words.
+
+        Raises:
+            CorpusError: the source wants that to end the build.
+        """
+        self._note(f"{', '.join(filter(None, [self.name(path), place]))}: {why}")
+        self._n_bad_rows += 1
+
+    def other(self, path: Path) -> None:
+        self._others.append(self.name(path))
+
+    def left_behind(self, path: Path) -> None:
+        self._left_behind.append(self.name(path))
+
+    def check(self) -> None:
+        """Compare what was bad with what there was.
+
+        Raises:
+            CorpusError: it is more than the source allows.
+        """
+        if self._on_bad != "few":
+            return
+        for n_bad, n, what in (
+            (self._n_bad_files, self.n_files, "files"),
+            (self._n_bad_rows, self.n_rows, self._rows_are),
+        ):
+            if n_bad > _FEW * n:
+                first = "; ".join(self._bad[:_SHOWN])
+                said = first if n == 1 else f"{n_bad} of {n} {what} cannot be read, more than one in ten: {first}"
+                raise CorpusError(f"{self.where}: {said}\n{_REMEDY}")
+
+    def so_far(self) -> NotRead:
+        return NotRead(
+            n_files=self.n_files,
+            n_bad_files=self._n_bad_files,
+            rows_are=self._rows_are,
+            n_rows=self.n_rows,
+            n_bad_rows=self._n_bad_rows,
+            bad=tuple(self._bad),
+            n_blank=self.n_blank,
+            n_others=len(self._others),
+            others=tuple(self._others[:_NAMED]),
+            n_left_behind=len(self._left_behind),
+            left_behind=tuple(self._left_behind[:_NAMED]),
+        )
+
+    def _note(self, what: str) -> None:
+        if self._on_bad == "fail":
+            raise CorpusError(f"{self.where}: {what}\n{_REMEDY}")
+        if len(self._bad) < _NAMED:
+            self._bad.append(what)

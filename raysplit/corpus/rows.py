@@ -1,0 +1,266 @@
+"""Rows of a table, one by one, whatever its format; what is wrong is said with its line.
+
+Every reader gives pairs of a place, such as ``line 41``, and the row there; a row that cannot be read goes to ``bad``,
+with its place and why, and the reading goes on behind it.
+"""
+
+import csv
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from raysplit.corpus.lines import LONGEST, flaw_in, numbered_lines, opened
+from raysplit.corpus.not_read import Unreadable
+from raysplit.errors import unknown
+from raysplit.files import COMPRESSIONS, open_bytes, suffix_of
+
+TABLE_FORMATS = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+"""Suffixes in lower case; each may be compressed."""
+
+Row = tuple[str, Mapping[str, Any]]
+Bad = Callable[[str, str], None]
+_BATCH_ROWS = 128
+_BLOCK_CHARACTERS = 1 << 20
+_DELIMITERS = ",;\t|"
+_GAP = re.compile(r"[\s,]*")
+_UNFINISHED_CHARACTERS = 12
+"""A fault so near to the end of what is there may only be that more is to come: ``-Infini``."""
+
+
+def rows_of(path: Path, columns: Sequence[str], *, encoding: str | None, bad: Bad) -> Iterator[Row]:
+    """Rows of one table. Opened at once, so that what its first lines tell is told before anything is read.
+
+    Args:
+        path: whose suffix says the format.
+        columns: that are wanted, that of the text first; a row may hold others too.
+        encoding: of the text; UTF-8 when None.
+        bad: is told of rows that cannot be read.
+
+    Raises:
+        Unreadable: the file cannot be read (on), lacks a column, or has no text in the first.
+    """
+    suffix = suffix_of(path)
+    if suffix == ".parquet":
+        return _parquet_rows(path, columns, bad)
+    if suffix in (".csv", ".tsv"):
+        return _csv_rows(path, columns, encoding, bad)
+    return _json_rows(path, columns, encoding, bad, by_line=suffix != ".json")
+
+
+def check_columns(columns: Sequence[str], wanted: Sequence[str]) -> None:
+    """Whether a table has what is wanted.
+
+    Raises:
+        Unreadable: it has not, or has it twice.
+    """
+    for column in wanted:
+        if column not in columns:
+            raise Unreadable(unknown("column", column, columns))
+        if list(columns).count(column) > 1:
+            raise Unreadable(f"column {column!r} is there twice")
+
+
+def text_in(row: Mapping[str, Any], column: str) -> str:
+    """The text of a row; empty where it has none.
+
+    Raises:
+        Unreadable: something else is there.
+    """
+    value = row.get(column)
+    if isinstance(value, bytes):  # what old writers of Parquet call a string
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise Unreadable(f"column {column!r} is not UTF-8 text: {error.reason}") from error
+    if value is None or value != value:  # not a number, which pandas writes for what is missing
+        return ""
+    if not isinstance(value, str):
+        raise Unreadable(f"column {column!r} holds {type(value).__name__}, not text")
+    return value
+
+
+def _json_rows(path: Path, columns: Sequence[str], encoding: str | None, bad: Bad, *, by_line: bool) -> Iterator[Row]:
+    with opened(path, encoding) as file:
+        head = file.read(_BLOCK_CHARACTERS).lstrip()
+    first_line = head.partition("\n")[0]
+    by_line = (by_line and not head.startswith("[") and first_line.strip() != "{") or _is_object(first_line)
+    first = next(_json_places(path, encoding, lambda place, why: None, by_line=by_line), None)
+    if first is not None:
+        check_columns(list(first[1]), columns)
+        text_in(first[1], columns[0])
+    return _json_places(path, encoding, bad, by_line=by_line)
+
+
+def _is_object(line: str) -> bool:
+    try:
+        _object(line)
+    except Unreadable:
+        return False
+    return True
+
+
+def _json_places(path: Path, encoding: str | None, bad: Bad, *, by_line: bool) -> Iterator[Row]:
+    for number, text in numbered_lines(path, encoding) if by_line else _json_values(path, encoding):
+        if isinstance(text, str) and not text.strip():
+            continue
+        try:
+            row = _object(text)
+        except Unreadable as error:
+            bad(f"line {number}", str(error))
+        else:
+            yield f"line {number}", row
+
+
+def _object(text: object) -> Mapping[str, Any]:
+    """Of JSON text, or of a value that was read from it."""
+    if isinstance(text, str):
+        if flaw := flaw_in(text):
+            raise Unreadable(flaw)
+        try:
+            text = json.loads(text.rstrip("\n"))
+        except json.JSONDecodeError as error:
+            raise Unreadable(f"is not JSON: {error.msg} (character {error.colno})") from error
+        except (ValueError, RecursionError) as error:  # whole numbers of thousands of digits; brackets without end
+            raise Unreadable(f"is not JSON: {error}") from error
+    if not isinstance(text, dict):
+        raise Unreadable(f"holds {type(text).__name__}, not an object")
+    return text
+
+
+def _json_values(path: Path, encoding: str | None) -> Iterator[tuple[int, object]]:
+    """Values of an array, or one after another, over any number of lines, with the number of the line they begin on."""
+    decoder = json.JSONDecoder()
+    with opened(path, encoding) as file:
+        text = file.read(_BLOCK_CHARACTERS)
+        at = _GAP.match(text).end()  # type: ignore[union-attr]  # matches everywhere
+        is_array = text.startswith("[", at)
+        at += is_array
+        line = 1 + text.count("\n", 0, at)
+        while True:
+            begin = _GAP.match(text, at).end()  # type: ignore[union-attr]
+            line += text.count("\n", at, begin)
+            at = begin
+            try:
+                value, end = decoder.raw_decode(text, at)
+            except json.JSONDecodeError as error:
+                fault = line + text.count("\n", at, error.pos)
+                may_go_on = error.msg.startswith("Unterminated") or error.pos > len(text) - _UNFINISHED_CHARACTERS
+                block = file.read(max(_BLOCK_CHARACTERS, len(text) - at)) if may_go_on else ""
+                if block and len(text) - at <= LONGEST:
+                    text, at = text[at:] + block, 0
+                    continue
+                if text[at:].strip() == ("]" if is_array else ""):
+                    return
+                raise Unreadable(f"line {fault} {flaw_in(text[at:]) or f'is not JSON: {error.msg}'}") from error
+            except (ValueError, RecursionError) as error:
+                raise Unreadable(f"line {line} is not JSON: {error}") from error
+            if flaw := flaw_in(text[at:end]):
+                raise Unreadable(f"line {line} {flaw}")
+            yield line, value
+            line += text.count("\n", at, end)
+            at = end
+
+
+def _csv_rows(path: Path, columns: Sequence[str], encoding: str | None, bad: Bad) -> Iterator[Row]:
+    csv.field_size_limit(LONGEST)
+    with opened(path, encoding) as file:
+        head = file.readline(_BLOCK_CHARACTERS)
+    if flaw := flaw_in(head):
+        raise Unreadable(f"line 1 {flaw}")
+    try:
+        headers = {mark: _fields(head, mark) for mark in _DELIMITERS}
+    except csv.Error as error:
+        raise Unreadable(f"line 1 is not CSV: {error}") from error
+    fitting = [mark for mark, fields in headers.items() if set(columns) <= set(fields)]
+    delimiter = fitting[0] if fitting else max(headers, key=lambda mark: len(headers[mark]))
+    if head.strip():  # else the header comes later, and is checked there
+        check_columns(headers[delimiter], columns)
+    return _csv_places(path, columns, encoding, bad, delimiter)
+
+
+def _fields(line: str, delimiter: str) -> list[str]:
+    return [field.strip() for field in next(csv.reader([line.strip("\r\n")], delimiter=delimiter), [])]
+
+
+def _csv_places(path: Path, columns: Sequence[str], encoding: str | None, bad: Bad, delimiter: str) -> Iterator[Row]:
+    lines = (line for _, line in numbered_lines(path, encoding))
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    header: list[str] = []
+    while True:
+        first = reader.line_num + 1
+        place = f"line {first}"
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "unexpected end" in str(error):
+                raise Unreadable(f"{place} opens a quote that is never closed") from error
+            for number in range(first, reader.line_num + 1):  # a stray quote takes lines that may have been good
+                bad(f"line {number}", f"is not CSV: {error}")
+            continue
+        if not header:
+            header = [field.strip() for field in fields]
+            if header:
+                check_columns(header, columns)
+        elif not any(fields):
+            continue
+        elif flaw := flaw_in("".join(fields)):
+            bad(place, flaw)
+        elif len(fields) < len(header) or any(fields[len(header) :]):
+            bad(place, f"has {len(fields)} fields, the header has {len(header)}")
+        else:
+            yield place, dict(zip(header, fields, strict=False))
+
+
+def _parquet_rows(path: Path, columns: Sequence[str], bad: Bad) -> Iterator[Row]:
+    with _parquet(path) as file:
+        check_columns(file.schema_arrow.names, columns)
+        kind = file.schema_arrow.field(columns[0]).type
+    if not _is_text(kind):
+        raise Unreadable(f"column {columns[0]!r} holds {kind}, not text")
+    return _parquet_places(path, columns, bad)
+
+
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    plain = kind.value_type if types.is_dictionary(kind) else kind
+    checks = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary)
+    return types.is_null(plain) or any(check(plain) for check in checks)
+
+
+def _parquet_places(path: Path, columns: Sequence[str], bad: Bad) -> Iterator[Row]:
+    with _parquet(path) as file:
+        number = 0
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(columns)):
+            cells = [batch.column(name) for name in columns]
+            for index in range(batch.num_rows):
+                number += 1
+                try:
+                    row = {name: cell[index].as_py() for name, cell in zip(columns, cells, strict=True)}
+                except UnicodeDecodeError as error:
+                    bad(f"row {number}", f"is not UTF-8 text: {error.reason}")
+                else:
+                    yield f"row {number}", row
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[Any]:
+    import pyarrow
+    import pyarrow.parquet as pq
+
+    try:
+        with ExitStack() as stack:
+            origin: Any = path
+            if path.suffix.lower() in COMPRESSIONS:  # Parquet is read from its end, which needs the whole
+                origin = stack.enter_context(tempfile.TemporaryFile())
+                shutil.copyfileobj(stack.enter_context(open_bytes(path)), origin)
+            yield stack.enter_context(pq.ParquetFile(origin))
+    except (OSError, pyarrow.ArrowException) as error:
+        raise Unreadable(f"cannot be read as parquet: {' '.join(str(error).split())}") from error
