@@ -15,6 +15,9 @@ TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 _ADD_NOTHING = "ByteLevel"
 """The only post-processor of tokenizer.json that adds no token: it only moves offsets."""
 
+_LEFT_OUT = ("add_bos_token", "add_eos_token", "auto_map", "is_local", "local_files_only")
+"""Of a given tokenizer's configuration: more tokens around a text, code of its own, and where it lay."""
+
 
 def complete_export(folder: Path, *, tokenizer_folder: Path | None) -> None:
     """Put the tokenizer beside the weights that transformers has saved, and make all files name the same tokens.
@@ -33,10 +36,16 @@ def complete_export(folder: Path, *, tokenizer_folder: Path | None) -> None:
     if tokenizer_folder is not None:
         ids = _write_tokenizer(folder, tokenizer_folder, context_length=context_length)
     _write(folder / CONFIG, {**config, **ids, "use_cache": True})
-    # Without a longest text of its own, `generate` stops after 20 tokens, and a pipeline runs on beyond the context.
+    # Without a longest text, `generate` stops after 20 tokens, and a pipeline goes on for 256, beyond a short context.
+    # (With one, transformers logs a line where a call gives `max_new_tokens`, and obeys the call.)
     _write(
         folder / GENERATION,
-        {**ids, "max_length": context_length, "transformers_version": config["transformers_version"]},
+        {
+            **ids,
+            "max_length": context_length,
+            "use_cache": True,
+            "transformers_version": config["transformers_version"],
+        },
     )
     share_mode(folder, like=folder / CONFIG)
 
@@ -60,8 +69,7 @@ def _write_tokenizer(folder: Path, source: Path, *, context_length: int) -> dict
     backend = _read(source / TOKENIZER)
     backend |= {"post_processor": _adding_nothing(backend["post_processor"]), "truncation": None, "padding": None}
     given = _read(source / TOKENIZER_CONFIG)
-    # These two put a token around texts as well.
-    config = {key: value for key, value in given.items() if key not in ("add_bos_token", "add_eos_token")} | {
+    config = {key: value for key, value in given.items() if key not in _LEFT_OUT} | {
         # The class that takes tokenizer.json as it is, under the name that every transformers knows it by.
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": context_length,
