@@ -246,7 +246,7 @@ def _finish_export(
     A card that is there stays as it is: somebody may have written more into it.
 
     Raises:
-        RunError: the folder cannot be written.
+        RunError: the folder cannot be written, or what lies there is no exported model.
     """
     folder, trial = Path(task.export_to), task.trial
     pretrain_tokens, specialize_tokens = trial.point(task.milestone)
@@ -275,7 +275,12 @@ def _finish_export(
             folder / CARD, render_card(model, space=space, manifest=corpus.manifest, advice=advice, version=__version__)
         )
     except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror}") from error
+        raise RunError(f"{folder}: its card cannot be written: {error.strerror}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{folder / CONFIG}: is not what an export writes ({error!r}); delete {folder}, and the model is trained "
+            "again"
+        ) from error
 
 
 def _on_steps(name: str, split: Split, *, n_steps: int, batch_tokens: int, shared: bool) -> Variant:

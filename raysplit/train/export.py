@@ -57,17 +57,17 @@ def share_mode(folder: Path, *, like: Path) -> None:
     """
     mode = like.stat().st_mode & 0o777
     for path in folder.rglob("*"):
-        if path.is_file():
+        if path.is_file() and path.stat().st_mode & 0o777 != mode:
             path.chmod(mode)
 
 
 def _write_tokenizer(folder: Path, source: Path, *, context_length: int) -> dict[str, int | None]:
     """Write the tokenizer's files; returns the tokens that the model's configuration is to name."""
     for path in source.iterdir():
-        if path.is_file():
+        if path.is_file() and path.name not in (TOKENIZER, TOKENIZER_CONFIG):
             _replace(folder / path.name, path.read_bytes())
     backend = _read(source / TOKENIZER)
-    backend |= {"post_processor": _adding_nothing(backend["post_processor"]), "truncation": None, "padding": None}
+    backend |= {"post_processor": _adding_nothing(backend.get("post_processor")), "truncation": None, "padding": None}
     given = _read(source / TOKENIZER_CONFIG)
     config = {key: value for key, value in given.items() if key not in _LEFT_OUT} | {
         # The class that takes tokenizer.json as it is, under the name that every transformers knows it by.

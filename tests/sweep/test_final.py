@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from raysplit.corpus import Corpus
+from raysplit.errors import RunError
 from raysplit.live.journal import Journal
 from raysplit.space import Space, parse_space
 from raysplit.split import Advice, Problem, Split, advise, baselines
@@ -206,6 +207,13 @@ def test_a_rerun_leaves_a_finished_model_and_its_card_alone(finished: Finished) 
     before = {path: path.read_bytes() for path in finished.folder.experts.rglob("*") if path.is_file()}
     finished.again()
     assert {path: path.read_bytes() for path in finished.folder.experts.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("config", ["{", "[]", "{}"])
+def test_a_damaged_export_is_named_with_the_way_out(finished: Finished, config: str) -> None:
+    (finished.folder.experts / "domain-1" / "config.json").write_text(config)
+    with pytest.raises(RunError, match=r"domain-1/config.json: is not what .*; delete .*domain-1, and the model is"):
+        finished.again()
 
 
 def test_a_model_that_was_taken_away_is_trained_again(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
