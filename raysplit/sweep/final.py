@@ -14,20 +14,23 @@ import ray
 from ray.actor import ActorHandle
 from rich.console import Console
 
+from raysplit import __version__
 from raysplit.corpus import Corpus
 from raysplit.design.tree import Trial
-from raysplit.errors import RaysplitError
+from raysplit.errors import RaysplitError, RunError
 from raysplit.law import Law
 from raysplit.live.journal import Journal
 from raysplit.space import Space
-from raysplit.split import Advice, Split, baselines, target_problem
+from raysplit.split import Advice, Interval, Split, baselines, target_problem
 from raysplit.split.problem import Accounting
 from raysplit.sweep.basis import bytes_per_token
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.display import Display
 from raysplit.sweep.folder import RunFolder, write_text
 from raysplit.sweep.pool import Pool
+from raysplit.train.card import CARD, ExportedModel, render_card
 from raysplit.train.checkpoints import check_checkpoints
+from raysplit.train.export import CONFIG, complete_export
 
 RECOMMENDED = "recommended"
 BASELINES = ("pretraining only", "80/20", "from scratch")
@@ -72,6 +75,9 @@ def run_final(
 ) -> dict[str, Any]:
     """Train the variants, export seed and experts of the advised one, write and return what `RunFolder.final` holds.
 
+    What has been trained before is not trained again. Each exported model gets its card at the end, when all losses
+    are known.
+
     Args:
         space: the sweep's space.
         folder: of the run; the models go to `RunFolder.experts`.
@@ -109,8 +115,13 @@ def run_final(
     tasks = tasks_of(
         variants, n_params=n_params, seed=seed, experts=folder.experts, step_tokens=space.training.batch_tokens
     )
-    done = _done(journal)
     exports = {task.name: task.export_to for task in tasks}
+    done = {
+        name: result
+        for name, result in _done(journal).items()
+        # A model that was taken away since is trained again.
+        if not exports.get(name) or (Path(exports[name]) / CONFIG).exists()
+    }
     check_checkpoints(folder.checkpoints, space, vocab_size=corpus.vocab_size)
     if missing := [task for task in tasks if task.name not in done]:
         with joined_cluster(space.compute, address=ray_address):
@@ -128,6 +139,9 @@ def run_final(
     # Of the lanes together, so that a final run in two parts says the same as one in one.
     final["wall_seconds"] = sum(done[task.name]["wall_seconds"] for task in tasks)
     write_text(folder.final, json.dumps(final, indent=1))
+    for task in tasks:
+        if task.export_to and not (Path(task.export_to) / CARD).exists():
+            _finish_export(task, done[task.name]["losses"], final, space=space, corpus=corpus, advice=advice)
     return final
 
 
@@ -222,6 +236,51 @@ def _carry_out(tasks: list[Task], done: set[str], pool: Pool) -> Iterator[tuple[
                 raise RaysplitError(f"final run: {task.name}: {result['failed']}")
             done.add(task.name)
             yield task.name, result
+
+
+def _finish_export(
+    task: Task, losses: Mapping[str, float], final: Mapping[str, Any], *, space: Space, corpus: Corpus, advice: Advice
+) -> None:
+    """Write the card of an exported model that has none, which an older raysplit left, or a lane just now.
+
+    A card that is there stays as it is: somebody may have written more into it.
+
+    Raises:
+        RunError: the folder cannot be written, or what lies there is no exported model.
+    """
+    folder, trial = Path(task.export_to), task.trial
+    pretrain_tokens, specialize_tokens = trial.point(task.milestone)
+    predicted = final["variants"][RECOMMENDED]["predicted"]
+    trained_on = final["variants"][RECOMMENDED]["specialize_tokens"]
+    model = ExportedModel(
+        domain=trial.domain,
+        n_params=trial.n_params,
+        pretrain_tokens=pretrain_tokens,
+        specialize_tokens=specialize_tokens,
+        seed=trial.seed,
+        horizon_tokens=max(space.horizon_tokens, *task.waypoints),
+        losses=losses,
+        bytes_per_token=bytes_per_token(corpus),
+        seed_losses=final["seed_losses"] if trial.domain else {},
+        # The law was asked about a domain's expert, which is the seed where the domain has no tokens of its own.
+        predicted={
+            name: Interval(**guess)
+            for name, guess in predicted.items()
+            if (name == trial.domain if trial.domain else not trained_on[name])
+        },
+    )
+    try:
+        complete_export(folder, tokenizer_folder=corpus.tokenizer_path)
+        write_text(
+            folder / CARD, render_card(model, space=space, manifest=corpus.manifest, advice=advice, version=__version__)
+        )
+    except OSError as error:
+        raise RunError(f"{folder}: its card cannot be written: {error.strerror}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{folder / CONFIG}: is not what an export writes ({error!r}); delete {folder}, and the model is trained "
+            "again"
+        ) from error
 
 
 def _on_steps(name: str, split: Split, *, n_steps: int, batch_tokens: int, shared: bool) -> Variant:

@@ -22,6 +22,7 @@ from raysplit.errors import CheckpointError
 from raysplit.ladder import ModelShape
 from raysplit.space import TrainingSpec
 from raysplit.train.checkpoints import MANIFEST, check_fits, read_checkpoint
+from raysplit.train.export import complete_export, share_mode
 from raysplit.train.models import build_model
 
 _TAG = "state"
@@ -129,10 +130,7 @@ class Engine:
 
         It is written beside its place and renamed last, so an interrupted save leaves nothing that `load` accepts.
         """
-        partial = folder.with_name(folder.name + ".partial")
-        if self.rank == 0:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+        partial = _begin(folder) if self.rank == 0 else _partial(folder)
         self._barrier()
         probe_loss = self.loss_on(probe)
         self._engine.save_checkpoint(str(partial), tag=_TAG, save_latest=False)
@@ -146,8 +144,8 @@ class Engine:
                 "file_bytes": _file_bytes(partial),
             }
             (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(partial, folder)
+            share_mode(partial, like=partial / MANIFEST)
+            _put(partial, folder)
         self._barrier()
 
     def load(self, folder: Path, *, probe: np.ndarray) -> None:
@@ -180,18 +178,22 @@ class Engine:
                     value.zero_()
 
     def export(self, folder: Path, *, tokenizer_folder: Path | None) -> None:
-        """Write the model as a Hugging Face folder, with its tokenizer beside it."""
+        """Write the model as a Hugging Face folder, with its tokenizer beside it, in place of what lay there.
+
+        It is written beside its place and renamed last. See `raysplit.train.export` for what the files promise.
+        """
         if self.training.zero_stage == 3:
             weights = self._engine._zero3_consolidated_16bit_state_dict()
         else:
             weights = self._engine.module.state_dict()
         if self.rank == 0:
-            # A fresh model, since the engine's own may be partitioned, compiled or patched.
-            model = build_model(self.shape, seed=0)
+            # A fresh model, since the engine's own may be partitioned, compiled or patched; of the trained precision.
+            model = build_model(self.shape, seed=0).to(next(iter(weights.values())).dtype)
             model.load_state_dict(weights)
-            model.save_pretrained(folder)
-            if tokenizer_folder is not None:
-                shutil.copytree(tokenizer_folder, folder, dirs_exist_ok=True)
+            partial = _begin(folder)
+            model.save_pretrained(partial)
+            complete_export(partial, tokenizer_folder=tokenizer_folder)
+            _put(partial, folder)
         self._barrier()
 
     def close(self) -> None:
@@ -209,6 +211,25 @@ class Engine:
     def _barrier(self) -> None:
         if self.n_workers > 1:
             dist.barrier()
+
+
+def _partial(folder: Path) -> Path:
+    """Where a folder is written before it is whole."""
+    return folder.with_name(folder.name + ".partial")
+
+
+def _begin(folder: Path) -> Path:
+    """An empty partial folder, whatever an interrupted write has left there."""
+    partial = _partial(folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def _put(partial: Path, folder: Path) -> None:
+    """Give a whole folder its name, in place of an older one."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
 
 
 def _file_bytes(folder: Path) -> dict[str, int]:

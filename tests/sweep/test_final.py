@@ -1,17 +1,26 @@
-"""The final run's splits on whole steps at equal cost, and the order of its training."""
+"""The final run's splits on whole steps at equal cost, the order of its training, and what lies beside its models."""
 
-from dataclasses import replace
+import json
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from raysplit.corpus import Corpus
+from raysplit.errors import RunError
+from raysplit.live.journal import Journal
 from raysplit.space import Space, parse_space
 from raysplit.split import Advice, Problem, Split, advise, baselines
-from raysplit.sweep.final import BASELINES, RECOMMENDED, Task, Variant, tasks_of, variants_of
+from raysplit.sweep.final import BASELINES, RECOMMENDED, Task, Variant, run_final, tasks_of, variants_of
+from raysplit.sweep.folder import RunFolder
+from tests.corpus.texts import small_corpus
 from tests.split.doubles import known_law
-from tests.test_space import SMALL
+from tests.test_space import SMALL, changed
 
 N_PARAMS, BATCH = 36_000, 4096
 SPACE: Space = parse_space(SMALL, origin="space.yaml")
@@ -122,3 +131,102 @@ def test_a_result_is_not_taken_for_that_of_another_split_or_seed() -> None:
         names.append({task.name for task in tasks})
     assert not names[0] & names[1]
     assert not names[0] & names[2]
+
+
+OLD_CONFIG = {"max_position_embeddings": 128, "transformers_version": "5.0.0", "eos_token_id": 2, "use_cache": False}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finished:
+    """A final run of which everything is trained, by a raysplit that wrote no cards."""
+
+    space: Space
+    folder: RunFolder
+    corpus: Corpus
+    advice: Advice
+
+    def again(self) -> dict[str, Any]:
+        """The same command once more."""
+        return run_final(
+            self.space, self.folder, self.corpus, self.advice, None, seed=7, baseline_names=(), ray_address=None,
+            console=Console(quiet=True),
+        )  # fmt: skip
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Finished:
+    question = problem(2, 1e5, "shared")
+    corpus = small_corpus(tmp_path, n_documents=dict.fromkeys(question.domains, 40))
+    raw = changed("corpus.domains", {name: {"kind": "files", "path": str(tmp_path)} for name in question.domains})
+    raw["corpus"]["max_epochs"] = 1000
+    space = parse_space(raw, origin="tests")
+    size = space.shape(N_PARAMS, corpus.vocab_size).n_params_non_embedding
+    question = replace(question, sizes={size: 6.0 * size})
+    split = replace(baselines(question, n_params=size)["50/50"], n_params=size)
+    advice = replace(
+        advise(known_law(n_domains=2), question), split=split, accounting="shared", budget_flops=question.budget_flops
+    )
+    run = Finished(space=space, folder=RunFolder(path=tmp_path), corpus=corpus, advice=advice)
+    journal = Journal(tmp_path / "final_journal")
+    for task in tasks_of(
+        variants_of(space, advice, {}), n_params=size, seed=7, experts=run.folder.experts, step_tokens=BATCH
+    ):
+        losses = {name: 3.0 + len(task.trial.domain) / 10 for name in question.domains}
+        journal.append(
+            "result",
+            {"task": task.name, "export_to": task.export_to, "losses": losses, "tokens": BATCH, "wall_seconds": 1.0},
+        )
+        if task.export_to:
+            export = Path(task.export_to)
+            export.mkdir(parents=True)
+            (export / "config.json").write_text(json.dumps(OLD_CONFIG))
+            (export / "model.safetensors").write_bytes(b"weights")
+    journal.close()
+    return run
+
+
+def test_every_exported_model_gets_a_card_even_where_an_older_raysplit_exported_it(finished: Finished) -> None:
+    final = finished.again()
+    folders = sorted(finished.folder.experts.iterdir())
+    assert [folder.name for folder in folders] == ["domain-0", "domain-1", "seed"]
+    for folder in folders:
+        config = json.loads((folder / "config.json").read_text())
+        assert (config["eos_token_id"], config["use_cache"]) == (0, True)
+        assert (folder / "tokenizer.json").exists()
+        card = (folder / "README.md").read_text()
+        assert f"# small: {'seed' if folder.name == 'seed' else f'expert of {folder.name}'}" in card
+        losses = final["seed_losses"] if folder.name == "seed" else final["variants"][RECOMMENDED]["losses"]
+        assert f"| domain-0 | {losses['domain-0']:.4f} |" in card
+
+
+def test_a_rerun_leaves_a_finished_model_and_its_card_alone(finished: Finished) -> None:
+    finished.again()
+    card, config = (finished.folder.experts / "domain-0" / name for name in ("README.md", "config.json"))
+    card.write_text(card.read_text() + "\nSomebody's own words.\n")
+    config.write_text(config.read_text().replace("}", ', "somebody": "likes it so"}'))
+    before = {path: path.read_bytes() for path in finished.folder.experts.rglob("*") if path.is_file()}
+    finished.again()
+    assert {path: path.read_bytes() for path in finished.folder.experts.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("config", ["{", "[]", "{}"])
+def test_a_damaged_export_is_named_with_the_way_out(finished: Finished, config: str) -> None:
+    (finished.folder.experts / "domain-1" / "config.json").write_text(config)
+    with pytest.raises(RunError, match=r"domain-1/config.json: is not what .*; delete .*domain-1, and the model is"):
+        finished.again()
+
+
+def test_a_model_that_was_taken_away_is_trained_again(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its result alone would end the run at once, without it."""
+    finished.again()
+    shutil.rmtree(finished.folder.experts / "domain-1")
+
+    class Training(Exception):
+        pass
+
+    def train(*_: object, **__: object) -> None:
+        raise Training
+
+    monkeypatch.setattr("raysplit.sweep.final.joined_cluster", train)
+    with pytest.raises(Training):
+        finished.again()

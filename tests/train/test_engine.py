@@ -232,6 +232,7 @@ def test_an_exported_model_loads_with_the_same_loss(
     engine.export(folder, tokenizer_folder=None)
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert model.num_parameters() == engine.shape.n_params_total
+    assert model.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     tokens = torch.from_numpy(windows(600, 16))
     with torch.no_grad():
         logits = model(input_ids=tokens[:, :-1]).logits.float()
