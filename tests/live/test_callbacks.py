@@ -13,7 +13,8 @@ import torch
 
 from raysplit.errors import RunError
 from raysplit.ladder import shape_for
-from raysplit.live.callbacks import LiveLawCallback, count_params
+from raysplit.live.callbacks import LiveLawCallback
+from raysplit.live.model_params import count_params
 from raysplit.train.models import build_model
 from tests.live.laws_to_tell import FakeLaw
 
@@ -165,7 +166,7 @@ class TestNotComparable:
 
 class TestMistakes:
     def test_tokens_that_cannot_be_counted(self, train: Train) -> None:
-        with pytest.raises(RunError, match="Give tokens_per_step, or set include_num_input_tokens_seen"):
+        with pytest.raises(RunError, match="Give tokens_per_step, or set include_num_input_tokens_seen=.non_padding."):
             train(LiveLawCallback(FakeLaw(), domain="law"), include_num_input_tokens_seen=False)
 
     def test_a_domain_that_is_not_named(self, train: Train, caplog: pytest.LogCaptureFixture) -> None:
