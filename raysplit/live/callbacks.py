@@ -288,7 +288,7 @@ class LiveLawCallback(TrainerCallback):
         Where nothing was evaluated in the training, the first evaluation of a domain is taken for the run's.
         """
         training = self._training
-        if training is None or training.told_at.get(domain) == state.global_step:
+        if training is None or domain in training.ended_on or training.told_at.get(domain) == state.global_step:
             return False
         has_loaded_best = args.load_best_model_at_end and state.best_model_checkpoint is not None
         if has_loaded_best and state.best_global_step != state.global_step:
