@@ -1,5 +1,6 @@
 """The Trainer's callback: real trainings of a tiny model, and what the live law hears of them."""
 
+import json
 import logging
 import os
 import subprocess
@@ -12,31 +13,18 @@ import pytest
 import torch
 
 from raysplit.errors import RunError
-from raysplit.ladder import shape_for
-from raysplit.live.callbacks import LiveLawCallback, count_params
+from raysplit.live.callbacks import LiveLawCallback
+from raysplit.live.model_params import count_params
 from raysplit.train.models import build_model
 from tests.live.laws_to_tell import FakeLaw
 
 pytest.importorskip("accelerate", reason="transformers.Trainer needs the package accelerate")
 
-from transformers import LlamaForCausalLM, Trainer, TrainingArguments
+from transformers import LlamaForCausalLM, Trainer
 
-SHAPE = shape_for(8_000, vocab_size=64, context_length=16)
-N_STEPS, BATCH = 6, 2
-STEP_TOKENS = BATCH * SHAPE.context_length
+from tests.live.trainings import N_STEPS, SHAPE, STEP_TOKENS, Tokens, told, trainer_of
 
 Train = Callable[..., Trainer]
-
-
-class Tokens(torch.utils.data.Dataset):
-    """Sequences of one repeated pattern."""
-
-    def __len__(self) -> int:
-        return 8
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        ids = (torch.arange(SHAPE.context_length) * (index + 1)) % SHAPE.vocab_size
-        return {"input_ids": ids, "labels": ids}
 
 
 @pytest.fixture
@@ -46,29 +34,7 @@ def train(tmp_path: Path) -> Train:
     def run(
         callback: LiveLawCallback, *, eval_dataset: Any = None, evaluate: str = "steps", **arguments: Any
     ) -> Trainer:
-        given = {
-            "output_dir": str(tmp_path / "out"),
-            "use_cpu": True,
-            "max_steps": N_STEPS,
-            "per_device_train_batch_size": BATCH,
-            "eval_strategy": evaluate,
-            "eval_steps": 2,
-            "learning_rate": 1e-2,
-            "report_to": "none",
-            "save_strategy": "no",
-            "disable_tqdm": True,
-            "dataloader_pin_memory": False,
-            "seed": 5,
-            "include_num_input_tokens_seen": True,
-            **arguments,
-        }
-        trainer = Trainer(
-            model=build_model(SHAPE, seed=0),
-            args=TrainingArguments(**given),
-            train_dataset=Tokens(),
-            eval_dataset=eval_dataset or Tokens(),
-            callbacks=[callback],
-        )
+        trainer = trainer_of(callback, tmp_path, eval_dataset=eval_dataset, eval_strategy=evaluate, **arguments)
         trainer.train()
         return trainer
 
@@ -78,13 +44,6 @@ def train(tmp_path: Path) -> Train:
 @pytest.fixture(autouse=True)
 def _heard(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, logger="raysplit")
-
-
-def told(law: FakeLaw, callback: LiveLawCallback) -> list[tuple[int, int, int, str, int]]:
-    assert callback.run is not None
-    callback.run.close()
-    seen = sorted(law.told.values(), key=lambda o: (o.pretrain_tokens, o.specialize_tokens, o.domain))
-    return [(o.n_params, o.pretrain_tokens, o.specialize_tokens, o.domain, o.seed) for o in seen]
 
 
 def test_a_specialist_is_reported_when_its_schedule_has_ended(train: Train, tmp_path: Path) -> None:
@@ -165,7 +124,7 @@ class TestNotComparable:
 
 class TestMistakes:
     def test_tokens_that_cannot_be_counted(self, train: Train) -> None:
-        with pytest.raises(RunError, match="Give tokens_per_step, or set include_num_input_tokens_seen"):
+        with pytest.raises(RunError, match="Give tokens_per_step, or set include_num_input_tokens_seen='non_padding'"):
             train(LiveLawCallback(FakeLaw(), domain="law"), include_num_input_tokens_seen=False)
 
     def test_a_domain_that_is_not_named(self, train: Train, caplog: pytest.LogCaptureFixture) -> None:
@@ -194,38 +153,56 @@ class TestCount:
         assert count_params(torch.nn.Linear(3, 2)) == 8
 
 
-def test_two_processes_stop_together(tmp_path: Path, repository: Path) -> None:
-    """Only the first asks and reports; were the other not told, it would wait for it for ever."""
+def test_two_processes(tmp_path: Path, repository: Path) -> None:
+    """They count each row and token once. Only the first asks and reports; were the other not told the answer, it would
+    wait for the first for ever.
+    """
     script = tmp_path / "job.py"
     script.write_text(JOB)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(repository), *filter(None, sys.path)])}
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=200, cwd=tmp_path, env=environment, check=False
+        command, capture_output=True, text=True, timeout=250, cwd=tmp_path, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
-    ended = {path.name: path.read_text() for path in tmp_path.glob("rank-*")}
-    assert ended == {"rank-0": "steps 2, asked 1", "rank-1": "steps 2, asked 0"}
+    said = [json.loads((tmp_path / f"rank-{rank}").read_text()) for rank in (0, 1)]
+    assert [one["stopped"] for one in said] == [{"steps": 2, "asked": 1}, {"steps": 2, "asked": 0}]
+    assert [one["n_told"] for one in said] == [1, 0]
+    assert said[0]["loss"] == pytest.approx(said[0]["exact"], rel=1e-6)
+    assert said[0]["tokens"] == said[0]["counted"]
 
 
 JOB = """
+import json
 import os
 from pathlib import Path
 
 import torch
 from tests.live.test_callbacks import *
+from tests.live.trainings import Padded, token_mean
 
 law = FakeLaw(limit=0.1)
 callback = LiveLawCallback(law, domain="law", pretrain_tokens=0, patience_seconds=60)
-arguments = TrainingArguments(
-    output_dir="out", use_cpu=True, max_steps=6, per_device_train_batch_size=BATCH, eval_strategy="steps", eval_steps=2,
-    report_to="none", save_strategy="no", disable_tqdm=True, dataloader_pin_memory=False,
-    include_num_input_tokens_seen=True, ddp_find_unused_parameters=False,
-)
-data = {"train_dataset": Tokens(), "eval_dataset": Tokens()}
-trainer = Trainer(model=build_model(SHAPE, seed=0), args=arguments, callbacks=[callback], **data)
+trainer = trainer_of(callback, Path("."), ddp_find_unused_parameters=False)
 trainer.train()
-Path("rank-" + os.environ["RANK"]).write_text(f"steps {trainer.state.global_step}, asked {len(law.asked)}")
+said = {"stopped": {"steps": trainer.state.global_step, "asked": len(law.asked)}}
+
+law = FakeLaw()
+callback = LiveLawCallback(law, domain="law", pretrain_tokens=0, tokens_per_step=2 * 4 * STEP_TOKENS, may_stop=False)
+rows = Padded(7)  # in batches of two for each of the two: the last is filled up with rows of the first
+trainer = trainer_of(
+    callback, Path("."), train_dataset=Tokens(22), eval_dataset=rows, per_device_eval_batch_size=2,
+    gradient_accumulation_steps=4, max_steps=4, eval_steps=4, ddp_find_unused_parameters=False,
+)
+trainer.train()
+if callback.run is not None:
+    callback.run.close()
+said |= {"n_told": len(law.told), "counted": trainer.state.num_input_tokens_seen}
+for told in law.told.values():
+    exact = token_mean(trainer.model, (rows[i] for i in range(7)))
+    said |= {"loss": told.loss, "exact": exact, "tokens": told.specialize_tokens}
+Path("rank-" + os.environ["RANK"]).write_text(json.dumps(said))
+torch.distributed.barrier()
 torch.distributed.destroy_process_group()
 os._exit(0)  # one time in ten torch 2.13 aborts as the interpreter ends, a thread of gloo's still there
 """
