@@ -4,6 +4,7 @@ One rule for every tool. A column has a field's name when it is written so; else
 which people keep such things, whatever container (``config.``, ``summary.``, ``params.``, ``metrics.``) it lies in.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,6 +82,8 @@ class Choice:
     note: str = ""
     power: int = 0
     """Of ten, in which the column counts."""
+    by_domain: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Columns of a loss whose ``column`` holds `DOMAIN`."""
 
     @property
     def source(self) -> str:
@@ -125,17 +128,16 @@ def columns_of_domains(pattern: str, names: Sequence[str]) -> dict[str, str]:
     return {match["domain"]: name for name in names if (match := fits.fullmatch(name))}
 
 
-def losses_of(row: FoundRow, choices: Mapping[str, Choice], names: Sequence[str]) -> list[tuple[str | None, str]]:
+def losses_of(row: FoundRow, choices: Mapping[str, Choice]) -> list[tuple[str | None, str]]:
     """(domain, column) of each loss in a row: one, or one a domain where the run is not of one domain alone."""
-    column, domain = choices["loss"].column, choices.get("domain")
+    loss, domain = choices["loss"], choices.get("domain")
     value = None if domain is None else row.values.get(domain.column) if domain.column else domain.constant
     own = None if value is None else str(value).strip()
-    if DOMAIN not in column:
-        return [(own, column)]
-    by_domain = columns_of_domains(column, names)
+    if DOMAIN not in loss.column:
+        return [(own, loss.column)]
     if own is not None:
-        return [(own, by_domain[own])] if own in by_domain else []
-    return [(name, of_domain) for name, of_domain in by_domain.items() if of_domain in row.values]
+        return [(own, loss.by_domain[own])] if own in loss.by_domain else []
+    return [(name, column) for name, column in loss.by_domain.items() if column in row.values]
 
 
 def plain_name(name: str) -> str:
@@ -149,11 +151,12 @@ def _choice(field: str, column: str, *, how: str, names: Sequence[str], note: st
     notes = [note] if note else []
     if power:
         notes.append(f"in {UNIT_NAMES[power]}, as its name says")
-    if field == "loss" and DOMAIN in column:
-        notes.append(f"domains {', '.join(sorted(columns_of_domains(column, names)))}")
+    by_domain = columns_of_domains(column, names) if DOMAIN in column else {}
+    if by_domain:
+        notes.append(f"domains {', '.join(sorted(by_domain))}")
     if field == "loss" and (words := _words(column) & _NO_LOSS):
         notes.append(f"{', '.join(sorted(words))}? the loss is in nats per token")
-    return Choice(field=field, column=column, how=how, note="; ".join(notes), power=power)
+    return Choice(field=field, column=column, how=how, note="; ".join(notes), power=power, by_domain=by_domain)
 
 
 def _words(name: str) -> set[str]:
@@ -185,7 +188,7 @@ def _given(found: Found, field: str, column: str, names: Sequence[str]) -> str:
 
 def _guess(found: Found, field: str, names: Sequence[str]) -> Choice | None:
     if field == "loss" and found.is_own:
-        return Choice(field=field, column=f"loss_on_{DOMAIN}", how="own name", note="of a sweep of raysplit's")
+        return _choice(field, f"loss_on_{DOMAIN}", how="own name", names=names, note="of a sweep of raysplit's")
     if field in names:
         return Choice(field=field, column=field, how="own name")
     plain = {name: plain_name(split_unit(name).stem if field in COUNTED else name) for name in names}

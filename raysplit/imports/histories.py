@@ -36,13 +36,13 @@ def last_of_runs(rows: Sequence[FoundRow], choices: Mapping[str, Choice], names:
         choices: column by field.
         names: every column.
     """
-    column = _step_column(rows, names)
+    column = _step_column(names)
     step_of: Callable[[FoundRow], float] = (lambda row: _number(row.values.get(column))) if column else _tokens(choices)
     fewest = 2 if column else _MANY
     earlier: list[FoundRow] = []
     unended: list[str] = []
-    for run in _runs(rows, choices, names, step_of):
-        with_loss = [row for row in run if has_loss(row, choices, names)]
+    for run in _runs(rows, choices, step_of):
+        with_loss = [row for row in run if has_loss(row, choices)]
         if len(with_loss) >= fewest:
             earlier += with_loss[:-1]
             if step_of(run[-1]) > step_of(with_loss[-1]):
@@ -51,15 +51,14 @@ def last_of_runs(rows: Sequence[FoundRow], choices: Mapping[str, Choice], names:
     return Thinned([row for row in rows if id(row) not in dropped], earlier, unended)
 
 
-def has_loss(row: FoundRow, choices: Mapping[str, Choice], names: Sequence[str]) -> bool:
+def has_loss(row: FoundRow, choices: Mapping[str, Choice]) -> bool:
     """Whether a row says any loss."""
-    return any(not is_nothing(row.values.get(column)) for _, column in losses_of(row, choices, names))
+    return any(not is_nothing(row.values.get(column)) for _, column in losses_of(row, choices))
 
 
 def _runs(
     rows: Sequence[FoundRow],
     choices: Mapping[str, Choice],
-    names: Sequence[str],
     step_of: Callable[[FoundRow], float],
 ) -> list[list[FoundRow]]:
     """Rows in their order, as runs along which the step rises."""
@@ -73,7 +72,7 @@ def _runs(
         # Lightning writes the losses of training and of evaluation into rows of their own, of one step.
         is_next = run is not None and (
             step > step_of(run[-1])
-            or (step == step_of(run[-1]) and not all(has_loss(r, choices, names) for r in (run[-1], row)))
+            or (step == step_of(run[-1]) and not all(has_loss(r, choices) for r in (run[-1], row)))
         )
         if run is None or not is_next:
             run = current[key] = []
@@ -87,7 +86,7 @@ def _raw(row: FoundRow, choices: Mapping[str, Choice], field: str) -> str:
     return str(row.values.get(choice.column, "")) if choice and choice.column else ""
 
 
-def _step_column(rows: Sequence[FoundRow], names: Sequence[str]) -> str | None:
+def _step_column(names: Sequence[str]) -> str | None:
     plain = {plain_name(name): name for name in reversed(names)}
     return next((plain[step] for step in _STEPS if step in plain), None)
 

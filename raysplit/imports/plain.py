@@ -1,7 +1,7 @@
 """Tables that nobody's tool wrote, or any tool's: one run a row, and perhaps a column that says how it ended."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from raysplit.tables import Row, is_well, read_table, state_column
 _RUN_NAMES = ("trial", "run", "run_name", "run_id", "name", "trial_id")
 _OF_OPTUNA = {"number", "value", "state"}
 """Columns of ``study.trials_dataframe()``, beside ``params_...`` and ``user_attrs_...``."""
+_SHOWN = 40
+"""Characters of a state; some write the whole error there."""
 
 
 def read_cells(path: Path) -> list[dict[str, Any]]:
@@ -46,7 +48,7 @@ def _row(path: Path, row: Row, run_column: str | None, state: str | None, *, is_
         run=row.place.partition(" (")[0] if run is None else str(run),
         where=f"{path}: {row.place}",
         values={_of_optuna(name): value for name, value in values.items()} if is_optuna else values,
-        unusable=f"{state} {ending}" if ending is not None and is_well(ending) is False else "",
+        unusable=f"{state} {str(ending)[:_SHOWN]}" if ending is not None and is_well(ending) is False else "",
         is_named=run is not None,
     )
 
@@ -61,14 +63,9 @@ def _notes_on_states(rows: Sequence[Row], column: str | None) -> list[str]:
     """What was assumed of runs whose end is not told, or told in a word that is not known."""
     if column is None:
         return ["no column says how runs ended (status, state): every row is taken as a finished run"]
-    states = Counter(_shown(row.cells, column) for row in rows)
-    return [
-        f"{column} {state!r} of {n} rows is not known: taken as finished" if state else
-        f"{n} rows without a {column} are taken as finished"
-        for state, n in states.items()
-        if not state or is_well(state) is None
-    ]  # fmt: skip
-
-
-def _shown(cells: Mapping[str, Any], column: str) -> str:
-    return str(cells.get(column, ""))
+    states = Counter(str(row.cells.get(column, "")) for row in rows)
+    notes = [f"{states['']} rows without a {column} are taken as finished"] if states[""] else []
+    if unknown := {state: n for state, n in states.items() if state and is_well(state) is None}:
+        shown = ", ".join(repr(state[:_SHOWN]) for state in list(unknown)[:3]) + (", ..." if len(unknown) > 3 else "")
+        notes.append(f"{column} {shown} of {sum(unknown.values())} rows is not known: taken as finished")
+    return notes

@@ -75,7 +75,7 @@ def take_rows(found: Found, choices: Mapping[str, Choice], *, all_points: bool =
     if not all_points and not found.is_own:
         rows = _ended(rows, choices, found.names, skipped, notes)
     rounded: Counter[str] = Counter()
-    measured = list(_measured(rows, choices, found.names, skipped, rounded))
+    measured = list(_measured(rows, choices, skipped, rounded))
     notes += [f"{n} values of {field} with a fraction are rounded to whole ones" for field, n in rounded.items()]
     taken = _told_apart(measured, skipped, notes, is_seeded="seed" in choices)
     if not taken:
@@ -110,12 +110,11 @@ def _ended(
 def _measured(
     rows: Iterable[FoundRow],
     choices: Mapping[str, Choice],
-    names: Sequence[str],
     skipped: dict[str, list[str]],
     rounded: Counter[str],
 ) -> Iterator[_Measured]:
     for row in rows:
-        losses = losses_of(row, choices, names)
+        losses = losses_of(row, choices)
         if not losses:
             skipped.setdefault(f"without a value for loss ({choices['loss'].column})", []).append(row.run)
         for domain, loss_column in losses:

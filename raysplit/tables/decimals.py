@@ -32,6 +32,8 @@ def read_decimal_commas(table: Table, path: Path, *, are_likely: bool) -> Table:
     Raises:
         TableError: some columns have decimal commas, others points, and one could have either.
     """
+    if not any("," in cell for row in table.rows for cell in row.cells.values()):
+        return table
     written = {name: found for name in table.names if (found := _digits(table.rows, name))}
     with_comma = {n: d for n, digits in written.items() if (d := _first(_DECIMAL_COMMA, digits))}
     with_point = {n: d for n, digits in written.items() if (d := _first(_DECIMAL_POINT, digits))}

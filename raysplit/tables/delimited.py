@@ -93,5 +93,8 @@ def _separator(text: str, path: Path) -> str:
         return best
     if sample and len(header := sample[0].split()) > 1:
         *some, last = _SEPARATORS.values()
-        raise TableError(f"{path}: neither {', '.join(some)} nor {last} lie between columns: {' '.join(header)[:80]!r}")
+        first = " ".join(header)[:80]
+        raise TableError(
+            f"{path}: neither {', '.join(some)} nor {last} lie between columns of its first line, {first!r}"
+        )
     return ","

@@ -58,6 +58,7 @@ def tabulate(path: Path, lines: Iterable[tuple[str, Sequence[Any]]], *, hint: st
     n_cells = 0
     for place, cells in some:
         if len(cells) < len(names) or _any(cells[len(names) :]):
+            hint = "; delete what stands above the header" if len(names) == 1 else hint
             raise TableError(f"{path}: {place} has {len(cells)} cells, the header {len(names)}{hint}")
         row = filled(dict(zip(names, cells, strict=False)))
         n_cells += len(row)

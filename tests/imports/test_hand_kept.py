@@ -143,8 +143,8 @@ class TestStates:
         assert imported.runs["trial"].tolist() == ["r0", "r3", "r5", "r6"]
         assert imported.skipped == {f"Status {words[i]}": [f"r{i}"] for i in (1, 2, 4, 7, 8)}
         assert imported.notes == [
-            "Status 'fine?' of 1 rows is not known: taken as finished",
             "1 rows without a Status are taken as finished",
+            "Status 'fine?' of 1 rows is not known: taken as finished",
         ]  # fmt: skip
 
     def test_a_table_without_states_says_so(self, tmp_path: Path) -> None:

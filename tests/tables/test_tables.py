@@ -147,7 +147,11 @@ def test_nothing_is_told_apart_from_nan(tmp_path: Path) -> None:
         ("runs.csv", "n,loss\n1,4,07\n", r"line 2 has 3 cells, the header 2; .* fraction written with a point"),
         ("runs.csv", "n,loss, n\n1,2,3\n", r"line 1: columns 1 and 3 are both named 'n'"),
         ("runs.csv", 'n,loss\n1,"2\n3,4\n', r"line 2: cannot be read as a row: .* stray quote"),
-        ("runs.txt", "n_params loss\n1 2\n", r"neither commas, semicolons, tabs nor pipes .* 'n_params loss'"),
+        (
+            "runs.txt",
+            "n_params loss\n1 2\n",
+            r"neither commas, semicolons, tabs nor pipes lie .* first line, 'n_params loss'",
+        ),
         ("runs.csv", "n,domain\n1,Größe\n".encode("cp1252"), r"byte 0xf6: .*--encoding cp1252"),
         ("runs.csv", "n,loss\n1,2\n".encode("utf-16-le"), "is no text; where it is UTF-16, save it as UTF-8"),
         ("runs.csv", "<!DOCTYPE html><html></html>", "is a web page"),
