@@ -63,7 +63,7 @@ def open_text(path: Path, *, encoding: str | None = None, errors: str = "strict"
 
     Args:
         path: of the file.
-        encoding: as Python names it; UTF-8 when None, or UTF-16 where a byte order mark says so.
+        encoding: as Python names it; UTF-8 when None. A byte order mark decides between UTF-8 and the kinds of UTF-16.
         errors: what becomes of bytes outside the encoding, as Python names it.
 
     Raises:
@@ -73,8 +73,9 @@ def open_text(path: Path, *, encoding: str | None = None, errors: str = "strict"
     with open_bytes(path) as file:
         buffered = file if hasattr(file, "peek") else io.BufferedReader(cast(io.RawIOBase, file))
         head = buffered.peek(4)[:4]
-        marked = next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8")
-        with io.TextIOWrapper(buffered, encoding=encoding or marked, errors=errors, newline="\n") as text:
+        if encoding is None or codecs.lookup(encoding).name.startswith(("utf-8", "utf-16")):
+            encoding = next((name for mark, name in _MARKS if head.startswith(mark)), encoding or "utf-8")
+        with io.TextIOWrapper(buffered, encoding=encoding, errors=errors, newline="\n") as text:
             yield text
 
 

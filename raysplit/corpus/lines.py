@@ -19,8 +19,6 @@ def opened(path: Path, encoding: str | None) -> Iterator[TextIO]:
     Raises:
         Unreadable: also while reading.
     """
-    if encoding is not None and encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
-        encoding = None  # as when it is left out, its byte order mark is no text
     try:
         with open_text(path, encoding=encoding, errors="surrogateescape") as file:
             yield file

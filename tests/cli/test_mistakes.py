@@ -131,8 +131,8 @@ def test_another_space_in_the_same_folder(
     raysplit: Command, refusal: Refusal, space_file: SpaceFile, tmp_path: Path
 ) -> None:
     assert raysplit("corpus", "build", space_file(), "--out", tmp_path / "run").exit_code == 0
-    line = refusal("sweep", space_file(training__validation_tokens=512), "--out", tmp_path / "run")
-    assert "training.validation_tokens: 256 there, 512 here" in line
+    line = refusal("sweep", space_file(corpus__seed=7), "--out", tmp_path / "run")
+    assert "corpus.seed: 0 there, 7 here" in line
 
 
 def test_a_checkpoint_of_another_model_size(

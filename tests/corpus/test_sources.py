@@ -67,6 +67,24 @@ class TestFiles:
         assert read(kind="files", path=str(folder)) == ["one", "two", "three"]
         assert read(kind="files", path=str(folder), pattern="*.md") == ["not asked for"]
 
+    @pytest.mark.parametrize(
+        ("written", "said"),
+        [
+            ("utf-8-sig", "UTF8"),
+            ("utf-16", "utf-16-le"),
+            ("utf-16", "utf-8"),
+            ("cp1252", "cp1252"),
+            ("gb18030", "GB18030"),
+        ],
+    )
+    def test_text_is_in_the_encoding_that_is_said_and_a_mark_is_no_text(
+        self, tmp_path: Path, written: str, said: str
+    ) -> None:
+        path = tmp_path / "text" / "a.txt"
+        path.parent.mkdir()
+        path.write_text("née", encoding=written)
+        assert read(kind="files", path=str(path.parent), encoding=said) == ["née"]
+
     def test_a_single_file_is_cut_at_blank_lines(self, tmp_path: Path) -> None:
         paragraphs = documents(200, tag="a")
         path = tmp_path / "all.txt"
