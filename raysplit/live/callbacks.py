@@ -55,6 +55,8 @@ class _Training:
     was_stopped: bool = False
     sets: dict[str, Any] = field(default_factory=dict)
     """What the trainer has evaluated by itself, by domain."""
+    others: set[str] = field(default_factory=set)
+    """Sets evaluated that are not of the run's domain."""
     ended_on: set[str] = field(default_factory=set)
     """Domains evaluated at the last step."""
     told_at: dict[str, int] = field(default_factory=dict)
@@ -256,10 +258,12 @@ class LiveLawCallback(TrainerCallback):
         if state.global_step < state.max_steps:
             self._warn("early", "stopped before the end of its schedule, the training is not reported to the live law")
         elif not training.ended_on and "domain" not in self._warned:
+            of = f" of {self._domain!r}" if self._domain else ""
+            only = f", only of {', '.join(sorted(training.others))}" if training.others else ""
             self._warn(
                 "unevaluated",
-                f"no evaluation at the last step{f' of {self._domain!r}' if self._domain else ''}: the live law is "
-                "told by trainer.evaluate(), before any other set is evaluated",
+                f"no evaluation at the last step{of}{only}: the live law is told by trainer.evaluate(), before any "
+                "other set is evaluated",
             )
 
     def _read(self, metrics: Mapping[str, float]) -> tuple[str, float] | None:
@@ -279,6 +283,8 @@ class LiveLawCallback(TrainerCallback):
             )
             return None
         if name and self._domain not in ("", name):
+            if self._training is not None:
+                self._training.others.add(name)
             return None
         return name or self._domain, float(loss)
 

@@ -55,7 +55,7 @@ class OutsideRun:
 
         Args:
             law: the live law, or what connects to it (`Reporter`).
-            n_params: N, non-embedding parameters; see `count_params`.
+            n_params: N, non-embedding parameters; `raysplit.live.model_params.count_params` counts them.
             kept_in: this job's own file for reports that the law has not stored yet.
             domain: that the run specializes on, and that a plain loss is of. May be left out where losses are given by
                 domain, as of a pretraining run.
@@ -86,6 +86,7 @@ class OutsideRun:
         self._n_params, self._seed, self._name = n_params, seed, name
         self.reporter = Reporter(law, kept_in=Path(kept_in), patience_seconds=patience_seconds)
         self.last_answer = GoOn(go_on=True, why="nothing was asked yet")
+        self._has_warned = False
 
     def should_go_on(self, *, tokens: int, loss: float | Mapping[str, float], cooled_down: bool = False) -> bool:
         """Whether the law thinks that the run is worth its next tokens; True where it does not answer.
@@ -117,7 +118,7 @@ class OutsideRun:
         self.reporter.close()
 
     def _observations(self, tokens: int, loss: float | Mapping[str, float], *, factor: float) -> list[Observation]:
-        """What can be said of the run; nothing, and a line in the log, where the numbers are none."""
+        """What can be said of the run; nothing, and one line in the log, where the numbers are none."""
         losses = dict(loss) if isinstance(loss, Mapping) else {self._domain: loss}
         if self._before is not None:
             losses = {name: value for name, value in losses.items() if name == self._domain}
@@ -140,6 +141,8 @@ class OutsideRun:
                 raise ValueError(f"no loss of {', '.join(bad) or self._domain or 'any domain'}")
             check_runs(to_frame(made), origin="this run")
         except Exception as error:  # numbers of a training that went wrong must not end it
-            _log.warning("nothing is said to the live law of %s: %s", self._name or "this run", error)
+            if not self._has_warned:
+                self._has_warned = True
+                _log.warning("nothing is said to the live law of %s: %s", self._name or "this run", error)
             return []
         return made

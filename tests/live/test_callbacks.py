@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from tests.live.laws_to_tell import FakeLaw
 
 pytest.importorskip("accelerate", reason="transformers.Trainer needs the package accelerate")
 
-from transformers import LlamaForCausalLM, Trainer
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, Trainer
 
 from tests.live.trainings import N_STEPS, SHAPE, STEP_TOKENS, Tokens, told, trainer_of
 
@@ -151,6 +152,24 @@ class TestCount:
         config.tie_word_embeddings = False
         assert count_params(LlamaForCausalLM(config)) == SHAPE.n_params_non_embedding
         assert count_params(torch.nn.Linear(3, 2)) == 8
+
+    def test_leaves_out_positions(self) -> None:
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_positions=16, n_embd=16, n_layer=1, n_head=2))
+        assert count_params(model) == sum(p.numel() for p in model.parameters()) - 64 * 16 - 16 * 16
+
+    def test_counts_what_is_frozen_and_what_is_packed(self) -> None:
+        model = torch.nn.Linear(3, 2).requires_grad_(False)
+        model.weight.quant_state = SimpleNamespace(shape=torch.Size([6, 2]))  # type: ignore[attr-defined]
+        assert count_params(model) == 14
+
+    def test_refuses_what_it_cannot_see(self) -> None:
+        model = torch.nn.Linear(3, 2)
+        model.quantization_method = SimpleNamespace(value="gptq")  # type: ignore[assignment]
+        with pytest.raises(RunError, match="n_params: cannot be counted in weights packed by gptq: give it"):
+            count_params(model)
+        flattened = type("FullyShardedDataParallel", (torch.nn.Linear,), {})(3, 2)
+        with pytest.raises(RunError, match="n_params: cannot be counted in a model that FSDP has flattened"):
+            count_params(flattened)
 
 
 def test_two_processes(tmp_path: Path, repository: Path) -> None:
