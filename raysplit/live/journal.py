@@ -29,6 +29,7 @@ from raysplit.live.journal_segments import (
 )
 from raysplit.live.journal_storage import STORAGE_ERRORS, FileStorage, Storage, open_storage
 from raysplit.live.journal_tail import FileTail, ObjectTail, Tail
+from raysplit.strict_json import finite
 
 __all__ = ["Journal", "ReadJournal", "Record", "has_journal", "read_journal"]
 
@@ -80,12 +81,21 @@ class Journal:
         """Every record, oldest first."""
         return self._records
 
+    def check(self) -> None:
+        """Refuse what could not be stored any more, without a look at the storage.
+
+        Raises:
+            RunError: an earlier write has found out that another writer has taken over, or has failed for good.
+        """
+        with self._lock:
+            self._check_refusal("cannot be written")
+
     def append(self, kind: str, data: Mapping[str, Any]) -> Record:
         """Store one record; see `append_many`."""
         return self.append_many([(kind, data)])[0]
 
     def append_many(self, items: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Record]:
-        """Store records and return once they are durable: all of them, in one write.
+        """Store records and return once they are durable: all of them, in one write, and what is not finite as null.
 
         Raises:
             RunError: the storage refused, and nothing of them is left behind; or another writer has taken over, or the
@@ -95,7 +105,7 @@ class Journal:
         with self._lock:
             now = _now()
             records = [
-                Record(seq=seq, time=now, kind=kind, data=data, fence=self.fence)
+                Record(seq=seq, time=now, kind=kind, data=finite(data), fence=self.fence)
                 for seq, (kind, data) in enumerate(items, self._next_seq)
             ]
             if any(record.kind == HEADER for record in records):
@@ -161,6 +171,9 @@ class Journal:
                 self._refusal = "another writer has taken over"
         except STORAGE_ERRORS as error:
             raise RunError(f"{self.location}: {what}: {_reason(error)}") from error
+        self._check_refusal(what)
+
+    def _check_refusal(self, what: str) -> None:
         if self._refusal:
             raise RunError(f"{self.location}: {what}: {self._refusal}; only a new opening of the journal can write")
 
@@ -230,6 +243,9 @@ class ReadJournal:
     """Records of a journal that another process writes: for answers, not for decisions."""
 
     records: Sequence[Record]
+
+    def check(self) -> None:
+        """What only asks needs nothing stored."""
 
     def append(self, kind: str, data: Mapping[str, Any]) -> Record:
         """Refuse to write.

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+from raysplit import strict_json
+
 FORMAT = 2
 """1: one file, records without a fence. 2: a folder of segments; see JOURNAL.md."""
 HEADER = "journal"
@@ -38,12 +40,12 @@ class Damage:
 
 
 def line_of(record: Record) -> bytes:
-    """A record as a line.
+    """A record as a line; an infinite number in it is null.
 
     Raises:
         TypeError: its data is not JSON.
     """
-    body = json.dumps(
+    body = strict_json.dumps(
         {"seq": record.seq, "time": record.time, "fence": record.fence, "kind": record.kind, "data": record.data}
     )
     return f'{body[:-1]}, "crc": "{zlib.crc32(body.encode()):08x}"}}\n'.encode()

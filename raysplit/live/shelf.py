@@ -16,6 +16,7 @@ from typing import Any
 
 from pyarrow import fs
 
+from raysplit import strict_json
 from raysplit.errors import LawError, RaysplitError, unknown
 from raysplit.law import Law
 from raysplit.live.fitting import Fitted
@@ -159,7 +160,7 @@ def _filesystem(folder: str | Path) -> tuple[Any, str]:
 
 def _to_json(made: Version) -> str:
     fitted = made.fitted
-    return json.dumps(
+    return strict_json.dumps(
         {
             "schema_version": SCHEMA_VERSION,
             "version": made.version,

@@ -21,6 +21,7 @@ from raysplit.live.journal import Journal, ReadJournal, Record, has_journal, rea
 from raysplit.live.journal_lines import line_of
 from raysplit.live.journal_segments import Name, header_of
 from raysplit.live.journal_storage import FileStorage, open_storage
+from raysplit.strict_json import finite
 
 data = st.dictionaries(
     st.text(max_size=5),
@@ -79,8 +80,9 @@ def test_what_was_appended_is_read_back(place: Callable[[], str], batches: list[
     notes: list[tuple[str, Any]] = []
     for batch in batches:
         stored = journal.append_many(batch)
-        notes += batch
-        assert [(record.kind, record.data) for record in stored] == batch
+        kept = [(kind, finite(data)) for kind, data in batch]
+        notes += kept
+        assert [(record.kind, record.data) for record in stored] == kept
         if notes:
             assert told(location) == notes  # readable at once, by another process too
     journal.close()
