@@ -16,7 +16,7 @@ from raysplit.design.campaign import whole_grid
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
 from raysplit.errors import LawError, RunError
-from raysplit.live.journal import ReadJournal, read_journal
+from raysplit.live.journal import Journal, ReadJournal, read_journal
 from raysplit.live.ledger import trial_from_dict
 from raysplit.live.service import LawService
 from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, every_point, setup
@@ -214,6 +214,18 @@ def test_a_full_disk_stores_nothing_and_forgets_nothing(service: LawService, mon
     assert service.status().n_observations == 0
     service.record(trial, milestone, losses=LOSSES(trial, milestone), tokens=0, wall_seconds=0.0)
     assert service.status().n_observations == len(ASKED.domains)
+
+
+def test_once_another_has_the_journal_nothing_is_handed_out_to_train(service: LawService, path: Path) -> None:
+    trial = service.claim().trial
+    assert trial is not None
+    taken = Journal(path)
+    milestone = trial.milestones[0]
+    with pytest.raises(RunError, match="another writer has taken over"):
+        service.record(trial, milestone, losses=LOSSES(trial, milestone), tokens=1, wall_seconds=1.0)
+    with pytest.raises(RunError, match="another writer has taken over"):
+        service.claim()
+    taken.close()
 
 
 def test_no_trial_is_handed_out_twice_and_a_lost_lane_gives_its_back(service: LawService) -> None:
