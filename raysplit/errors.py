@@ -36,6 +36,10 @@ class RunError(RaysplitError):
     """A run folder that cannot be written, or that belongs to another sweep."""
 
 
+class FolderTaken(RunError):
+    """A run folder that another command has taken over from this one."""
+
+
 def unknown(what: str, value: object, known: Iterable[object]) -> str:
     """Sentence for a value outside a set of choices, with the nearest choice when there is one."""
     choices = [str(k) for k in known]

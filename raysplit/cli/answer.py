@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
+from raysplit import strict_json
 from raysplit.cli.options import (
     COUNT,
     OF_DOMAIN,
@@ -126,7 +127,7 @@ def fit(
         console.print(f"NOTE: {gap}", markup=False, highlight=False)
     written = json.loads(law.to_json())
     written["choice"] = asdict(choice)
-    out.write_text(json.dumps(written, indent=1))
+    out.write_text(strict_json.dumps(written, indent=1), encoding="utf-8")
     console.print(f"law: {out}", highlight=False)
     if budget_flops is not None:
         problem = _sized(law, problem, n_params)
@@ -228,7 +229,7 @@ def advise(
         )
         advice, rests_on = advise_on(law, _sized(law, problem, n_params)), {}
     if output == "json":
-        click.echo(json.dumps({**json.loads(advice.to_json()), **rests_on}, indent=2))
+        click.echo(strict_json.dumps({**json.loads(advice.to_json()), **rests_on}, indent=2))
     else:
         click.echo(render_advice(advice))
 

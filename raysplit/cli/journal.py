@@ -8,6 +8,7 @@ from shlex import quote
 
 import click
 
+from raysplit import strict_json
 from raysplit.cli.options import open_console
 from raysplit.errors import RunError, unknown
 
@@ -69,8 +70,8 @@ def export(run: Path, to: Path) -> None:
         elif suffix == "parquet":
             frame.to_parquet(to, index=False)
         else:
-            rows = ({k: None if v != v else v for k, v in row.items()} for row in frame.to_dict("records"))
-            to.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            rows = frame.to_dict("records")
+            to.write_text("".join(strict_json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     except OSError as error:
         raise RunError(f"{to}: cannot be written: {error.strerror or error}") from error
     open_console().print(f"{len(frame)} observations in {to}", highlight=False)

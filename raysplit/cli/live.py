@@ -6,10 +6,11 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from raysplit import strict_json
 from raysplit.cli.options import COUNT, QUANTITY, run_argument, version_option
 from raysplit.errors import LawError, RunError
 
@@ -97,7 +98,7 @@ def predict(
     mean, low, high = (float(getattr(live.prediction, name)) for name in ("mean", "low", "high"))
     if output == "json":
         found = {"mean": mean, "low": low, "high": high, "level": level}
-        click.echo(json.dumps({**found, "law": asdict(live.law), "source": asked.source}))
+        click.echo(strict_json.dumps({**found, "law": asdict(live.law), "source": asked.source}))
         return
     click.echo(asked.told(live.law), err=True)
     click.echo(f"{mean:.4f} nats/token, {level:.0%} interval {low:.4f} to {high:.4f}")
@@ -111,7 +112,7 @@ def status(run_folder: Path, output: str) -> None:
     asked = ask_run(run_folder)
     now = asked.law.status()
     if output == "json":
-        click.echo(json.dumps(_plain({**asdict(now), "source": asked.source})))
+        click.echo(strict_json.dumps({**asdict(now), "source": asked.source}))
         return
     click.echo(_where(now))
     if now.trouble:
@@ -162,7 +163,7 @@ def _line(now: "Status", live: "LiveAdvice | None", source: str, *, as_json: boo
     if as_json:
         advice = None if live is None else json.loads(live.advice.to_json())
         law = None if live is None else asdict(live.law)
-        return json.dumps(_plain({"status": asdict(now), "advice": advice, "law": law, "source": source}))
+        return strict_json.dumps({"status": asdict(now), "advice": advice, "law": law, "source": source})
     from raysplit.quantities import format_count
 
     clock = time.strftime("%H:%M:%S")
@@ -185,11 +186,3 @@ def _where(now: "Status") -> str:
         f"{now.n_observations} observations, {format_flops(now.spent_flops)}, {now.n_stopped} trials stopped, "
         f"{now.n_failed} failed; {now.finished or 'not ended'}"
     )
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no infinity, which an unlimited budget is: null."""
-    return {
-        name: _plain(value) if isinstance(value, dict) else None if value == float("inf") else value
-        for name, value in values.items()
-    }

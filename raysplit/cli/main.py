@@ -1,9 +1,11 @@
 """The `raysplit` command and how it ends: a mended mistake is one line and status 2, Ctrl-C is status 130."""
 
+import io
+import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
@@ -12,7 +14,7 @@ import click
 
 import raysplit
 from raysplit.cli import answer, journal, live, outside, serve, work
-from raysplit.errors import RaysplitError
+from raysplit.errors import FolderTaken, RaysplitError
 
 
 @dataclass(slots=True)
@@ -43,11 +45,21 @@ def _listening() -> Iterator[_Stop]:
 
 
 class _Command(click.Group):
+    def main(self, *args: Any, **options: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a terminal that writes ASCII shows é as \\xe9
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         with _listening() as stop:
             try:
                 return super().invoke(ctx)
             except (Exception, KeyboardInterrupt) as error:
+                if isinstance(error, BrokenPipeError):
+                    _end_like_sigpipe()
+                if isinstance(error, FolderTaken):  # which stopped the command, and says more
+                    _end(str(error), status=2)
                 if stop.asked or isinstance(error, KeyboardInterrupt):
                     _end("stopped; everything measured is kept, and the same command continues", status=130)
                 if isinstance(error, RaysplitError):
@@ -55,6 +67,13 @@ class _Command(click.Group):
                 if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "raysplit":
                     _end(f"this command needs the package {error.name}; install raysplit[train,report]", status=2)
                 raise
+
+
+def _end_like_sigpipe() -> NoReturn:
+    """Whoever read the output has had enough, as `head` has: no word, and a shell's status for it."""
+    with suppress(OSError, ValueError):  # what is still buffered
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
 
 
 def _end(why: str, *, status: int) -> NoReturn:

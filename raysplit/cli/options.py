@@ -20,10 +20,20 @@ _LOG_WIDTH = 140
 """Columns where no terminal says how many it has, so that tables in a log file are not cut."""
 
 
+def say(line: str) -> None:
+    """A word beside the command's own output."""
+    click.echo(f"raysplit: {line}", err=True)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise  # the command ends as others do whose reader has gone
+
+
 def open_console() -> Console:
     """The console that commands print to."""
-    console = Console(soft_wrap=True)
-    return console if console.is_terminal else Console(soft_wrap=True, width=_LOG_WIDTH)
+    console = _Console(soft_wrap=True)
+    return console if console.is_terminal else _Console(soft_wrap=True, width=_LOG_WIDTH)
 
 
 def read_json(path: Path, parse: Callable[[str], T]) -> T:
@@ -128,6 +138,11 @@ ray_address_option = click.option(
     help="Of a running Ray cluster, `auto` for this node's; "
     "without it, Ray runs on this machine as long as the command.",
 )
+take_over_option = click.option(
+    "--take-over",
+    is_flag=True,
+    help="Hold the run folder even where another command does; that one ends, on whichever machine it runs.",
+)
 http_option = click.option(
     "--http",
     "http_address",
@@ -136,6 +151,14 @@ http_option = click.option(
     "Writing needs the token in RAYSPLIT_TOKEN.",
 )
 closed_reading_option = click.option("--closed-reading", is_flag=True, help="Over HTTP, reading needs the token too.")
+
+allow_host_option = click.option(
+    "--allow-host",
+    "allowed_hosts",
+    metavar="NAME",
+    multiple=True,
+    help="A name by which the server may be asked over HTTP, such as that of a proxy before it; repeat for several.",
+)
 
 version_option = click.option(
     "--version", type=click.IntRange(min=1), help="Of the law, as answers name it; the latest when left out."

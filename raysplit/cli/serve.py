@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from raysplit.cli.options import closed_reading_option, open_console, ray_address_option
+from raysplit.cli.options import (
+    allow_host_option,
+    closed_reading_option,
+    open_console,
+    ray_address_option,
+    say,
+    take_over_option,
+)
 from raysplit.errors import RunError
 
 if TYPE_CHECKING:
@@ -23,7 +30,17 @@ DEFAULT_ADDRESS = "127.0.0.1:8350"
 @ray_address_option
 @click.option("--http", "address", default=DEFAULT_ADDRESS, show_default=True, help="HOST:PORT, or PORT on loopback.")
 @closed_reading_option
-def serve(source: Path, out: Path | None, ray_address: str | None, address: str, closed_reading: bool) -> None:
+@allow_host_option
+@take_over_option
+def serve(
+    source: Path,
+    out: Path | None,
+    ray_address: str | None,
+    address: str,
+    closed_reading: bool,
+    allowed_hosts: tuple[str, ...],
+    take_over: bool,
+) -> None:
     """Serve the law of a RUN over HTTP, with a page to watch it and to ask it.
 
     Of a SPACE: a live law without a sweep, which learns from what is reported to it until Ctrl-C; nothing is trained.
@@ -34,12 +51,12 @@ def serve(source: Path, out: Path | None, ray_address: str | None, address: str,
     from raysplit.live import beacon
     from raysplit.live.http_options import read_http_options
 
-    http = read_http_options(address, open_reading=not closed_reading)
+    http = read_http_options(address, open_reading=not closed_reading, allowed_hosts=allowed_hosts)
     console = open_console()
     if source.is_file():
         if out is None:
             raise RunError("a SPACE needs a run folder: give --out")
-        _serve_space(source, out, http, ray_address, console)
+        _serve_space(source, out, http, ray_address, console, take_over=take_over)
         return
     run_folder = source
     if beacon.find(run_folder) is not None:
@@ -58,7 +75,14 @@ def serve(source: Path, out: Path | None, ray_address: str | None, address: str,
         console.print("this sweep is not running; its journal is shown as it was left")
     if service.status().n_observations:
         service.law()  # what is wrong with it shows here
-    server = serve_in_thread(service, host=http.host, port=http.port, token=http.token, open_reading=http.open_reading)
+    server = serve_in_thread(
+        service,
+        host=http.host,
+        port=http.port,
+        token=http.token,
+        open_reading=http.open_reading,
+        allowed_hosts=http.allowed_hosts,
+    )
     console.print(f"serving {run_folder} at {server.url}; Ctrl-C ends it", highlight=False)
     try:
         while True:
@@ -69,11 +93,19 @@ def serve(source: Path, out: Path | None, ray_address: str | None, address: str,
         server.close()
 
 
-def _serve_space(space_file: Path, out: Path, http: "HttpOptions", ray_address: str | None, console: "Console") -> None:
+def _serve_space(
+    space_file: Path,
+    out: Path,
+    http: "HttpOptions",
+    ray_address: str | None,
+    console: "Console",
+    *,
+    take_over: bool,
+) -> None:
     from raysplit.live.client import connect
     from raysplit.sweep.serve import served
 
-    with served(space_file, out, http=http, ray_address=ray_address) as folder:
+    with served(space_file, out, http=http, ray_address=ray_address, take_over=take_over, tell=say) as folder:
         url = connect(folder.path).serve_http(http)
         console.print(f"live law: raysplit.connect({str(folder.path)!r}), or `raysplit advise {out}`", highlight=False)
         console.print(f"over HTTP: {url}; Ctrl-C ends it, everything reported is kept", highlight=False)

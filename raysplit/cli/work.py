@@ -10,6 +10,7 @@ from rich.table import Table
 
 from raysplit.cli.options import (
     QUANTITY,
+    allow_host_option,
     as_is_option,
     closed_reading_option,
     http_option,
@@ -19,7 +20,9 @@ from raysplit.cli.options import (
     read_json,
     read_table,
     run_argument,
+    say,
     space_argument,
+    take_over_option,
 )
 
 if TYPE_CHECKING:
@@ -38,13 +41,23 @@ FINAL_SEED = 1000
 @ray_address_option
 @http_option
 @closed_reading_option
-def run(space_file: Path, out: Path, ray_address: str | None, http_address: str | None, closed_reading: bool) -> None:
+@allow_host_option
+@take_over_option
+def run(
+    space_file: Path,
+    out: Path,
+    ray_address: str | None,
+    http_address: str | None,
+    closed_reading: bool,
+    allowed_hosts: tuple[str, ...],
+    take_over: bool,
+) -> None:
     """The whole job: corpus, hyperparameters, plan, sweep, answer, final training with baselines, report."""
     from raysplit.split import Advice
     from raysplit.sweep.final import BASELINES
 
-    console, http = open_console(), _http(http_address, closed_reading)
-    space, folder = _begin(space_file, out)
+    console, http = open_console(), _http(http_address, closed_reading, allowed_hosts)
+    space, folder = _begin(space_file, out, take_over=take_over)
     console.rule("[bold]1/5  corpus", align="left")
     corpus_ = _corpus(space, folder, console)
     space = _tuned(space, folder, corpus_, console, ray_address)
@@ -54,7 +67,7 @@ def run(space_file: Path, out: Path, ray_address: str | None, http_address: str 
     console.rule("[bold]3/5  sweep and answer", align="left")
     _sweep(space, folder, corpus_, console, ray_address, http)
     console.rule("[bold]4/5  final run: seed and experts at the advised split, baselines at equal FLOPs", align="left")
-    advice = Advice.from_json(folder.advice.read_text())
+    advice = read_json(folder.advice, Advice.from_json)
     _train(space, folder, corpus_, advice, console, ray_address, seed=FINAL_SEED, baselines=BASELINES)
     console.rule("[bold]5/5  report", align="left")
     _report(folder, console)
@@ -68,9 +81,10 @@ def corpus() -> None:
 @corpus.command("build")
 @space_argument
 @out_option
-def corpus_build(space_file: Path, out: Path) -> None:
+@take_over_option
+def corpus_build(space_file: Path, out: Path, take_over: bool) -> None:
     """Read, deduplicate, hold out, tokenize and pack the domains of SPACE into the run folder's corpus."""
-    space, folder = _begin(space_file, out)
+    space, folder = _begin(space_file, out, take_over=take_over)
     _corpus(space, folder, open_console())
 
 
@@ -88,7 +102,8 @@ def plan(space_file: Path) -> None:
 @space_argument
 @out_option
 @ray_address_option
-def tune(space_file: Path, out: Path, ray_address: str | None) -> None:
+@take_over_option
+def tune(space_file: Path, out: Path, ray_address: str | None, take_over: bool) -> None:
     """Find the hyperparameters that the section `tuning` of SPACE asks for, on its smallest models, with Optuna.
 
     Writes hyperparameters.json (the rule for the learning rate, with its evidence) and tuned_space.yaml into the run
@@ -100,7 +115,7 @@ def tune(space_file: Path, out: Path, ray_address: str | None) -> None:
     from raysplit.sweep.tuned import read_tuned
 
     console = open_console()
-    space, folder = _begin(space_file, out)
+    space, folder = _begin(space_file, out, take_over=take_over)
     if space.tuning is None:
         raise SpaceError(f"{space_file}: there is no section tuning, so nothing to tune; see search_spaces/tuned.yaml")
     corpus_ = _corpus(space, folder, console)
@@ -118,10 +133,20 @@ def tune(space_file: Path, out: Path, ray_address: str | None) -> None:
 @ray_address_option
 @http_option
 @closed_reading_option
-def sweep(space_file: Path, out: Path, ray_address: str | None, http_address: str | None, closed_reading: bool) -> None:
+@allow_host_option
+@take_over_option
+def sweep(
+    space_file: Path,
+    out: Path,
+    ray_address: str | None,
+    http_address: str | None,
+    closed_reading: bool,
+    allowed_hosts: tuple[str, ...],
+    take_over: bool,
+) -> None:
     """Train the trials of SPACE under Ray Tune until the answer is certain enough or the budget is spent."""
-    console, http = open_console(), _http(http_address, closed_reading)
-    space, folder = _begin(space_file, out)
+    console, http = open_console(), _http(http_address, closed_reading, allowed_hosts)
+    space, folder = _begin(space_file, out, take_over=take_over)
     corpus_ = _corpus(space, folder, console)
     space = _tuned(space, folder, corpus_, console, ray_address)
     _sweep(space, folder, corpus_, console, ray_address, http)
@@ -156,7 +181,15 @@ def sweep(space_file: Path, out: Path, ray_address: str | None, http_address: st
     help="Also train pretraining only, 80/20 and from scratch at equal FLOPs.",
 )
 @ray_address_option
-def train(advice_file: Path, run_folder: Path | None, seed: int, baselines: str, ray_address: str | None) -> None:
+@take_over_option
+def train(
+    advice_file: Path,
+    run_folder: Path | None,
+    seed: int,
+    baselines: str,
+    ray_address: str | None,
+    take_over: bool,
+) -> None:
     """Train the seed and the experts at the advised split; write each as a Hugging Face folder."""
     from raysplit.corpus import Corpus
     from raysplit.split import Advice
@@ -165,6 +198,7 @@ def train(advice_file: Path, run_folder: Path | None, seed: int, baselines: str,
 
     advice = read_json(advice_file, Advice.from_json)
     folder, space = existing_run(run_folder or advice_file.parent)
+    _hold(folder.path, take_over=take_over)
     _train(
         space,
         folder,
@@ -232,15 +266,24 @@ def replay(
         console.print(render_advice(service.advise().advice), markup=False, highlight=False)
 
 
-def _begin(space_file: Path, out: Path) -> "tuple[Space, RunFolder]":
-    """Everything that can be wrong without building anything."""
+def _begin(space_file: Path, out: Path, *, take_over: bool) -> "tuple[Space, RunFolder]":
+    """Everything that can be wrong without building anything; from here on the folder is this command's."""
     from raysplit.design.setup import setup_of
     from raysplit.space import load_space
     from raysplit.sweep.folder import open_run
 
     space = load_space(space_file)
     setup_of(space, vocab_size=space.corpus.tokenizer.vocab_size)  # a target that no split meets
+    _hold(out, take_over=take_over)
     return space, open_run(out, space)
+
+
+def _hold(run_folder: Path, *, take_over: bool) -> None:
+    """Hold the run folder until the command has ended."""
+    from raysplit.sweep.holder import held
+
+    context = click.get_current_context()
+    context.with_resource(held(run_folder, command=context.command_path, take_over=take_over, tell=say))
 
 
 def _corpus(space: "Space", folder: "RunFolder", console: Console) -> "Corpus":
@@ -301,7 +344,7 @@ def _print_plan(space: "Space", vocab_size: int, console: Console) -> None:
     shapes = [space.shape(n, vocab_size) for n in setup.sizes]
     timed = None
     if can_train_on(space.compute.device):
-        with console.status("timing a few real steps of each size ..."):
+        with console.status("timing a few real steps of each size ...", spinner="line"):
             timed = seconds_per_token(space, shapes)
     rows, notes = describe_plan(make_plan(space, setup, vocab_size=vocab_size, seconds_per_token=timed))
     table = Table(*rows[0], box=None, padding=(0, 2))
@@ -318,10 +361,12 @@ def _print_plan(space: "Space", vocab_size: int, console: Console) -> None:
         console.print(note, highlight=False)
 
 
-def _http(address: str | None, closed_reading: bool) -> "HttpOptions | None":
+def _http(address: str | None, closed_reading: bool, allowed_hosts: tuple[str, ...]) -> "HttpOptions | None":
     from raysplit.live.http_options import read_http_options
 
-    return None if address is None else read_http_options(address, open_reading=not closed_reading)
+    if address is None:
+        return None
+    return read_http_options(address, open_reading=not closed_reading, allowed_hosts=allowed_hosts)
 
 
 def _sweep(
@@ -347,7 +392,7 @@ def _sweep(
         f"{status.n_stopped} trials stopped early, {status.n_failed} failed\n",
         highlight=False,
     )
-    console.print(render_advice(Advice.from_json(folder.advice.read_text())), markup=False, highlight=False)
+    console.print(render_advice(read_json(folder.advice, Advice.from_json)), markup=False, highlight=False)
 
 
 def _train(
@@ -366,7 +411,7 @@ def _train(
     from raysplit.sweep.final import run_final
 
     assert isinstance(advice, Advice)
-    law = Law.from_json(folder.law.read_text()) if folder.law.exists() else None
+    law = read_json(folder.law, Law.from_json) if folder.law.exists() else None
     final = run_final(
         space,
         folder,

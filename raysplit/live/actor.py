@@ -95,7 +95,12 @@ class LawActor:
         with self._serving:
             if self._server is None:
                 server = serve_in_thread(
-                    self._service, host=http.host, port=http.port, token=http.token, open_reading=http.open_reading
+                    self._service,
+                    host=http.host,
+                    port=http.port,
+                    token=http.token,
+                    open_reading=http.open_reading,
+                    allowed_hosts=http.allowed_hosts,
                 )
                 # The cluster remembers it longer than there is this actor, so of the token only what tells it.
                 token = None if http.token is None else digest(http.token)

@@ -1,13 +1,19 @@
-"""A live law over HTTP, for jobs that are on no Ray cluster: the standard library is all it takes."""
+"""A live law over HTTP, for jobs that are on no Ray cluster: the standard library is all it takes.
+
+A law on this machine is asked directly. Any other is asked through the proxy that the environment names for it, as
+curl does: http_proxy or https_proxy, but for the hosts in no_proxy.
+"""
 
 import json
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
 from raysplit.errors import RunError, TableError
 from raysplit.live.answers import Accepted, GoOn, LawStamp
+from raysplit.live.http_options import is_loopback
 from raysplit.runs import Observation
 
 _SCHEMA_VERSION = 1
@@ -30,6 +36,9 @@ class HttpClient:
         if not url.startswith(("http://", "https://")):
             raise RunError(f"url must begin with http:// or https://, got {url!r}")
         self._url, self._token, self._timeout = url.rstrip("/"), token, timeout_seconds
+        proxies = _proxies_to(url)
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+        self._way = _way_through(proxies, url)
 
     def observe(self, observations: Sequence[Observation]) -> Accepted:
         """Report observations; they are on disk when this returns.
@@ -59,18 +68,18 @@ class HttpClient:
             headers["Authorization"] = f"Bearer {self._token}"
         request = urllib.request.Request(self._url + path, json.dumps(body).encode(), headers, method="POST")
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout) as response:
+            with self._opener.open(request, timeout=self._timeout) as response:
                 said = json.load(response)
         except urllib.error.HTTPError as error:
             with error:
-                message = f"{self._url}: {_message(error)}"
+                message = f"{self._url}: {_message(error) or f'HTTP {error.code} {error.reason}{self._way}'}"
             # What is wrong with the rows stays wrong; a server or a token may be mended.
             raise (TableError if error.code in (400, 409, 413, 422) else RunError)(message) from error
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
-            raise RunError(f"{self._url}: the live law cannot be reached: {reason}") from error
+            raise RunError(f"{self._url}: the live law cannot be reached: {reason}{self._way}") from error
         if not isinstance(said, dict):
-            raise RunError(f"{self._url}{path}: answers with no object; is this a live law?")
+            raise RunError(f"{self._url}{path}: answers with no object; is this a live law?{self._way}")
         return said
 
 
@@ -80,7 +89,26 @@ def _row(observation: Observation) -> dict[str, object]:
 
 
 def _message(error: urllib.error.HTTPError) -> str:
+    """The law's own word; empty where none comes from a law."""
     try:
         return str(json.load(error)["message"])
     except (ValueError, KeyError, TypeError, OSError):
-        return f"HTTP {error.code} {error.reason}"
+        return ""
+
+
+def _proxies_to(url: str) -> dict[str, str]:
+    """The proxy by the scheme that is asked through it: none to this machine, nor where no_proxy says so."""
+    parts = urllib.parse.urlsplit(url)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if proxy is None or is_loopback(parts.hostname or "") or urllib.request.proxy_bypass(parts.netloc):
+        return {}
+    return {parts.scheme: proxy}
+
+
+def _way_through(proxies: dict[str, str], url: str) -> str:
+    """Names the proxy that stands between, without its password; empty where there is none."""
+    for scheme, proxy in proxies.items():
+        shown = proxy.rpartition("@")[2].removeprefix(f"{scheme}://")
+        host = urllib.parse.urlsplit(url).hostname
+        return f" (through the proxy {shown} of {scheme}_proxy; no_proxy={host} asks it directly)"
+    return ""

@@ -4,12 +4,15 @@ import hashlib
 import hmac
 import ipaddress
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from raysplit.errors import RunError
 
 TOKEN_VARIABLE = "RAYSPLIT_TOKEN"
 _DIGEST = "sha256:"
+_HOST_NAME = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,7 +20,7 @@ class HttpOptions:
     """Checked when made.
 
     Raises:
-        RunError: no port, an empty token, or an address that others reach without a token.
+        RunError: no port, an empty token, a name that no host has, or an address that others reach without a token.
     """
 
     host: str
@@ -27,21 +30,29 @@ class HttpOptions:
     """What writers must send, or its `digest`; without one nobody may write."""
     open_reading: bool = True
     """Whether one may read without it."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names by which the server may be asked beside its own; ``*.NAME`` for all below one."""
 
     def __post_init__(self) -> None:
+        for name in self.allowed_hosts:
+            if not _HOST_NAME.fullmatch(name.rstrip(".")) and not is_address(name):
+                raise RunError(
+                    f"--allow-host {name}: is not a host's name; give it without http://, port and path, such as "
+                    "law.example.com or *.example.com"
+                )
         if not 0 <= self.port <= 65535:
             raise RunError(f"http://{self.host}:{self.port}: cannot be bound: a port is a number from 0 to 65535")
         if self.token is not None and not self.token:
             raise RunError("token: is empty")
         if self.token is None and not self.open_reading:
             raise RunError(f"reading is closed and there is no token to open it; set {TOKEN_VARIABLE}")
-        if self.token is None and not _is_loopback(self.host):
+        if self.token is None and not is_loopback(self.host):
             raise RunError(
                 f"{self.host} is reached from other machines: a token is needed for writing; set {TOKEN_VARIABLE}"
             )
 
 
-def read_http_options(address: str, *, open_reading: bool = True) -> HttpOptions:
+def read_http_options(address: str, *, open_reading: bool = True, allowed_hosts: Sequence[str] = ()) -> HttpOptions:
     """``HOST:PORT``, ``:PORT`` or ``PORT`` (on loopback), and the token from the environment.
 
     Raises:
@@ -51,7 +62,13 @@ def read_http_options(address: str, *, open_reading: bool = True) -> HttpOptions
     if not port.isdecimal():
         raise RunError(f"--http {address}: must be HOST:PORT or PORT")
     token = os.environ.get(TOKEN_VARIABLE) or None
-    return HttpOptions(host=host.strip("[]") or "127.0.0.1", port=int(port), token=token, open_reading=open_reading)
+    return HttpOptions(
+        host=host.strip("[]") or "127.0.0.1",
+        port=int(port),
+        token=token,
+        open_reading=open_reading,
+        allowed_hosts=tuple(allowed_hosts),
+    )
 
 
 def digest(token: str) -> str:
@@ -68,8 +85,18 @@ def _hashed(token: str) -> str:
     return _DIGEST + hashlib.sha256(token.encode()).hexdigest()
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine is reached by a name or an address."""
+    if not is_address(host):
+        return host.lower().rstrip(".") == "localhost"
+    address = ipaddress.ip_address(host)
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def is_address(host: str) -> bool:
+    """Whether it is an IP address and no name."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        ipaddress.ip_address(host)
     except ValueError:
-        return host == "localhost"
+        return False
+    return True

@@ -22,6 +22,7 @@ from raysplit.errors import RunError
 from raysplit.live.journal_format import HEADER, Batch, Damage, Record, batch_bytes, name_of, number_of, read_batches
 from raysplit.live.journal_old import is_old
 from raysplit.live.storage import Storage, Uncertain, open_storage
+from raysplit.strict_json import finite
 
 __all__ = ["Journal", "ReadJournal", "Record", "has_journal", "read_journal"]
 
@@ -67,12 +68,21 @@ class Journal:
         """Every record, oldest first."""
         return self._records
 
+    def check(self) -> None:
+        """Refuse what could not be stored any more, without a look at the storage.
+
+        Raises:
+            RunError: an earlier write has found out that another writer has taken over, or has failed for good.
+        """
+        with self._lock:
+            self._check("cannot be written")
+
     def append(self, kind: str, data: Mapping[str, Any]) -> Record:
         """Store one record; see `append_many`."""
         return self.append_many([(kind, data)])[0]
 
     def append_many(self, items: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Record]:
-        """Store records and return once they are durable: all of them, in one write.
+        """Store records and return once they are durable: all of them, in one write, and what is not finite as null.
 
         Raises:
             RunError: the storage refused, and nothing of them is left behind; or another writer has taken over, or it
@@ -82,7 +92,7 @@ class Journal:
         with self._lock:
             now = _now()
             records = [
-                Record(seq=seq, time=now, kind=kind, data=data, fence=self.fence)
+                Record(seq=seq, time=now, kind=kind, data=finite(data), fence=self.fence)
                 for seq, (kind, data) in enumerate(items, self._next_seq)
             ]
             if any(record.kind == HEADER for record in records):
@@ -91,8 +101,7 @@ class Journal:
                 return []
             content = self._content(records)
             what = f"record {self._next_seq}" + (f" to {records[-1].seq}" if len(records) > 1 else "")
-            if self._refusal:
-                raise RunError(f"{self.location}: {what} not stored: {self._refusal}; open the journal anew to write")
+            self._check(f"{what} not stored")
             self._refusal = f"it is not known whether {what} was stored"  # stands unless what follows ends as foreseen
             try:
                 is_stored = self._put(content)
@@ -112,6 +121,10 @@ class Journal:
         """Store nothing more."""
         with self._lock:
             self._refusal = self._refusal or "it was closed"
+
+    def _check(self, what: str) -> None:
+        if self._refusal:
+            raise RunError(f"{self.location}: {what}: {self._refusal}; open the journal anew to write")
 
     def _content(self, records: Sequence[Record]) -> bytes:
         """The next batch."""
@@ -134,6 +147,9 @@ class ReadJournal:
     """Records of a journal that another process writes: for answers, not for decisions."""
 
     records: Sequence[Record]
+
+    def check(self) -> None:
+        """What only asks needs nothing stored."""
 
     def append(self, kind: str, data: Mapping[str, Any]) -> Record:
         """Refuse to write.

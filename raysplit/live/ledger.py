@@ -113,8 +113,8 @@ class Ledger:
                 trials=tuple(trial_from_dict(t) for t in data["trials"]),
                 why=data["why"],
                 planned=tuple(trial_from_dict(t) for t in data["planned"]),
-                rate=data["rate"],
-                spare_flops=data["spare_flops"],
+                rate=_number(data["rate"]),
+                spare_flops=_number(data["spare_flops"]),
             )
             for trial in made.trials:
                 self.stopped.pop(chain(trial), None)
@@ -125,7 +125,7 @@ class Ledger:
                 last.round,
                 trials=(*last.round.trials, added),
                 planned=(*last.round.planned, added),
-                spare_flops=data["spare_flops"],
+                spare_flops=_number(data["spare_flops"]),
             )
             self.begun[-1] = replace(last, round=larger)
             self.stopped.pop(chain(added), None)
@@ -142,7 +142,7 @@ class Ledger:
             self.losses[key(trial, milestone)] = data["losses"]
             self._know(record.seq, self._read_off(trial, milestone, data), own=True)
         elif record.kind == "observation":
-            self._know(record.seq, [Observation(**row) for row in data["rows"]], own=False)
+            self._know(record.seq, [_observation(row) for row in data["rows"]], own=False)
 
     def _know(self, seq: int, observations: Sequence[Observation], *, own: bool) -> None:
         self.table.add([Known(seq=seq, observation=observation, own=own) for observation in observations])
@@ -150,6 +150,7 @@ class Ledger:
     def _read_off(self, trial: Trial, milestone: int, data: Mapping[str, Any]) -> list[Observation]:
         """A trunk's measurement is an observation of every domain, a branch's of its own."""
         pretrain, specialize = trial.point(milestone)
+        seconds = math.nan if data["wall_seconds"] is None else data["wall_seconds"]
         domains = self.setup.domains if trial.is_trunk else (trial.domain,)
         return [
             Observation(
@@ -162,7 +163,7 @@ class Ledger:
                 trial=trial.name,
                 flops=self.setup.flops_per_token[trial.n_params] * (pretrain + specialize),
                 bits_per_byte=data["losses"][domain] / math.log(2) / self.bytes_per_token[domain],
-                wall_seconds=data["wall_seconds"] / len(domains),
+                wall_seconds=seconds / len(domains),
             )
             for domain in domains
         ]
@@ -171,3 +172,12 @@ class Ledger:
 def trial_from_dict(data: Mapping[str, Any]) -> Trial:
     """The trial that `dataclasses.asdict` turned into ``data``, also after a trip through JSON or a Tune config."""
     return Trial(**{**data, "milestones": tuple(data["milestones"])})
+
+
+def _number(value: float | None) -> float:
+    """A number without a limit is null in the journal, or infinity as Python writes it in one of an older raysplit."""
+    return math.inf if value is None else value
+
+
+def _observation(row: Mapping[str, Any]) -> Observation:
+    return Observation(**{name: value for name, value in row.items() if value is not None})

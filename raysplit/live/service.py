@@ -120,7 +120,11 @@ class LawService(LawAnswers):
         Args:
             running: what the asker is running, and so is not given again. Nobody else keeps count of it, so that
                 neither a crash of this service nor one of the asker's leaves a trial claimed for ever.
+
+        Raises:
+            RunError: another has taken the journal over, or the disk refused the next round.
         """
+        self.journal.check()  # what a lane trains after that would be lost
         taken = frozenset(chain(trial) for trial in running)
         while True:
             with self._lock:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from raysplit import strict_json
 from raysplit.errors import LawError, RaysplitError, unknown
 from raysplit.law import Law
 from raysplit.live.fitting import Fitted
@@ -145,7 +146,7 @@ class Shelf:
 
 def _to_json(made: Version) -> str:
     fitted = made.fitted
-    return json.dumps(
+    return strict_json.dumps(
         {
             "schema_version": SCHEMA_VERSION,
             "version": made.version,

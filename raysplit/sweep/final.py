@@ -3,7 +3,6 @@
 Each result is journalled as it comes, so that an interrupted final run continues where it was.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +13,7 @@ import ray
 from ray.actor import ActorHandle
 from rich.console import Console
 
-from raysplit import __version__
+from raysplit import __version__, strict_json
 from raysplit.corpus import Corpus
 from raysplit.design.tree import Trial
 from raysplit.errors import RaysplitError, RunError
@@ -138,7 +137,7 @@ def run_final(
     final = _summary(corpus, variants, advice, law, losses, seed=seed, flops_per_token=flops_per_token)
     # Of the lanes together, so that a final run in two parts says the same as one in one.
     final["wall_seconds"] = sum(done[task.name]["wall_seconds"] for task in tasks)
-    write_text(folder.final, json.dumps(final, indent=1))
+    write_text(folder.final, strict_json.dumps(final, indent=1))
     for task in tasks:
         if task.export_to and not (Path(task.export_to) / CARD).exists():
             _finish_export(task, done[task.name]["losses"], final, space=space, corpus=corpus, advice=advice)

@@ -11,6 +11,7 @@ import ray
 from ray import tune
 from rich.console import Console
 
+from raysplit import strict_json
 from raysplit.corpus import Corpus
 from raysplit.design.campaign import opening
 from raysplit.design.evidence import price_together
@@ -200,7 +201,7 @@ def write_results(service: LawService, folder: RunFolder) -> None:
     frame.to_parquet(folder.observations("parquet"), index=False)
     law = json.loads(service.law().to_json())
     law["choice"] = asdict(service.choice())
-    write_text(folder.law, json.dumps(law, indent=1))
+    write_text(folder.law, strict_json.dumps(law, indent=1))
     write_text(folder.advice, service.advise().advice.to_json())
 
 

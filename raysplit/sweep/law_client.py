@@ -1,13 +1,14 @@
 """How searcher and scheduler talk to the law: the same calls to the actor or to a service in this process."""
 
 from collections.abc import Collection
-from typing import Protocol
+from typing import Any, Protocol
 
 import ray
 from ray.actor import ActorHandle
 
 from raysplit.design.campaign import Verdict
 from raysplit.design.tree import Trial
+from raysplit.errors import RaysplitError
 from raysplit.live.service import Claim
 
 
@@ -26,12 +27,22 @@ class ActorLaw:
         self.actor = actor
 
     def claim(self, running: Collection[Trial]) -> Claim:
-        claim: Claim = ray.get(self.actor.claim.remote(list(running)))
+        claim: Claim = _answer(self.actor.claim.remote(list(running)))
         return claim
 
     def record_failure(self, trial: Trial, milestone: int, why: str) -> None:
-        ray.get(self.actor.record_failure.remote(trial, milestone, why))
+        _answer(self.actor.record_failure.remote(trial, milestone, why))
 
     def judge(self, trial: Trial, milestone: int) -> Verdict:
-        verdict: Verdict = ray.get(self.actor.judge.remote(trial, milestone))
+        verdict: Verdict = _answer(self.actor.judge.remote(trial, milestone))
         return verdict
+
+
+def _answer(reference: Any) -> Any:
+    """What the actor answers; an error of ours as it was raised there, without the actor's traceback in its text."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, RaysplitError):
+            raise error.cause from None
+        raise

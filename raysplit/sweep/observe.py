@@ -20,6 +20,7 @@ from raysplit.live.shelf import Shelf
 from raysplit.runs import Observation
 from raysplit.sweep.basis import basis_of_run
 from raysplit.sweep.folder import existing_run
+from raysplit.sweep.holder import held
 from raysplit.sweep.launch import write_results
 
 
@@ -72,7 +73,10 @@ def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) 
     if not has_journal(folder.journal):
         raise RunError(f"{run_folder}: its sweep has not begun; start it with `raysplit sweep`")
     basis = basis_of_run(folder, space, read_journal(folder.journal))  # before opening takes it from who wrote
-    with closing(Journal(folder.journal)) as journal:
+    with (
+        held(folder.path, command="raysplit observe", take_over=offline),
+        closing(Journal(folder.journal)) as journal,
+    ):
         last_seq = journal.records[-1].seq if journal.records else -1
         service = LawService(
             basis.setup,

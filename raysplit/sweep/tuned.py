@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from raysplit import strict_json
 from raysplit.design.hyperparameters import Edge, Optimum, RateRule, Tried
 from raysplit.errors import RunError
 from raysplit.space import Space
@@ -74,7 +75,7 @@ class Tuned:
         return space.with_training(**fields, learning_rate=rule).model_copy(update={"tuning": None})
 
     def to_json(self) -> str:
-        return json.dumps(_without_infinities(asdict(self)), indent=1)
+        return strict_json.dumps(asdict(self), indent=1)
 
 
 def read_tuned(path: Path) -> Tuned | None:
@@ -96,16 +97,8 @@ def read_tuned(path: Path) -> Tuned | None:
     return found
 
 
-def _without_infinities(value: Any) -> Any:
-    """JSON knows no infinity, which here is always the loss of a run that has none."""
-    if isinstance(value, dict):
-        return {key: _without_infinities(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_infinities(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _with_infinities(value: Any) -> Any:
+    """Null is always the loss of a run that has none."""
     if isinstance(value, dict):
         return {key: _with_infinities(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -3,6 +3,7 @@
 import errno
 import json
 import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,7 @@ from raysplit.live.http.asked import MAX_BODY_BYTES
 from raysplit.live.http_options import digest
 from raysplit.live.observing import MAX_BATCH
 from raysplit.live.service import LawService
+from raysplit.runs import Observation
 from raysplit.split import Advice
 from tests.live.served import ASKED, TOKEN, measure, opened
 
@@ -364,16 +366,116 @@ def test_there_is_nothing_elsewhere(client: TestClient, path: str) -> None:
     assert "message" in answer.json()
 
 
-def test_an_event_holds_no_long_lists(client: TestClient, service: LawService) -> None:
-    """Read from a server that is closing, whose streams end with what there is."""
-    closing = threading.Event()
-    closing.set()
-    client = TestClient(create_app(service, closing=closing))
-    lines = client.get("/v1/events?kind=round").text.splitlines()
+def test_an_event_holds_no_long_lists(service: LawService) -> None:
+    lines = closing_client(service).get("/v1/events?kind=round").text.splitlines()
     events = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
     assert [event["data"]["n_trials"] for event in events] == [
         len(record.data["trials"]) for record in service.journal.records if record.kind == "round"
     ]
+
+
+ASKED_BY_GET = [
+    "/",
+    "/page/page.css",
+    "/healthz",
+    "/metrics",
+    "/openapi.json",
+    "/v1/advise",
+    "/v1/predict?domain=domain-0&n_params=2e4&pretrain_tokens=7e5&specialize_tokens=0",
+    "/v1/curve",
+    "/v1/law",
+    "/v1/laws",
+    "/v1/history",
+    "/v1/status",
+    "/v1/trials",
+    "/v1/observations",
+    "/v1/events",
+]
+
+
+def closing_client(service: LawService) -> TestClient:
+    """Of a server that is closing, whose streams end with what there is."""
+    closing = threading.Event()
+    closing.set()
+    return TestClient(create_app(service, token=TOKEN, closing=closing))
+
+
+@pytest.mark.parametrize("url", ASKED_BY_GET)
+def test_head_is_get_without_its_body(service: LawService, url: str) -> None:
+    client = closing_client(service)
+    whole, head = client.get(url), client.head(url)
+    assert whole.status_code == head.status_code == 200
+    assert head.content == b""
+    assert head.headers.keys() == whole.headers.keys()
+    assert head.headers["content-type"] == whole.headers["content-type"]
+
+
+@pytest.mark.parametrize(
+    ("url", "status"), [("/nothing", 404), ("/v1/advise?budget_flops=-1", 422), ("/v1/should-go-on", 405)]
+)
+def test_head_is_refused_as_get_is(client: TestClient, url: str, status: int) -> None:
+    answer = client.head(url)
+    assert (answer.status_code, answer.content) == (status, b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [("/v1/status", "GET, HEAD, OPTIONS"), ("/v1/observations", "GET, POST, HEAD, OPTIONS"),
+     ("/v1/should-go-on", "POST, OPTIONS"), ("/", "GET, HEAD, OPTIONS")],
+)  # fmt: skip
+def test_what_can_be_done_is_told(client: TestClient, path: str, methods: str) -> None:
+    asked, refused = client.options(path), client.delete(path)
+    assert (asked.status_code, asked.content) == (204, b"")
+    assert refused.status_code == 405
+    assert asked.headers["allow"] == refused.headers["allow"] == methods
+    assert client.options("/nothing").status_code == 404
+
+
+def strict(text: str) -> Any:
+    """As other languages read JSON."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_numbers_without_an_end_are_null_for_every_reader(tmp_path: Path) -> None:
+    """As an older raysplit has left them in the journal."""
+    with opened(tmp_path / "journal") as written:
+        measure(written, 30)
+        written.observe([Observation(**{**ROW, "loss": 3.25, "flops": 1e15, "wall_seconds": 7.0})])
+        journal = written.journal
+    old = []
+    for record in journal.records:
+        data = json.loads(json.dumps(record.data))
+        if record.kind == "round":
+            data |= {"spare_flops": float("inf"), "rate": float("inf")}
+        if record.kind == "measurement":
+            data["wall_seconds"] = float("nan")
+        if record.kind == "observation":
+            data["rows"][0] |= {"flops": float("inf"), "wall_seconds": float("-inf")}
+        body = json.dumps({"seq": record.seq, "time": record.time, "kind": record.kind, "data": data})
+        old.append(f'{body[:-1]}, "crc": "{zlib.crc32(body.encode()):08x}"}}\n')
+    assert sum("Infinity" in line for line in old) > 1
+    (tmp_path / "old.jsonl").write_text("".join(old))
+    with opened(tmp_path / "old.jsonl") as service:
+        client = closing_client(service)
+        for url in ASKED_BY_GET:
+            answer = client.get(url)
+            assert answer.status_code == 200, url
+            if answer.headers["content-type"] == "application/json":
+                strict(answer.text)
+        lines = client.get("/v1/events").text.splitlines()
+        events = [strict(line[6:]) for line in lines if line.startswith("data: ")]
+        assert len(events) == len(old)
+        assert {event["data"]["spare_flops"] for event in events if event["kind"] == "round"} == {None}
+        service.journal.append("finish", {"why": "a test", "rate": float("inf")})
+        service.journal.compact()  # type: ignore[union-attr]
+    with opened(tmp_path / "old.jsonl") as service:  # rewritten by this raysplit
+        assert service.trials()
+    lines = [line for path in (tmp_path / "old").glob("*.jsonl") for line in path.read_text().splitlines()]
+    assert len([strict(line) for line in lines]) > len(old)
 
 
 def test_metrics_are_what_prometheus_reads(client: TestClient, service: LawService) -> None:

@@ -83,6 +83,42 @@ class TestRefusals:
             HttpClient("http://127.0.0.1:1").observe([SEEN])
 
 
+class TestProxies:
+    """As a company's environment names them; nothing listens at port 1."""
+
+    @pytest.fixture(autouse=True)
+    def _a_company(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:1")
+        monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+
+    @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LOCALHOST"])
+    def test_this_machine_is_asked_directly(self, served: tuple[LawService, str], name: str) -> None:
+        assert HttpClient(served[1].replace("127.0.0.1", name)).should_go_on(SEEN).go_on
+
+    @pytest.mark.parametrize("url", ["http://law.example:8350", "https://law.example"])
+    def test_any_other_through_the_proxy_which_is_named(self, url: str) -> None:
+        with pytest.raises(
+            RunError, match=r"through the proxy .*127\.0\.0\.1:1 of https?_proxy; no_proxy=law\.example"
+        ) as e:
+            HttpClient(url, TOKEN).observe([SEEN])
+        assert "secret" not in str(e.value)
+
+    def test_not_where_no_proxy_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("no_proxy", "law.invalid")
+        with pytest.raises(RunError, match="cannot be reached") as refused:
+            HttpClient("http://law.invalid:8350").should_go_on(SEEN)
+        assert "proxy" not in str(refused.value)
+
+    def test_what_a_proxy_answers_is_not_taken_for_the_law_s(
+        self, no_law: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("http_proxy", no_law)
+        with pytest.raises(RunError, match=r"HTTP 502 Bad Gateway \(through the proxy"):
+            HttpClient("http://law.example").observe([SEEN])
+
+
 class _NoLaw(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = b"<html>" if "observations" in self.path else b"[1]"
@@ -94,15 +130,20 @@ class _NoLaw(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
-def test_a_server_that_is_no_live_law() -> None:
+@pytest.fixture
+def no_law() -> Iterator[str]:
     server = http.server.HTTPServer(("127.0.0.1", 0), _NoLaw)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    client = HttpClient(f"http://127.0.0.1:{server.server_port}")
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_server_that_is_no_live_law(no_law: str) -> None:
+    client = HttpClient(no_law)
     with pytest.raises(RunError, match="HTTP 502"):
         client.observe([SEEN])
     with pytest.raises(RunError, match="is this a live law"):
         client.should_go_on(SEEN)
-    server.shutdown()
-    thread.join()
-    server.server_close()

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 import uvicorn
+from httpx_sse import connect_sse
 
 from raysplit.errors import RunError
 from raysplit.live.http import Server, serve_in_thread, stream
@@ -76,6 +77,31 @@ def test_a_quiet_stream_gives_signs_of_life(client: httpx.Client, monkeypatch: p
         assert next(line for line in answer.iter_lines() if line.startswith(":")) == ": still here"
 
 
+def test_every_event_of_a_stream_is_a_record(
+    service: LawService, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To a reader of server-sent events that takes every blank line for the end of one."""
+    monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.0)
+    n = len(service.journal.records)
+    found = []
+    with connect_sse(client, "GET", "/v1/events") as source:
+        for event in source.iter_sse():
+            found.append((event.id, json.loads(event.data)["seq"], event.retry))
+            if len(found) == n:  # and signs of life in between
+                measure(service, 1)
+            if len(found) > n:
+                break
+    assert found == [(str(seq), seq, None if seq else 1000) for seq in range(n + 1)]
+
+
+def test_the_head_of_a_stream_does_not_wait_for_its_end(client: httpx.Client) -> None:
+    for _ in range(100):  # more than streams may be open
+        answer = client.head("/v1/events?kind=nothing")
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["content-type"].startswith("text/event-stream")
+    assert follow(client, 1) == [0]
+
+
 def test_streams_end_when_the_server_closes(service: LawService) -> None:
     server = serve_in_thread(service)
     with httpx.Client(base_url=server.url, trust_env=False) as client, client.stream("GET", "/v1/events") as answer:
@@ -92,7 +118,7 @@ def test_a_long_body_is_refused_before_it_is_read(service: LawService, server: S
     before = len(service.journal.records)
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=30) as link:
-        head = f"POST /v1/observations HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+        head = f"POST /v1/observations HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
         link.sendall((head + "Content-Type: application/json\r\nContent-Length: 10000000\r\n\r\n").encode())
         assert link.recv(100).startswith(b"HTTP/1.1 413 ")
     assert len(service.journal.records) == before

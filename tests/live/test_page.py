@@ -4,8 +4,10 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from raysplit.live.answers import Question
@@ -189,6 +191,41 @@ def test_closed_reading_asks_for_the_token(service: LawService, browser: Browser
     page.wait_for_selector("#now:not([hidden])")
     page.close()
     server.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1200])
+def test_axe_finds_nothing(
+    service: LawService, server: Server, page: Page, width: int, scheme: Literal["light", "dark"]
+) -> None:
+    """Contrast, names, roles and what the keyboard reaches, by the rules of WCAG that a program can check."""
+    page.set_viewport_size({"width": width, "height": 800})
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    page.goto(server.url)
+    page.get_by_text("No law yet. The first").wait_for()
+    assert violations(page) == []
+    measure(service, 60)
+    answered(page)
+    page.wait_for_selector("#stopped li")
+    assert violations(page) == []
+
+
+def violations(page: Page) -> list[str]:
+    found = Axe().run(page).response["violations"]
+    return [f"{rule['id']}: {[node['target'] for node in rule['nodes']]}" for rule in found]
+
+
+def test_it_prints_dark_on_light(service: LawService, server: Server, page: Page) -> None:
+    measure(service, 12)
+    page.emulate_media(media="print", color_scheme="dark")
+    page.goto(server.url)
+    answered(page)
+    page.evaluate("document.fonts.ready")
+    look = "getComputedStyle(document.querySelector('{}')).{}"
+    assert page.evaluate(look.format("body", "backgroundColor")) == "rgb(255, 255, 255)"
+    assert page.evaluate(look.format("body", "color")) == "rgb(28, 30, 33)"
+    assert page.evaluate(look.format(":root", "colorScheme")) == "light"
+    assert page.evaluate(look.format(".bar", "printColorAdjust")) == "exact"
 
 
 @pytest.mark.parametrize("width", [360, 700, 1600])

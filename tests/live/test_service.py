@@ -213,6 +213,18 @@ def test_a_full_disk_stores_nothing_and_forgets_nothing(service: LawService, mon
     assert service.status().n_observations == len(ASKED.domains)
 
 
+def test_once_another_has_the_journal_nothing_is_handed_out_to_train(service: LawService, path: Path) -> None:
+    trial = service.claim().trial
+    assert trial is not None
+    taken = Journal(path)
+    milestone = trial.milestones[0]
+    with pytest.raises(RunError, match="another writer has taken over"):
+        service.record(trial, milestone, losses=LOSSES(trial, milestone), tokens=1, wall_seconds=1.0)
+    with pytest.raises(RunError, match="another writer has taken over"):
+        service.claim()
+    taken.close()
+
+
 def test_no_trial_is_handed_out_twice_and_a_lost_lane_gives_its_back(service: LawService) -> None:
     claimed: list[Trial] = []
     for _ in SIZES:

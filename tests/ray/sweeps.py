@@ -60,6 +60,11 @@ def tiny_space(texts: Path, **changes: dict[str, Any]) -> dict[str, Any]:
     return space
 
 
+BEHIND_A_PROXY = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
+BEHIND_A_PROXY |= dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy", "HTTPS_PROXY"), "http://127.0.0.1:1")
+"""An environment as companies have it: nothing on this machine may be asked through the proxy, which is not there."""
+
+
 @dataclass
 class Command:
     """`raysplit` running in a session of its own, its processes known by a mark in their environment."""
@@ -117,7 +122,7 @@ def start(*arguments: object, out: Path, cwd: Path, **environment: str) -> Comma
     process = subprocess.Popen(
         [sys.executable, "-m", "raysplit", *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), MARK: mark, "COLUMNS": "200", **environment},
+        env={**BEHIND_A_PROXY, "PYTHONPATH": str(REPOSITORY), MARK: mark, "COLUMNS": "200", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -16,7 +16,9 @@ import raysplit
 from raysplit.errors import LawError, RaysplitError, SplitError
 from raysplit.live.http.access import reader, writer
 from raysplit.live.http.asked import Batch, Row
+from raysplit.live.http.hosts import Hosts, OwnHosts
 from raysplit.live.http.law import ServedLaw
+from raysplit.live.http.methods import HeadAndOptions, methods_of
 from raysplit.live.http.metrics import CONTENT_TYPE, Counted, Requests, sweep_lines
 from raysplit.live.http.refusals import Refused, of_error, of_validation
 from raysplit.live.http.routes import routes
@@ -31,7 +33,12 @@ _PAGE_HEADERS = {
 
 
 def create_app(
-    law: ServedLaw, *, token: str | None = None, open_reading: bool = True, closing: threading.Event | None = None
+    law: ServedLaw,
+    *,
+    token: str | None = None,
+    open_reading: bool = True,
+    hosts: Hosts | None = None,
+    closing: threading.Event | None = None,
 ) -> FastAPI:
     """The HTTP face of a live law.
 
@@ -39,6 +46,7 @@ def create_app(
         law: asked from several threads.
         token: what writers must send; without one nobody may write.
         open_reading: whether one may read without it. The empty page and /healthz can always be read.
+        hosts: by which names it may be asked; by any where None.
         closing: set by the server when its streams must end.
     """
     app = FastAPI(
@@ -51,6 +59,9 @@ def create_app(
     )
     requests = Requests()
     app.add_middleware(Counted, requests=requests)
+    app.add_middleware(HeadAndOptions, routes=app.routes)
+    if hosts is not None:
+        app.add_middleware(OwnHosts, hosts=hosts)
     read = reader(token, open_reading=open_reading)
     app.include_router(
         routes(
@@ -114,7 +125,10 @@ def _add_errors(app: FastAPI, law: ServedLaw) -> None:
     async def other(request: Request, error: HTTPException) -> JSONResponse:
         status = error.status_code
         what = {404: f"there is nothing at {request.url.path[:120]}", 405: f"{request.method} cannot be used here"}
-        return answer(Refused(status, what.get(status, str(error.detail)), headers=dict(error.headers or {})))
+        headers = dict(error.headers or {})
+        if status == 405:
+            headers["Allow"] = ", ".join(methods_of(app.routes, request.scope))
+        return answer(Refused(status, what.get(status, str(error.detail)), headers=headers))
 
     @app.exception_handler(RaysplitError)
     async def own(_: Request, error: RaysplitError) -> JSONResponse:

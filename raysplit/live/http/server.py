@@ -9,6 +9,7 @@ import uvicorn
 
 from raysplit.errors import RunError
 from raysplit.live.http.app import create_app
+from raysplit.live.http.hosts import Hosts
 from raysplit.live.http.law import ServedLaw
 from raysplit.live.http_options import HttpOptions
 
@@ -34,7 +35,13 @@ class Server:
 
 
 def serve_in_thread(
-    law: ServedLaw, *, host: str = "127.0.0.1", port: int = 0, token: str | None = None, open_reading: bool = True
+    law: ServedLaw,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    token: str | None = None,
+    open_reading: bool = True,
+    allowed_hosts: tuple[str, ...] = (),
 ) -> Server:
     """Serve a law over HTTP until the handle is closed.
 
@@ -44,13 +51,15 @@ def serve_in_thread(
         port: 0 for any that is free; the handle's url says which.
         token: what writers must send; without one nobody may write.
         open_reading: whether one may read without it.
+        allowed_hosts: names by which it may be asked beside its own.
 
     Raises:
         RunError: the address cannot be bound, or is open to others without a token.
     """
-    HttpOptions(host=host, port=port, token=token, open_reading=open_reading)  # checks them
-    closing = threading.Event()
-    app = create_app(law, token=token, open_reading=open_reading, closing=closing)
+    # Checks them.
+    HttpOptions(host=host, port=port, token=token, open_reading=open_reading, allowed_hosts=allowed_hosts)
+    closing, hosts = threading.Event(), Hosts(host, allowed_hosts)
+    app = create_app(law, token=token, open_reading=open_reading, hosts=hosts, closing=closing)
     bound = _bind(host, port)
     config = uvicorn.Config(
         app, log_level="error", access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=_LINGER_SECONDS

@@ -3,12 +3,11 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Collection, Mapping
-from dataclasses import replace
 from typing import Any
 
-from pydantic import TypeAdapter
 from starlette.concurrency import run_in_threadpool
 
+from raysplit import strict_json
 from raysplit.live.answers import Event
 from raysplit.live.http.law import ServedLaw
 
@@ -16,8 +15,6 @@ POLL_SECONDS = 0.25
 HEARTBEAT_SECONDS = 15.0
 _CHUNK = 200
 """Records written at once, so that a long history does not hold up the answers to others."""
-
-_EVENT = TypeAdapter(Event)
 
 
 async def stream(
@@ -29,7 +26,7 @@ async def stream(
     """
     if after >= 0 and not await run_in_threadpool(law.events, after - 1):
         after = -1
-    yield b"retry: 1000\n\n"
+    yield b"retry: 1000\n"  # of the first event: a blank line here would be an empty one to some readers
     quiet = 0.0
     while True:
         events = await run_in_threadpool(law.events, after)
@@ -43,13 +40,14 @@ async def stream(
             return
         if quiet >= HEARTBEAT_SECONDS:
             quiet = 0.0
-            yield b": still here\n\n"
+            yield b": still here\n"  # with no blank line after it, for the same reason
         await asyncio.sleep(POLL_SECONDS)
         quiet += POLL_SECONDS
 
 
 def _frame(event: Event) -> bytes:
-    return b"id: %d\ndata: %s\n\n" % (event.seq, _EVENT.dump_json(replace(event, data=_shown(event.data))))
+    fields = {"seq": event.seq, "time": event.time, "kind": event.kind, "data": _shown(event.data)}
+    return f"id: {event.seq}\ndata: {strict_json.dumps(fields)}\n\n".encode()
 
 
 def _shown(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -152,6 +152,7 @@ function drawTrials() {
 function drawStops() {
   const names = domains();
   $("none-stopped").hidden = known.stops.length > 0;
+  $("log").hidden = known.stops.length === 0;
   $("stopped").replaceChildren(...known.stops.slice().reverse().map(({ kind, time, trial, milestone, why }) => {
     const where = trial.domain ? `${trial.domain} from D = ${count(trial.pretrain_tokens)}` : "trunk";
     return html("li", { class: kind },
