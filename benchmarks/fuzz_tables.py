@@ -27,9 +27,20 @@ FRAME = pd.DataFrame(
     [("done", i, 14_000, i * 10_000, 0, "law", 5 - i / 8, i % 2) for i in range(1, 7)],
     columns=["status", "step", "n_params", "pretrain_tokens", "specialize_tokens", "domain", "loss", "seed"],
 )
-PIECES = [b'"', b";", b",,,,", b"\0", b"\r", b"\xff\xfe", b"9" * 5000, b"[" * 3000, b"{", b"\\ud800", b"PK\x03\x04",
-          b"PAR1", b"\x1f\x8b", b"(\xb5/\xfd", b"\xe2\x80\xa8", b"nan", b"1e400", b"-1", b"1e999999999", b"true",
-          b"1,234,567", b"1.234.567,8", b"(M)", b"0x10", b"-inf", b"  ", b"20 million", b"running", b"{domain}"]  # fmt: skip
+PIECES = [b'"', b";", b",,,,", b"\0", b"\r", b"\xff\xfe", b"9" * 5000, b"[" * 3000, b"{", b"\\ud800", b"\xe2\x80\xa8"]
+PIECES += [
+    b"PK\x03\x04",
+    b"PAR1",
+    b"\x1f\x8b",
+    b"(\xb5/\xfd",
+    b"nan",
+    b"1e400",
+    b"-1",
+    b"1e999999999",
+    b"true",
+    b"0x10",
+]
+PIECES += [b"1,234,567", b"1.234.567,8", b"(M)", b"-inf", b"  ", b"20 million", b"running", b"{domain}"]
 NAMES = [
     "runs.csv",
     "RUNS.TSV",
