@@ -87,10 +87,9 @@ def import_(
 ) -> None:
     """Make a table of runs from what you have: any table (CSV, Excel, JSON, Parquet), or what a tool recorded.
 
-    SOURCE is a file, or a folder of MLflow, W&B, Ray Tune, TensorBoard or Hugging Face's Trainer (docs/tools.md). Columns
-    are guessed by their names and
-    shown. Numbers may be written as 160M or 2B. Runs that crashed, diverged or have not ended are left out and counted,
-    and so is every row of a run's history but its last.
+    SOURCE is a file, or a folder of MLflow, W&B, Ray Tune, TensorBoard or Hugging Face's Trainer (docs/tools.md).
+    Columns are guessed by their names and shown. Numbers may be written as 160M or 2B. Runs that crashed, diverged or
+    have not ended are left out and counted, and so is every row of a run's history but its last.
     """
     from raysplit.doubts import warnings_about
     from raysplit.imports import import_runs
