@@ -4,7 +4,7 @@ Advice over HTTP by 8 clients, while observations come in and the law is refitte
 empty route of the same server. The law is fitted to the measured surface. Ray Serve is left out where it is not
 installed (``pip install 'ray[serve]'``).
 
-    .venv/bin/python benchmarks/http_placement.py
+    .venv/bin/python benchmarks/live/http_placement.py
 """
 
 import argparse
@@ -29,7 +29,7 @@ from raysplit.live.http_options import HttpOptions
 from raysplit.runs import Observation, read_runs
 from raysplit.sweep.replay import setup_of_table
 
-SURFACE = Path(__file__).parent / "data" / "surface-2026-11-23.csv"
+SURFACE = Path(__file__).parents[1] / "data" / "surface-2026-11-23.csv"
 CLIENTS = 8
 LOCAL = HttpOptions(host="127.0.0.1", port=0)
 

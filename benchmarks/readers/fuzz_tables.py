@@ -1,6 +1,6 @@
 """Damaged tables by the thousand: each is read, or refused with a `RaysplitError`, in bounded time and memory.
 
-    python benchmarks/fuzz_tables.py --inputs 20000
+    python benchmarks/readers/fuzz_tables.py --inputs 20000
 
 Tables in every format are changed at up to three places (random bytes, pieces that mean something to a parser, hostile
 numbers) or cut off, and read under a name drawn at random, by `read_runs` and by `import_runs`. Fails at the first

@@ -1,6 +1,6 @@
 """Lanes that wait for their round to end, and lanes that are given one more trial: time, FLOPs and regret.
 
-    .venv/bin/python benchmarks/idle_lanes.py            # some minutes on two cores
+    .venv/bin/python benchmarks/sweep/idle_lanes.py            # some minutes on two cores
 
 Replays of the measured surface through the sweep's own searcher, scheduler and law service, in simulated time that
 passes as the FLOPs of a step are trained. Time 1 is what one lane would need for the whole budget of the sweep; regret

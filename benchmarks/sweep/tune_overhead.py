@@ -1,6 +1,6 @@
 """What a trial costs beside its training: a replay of many trials through real Ray Tune on two cores.
 
-    .venv/bin/python benchmarks/tune_overhead.py --trials 1000
+    .venv/bin/python benchmarks/sweep/tune_overhead.py --trials 1000
 
 The trainable trains nothing: it reports the losses of a known (synthetic) law, at three points in each trial. So the
 wall time is overhead: Ray Tune's (actors, results, snapshots) and raysplit's own (choosing, storing with fsync,

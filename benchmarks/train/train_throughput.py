@@ -1,7 +1,7 @@
 """Tokens per second of our training step against a bare PyTorch loop of the same model, optimizer and batch.
 
-    python benchmarks/train_throughput.py
-    python benchmarks/train_throughput.py --device cuda --sizes 20M 125M 350M --context 1024 --batch 16
+    python benchmarks/train/train_throughput.py
+    python benchmarks/train/train_throughput.py --device cuda --sizes 20M 125M 350M --context 1024 --batch 16
 
 Both train the same shape in one process, one worker, on the same random tokens: the engine through DeepSpeed as a
 sweep does, the loop with plain autograd, clip_grad_norm_ and a fused AdamW (bf16: its weights and optimizer states in

@@ -1,9 +1,9 @@
 """How much training finds the right split: raysplit's sweep, its ablations, classic designs, and what people use today.
 
-    python benchmarks/sweep_regret.py                        # the measured surface, every method, 20 seeds
-    python benchmarks/sweep_regret.py --worlds synthetic     # six known laws, three of them in none of raysplit's forms
-    python benchmarks/sweep_regret.py --seeds 2 --worlds measured   # a look
-    python benchmarks/sweep_regret.py --methods raysplit --forms law-8+cooldown,law-5b+cooldown   # with other forms
+    python benchmarks/sweep/sweep_regret.py   # the measured surface, every method, 20 seeds
+    python benchmarks/sweep/sweep_regret.py --worlds synthetic   # six known laws, three in none of raysplit's forms
+    python benchmarks/sweep/sweep_regret.py --seeds 2 --worlds measured   # a look
+    python benchmarks/sweep/sweep_regret.py --methods raysplit --forms law-8+cooldown   # with other forms
 
 Every method spends a share of the FLOPs of the full grid (each token of the tree paid once, for all methods alike),
 the same law is fitted to what it has measured, and the split that this law recommends at the target budget is judged

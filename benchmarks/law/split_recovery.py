@@ -3,7 +3,7 @@
 For every form: true parameters are drawn around a plausible centre for each domain, a full grid of runs is measured
 with lognormal noise, the same form is fitted to it, and its advice is compared with the best split under the truth.
 
-    python benchmarks/split_recovery.py --repetitions 200
+    python benchmarks/law/split_recovery.py --repetitions 200
 
 Columns, at 1x, 4x and 16x the largest iso-budget line of the grid: coverage, how often the 90 % interval of the
 recommended D / T (at the advised size) holds the truth's own best; regret, how far the advised split's true loss is

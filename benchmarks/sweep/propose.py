@@ -1,6 +1,6 @@
 """How long it takes to propose the next trials: 1,000 observations, 10,000 candidates, a law of 64 draws.
 
-    python benchmarks/propose.py
+    python benchmarks/sweep/propose.py
 
 Synthetic: losses of a known law. Parts are those of `raysplit.design.campaign.next_round`: the belief (what
 each of the law's draws takes for the best split, and foresees of every point of the grid), the candidates and their

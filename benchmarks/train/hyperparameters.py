@@ -1,7 +1,7 @@
 """What a learning rate that is off does to the losses, to the law and to the split: a grid measured at five rates.
 
-    python benchmarks/hyperparameters.py                  # reads data/rates-2026-11-24.csv
-    python benchmarks/hyperparameters.py --train /tmp/out # measures it again, about half an hour on two cores
+    python benchmarks/train/hyperparameters.py                  # reads data/rates-2026-11-24.csv
+    python benchmarks/train/hyperparameters.py --train /tmp/out # measures it again, about half an hour on two cores
 
 The demo's texts, N = 13.4k and 27.8k, a grid of D and D', every run at 1/4, 1/2, 1, 2 and 4 times the demo's rate.
 First the loss against the demo's rate; then the best rate at each (N, D) and the rule through them; then the splits
@@ -27,8 +27,8 @@ from raysplit.split import Problem, advise, fit_for_decision
 from raysplit.split.cases import cases_at, regrets_of
 from raysplit.split.measured import largest_budget, measured_surface
 
-ROOT = Path(__file__).parent.parent
-TABLE = Path(__file__).parent / "data" / "rates-2026-11-24.csv"
+ROOT = Path(__file__).parents[2]
+TABLE = Path(__file__).parents[1] / "data" / "rates-2026-11-24.csv"
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 REFERENCE, REFERENCE_PARAMS, EXPONENT = 1.2e-2, 14_000, -0.25
 POINT = ["n_params", "pretrain_tokens", "specialize_tokens", "domain"]

@@ -1,6 +1,6 @@
 """Three questions that a practitioner asks, answered from the measured surface: the page benchmarks/GALLERY.md.
 
-    python benchmarks/gallery.py [--out benchmarks/GALLERY.md]
+    python benchmarks/law/gallery.py [--out benchmarks/GALLERY.md]
 
 Run from the repository. Every block of code on the page is run as it stands there, in order and in one namespace, and
 the page shows what it prints. The sentences below take their figures from the results. What a sentence claims beyond
@@ -26,7 +26,7 @@ from raysplit.split import Advice, Problem, Split, best_split, domain_losses, lo
 from raysplit.split.advice import FLAT_TOLERANCE
 from raysplit.split.measured import measured_surface
 
-QUICKSTART = max((Path(__file__).parent / "results").glob("*-quickstart"))
+QUICKSTART = max((Path(__file__).parents[1] / "results").glob("*-quickstart"))
 """The latest run of `make demo` that is kept."""
 WIDTH = 120
 
@@ -58,8 +58,8 @@ def main() -> None:
 def head(names: dict[str, Any]) -> str:
     sizes = names["runs"]["n_params"]
     paragraphs = [
-        f"""Made by `.venv/bin/python benchmarks/gallery.py --out benchmarks/GALLERY.md`, which runs the code below as
-        it stands and shows what it prints; the figures in the text are computed in the same run. The table is
+        f"""Made by `.venv/bin/python benchmarks/law/gallery.py --out benchmarks/GALLERY.md`, which runs the code below
+        as it stands and shows what it prints; the figures in the text are computed in the same run. The table is
         [data/surface-2026-11-23.csv](data/surface-2026-11-23.csv): {len(names["runs"])} measured losses of models of
         {format_count(sizes.min())} to {format_count(sizes.max())} parameters on {len(names["problem"].domains)}
         domains. So these are answers about tiny models on a few megabytes of text: they show how to ask and how to

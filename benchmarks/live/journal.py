@@ -1,8 +1,8 @@
 """How fast the journal stores observations durably, and how fast it is read back.
 
-    python benchmarks/journal.py [--observations 100000] [--batch 500] [--where FOLDER|URL]
+    python benchmarks/live/journal.py [--observations 100000] [--batch 500] [--where FOLDER|URL]
 
-Each batch is acknowledged, so on disk, before the next; then the journal is read whole, opened again and compacted.
+Each batch is acknowledged, so on disk, before the next; then the journal is read whole and opened again.
 """
 
 import argparse
@@ -51,9 +51,6 @@ def main() -> None:
         begin = time.perf_counter()
         journal = Journal(location)
         opened = time.perf_counter() - begin
-        begin = time.perf_counter()
-        journal.compact()
-        compacted = time.perf_counter() - begin
         journal.close()
     assert n_read == len(rows)
     print(f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores")
@@ -61,7 +58,6 @@ def main() -> None:
     print(f"stored   {rate:8,.0f} observations/s, in batches of {asked.batch}; slowest {1e3 * slowest:.0f} ms")
     print(f"read     {read:8.2f} s for {n_read:,}, of which {read_cpu:.2f} s at work")
     print(f"opened   {opened:8.2f} s, reading included")
-    print(f"compacted{compacted:8.2f} s")
     print(f"memory   {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:8.0f} MiB at most")
 
 

@@ -1,6 +1,6 @@
 """Your own trainable: raysplit's searcher, scheduler and stopper around a plain Ray Tune function.
 
-    .venv/bin/python benchmarks/own_trainable.py --out runs/own
+    .venv/bin/python benchmarks/sweep/own_trainable.py --out runs/own
 
 No raysplit trainer is involved. What `train` does here is synthetic: in place of a model it keeps a count of tokens,
 and its held-out loss is a known law with 1 % of noise, so that the advice can be compared with the best split there is.

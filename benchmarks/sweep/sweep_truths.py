@@ -22,7 +22,7 @@ from raysplit.runs import read_runs
 from raysplit.split import Problem, Split, best_split, losses_of
 from raysplit.sweep.replay import Losses
 
-SURFACE = Path(__file__).parent / "data" / "surface-2026-11-23.csv"
+SURFACE = Path(__file__).parents[1] / "data" / "surface-2026-11-23.csv"
 NOISE = 0.01
 """Log sd of a synthetic observation."""
 DOMAINS = ("code", "legal", "prose")
@@ -172,7 +172,7 @@ CENTRES: Mapping[str, Mapping[str, float]] = {
         "w": 0.02,
     },
 }
-"""Parameters near those of small models on real text; see benchmarks/split_recovery.py."""
+"""Parameters near those of small models on real text; see benchmarks/law/split_recovery.py."""
 
 
 def _drifting(p: Mapping[str, Array], n: Array, d: Array, s: Array) -> Array:

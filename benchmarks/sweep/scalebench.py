@@ -1,6 +1,6 @@
 """ScaleBench (2604.22753): which runs to train, judged by the law that they give in a costly target region.
 
-    python benchmarks/scalebench.py --shared ../shared/data [--seeds 10] [--protocol-seeds 3] [--check-seeds 2]
+    python benchmarks/sweep/scalebench.py --shared ../shared/data [--seeds 10] [--protocol-seeds 3] [--check-seeds 2]
 
 A task is a pool of runs with known losses and costs (6 N D), a target region whose inputs are known and whose losses
 are not, and forms of the law. A design names runs one by one; at 1, 5 and 10 % of the pool's cost a law is fitted to

@@ -1,6 +1,6 @@
 """Which form of the law would have picked a good split on the measured surface, judged on runs it did not see.
 
-    python benchmarks/surface_forms.py
+    python benchmarks/law/surface_forms.py
 
 For every form of `raysplit.law.FORMS`: fitted without the larger budgets, and without the largest N, it picks a split
 at held-out budgets; regret is how far the measured loss of that split is above the best one, error the mean absolute
@@ -17,7 +17,7 @@ from raysplit.runs import read_runs
 from raysplit.split import Problem, choose_forms
 from raysplit.split.choice import fit_alone
 
-SURFACE = Path(__file__).parent / "data" / "surface-2026-11-23.csv"
+SURFACE = Path(__file__).parents[1] / "data" / "surface-2026-11-23.csv"
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """A real sweep, trained twice: by raysplit's choice of trials, and every point of the same grid.
 
-    python benchmarks/adaptive_vs_grid.py --out runs/adaptive-vs-grid
+    python benchmarks/sweep/adaptive_vs_grid.py --out runs/adaptive-vs-grid
 
 Both sweeps have the same text, space, seeds and target; both recommended splits are then trained at the target under a
 seed that neither law has seen, and measured. About half an hour on two CPU cores; run it again and it continues.
@@ -17,7 +17,7 @@ import yaml
 
 from raysplit.sweep.launch import read_service
 
-SPACE = Path(__file__).parent.parent / "search_spaces" / "quickstart.yaml"
+SPACE = Path(__file__).parents[2] / "search_spaces" / "quickstart.yaml"
 CHANGES = {
     "model": {"sizes": ["14k", "28k", "56k"]},
     "sweep": {

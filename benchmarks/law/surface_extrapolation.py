@@ -1,6 +1,6 @@
 """Small runs, large answer: laws fitted to the cheap corner of the measured surface, asked about the rest of it.
 
-    python benchmarks/surface_extrapolation.py
+    python benchmarks/law/surface_extrapolation.py
 
 Fitted are the runs of at most a quarter of the largest budget, without the largest N; everything else is held out.
 Columns: error, the mean absolute log error of the held-out losses (D > 0); coverage, how many of them lie in their 90 %
@@ -23,7 +23,7 @@ from raysplit.split.calibration import interval_scores
 from raysplit.split.cases import Case, cases_at, log_errors, regrets_of
 from raysplit.split.measured import largest_budget, measured_surface, row_budget
 
-SURFACE = Path(__file__).parent / "data" / "surface-2026-11-23.csv"
+SURFACE = Path(__file__).parents[1] / "data" / "surface-2026-11-23.csv"
 SHARES = {"80/20": 0.8, "50/50": 0.5, "pretraining only": 1.0}
 BUDGET_FACTORS = (1.0, 0.7, 0.5)
 

@@ -1,7 +1,7 @@
 """A sweep to talk to, without training: the measured surface played back behind a real law actor on a Ray cluster.
 
-.venv/bin/python benchmarks/live_replay.py --out runs/replayed        # until Ctrl-C
-RUN=runs/replayed .venv/bin/python benchmarks/live_notebook.py        # in another shell
+.venv/bin/python benchmarks/live/live_replay.py --out runs/replayed        # until Ctrl-C
+RUN=runs/replayed .venv/bin/python benchmarks/live/live_notebook.py        # in another shell
 """
 
 import argparse
@@ -27,7 +27,7 @@ from raysplit.sweep.launch import show_law
 from raysplit.sweep.law_client import ActorLaw
 from raysplit.sweep.replay import replay, setup_of_table, table_losses
 
-SURFACE = Path(__file__).parent / "data" / "surface-2026-11-23.csv"
+SURFACE = Path(__file__).parents[1] / "data" / "surface-2026-11-23.csv"
 BUDGET_FLOPS, SWEEP_BUDGET_FLOPS = 1.5e12, 9e12
 
 

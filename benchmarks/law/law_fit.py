@@ -1,6 +1,6 @@
 """Fits of the published Chinchilla points and of the datablations runs, beside other tools on the same rows.
 
-    python benchmarks/law_fit.py --data DIR [--scipy-starts 450] [--toolkit-starts 450]
+    python benchmarks/law/law_fit.py --data DIR [--scipy-starts 450] [--toolkit-starts 450]
 
 DIR holds `chinchilla-245/svg_extracted_data.csv` (Hoffmann 2203.15556, figure 4, digitised by Besiroglu et al.
 2404.10102) and `datablations/runs_c4_val_outliers_removed.csv` (Muennighoff 2305.16264). Everything runs in this

@@ -1,7 +1,7 @@
 """How fast the live law is: ingest, advice during a refit, HTTP, refits; and beside them the floor of the same run.
 
-    .venv/bin/python benchmarks/live_actor.py            # some minutes on two cores
-    .venv/bin/python benchmarks/live_actor.py --quick    # a tenth of the calls and of the load
+    .venv/bin/python benchmarks/live/live_actor.py            # some minutes on two cores
+    .venv/bin/python benchmarks/live/live_actor.py --quick    # a tenth of the calls and of the load
 
 Everything is real: a Ray cluster on this machine, the actor in a process of its own, its journal on this disk with one
 fsync a batch. The eight clients of the latency figures are eight threads of one process, each waiting for its answer

@@ -2,7 +2,7 @@
 
 Replays a sweep of the measured surface behind the page, in a real headless Chromium, and takes screenshots.
 
-    .venv/bin/python benchmarks/live_page.py --out benchmarks/results/2026-11-24-live
+    .venv/bin/python benchmarks/live/live_page.py --out benchmarks/results/2026-11-24-live
 """
 
 import argparse
@@ -25,7 +25,7 @@ from raysplit.live.service import LawService
 from raysplit.runs import read_runs
 from raysplit.sweep.replay import Losses, replay, setup_of_table, table_losses
 
-SURFACE = Path(__file__).parent / "data" / "surface-2026-11-23.csv"
+SURFACE = Path(__file__).parents[1] / "data" / "surface-2026-11-23.csv"
 VIEWS = {"desktop": (1280, 900, "light"), "dark": (1280, 900, "dark"), "phone": (390, 844, "light")}
 LOADS = 15
 
