@@ -111,11 +111,11 @@ class Command:
             time.sleep(0.1)
 
 
-def start(*arguments: object, out: Path, cwd: Path, **environment: str) -> Command:
-    """Start ``raysplit`` with arguments."""
+def start(*arguments: object, out: Path, cwd: Path, module: str = "raysplit", **environment: str) -> Command:
+    """Start ``raysplit``, or another module, with arguments."""
     mark = uuid4().hex
     process = subprocess.Popen(
-        [sys.executable, "-m", "raysplit", *map(str, arguments)],
+        [sys.executable, "-m", module, *map(str, arguments)],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), MARK: mark, "COLUMNS": "200", **environment},
         stdout=subprocess.PIPE,
