@@ -57,6 +57,7 @@ class _LaneState:
     n_starts: int = 0
     n_failed_starts: int = 0
     """Since it last joined."""
+    n_deaths: int = 0
     last_words: str = ""
     """Of the first rank that had any, in this start."""
     cause: str = ""
@@ -149,6 +150,7 @@ class Broker:
         state = self._lanes[lane]
         state.cause = how if without_a_word else state.last_words or how
         state.last_words = ""
+        state.n_deaths += 1
         if state.task is not None:
             state.task.cause = state.cause
             return
@@ -282,6 +284,7 @@ class Broker:
                 "tokens": state.tokens,
                 "loss": state.loss,
                 "n_starts": state.n_starts,
+                "n_deaths": state.n_deaths,
                 "cause": state.cause,
             }
             for state in self._lanes

@@ -54,8 +54,6 @@ def joined_cluster(compute: ComputeSpec | None, *, address: str | None) -> Itera
         RunError: the cluster cannot be reached, or has too few CPUs or GPUs for the lanes.
     """
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    # Workers answer through actors; their standard output would bury the live table.
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is None:
         _start_here(compute)
@@ -91,7 +89,7 @@ def _head(address: str) -> str:
 
 
 def _init(**options: object) -> None:
-    """Connect to Ray quietly, or leave nothing of the attempt."""
+    """Connect to Ray quietly, or leave nothing of the attempt; what workers print stays in their logs."""
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, namespace=NAMESPACE, **options)
     except Exception:
