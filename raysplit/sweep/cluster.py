@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import shlex
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import ray
 from ray._private import services
@@ -128,6 +130,20 @@ def _prepare_environment() -> None:
     os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
     # Every worker has an environment of its own, so the ones that Ray starts beforehand would stay idle.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+    if not _token_can_be_kept():
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _token_can_be_kept() -> bool:
+    """Whether Ray finds, or can make, the token that its processes know each other by: it lies at home."""
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return True
+    folder = Path("~/.ray").expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return (folder / "auth_token").exists() or os.access(folder, os.W_OK)
 
 
 @contextmanager

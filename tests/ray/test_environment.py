@@ -55,7 +55,7 @@ def test_what_other_launchers_left_breaks_no_lane_of_two_workers(run: Sweep, uni
 
 
 def test_what_ends_every_lane_is_said_in_a_line(ray_address: str, home: Path, tmp_path: Path) -> None:
-    space = parse_space(tiny_space(home / "texts", compute={"lanes": 1, "workers_per_lane": 2}), origin="test")
+    space = parse_space(tiny_space(home / "texts", compute={"lanes": 1}), origin="test")
     pool = Pool(space, run_folder=tmp_path, corpus_folder=tmp_path / "nowhere", law=None)
     try:
         with pytest.raises(RaysplitError) as raised:
@@ -75,5 +75,5 @@ def test_a_worker_that_hangs_on_its_way_out_ends_with_its_raylet(how: str, home:
     commands.append(command)
     status, said = command.end()
     assert status == 0, said
-    assert said.split() == ["hangs"]
+    assert said.startswith("hangs\n"), said  # then Ray on the raylet, where that was killed
     assert not command.processes("ray::Hanging")
