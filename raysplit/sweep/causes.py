@@ -14,7 +14,7 @@ _MOST_LETTERS = 400
 _WRAPPINGS = ("cause", "_base_exc", "controller_failure", "health_check_failure")
 """Attributes by which Ray's exceptions lead to the one that they are about."""
 _KILLED = (
-    (r"running low on memory|OutOfMemoryError|OOM", "Ray's memory monitor killed it: its node was short of memory"),
+    (r"running low on memory|OutOfMemoryError", "Ray's memory monitor killed it: its node was short of memory"),
     (r"SIGKILL|connection error code 2", "it was killed from outside, or crashed; most often for want of memory"),
     (r"node .*(died|dead|terminated)|NodeDiedError|preempt", "its node is gone"),
 )

@@ -11,7 +11,13 @@ from raysplit.sweep.causes import cause_of, write_traceback
 
 ERROR = AssertionError("LOCAL_RANK (1) != OMPI_COMM_WORLD_LOCAL_RANK (0),\n  not sure how to proceed")
 CAUSE = "AssertionError: LOCAL_RANK (1) != OMPI_COMM_WORLD_LOCAL_RANK (0), not sure how to proceed"
-KILLED = WorkerHealthCheckFailedError("A worker health check failed.", RayActorError(None, "killed by SIGKILL, or ..."))
+RAY_SAYS = (
+    "The actor died unexpectedly before finishing this task. Worker unexpectedly exits with a connection error code 2. "
+    "End of file. Some common causes include: (1) the process was killed by SIGKILL by OOM killer due to high memory "
+    "usage. (2) ray stop --force is called. (3) the worker is crashed unexpectedly due to SIGSEGV."
+)
+KILLED = WorkerHealthCheckFailedError("A worker health check failed.", RayActorError(None, RAY_SAYS))
+SHORT = "Task was killed due to the node running low on memory."
 
 
 @pytest.mark.parametrize(
@@ -34,6 +40,10 @@ def test_the_innermost_exception_is_the_cause(wrapped: Exception) -> None:
 def test_a_killed_worker_is_told_as_such(wrapped: Exception) -> None:
     killed = "its process has died: it was killed from outside, or crashed; most often for want of memory"
     assert cause_of(wrapped) == killed
+
+
+def test_rays_memory_monitor_is_named() -> None:
+    assert "Ray's memory monitor killed it" in cause_of(RayActorError(None, SHORT))
 
 
 def test_a_long_message_is_cut_and_an_empty_one_is_its_type() -> None:
