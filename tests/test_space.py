@@ -198,11 +198,11 @@ def test_a_name_is_what_is_written(tmp_path: Path, name: str) -> None:
     """Norwegian is `no`, and YAML 1.1 would have it false."""
     path = tmp_path / "space.yaml"
     small = yaml.safe_dump(SMALL, sort_keys=False)  # ends with the target
-    small = small.replace("    law:", f"    {name}:").replace("path: texts", f"path: texts\n      label: {name}")
+    small = small.replace("    law:", f"    {name}:").replace("path: texts", f"path: texts\n      licence: {name}")
     path.write_text(small + f"  domain_weights: {{code: 1, {name}: 2}}\n", encoding="utf-8")
     space = load_space(path)
     assert space.domains == ("code", name)
-    assert space.corpus.domains[name].label == (None if name == "null" else name)
+    assert space.corpus.domains[name].licence == (None if name == "null" else name)
     assert space.weights()[name] == pytest.approx(2 / 3)
     path.write_text(dump_space(space), encoding="utf-8")
     assert load_space(path) == space
@@ -216,7 +216,7 @@ def test_sections_may_be_merged(tmp_path: Path) -> None:
   domains:
     a: &a {kind: table, path: /a.csv, licence: MIT}
     b: &b {<<: *a, path: /b.csv}
-    c: {<<: *b, path: /c.csv, label: b}
+    c: {<<: *b, path: /c.csv, text_column: b}
 """
     path.write_text(yaml.safe_dump(small) + domains, encoding="utf-8")
     sources = load_space(path).corpus.domains
@@ -252,7 +252,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     [
         ("- a\n- b\n", "mapping of sections, got list"),
         ("name: [", "not valid YAML"),
-        ("", "got NoneType"),
+        ("", "got nothing"),
         ("[" * 1500, "not valid YAML"),
         ("name: !!timestamp 2024-99-99", "not valid YAML"),
     ],
