@@ -94,8 +94,8 @@ def _separator_or_size(value: object) -> object:
 
 def _known_encoding(name: str) -> str:
     try:
-        codecs.lookup(name)
-        b"a".decode(name, errors="surrogateescape")  # a text encoding, and neither base64 nor idna
+        "".encode(name)  # a text encoding, and not base64
+        codecs.getincrementaldecoder(name)(errors="surrogateescape").decode(b"a")  # nor one of names, as idna
     except (LookupError, ValueError):
         raise ValueError(f"unknown encoding {name!r}. Known: utf-8, latin-1, cp1252, utf-16, gb18030, ...") from None
     return name
@@ -151,7 +151,7 @@ class SourceSpec(_Section):
         elif not self.path:
             raise ValueError(f"a source of kind {self.kind!r} needs a path")
         elif self.kind != "huggingface" and _URL.match(self.path):
-            raise ValueError(f"path {self.path!r} is a URL; {self.kind} are read from a disk, so copy them to one")
+            raise ValueError(f"path {self.path!r} is a URL; kind {self.kind!r} reads from a disk, so copy it to one")
         if self.label is not None and self.label_column is None:
             raise ValueError(f"label = {self.label!r} needs label_column, the column to find it in")
         return self

@@ -33,6 +33,9 @@ SMALL: dict[str, Any] = {
 }
 
 
+LAW = {"kind": "files", "path": "texts"}
+
+
 def changed(where: str, value: object) -> dict[str, Any]:
     """The small space with one field set, or taken out where the value is ``...``."""
     raw: dict[str, Any] = yaml.safe_load(yaml.safe_dump(SMALL))
@@ -116,7 +119,17 @@ def test_every_sweep_is_cheaper_than_its_own_grid(path: Path) -> None:
         ("corpus.domains.law.split_on", "", ["corpus.domains.law.split_on", "a separator such as", "64k"]),
         ("corpus.domains.law.encoding", "klingon", ["corpus.domains.law.encoding", "'klingon'", "latin-1"]),
         ("corpus.domains.law.on_bad", "ignore", ["corpus.domains.law.on_bad", "'few', 'skip' or 'fail'"]),
+        ("corpus.domains.law.encoding", "idna", ["corpus.domains.law.encoding", "unknown encoding 'idna'"]),
+        ("corpus.domains.law.path", "", ["corpus.domains.law", "'files' needs a path"]),
+        ("corpus.domains.law.path", "s3://bucket/texts", ["corpus.domains.law", "is a URL", "copy it to one"]),
+        ("corpus.domains.law.text_column", "body", ["text_column = 'body' means nothing to kind 'files'", "table"]),
+        ("corpus.domains.law", {"kind": "table", "path": "a", "label": "x"}, ["label = 'x' needs label_column"]),
+        ("corpus.domains.law", None, ["corpus.domains.law: expected keys with values, got None"]),
         ("corpus.domains", {}, ["corpus.domains", "at least 1"]),
+        ("corpus.domains", {"Seed": LAW}, ["corpus.domains: domain 'Seed': the pretrained model is called that"]),
+        ("corpus.domains", {"Law": LAW, "law": LAW}, ["domains 'Law' and 'law' differ only in case", "rename one"]),
+        ("corpus.domains", {"loi française": LAW}, ["corpus.domains.loi française: a name has", "digits, - and _"]),
+        ("training.validation_tokens", 4, ["training.validation_tokens = 4 is less than one context"]),
         ("corpus.tokenizer", {"kind": "huggingface"}, ["corpus.tokenizer", "needs a name"]),
         ("sweep.pretrain_tokens", ["250k", "125k"], ["sweep.pretrain_tokens", "must rise", "[250000, 125000]"]),
         ("sweep.specialize_tokens", ["125k", "125k"], ["sweep.specialize_tokens", "without repeats"]),
@@ -229,7 +242,15 @@ def test_sections_may_be_merged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("written", "meant"),
-    [("64k", 64_000), ("1000", 1000), (r"\n\n", "\n\n"), (r"'\t'", "\t"), (r'"\n\n"', "\n\n"), ("<|end|>", "<|end|>")],
+    [
+        (r"\r\n\r\n", "\n\n"),
+        ("64k", 64_000),
+        ("1000", 1000),
+        (r"\n\n", "\n\n"),
+        (r"'\t'", "\t"),
+        (r'"\n\n"', "\n\n"),
+        ("<|end|>", "<|end|>"),
+    ],
 )
 def test_text_is_cut_at_a_separator_or_a_size(tmp_path: Path, written: str, meant: int | str) -> None:
     path = tmp_path / "space.yaml"
