@@ -178,7 +178,7 @@ class TokenizerSpec(_Section):
     """bpe: its size, 256 bytes and the special tokens included. huggingface: what `raysplit plan` reckons with before
     the corpus is built."""
     name: str | None = None
-    """huggingface only."""
+    """huggingface only: of the hub, or a folder; relative paths start at the search space's own folder."""
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -620,7 +620,7 @@ def parse_space(raw: Mapping[str, Any], *, origin: str, base: Path | None = None
         space = Space.model_validate(raw)
     except ValidationError as error:
         raise SpaceError("\n".join(_explain(problem, origin) for problem in error.errors())) from error
-    return space if base is None else _with_absolute_paths(space, base)
+    return space if base is None else _with_absolute_paths(space, base, origin=origin)
 
 
 def dump_space(space: Space) -> str:
@@ -628,17 +628,25 @@ def dump_space(space: Space) -> str:
     return yaml.safe_dump(space.model_dump(mode="json"), sort_keys=False)
 
 
-def _with_absolute_paths(space: Space, base: Path) -> Space:
-    def resolve(source: SourceSpec) -> SourceSpec:
-        if source.path is None or source.kind == "package":
-            return source
-        local = (base / Path(source.path).expanduser()).resolve()
-        if source.kind == "huggingface" and not local.exists():
-            return source  # a name on the hub
-        return source.model_copy(update={"path": str(local)})
+def _with_absolute_paths(space: Space, base: Path, *, origin: str) -> Space:
+    def resolve(path: str, field: str, *, or_name: bool) -> str:
+        try:
+            local = (base / Path(path).expanduser()).resolve()
+            return path if or_name and not local.exists() else str(local)  # a name on the hub
+        except (OSError, RuntimeError, ValueError) as error:  # no such user; characters that no path has
+            raise SpaceError(f"{origin}: {field}: {path[:200]!r} is no path: {error}") from error
 
-    domains = {name: resolve(source) for name, source in space.corpus.domains.items()}
-    return space.model_copy(update={"corpus": space.corpus.model_copy(update={"domains": domains})})
+    domains, tokenizer = dict(space.corpus.domains), space.corpus.tokenizer
+    for name, source in domains.items():
+        if source.path is not None:
+            field = f"corpus.domains.{name}.path"
+            local = resolve(source.path, field, or_name=source.kind == "huggingface")
+            domains[name] = source.model_copy(update={"path": local})
+    if tokenizer.name is not None:
+        local = resolve(tokenizer.name, "corpus.tokenizer.name", or_name=True)
+        tokenizer = tokenizer.model_copy(update={"name": local})
+    corpus = space.corpus.model_copy(update={"domains": domains, "tokenizer": tokenizer})
+    return space.model_copy(update={"corpus": corpus})
 
 
 def _explain(problem: Any, origin: str) -> str:

@@ -296,6 +296,19 @@ def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
     assert load_space(path).corpus.domains["law"].path == str(tmp_path.resolve() / "texts")
 
 
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/texts", "a\0b"])
+def test_what_cannot_be_a_path_is_named(tmp_path: Path, path: str) -> None:
+    with pytest.raises(SpaceError, match=r"space\.yaml: corpus\.domains\.law\.path: .* is no path"):
+        parse_space(changed("corpus.domains.law.path", path), origin="space.yaml", base=tmp_path)
+
+
+def test_a_tokenizer_s_path_starts_at_the_file_too(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for name, found in (("mine", str(tmp_path / "mine")), ("gpt2", "gpt2")):
+        raw = changed("corpus.tokenizer", {"kind": "huggingface", "name": name})
+        assert parse_space(raw, origin="space.yaml", base=tmp_path).corpus.tokenizer.name == found
+
+
 @pytest.fixture
 def small() -> Space:
     return parse_space(SMALL, origin="small")

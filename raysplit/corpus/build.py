@@ -29,7 +29,7 @@ from raysplit.corpus.sources import open_source
 from raysplit.corpus.spool import HELD_OUT_TOLERANCE, Spool, spool_documents
 from raysplit.corpus.tokenizer import CorpusTokenizer, hash_folder, load_huggingface, save_bpe, train_bpe
 from raysplit.errors import CorpusError
-from raysplit.space import CorpusSpec
+from raysplit.space import CorpusSpec, SourceSpec
 
 Progress = Callable[[str, float], None]
 """Called with the name of the step and the share of it that is done, in [0, 1]."""
@@ -135,7 +135,7 @@ def _build(spec: CorpusSpec, out: Path, *, progress: Progress, shard_bytes: int)
                 progress=report,
             )
         documents.tally.check()
-        _enough(spools[name], documents.tally, split_on=spec.domains[name].split_on)
+        _enough(spools[name], documents.tally, spec.domains[name])
 
     if given is None:
         with step("train tokenizer"):
@@ -180,11 +180,15 @@ def _sample(spools: dict[str, Spool], spec: CorpusSpec) -> Iterator[str]:
                 break
 
 
-def _enough(spool: Spool, tally: Tally, *, split_on: int | str | None) -> None:
+def _enough(spool: Spool, tally: Tally, source: SourceSpec) -> None:
     n = len(spool.lengths)
     if n >= 2:
         return
-    remedy = f"split_on = {split_on!r} cuts nothing; take" if split_on is not None else "cut it, with"
+    remedy = "cut it, with"
+    if source.split_on is not None:
+        remedy = f"split_on = {source.split_on!r} cuts nothing; take"
+    if source.max_bytes is not None and spool.lengths.sum() >= source.max_bytes:
+        remedy = f"max_bytes = {source.max_bytes} ends the reading there; raise it, or cut the text, with"
     said = [
         f"{n} document{'s' if n != 1 else ''} with text; it needs at least 2, one of them held out",
         *([f'{remedy} split_on: "\\n\\n" or split_on: 64k'] if n == 1 else []),

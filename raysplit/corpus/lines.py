@@ -41,8 +41,11 @@ def opened(path: Path, encoding: str | None) -> Iterator[TextIO]:
     """
     try:
         with open_text(path, encoding=encoding, errors="surrogateescape") as file:
-            if why := _not_text(cast(io.BufferedReader, file.buffer).peek(_HEAD_BYTES)[:_HEAD_BYTES], encoding):
+            head = cast(io.BufferedReader, file.buffer).peek(_HEAD_BYTES)[:_HEAD_BYTES]
+            if why := _not_text(head, encoding):
                 raise Unreadable(why)
+            if b"\r" in head and b"\n" not in head:  # lines as old Macs end them
+                cast(io.TextIOWrapper, file).reconfigure(newline=None)
             yield file
     except UnicodeError as error:
         raise Unreadable(f"is not {encoding or 'UTF-16'} text: {error}") from error
@@ -84,6 +87,7 @@ def flaw_in(text: str) -> str:
 
 def numbered_lines(path: Path, encoding: str | None) -> Iterator[tuple[int, str]]:
     """Lines with their numbers from 1 on; they end at a line feed, or at a carriage return with one, which is dropped.
+    A file without line feeds ends them at carriage returns.
 
     Raises:
         Unreadable: the file cannot be read (on), or a line is too long.

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 from raysplit.corpus.lines import LONGEST, content_of, flaw_in, numbered_lines, opened
 from raysplit.corpus.not_read import Unreadable
@@ -29,11 +29,12 @@ Bad = Callable[[str, str], None]
 _BATCH_ROWS = 128
 _BLOCK_CHARACTERS = 1 << 20
 _DELIMITERS = ",;\t|"
+_DECLARED = re.compile(r"sep=.\r?\n", re.IGNORECASE)
+"""Excel's own first line."""
 _NAME_CHARACTERS, _MOST_NAMES = 60, 20  # of a table without a header the text itself would be listed
 _GAP = re.compile(r"[\s,]*")
 _FIRST_ROWS = 100
 """Rows that tell whether a table of objects has a column at all; each may lack what it has no value for."""
-_SAMPLE_LINES = 200
 _UNFINISHED_CHARACTERS = 12
 """A fault so near to the end of what is there may only be that more is to come: ``-Infini``."""
 
@@ -99,9 +100,7 @@ def _json_rows(path: Path, columns: Sequence[str], encoding: str | None, bad: Ba
         head = file.read(_BLOCK_CHARACTERS).lstrip()
     first_line = head.partition("\n")[0]
     by_line = (by_line and not head.startswith("[") and first_line.strip() != "{") or _is_object(first_line)
-    _check_objects(
-        [row for _, row in islice(_json_places(path, encoding, _ignore, by_line=by_line), _FIRST_ROWS)], columns
-    )
+    _check_objects(islice(_json_places(path, encoding, _ignore, by_line=by_line), _FIRST_ROWS), columns)
     return _json_places(path, encoding, bad, by_line=by_line)
 
 
@@ -109,24 +108,29 @@ def _ignore(place: str, why: str) -> None:
     pass
 
 
-def _check_objects(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Whether any of a table's first rows has what is wanted.
+def _check_objects(rows: Iterator[Row], columns: Sequence[str]) -> None:
+    """Whether any of a table's first rows has what is wanted, and one of them a text.
 
     Raises:
         Unreadable: none has.
     """
-    if not rows:
-        return
-    check_columns(list(dict.fromkeys(name for row in rows for name in row)), columns)
-    with_text = [row for row in rows if columns[0] in row]
-    for row in with_text:
+    names: dict[str, None] = {}
+    flaws: list[Unreadable] = []
+    has_text = False
+    for _, row in rows:
+        names |= dict.fromkeys(row)
         try:
             text_in(row, columns[0])
         except Unreadable as error:
-            why = error
+            flaws.append(error)
         else:
+            has_text = True
+        if has_text and set(columns) <= set(names):
             return
-    raise why
+    if names:
+        check_columns(list(names), columns)
+    if flaws and not has_text:
+        raise flaws[-1]
 
 
 def _is_object(line: str) -> bool:
@@ -203,6 +207,8 @@ def _csv_rows(path: Path, columns: Sequence[str], encoding: str | None, bad: Bad
     csv.field_size_limit(LONGEST)
     with opened(path, encoding) as file:
         head = file.readline(_BLOCK_CHARACTERS)
+        is_declared = bool(_DECLARED.fullmatch(head))
+        head = file.readline(_BLOCK_CHARACTERS) if is_declared else head
     if flaw := flaw_in(head):
         raise Unreadable(f"line 1 {flaw}")
     try:
@@ -217,32 +223,52 @@ def _csv_rows(path: Path, columns: Sequence[str], encoding: str | None, bad: Bad
         except Unreadable as error:
             raise Unreadable(f"{error} (its first line is taken for the header)") from error
     is_plain = delimiter == "\t" and _is_plain(path, encoding, len(headers[delimiter]))
-    return _csv_places(path, columns, encoding, bad, delimiter, csv.QUOTE_NONE if is_plain else csv.QUOTE_MINIMAL)
+    return _csv_places(path, columns, encoding, bad, _Layout(delimiter, is_plain, n_above=int(is_declared)))
+
+
+class _Layout(NamedTuple):
+    """How a table of text is written."""
+
+    delimiter: str
+    is_plain: bool
+    """Whether quotes are characters like others."""
+    n_above: int
+    """Lines above the header."""
 
 
 def _is_plain(path: Path, encoding: str | None, n_columns: int) -> bool:
     """Whether quotes between tabs are but characters: taken for more they do not fit, and every line has its tabs."""
-    sample = [line for _, line in islice(numbered_lines(path, encoding), _SAMPLE_LINES)]
+    sample: list[str] = []
+    n_characters = 0
+    for _, line in numbered_lines(path, encoding):
+        sample.append(line)
+        n_characters += len(line)
+        if n_characters > _BLOCK_CHARACTERS:
+            break
     if any(line.count("\t") != n_columns - 1 for line in sample if line.strip()):
         return False
     try:
         return any(len(fields) not in (0, n_columns) for fields in csv.reader(sample, delimiter="\t", strict=True))
-    except csv.Error:
-        return True
+    except csv.Error as error:  # which at the end of a sample may be that of a cell of many lines
+        return n_characters <= _BLOCK_CHARACTERS or "unexpected end" not in str(error)
 
 
 def _fields(line: str, delimiter: str) -> list[str]:
     return [field.strip() for field in next(csv.reader([line.strip("\r\n")], delimiter=delimiter), [])]
 
 
-def _csv_places(
-    path: Path, columns: Sequence[str], encoding: str | None, bad: Bad, delimiter: str, quoting: Literal[0, 3]
-) -> Iterator[Row]:
-    lines = (line for _, line in numbered_lines(path, encoding))
-    reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
+def _csv_places(path: Path, columns: Sequence[str], encoding: str | None, bad: Bad, layout: _Layout) -> Iterator[Row]:
+    n_above = layout.n_above
+    lines = (line for number, line in numbered_lines(path, encoding) if number > n_above)
+    reader = csv.reader(
+        lines,
+        delimiter=layout.delimiter,
+        quoting=csv.QUOTE_NONE if layout.is_plain else csv.QUOTE_MINIMAL,
+        strict=True,
+    )
     header: list[str] = []
     while True:
-        first = reader.line_num + 1
+        first = n_above + reader.line_num + 1
         place = f"line {first}"
         try:
             fields = next(reader)
@@ -251,7 +277,9 @@ def _csv_places(
         except csv.Error as error:
             if "unexpected end" in str(error):
                 raise Unreadable(f"{place} opens a quote that is never closed") from error
-            for number in range(first, reader.line_num + 1):  # a stray quote takes lines that may have been good
+            for number in range(
+                first, n_above + reader.line_num + 1
+            ):  # a stray quote takes lines that may have been good
                 bad(f"line {number}", f"is not CSV: {error}; a quote within quotes is written twice")
             continue
         if not header:

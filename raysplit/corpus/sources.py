@@ -45,18 +45,24 @@ def open_source(source: SourceSpec, *, domain: str) -> Documents:
             file, and a label that no row has, show while reading.
     """
     tally = Tally(source, domain=domain)
-    if source.kind == "package":
-        assert source.package is not None
-        texts = package_documents(source.package)
-    elif source.kind == "files":
-        texts = _files(source, tally)
-    else:
-        label = (source.label or domain).strip()
-        rows = _table(source, tally) if source.kind == "table" else _huggingface(source, tally, label=label)
-        texts = _texts_of(rows, source, tally, label=label)
+    try:
+        texts = _opened(source, tally, domain=domain)
+    except OSError as error:  # of a folder on the way; what is below it is counted
+        raise CorpusError(f"{tally.where[:1000]}: cannot be read: {error.strerror or error}") from error
     if source.split_on is not None and source.kind != "files":
         texts = (piece for text in texts for piece in cut(lines_of(text.replace("\r\n", "\n")), source.split_on))
     return Documents(_not_blank(texts, tally), tally)
+
+
+def _opened(source: SourceSpec, tally: Tally, *, domain: str) -> Iterator[str]:
+    if source.kind == "package":
+        assert source.package is not None
+        return package_documents(source.package)
+    if source.kind == "files":
+        return _files(source, tally)
+    label = (source.label or domain).strip()
+    rows = _table(source, tally) if source.kind == "table" else _huggingface(source, tally, label=label)
+    return _texts_of(rows, source, tally, label=label)
 
 
 def _not_blank(texts: Iterator[str], tally: Tally) -> Iterator[str]:

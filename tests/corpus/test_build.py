@@ -325,6 +325,11 @@ def test_a_separator_that_is_not_there_is_named(tmp_path: Path) -> None:
         build_corpus(spec_of({"a": source}), tmp_path / "out")
 
 
+def test_a_limit_below_the_first_document_is_named(tmp_path: Path, source: SourceSpec) -> None:
+    with pytest.raises(CorpusError, match=r"max_bytes = 10 ends the reading there; raise it"):
+        build_corpus(spec_of({"a": source.model_copy(update={"max_bytes": 10})}), tmp_path / "out")
+
+
 def test_what_was_dropped_for_its_text_is_said(tmp_path: Path) -> None:
     texts = documents(40, tag="a")
     sources = {

@@ -171,6 +171,11 @@ class TestTables:
         assert read(kind="table", path=path, label_column="topic", label="prose") == [ROWS[1]["text"]]
         assert read(kind="table", path=path, label_column="id", label="4") == ["return Ünïcode"]
 
+    @pytest.mark.parametrize("text", ["sep=;\r\nid;text\r\n1;a\r\n", "id,text\r1,a\r", "id\ttext\r1\ta\r"])
+    def test_tables_of_excel_and_of_old_macs_are_read(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "t.csv").write_bytes(text.encode())
+        assert read(kind="table", path=str(tmp_path / "t.csv")) == ["a"]
+
     def test_rows_may_lack_the_column_that_others_have(self, tmp_path: Path) -> None:
         rows: list[dict[str, Any]] = [{"id": 0}, {"text": 7}, *({"text": text} for text in documents(30, tag="a"))]
         path = write_table(tmp_path / "t.jsonl", rows)
@@ -363,6 +368,8 @@ class TestNotRead:
         assert len(read(kind="files", path=str(folder.parent / "**" / "*.txt"))) == 31
         with pytest.raises(CorpusError, match=r"\*\.md: no file matches"):
             read(kind="files", path=str(folder / "*.md"))
+        with pytest.raises(CorpusError, match=r"domain 'code': .*: cannot be read: File name too long"):
+            read(kind="files", path=f"/{'a' * 5000}")
 
     def test_a_bad_row_is_left_out_by_its_own_line(self, tmp_path: Path) -> None:
         rows = [json.dumps({"text": text}).encode() for text in documents(60, tag="a")]
