@@ -600,8 +600,10 @@ def load_space(path: Path | str) -> Space:
         loader = _PlainLoader(read_text(path))
         loader.name = str(path)
         raw = loader.get_single_data()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpaceError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except UnicodeDecodeError as error:
+        raise SpaceError(f"{path}: is not UTF-8 (byte 0x{error.object[error.start]:02x}); save it as UTF-8") from error
+    except OSError as error:
+        raise SpaceError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # of a tag's constructor; of 5,000 digits
         raise SpaceError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(raw, Mapping):

@@ -285,6 +285,13 @@ def test_refuses_what_is_no_space(tmp_path: Path, text: str, sentence: str) -> N
         load_space(path)
 
 
+def test_another_encoding_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_bytes("name: café".encode("latin-1"))
+    with pytest.raises(SpaceError, match=r"space\.yaml: is not UTF-8 \(byte 0xe9\); save it as UTF-8"):
+        load_space(path)
+
+
 def test_names_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SpaceError, match=r"absent\.yaml: cannot be read: No such file"):
         load_space(tmp_path / "absent.yaml")
