@@ -9,16 +9,30 @@ import codecs
 import gzip
 import io
 import lzma
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
-COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
+COMPRESSIONS = (".gz", ".zst", ".xz", ".lzma", ".bz2", ".lz4")
 """Last suffixes of names that say nothing of the content."""
-_MAGIC = ((b"\x1f\x8b", "gz"), (b"\x28\xb5\x2f\xfd", "zst"), (b"\xfd7zXZ\x00", "xz"), (b"BZh", "bz2"))
-_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_MAGIC = (
+    (re.compile(rb"\x1f\x8b"), "gz"),
+    (re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"), "zstd"),  # the second begins what pzstd writes
+    (re.compile(rb"\xfd7zXZ\x00|\x5d\x00\x00"), "xz"),
+    (re.compile(rb"BZh"), "bz2"),
+    (re.compile(rb"\x04\x22\x4d\x18"), "lz4"),
+)
+_MARKS = (  # of four bytes first: that of UTF-32 begins with UTF-16's
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 
 
 def suffix_of(path: Path) -> str:
@@ -30,12 +44,13 @@ def suffix_of(path: Path) -> str:
 
 
 def is_left_behind(relative: Path) -> bool:
-    """Whether a system or an editor left the file beside what a person wrote: ``._a.txt``, ``.ipynb_checkpoints/a``.
+    """Whether a system or an editor left the file beside what a person wrote: ``._a.txt``, ``@eaDir/a``, ``~$a.txt``.
 
     Args:
         relative: the path below the folder that the person named.
     """
-    return any(part.startswith(".") or part == "__MACOSX" for part in relative.parts if part not in (".", ".."))
+    parts = [part for part in relative.parts if part not in (".", "..")]
+    return any(part.startswith((".", "~$")) or part in _SYSTEM_FOLDERS for part in parts)
 
 
 @contextmanager
@@ -48,12 +63,12 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     with path.open("rb") as raw:
         head = raw.read(8)
         raw.seek(0)
-        kind = next((kind for magic, kind in _MAGIC if head.startswith(magic)), "")
+        kind = next((kind for magic, kind in _MAGIC if magic.match(head)), "")
         try:
             yield cast(BinaryIO, _decompressed(raw, kind))
         except EOFError as error:
             raise OSError(f"its compressed content ends too early: {error}") from error
-        except (lzma.LZMAError, zlib.error) as error:
+        except (gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
             raise OSError(f"its compressed content is damaged: {error}") from error
 
 
@@ -63,7 +78,7 @@ def open_text(path: Path, *, encoding: str | None = None, errors: str = "strict"
 
     Args:
         path: of the file.
-        encoding: as Python names it; UTF-8 when None. A byte order mark decides between UTF-8 and the kinds of UTF-16.
+        encoding: as Python names it; UTF-8 when None. A byte order mark decides between the kinds of UTF.
         errors: what becomes of bytes outside the encoding, as Python names it.
 
     Raises:
@@ -73,7 +88,7 @@ def open_text(path: Path, *, encoding: str | None = None, errors: str = "strict"
     with open_bytes(path) as file:
         buffered = file if hasattr(file, "peek") else io.BufferedReader(cast(io.RawIOBase, file))
         head = buffered.peek(4)[:4]
-        if encoding is None or codecs.lookup(encoding).name.startswith(("utf-8", "utf-16")):
+        if encoding is None or codecs.lookup(encoding).name.startswith(("utf-8", "utf-16", "utf-32")):
             encoding = next((name for mark, name in _MARKS if head.startswith(mark)), encoding or "utf-8")
         with io.TextIOWrapper(buffered, encoding=encoding, errors=errors, newline="\n") as text:
             yield text
@@ -92,8 +107,8 @@ def _decompressed(raw: BinaryIO, kind: str) -> object:
         return lzma.LZMAFile(raw, mode="rb")
     if kind == "bz2":
         return bz2.BZ2File(raw, mode="rb")
-    if kind == "zst":
+    if kind in ("zstd", "lz4"):
         import pyarrow
 
-        return pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), "zstd")
+        return pyarrow.CompressedInputStream(pyarrow.PythonFile(raw, mode="r"), kind)
     return raw

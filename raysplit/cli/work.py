@@ -299,9 +299,12 @@ def _check_cluster(folder: "RunFolder", console: Console, ray_address: str | Non
 
 def _corpus(space: "Space", folder: "RunFolder", console: Console) -> "Corpus":
     from raysplit.corpus import build_corpus
+    from raysplit.corpus.manifest import MANIFEST_FILE
     from raysplit.quantities import format_count
-    from raysplit.sweep.basis import longest_path_epochs
+    from raysplit.sweep.basis import held_out_tokens, longest_path_epochs
 
+    if (folder.corpus / MANIFEST_FILE).exists():
+        console.print(f"  as built before; to read the text anew, delete {folder.corpus}", highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         tasks: dict[str, TaskID] = {}
@@ -328,6 +331,12 @@ def _corpus(space: "Space", folder: "RunFolder", console: Console) -> "Corpus":
             console.print(
                 f"  {name}: read up to {epochs:.1f} times on one path through trunk and branch", highlight=False
             )
+        if (n_tokens := held_out_tokens(space, built, name)) <= space.training.validation_tokens // 2:
+            console.print(
+                f"  {name}: its losses are read on {n_tokens:,} held-out tokens, where training.validation_tokens = "
+                f"{space.training.validation_tokens:,}; a larger corpus.validation_fraction holds out more",
+                highlight=False,
+            )
     return built
 
 
@@ -348,7 +357,7 @@ def _tuned(space: "Space", folder: "RunFolder", corpus: "Corpus", console: Conso
 
 def _print_plan(space: "Space", vocab_size: int, console: Console) -> None:
     from raysplit.design.setup import setup_of
-    from raysplit.sweep.plan import describe_plan, make_plan
+    from raysplit.sweep.plan import describe_plan, make_plan, text_notes
     from raysplit.train.calibrate import can_train_on, seconds_per_token
 
     setup = setup_of(space, vocab_size=vocab_size)
@@ -362,6 +371,7 @@ def _print_plan(space: "Space", vocab_size: int, console: Console) -> None:
     for row in rows[1:]:
         table.add_row(*row)
     console.print(table)
+    notes += text_notes(space)
     if space.tuning is not None:
         from raysplit.quantities import format_flops
         from raysplit.sweep.tuning import expected_flops

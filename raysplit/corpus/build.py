@@ -16,6 +16,7 @@ from raysplit.corpus.manifest import (
     Manifest,
     SideRecord,
     TokenizerRecord,
+    duplicates_sentence,
     read_manifest,
     spec_hash,
     write_manifest,
@@ -28,7 +29,7 @@ from raysplit.corpus.sources import open_source
 from raysplit.corpus.spool import HELD_OUT_TOLERANCE, Spool, spool_documents
 from raysplit.corpus.tokenizer import CorpusTokenizer, hash_folder, load_huggingface, save_bpe, train_bpe
 from raysplit.errors import CorpusError
-from raysplit.space import CorpusSpec
+from raysplit.space import CorpusSpec, SourceSpec
 
 Progress = Callable[[str, float], None]
 """Called with the name of the step and the share of it that is done, in [0, 1]."""
@@ -134,7 +135,7 @@ def _build(spec: CorpusSpec, out: Path, *, progress: Progress, shard_bytes: int)
                 progress=report,
             )
         documents.tally.check()
-        _enough(spools[name], documents.tally)
+        _enough(spools[name], documents.tally, spec.domains[name])
 
     if given is None:
         with step("train tokenizer"):
@@ -179,16 +180,22 @@ def _sample(spools: dict[str, Spool], spec: CorpusSpec) -> Iterator[str]:
                 break
 
 
-def _enough(spool: Spool, tally: Tally) -> None:
+def _enough(spool: Spool, tally: Tally, source: SourceSpec) -> None:
     n = len(spool.lengths)
     if n >= 2:
         return
-    dropped = f" ({sum(spool.duplicates_of.values())} dropped as duplicates)" if spool.duplicates_of else ""
-    remedy = "" if n == 0 else '; cut it, with split_on: "\\n\\n" or split_on: 64k'
-    raise CorpusError(
-        f"{tally.where}: {n} documents with text{dropped}; it needs at least 2, one of them held out{remedy}"
-        + "".join(f"; {sentence}" for sentence in tally.so_far().sentences())
-    )
+    remedy = "cut it, with"
+    if source.split_on is not None:
+        remedy = f"split_on = {source.split_on!r} cuts nothing; take"
+    if source.max_bytes is not None and spool.lengths.sum() >= source.max_bytes:
+        remedy = f"max_bytes = {source.max_bytes} ends the reading there; raise it, or cut the text, with"
+    said = [
+        f"{n} document{'s' if n != 1 else ''} with text; it needs at least 2, one of them held out",
+        *([f'{remedy} split_on: "\\n\\n" or split_on: 64k'] if n == 1 else []),
+        *filter(None, [duplicates_sentence(spool.duplicates_of)]),
+        *tally.so_far().sentences(),
+    ]
+    raise CorpusError(f"{tally.where}: {'; '.join(said)}")
 
 
 def _pack(

@@ -157,7 +157,8 @@ class Corpus:
         n_tokens = self.manifest.domains[domain].train.n_tokens
         if n_tokens <= context_length:
             raise CorpusError(
-                f"domain {domain!r}: has {n_tokens} training tokens, fewer than one context of {context_length} + 1"
+                f"domain {domain!r}: has {n_tokens:,} training tokens, fewer than one context of {context_length:,} "
+                f"+ 1; {self._more_text()}"
             )
         return (n_tokens - 1) // context_length
 
@@ -170,15 +171,24 @@ class Corpus:
         Raises:
             CorpusError: the domain is unknown, or holds out less than one window.
         """
+        n_windows = self.n_validation_windows(domain, context_length=context_length, max_tokens=max_tokens)
+        return self._validation[domain].windows(np.arange(n_windows), context_length=context_length)
+
+    def n_validation_windows(self, domain: str, *, context_length: int, max_tokens: int) -> int:
+        """How many windows `validation` gives.
+
+        Raises:
+            CorpusError: as `validation`.
+        """
         self._known(domain)
-        reader = self._validation[domain]
-        n_windows = min(max_tokens // context_length, reader.n_windows(context_length))
+        n_tokens = self.manifest.domains[domain].validation.n_tokens
+        n_windows = min(max_tokens, n_tokens - 1) // context_length
         if n_windows < 1:
             raise CorpusError(
-                f"domain {domain!r}: {min(max_tokens, len(reader))} held-out tokens are less than one context of "
-                f"{context_length} + 1; raise corpus.validation_fraction or training.validation_tokens"
+                f"domain {domain!r}: {min(max_tokens, n_tokens):,} held-out tokens are less than one context of "
+                f"{context_length:,} + 1; raise corpus.validation_fraction or training.validation_tokens"
             )
-        return reader.windows(np.arange(n_windows), context_length=context_length)
+        return n_windows
 
     def bytes_per_token(self, domain: str) -> float:
         """UTF-8 bytes of held-out text per token, ends of documents counted as tokens without bytes.
@@ -218,12 +228,14 @@ class Corpus:
             # Its own branch takes the most of a domain: what the others replay of it, this one does too.
             needed = self.mixture.windows_given(trunk + replayed, domain) + branch - replayed
             epochs[domain] = needed / has
+            enough = math.ceil(10 * epochs[domain]) / 10
             if needed > max_epochs * has:
                 raise CorpusError(
                     f"domain {domain!r}: has {has * context_length:,} training tokens, and the longest path needs "
                     f"{needed * context_length:,} ({self.mixture.shares[domain]:.3g} x D = {max_pretrain_tokens:,}, "
                     f"then D' = {max_specialize_tokens:,}): {epochs[domain]:.3g} epochs, and corpus.max_epochs = "
-                    f"{max_epochs:g}. Add text, lower the token grids, or raise corpus.max_epochs"
+                    f"{max_epochs:g}. Lower the token grids, raise corpus.max_epochs to {enough:g}, or "
+                    f"{self._more_text()}"
                 )
         return epochs
 
@@ -243,6 +255,9 @@ class Corpus:
     def _shards(self) -> list[Shard]:
         sides = [side for record in self.manifest.domains.values() for side in (record.train, record.validation)]
         return [shard for side in sides for shard in side.shards]
+
+    def _more_text(self) -> str:
+        return f"add text and delete {self.folder}, which is not built anew by itself"
 
     def _known(self, domain: str) -> None:
         if domain not in self.manifest.domains:

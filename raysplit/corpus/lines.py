@@ -1,15 +1,35 @@
 """Text as lines that were looked at, so that what is no text is found where it lies, and memory stays bounded."""
 
+import codecs
+import io
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 from raysplit.corpus.not_read import Unreadable
 from raysplit.files import open_text
 
 LONGEST = 10**9
 """Characters of a line, a document or a field: more is not held in memory."""
+_NO_TEXT = (
+    (
+        re.compile(rb"version https://git-lfs\.github\.com"),
+        "is a pointer of Git LFS; fetch its content: `git lfs pull`",
+    ),
+    (re.compile(rb"/annex/objects/"), "is a pointer of git-annex; fetch its content: `git annex get`"),
+    (re.compile(rb"PK[\x03\x05]"), "is a zip archive or an office document; unpack it, or save it as text"),
+    (re.compile(rb"(?s).{257}ustar|7z\xbc\xaf\x27\x1c|Rar!\x1a"), "is an archive; unpack it"),
+    (re.compile(rb"\x1f\x9d"), "is compressed by `compress`; unpack it"),
+    (re.compile(rb"%PDF-|\{\\rtf"), "is a PDF or RTF document; save it as text"),
+    (re.compile(rb"PAR1"), "is a table in Parquet; read it with `kind: table`"),
+    (re.compile(rb"SQLite format 3"), "is a database of SQLite; write its rows to a table"),
+)
+"""First bytes of what stands where text should be, and what to do about it."""
+_HEAD_BYTES = 8192
+_MOST_STRANGE = 2
+"""Characters beyond ASCII that bytes of another encoding may happen to give as UTF-8."""
 
 
 @contextmanager
@@ -21,6 +41,11 @@ def opened(path: Path, encoding: str | None) -> Iterator[TextIO]:
     """
     try:
         with open_text(path, encoding=encoding, errors="surrogateescape") as file:
+            head = cast(io.BufferedReader, file.buffer).peek(_HEAD_BYTES)[:_HEAD_BYTES]
+            if why := _not_text(head, encoding):
+                raise Unreadable(why)
+            if b"\r" in head and b"\n" not in head:  # lines as old Macs end them
+                cast(io.TextIOWrapper, file).reconfigure(newline=None)
             yield file
     except UnicodeError as error:
         raise Unreadable(f"is not {encoding or 'UTF-16'} text: {error}") from error
@@ -28,10 +53,31 @@ def opened(path: Path, encoding: str | None) -> Iterator[TextIO]:
         raise Unreadable(f"cannot be read: {error.strerror or error}") from error
 
 
+def content_of(path: Path) -> str:
+    """What a file is that is neither text nor a table, and what to do about it; empty where that is not known."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    return "" if head.startswith(b"PAR1") else _not_text(head, None)
+
+
+def _not_text(head: bytes, encoding: str | None) -> str:
+    """Why a file that begins so is not read as text in that encoding; empty where it is."""
+    if why := next((why for magic, why in _NO_TEXT if magic.match(head)), ""):
+        return why
+    if encoding is None or codecs.lookup(encoding).name.startswith("utf"):
+        return ""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # its end may be within a character
+    except UnicodeDecodeError:
+        return ""
+    is_utf8 = sum(character > "\x7f" for character in text) > _MOST_STRANGE
+    return f"is UTF-8 text, which `encoding: {encoding}` would garble" if is_utf8 else ""
+
+
 def flaw_in(text: str) -> str:
     """Why that is no text; empty when it is."""
     if "\0" in text:
-        return "holds NUL bytes: it is binary, or UTF-16 without a byte order mark"
+        return "holds NUL bytes: it is binary, or UTF-16 or UTF-32 without a byte order mark"
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -41,6 +87,7 @@ def flaw_in(text: str) -> str:
 
 def numbered_lines(path: Path, encoding: str | None) -> Iterator[tuple[int, str]]:
     """Lines with their numbers from 1 on; they end at a line feed, or at a carriage return with one, which is dropped.
+    A file without line feeds ends them at carriage returns.
 
     Raises:
         Unreadable: the file cannot be read (on), or a line is too long.

@@ -82,18 +82,26 @@ def _walk(root: Path, tally: Tally) -> Iterator[Path]:
             continue
         been.add(real)
         left_behind = [name for name in (*folders, *files) if is_left_behind(Path(name))]
+        left_behind += [name for name in folders if name not in left_behind and _is_run(Path(folder, name))]
         for name in sorted(left_behind):
             tally.left_behind(Path(folder, name))
         folders[:] = sorted(set(folders) - set(left_behind))
         yield from (Path(folder, name) for name in files if name not in left_behind)
 
 
+def _is_run(folder: Path) -> bool:
+    """Whether a folder was written by raysplit, perhaps from this very text: `--out` may lie beside it."""
+    return (folder / "space.yaml").is_file() and ((folder / "holder").is_dir() or (folder / "corpus").is_dir())
+
+
 def _of_glob(path: Path, is_wanted: Callable[[Path], bool], tally: Tally) -> list[Path]:
     parts = path.parts
-    n_fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    # A folder may be called `data[1]`: what is there by its very name is no pattern.
+    n_fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part) and not Path(*parts[: i + 1]).exists())
     root = Path(*parts[:n_fixed])
     found: dict[str, Path] = {}
-    for match in sorted(map(Path, glob.iglob(str(path), recursive=True))):
+    pattern = os.path.join(glob.escape(str(root)), *parts[n_fixed:])
+    for match in sorted(map(Path, glob.iglob(pattern, recursive=True))):
         if is_left_behind(match.relative_to(root)):
             tally.left_behind(match)
             continue

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal
 
@@ -35,6 +36,12 @@ class SideRecord(_Record):
     shards: tuple[Shard, ...]
 
 
+def duplicates_sentence(duplicates_of: Mapping[str, int]) -> str:
+    """What was dropped because another document has its text; empty where nothing was."""
+    owners = ", ".join(f"{n} of {owner}" for owner, n in duplicates_of.items())
+    return f"left out {sum(duplicates_of.values())} whose text was read before: {owners}" if owners else ""
+
+
 class DomainRecord(_Record):
     train: SideRecord
     validation: SideRecord
@@ -54,7 +61,8 @@ class DomainRecord(_Record):
     @property
     def notes(self) -> list[str]:
         """Sentences on what a person would not expect of the domain."""
-        return [*self.not_read.sentences(), *filter(None, [self.held_out_note])]
+        duplicates = duplicates_sentence(self.duplicates_of)
+        return [*self.not_read.sentences(), *filter(None, [duplicates, self.held_out_note])]
 
 
 class TokenizerRecord(_Record):

@@ -1,6 +1,9 @@
 """What a source holds beside its documents: counted whole, the first few by name, and never passed over in silence."""
 
 import os
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +15,10 @@ from raysplit.space import SourceSpec
 _NAMED = 20
 _SHOWN = 5
 _FEW = 0.1
-_REMEDY = "Mend that, set `encoding:` or `text_column:` where they are wrong, or leave it out with `on_bad: skip`"
+_REMEDY = (
+    "Mend that, set `encoding:` or `text_column:` where they are wrong, name fewer files with a glob such as "
+    "`path: data/*.jsonl`, or leave out what is bad with `on_bad: skip`"
+)
 
 
 class Unreadable(Exception):
@@ -40,8 +46,10 @@ class NotRead(BaseModel):
     """Files in the folder that were not asked for."""
     others: tuple[str, ...] = ()
     n_left_behind: int = 0
-    """Files and folders that a system or an editor put there: ``._a.txt``, ``.ipynb_checkpoints``."""
+    """Files and folders that were put there by a system or an editor, such as ``._a.txt``, or are a run's own."""
     left_behind: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """Sentences on what was read and may not have been meant."""
 
     def sentences(self) -> list[str]:
         """One for each kind of thing that was not read."""
@@ -61,10 +69,10 @@ class NotRead(BaseModel):
             said.append(f"left out {_files(self.n_others)} not asked for: {_listed(self.others, self.n_others, ', ')}")
         if self.n_left_behind:
             names = _listed(self.left_behind, self.n_left_behind, ", ")
-            said.append(f"left out {_files(self.n_left_behind)} of a system or an editor: {names}")
+            said.append(f"left out {_files(self.n_left_behind)} of a system, an editor or raysplit: {names}")
         if self.n_blank:
             said.append(f"left out {self.n_blank} without text")
-        return said
+        return [*said, *self.remarks]
 
 
 def _files(n: int) -> str:
@@ -84,9 +92,11 @@ class Tally:
         self._root = Path(source.path or "")
         self._on_bad = source.on_bad
         self._rows_are: Literal["rows", "lines"] = "lines" if source.kind == "files" else "rows"
-        self._bad: list[str] = []
+        self._bad: list[tuple[str, str]] = []
+        """Names and reasons of the first that are bad."""
         self._others: list[str] = []
         self._left_behind: list[str] = []
+        self._remarks: list[str] = []
         self.n_files = self.n_rows = self.n_blank = 0
         self._n_bad_files = self._n_bad_rows = 0
 
@@ -101,7 +111,7 @@ class Tally:
         Raises:
             CorpusError: the source wants that to end the build.
         """
-        self._note(": ".join(filter(None, [self.name(path), str(why)])))
+        self._note(self.name(path), str(why))
         self._n_bad_files += 1
 
     def bad_row(self, path: Path, place: str, why: object) -> None:
@@ -115,7 +125,7 @@ class Tally:
         Raises:
             CorpusError: the source wants that to end the build.
         """
-        self._note(f"{', '.join(filter(None, [self.name(path), place]))}: {why}")
+        self._note(", ".join(filter(None, [self.name(path), place])), str(why))
         self._n_bad_rows += 1
 
     def other(self, path: Path) -> None:
@@ -123,6 +133,9 @@ class Tally:
 
     def left_behind(self, path: Path) -> None:
         self._left_behind.append(self.name(path))
+
+    def remark(self, sentence: str) -> None:
+        self._remarks.append(sentence)
 
     def check(self) -> None:
         """Compare what was bad with what there was.
@@ -137,7 +150,7 @@ class Tally:
             (self._n_bad_rows, self.n_rows, self._rows_are),
         ):
             if n_bad > _FEW * n:
-                first = "; ".join(self._bad[:_SHOWN])
+                first = "; ".join(_by_reason(self._bad[:_SHOWN]))
                 said = first if n == 1 else f"{n_bad} of {n} {what} cannot be read, more than one in ten: {first}"
                 raise CorpusError(f"{self.where}: {said}\n{_REMEDY}")
 
@@ -148,16 +161,27 @@ class Tally:
             rows_are=self._rows_are,
             n_rows=self.n_rows,
             n_bad_rows=self._n_bad_rows,
-            bad=tuple(self._bad),
+            bad=tuple(map(_said, self._bad)),
             n_blank=self.n_blank,
             n_others=len(self._others),
             others=tuple(self._others[:_NAMED]),
             n_left_behind=len(self._left_behind),
             left_behind=tuple(self._left_behind[:_NAMED]),
+            remarks=tuple(self._remarks),
         )
 
-    def _note(self, what: str) -> None:
+    def _note(self, name: str, why: str) -> None:
         if self._on_bad == "fail":
-            raise CorpusError(f"{self.where}: {what}\n{_REMEDY}")
+            raise CorpusError(f"{self.where}: {_said((name, why))}\n{_REMEDY}")
         if len(self._bad) < _NAMED:
-            self._bad.append(what)
+            self._bad.append((name, why))
+
+
+def _said(bad: tuple[str, str]) -> str:
+    return ": ".join(filter(None, bad))
+
+
+def _by_reason(bad: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Neighbours with one reason in one sentence."""
+    for why, alike in groupby(bad, key=itemgetter(1)):
+        yield _said((", ".join(name for name, _ in alike), why))

@@ -11,10 +11,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from textwrap import shorten
+from typing import Any, NamedTuple
 
-from raysplit.corpus.lines import LONGEST, flaw_in, numbered_lines, opened
+from raysplit.corpus.lines import LONGEST, content_of, flaw_in, numbered_lines, opened
 from raysplit.corpus.not_read import Unreadable
 from raysplit.errors import unknown
 from raysplit.files import COMPRESSIONS, open_bytes, suffix_of
@@ -27,7 +29,12 @@ Bad = Callable[[str, str], None]
 _BATCH_ROWS = 128
 _BLOCK_CHARACTERS = 1 << 20
 _DELIMITERS = ",;\t|"
+_DECLARED = re.compile(r"sep=.\r?\n", re.IGNORECASE)
+"""Excel's own first line."""
+_NAME_CHARACTERS, _MOST_NAMES = 60, 20  # of a table without a header the text itself would be listed
 _GAP = re.compile(r"[\s,]*")
+_FIRST_ROWS = 100
+"""Rows that tell whether a table of objects has a column at all; each may lack what it has no value for."""
 _UNFINISHED_CHARACTERS = 12
 """A fault so near to the end of what is there may only be that more is to come: ``-Infini``."""
 
@@ -60,7 +67,9 @@ def check_columns(columns: Sequence[str], wanted: Sequence[str]) -> None:
     """
     for column in wanted:
         if column not in columns:
-            raise Unreadable(unknown("column", column, columns))
+            known = [shorten(str(name), _NAME_CHARACTERS) for name in columns[:_MOST_NAMES]]
+            known += [f"and {len(columns) - _MOST_NAMES} more"] if len(columns) > _MOST_NAMES else []
+            raise Unreadable(unknown("column", column, known))
         if list(columns).count(column) > 1:
             raise Unreadable(f"column {column!r} is there twice")
 
@@ -69,9 +78,11 @@ def text_in(row: Mapping[str, Any], column: str) -> str:
     """The text of a row; empty where it has none.
 
     Raises:
-        Unreadable: something else is there.
+        Unreadable: something else is there, or the row has no such column.
     """
-    value = row.get(column)
+    if column not in row:
+        raise Unreadable(f"has no {column!r}")
+    value = row[column]
     if isinstance(value, bytes):  # what old writers of Parquet call a string
         try:
             return value.decode()
@@ -89,11 +100,37 @@ def _json_rows(path: Path, columns: Sequence[str], encoding: str | None, bad: Ba
         head = file.read(_BLOCK_CHARACTERS).lstrip()
     first_line = head.partition("\n")[0]
     by_line = (by_line and not head.startswith("[") and first_line.strip() != "{") or _is_object(first_line)
-    first = next(_json_places(path, encoding, lambda place, why: None, by_line=by_line), None)
-    if first is not None:
-        check_columns(list(first[1]), columns)
-        text_in(first[1], columns[0])
+    _check_objects(islice(_json_places(path, encoding, _ignore, by_line=by_line), _FIRST_ROWS), columns)
     return _json_places(path, encoding, bad, by_line=by_line)
+
+
+def _ignore(place: str, why: str) -> None:
+    pass
+
+
+def _check_objects(rows: Iterator[Row], columns: Sequence[str]) -> None:
+    """Whether any of a table's first rows has what is wanted, and one of them a text.
+
+    Raises:
+        Unreadable: none has.
+    """
+    names: dict[str, None] = {}
+    flaws: list[Unreadable] = []
+    has_text = False
+    for _, row in rows:
+        names |= dict.fromkeys(row)
+        try:
+            text_in(row, columns[0])
+        except Unreadable as error:
+            flaws.append(error)
+        else:
+            has_text = True
+        if has_text and set(columns) <= set(names):
+            return
+    if names:
+        check_columns(list(names), columns)
+    if flaws and not has_text:
+        raise flaws[-1]
 
 
 def _is_object(line: str) -> bool:
@@ -170,6 +207,8 @@ def _csv_rows(path: Path, columns: Sequence[str], encoding: str | None, bad: Bad
     csv.field_size_limit(LONGEST)
     with opened(path, encoding) as file:
         head = file.readline(_BLOCK_CHARACTERS)
+        is_declared = bool(_DECLARED.fullmatch(head))
+        head = file.readline(_BLOCK_CHARACTERS) if is_declared else head
     if flaw := flaw_in(head):
         raise Unreadable(f"line 1 {flaw}")
     try:
@@ -179,20 +218,57 @@ def _csv_rows(path: Path, columns: Sequence[str], encoding: str | None, bad: Bad
     fitting = [mark for mark, fields in headers.items() if set(columns) <= set(fields)]
     delimiter = fitting[0] if fitting else max(headers, key=lambda mark: len(headers[mark]))
     if head.strip():  # else the header comes later, and is checked there
-        check_columns(headers[delimiter], columns)
-    return _csv_places(path, columns, encoding, bad, delimiter)
+        try:
+            check_columns(headers[delimiter], columns)
+        except Unreadable as error:
+            raise Unreadable(f"{error} (its first line is taken for the header)") from error
+    is_plain = delimiter == "\t" and _is_plain(path, encoding, len(headers[delimiter]))
+    return _csv_places(path, columns, encoding, bad, _Layout(delimiter, is_plain, n_above=int(is_declared)))
+
+
+class _Layout(NamedTuple):
+    """How a table of text is written."""
+
+    delimiter: str
+    is_plain: bool
+    """Whether quotes are characters like others."""
+    n_above: int
+    """Lines above the header."""
+
+
+def _is_plain(path: Path, encoding: str | None, n_columns: int) -> bool:
+    """Whether quotes between tabs are but characters: taken for more they do not fit, and every line has its tabs."""
+    sample: list[str] = []
+    n_characters = 0
+    for _, line in numbered_lines(path, encoding):
+        sample.append(line)
+        n_characters += len(line)
+        if n_characters > _BLOCK_CHARACTERS:
+            break
+    if any(line.count("\t") != n_columns - 1 for line in sample if line.strip()):
+        return False
+    try:
+        return any(len(fields) not in (0, n_columns) for fields in csv.reader(sample, delimiter="\t", strict=True))
+    except csv.Error as error:  # which at the end of a sample may be that of a cell of many lines
+        return n_characters <= _BLOCK_CHARACTERS or "unexpected end" not in str(error)
 
 
 def _fields(line: str, delimiter: str) -> list[str]:
     return [field.strip() for field in next(csv.reader([line.strip("\r\n")], delimiter=delimiter), [])]
 
 
-def _csv_places(path: Path, columns: Sequence[str], encoding: str | None, bad: Bad, delimiter: str) -> Iterator[Row]:
-    lines = (line for _, line in numbered_lines(path, encoding))
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+def _csv_places(path: Path, columns: Sequence[str], encoding: str | None, bad: Bad, layout: _Layout) -> Iterator[Row]:
+    n_above = layout.n_above
+    lines = (line for number, line in numbered_lines(path, encoding) if number > n_above)
+    reader = csv.reader(
+        lines,
+        delimiter=layout.delimiter,
+        quoting=csv.QUOTE_NONE if layout.is_plain else csv.QUOTE_MINIMAL,
+        strict=True,
+    )
     header: list[str] = []
     while True:
-        first = reader.line_num + 1
+        first = n_above + reader.line_num + 1
         place = f"line {first}"
         try:
             fields = next(reader)
@@ -201,8 +277,10 @@ def _csv_places(path: Path, columns: Sequence[str], encoding: str | None, bad: B
         except csv.Error as error:
             if "unexpected end" in str(error):
                 raise Unreadable(f"{place} opens a quote that is never closed") from error
-            for number in range(first, reader.line_num + 1):  # a stray quote takes lines that may have been good
-                bad(f"line {number}", f"is not CSV: {error}")
+            for number in range(
+                first, n_above + reader.line_num + 1
+            ):  # a stray quote takes lines that may have been good
+                bad(f"line {number}", f"is not CSV: {error}; a quote within quotes is written twice")
             continue
         if not header:
             header = [field.strip() for field in fields]
@@ -263,4 +341,4 @@ def _parquet(path: Path) -> Iterator[Any]:
                 shutil.copyfileobj(stack.enter_context(open_bytes(path)), origin)
             yield stack.enter_context(pq.ParquetFile(origin))
     except (OSError, pyarrow.ArrowException) as error:
-        raise Unreadable(f"cannot be read as parquet: {' '.join(str(error).split())}") from error
+        raise Unreadable(content_of(path) or f"cannot be read as parquet: {' '.join(str(error).split())}") from error

@@ -119,7 +119,3 @@ class TokenReader:
         for row, number in enumerate(numbers):
             out[row] = self.read(int(number) * context_length, context_length + 1)
         return out
-
-    def n_windows(self, context_length: int) -> int:
-        """Whole windows in the sequence."""
-        return (len(self) - 1) // context_length

@@ -1,6 +1,6 @@
 """Documents of one domain, read one by one from files, tables, Hugging Face datasets or package texts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,10 @@ from raysplit.files import suffix_of
 from raysplit.space import SourceSpec
 
 _PIECE_CHARACTERS = 8000
+_ABOUT_DATASETS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+"""What the library `datasets` writes beside the rows."""
+_TEXT_TYPES = ("string", "large_string", "string_view", "binary", "large_binary", "null")
+"""Of the library's columns."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +45,24 @@ def open_source(source: SourceSpec, *, domain: str) -> Documents:
             file, and a label that no row has, show while reading.
     """
     tally = Tally(source, domain=domain)
+    try:
+        texts = _opened(source, tally, domain=domain)
+    except OSError as error:  # of a folder on the way; what is below it is counted
+        raise CorpusError(f"{tally.where[:1000]}: cannot be read: {error.strerror or error}") from error
+    if source.split_on is not None and source.kind != "files":
+        texts = (piece for text in texts for piece in cut(lines_of(text.replace("\r\n", "\n")), source.split_on))
+    return Documents(_not_blank(texts, tally), tally)
+
+
+def _opened(source: SourceSpec, tally: Tally, *, domain: str) -> Iterator[str]:
     if source.kind == "package":
         assert source.package is not None
-        texts = package_documents(source.package)
-    elif source.kind == "files":
-        texts = _files(source, tally)
-    else:
-        rows = _table(source, tally) if source.kind == "table" else _huggingface(source, tally)
-        texts = _texts_of(rows, source, tally, label=source.label or domain)
-    if source.split_on is not None and source.kind != "files":
-        texts = (piece for text in texts for piece in cut(lines_of(text), source.split_on))
-    return Documents(_not_blank(texts, tally), tally)
+        return package_documents(source.package)
+    if source.kind == "files":
+        return _files(source, tally)
+    label = (source.label or domain).strip()
+    rows = _table(source, tally) if source.kind == "table" else _huggingface(source, tally, label=label)
+    return _texts_of(rows, source, tally, label=label)
 
 
 def _not_blank(texts: Iterator[str], tally: Tally) -> Iterator[str]:
@@ -67,6 +78,16 @@ def _files(source: SourceSpec, tally: Tally) -> Iterator[str]:
     paths = list_files(root, lambda relative: matches(relative, source.pattern), tally)
     if not paths:
         raise CorpusError(f"{tally.where}: no file matches {source.pattern!r}{_found_instead(tally)}")
+    if (tables := [path for path in paths if suffix_of(path) in TABLE_FORMATS]) and source.split_on is None:
+        if paths == [root]:
+            raise CorpusError(
+                f"{tally.where}: is a table, whose rows are read with `kind: table`; to take it for plain text, set "
+                "`split_on`"
+            )
+        tally.remark(
+            f"took {len(tables)} of {len(paths)} files for plain text that are tables, such as "
+            f"{tally.name(tables[0])}; `kind: table` reads their rows"
+        )
     # One file holds many texts; as a single document it could not be split into training and held-out text.
     split_on = source.split_on or (_PIECE_CHARACTERS if paths == [root] else None)
     return _texts(paths, source.encoding, split_on, tally)
@@ -100,8 +121,10 @@ def _bad_rows(path: Path, tally: Tally) -> Callable[[str, str], None]:
 def _table(source: SourceSpec, tally: Tally) -> Iterator[tuple[Path, Row]]:
     root = Path(str(source.path))
     _is_not_saved(root, tally)
-    paths = list_files(root, lambda relative: suffix_of(relative) in TABLE_FORMATS, tally)
+    paths = list_files(root, _is_table, tally)
     if not paths:
+        for folder in filter(Path.is_dir, root.glob("*")):
+            _is_not_saved(folder, tally)
         raise CorpusError(f"{tally.where}: holds no table ({', '.join(TABLE_FORMATS)}){_found_instead(tally)}")
     for path in paths:
         if suffix_of(path) not in TABLE_FORMATS:
@@ -128,9 +151,15 @@ def _rows(tables: list[tuple[Path, Iterator[Row]]], tally: Tally) -> Iterator[tu
             tally.n_blank += tally.n_rows == n_before  # a table without rows
 
 
-def _is_not_saved(root: Path, tally: Tally) -> None:
-    if _saved_by_datasets(root):
-        raise CorpusError(f"{tally.where}: is a dataset of `save_to_disk`; read it with `kind: huggingface`")
+def _is_table(relative: Path) -> bool:
+    return suffix_of(relative) in TABLE_FORMATS and relative.name not in _ABOUT_DATASETS
+
+
+def _is_not_saved(folder: Path, tally: Tally) -> None:
+    if _saved_by_datasets(folder):
+        raise CorpusError(
+            f"{tally.where}: {folder.name} is a dataset of `save_to_disk`; read it with `kind: huggingface`"
+        )
 
 
 def _saved_by_datasets(folder: Path) -> bool:
@@ -143,12 +172,16 @@ def _found_instead(tally: Tally) -> str:
     return "".join(f"; {sentence}" for sentence in tally.so_far().sentences())
 
 
-def _huggingface(source: SourceSpec, tally: Tally) -> Iterator[tuple[Path, Row]]:
+def _huggingface(source: SourceSpec, tally: Tally, *, label: str) -> Iterator[tuple[Path, Row]]:
     import datasets
 
     assert source.path is not None
     path = Path(source.path)
+    if path.is_file():
+        raise CorpusError(f"{tally.where}: is a file; read it with `kind: table` or `kind: files`")
     is_saved = _saved_by_datasets(path)
+    if is_saved and source.config_name is not None:
+        raise CorpusError(f"{tally.where}: is a dataset of `save_to_disk`, which has no config_name; leave it out")
     try:
         if is_saved:
             dataset = datasets.load_from_disk(source.path)
@@ -158,18 +191,35 @@ def _huggingface(source: SourceSpec, tally: Tally) -> Iterator[tuple[Path, Row]]
             )
     except Exception as error:  # the loader and the hub raise many kinds
         call = "load_from_disk" if is_saved else "load_dataset"
-        raise CorpusError(f"{tally.where}: datasets.{call} failed: {error}") from error
+        whole = "; save it again unless files are missing from a copy" if is_saved else ""
+        raise CorpusError(f"{tally.where}: datasets.{call} failed: {error}{whole}") from error
     if isinstance(dataset, datasets.DatasetDict):
         if source.split not in dataset:
             raise CorpusError(f"{tally.where}: {unknown('split', source.split, dataset)}")
         dataset = dataset[source.split]
+    elif is_saved and source.split != SourceSpec.model_fields["split"].default:
+        raise CorpusError(f"{tally.where}: is one dataset without splits; leave out split = {source.split!r}")
     columns = dataset.column_names or list(next(iter(dataset.take(1)), {}))  # a stream may not know its columns
     wanted = [source.text_column, *([source.label_column] if source.label_column else [])]
     try:
         check_columns(columns, wanted)
     except Unreadable as error:
         raise CorpusError(f"{tally.where}: {error}") from error
-    return _explained(iter(dataset.select_columns(wanted)), path, tally)
+    features = dataset.features or {}  # a stream may not know them either
+    kind = features.get(source.text_column)
+    if kind is not None and getattr(kind, "dtype", "") not in _TEXT_TYPES:
+        raise CorpusError(f"{tally.where}: column {source.text_column!r} holds {kind}, not text; set `text_column`")
+    names = getattr(features.get(source.label_column), "names", [])  # of a ClassLabel, whose rows hold numbers
+    rows = iter(dataset.select_columns(wanted))
+    return _explained(
+        _named(rows, str(source.label_column), names) if names and not label.isdecimal() else rows, path, tally
+    )
+
+
+def _named(rows: Iterator[Any], column: str, names: Sequence[str]) -> Iterator[Any]:
+    for row in rows:
+        number = row[column]
+        yield {**row, column: names[number] if number is not None and number >= 0 else None}
 
 
 def _explained(rows: Iterator[Any], path: Path, tally: Tally) -> Iterator[tuple[Path, Row]]:
@@ -181,14 +231,14 @@ def _explained(rows: Iterator[Any], path: Path, tally: Tally) -> Iterator[tuple[
 
 def _texts_of(rows: Iterator[tuple[Path, Row]], source: SourceSpec, tally: Tally, *, label: str) -> Iterator[str]:
     """Texts of the rows that carry ``label``, or of all of them when the source has no label column."""
-    others: set[str] = set()
+    others: dict[str, int] = {}
     found = source.label_column is None
     for path, (place, row) in rows:
         tally.n_rows += 1
         if source.label_column is not None:
-            value = str(row.get(source.label_column))
+            value = str(row.get(source.label_column)).strip()
             if value != label:
-                others.add(value)
+                others[value] = others.get(value, 0) + 1
                 continue
             found = True
         try:
@@ -198,3 +248,6 @@ def _texts_of(rows: Iterator[tuple[Path, Row]], source: SourceSpec, tally: Tally
     if not found:
         known = list(islice(sorted(others), 20))
         raise CorpusError(f"{tally.where}: column {source.label_column!r}: {unknown('label', label, known)}")
+    for other in sorted(others):
+        if other.casefold() == label.casefold():
+            tally.remark(f"left out {others[other]} rows with the label {other!r}, which is not {label!r}")

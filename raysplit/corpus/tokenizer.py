@@ -79,7 +79,8 @@ def load_huggingface(name: str, *, copy_to: Path) -> CorpusTokenizer:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except Exception as error:  # the hub, the files and the conversion each raise their own kinds
-        raise CorpusError(f"tokenizer.name = {name!r}: cannot be loaded: {error}") from error
+        why = "no such folder" if name.startswith(("/", "~", ".")) and not Path(name).exists() else error
+        raise CorpusError(f"tokenizer.name = {name!r}: cannot be loaded: {why}") from error
     if not tokenizer.is_fast:
         raise CorpusError(f"tokenizer.name = {name!r}: has no fast form, which encoding a corpus needs")
     if tokenizer.eos_token_id is None:

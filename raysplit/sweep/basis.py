@@ -83,12 +83,25 @@ def bytes_per_token(corpus: Corpus) -> dict[str, float]:
     return {name: corpus.bytes_per_token(name) for name in corpus.domains}
 
 
+def held_out_tokens(space: Space, corpus: Corpus, domain: str) -> int:
+    """Held-out tokens of a domain that are read at every measured point.
+
+    Raises:
+        CorpusError: they are less than one context.
+    """
+    context = space.model.context_length
+    wanted = space.training.validation_tokens
+    return context * corpus.n_validation_windows(domain, context_length=context, max_tokens=wanted)
+
+
 def longest_path_epochs(space: Space, corpus: Corpus) -> dict[str, float]:
     """How often the grids' longest path through trunk and branch reads each domain.
 
     Raises:
-        CorpusError: more often than the space allows.
+        CorpusError: more often than the space allows, or too little is held out to measure a loss.
     """
+    for domain in corpus.domains:
+        held_out_tokens(space, corpus, domain)
     return corpus.check_capacity(
         max_pretrain_tokens=max(space.pretrain_grid),
         max_specialize_tokens=max(space.specialize_grid),

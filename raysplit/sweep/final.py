@@ -19,7 +19,7 @@ from raysplit.design.tree import Trial
 from raysplit.errors import RaysplitError, RunError
 from raysplit.law import Law
 from raysplit.live.journal import Journal
-from raysplit.space import Space
+from raysplit.space import SEED_FOLDER, Space
 from raysplit.split import Advice, Interval, Split, baselines, target_problem
 from raysplit.split.problem import Accounting
 from raysplit.sweep.basis import bytes_per_token
@@ -184,7 +184,7 @@ def tasks_of(variants: Sequence[Variant], *, n_params: int, seed: int, experts: 
             trial=Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=tokens, milestones=(tokens,)),
             milestone=tokens,
             waypoints=waypoints,
-            export_to=str(experts / "seed") if tokens == variants[0].pretrain_tokens else "",
+            export_to=str(experts / SEED_FOLDER) if tokens == variants[0].pretrain_tokens else "",
         )
     branches: dict[tuple[Trial, int], Task] = {}
     for variant in variants:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raysplit.errors import RunError
+import yaml
+
+from raysplit.errors import RunError, SpaceError
+from raysplit.files import read_text
 from raysplit.live.journal import has_journal, read_journal
 from raysplit.space import Space, dump_space, load_space
 
@@ -100,14 +103,13 @@ def open_run(path: Path, space: Space) -> RunFolder:
     where only a corpus was, one that builds the same corpus does.
 
     Raises:
-        RunError: the folder cannot be written, or holds a run of another search space.
+        RunError: the folder cannot be written, or holds a run or corpus of another search space, or a ``space.yaml``
+            that a person wrote.
     """
     folder = RunFolder(path=path.absolute())
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
-        if folder.space.exists() and _is_begun(folder, space):
-            _check_same(folder, space)
-        else:
+        if not (folder.space.exists() and _goes_on(folder, _space_there(folder), space)):
             write_text(folder.space, dump_space(space))
     except OSError as error:
         raise RunError(f"{folder.path}: cannot be written: {error.strerror}") from error
@@ -135,20 +137,50 @@ def write_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-def _is_begun(folder: RunFolder, space: Space) -> bool:
-    """Whether something there rests on the space that is there, and would not on the one given."""
+def _space_there(folder: RunFolder) -> Space:
+    try:
+        return load_space(folder.space)
+    except SpaceError as error:
+        raise RunError(f"{error}\n{folder.space} is in the way; give another folder with --out") from error
+
+
+def _goes_on(folder: RunFolder, there: Space, space: Space) -> bool:
+    """Whether something was tuned or measured with the search space that is there, which so has to stay.
+
+    Raises:
+        RunError: ``space`` is another, or would build another corpus than there is.
+    """
     from raysplit.corpus.manifest import MANIFEST_FILE  # brings the tokenizers library
 
+    if _is_measured(folder):
+        if changed := _changed(there, space):
+            raise RunError(
+                f"{folder.path}: holds a run of another search space ({changed} here); "
+                "give another folder with --out, or delete this one"
+            )
+        return True
+    # How often tokens may be repeated changes no token.
+    texts = (s.model_copy(update={"corpus": s.corpus.model_copy(update={"max_epochs": 1})}) for s in (there, space))
+    if (folder.corpus / MANIFEST_FILE).exists() and (changed := _changed(*texts, section="corpus")):
+        raise RunError(
+            f"{folder.path}: holds a corpus of another search space ({changed} here), on which nothing was measured "
+            f"yet; delete {folder.corpus}, or give another folder with --out"
+        )
+    text = read_text(folder.space)
+    if yaml.safe_dump(yaml.safe_load(text), sort_keys=False) != text:
+        raise RunError(
+            f"{folder.space}: was written by hand, and a run keeps its own copy of the search space under that name; "
+            "rename it, or give another folder with --out"
+        )
+    return False
+
+
+def _is_measured(folder: RunFolder) -> bool:
     made = (
         folder.tuned_space, folder.hyperparameters, folder.optuna, folder.tuning, folder.checkpoints,
         folder.law, folder.observations("parquet"), folder.experts, folder.report,
     )  # fmt: skip
-    if any(path.is_file() or (path.is_dir() and any(path.iterdir())) for path in made) or _has_records(folder):
-        return True
-    if not (folder.corpus / MANIFEST_FILE).exists():
-        return False
-    there, here = (s.corpus.model_dump(exclude={"max_epochs"}) for s in (load_space(folder.space), space))
-    return there != here  # how often tokens may be repeated changes no token
+    return any(path.is_file() or (path.is_dir() and any(path.iterdir())) for path in made) or _has_records(folder)
 
 
 def _has_records(folder: RunFolder) -> bool:
@@ -163,13 +195,10 @@ def _has_records(folder: RunFolder) -> bool:
         return True  # damaged, so there was something
 
 
-def _check_same(folder: RunFolder, space: Space) -> None:
-    there, here = (s.model_dump(mode="json") for s in (load_space(folder.space), space))
-    if changed := difference(there, here):
-        raise RunError(
-            f"{folder.path}: holds a run of another search space ({changed} here); "
-            "give another folder with --out, or delete this one"
-        )
+def _changed(there: Space, here: Space, *, section: str | None = None) -> str:
+    """The first value of a section, or of the whole, that differs; empty when none does."""
+    was, now = (s.model_dump(mode="json", include={section} if section else None) for s in (there, here))
+    return difference(was, now)
 
 
 def difference(there: Any, here: Any, at: str = "") -> str:

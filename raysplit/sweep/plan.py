@@ -1,7 +1,10 @@
 """What a sweep is going to cost, before anything trains."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from glob import has_magic
+from pathlib import Path
 
 from raysplit.design.campaign import opening, whole_grid
 from raysplit.design.evidence import price_together
@@ -123,6 +126,29 @@ def describe_plan(plan: Plan) -> tuple[list[tuple[str, ...]], list[str]]:
     else:
         notes.append("not timed: this machine lacks the device that the space asks for")
     return table, notes
+
+
+def text_notes(space: Space) -> list[str]:
+    """What the grids ask of the text, and where that can be seen not to be there before anything is read."""
+    share_of, corpus = space.corpus.shares, space.corpus
+    needed = {
+        name: math.ceil(share_of[name] * max(space.pretrain_grid)) + max(space.specialize_grid)
+        for name in space.domains
+    }
+    notes = [
+        f"of a domain up to {format_count(max(needed.values()))} tokens are trained on (its share of D, then D'), each "
+        f"at most corpus.max_epochs = {corpus.max_epochs:g} times"
+    ]
+    for name, source in corpus.domains.items():
+        if source.max_bytes is not None and needed[name] > corpus.max_epochs * source.max_bytes:
+            notes.append(
+                f"warning: domain {name!r}: max_bytes = {source.max_bytes:,} bytes of text hold fewer than the "
+                f"{needed[name]:,} tokens; raise it or corpus.max_epochs, or shorten the grids"
+            )
+        path = source.path or ""
+        if source.kind in ("files", "table") and not has_magic(path) and not Path(path).exists():
+            notes.append(f"warning: domain {name!r}: {path}: no such file or folder here")
+    return notes
 
 
 def _row(

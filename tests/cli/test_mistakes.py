@@ -1,6 +1,7 @@
 """Mistakes that a person can mend: status 2 and one line that names the thing, before anything expensive."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -117,7 +118,16 @@ def test_a_token_grid_larger_than_the_corpus(refusal: Refusal, space_file: Space
         line = refusal(command, path, "--out", tmp_path / "run")
         assert "domain-0" in line
         assert "D' = 9,999,872" in line
-        assert "corpus.max_epochs" in line
+        assert re.search(r"raise corpus\.max_epochs to [\d.]+, or add text and delete \S+/run/corpus", line)
+
+
+def test_a_held_out_text_smaller_than_wanted(raysplit: Command, space_file: SpaceFile, tmp_path: Path) -> None:
+    path = space_file(training__validation_tokens="1M")
+    first, again = (raysplit("corpus", "build", path, "--out", tmp_path / "run").stdout for _ in range(2))
+    for said in (first, again):
+        assert re.search(r"domain-1: its losses are read on [\d,]+ held-out tokens, where .* = 1,000,000", said)
+    assert "as built before; to read the text anew, delete" not in first
+    assert "as built before; to read the text anew, delete" in again
 
 
 def test_an_output_folder_that_cannot_be_written(refusal: Refusal, space_file: SpaceFile, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
+from tests.cli.test_mistakes import SpaceFile
 
 FILES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
 
@@ -18,3 +19,18 @@ def test_every_space_has_a_plan(raysplit: Command, monkeypatch: pytest.MonkeyPat
     assert "whole grid" in result.stdout
     assert "not timed" in result.stdout
     assert "warning" not in result.stdout
+
+
+def test_a_plan_says_what_text_it_takes(
+    raysplit: Command, space_file: SpaceFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibrate = pytest.importorskip("raysplit.train.calibrate")
+    monkeypatch.setattr(calibrate, "can_train_on", lambda device: False)
+    sources = {
+        "short": {"kind": "files", "path": "texts/domain-0", "max_bytes": "2k"},
+        "gone": {"kind": "table", "path": "nowhere.csv"},
+    }
+    said = " ".join(raysplit("plan", space_file(corpus__domains=sources)).stdout.split())
+    assert "of a domain up to 4.1k tokens are trained on (its share of D, then D')" in said
+    assert "warning: domain 'short': max_bytes = 2,000 bytes of text hold fewer than the 4,096 tokens" in said
+    assert "nowhere.csv: no such file or folder here" in said

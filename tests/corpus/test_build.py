@@ -313,9 +313,32 @@ def test_a_disk_that_fills_up_is_said(tmp_path: Path, source: SourceSpec, monkey
 def test_one_document_cannot_be_split(tmp_path: Path) -> None:
     folder = write_files(tmp_path / "text", ["the only text", "the only  text "])
     with pytest.raises(
-        CorpusError, match=r"domain 'a': .*: 1 documents with text \(1 dropped as duplicates\).* split_on"
+        CorpusError,
+        match=r"domain 'a': .*: 1 document with text;.* split_on: 64k; left out 1 whose text was read before: 1 of a",
     ):
         build_corpus(spec_of({"a": files_source(folder)}), tmp_path / "out")
+
+
+def test_a_separator_that_is_not_there_is_named(tmp_path: Path) -> None:
+    source = files_source(write_files(tmp_path / "text", ["the only text"])).model_copy(update={"split_on": "<|end|>"})
+    with pytest.raises(CorpusError, match=r"split_on = '<\|end\|>' cuts nothing; take split_on"):
+        build_corpus(spec_of({"a": source}), tmp_path / "out")
+
+
+def test_a_limit_below_the_first_document_is_named(tmp_path: Path, source: SourceSpec) -> None:
+    with pytest.raises(CorpusError, match=r"max_bytes = 10 ends the reading there; raise it"):
+        build_corpus(spec_of({"a": source.model_copy(update={"max_bytes": 10})}), tmp_path / "out")
+
+
+def test_what_was_dropped_for_its_text_is_said(tmp_path: Path) -> None:
+    texts = documents(40, tag="a")
+    sources = {
+        "a": files_source(write_files(tmp_path / "a", [*texts, texts[0] + "\n"])),
+        "b": files_source(write_files(tmp_path / "b", [*documents(40, tag="b"), *texts[:2]])),
+    }
+    domains = build_corpus(spec_of(sources), tmp_path / "out").manifest.domains
+    assert "left out 1 whose text was read before: 1 of a" in domains["a"].notes
+    assert "left out 2 whose text was read before: 2 of a" in domains["b"].notes
 
 
 def test_a_vocabulary_that_the_text_cannot_fill_is_refused(tmp_path: Path, source: SourceSpec) -> None:

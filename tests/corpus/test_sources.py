@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ class TestFiles:
             ("utf-8-sig", "UTF8"),
             ("utf-16", "utf-16-le"),
             ("utf-16", "utf-8"),
+            ("utf-32", "utf-16"),
             ("cp1252", "cp1252"),
             ("gb18030", "GB18030"),
         ],
@@ -84,6 +86,58 @@ class TestFiles:
         path.parent.mkdir()
         path.write_text("née", encoding=written)
         assert read(kind="files", path=str(path.parent), encoding=said) == ["née"]
+
+    @pytest.mark.parametrize(
+        ("suffix", "packed"),
+        [
+            (".txt.lzma", lzma.compress(b"text", format=lzma.FORMAT_ALONE)),
+            (".txt.lz4", pa.Codec("lz4").compress(b"text", asbytes=True)),
+            # A frame that is skipped comes first, as from pzstd.
+            (".txt.zst", b"\x50\x2a\x4d\x18\4\0\0\0size" + pa.Codec("zstd").compress(b"text", asbytes=True)),
+        ],
+    )
+    def test_rarer_compressions_are_read(self, tmp_path: Path, suffix: str, packed: bytes) -> None:
+        (tmp_path / f"a{suffix}").write_bytes(packed)
+        assert read(kind="files", path=str(tmp_path)) == ["text"]
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:6652\nsize 14694\n", "`git lfs pull`"),
+            (b"/annex/objects/MD5E-s7--a1b2.txt\n", "`git annex get`"),
+            (b"PK\x03\x04\x14\0", "is a zip archive or an office document; unpack it"),
+            (bytes(257) + b"ustar\x0000", "is an archive; unpack it"),
+            (b"%PDF-1.7\nonly ASCII", "is a PDF or RTF document; save it as text"),
+            (b"PAR1\x15", "is a table in Parquet; read it with `kind: table`"),
+        ],
+    )
+    def test_what_stands_in_the_place_of_text_is_named(self, tmp_path: Path, content: bytes, said: str) -> None:
+        folder = write_files(tmp_path / "text", documents(20, tag="a"))
+        (folder / "a.txt").write_bytes(content)
+        texts, rest = read_with_rest(kind="files", path=str(folder))
+        assert len(texts) == 20
+        assert len(rest.bad) == 1
+        assert said in rest.bad[0]
+        if not content.startswith(b"PAR1"):
+            (tmp_path / "t.parquet").write_bytes(content)
+            with pytest.raises(CorpusError, match=re.escape(said)):
+                read(kind="table", path=str(tmp_path / "t.parquet"))
+
+    def test_utf8_in_a_source_of_another_encoding_is_no_text(self, tmp_path: Path) -> None:
+        folder = write_files(tmp_path / "text", ["naïve café crème"])
+        for number in range(20):
+            (folder / f"latin{number}.txt").write_bytes(f"{number} naïve café crème".encode("latin-1"))
+        texts, rest = read_with_rest(kind="files", path=str(folder), encoding="latin-1")
+        assert len(texts) == 20
+        assert rest.bad == ("0000.txt: is UTF-8 text, which `encoding: latin-1` would garble",)
+
+    def test_a_table_taken_for_plain_text_is_doubted(self, tmp_path: Path) -> None:
+        path = write_table(tmp_path / "tables" / "t.jsonl", ROWS)
+        with pytest.raises(CorpusError, match=r"t\.jsonl: is a table, .*`kind: table`; .* set `split_on`"):
+            read(kind="files", path=str(path))
+        assert read(kind="files", path=str(path), split_on="\n") == path.read_text().split("\n")[:-1]
+        _, rest = read_with_rest(kind="files", path=str(path.parent), pattern="*.jsonl")
+        assert rest.remarks[0].startswith("took 1 of 1 files for plain text that are tables, such as t.jsonl")
 
     def test_a_single_file_is_cut_at_blank_lines(self, tmp_path: Path) -> None:
         paragraphs = documents(200, tag="a")
@@ -116,6 +170,56 @@ class TestTables:
         assert read(kind="table", path=path, label_column="topic") == ["if x: pass", "return Ünïcode"]
         assert read(kind="table", path=path, label_column="topic", label="prose") == [ROWS[1]["text"]]
         assert read(kind="table", path=path, label_column="id", label="4") == ["return Ünïcode"]
+
+    @pytest.mark.parametrize("text", ["sep=;\r\nid;text\r\n1;a\r\n", "id,text\r1,a\r", "id\ttext\r1\ta\r"])
+    def test_tables_of_excel_and_of_old_macs_are_read(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "t.csv").write_bytes(text.encode())
+        assert read(kind="table", path=str(tmp_path / "t.csv")) == ["a"]
+
+    def test_rows_may_lack_the_column_that_others_have(self, tmp_path: Path) -> None:
+        rows: list[dict[str, Any]] = [{"id": 0}, {"text": 7}, *({"text": text} for text in documents(30, tag="a"))]
+        path = write_table(tmp_path / "t.jsonl", rows)
+        texts, rest = read_with_rest(kind="table", path=str(path))
+        assert len(texts) == 30
+        assert rest.bad == ("line 1: has no 'text'", "line 2: column 'text' holds int, not text")
+        write_table(path, [{"id": number} for number in range(3)])
+        with pytest.raises(CorpusError, match=r"unknown column 'text'\. Known: id"):
+            read(kind="table", path=str(path))
+
+    def test_quotes_between_tabs_may_be_but_characters(self, tmp_path: Path) -> None:
+        plain, quoted = tmp_path / "plain.tsv", tmp_path / "quoted.tsv"
+        plain.write_text('id\ttext\n1\t"Quote" he said\n2\t"and left\n', encoding="utf-8")
+        quoted.write_text('id\ttext\n1\t"a ""b""\nc"\n2\td\n', encoding="utf-8")
+        assert read(kind="table", path=str(plain)) == ['"Quote" he said', '"and left']
+        assert read(kind="table", path=str(quoted)) == ['a "b"\nc', "d"]
+
+    def test_a_table_without_a_header_is_not_listed_whole(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.csv"
+        path.write_text(",".join(documents(50, tag="a")))
+        with pytest.raises(CorpusError, match=r"\(its first line is taken for the header\)") as caught:
+            read(kind="table", path=str(path))
+        assert len(str(caught.value)) < 2000
+
+    def test_labels_are_compared_without_blanks_and_near_ones_are_named(self, tmp_path: Path) -> None:
+        topics = ("law", "law ", "Law", "art")
+        path = write_table(tmp_path / "t.csv", [{"text": topic * 3, "topic": topic} for topic in topics])
+        texts, rest = read_with_rest(kind="table", path=str(path), label_column="topic", label="law")
+        assert texts == ["lawlawlaw", "law law law "]
+        assert rest.remarks == ("left out 1 rows with the label 'Law', which is not 'law'",)
+
+    def test_what_datasets_writes_beside_its_tables_is_no_table(self, tmp_path: Path) -> None:
+        write_table(tmp_path / "hub" / "data" / "train.parquet", [{"text": "a"}])
+        (tmp_path / "hub" / "dataset_infos.json").write_text("{}")
+        texts, rest = read_with_rest(kind="table", path=str(tmp_path / "hub"))
+        assert (texts, rest.others) == (["a"], ("dataset_infos.json",))
+
+    def test_a_run_within_the_folder_is_none_of_its_text(self, tmp_path: Path) -> None:
+        write_table(tmp_path / "t.jsonl", [{"text": "a"}])
+        for name in ("run/space.yaml", "run/holder/000001.json"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text("{}")
+        texts, rest = read_with_rest(kind="table", path=str(tmp_path))
+        assert (texts, rest.left_behind) == (["a"], ("run",))
 
     def test_a_folder_of_tables_is_read_in_order(self, tmp_path: Path) -> None:
         for number, suffix in enumerate(TABLE_FORMATS):
@@ -187,7 +291,7 @@ class TestNotRead:
         assert len(texts) == 30
         assert rest.sentences() == [
             "left out 2 files not asked for: README.md, a.crc",
-            "left out 4 files of a system or an editor: .DS_Store, ._0001.txt, .ipynb_checkpoints, __MACOSX",
+            "left out 4 files of a system, an editor or raysplit: .DS_Store, ._0001.txt, .ipynb_checkpoints, __MACOSX",
             "left out 1 without text",
         ]
 
@@ -213,7 +317,9 @@ class TestNotRead:
     def test_many_bad_files_are_left_out_on_request_only(self, folder: Path) -> None:
         for number in range(5):
             (folder / f"bad{number}.txt").write_bytes(b"\xff")
-        with pytest.raises(CorpusError, match=r"5 of 35 files cannot be read, more than one in ten: bad0\.txt: "):
+        with pytest.raises(
+            CorpusError, match=r"5 of 35 files cannot be read, more than one in ten: bad0\.txt, bad1\.txt, .*: line"
+        ):
             read(kind="files", path=str(folder))
         texts, rest = read_with_rest(kind="files", path=str(folder), on_bad="skip")
         assert (len(texts), rest.n_bad_files, len(rest.bad)) == (30, 5, 5)
@@ -249,6 +355,11 @@ class TestNotRead:
         with pytest.raises(CorpusError, match=r"pipe\.txt: is neither a file nor a folder"):
             open_source(SourceSpec(kind="files", path=str(folder / "pipe.txt")), domain="code")
 
+    def test_a_folder_s_name_may_look_like_a_pattern(self, tmp_path: Path) -> None:
+        folder = write_files(tmp_path / "data[1]", ["one", "two"])
+        assert read(kind="files", path=str(folder)) == ["one", "two"]
+        assert read(kind="files", path=str(folder / "*1.txt")) == ["two"]
+
     def test_a_glob_names_files_and_folders(self, folder: Path) -> None:
         write_files(folder.parent / "texts", ["other"])
         (folder.parent / "._text").write_bytes(b"")
@@ -257,6 +368,8 @@ class TestNotRead:
         assert len(read(kind="files", path=str(folder.parent / "**" / "*.txt"))) == 31
         with pytest.raises(CorpusError, match=r"\*\.md: no file matches"):
             read(kind="files", path=str(folder / "*.md"))
+        with pytest.raises(CorpusError, match=r"domain 'code': .*: cannot be read: File name too long"):
+            read(kind="files", path=f"/{'a' * 5000}")
 
     def test_a_bad_row_is_left_out_by_its_own_line(self, tmp_path: Path) -> None:
         rows = [json.dumps({"text": text}).encode() for text in documents(60, tag="a")]
@@ -278,7 +391,7 @@ class TestNotRead:
     @pytest.mark.parametrize(
         ("row", "named"),
         [
-            (b'"a" b,2', ["line 41: is not CSV: ',' expected after '\"'"]),
+            (b'"a" b,2', ["line 41: is not CSV: ',' expected after '\"'; a quote within quotes is written twice"]),
             (b"a,2,3", ["line 41: has 3 fields, the header has 2"]),
             (b"a", ["line 41: has 1 fields, the header has 2"]),
             (b"caf\xe9,1", ["line 41: has the byte 0xe9, which its encoding does not know"]),
@@ -410,3 +523,27 @@ class TestHuggingFace:
             open_source(SourceSpec(kind="huggingface", path=dataset, split="tset"), domain="code")
         with pytest.raises(CorpusError, match=r"nobody/nothing: datasets\.load_dataset failed"):
             open_source(SourceSpec(kind="huggingface", path="nobody/nothing"), domain="code")
+
+    def test_labels_have_the_names_that_the_dataset_gives_them(self, dataset: str, tmp_path: Path) -> None:
+        datasets = pytest.importorskip("datasets")
+        features = datasets.Features(
+            {
+                "text": datasets.Value("string"),
+                "n": datasets.Value("int64"),
+                "topic": datasets.ClassLabel(names=["a", "b"]),
+            }
+        )
+        rows = [{"text": text, "n": 1, "topic": topic} for text, topic in (("one", 0), ("two", 1), ("none", -1))]
+        datasets.Dataset.from_list(rows, features=features).save_to_disk(str(tmp_path / "saved" / "it"))
+        saved: dict[str, Any] = {"kind": "huggingface", "path": str(tmp_path / "saved" / "it"), "label_column": "topic"}
+        assert read("b", **saved) == read("b", **saved, label="1") == ["two"]
+        with pytest.raises(CorpusError, match=r"unknown label 'c'\. Known: None, a, b"):
+            read("c", **saved)
+        with pytest.raises(CorpusError, match=r"column 'n' holds Value\('int64'\), not text; set `text_column`"):
+            read("b", **saved, text_column="n")
+        with pytest.raises(CorpusError, match=r"is one dataset without splits; leave out split = 'test'"):
+            read("b", **saved, split="test")
+        with pytest.raises(CorpusError, match=r"it is a dataset of `save_to_disk`; read it with `kind: huggingface`"):
+            read(kind="table", path=str(tmp_path / "saved"))
+        with pytest.raises(CorpusError, match=r"train\.jsonl: is a file; read it with `kind: table`"):
+            read(kind="huggingface", path=f"{dataset}/train.jsonl")

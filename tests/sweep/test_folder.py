@@ -1,6 +1,7 @@
 """A run folder belongs to one search space, and its files are whole or old."""
 
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from raysplit.errors import RunError, SpaceError
 from raysplit.live.journal import Journal, read_journal
-from raysplit.space import Space, parse_space
+from raysplit.space import Space, dump_space, parse_space
 from raysplit.sweep.folder import RunFolder, existing_run, open_run, write_text
 from tests.test_space import SMALL, changed
 
@@ -87,15 +88,33 @@ def test_after_a_first_mistake_the_corrected_space_is_taken(tmp_path: Path, left
     assert existing_run(tmp_path) == (folder, CORRECTED)
 
 
-@pytest.mark.parametrize(
-    "left", [built, measured, touched("optuna.db"), touched("checkpoints/trunk"), touched("law.json")]
-)
+@pytest.mark.parametrize("left", [measured, touched("optuna.db"), touched("checkpoints/trunk"), touched("law.json")])
 def test_where_something_rests_on_it_a_space_stays(tmp_path: Path, left: Callable[[Path], None]) -> None:
     open_run(tmp_path, space())
     left(tmp_path)
     with pytest.raises(RunError, match=r"holds a run of another search space \(corpus\.domains\.law\.path"):
         open_run(tmp_path, CORRECTED)
     assert existing_run(tmp_path)[1] == space()
+
+
+def test_a_corpus_of_another_text_is_named_with_the_way_out(tmp_path: Path) -> None:
+    open_run(tmp_path, space())
+    built(tmp_path)
+    other = CORRECTED.model_copy(update={"name": "renamed"})
+    with pytest.raises(RunError, match=r"holds a corpus of .* \(corpus\.domains\.law\.path: .*; delete .*/corpus, or"):
+        open_run(tmp_path, other)
+    shutil.rmtree(tmp_path / "corpus")
+    open_run(tmp_path, other)
+    assert existing_run(tmp_path)[1] == other
+
+
+def test_a_space_that_a_person_wrote_is_not_overwritten(tmp_path: Path) -> None:
+    own = tmp_path / "space.yaml"
+    for text, said in ((f"# mine\n{dump_space(space())}", "was written by hand"), ("other: file", "is in the way")):
+        own.write_text(text)
+        with pytest.raises(RunError, match=rf"{said}.* give another folder with --out"):
+            open_run(tmp_path, space())
+        assert own.read_text() == text
 
 
 @pytest.mark.parametrize(("where", "value"), [("target.budget_flops", "2e12"), ("corpus.max_epochs", 4)])
