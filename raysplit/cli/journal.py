@@ -9,7 +9,7 @@ from shlex import quote
 import click
 
 from raysplit import strict_json
-from raysplit.cli.options import open_console
+from raysplit.cli.options import open_console, show
 from raysplit.errors import RunError, unknown
 
 _EXPORTS = ("csv", "parquet", "jsonl")
@@ -33,7 +33,7 @@ def verify(where: str, as_json: bool) -> None:
     location = _location(where)
     found = examine(location)
     if as_json:
-        click.echo(json.dumps(asdict(found)))
+        show(json.dumps(asdict(found)))
         sys.exit(bool(found.damages))
     console = open_console()
     kinds = ", ".join(f"{n} {kind}" for kind, n in found.kinds.items())
@@ -42,7 +42,7 @@ def verify(where: str, as_json: bool) -> None:
     console.print(f"by opening: {fences or 'none'}", highlight=False)
     for damage in found.damages:
         where_in = f"byte {damage.byte}" + (f", {damage.n_bytes} bytes" if damage.n_bytes else "")
-        console.print(f"[red]{damage.file}: {damage.what} ({where_in})[/red]", highlight=False)
+        console.print(f"{damage.file}: {damage.what} ({where_in})", style="red", highlight=False)
     if found.damages:
         console.print(
             f"damaged; `raysplit journal repair {quote(where)}` keeps everything that is intact", highlight=False

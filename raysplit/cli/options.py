@@ -1,6 +1,7 @@
 """Arguments that several commands share, and numbers as people write them."""
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -20,9 +21,19 @@ _LOG_WIDTH = 140
 """Columns where no terminal says how many it has, so that tables in a log file are not cut."""
 
 
+def show(text: str, *, err: bool = False) -> None:
+    """Print as the terminal can write it: click by itself would send UTF-8 to one that says ASCII.
+
+    Args:
+        text: the command's own output.
+        err: it is a word beside that.
+    """
+    click.echo(text, file=sys.stderr if err else sys.stdout)
+
+
 def say(line: str) -> None:
-    """A word beside the command's own output."""
-    click.echo(f"raysplit: {line}", err=True)
+    """A word beside the command's own output that must be told from what Ray and others write there."""
+    show(f"raysplit: {line}", err=True)
 
 
 class _Console(Console):
@@ -31,9 +42,10 @@ class _Console(Console):
 
 
 def open_console() -> Console:
-    """The console that commands print to."""
-    console = _Console(soft_wrap=True)
-    return console if console.is_terminal else _Console(soft_wrap=True, width=_LOG_WIDTH)
+    """The console that commands print to, every text as it is: a path or a domain may hold brackets and colons."""
+    plain = {"soft_wrap": True, "markup": False, "emoji": False, "highlight": False}
+    console = _Console(**plain)
+    return console if console.is_terminal else _Console(**plain, width=_LOG_WIDTH)
 
 
 def read_json(path: Path, parse: Callable[[str], T]) -> T:
@@ -64,12 +76,12 @@ def read_table(path: Path, *, as_is: bool, is_all: bool) -> "pd.DataFrame":
     from raysplit.doubts import gaps_in, warnings_about
     from raysplit.runs import read_runs
 
-    notes: list[str] = []
-    runs = read_runs(path, note=notes.append)
-    notes += warnings_about(runs, origin=str(path), as_is=as_is)
-    notes += [f"{path}: {gap}" for gap in gaps_in(runs) if is_all]
-    for sentence in notes:
-        click.echo(f"raysplit: warning: {sentence}", err=True)
+    doubts: list[str] = []
+    runs = read_runs(path, note=doubts.append)
+    doubts += warnings_about(runs, origin=str(path), as_is=as_is)
+    doubts += [f"{path}: {gap}" for gap in gaps_in(runs) if is_all]
+    for sentence in doubts:
+        say(f"warning: {sentence}")
     return runs
 
 

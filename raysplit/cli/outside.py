@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from raysplit.cli.options import as_is_option, open_console, read_table
+from raysplit.cli.options import as_is_option, open_console, read_table, say, show
 from raysplit.errors import RunError, TableError
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def import_(
         sheet=sheet,
     )
     for sentence in warnings_about(imported.runs, origin=str(source), as_is=as_is):
-        click.echo(f"raysplit: warning: {sentence}", err=True)
+        say(f"warning: {sentence}")
     try:
         if out.suffix == ".csv":
             imported.runs.to_csv(out, index=False)
@@ -150,9 +150,9 @@ def observe(run: str, table: Path, token: str | None, offline: bool, output: str
         observed = observe_run(Path(run), runs, offline=offline)
     accepted = observed.accepted
     if output == "json":
-        click.echo(json.dumps(asdict(accepted)))
+        show(json.dumps(asdict(accepted)))
     else:
-        click.echo(
+        show(
             f"stored by {observed.told}: {accepted.n_new} new, {accepted.n_repeated} known already; it knows "
             f"{accepted.n_known} runs now"
         )

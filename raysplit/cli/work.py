@@ -7,6 +7,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from raysplit.cli.options import (
     QUANTITY,
@@ -58,18 +59,18 @@ def run(
 
     console, http = open_console(), _http(http_address, closed_reading, allowed_hosts)
     space, folder = _begin(space_file, out, take_over=take_over)
-    console.rule("[bold]1/5  corpus", align="left")
+    _rule(console, "1/5  corpus")
     corpus_ = _corpus(space, folder, console)
     space = _tuned(space, folder, corpus_, console, ray_address)
     if not folder.advice.exists():  # run again, a finished sweep needs no plan
-        console.rule("[bold]2/5  plan", align="left")
+        _rule(console, "2/5  plan")
         _print_plan(space, corpus_.vocab_size, console)
-    console.rule("[bold]3/5  sweep and answer", align="left")
+    _rule(console, "3/5  sweep and answer")
     _sweep(space, folder, corpus_, console, ray_address, http)
-    console.rule("[bold]4/5  final run: seed and experts at the advised split, baselines at equal FLOPs", align="left")
+    _rule(console, "4/5  final run: seed and experts at the advised split, baselines at equal FLOPs")
     advice = read_json(folder.advice, Advice.from_json)
     _train(space, folder, corpus_, advice, console, ray_address, seed=FINAL_SEED, baselines=BASELINES)
-    console.rule("[bold]5/5  report", align="left")
+    _rule(console, "5/5  report")
     _report(folder, console)
 
 
@@ -264,6 +265,10 @@ def replay(
             f"{format_flops(status.spent_flops)}\n"
         )
         console.print(render_advice(service.advise().advice), markup=False, highlight=False)
+
+
+def _rule(console: Console, title: str) -> None:
+    console.rule(Text(title, style="bold"), align="left")
 
 
 def _begin(space_file: Path, out: Path, *, take_over: bool) -> "tuple[Space, RunFolder]":
