@@ -43,9 +43,10 @@ class _Console(Console):
 
 def open_console() -> Console:
     """The console that commands print to, every text as it is: a path or a domain may hold brackets and colons."""
-    plain = {"soft_wrap": True, "markup": False, "emoji": False, "highlight": False}
-    console = _Console(**plain)
-    return console if console.is_terminal else _Console(**plain, width=_LOG_WIDTH)
+    console = _Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = _LOG_WIDTH
+    return console
 
 
 def read_json(path: Path, parse: Callable[[str], T]) -> T:
