@@ -142,12 +142,10 @@ def observe(run: str, table: Path, token: str | None, offline: bool, output: str
     from dataclasses import asdict
 
     runs = read_table(table, as_is=as_is, is_all=False)
+    from raysplit.live.http_client import is_url
     from raysplit.sweep.observe import observe_run, observe_server
 
-    if run.startswith(("http://", "https://")):
-        observed = observe_server(run, token, runs)
-    else:
-        observed = observe_run(Path(run), runs, offline=offline)
+    observed = observe_server(run, token, runs) if is_url(run) else observe_run(Path(run), runs, offline=offline)
     accepted = observed.accepted
     if output == "json":
         show(json.dumps(asdict(accepted)))

@@ -15,13 +15,10 @@ from raysplit.cli.options import (
     take_over_option,
 )
 from raysplit.errors import RunError
+from raysplit.live.http_options import DEFAULT_ADDRESS, HttpOptions, read_http_options
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from raysplit.live.http_options import HttpOptions
-
-DEFAULT_ADDRESS = "127.0.0.1:8350"
 
 
 @click.command()
@@ -49,8 +46,9 @@ def serve(
     here until Ctrl-C, to read. Writing needs the token in RAYSPLIT_TOKEN.
     """
     from raysplit.live import beacon
-    from raysplit.live.http_options import read_http_options
 
+    if not source.exists():
+        raise RunError(f"{source}: there is no such file or folder; give a run folder, or a space with --out")
     http = read_http_options(address, open_reading=not closed_reading, allowed_hosts=allowed_hosts)
     console = open_console()
     if source.is_file():
@@ -58,6 +56,9 @@ def serve(
             raise RunError("a SPACE needs a run folder: give --out")
         _serve_space(source, out, http, ray_address, console, take_over=take_over)
         return
+    given = {"--out": out, "--ray-address": ray_address, "--take-over": take_over}
+    if idle := [option for option, value in given.items() if value]:
+        say(f"{source} is a run folder: {', '.join(idle)} not needed for it, and not used")
     run_folder = source
     if beacon.find(run_folder) is not None:
         from raysplit.live.client import connect
@@ -96,7 +97,7 @@ def serve(
 def _serve_space(
     space_file: Path,
     out: Path,
-    http: "HttpOptions",
+    http: HttpOptions,
     ray_address: str | None,
     console: "Console",
     *,
