@@ -108,13 +108,16 @@ def predict(
 @run_argument
 @json_option
 def status(run_folder: Path, output: str) -> None:
-    """Where a sweep stands, running or finished."""
+    """Where a sweep stands, running or finished, and why trials failed."""
     asked = ask_run(run_folder)
     now = asked.law.status()
+    failed = {trial.name: trial.why for trial in asked.law.trials() if trial.state == "failed"} if now.n_failed else {}
     if output == "json":
-        show(strict_json.dumps({**asdict(now), "source": asked.source}))
+        show(strict_json.dumps({**asdict(now), "failures": failed, "source": asked.source}))
         return
     show(_where(now))
+    for why in dict.fromkeys(failed.values()):
+        show(f"failed: {', '.join(name for name in failed if failed[name] == why)}: {why}")
     if now.trouble:
         show(f"trouble: {now.trouble}")
     show(f"({asked.source})", err=True)

@@ -39,7 +39,7 @@ class _Pair(click.ParamType):
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option(
     "--kind",
-    type=click.Choice(["csv", "wandb", "mlflow", "tune"]),
+    type=click.Choice(["csv", "wandb", "mlflow", "tune", "trainer", "tensorboard", "optuna"]),
     help="What wrote it (csv: any table); guessed when left out.",
 )
 @click.option(
@@ -85,11 +85,11 @@ def import_(
     sheet: str | None,
     as_is: bool,
 ) -> None:
-    """Make a table of runs from what you have: any table (CSV, Excel, JSON, Parquet), W&B, MLflow, Ray Tune.
+    """Make a table of runs from what you have: any table (CSV, Excel, JSON, Parquet), or what a tool recorded.
 
-    SOURCE is a file, an mlruns folder, or a folder of Ray Tune experiments. Columns are guessed by their names and
-    shown. Numbers may be written as 160M or 2B. Runs that crashed, diverged or have not ended are left out and counted,
-    and so is every row of a run's history but its last.
+    SOURCE is a file, or a folder of MLflow, W&B, Ray Tune, TensorBoard or Hugging Face's Trainer (docs/tools.md).
+    Columns are guessed by their names and shown. Numbers may be written as 160M or 2B. Runs that crashed, diverged or
+    have not ended are left out and counted, and so is every row of a run's history but its last.
     """
     from raysplit.doubts import warnings_about
     from raysplit.imports import import_runs

@@ -59,6 +59,7 @@ def run(
 
     console, http = open_console(), _http(http_address, closed_reading, allowed_hosts)
     space, folder = _begin(space_file, out, take_over=take_over)
+    _check_cluster(folder, console, ray_address)
     _rule(console, "1/5  corpus")
     corpus_ = _corpus(space, folder, console)
     space = _tuned(space, folder, corpus_, console, ray_address)
@@ -119,6 +120,7 @@ def tune(space_file: Path, out: Path, ray_address: str | None, take_over: bool) 
     space, folder = _begin(space_file, out, take_over=take_over)
     if space.tuning is None:
         raise SpaceError(f"{space_file}: there is no section tuning, so nothing to tune; see search_spaces/tuned.yaml")
+    _check_cluster(folder, console, ray_address)
     corpus_ = _corpus(space, folder, console)
     tuned_space = _tuned(space, folder, corpus_, console, ray_address)
     console.print(f"written: {folder.hyperparameters}, {folder.tuned_space}", highlight=False)
@@ -148,6 +150,7 @@ def sweep(
     """Train the trials of SPACE under Ray Tune until the answer is certain enough or the budget is spent."""
     console, http = open_console(), _http(http_address, closed_reading, allowed_hosts)
     space, folder = _begin(space_file, out, take_over=take_over)
+    _check_cluster(folder, console, ray_address)
     corpus_ = _corpus(space, folder, console)
     space = _tuned(space, folder, corpus_, console, ray_address)
     _sweep(space, folder, corpus_, console, ray_address, http)
@@ -291,6 +294,14 @@ def _hold(run_folder: Path, *, take_over: bool) -> None:
     context.with_resource(held(run_folder, command=context.command_path, take_over=take_over, tell=say))
 
 
+def _check_cluster(folder: "RunFolder", console: Console, ray_address: str | None) -> None:
+    """Refuse a cluster that cannot be had before a corpus is built for it; a sweep that has ended needs none."""
+    from raysplit.sweep.cluster import check_cluster
+
+    if not folder.advice.exists() and (chosen := check_cluster(ray_address)):
+        console.print(chosen, highlight=False)
+
+
 def _corpus(space: "Space", folder: "RunFolder", console: Console) -> "Corpus":
     from raysplit.corpus import build_corpus
     from raysplit.quantities import format_count
@@ -394,7 +405,8 @@ def _sweep(
     console.print(f"sweep ended {when}: {end.why}", highlight=False)
     console.print(
         f"{status.n_observations} observations, {format_flops(status.spent_flops)}, "
-        f"{status.n_stopped} trials stopped early, {status.n_failed} failed\n",
+        f"{status.n_stopped} trials stopped early, {status.n_failed} failed"
+        + (f" (why: raysplit status {folder.path})\n" if status.n_failed else "\n"),
         highlight=False,
     )
     console.print(render_advice(read_json(folder.advice, Advice.from_json)), markup=False, highlight=False)

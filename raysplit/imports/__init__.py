@@ -1,6 +1,7 @@
-"""Runs that other tools recorded, as a table of runs: CSV and Parquet, Weights & Biases, MLflow, Ray Tune.
+"""Runs that others recorded, as a table of runs: tables of any kind, and what tools keep on disk (docs/tools.md).
 
-Everything is read from files; none of those tools is needed.
+Everything is read from files. Of the tools only two are needed: `tensorboard` for its event files, and `wandb` for the
+logs of runs that were never synced.
 """
 
 from raysplit.imports.columns import FIELDS, Choice

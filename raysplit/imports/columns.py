@@ -62,6 +62,8 @@ _ALIASES: dict[str, tuple[str, ...]] = {
     "tokenizer": ("tokenizer", "tokenizer_name"),
 }
 """Best first. Losses of training are none of them: they are not held out."""
+_TOKENS_SEEN = "num_input_tokens_seen"
+"""Plain name of what transformers' Trainer counts."""
 COUNTED = ("n_params", "pretrain_tokens", "specialize_tokens")
 """Fields whose column may count in thousands, millions or billions, as its name then says."""
 _NO_LOSS = frozenset(("perplexity", "ppl", "accuracy", "acc", "bits", "bpb", "bpc", "score", "reward", "f1", "bleu"))
@@ -106,7 +108,11 @@ def choose_columns(found: Found, *, columns: Mapping[str, str], constants: Mappi
         if field not in FIELDS:
             raise TableError(f"{found.origin}: {unknown('field', field, FIELDS)}")
     if not found.rows:
-        raise TableError(f"{found.origin}: read as {found.kind}, there are no runs in it")
+        pieces = "; ".join(f"{len(names)} {reason}" for reason, names in found.left_out.items())
+        raise TableError(f"{found.origin}: read as {found.kind}, there are no runs in it{pieces and f' ({pieces})'}")
+    if all(row.unusable for row in found.rows):
+        reasons = "; ".join(f"{len(runs)} {reason}" for reason, runs in found.unusable().items())
+        raise TableError(f"{found.origin}: no run is usable ({reasons})")
     names = found.names
     chosen = {f: Choice(field=f, constant=value, how="given") for f, value in constants.items()}
     for field, column in columns.items():
@@ -114,10 +120,11 @@ def choose_columns(found: Found, *, columns: Mapping[str, str], constants: Mappi
     for field in FIELDS:
         if field not in chosen and (guess := _guess(found, field, names)) is not None:
             chosen[field] = guess
-    for field in REQUIRED:
-        has_domain_columns = "loss" in chosen and DOMAIN in chosen["loss"].column
-        if field not in chosen and not (field == "domain" and has_domain_columns):
-            raise TableError(f"{found.origin}: {_missing(field, names)}")
+    chosen |= _tokens_of_the_run(chosen, names)
+    has_domain_columns = "loss" in chosen and DOMAIN in chosen["loss"].column
+    missing = [f for f in REQUIRED if f not in chosen and not (f == "domain" and has_domain_columns)]
+    if missing:
+        raise TableError(f"{found.origin}: read as {found.kind}: {_missing(missing, names)}")
     return {field: chosen[field] for field in FIELDS if field in chosen}
 
 
@@ -187,8 +194,8 @@ def _given(found: Found, field: str, column: str, names: Sequence[str]) -> str:
 
 
 def _guess(found: Found, field: str, names: Sequence[str]) -> Choice | None:
-    if field == "loss" and found.is_own:
-        return _choice(field, f"loss_on_{DOMAIN}", how="own name", names=names, note="of a sweep of raysplit's")
+    if field == "loss" and found.loss_columns:
+        return _choice(field, found.loss_columns, how="own name", names=names)
     if field in names:
         return Choice(field=field, column=field, how="own name")
     plain = {name: plain_name(split_unit(name).stem if field in COUNTED else name) for name in names}
@@ -241,16 +248,27 @@ def _agree(found: Found, names: Sequence[str]) -> bool:
     return all(len({str(row.values[n]) for n in names if n in row.values}) <= 1 for row in found.rows)
 
 
-def _missing(field: str, names: Sequence[str]) -> str:
+def _tokens_of_the_run(chosen: Mapping[str, Choice], names: Sequence[str]) -> dict[str, Choice]:
+    """Where one count of tokens is known and the other is not, that is what the run itself has counted."""
+    unknown = [field for field in ("pretrain_tokens", "specialize_tokens") if field not in chosen]
+    counted = [name for name in names if plain_name(name).endswith(_TOKENS_SEEN)]
+    if len(unknown) != 1 or len(counted) != 1:
+        return {}
+    return {unknown[0]: Choice(field=unknown[0], column=counted[0], how="guessed", note="tokens that the run has seen")}
+
+
+def _missing(fields: Sequence[str], names: Sequence[str]) -> str:
     columns = ", ".join(names[:40]) + (f" and {len(names) - 40} more" if len(names) > 40 else "") or "none"
     scores = ", ".join(repr(name) for name in names if not _words(name).isdisjoint(_NO_LOSS))
-    hint = {
+    hints = {
         "domain": "; or, where each domain has a loss of its own, --column loss='eval/{domain}_loss'",
         "loss": ", a loss on held-out text in nats per token"
         + (f" (by their names no such: {scores[:200]})" if scores else ""),
         "specialize_tokens": " (0 for runs that were only pretrained)",
-    }.get(field, "")
-    return (
-        f"no column for {field}. Say --column {field}=COLUMN, or --set {field}=VALUE for all runs{hint}. "
-        f"Columns: {columns}"
-    )
+    }
+    said = [
+        f"{'no' if field == fields[0] else 'No'} column for {field}. Say --column {field}=COLUMN, or "
+        f"--set {field}=VALUE for all runs{hints.get(field, '')}. "
+        for field in fields
+    ]
+    return f"{''.join(said)}Columns: {columns}"

@@ -8,6 +8,7 @@ CONTAINERS = ("config", "summary", "params", "metrics", "tags", "user_attrs")
 
 STEP = "_step"
 """W&B's own count of steps, in each row of a run's history."""
+_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,19 +34,29 @@ class Found:
     kind: str
     origin: str
     rows: Sequence[FoundRow]
-    is_own: bool = False
-    """Trials of a sweep of raysplit itself."""
+    loss_columns: str = ""
+    """How the tool names the losses of each domain, with ``{domain}`` in it, where it does."""
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Pieces that could not be read, or are none of the tool's, by reason."""
     notes: Sequence[str] = ()
     """What was assumed of the runs, in sentences."""
     objective: str = ""
     """The column of what the tool minimized, which may be the loss."""
+    are_runs: bool = False
+    """Each row is a whole run, whatever its name: the tool keeps their histories apart."""
 
     @property
     def names(self) -> list[str]:
         """Every column, in order of appearance."""
         return list(dict.fromkeys(name for row in self.rows for name in row.values))
+
+    def unusable(self) -> dict[str, list[str]]:
+        """Pieces that could not be read and runs that did not end well, by reason."""
+        found = {reason: list(pieces) for reason, pieces in self.left_out.items()}
+        for row in self.rows:
+            if row.unusable:
+                found.setdefault(row.unusable, []).append(row.run)
+        return found
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -58,3 +69,8 @@ def flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[st
             yield from flatten(value, prefix=f"{name}.")
         else:
             yield name, value
+
+
+def shown(names: Sequence[str]) -> str:
+    """How many there are, and the first few by name."""
+    return f"{len(names)} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"

@@ -1,97 +1,170 @@
-"""MLflow: a local file store (``mlruns``), and the CSV of ``mlflow experiments csv`` or of ``mlflow.search_runs``.
+"""MLflow: ``mlflow.db``, a store of files (``mlruns``), the CSV of ``mlflow experiments csv`` or ``search_runs``.
 
-In a file store each run is a folder with ``meta.yaml`` and one file a parameter and a metric under ``params`` and
+In a store of files each run is a folder with ``meta.yaml`` and one file a parameter and a metric under ``params`` and
 ``metrics``; a name with slashes is a path of folders. A metric's file has a line ``timestamp value step`` for each time
 that it was logged (mlflow/store/tracking/file_store.py; seen with MLflow 3.17).
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from raysplit.errors import TableError
+from raysplit.imports.documents import read_yaml
 from raysplit.imports.found import Found, FoundRow, flatten
-from raysplit.imports.plain import read_cells
+from raysplit.imports.mlflow_database import TABLES, read_database
+from raysplit.imports.source import Source
+from raysplit.imports.sqlite import databases_with
+from raysplit.tables import read_table
+from raysplit.tables.limits import read_characters
 
 _STATUS = {1: "running", 2: "scheduled", 3: "finished", 4: "failed", 5: "killed"}
 """mlflow.protos.service_pb2.RunStatus."""
+_LOGGED = ("params", "metrics", "tags")
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+_PARTS = re.compile(
+    r"(^|/)(meta\.yaml|[^/]*\.(db|sqlite|sqlite3)(-wal|-shm|-journal)?|(params|metrics|tags|artifacts|models|traces|inputs|outputs)/.*)$"
+)
 
 
-def read_mlflow(path: Path) -> Found:
+def recognises(source: Source) -> bool:
+    """Whether a file is a database of MLflow, or a folder holds one or a run of a store of files."""
+    return bool(databases_with(source, TABLES)[0]) or any(True for _ in _runs(source))
+
+
+def is_part(name: str) -> bool:
+    """Whether a file below a source, that was not read, is of MLflow's own and no run."""
+    return _PARTS.search(name) is not None
+
+
+def read_mlflow(source: Source) -> Found:
     """One row a run, with the last value of every metric.
 
     Raises:
-        TableError: the store or table cannot be read.
+        TableError: a database cannot be read.
     """
-    rows = list(_runs_of_store(path)) if path.is_dir() else list(_runs_of_table(path))
-    return Found(kind="mlflow", origin=str(path), rows=rows)
+    rows: list[FoundRow] = []
+    databases, left_out = databases_with(source, TABLES)
+    for path in databases:
+        try:
+            rows += read_database(path)
+        except TableError as error:
+            if not source.is_folder:
+                raise
+            left_out[str(error)] = [source.name_of(path)]
+    for run in _runs(source):
+        row, damaged = _read_run(run)
+        rows.append(row)
+        if damaged:
+            left_out.setdefault("damaged files of runs", []).extend(map(source.name_of, damaged))
+    return Found(kind="mlflow", are_runs=True, origin=str(source.path), rows=rows, left_out=left_out)
 
 
-def is_store(folder: Path) -> bool:
-    """Whether a folder holds a run of MLflow."""
-    return any(_run_of(meta) is not None for meta in folder.rglob("meta.yaml"))
+def read_table_of_runs(path: Path) -> Found:
+    """What ``mlflow experiments csv`` or ``mlflow.search_runs().to_csv`` wrote, one row a run.
+
+    Raises:
+        TableError: the file cannot be read.
+    """
+    return Found(kind="mlflow", are_runs=True, origin=str(path), rows=list(_runs_of_table(path)))
 
 
 def _runs_of_table(path: Path) -> Iterator[FoundRow]:
-    for i, cells in enumerate(read_cells(path), start=1):
+    for row in read_table(path).rows:
+        cells = row.cells
         status = str(cells.get("status", "finished")).lower()
-        name = cells.get("tags.mlflow.runName") or cells.get("run_id") or f"row {i}"
+        name = cells.get("tags.mlflow.runName") or cells.get("run_id") or row.place
         yield FoundRow(
             run=str(name),
-            where=f"{path}: row {i}",
+            where=f"{path}: {row.place}",
             values=dict(flatten(cells)),
             unusable="" if status == "finished" else status,
         )
 
 
-def _runs_of_store(folder: Path) -> Iterator[FoundRow]:
-    for meta in sorted(folder.rglob("meta.yaml")):
-        run = _run_of(meta)
-        if run is None or ".trash" in meta.parts:
-            continue
-        status = _STATUS.get(run.get("status", 3), str(run.get("status")))
-        if run.get("lifecycle_stage", "active") != "active":
-            status = "deleted"
-        values: dict[str, object] = {}
-        for name, text in _files(meta.parent / "params"):
-            values[f"params.{name}"] = text.strip()
-        for name, text in _files(meta.parent / "metrics"):
-            values[f"metrics.{name}"] = _last(text, meta.parent / "metrics" / name)
-        yield FoundRow(
-            run=str(run.get("run_name") or run["run_id"]),
-            where=str(meta.parent),
-            values={name: value for name, value in values.items() if value != ""},
-            unusable="" if status == "finished" else status,
-        )
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Run:
+    """The folder of a run in a store of files."""
+
+    folder: Path
+    files: Sequence[Path]
+    """Below ``params``, ``metrics`` and ``tags``."""
+    meta: Mapping[str, Any] | None
+    """None where it is missing or damaged."""
 
 
-def _run_of(meta: Path) -> dict[str, Any] | None:
-    """What ``meta.yaml`` says, if it is a run's and not an experiment's or a model's."""
-    try:
-        said = yaml.safe_load(meta.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise TableError(f"{meta}: cannot be read: {error}") from error
-    return said if isinstance(said, dict) and "run_id" in said else None
-
-
-def _files(folder: Path) -> Iterator[tuple[str, str]]:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            try:
-                yield str(path.relative_to(folder)), path.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise TableError(f"{path}: cannot be read: {error}") from error
-
-
-def _last(text: str, path: Path) -> str:
-    """The value logged at the last step; the later one where a step has several."""
-    logged = []
-    for number, line in enumerate(filter(str.strip, text.splitlines()), start=1):
-        parts = line.split()
+def _runs(source: Source) -> Iterator[_Run]:
+    """Every folder with a run's ``meta.yaml``, or one that is like a run's and has none that can be read."""
+    logged: dict[Path, list[Path]] = {}
+    for path in source.files:
+        if path.name == "meta.yaml":
+            logged.setdefault(path.parent, [])
+        for parent in path.parents:
+            if parent.name in _LOGGED and source.holds(parent.parent):
+                logged.setdefault(parent.parent, []).append(path)
+                break
+    for folder, files in sorted(logged.items()):
         try:
-            logged.append((int(parts[2]) if len(parts) > 2 else 0, int(parts[0]), parts[1]))
-        except (ValueError, IndexError) as error:
-            raise TableError(f"{path}: line {number} is not 'timestamp value step', got {line[:80]!r}") from error
+            meta = read_yaml(folder / "meta.yaml")
+        except TableError:
+            if _RUN_ID.fullmatch(folder.name):
+                yield _Run(folder=folder, files=files, meta=None)
+            continue
+        if "run_id" in meta:  # else an experiment's or a model's
+            yield _Run(folder=folder, files=files, meta=meta)
+
+
+def _read_run(run: _Run) -> tuple[FoundRow, list[Path]]:
+    """A run, and those of its files that are damaged."""
+    if run.meta is None:
+        reason = "without metadata that can be read (meta.yaml)"
+        return FoundRow(run=run.folder.name, where=str(run.folder), values={}, unusable=reason), []
+    values: dict[str, object] = {}
+    damaged: list[Path] = []
+    for path in run.files:
+        kind, _, name = path.relative_to(run.folder).as_posix().partition("/")
+        if name.startswith("mlflow."):
+            continue  # tags of MLflow's own
+        try:
+            text = read_characters(path)
+            values[f"{kind}.{name}"] = _last(text) if kind == "metrics" else text.strip()
+        except (TableError, ValueError):
+            damaged.append(path)
+    row = FoundRow(
+        run=str(run.meta.get("run_name") or run.meta["run_id"]),
+        where=str(run.folder),
+        values={name: value for name, value in values.items() if value != ""},
+        unusable=_ended(run.folder, run.meta),
+    )
+    return row, damaged
+
+
+def _ended(folder: Path, meta: Mapping[str, Any]) -> str:
+    """How a run ended if not well."""
+    if meta.get("lifecycle_stage", "active") != "active" or ".trash" in folder.parts:
+        return "deleted"
+    if "status" not in meta:
+        return "without a status in its metadata (meta.yaml)"
+    number = meta["status"]
+    status = _STATUS.get(number, str(number)) if isinstance(number, int) else str(number).lower()
+    return "" if status == "finished" else status
+
+
+def _last(text: str) -> str:
+    """The value logged at the last step; the later one where a step has several.
+
+    Raises:
+        ValueError: a line is damaged, or the last one cut short.
+    """
+    logged = []
+    if text and not text.endswith("\n"):
+        raise ValueError("its last line is cut short")
+    for line in filter(str.strip, text.split("\n")):
+        parts = line.split()
+        if len(parts) < 2:
+            raise ValueError(f"{line[:80]!r} is not 'timestamp value step'")
+        float(parts[1])
+        logged.append((int(parts[2]) if len(parts) > 2 else 0, int(parts[0]), parts[1]))
     return max(logged, key=lambda entry: entry[:2])[2] if logged else ""

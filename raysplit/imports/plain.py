@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from raysplit.imports.found import Found, FoundRow, flatten
 from raysplit.tables import Row, is_well, read_table, state_column
@@ -13,15 +12,6 @@ _OF_OPTUNA = {"number", "value", "state"}
 """Columns of ``study.trials_dataframe()``, beside ``params_...`` and ``user_attrs_...``."""
 _SHOWN = 40
 """Characters of a state; some write the whole error there."""
-
-
-def read_cells(path: Path) -> list[dict[str, Any]]:
-    """Rows of a table as `raysplit.tables.read_table` reads it.
-
-    Raises:
-        TableError: the file cannot be read.
-    """
-    return [dict(row.cells) for row in read_table(path).rows]
 
 
 def read_plain(path: Path, *, encoding: str | None = None, sheet: str | None = None) -> Found:

@@ -1,21 +1,83 @@
 """Read a source, whichever tool made it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from raysplit.errors import TableError, unknown
 from raysplit.files import suffix_of
-from raysplit.imports import mlflow, plain, tune, wandb
+from raysplit.imports import mlflow, optuna, plain, tensorboard, trainer, tune, wandb, wandb_folder
 from raysplit.imports.columns import choose_columns
 from raysplit.imports.found import Found
 from raysplit.imports.rows import Imported, take_rows
-from raysplit.tables import SUFFIXES
+from raysplit.imports.source import Source, look_into
+from raysplit.imports.sqlite import databases_with
+from raysplit.tables import SUFFIXES, read_table
 
-KINDS = ("csv", "wandb", "mlflow", "tune")
-"""What can be read; csv is any table, of Parquet, Excel or JSON too."""
 
-_ROWS_LOOKED_AT = 20
-"""For the names of columns, by which the tool is told: JSON has none where a run has nothing."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Tool:
+    """One that keeps runs in files of its own layout."""
+
+    kind: str
+    what: str
+    """Its runs and how they are recognised, for messages."""
+    recognises: Callable[[Source], bool]
+    read: Callable[[Source, bool], Found]
+    """Of a source, and whether each report is a measurement."""
+    is_part: Callable[[str], bool]
+    """Whether a file, by its name below the source, belongs to the layout."""
+
+
+_TOOLS = (
+    _Tool(
+        kind="tune",
+        what="trials of Ray Tune (params.json beside result.json)",
+        recognises=tune.recognises,
+        read=lambda source, all_points: tune.read_tune(source, all_points=all_points),
+        is_part=tune.is_part,
+    ),
+    _Tool(
+        kind="mlflow",
+        what="runs of MLflow (mlflow.db, or meta.yaml with a run_id)",
+        recognises=mlflow.recognises,
+        read=lambda source, _: mlflow.read_mlflow(source),
+        is_part=mlflow.is_part,
+    ),
+    _Tool(
+        kind="wandb",
+        what="runs of W&B (run-* or offline-run-* with files/wandb-summary.json or run-*.wandb)",
+        recognises=wandb_folder.recognises,
+        read=lambda source, _: wandb_folder.read_folder(source),
+        is_part=wandb_folder.is_part,
+    ),
+    _Tool(
+        kind="trainer",
+        what="runs of Hugging Face's Trainer (trainer_state.json)",
+        recognises=trainer.recognises,
+        read=lambda source, all_points: trainer.read_trainer(source, all_points=all_points),
+        is_part=trainer.is_part,
+    ),
+    _Tool(
+        kind="optuna",
+        what="studies of Optuna (an SQLite storage)",
+        recognises=optuna.recognises,
+        read=lambda source, _: optuna.read_optuna(source),
+        is_part=optuna.is_part,
+    ),
+    _Tool(
+        kind="tensorboard",
+        what="event files of TensorBoard (events.out.tfevents.*)",
+        recognises=tensorboard.recognises,
+        read=lambda source, _: tensorboard.read_tensorboard(source),
+        is_part=tensorboard.is_part,
+    ),
+)
+"""As tried: what others write into the folders of the ones before them comes later."""
+_EXPORTS = {"wandb": wandb.read_wandb, "mlflow": mlflow.read_table_of_runs}
+"""Tables that a tool writes, beside its own layout."""
+KINDS = ("csv", *(tool.kind for tool in _TOOLS))
+"""What can be read; csv is any table."""
 
 
 def import_runs(
@@ -31,13 +93,14 @@ def import_runs(
     """A table of runs from what another tool recorded.
 
     Args:
-        source: a file, an ``mlruns`` folder, or a folder of Ray Tune experiments.
+        source: a file or folder, as docs/tools.md lists them.
         kind: one of `KINDS`; guessed when None.
         columns: which column is which of `raysplit.imports.FIELDS`, where the guess would be wrong. The loss's may hold
             ``{domain}``, for a column a domain; a run that has a domain of its own is then read on that alone.
         constants: values by field that hold for every run.
-        all_points: take every row of a history and every report of Ray Tune as a measurement, not just each run's
-            last. Only losses after a cooldown can be compared, so this is right only where each was made after one.
+        all_points: take every row of a history, every report of Ray Tune and every evaluation of a Trainer as a
+            measurement, not just each run's last. Only losses after a cooldown can be compared, so this is right only
+            where each was made after one.
         encoding: of a table as text that is neither UTF-8 nor UTF-16, as Python names it.
         sheet: of a workbook that has several.
 
@@ -57,22 +120,18 @@ def guess_kind(source: Path) -> str:
     Raises:
         TableError: there is no such file or folder, or it is like none that is known.
     """
-    if source.is_dir():
-        if tune.is_experiment(source):
-            return "tune"
-        if mlflow.is_store(source):
-            return "mlflow"
+    looked = look_into(source)
+    for tool in _TOOLS:
+        if tool.recognises(looked):
+            return tool.kind
+    if looked.is_folder:
+        raise TableError(f"{source}: {_unknown_folder(looked)}")
+    suffix = suffix_of(source)
+    if suffix not in SUFFIXES:
         raise TableError(
-            f"{source}: holds neither trials of Ray Tune (params.json beside result.json) nor runs of MLflow "
-            "(meta.yaml with a run_id); of W&B, give the runs table as CSV or JSON lines"
+            f"{source}: {unknown('kind of file', suffix, SUFFIXES)}; or give {', '.join(tool.what for tool in _TOOLS)}"
         )
-    if not source.exists():
-        raise TableError(f"{source}: there is no such file or folder")
-    if suffix_of(source) not in SUFFIXES:
-        raise TableError(
-            f"{source}: {unknown('kind of file', suffix_of(source), SUFFIXES)}, or a folder of MLflow or Ray Tune"
-        )
-    names = {name for row in plain.read_cells(source)[:_ROWS_LOOKED_AT] for name in row}
+    names = set(read_table(source).names)
     if {"run_id", "experiment_id"} <= names:
         return "mlflow"
     if {"Name", "State"} <= names or {"config", "summary"} <= names:
@@ -80,19 +139,40 @@ def guess_kind(source: Path) -> str:
     return "csv"
 
 
-def _read(source: Path, kind: str, *, all_points: bool, encoding: str | None, sheet: str | None) -> Found:
+def _read(path: Path, kind: str, *, all_points: bool, encoding: str | None, sheet: str | None) -> Found:
     if kind not in KINDS:
         raise TableError(unknown("kind of source", kind, KINDS))
-    if not source.exists():
-        raise TableError(f"{source}: there is no such file or folder")
-    if kind == "tune":
-        if not source.is_dir():
-            raise TableError(f"{source}: Ray Tune keeps its trials in a folder; give that of the experiment")
-        return tune.read_tune(source, all_points=all_points)
-    if kind == "mlflow":
-        return mlflow.read_mlflow(source)
-    if source.is_dir():
-        raise TableError(f"{source}: is a folder; of kind {kind} a file is read: {', '.join(SUFFIXES)}")
-    if kind == "wandb":
-        return wandb.read_wandb(source)
-    return plain.read_plain(source, encoding=encoding, sheet=sheet)
+    source = look_into(path)
+    tool = next((tool for tool in _TOOLS if tool.kind == kind), None)
+    if tool is not None and (source.is_folder or tool.recognises(source)):
+        found = tool.read(source, all_points)
+        return replace(found, left_out={**found.left_out, **_not_read(source, tool)})
+    if tool is not None and not (kind in _EXPORTS and (source.is_folder or suffix_of(path) in SUFFIXES)):
+        raise TableError(f"{path}: holds no {tool.what}")
+    if source.is_folder:
+        raise TableError(f"{path}: is a folder; of kind {kind} a file is read: {', '.join(SUFFIXES)}")
+    if kind == "csv":
+        return plain.read_plain(path, encoding=encoding, sheet=sheet)
+    return _EXPORTS[kind](path)
+
+
+def _not_read(source: Source, tool: _Tool) -> dict[str, list[str]]:
+    """Files beside the tool's own, by why they were not read."""
+    names = [source.name_of(path) for path in source.files] if source.is_folder else []
+    above = source.path.absolute().name  # which says what a run's own folder is
+    others = [name for name in names if not tool.is_part(f"{above}/{name}")]
+    closed = [source.name_of(path) for path in source.closed]
+    found = {
+        f"files that are no {tool.what}; what is a run among them has to be given by itself": others,
+        "folders that cannot be listed": closed,
+    }
+    return {reason: names for reason, names in found.items() if names}
+
+
+def _unknown_folder(source: Source) -> str:
+    known = "; ".join(tool.what for tool in _TOOLS)
+    tables = [source.name_of(path) for path in source.files if suffix_of(path) in SUFFIXES]
+    hint = f". Of its {len(tables)} tables give one, such as {tables[0]}" if tables else ""
+    _, broken = databases_with(source, frozenset())
+    hint += f". {'; '.join(broken)}" if broken else ""
+    return f"holds nothing that is recognised, which would be: {known}{hint}"

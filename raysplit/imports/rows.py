@@ -35,7 +35,7 @@ class Imported:
     """As `raysplit.runs.check_runs` gives it, without optional columns of which nothing is known."""
     choices: Mapping[str, Choice]
     skipped: Mapping[str, Sequence[str]]
-    """Runs left out, by reason."""
+    """Runs left out, and pieces that could not be read, by reason."""
     notes: Sequence[str] = ()
     """What was assumed, in sentences."""
 
@@ -64,15 +64,10 @@ def take_rows(found: Found, choices: Mapping[str, Choice], *, all_points: bool =
         TableError: a value cannot be read or is impossible; two runs of the same point and seed have different losses;
             nothing is left.
     """
-    skipped = {reason: list(names) for reason, names in found.left_out.items()}
+    skipped = found.unusable()
     notes = list(found.notes)
-    rows = []
-    for row in found.rows:
-        if row.unusable:
-            skipped.setdefault(row.unusable, []).append(row.run)
-        else:
-            rows.append(row)
-    if not all_points and not found.is_own:
+    rows = [row for row in found.rows if not row.unusable]
+    if not all_points and not found.are_runs:
         rows = _ended(rows, choices, found.names, skipped, notes)
     rounded: Counter[str] = Counter()
     measured = list(_measured(rows, choices, skipped, rounded))

@@ -11,13 +11,13 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from raysplit.errors import TableError
 from raysplit.imports.found import Found, FoundRow, flatten
-from raysplit.imports.plain import read_cells
+from raysplit.tables import read_table
 
-JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+_WHOLE, _STATES = frozenset(("config", "summary")), frozenset(("state", "State"))
+"""Columns of whole mappings, and of how a run ended."""
 _NUMBERS_OF_REPR = re.compile(r"(?<=[:\[(,\s])(-?(?:nan|inf))(?=\s*[,}\])])")
 
 
@@ -27,15 +27,16 @@ def read_wandb(path: Path) -> Found:
     Raises:
         TableError: the file cannot be read, or a line or cell of it is no mapping.
     """
-    if path.suffix in JSON_SUFFIXES:
-        runs = _json_runs(path)
-    else:
-        runs = [(f"{path}: row {i}", cells) for i, cells in enumerate(read_cells(path), start=1)]
-    return Found(kind="wandb", origin=str(path), rows=[_row(where, run) for where, run in runs])
+    table = read_table(path)
+    rows = [_row(f"{path}: {row.place}", row.cells) for row in table.rows]
+    has_states = not _STATES.isdisjoint(table.names)
+    notes = [] if has_states else ["no column says how runs ended (state): every one is taken as finished"]
+    are_runs = has_states or not _WHOLE.isdisjoint(table.names)  # and no history of one
+    return Found(kind="wandb", origin=str(path), rows=rows, notes=notes, are_runs=are_runs)
 
 
 def _row(where: str, run: Mapping[str, object]) -> FoundRow:
-    whole = {k: _mapping(v, where, k) if k in ("config", "summary") else v for k, v in run.items()}
+    whole = {k: _mapping(v, where, k) if k in _WHOLE else v for k, v in run.items()}
     if isinstance(config := whole.get("config"), Mapping):
         # The raw API gives each setting with its description around it.
         whole["config"] = {k: v["value"] if isinstance(v, Mapping) and "value" in v else v for k, v in config.items()}
@@ -60,27 +61,3 @@ def _mapping(value: object, where: str, column: str) -> object:
         if isinstance(found, Mapping):
             return found
     raise TableError(f"{where}: column {column!r} is no mapping such as {{'n_params': 160000000}}, got {value[:80]!r}")
-
-
-def _json_runs(path: Path) -> list[tuple[str, Mapping[str, object]]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TableError(f"{path}: cannot be read: {error}") from error
-    found: list[tuple[str, Any]]
-    if text.lstrip().startswith("["):
-        found = [(f"{path}: run {i}", run) for i, run in enumerate(_parse(text, str(path)), start=1)]
-    else:
-        lines = enumerate(text.splitlines(), start=1)
-        found = [(f"{path}: line {i}", _parse(line, f"{path}: line {i}")) for i, line in lines if line.strip()]
-    for where, run in found:
-        if not isinstance(run, Mapping):
-            raise TableError(f"{where}: is no object with name, state, config and summary, got {str(run)[:80]!r}")
-    return found
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise TableError(f"{where}: is not JSON: {error}") from error

@@ -15,6 +15,7 @@ from ray.actor import ActorHandle
 from raysplit.errors import RunError, unknown
 from raysplit.live import beacon
 from raysplit.live.actor import NAMESPACE, actor_name, unpack_answer
+from raysplit.live.addresses import check_address, join_error
 from raysplit.live.answers import (
     Accepted,
     Curve,
@@ -84,16 +85,11 @@ def join(address: str, *, namespace: str = NAMESPACE) -> None:
         RunError: it cannot be joined.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    found = address if "://" in address else check_address(address)
     try:
-        ray.init(address=address, namespace=namespace, logging_level=logging.ERROR, log_to_driver=False)
-    except ray.exceptions.AuthenticationError as error:
-        raise RunError(
-            f"Ray cluster {address}: wrong or no token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or "
-            "~/.ray/auth_token) to the cluster's"
-        ) from error
+        ray.init(address=found, namespace=namespace, logging_level=logging.ERROR, log_to_driver=False)
     except Exception as error:  # Ray raises many kinds
-        hint = "if it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or ~/.ray/auth_token, to its own"
-        raise RunError(f"Ray cluster {address}: cannot be joined: {error}; {hint}") from error
+        raise join_error(address, error) from error
 
 
 def _show_token() -> None:

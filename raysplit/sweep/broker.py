@@ -18,8 +18,14 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
+from raysplit.errors import RaysplitError
+
 _MAX_TRIES = 3
-"""A task whose lane died this often is reported as failed instead of taking the next lane down."""
+"""A task whose lane died this often is reported as failed instead of taking the next lane down; a lane that cannot
+start this often, one after another, ends the sweep.
+"""
+_HOPELESS_TASKS = 2
+"""So many tasks lost before any went well are no fault of the tasks: they end the sweep too."""
 STALLED = 10.0
 _LOOK_SECONDS = 1.0
 """How often lanes are looked at for having stalled."""
@@ -28,8 +34,6 @@ _POLL_SECONDS = 20.0
 
 _MAX_WAITING = 1000
 """Calls that may wait in the broker at once."""
-
-_NO_LANES = "every lane has ended; the pool has the reason"
 
 IDLE = "idle"
 CLOSE = "close"
@@ -41,6 +45,8 @@ class _Task:
     done: asyncio.Future[dict[str, Any]]
     tries: int = 0
     n_stalls: int = 0
+    cause: str = ""
+    """What ended the last lane that died over it."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -49,6 +55,13 @@ class _LaneState:
     tokens: int = 0
     loss: float = float("nan")
     n_starts: int = 0
+    n_failed_starts: int = 0
+    """Since it last joined."""
+    n_deaths: int = 0
+    last_words: str = ""
+    """Of the first rank that had any, in this start."""
+    cause: str = ""
+    """What ended the start before this."""
     worker: ActorHandle | None = None
     """Of the first rank, to end the lane's start with."""
     heard: float = 0.0
@@ -81,6 +94,9 @@ class Broker:
         self._waiting: deque[_Task] = deque()
         self._arrived = asyncio.Condition()
         self._closed = False
+        self._n_done, self._n_lost = 0, 0
+        """Tasks that ended well, and those that cost too many lanes."""
+        self._hopeless = ""
 
     async def run(self, body: dict[str, Any]) -> dict[str, Any]:
         """Have some lane carry out a task; returns its result, or ``{"failed": reason}``.
@@ -88,9 +104,10 @@ class Broker:
         A task that is waiting or running already, asked for by a trial that has died since, is not begun twice.
 
         Raises:
-            RuntimeError: no lane is left to do it.
+            RaysplitError: no lane is left that could do it; with what ended them.
         """
-        self._check_alive()
+        if self._hopeless:
+            raise RaysplitError(self._hopeless)
         under_way = [*self._waiting, *(state.task for state in self._lanes if state.task)]
         task = next((task for task in under_way if task.body == body), None)
         if task is None:
@@ -111,17 +128,47 @@ class Broker:
                 state.task = None
                 self._arrived.notify()
             if self.n_alive() == 0:
-                for task in self._waiting:
-                    task.done.set_exception(RuntimeError(_NO_LANES))
-                self._waiting.clear()
+                self._give_up(f"every lane has ended{_because(state.cause)}")
 
     def n_alive(self) -> int:
         """Lanes that have not ended for good."""
         return sum(not state.gone for state in self._lanes)
 
-    def _check_alive(self) -> None:
-        if self.n_alive() == 0:
-            raise RuntimeError(_NO_LANES)
+    async def say(self, lane: int, last_words: str) -> None:
+        """What a rank's exception was, before Ray Train hears of it; of several ranks', the first is the cause."""
+        state = self._lanes[lane]
+        state.last_words = state.last_words or last_words
+
+    async def died(self, lane: int, how: str, *, without_a_word: bool = False) -> None:
+        """A lane's workers have come to an end, and will be started again.
+
+        Args:
+            lane: its number.
+            how: what Ray Train says of it.
+            without_a_word: one was killed, and the last words of others are about its absence.
+        """
+        state = self._lanes[lane]
+        state.cause = how if without_a_word else state.last_words or how
+        state.last_words = ""
+        state.n_deaths += 1
+        if state.task is not None:
+            state.task.cause = state.cause
+            return
+        state.n_failed_starts += 1
+        if state.n_failed_starts >= _MAX_TRIES:
+            self._give_up(f"lane {lane} could not start {state.n_failed_starts} times in a row{_because(state.cause)}")
+
+    async def hopeless(self) -> str:
+        """Why no task will ever end well, once that is clear; empty before."""
+        return self._hopeless
+
+    def _give_up(self, why: str) -> None:
+        """Tell everyone who waits for a task."""
+        self._hopeless = self._hopeless or why
+        for task in (*self._waiting, *(state.task for state in self._lanes if state.task)):
+            if not task.done.done():
+                task.done.set_exception(RaysplitError(self._hopeless))
+        self._waiting.clear()
 
     async def join(self, lane: int, worker: ActorHandle | None = None) -> int:
         """A lane's worker group has started, or started again after a crash; returns the number of this start.
@@ -134,6 +181,7 @@ class Broker:
         state.n_starts += 1
         state.worker = worker
         state.seen.set()
+        state.n_failed_starts, state.last_words = 0, ""
         self._give_back(state)
         async with self._arrived:
             self._arrived.notify_all()
@@ -176,7 +224,11 @@ class Broker:
             self._waiting.appendleft(task)
         elif not task.done.done():
             stalls = f", {task.n_stalls} of them after it had stalled" if task.n_stalls else ""
-            task.done.set_result({"failed": f"its lane died {task.tries} times while training it{stalls}"})
+            failed = f"its lane died {task.tries} times while training it{stalls}{_because(task.cause)}"
+            task.done.set_result({"failed": failed})
+            self._n_lost += 1
+            if self._n_lost >= _HOPELESS_TASKS and not self._n_done:
+                self._give_up(f"the first {self._n_lost} trials have failed, the last of them because {failed}")
 
     def _hear(self, state: _LaneState) -> None:
         now = self._clock()
@@ -219,6 +271,7 @@ class Broker:
             return
         if "failed" not in result:
             n_params = _n_params(task)
+            self._n_done += 1
             self._silences[n_params] = max(self._silences.get(n_params, 0.0), state.longest_silence)
         if not task.done.done():
             task.done.set_result(result)
@@ -231,6 +284,8 @@ class Broker:
                 "tokens": state.tokens,
                 "loss": state.loss,
                 "n_starts": state.n_starts,
+                "n_deaths": state.n_deaths,
+                "cause": state.cause,
             }
             for state in self._lanes
         ]
@@ -255,3 +310,7 @@ def start_broker(n_lanes: int, *, stall_seconds: float = float("inf")) -> ActorH
 
 def _n_params(task: _Task) -> int:
     return int(task.body["trial"]["n_params"])
+
+
+def _because(cause: str) -> str:
+    return f": {cause}" if cause else ""

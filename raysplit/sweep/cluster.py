@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import shlex
 import signal
 import subprocess
@@ -10,18 +11,37 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import ray
 from ray._private import services
 
 from raysplit.errors import RunError
+from raysplit.live.actor import NAMESPACE
+from raysplit.live.addresses import check_address, in_a_line, join_error
 from raysplit.space import ComputeSpec
+from raysplit.sweep.environment import set_up_worker
+from raysplit.sweep.socket_folder import choose_socket_folder
+from raysplit.train.launchers import forget_launchers
 
 _SPARE_CPUS = 1.0
 """For Tune's trial actors, which claim a sliver each while the lanes have the rest."""
 
 
 _FEW_PROCESSES = 64
+_RUNTIME_ENV: dict[str, object] = {"worker_process_setup_hook": set_up_worker}
+
+
+def check_cluster(address: str | None) -> str:
+    """Refuse, before anything expensive starts, what `joined_cluster` would refuse; a word on what was chosen, or "".
+
+    Raises:
+        RunError: no cluster answers at the address, or Ray finds no place for its sockets on this machine.
+    """
+    if address is None:
+        return choose_socket_folder()[1]
+    _head(address)
+    return ""
 
 
 @contextmanager
@@ -35,29 +55,16 @@ def joined_cluster(compute: ComputeSpec | None, *, address: str | None) -> Itera
     Raises:
         RunError: the cluster cannot be reached, or has too few CPUs or GPUs for the lanes.
     """
-    # Workers answer through actors; their standard output would bury the live table.
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    options: dict[str, object] = {"logging_level": logging.ERROR, "log_to_driver": False, "namespace": "raysplit"}
-    try:
-        if address is None:
-            n_cpus = compute.n_workers * compute.cpus_per_worker + _SPARE_CPUS if compute else None
-            # Broker, lane hosts and law take no CPU, so there are more processes than Ray expects and warns of.
-            os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(_FEW_PROCESSES))
-            # Only a dashboard would show task events, and handing them in to a cluster that is gone takes 5 s.
-            os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
-            if shlex.quote(sys.executable) != sys.executable:
-                # Ray 2.60 starts workers through `bash -c "exec PYTHON ..."` and does not quote a path with spaces.
-                options["runtime_env"] = {"py_executable": shlex.quote(sys.executable)}
-            with _groups_of_their_own():
-                ray.init(
-                    address="local", num_cpus=int(n_cpus) + 1 if n_cpus else None, include_dashboard=False, **options
-                )  # fmt: skip
-        else:
-            ray.init(address=address, **options)
-    except Exception as error:  # Ray raises many kinds
-        raise RunError(f"Ray cluster {address or 'on this machine'}: cannot be joined: {error}") from error
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is None:
+        _start_here(compute)
+    else:
+        head = _head(address)
+        try:
+            _init(address=head, runtime_env=_RUNTIME_ENV)
+        except Exception as error:  # Ray raises many kinds
+            raise join_error(address, error) from error
     if on_sigterm is not signal.SIG_DFL and threading.current_thread() is threading.main_thread():
         # Ray's own handler, set by init, leaves with status 15 and no word.
         signal.signal(signal.SIGTERM, on_sigterm)
@@ -67,6 +74,76 @@ def joined_cluster(compute: ComputeSpec | None, *, address: str | None) -> Itera
         yield
     finally:
         ray.shutdown()
+
+
+def _head(address: str) -> str:
+    """HOST:PORT of a running cluster's head.
+
+    Raises:
+        RunError: none answers there, or the address is for Ray's client, through which lanes cannot be driven.
+    """
+    if "://" in address:
+        raise RunError(
+            f"--ray-address {address}: only `raysplit.connect` goes through Ray's client; run this command on the "
+            "cluster (`ray exec`, `ray job submit`) with --ray-address auto, or give HOST:PORT of its head"
+        )
+    return check_address(address)
+
+
+def _init(**options: object) -> None:
+    """Connect to Ray quietly, or leave nothing of the attempt; what workers print stays in their logs."""
+    try:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, namespace=NAMESPACE, **options)
+    except Exception:
+        ray.shutdown()
+        raise
+
+
+def _start_here(compute: ComputeSpec | None) -> None:
+    """Start a cluster on this machine that ends with this process."""
+    folder, _ = choose_socket_folder()
+    _prepare_environment()
+    runtime_env = dict(_RUNTIME_ENV)
+    if shlex.quote(sys.executable) != sys.executable:
+        # Ray 2.60 starts workers through `bash -c "exec PYTHON ..."` and does not quote a path with spaces.
+        runtime_env["py_executable"] = shlex.quote(sys.executable)
+    n_cpus = compute.n_workers * compute.cpus_per_worker + _SPARE_CPUS if compute else None
+    try:
+        with _groups_of_their_own():
+            _init(
+                address="local", num_cpus=int(n_cpus) + 1 if n_cpus else None, include_dashboard=False,
+                _temp_dir=str(folder), runtime_env=runtime_env,
+            )  # fmt: skip
+    except Exception as error:  # Ray raises many kinds
+        logs = folder / "session_latest" / "logs"
+        raise RunError(f"Ray cannot be started on this machine: {in_a_line(error)} (its logs: {logs})") from error
+
+
+def _prepare_environment() -> None:
+    """What Ray's processes on this machine inherit, from the first on."""
+    forget_launchers()
+    # Warnings of Ray's and torch's own imports, which are nobody's errors.
+    os.environ.pop("PYTHONWARNINGS", None)
+    # Broker, lane hosts and law take no CPU, so there are more processes than Ray expects and warns of.
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(_FEW_PROCESSES))
+    # Only a dashboard would show task events, and handing them in to a cluster that is gone takes 5 s.
+    os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
+    # Every worker has an environment of its own, so the ones that Ray starts beforehand would stay idle.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+    if not _token_can_be_kept():
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _token_can_be_kept() -> bool:
+    """Whether Ray finds, or can make, the token that its processes know each other by: it lies at home."""
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return True
+    folder = Path("~/.ray").expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return (folder / "auth_token").exists() or os.access(folder, os.W_OK)
 
 
 @contextmanager

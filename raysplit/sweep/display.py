@@ -29,6 +29,8 @@ class Display:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._live if console.is_terminal else self._log, daemon=True)
         self._started = time.monotonic()
+        self._n_deaths: dict[int, int] = {}
+        """Of each lane, as told."""
 
     def __enter__(self) -> "Display":
         self._thread.start()
@@ -47,9 +49,19 @@ class Display:
     def _watch(self, seconds: float, show: Callable[[Status | None, list[dict[str, Any]]], None]) -> None:
         while not self._stop.wait(seconds):
             try:
-                show(*self._ask())
+                status, lanes = self._ask()
+                self._tell_deaths(lanes)
+                show(status, lanes)
             except Exception:  # the display never ends a sweep; what is wrong shows where it happens
                 continue
+
+    def _tell_deaths(self, lanes: list[dict[str, Any]]) -> None:
+        for number, lane in enumerate(lanes):
+            if lane["n_deaths"] > self._n_deaths.get(number, 0):
+                self._n_deaths[number] = lane["n_deaths"]
+                self._console.print(
+                    f"lane {number} has died and starts again: {lane['cause']}", markup=False, highlight=False
+                )
 
     def _live(self) -> None:
         with Live(console=self._console, refresh_per_second=4, transient=True) as live:

@@ -230,7 +230,7 @@ def _carry_out(tasks: list[Task], done: set[str], pool: Pool) -> Iterator[tuple[
         ready, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
         pool.check()
         for future in ready:
-            task, result = running.pop(future), ray.get(future)
+            task, result = running.pop(future), pool.result(future)
             if "failed" in result:
                 raise RaysplitError(f"final run: {task.name}: {result['failed']}")
             done.add(task.name)

@@ -58,6 +58,10 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
+    def lane_log(self, lane: int) -> Path:
+        """What ended a lane's workers, in full."""
+        return self.path / "ray" / f"lane-{lane}.log"
+
     @property
     def law(self) -> Path:
         return self.path / "law.json"

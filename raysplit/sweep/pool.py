@@ -21,9 +21,12 @@ from raysplit.errors import CheckpointError, RaysplitError
 from raysplit.live.ledger import trial_from_dict
 from raysplit.space import Space
 from raysplit.sweep.broker import CLOSE, IDLE, start_broker
+from raysplit.sweep.causes import TellBroker, cause_of, write_traceback
 from raysplit.sweep.folder import RunFolder
 
 _MAX_RESTARTS = 20
+_MAX_FAILED_STARTS = 5
+"""Of a worker group that Ray could not even set up."""
 _GRACE_SECONDS = 5.0
 """How long lanes may take to end by themselves."""
 _QUIET = {
@@ -62,7 +65,10 @@ class LaneHost:
             run_config=ray.train.RunConfig(
                 name=f"lane-{lane}",
                 storage_path=str(config["run_folder"] / "ray" / "train"),
-                failure_config=ray.train.FailureConfig(max_failures=_MAX_RESTARTS),
+                failure_config=ray.train.FailureConfig(
+                    max_failures=_MAX_RESTARTS, controller_failure_limit=_MAX_FAILED_STARTS
+                ),
+                callbacks=[TellBroker(config["broker"], lane)],
             ),
         ).fit()
 
@@ -95,7 +101,7 @@ class Pool:
         """Wait for every lane; returns the seconds it took.
 
         Raises:
-            RaysplitError: a lane's worker group ended instead of starting.
+            RaysplitError: a lane's worker group ended instead of starting; with what ended it.
         """
         started = time.perf_counter()
         joined = self.broker.all_joined.remote()
@@ -104,10 +110,10 @@ class Pool:
         return time.perf_counter() - started
 
     def check(self) -> None:
-        """Notice a lane that has ended though the sweep goes on.
+        """Notice a lane that has ended though the sweep goes on, or a cause that ends each that starts.
 
         Raises:
-            RaysplitError: with the lane's own error.
+            RaysplitError: with the cause.
         """
         ended, _ = ray.wait(self._runs, num_returns=len(self._runs), timeout=0)
         for run in ended:
@@ -115,13 +121,34 @@ class Pool:
             try:
                 ray.get(run)
             except ray.exceptions.RayError as error:
-                raise RaysplitError(f"lane {lane} has failed for good: {error}") from error
+                raise RaysplitError(f"lane {lane} has failed for good: {self._cause(lane, error)}") from error
             raise RaysplitError(f"lane {lane} has ended before the sweep")
+        if hopeless := _answer(self.broker.hopeless.remote()):
+            raise RaysplitError(hopeless)
+
+    def _cause(self, lane: int, error: ray.exceptions.RayError) -> str:
+        """What its workers said, else what Ray says."""
+        with contextlib.suppress(ray.exceptions.RayError):
+            if cause := ray.get(self.broker.lanes.remote())[lane]["cause"]:
+                return str(cause)
+        return cause_of(error)
 
     def run_all(self, bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Have the lanes carry out tasks, and wait for all of them; results in the tasks' order."""
-        results: list[dict[str, Any]] = ray.get([self.broker.run.remote(body) for body in bodies])
-        return results
+        """Have the lanes carry out tasks, and wait for all of them; results in the tasks' order.
+
+        Raises:
+            RaysplitError: no lane is left that could; with what ended them.
+        """
+        return [self.result(run) for run in [self.broker.run.remote(body) for body in bodies]]
+
+    def result(self, run: ray.ObjectRef) -> dict[str, Any]:
+        """The result of a task that the broker was asked to have carried out, once it is there.
+
+        Raises:
+            RaysplitError: no lane is left that could; with what ended them.
+        """
+        result: dict[str, Any] = _answer(run)
+        return result
 
     def close(self) -> None:
         """End the lanes: idle ones go by themselves, those in the midst of a trial (after Ctrl-C) are killed."""
@@ -133,8 +160,37 @@ class Pool:
         ray.kill(self.broker)
 
 
+def _answer(call: ray.ObjectRef) -> Any:
+    """What the broker answers.
+
+    Raises:
+        RaysplitError: its own, or it has died.
+    """
+    try:
+        return ray.get(call)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, RaysplitError):
+            raise error.cause from None
+        raise
+    except ray.exceptions.RayActorError as error:
+        raise RaysplitError(f"the process that hands out trials has ended: {cause_of(error)}") from error
+
+
 def _serve(config: dict[str, Any]) -> None:
-    """The training loop of every rank: fetch a task on rank 0, tell the others, carry it out together."""
+    """What every rank runs; the broker is told what ends it before Ray Train ends the others."""
+    try:
+        _work(config)
+    except Exception as error:
+        rank = ray.train.get_context().get_world_rank()
+        log = RunFolder(path=config["run_folder"]).lane_log(config["lane"])
+        last_words = write_traceback(error, log, rank=rank)
+        with contextlib.suppress(ray.exceptions.RayError):  # a broker that is gone has sent the lanes home
+            ray.get(config["broker"].say.remote(config["lane"], last_words))
+        raise
+
+
+def _work(config: dict[str, Any]) -> None:
+    """The training loop of a rank: fetch a task on rank 0, tell the others, carry it out together."""
     # torch and DeepSpeed only here, so that the driver never loads them.
     import torch
     import torch.distributed as dist

@@ -83,7 +83,7 @@ class LawScheduler(TrialScheduler):
 
 
 class NoLanesLeft(tune.Stopper):
-    """Ends the experiment when every lane has ended for good, instead of handing out trials that none can train."""
+    """Ends the experiment once no lane can train anything, instead of handing out trials that all fail."""
 
     def __init__(self, broker: ActorHandle) -> None:
         self._broker = broker
@@ -92,7 +92,7 @@ class NoLanesLeft(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return ray.get(self._broker.n_alive.remote()) == 0
+        return bool(ray.get(self._broker.hopeless.remote()))
 
 
 class TrialRunner(tune.Trainable):

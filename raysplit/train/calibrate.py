@@ -11,6 +11,7 @@ import torch.distributed as dist
 from raysplit.ladder import ModelShape
 from raysplit.space import Space
 from raysplit.train.engine import Engine
+from raysplit.train.launchers import forget_launchers
 from raysplit.train.runtime import prepare_worker
 
 
@@ -21,6 +22,7 @@ def seconds_per_token(space: Space, shapes: Iterable[ModelShape], *, n_steps: in
     as a lane of one worker; other workers' communication and other lanes' noise are not in it.
     """
     prepare_worker(space.compute)
+    forget_launchers()
     training = space.training.model_copy(
         update={"batch_tokens": space.training.micro_batch_sequences * space.model.context_length}
     )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import pandas as pd
 import pytest
 
 from raysplit.law import Law
+from raysplit.live.journal import Journal
+from raysplit.live.service import LawService
 from raysplit.split import Advice
+from raysplit.sweep.launch import read_service
 from tests.cli.conftest import Command
 from tests.split.doubles import known_law
 
@@ -169,6 +173,23 @@ def test_a_run_is_asked_while_it_goes_on(raysplit: Command, run_folder: Path) ->
     assert lost.exit_code == 2
     assert "domain-7" in lost.stderr
     assert {file: file.read_bytes() for file in (run_folder / "journal").iterdir()} == before
+
+
+def test_why_trials_failed_is_told_once_for_each_reason(raysplit: Command, run_folder: Path) -> None:
+    why = "its lane died 3 times while training it: OSError: no space left (rank 0; lane-0.log)"
+    before = read_service(run_folder)
+    with closing(Journal(run_folder / "journal")) as journal:
+        service = LawService(before.setup, journal, bytes_per_token=before.bytes_per_token)
+        names = []
+        for _ in range(2):
+            trial = service.claim().trial
+            assert trial is not None
+            service.record_failure(trial, trial.milestones[0], why)
+            names.append(trial.name)
+    status = raysplit("status", run_folder).stdout
+    assert "2 failed" in status
+    assert f"failed: {', '.join(names)}: {why}\n" in status
+    assert json.loads(raysplit("status", run_folder, "--json").stdout)["failures"] == dict.fromkeys(names, why)
 
 
 def test_a_known_law_in_a_file_answers(raysplit: Command, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Parts of benchmarks/scalebench.py: its laws' derivatives, its fits and its rule for checkpoints."""
+"""Parts of benchmarks/sweep/scalebench.py: its laws' derivatives, its fits and its rule for checkpoints."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from benchmarks.scalebench import (
+from benchmarks.sweep.scalebench import (
     CHECKPOINTS,
     DATA_CONSTRAINED,
     FARSEER,

@@ -1,4 +1,4 @@
-"""The baselines of benchmarks/sweep_regret.py: what each may measure, at what price, and that it ends."""
+"""The baselines of benchmarks/sweep/sweep_regret.py: what each may measure, at what price, and that it ends."""
 
 import sys
 from importlib import import_module
@@ -12,7 +12,7 @@ from raysplit.sweep.replay import Losses, known_law_losses
 from tests.design.doubles import every_point, points, setup
 from tests.split.doubles import known_law
 
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "sweep"))
 BASELINES = import_module("sweep_baselines").BASELINES
 
 GRID_FLOPS = 1.1e12

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from raysplit.imports import Imported
+
 RUNS: tuple[dict[str, Any], ...] = (
     {"n_params": "14k", "pretrain_tokens": "2M", "specialize_tokens": 500_000, "domain": "law", "seed": 0, "loss": 3.1},
     {"n_params": 36_000, "pretrain_tokens": 2e6, "specialize_tokens": "1M", "domain": "law", "seed": 1, "loss": 2.9},
@@ -16,6 +18,12 @@ EXPECTED = [
     (14_000, 2_000_000, 500_000, "law", 3.1, 0),
     (36_000, 2_000_000, 1_000_000, "law", 2.9, 1),
 ]
+
+
+def rows_of(imported: Imported) -> list[tuple[object, ...]]:
+    """Runs as `EXPECTED` has them."""
+    names = ["n_params", "pretrain_tokens", "specialize_tokens", "domain", "loss", "seed"]
+    return [tuple(row) for row in imported.runs[names].itertuples(index=False)]
 
 
 def settings_of(run: Mapping[str, Any]) -> dict[str, Any]:

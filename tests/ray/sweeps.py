@@ -97,17 +97,7 @@ class Command:
 
     def processes(self, name: str = "") -> dict[int, str]:
         """Living processes that this command started, at whatever remove; ``name`` is a part of their title."""
-        found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if self.mark.encode() in (folder / "environ").read_bytes():
-                    state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-                    title = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                    if state != "Z" and name in title:
-                        found[int(folder.name)] = title
-            except OSError:
-                continue
-        return found
+        return {pid: title for pid, title in marked_processes(self.mark).items() if name in title}
 
     def wait_until_gone(self, *, seconds: float = 30) -> None:
         end = time.monotonic() + seconds
@@ -116,11 +106,26 @@ class Command:
             time.sleep(0.1)
 
 
-def start(*arguments: object, out: Path, cwd: Path, **environment: str) -> Command:
-    """Start ``raysplit`` with arguments."""
+def marked_processes(mark: str) -> dict[int, str]:
+    """Titles of the living processes that inherited a mark."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (folder / "environ").read_bytes():
+                state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+                title = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                if state != "Z":
+                    found[int(folder.name)] = title
+        except OSError:
+            continue
+    return found
+
+
+def start(*arguments: object, out: Path, cwd: Path, module: str = "raysplit", **environment: str) -> Command:
+    """Start ``raysplit``, or another module, with arguments."""
     mark = uuid4().hex
     process = subprocess.Popen(
-        [sys.executable, "-m", "raysplit", *map(str, arguments)],
+        [sys.executable, "-m", module, *map(str, arguments)],
         cwd=cwd,
         env={**BEHIND_A_PROXY, "PYTHONPATH": str(REPOSITORY), MARK: mark, "COLUMNS": "200", **environment},
         stdout=subprocess.PIPE,

@@ -86,7 +86,7 @@ def test_killed_twenty_times_while_four_clients_report(begin: Callable[..., Acto
         for client in clients:
             client.result(timeout=120)
     assert len(pids) == N_KILLS
-    # Within 5 s, says benchmarks/live_actor.py on a quiet machine; here only that nobody waits for a timeout of Ray's.
+    # Within 5 s, says benchmarks/live/live_actor.py on a quiet machine; here only that nobody waits for a timeout.
     assert statistics.median(back_seconds) < 10, back_seconds
     assert len(acknowledged) == N_KILLS * BATCHES_A_KILL * BATCH_ROWS
     there = assert_each_once(actor, acknowledged)

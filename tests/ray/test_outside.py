@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import raysplit
-from benchmarks.live_replay import SURFACE, played_sweep
+from benchmarks.live.live_replay import SURFACE, played_sweep
 from raysplit.live.client import LiveLaw
 from raysplit.live.outside_run import OutsideRun
 from raysplit.runs import Observation
@@ -50,7 +50,7 @@ def test_the_notebook_runs_whole(played: Path, tmp_path: Path, repository: Path)
         "PICTURE": str(picture),
     }
     done = subprocess.run(
-        [sys.executable, "benchmarks/live_notebook.py"],
+        [sys.executable, "benchmarks/live/live_notebook.py"],
         cwd=repository, env=environment, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -16,7 +16,7 @@ from tests.conftest import REPOSITORY
 def test_the_example_searches_and_answers(tmp_path: Path) -> None:
     if " " in sys.executable:
         pytest.skip("Ray 2.60 starts no workers on a cluster whose Python lies in a path with spaces")
-    command = [sys.executable, str(REPOSITORY / "benchmarks" / "own_trainable.py")]
+    command = [sys.executable, str(REPOSITORY / "benchmarks" / "sweep" / "own_trainable.py")]
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "own"), "--budget-share", "0.004"],
         capture_output=True, text=True, timeout=280, env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY)},
@@ -35,7 +35,7 @@ def test_the_example_searches_and_answers(tmp_path: Path) -> None:
 def test_a_run_whose_worker_died_goes_on_and_a_longer_trunk_begins_at_the_shorter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks" / "sweep")
     example = import_module("own_trainable")
     trained: list[tuple[int, int]] = []
     reported: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""The loop in which benchmarks/sweep_baselines.py asks Ray Tune's searchers and schedulers, against Ray Tune's own."""
+"""The loop in which benchmarks/sweep/sweep_baselines.py asks Tune's searchers and schedulers, against Tune's own."""
 
 import sys
 import tempfile
@@ -11,7 +11,7 @@ import pytest
 from ray import tune
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "sweep"))
 baselines, simulated = import_module("sweep_baselines"), import_module("sweep_tune")
 
 N_RUNGS = 3

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
-from benchmarks.split_recovery import CENTRES
+from benchmarks.law.split_recovery import CENTRES
 from raysplit.law import FORMS, Law
 from raysplit.law.form import Array
 from raysplit.split import Problem

@@ -1,8 +1,8 @@
-"""A quick part of benchmarks/split_recovery.py: laws that are known are found, and the intervals hold them."""
+"""A quick part of benchmarks/law/split_recovery.py: laws that are known are found, and the intervals hold them."""
 
 import numpy as np
 
-from benchmarks.split_recovery import BUDGET_FACTORS, recover
+from benchmarks.law.split_recovery import BUDGET_FACTORS, recover
 
 
 def test_advice_from_noisy_runs_is_nearly_as_good_as_the_truth_and_knows_how_sure_it_is() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from raysplit.errors import RaysplitError
 from raysplit.sweep.broker import IDLE, STALLED, Broker
 
 STALL_SECONDS = 60.0
@@ -130,11 +131,13 @@ def test_the_last_lane_to_leave_tells_those_who_wait() -> None:
         await broker.fetch(0, 1)
         await broker.leave(0)
         assert not asked.done()
+        await broker.died(1, "OSError: disk full")
         await broker.leave(1)
-        with pytest.raises(RuntimeError, match="every lane has ended"):
+        with pytest.raises(RaysplitError, match=r"^every lane has ended: OSError: disk full$"):
             await asked
-        with pytest.raises(RuntimeError, match="every lane has ended"):
+        with pytest.raises(RaysplitError, match=r"^every lane has ended: OSError: disk full$"):
             await broker.run(body())
+        assert await broker.hopeless() == "every lane has ended: OSError: disk full"
 
     run(story)
 
@@ -155,5 +158,104 @@ def test_an_idle_lane_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def story(broker: Broker, clock: Time, killed: list[str]) -> None:
         assert await broker.fetch(0, 1) == {"kind": IDLE}
+
+    run(story)
+
+
+def test_the_first_last_words_are_the_cause_of_a_failure() -> None:
+    async def story(broker: Broker, clock: Time, killed: list[str]) -> None:
+        asked = await hand_in(broker, body())
+        for start in (1, 2, 3):
+            assert await broker.fetch(0, start) == body()
+            await broker.say(0, "AssertionError: why (rank 1; lane-0.log)")
+            await broker.say(0, "RuntimeError: connection closed by peer (rank 0; lane-0.log)")
+            await broker.died(0, "AssertionError: why (rank 1)")
+            await broker.join(0)
+        failed = "its lane died 3 times while training it: AssertionError: why (rank 1; lane-0.log)"
+        assert await asked == {"failed": failed}
+        assert await broker.hopeless() == "", "it may have been the task"
+
+    run(story)
+
+
+def test_a_worker_killed_without_a_word_is_the_cause_whatever_the_others_say() -> None:
+    async def story(broker: Broker, clock: Time, killed: list[str]) -> None:
+        asked = await hand_in(broker, body())
+        for start in (1, 2, 3):
+            await broker.fetch(0, start)
+            await broker.say(0, "RuntimeError: connection closed by peer (rank 0; lane-0.log)")
+            await broker.died(0, "its process has died (rank 1)", without_a_word=True)
+            await broker.join(0)
+        assert await asked == {"failed": "its lane died 3 times while training it: its process has died (rank 1)"}
+
+    run(story)
+
+
+def test_where_no_worker_had_words_what_ray_says_is_the_cause() -> None:
+    async def story(broker: Broker, clock: Time, killed: list[str]) -> None:
+        asked = await hand_in(broker, body())
+        for start in (1, 2, 3):
+            await broker.fetch(0, start)
+            if start == 1:
+                await broker.say(0, "MemoryError (rank 0; lane-0.log)")
+            await broker.died(0, "ImportError: no module (rank 0)")
+            await broker.join(0)
+        assert await asked == {"failed": "its lane died 3 times while training it: ImportError: no module (rank 0)"}
+
+    run(story)
+
+
+async def lose(broker: Broker, milestone: int) -> dict[str, Any]:
+    """A task that costs three starts of lane 0."""
+    asked = await hand_in(broker, body(milestone=milestone))
+    for _ in range(3):
+        start = await broker.join(0)
+        await broker.fetch(0, start)
+        await broker.say(0, "AssertionError: why")
+        await broker.died(0, "")
+    await broker.join(0)
+    return await asked
+
+
+def test_tasks_that_all_fail_end_the_waiting_of_every_other() -> None:
+    async def story(broker: Broker, clock: Time, killed: list[str]) -> None:
+        others = [await hand_in(broker, body(milestone=milestone)) for milestone in (300, 400)]
+        await broker.fetch(1, 1)
+        await broker.fetch(1, 1)
+        first, second = await lose(broker, 100), await lose(broker, 200)
+        assert first == second == {"failed": "its lane died 3 times while training it: AssertionError: why"}
+        why = "the first 2 trials have failed, the last of them because its lane died 3 times"
+        assert (await broker.hopeless()).startswith(why)
+        with pytest.raises(RaysplitError, match=why):
+            await others[1]
+        with pytest.raises(RaysplitError, match="AssertionError: why"):
+            await broker.run(body())
+
+    run(story)
+
+
+def test_tasks_that_fail_beside_others_that_do_not_end_nothing() -> None:
+    async def story(broker: Broker, clock: Time, killed: list[str]) -> None:
+        done = await hand_in(broker, body())
+        await broker.fetch(1, 1)
+        await broker.finish(1, 1, {"losses": {}})
+        await done
+        for milestone in (100, 200, 300):
+            await lose(broker, milestone)
+        assert await broker.hopeless() == ""
+
+    run(story)
+
+
+def test_a_lane_that_cannot_start_ends_the_sweep_with_its_cause() -> None:
+    async def story(broker: Broker, clock: Time, killed: list[str]) -> None:
+        for _ in range(2):
+            await broker.died(0, "CorpusError: no such file")
+        await broker.join(0)
+        for _ in range(2):
+            await broker.died(0, "CorpusError: no such file")
+        assert await broker.hopeless() == "", "it did start in between"
+        await broker.died(0, "CorpusError: no such file")
+        assert await broker.hopeless() == "lane 0 could not start 3 times in a row: CorpusError: no such file"
 
     run(story)

@@ -1,0 +1,68 @@
+"""How long it takes to propose the next trials: 1,000 observations, 10,000 candidates, a law of 64 draws.
+
+    python benchmarks/sweep/propose.py
+
+Synthetic: losses of a known law. Parts are those of `raysplit.design.campaign.next_round`: the belief (what
+each of the law's draws takes for the best split, and foresees of every point of the grid), the candidates and their
+prices, and the choice of a round. Processor seconds of one core, the median of five.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+from sweep_methods import table
+from sweep_truths import synthetic_world
+
+from raysplit.design.campaign import Round, next_round, whole_grid
+from raysplit.design.candidates import Grid, believe, candidates_of
+from raysplit.design.evidence import evidence_of, key
+from raysplit.law import FORMS, Law, fit_law
+
+N_OBSERVATIONS = 1000
+
+
+def seconds(of: Callable[[], object], *, n: int = 5) -> float:
+    """Median processor seconds."""
+    took = []
+    for _ in range(n):
+        started = time.process_time()
+        of()
+        took.append(time.process_time() - started)
+    return statistics.median(took)
+
+
+def main() -> None:
+    world = synthetic_world("law-8+cooldown", 0)
+    sizes = {14_000 * 2**i: 6.0 * 14_000 * 2**i for i in range(8)}
+    pretrain = tuple(int(250_000 * 1.4**i) for i in range(16))
+    specialize = tuple(int(62_500 * 1.5**i) for i in range(13))
+    setup = replace(
+        world.setup,
+        flops_per_token=sizes,
+        tree=replace(world.setup.tree, pretrain_grid=pretrain),
+        specialize_grid=specialize,
+        lanes=8,
+    )
+    points = [(trial, m) for trial in whole_grid(setup).trials for m in trial.milestones]
+    points.sort(key=lambda at: at[0].n_params * (at[0].pretrain_tokens + at[1]))
+    losses = {key(t, m): dict(world.losses(t, m) or {}) for t, m in points[:N_OBSERVATIONS]}
+    law: Law = fit_law(table(setup, losses), forms=[FORMS["law-8+cooldown"]], pooling=1.0, n_draws=64)
+    evidence = evidence_of(setup, losses)
+    grid = Grid.of(setup)
+    n_candidates = len(candidates_of(setup, grid, evidence).every)
+    decision = next_round(setup, evidence, believe(setup, law))
+    n_trials = len(decision.planned) if isinstance(decision, Round) else 0
+    print(f"{N_OBSERVATIONS} measurements, {n_candidates} candidates, {law.n_draws} draws, {n_trials} trials proposed")
+    print(f"  belief      {seconds(lambda: believe(setup, law)):.3f} s")
+    print(f"  candidates  {seconds(lambda: candidates_of(setup, grid, evidence)):.3f} s")
+    print(f"  in all      {seconds(lambda: next_round(setup, evidence, believe(setup, law))):.3f} s")
+
+
+if __name__ == "__main__":
+    main()
