@@ -90,7 +90,7 @@ class HttpClient:
         """What is said of an answer that no live law gave."""
         if to := error.headers.get("Location"):
             return f"leads to {to}; give the address where the law itself is{self._way}"
-        return f"HTTP {error.code} {error.reason}; is this a live law?{self._way}"
+        return f"HTTP {error.code} {error.reason}{self._way or '; is this a live law?'}"
 
 
 class _StayHere(urllib.request.HTTPRedirectHandler):

@@ -210,6 +210,10 @@ def test_a_table_that_is_wrong(
     assert not (tmp_path / "law.json").exists()
 
 
+def test_what_is_to_be_served_is_not_there(refusal: Refusal, tmp_path: Path) -> None:
+    assert "there is no such file or folder" in refusal("serve", tmp_path / "space.yaml", "--out", tmp_path)
+
+
 def test_a_table_of_another_kind_or_none_at_all(refusal: Refusal, tmp_path: Path) -> None:
     (tmp_path / "runs.docx").write_text("")
     assert "Known: .csv, .tsv" in refusal("fit", tmp_path / "runs.docx")

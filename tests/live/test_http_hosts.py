@@ -73,7 +73,7 @@ def test_a_foreign_name_is_refused_everywhere(server: Server, method: str, path:
     assert answer.status_code == 421
     if method != "HEAD":
         said = answer.json()
-        assert "--allow-host" in said["message"]
+        assert said["message"].endswith("--allow-host evil.example")
         assert (said["field"], said["value"], said["choices"]) == ("Host", "evil.example", ["localhost", "law.example"])
 
 
@@ -103,6 +103,23 @@ def test_another_site_s_script_gets_no_leave(server: Server) -> None:
     asks = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
     answer = httpx.options(f"{server.url}/v1/should-go-on", headers=asks, trust_env=False)
     assert not any(name.startswith("access-control") for name in answer.headers)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:8350", "127.0.0.1:8350/", "localhost", "https://law.example:443"]
+)
+def test_an_address_to_bind_is_no_url(address: str) -> None:
+    with pytest.raises(RunError, match=r"must be HOST:PORT or PORT, such as 127\.0\.0\.1:8350; no http://"):
+        read_http_options(address)
+
+
+def test_a_token_may_come_out_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYSPLIT_TOKEN", f" {TOKEN}\r\n")
+    assert read_http_options("8350").token == TOKEN
+    monkeypatch.setenv("RAYSPLIT_TOKEN", "geheim\nzwei")
+    with pytest.raises(RunError, match="characters that a header cannot carry") as refused:
+        read_http_options("8350")
+    assert "geheim" not in str(refused.value)
 
 
 def test_a_restarted_server_keeps_its_names(tmp_path: Path) -> None:

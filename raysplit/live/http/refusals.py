@@ -62,7 +62,7 @@ def of_validation(errors: Sequence[Any], *, status: int = 422) -> Refused:
     """The first of pydantic's errors; the number of the others is told."""
     first, field = errors[0], _field(errors[0]["loc"])
     n_more = len({_field(error["loc"]) for error in errors}) - 1
-    more = f" (and {n_more} more mistakes)" if n_more else ""
+    more = f" (and {n_more} more)" if n_more else ""
     choices = first.get("ctx", {}).get("expected") if first["type"] == "literal_error" else None
     value = first["input"]
     message = first["msg"].removeprefix("Value error, ")
