@@ -51,6 +51,15 @@ class HttpOptions:
                 f"{self.host} is reached from other machines: a token is needed for writing; set {TOKEN_VARIABLE}"
             )
 
+    def lacks(self, asked: "HttpOptions") -> list[str]:
+        """What somebody asks for that a law served by these options does not give."""
+        given = {
+            "--closed-reading": self.open_reading and not asked.open_reading,
+            "--allow-host": not set(asked.allowed_hosts) <= set(self.allowed_hosts),
+            TOKEN_VARIABLE: asked.token is not None and digest(asked.token) != digest(self.token or ""),
+        }
+        return [name for name, is_lacking in given.items() if is_lacking]
+
 
 def read_http_options(address: str, *, open_reading: bool = True, allowed_hosts: Sequence[str] = ()) -> HttpOptions:
     """``HOST:PORT``, ``:PORT`` or ``PORT`` (on loopback), and the token from the environment.

@@ -10,7 +10,7 @@ import pytest
 from raysplit.errors import RunError
 from raysplit.live.http import Server, serve_in_thread
 from raysplit.live.http.hosts import Hosts
-from raysplit.live.http_options import read_http_options
+from raysplit.live.http_options import HttpOptions, digest, read_http_options
 from raysplit.live.service import LawService
 from tests.live.served import TOKEN, opened
 
@@ -120,6 +120,19 @@ def test_a_token_may_come_out_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(RunError, match="characters that a header cannot carry") as refused:
         read_http_options("8350")
     assert "geheim" not in str(refused.value)
+
+
+def test_what_a_law_that_is_served_already_cannot_give_is_named() -> None:
+    def options(token: str | None, *, closed: bool = False, names: tuple[str, ...] = ()) -> HttpOptions:
+        return HttpOptions(host="127.0.0.1", port=0, token=token, open_reading=not closed, allowed_hosts=names)
+
+    served = options(digest("a"), names=("law.example",))
+    for asked in (served, options("a"), options(None), options("a", names=("law.example",))):
+        assert served.lacks(asked) == []
+    assert served.lacks(options("b", closed=True, names=("x.example",))) == [
+        "--closed-reading", "--allow-host", "RAYSPLIT_TOKEN",
+    ]  # fmt: skip
+    assert options(None).lacks(options("a")) == ["RAYSPLIT_TOKEN"]
 
 
 def test_a_restarted_server_keeps_its_names(tmp_path: Path) -> None:
