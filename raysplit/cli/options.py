@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from raysplit.errors import RaysplitError, RunError
+from raysplit.files import read_text
 from raysplit.quantities import parse_count, parse_quantity
 
 if TYPE_CHECKING:
@@ -50,13 +51,13 @@ def open_console() -> Console:
 
 
 def read_json(path: Path, parse: Callable[[str], T]) -> T:
-    """What ``parse`` makes of a file that raysplit wrote.
+    """What ``parse`` makes of a file that raysplit wrote, which a shell may have put into UTF-16 since.
 
     Raises:
         RunError: the file cannot be read, or is not what ``parse`` expects; the message names it.
     """
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        return parse(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except RaysplitError as error:

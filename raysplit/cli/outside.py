@@ -141,8 +141,11 @@ def observe(run: str, table: Path, token: str | None, offline: bool, output: str
     import json
     from dataclasses import asdict
 
-    runs = read_table(table, as_is=as_is, is_all=False)
     from raysplit.live.http_client import is_url
+
+    if ":" in run and not is_url(run) and not Path(run).exists():
+        raise RunError(f"{run}: there is no such run folder; the address of a live law begins with http:// or https://")
+    runs = read_table(table, as_is=as_is, is_all=False)
     from raysplit.sweep.observe import observe_run, observe_server
 
     observed = observe_server(run, token, runs) if is_url(run) else observe_run(Path(run), runs, offline=offline)

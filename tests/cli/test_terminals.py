@@ -57,6 +57,13 @@ def test_a_mistake_is_told_there_too(tmp_path: Path) -> None:
     assert misused.stderr.isascii()
 
 
+def test_what_a_shell_wrote_in_utf_16_is_read(law: Path) -> None:
+    """As PowerShell does with `> law.json`."""
+    (law.parent / "law16.json").write_text(law.read_text(encoding="utf-8"), encoding="utf-16")
+    advice = run("advise", "--law", law.parent / "law16.json", "--budget-flops", "1e12")
+    assert (advice.returncode, advice.stderr) == (0, b"")
+
+
 def test_a_narrow_terminal_gets_all_of_it(law: Path) -> None:
     master, slave = pty.openpty()
     command = [
@@ -93,11 +100,10 @@ def test_a_reader_that_has_had_enough_ends_it_without_a_word(law: Path) -> None:
 
 
 def test_a_full_disk_is_named(law: Path) -> None:
-    for arguments in (["--help"], ["advise", "--law", str(law), "--budget-flops", "1e12"]):
-        with open("/dev/full", "wb") as full:
-            command = [sys.executable, "-m", "raysplit", *arguments]
-            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
-        assert done.returncode == 2
-        assert done.stderr == b"raysplit: a file or the output: cannot be written: No space left on device\n"
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "raysplit", "fit", "--help"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 2
+    assert done.stderr == b"raysplit: a file or the output: cannot be written: No space left on device\n"
     done = run("fit", law.parent / "runs.csv", "--out", "/dev/full")
     assert done.stderr.endswith(b"raysplit: /dev/full: cannot be written: No space left on device\n")
