@@ -29,6 +29,8 @@ _SPARE_CPUS = 1.0
 
 
 _FEW_PROCESSES = 64
+_STARTS, _TOO_SLOW = 3, "timed out during startup"
+"""Ray 2.60 gives its node 30 s to start and has no option for it; a machine that is busy elsewhere needs longer."""
 _RUNTIME_ENV: dict[str, object] = {"worker_process_setup_hook": set_up_worker}
 
 
@@ -108,15 +110,19 @@ def _start_here(compute: ComputeSpec | None) -> None:
         # Ray 2.60 starts workers through `bash -c "exec PYTHON ..."` and does not quote a path with spaces.
         runtime_env["py_executable"] = shlex.quote(sys.executable)
     n_cpus = compute.n_workers * compute.cpus_per_worker + _SPARE_CPUS if compute else None
-    try:
-        with _groups_of_their_own():
-            _init(
-                address="local", num_cpus=int(n_cpus) + 1 if n_cpus else None, include_dashboard=False,
-                _temp_dir=str(folder), runtime_env=runtime_env,
-            )  # fmt: skip
-    except Exception as error:  # Ray raises many kinds
-        logs = folder / "session_latest" / "logs"
-        raise RunError(f"Ray cannot be started on this machine: {in_a_line(error)} (its logs: {logs})") from error
+    options = {
+        "num_cpus": int(n_cpus) + 1 if n_cpus else None, "include_dashboard": False, "_temp_dir": str(folder),
+        "runtime_env": runtime_env,
+    }  # fmt: skip
+    for n_left in reversed(range(_STARTS)):
+        try:
+            with _groups_of_their_own():
+                return _init(address="local", **options)
+        except Exception as error:  # Ray raises many kinds
+            if n_left and _TOO_SLOW in str(error):
+                continue
+            logs = folder / "session_latest" / "logs"
+            raise RunError(f"Ray cannot be started on this machine: {in_a_line(error)} (its logs: {logs})") from error
 
 
 def _prepare_environment() -> None:

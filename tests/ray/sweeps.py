@@ -60,9 +60,10 @@ def tiny_space(texts: Path, **changes: dict[str, Any]) -> dict[str, Any]:
     return space
 
 
-BEHIND_A_PROXY = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
-BEHIND_A_PROXY |= dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy", "HTTPS_PROXY"), "http://127.0.0.1:1")
-"""An environment as companies have it: nothing on this machine may be asked through the proxy, which is not there."""
+def behind_a_proxy() -> dict[str, str]:
+    """This environment as companies have it: nothing here may be asked through the proxy, which is not there."""
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy", "HTTPS_PROXY"), "http://127.0.0.1:1")
+    return {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"} | proxies
 
 
 @dataclass
@@ -127,7 +128,7 @@ def start(*arguments: object, out: Path, cwd: Path, module: str = "raysplit", **
     process = subprocess.Popen(
         [sys.executable, "-m", module, *map(str, arguments)],
         cwd=cwd,
-        env={**BEHIND_A_PROXY, "PYTHONPATH": str(REPOSITORY), MARK: mark, "COLUMNS": "200", **environment},
+        env={**behind_a_proxy(), "PYTHONPATH": str(REPOSITORY), MARK: mark, "COLUMNS": "200", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
