@@ -123,22 +123,22 @@ def fit(
         )
     console.print(f"{len(runs)} runs, {len(domains)} domains, {len(sizes)} sizes")
     console.print(scores)
-    console.print(choice.sentence, highlight=False)
+    console.print(choice.sentence)
     for gap in gaps_in(runs):  # told as a warning too: neither who keeps the answer alone may miss it, nor who watches
-        console.print(f"NOTE: {gap}", markup=False, highlight=False)
+        console.print(f"NOTE: {gap}")
     written = json.loads(law.to_json())
     written["choice"] = asdict(choice)
     try:
         out.write_text(strict_json.dumps(written, indent=1), encoding="utf-8")
     except OSError as error:
         raise RunError(f"{out}: cannot be written: {error.strerror or error}") from error
-    console.print(f"law: {out}", highlight=False)
+    console.print(f"law: {out}")
     if budget_flops is not None:
         problem = _sized(law, problem, n_params)
         if seed_tokens is not None:
             problem = replace(problem, fixed_seed=(n_params[0], float(seed_tokens)))
         console.print()
-        console.print(render_advice(advise(law, problem)), markup=False, highlight=False)
+        console.print(render_advice(advise(law, problem)))
 
 
 @click.command()

@@ -176,13 +176,13 @@ def _tell(imported: "Imported", source: Path, out: Path, *, was_guessed: bool) -
     for field, choice in imported.choices.items():
         note = f", {choice.note}" if choice.note else ""
         table.add_row(field, choice.source, f"{choice.how}{note}")
-    console.print(table, markup=False, highlight=False)
+    console.print(table)
     for reason, names in imported.skipped.items():
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         said = f"left out {len(names)}: {reason} ({', '.join(names[:_SHOWN])}{more})"
-        console.print(said, markup=False, highlight=False)
+        console.print(said)
     for note in imported.notes:
-        console.print(f"note: {note}", markup=False, highlight=False)
+        console.print(f"note: {note}")
     runs = imported.runs
     counts = f"{len(runs)} runs, {runs['domain'].nunique()} domains, {runs['n_params'].nunique()} sizes"
-    console.print(f"{counts}: {out}", markup=False, highlight=False)
+    console.print(f"{counts}: {out}")

@@ -66,7 +66,7 @@ def serve(
         url = connect(run_folder).serve_http(http)
         own = not http.port or url.endswith(f":{http.port}")
         how = "served by" if own else "served already, and not elsewhere as well, by"
-        console.print(f"{how} the sweep's law actor, as long as the sweep lasts: {url}", highlight=False)
+        console.print(f"{how} the sweep's law actor, as long as the sweep lasts: {url}")
         return
     from raysplit.live.http import serve_in_thread
     from raysplit.sweep.launch import read_service
@@ -84,7 +84,7 @@ def serve(
         open_reading=http.open_reading,
         allowed_hosts=http.allowed_hosts,
     )
-    console.print(f"serving {run_folder} at {server.url}; Ctrl-C ends it", highlight=False)
+    console.print(f"serving {run_folder} at {server.url}; Ctrl-C ends it")
     try:
         while True:
             time.sleep(3600)
@@ -108,7 +108,7 @@ def _serve_space(
 
     with served(space_file, out, http=http, ray_address=ray_address, take_over=take_over, tell=say) as folder:
         url = connect(folder.path).serve_http(http)
-        console.print(f"live law: raysplit.connect({str(folder.path)!r}), or `raysplit advise {out}`", highlight=False)
-        console.print(f"over HTTP: {url}; Ctrl-C ends it, everything reported is kept", highlight=False)
+        console.print(f"live law: raysplit.connect({str(folder.path)!r}), or `raysplit advise {out}`")
+        console.print(f"over HTTP: {url}; Ctrl-C ends it, everything reported is kept")
         while True:
             time.sleep(3600)
