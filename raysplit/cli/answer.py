@@ -19,6 +19,7 @@ from raysplit.cli.options import (
     open_console,
     read_json,
     read_table,
+    show,
     version_option,
 )
 from raysplit.errors import RunError, unknown
@@ -122,19 +123,22 @@ def fit(
         )
     console.print(f"{len(runs)} runs, {len(domains)} domains, {len(sizes)} sizes")
     console.print(scores)
-    console.print(choice.sentence, highlight=False)
+    console.print(choice.sentence)
     for gap in gaps_in(runs):  # told as a warning too: neither who keeps the answer alone may miss it, nor who watches
-        console.print(f"NOTE: {gap}", markup=False, highlight=False)
+        console.print(f"NOTE: {gap}")
     written = json.loads(law.to_json())
     written["choice"] = asdict(choice)
-    out.write_text(strict_json.dumps(written, indent=1), encoding="utf-8")
-    console.print(f"law: {out}", highlight=False)
+    try:
+        out.write_text(strict_json.dumps(written, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written: {error.strerror or error}") from error
+    console.print(f"law: {out}")
     if budget_flops is not None:
         problem = _sized(law, problem, n_params)
         if seed_tokens is not None:
             problem = replace(problem, fixed_seed=(n_params[0], float(seed_tokens)))
         console.print()
-        console.print(render_advice(advise(law, problem)), markup=False, highlight=False)
+        console.print(render_advice(advise(law, problem)))
 
 
 @click.command()
@@ -171,7 +175,7 @@ def compare(
         problem = _problem_of(runs, budget_flops, accounting, own)
         law, _ = fit_for_decision(runs, problem, seed=seed)
         candidates[name] = (law, _sized(law, problem, n_params))
-    click.echo(render_partitions(compare_partitions(candidates)))
+    show(render_partitions(compare_partitions(candidates)))
 
 
 @click.command()
@@ -210,7 +214,7 @@ def advise(
         )
         asked = ask_run(run_folder)
         live = asked.law.advise(question, version=version)
-        click.echo(asked.told(live.law), err=True)
+        show(asked.told(live.law), err=True)
         advice = live.advice
         rests_on = {"law": asdict(live.law), "source": asked.source}
     else:
@@ -229,9 +233,9 @@ def advise(
         )
         advice, rests_on = advise_on(law, _sized(law, problem, n_params)), {}
     if output == "json":
-        click.echo(strict_json.dumps({**json.loads(advice.to_json()), **rests_on}, indent=2))
+        show(strict_json.dumps({**json.loads(advice.to_json()), **rests_on}, indent=2))
     else:
-        click.echo(render_advice(advice))
+        show(render_advice(advice))
 
 
 def _problem_of(

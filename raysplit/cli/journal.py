@@ -9,7 +9,7 @@ from shlex import quote
 import click
 
 from raysplit import strict_json
-from raysplit.cli.options import open_console
+from raysplit.cli.options import open_console, show
 from raysplit.errors import RunError, unknown
 
 _EXPORTS = ("csv", "parquet", "jsonl")
@@ -33,20 +33,18 @@ def verify(where: str, as_json: bool) -> None:
     location = _location(where)
     found = examine(location)
     if as_json:
-        click.echo(json.dumps(asdict(found)))
+        show(json.dumps(asdict(found)))
         sys.exit(bool(found.damages))
     console = open_console()
     kinds = ", ".join(f"{n} {kind}" for kind, n in found.kinds.items())
-    console.print(f"records: {found.n_records} ({kinds or 'none'}); batches: {found.n_batches}", highlight=False)
+    console.print(f"records: {found.n_records} ({kinds or 'none'}); batches: {found.n_batches}")
     fences = ", ".join(f"fence {fence}: {n}" for fence, n in found.fences.items())
-    console.print(f"by opening: {fences or 'none'}", highlight=False)
+    console.print(f"by opening: {fences or 'none'}")
     for damage in found.damages:
         where_in = f"byte {damage.byte}" + (f", {damage.n_bytes} bytes" if damage.n_bytes else "")
-        console.print(f"[red]{damage.file}: {damage.what} ({where_in})[/red]", highlight=False)
+        console.print(f"{damage.file}: {damage.what} ({where_in})", style="red")
     if found.damages:
-        console.print(
-            f"damaged; `raysplit journal repair {quote(where)}` keeps everything that is intact", highlight=False
-        )
+        console.print(f"damaged; `raysplit journal repair {quote(where)}` keeps everything that is intact")
         sys.exit(1)
     console.print("intact")
 
@@ -74,7 +72,7 @@ def export(run: Path, to: Path) -> None:
             to.write_text("".join(strict_json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     except OSError as error:
         raise RunError(f"{to}: cannot be written: {error.strerror or error}") from error
-    open_console().print(f"{len(frame)} observations in {to}", highlight=False)
+    open_console().print(f"{len(frame)} observations in {to}")
 
 
 @journal.command()
@@ -90,13 +88,13 @@ def repair(where: str) -> None:
     done = repair_journal(_location(where))
     console = open_console()
     if not done.lost and not done.set_aside:
-        console.print(f"{done.n_records} records, none damaged; nothing was changed", highlight=False)
+        console.print(f"{done.n_records} records, none damaged; nothing was changed")
         return
     for side in done.set_aside:
-        console.print(f"as it was: {side}", highlight=False)
+        console.print(f"as it was: {side}")
     for lost in done.lost:
-        console.print(f"lost: {lost}", highlight=False)
-    console.print(f"{done.n_records} intact records kept; the journal opens again", highlight=False)
+        console.print(f"lost: {lost}")
+    console.print(f"{done.n_records} intact records kept; the journal opens again")
 
 
 @journal.command()
@@ -106,7 +104,7 @@ def upgrade(where: str) -> None:
     from raysplit.live.journal_old import upgrade as upgrade_journal
 
     n_records = upgrade_journal(_location(where))
-    open_console().print(f"{n_records} records; the journal opens again", highlight=False)
+    open_console().print(f"{n_records} records; the journal opens again")
 
 
 def _location(where: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from raysplit import strict_json
-from raysplit.cli.options import COUNT, QUANTITY, run_argument, version_option
+from raysplit.cli.options import COUNT, QUANTITY, run_argument, say, show, version_option
 from raysplit.errors import LawError, RunError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def ask_run(run_folder: Path) -> Asked:
         try:
             return Asked(law=connect(run_folder), is_live=True)
         except RunError as error:
-            click.echo(f"raysplit: {error}; reading the journal", err=True)
+            say(f"{error}; reading the journal")
     from raysplit.sweep.launch import read_service
 
     return Asked(law=read_service(run_folder), is_live=False)
@@ -98,10 +98,10 @@ def predict(
     mean, low, high = (float(getattr(live.prediction, name)) for name in ("mean", "low", "high"))
     if output == "json":
         found = {"mean": mean, "low": low, "high": high, "level": level}
-        click.echo(strict_json.dumps({**found, "law": asdict(live.law), "source": asked.source}))
+        show(strict_json.dumps({**found, "law": asdict(live.law), "source": asked.source}))
         return
-    click.echo(asked.told(live.law), err=True)
-    click.echo(f"{mean:.4f} nats/token, {level:.0%} interval {low:.4f} to {high:.4f}")
+    show(asked.told(live.law), err=True)
+    show(f"{mean:.4f} nats/token, {level:.0%} interval {low:.4f} to {high:.4f}")
 
 
 @click.command()
@@ -113,14 +113,14 @@ def status(run_folder: Path, output: str) -> None:
     now = asked.law.status()
     failed = {trial.name: trial.why for trial in asked.law.trials() if trial.state == "failed"} if now.n_failed else {}
     if output == "json":
-        click.echo(strict_json.dumps({**asdict(now), "failures": failed, "source": asked.source}))
+        show(strict_json.dumps({**asdict(now), "failures": failed, "source": asked.source}))
         return
-    click.echo(_where(now))
+    show(_where(now))
     for why in dict.fromkeys(failed.values()):
-        click.echo(f"failed: {', '.join(name for name in failed if failed[name] == why)}: {why}")
+        show(f"failed: {', '.join(name for name in failed if failed[name] == why)}: {why}")
     if now.trouble:
-        click.echo(f"trouble: {now.trouble}")
-    click.echo(f"({asked.source})", err=True)
+        show(f"trouble: {now.trouble}")
+    show(f"({asked.source})", err=True)
 
 
 @click.command()
@@ -132,7 +132,7 @@ def status(run_folder: Path, output: str) -> None:
 def watch(run_folder: Path, every: float, output: str) -> None:
     """How the split moves while a sweep measures: a line at each change, until the sweep ends or Ctrl-C."""
     asked, before = ask_run(run_folder), None
-    click.echo(f"watching the {asked.source}; Ctrl-C ends it", err=True)
+    show(f"watching the {asked.source}; Ctrl-C ends it", err=True)
     try:
         while True:
             try:
@@ -143,7 +143,7 @@ def watch(run_folder: Path, every: float, output: str) -> None:
                 continue
             seen = (now, live.law.version if live else 0)
             if seen != before:
-                click.echo(_line(now, live, asked.source, as_json=output == "json"))
+                show(_line(now, live, asked.source, as_json=output == "json"))
                 before = seen
             if now.finished:
                 return

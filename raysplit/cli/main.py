@@ -1,5 +1,6 @@
 """The `raysplit` command and how it ends: a mended mistake is one line and status 2, Ctrl-C is status 130."""
 
+import errno
 import io
 import os
 import signal
@@ -14,7 +15,11 @@ import click
 
 import raysplit
 from raysplit.cli import answer, journal, live, outside, serve, work
+from raysplit.cli.options import say
 from raysplit.errors import FolderTaken, RaysplitError
+
+_OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+"""What may come up wherever something is written."""
 
 
 @dataclass(slots=True)
@@ -36,12 +41,40 @@ class _Stop:
 @contextmanager
 def _listening() -> Iterator[_Stop]:
     stop = _Stop()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    listened = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        listened.append(signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in listened}
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _ending_in_order(stop: _Stop) -> Iterator[None]:
+    """Whatever ends a command becomes a line and a status; only a defect of ours keeps its traceback."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, BrokenPipeError):
+            _end_like_sigpipe()
+        if isinstance(error, FolderTaken):  # which stopped the command, and says more
+            _end(str(error), status=2)
+        if stop.asked or isinstance(error, KeyboardInterrupt):
+            _end("stopped; everything measured is kept, and the same command continues", status=130)
+        if isinstance(error, RaysplitError):
+            _end(str(error), status=2)
+        if isinstance(error, click.ClickException):
+            with suppress(OSError):
+                error.show(file=sys.stderr)
+            sys.exit(error.exit_code)
+        if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "raysplit":
+            _end(f"this command needs the package {error.name}; install raysplit[train,report]", status=2)
+        if isinstance(error, OSError) and error.errno in _OF_A_DISK:
+            _end(f"{error.filename or 'a file or the output'}: cannot be written: {error.strerror}", status=2)
+        raise
 
 
 class _Command(click.Group):
@@ -51,22 +84,13 @@ class _Command(click.Group):
                 stream.reconfigure(errors="backslashreplace")
         return super().main(*args, **options)
 
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        with _ending_in_order(_Stop()):  # --help and --version are answered here
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
-        with _listening() as stop:
-            try:
-                return super().invoke(ctx)
-            except (Exception, KeyboardInterrupt) as error:
-                if isinstance(error, BrokenPipeError):
-                    _end_like_sigpipe()
-                if isinstance(error, FolderTaken):  # which stopped the command, and says more
-                    _end(str(error), status=2)
-                if stop.asked or isinstance(error, KeyboardInterrupt):
-                    _end("stopped; everything measured is kept, and the same command continues", status=130)
-                if isinstance(error, RaysplitError):
-                    _end(str(error), status=2)
-                if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "raysplit":
-                    _end(f"this command needs the package {error.name}; install raysplit[train,report]", status=2)
-                raise
+        with _listening() as stop, _ending_in_order(stop):
+            return super().invoke(ctx)
 
 
 def _end_like_sigpipe() -> NoReturn:
@@ -77,7 +101,8 @@ def _end_like_sigpipe() -> NoReturn:
 
 
 def _end(why: str, *, status: int) -> NoReturn:
-    click.echo(f"raysplit: {why}", err=True)
+    with suppress(OSError):  # a terminal that has gone
+        say(why)
     sys.exit(status)
 
 

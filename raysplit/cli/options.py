@@ -1,6 +1,7 @@
 """Arguments that several commands share, and numbers as people write them."""
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -9,6 +10,7 @@ import click
 from rich.console import Console
 
 from raysplit.errors import RaysplitError, RunError
+from raysplit.files import read_text
 from raysplit.quantities import parse_count, parse_quantity
 
 if TYPE_CHECKING:
@@ -20,9 +22,19 @@ _LOG_WIDTH = 140
 """Columns where no terminal says how many it has, so that tables in a log file are not cut."""
 
 
+def show(text: str, *, err: bool = False) -> None:
+    """Print as the terminal can write it: click by itself would send UTF-8 to one that says ASCII.
+
+    Args:
+        text: the command's own output.
+        err: it is a word beside that.
+    """
+    click.echo(text, file=sys.stderr if err else sys.stdout)
+
+
 def say(line: str) -> None:
-    """A word beside the command's own output."""
-    click.echo(f"raysplit: {line}", err=True)
+    """A word beside the command's own output that must be told from what Ray and others write there."""
+    show(f"raysplit: {line}", err=True)
 
 
 class _Console(Console):
@@ -31,19 +43,21 @@ class _Console(Console):
 
 
 def open_console() -> Console:
-    """The console that commands print to."""
-    console = _Console(soft_wrap=True)
-    return console if console.is_terminal else _Console(soft_wrap=True, width=_LOG_WIDTH)
+    """The console that commands print to, every text as it is: a path or a domain may hold brackets and colons."""
+    console = _Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = _LOG_WIDTH
+    return console
 
 
 def read_json(path: Path, parse: Callable[[str], T]) -> T:
-    """What ``parse`` makes of a file that raysplit wrote.
+    """What ``parse`` makes of a file that raysplit wrote, which a shell may have put into UTF-16 since.
 
     Raises:
         RunError: the file cannot be read, or is not what ``parse`` expects; the message names it.
     """
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        return parse(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except RaysplitError as error:
@@ -64,12 +78,12 @@ def read_table(path: Path, *, as_is: bool, is_all: bool) -> "pd.DataFrame":
     from raysplit.doubts import gaps_in, warnings_about
     from raysplit.runs import read_runs
 
-    notes: list[str] = []
-    runs = read_runs(path, note=notes.append)
-    notes += warnings_about(runs, origin=str(path), as_is=as_is)
-    notes += [f"{path}: {gap}" for gap in gaps_in(runs) if is_all]
-    for sentence in notes:
-        click.echo(f"raysplit: warning: {sentence}", err=True)
+    doubts: list[str] = []
+    runs = read_runs(path, note=doubts.append)
+    doubts += warnings_about(runs, origin=str(path), as_is=as_is)
+    doubts += [f"{path}: {gap}" for gap in gaps_in(runs) if is_all]
+    for sentence in doubts:
+        say(f"warning: {sentence}")
     return runs
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from raysplit.cli.options import as_is_option, open_console, read_table
+from raysplit.cli.options import as_is_option, open_console, read_table, say, show
 from raysplit.errors import RunError, TableError
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def import_(
         sheet=sheet,
     )
     for sentence in warnings_about(imported.runs, origin=str(source), as_is=as_is):
-        click.echo(f"raysplit: warning: {sentence}", err=True)
+        say(f"warning: {sentence}")
     try:
         if out.suffix == ".csv":
             imported.runs.to_csv(out, index=False)
@@ -141,18 +141,19 @@ def observe(run: str, table: Path, token: str | None, offline: bool, output: str
     import json
     from dataclasses import asdict
 
+    from raysplit.live.http_client import is_url
+
+    if ":" in run and not is_url(run) and not Path(run).exists():
+        raise RunError(f"{run}: there is no such run folder; the address of a live law begins with http:// or https://")
     runs = read_table(table, as_is=as_is, is_all=False)
     from raysplit.sweep.observe import observe_run, observe_server
 
-    if run.startswith(("http://", "https://")):
-        observed = observe_server(run, token, runs)
-    else:
-        observed = observe_run(Path(run), runs, offline=offline)
+    observed = observe_server(run, token, runs) if is_url(run) else observe_run(Path(run), runs, offline=offline)
     accepted = observed.accepted
     if output == "json":
-        click.echo(json.dumps(asdict(accepted)))
+        show(json.dumps(asdict(accepted)))
     else:
-        click.echo(
+        show(
             f"stored by {observed.told}: {accepted.n_new} new, {accepted.n_repeated} known already; it knows "
             f"{accepted.n_known} runs now"
         )
@@ -175,13 +176,13 @@ def _tell(imported: "Imported", source: Path, out: Path, *, was_guessed: bool) -
     for field, choice in imported.choices.items():
         note = f", {choice.note}" if choice.note else ""
         table.add_row(field, choice.source, f"{choice.how}{note}")
-    console.print(table, markup=False, highlight=False)
+    console.print(table)
     for reason, names in imported.skipped.items():
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         said = f"left out {len(names)}: {reason} ({', '.join(names[:_SHOWN])}{more})"
-        console.print(said, markup=False, highlight=False)
+        console.print(said)
     for note in imported.notes:
-        console.print(f"note: {note}", markup=False, highlight=False)
+        console.print(f"note: {note}")
     runs = imported.runs
     counts = f"{len(runs)} runs, {runs['domain'].nunique()} domains, {runs['n_params'].nunique()} sizes"
-    console.print(f"{counts}: {out}", markup=False, highlight=False)
+    console.print(f"{counts}: {out}")

@@ -15,13 +15,10 @@ from raysplit.cli.options import (
     take_over_option,
 )
 from raysplit.errors import RunError
+from raysplit.live.http_options import DEFAULT_ADDRESS, HttpOptions, read_http_options
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from raysplit.live.http_options import HttpOptions
-
-DEFAULT_ADDRESS = "127.0.0.1:8350"
 
 
 @click.command()
@@ -49,8 +46,9 @@ def serve(
     here until Ctrl-C, to read. Writing needs the token in RAYSPLIT_TOKEN.
     """
     from raysplit.live import beacon
-    from raysplit.live.http_options import read_http_options
 
+    if not source.exists():
+        raise RunError(f"{source}: there is no such file or folder; give a run folder, or a space with --out")
     http = read_http_options(address, open_reading=not closed_reading, allowed_hosts=allowed_hosts)
     console = open_console()
     if source.is_file():
@@ -58,6 +56,9 @@ def serve(
             raise RunError("a SPACE needs a run folder: give --out")
         _serve_space(source, out, http, ray_address, console, take_over=take_over)
         return
+    given = {"--out": out, "--ray-address": ray_address, "--take-over": take_over}
+    if idle := [option for option, value in given.items() if value]:
+        say(f"{source} is a run folder: {', '.join(idle)} not needed for it, and not used")
     run_folder = source
     if beacon.find(run_folder) is not None:
         from raysplit.live.client import connect
@@ -65,7 +66,7 @@ def serve(
         url = connect(run_folder).serve_http(http)
         own = not http.port or url.endswith(f":{http.port}")
         how = "served by" if own else "served already, and not elsewhere as well, by"
-        console.print(f"{how} the sweep's law actor, as long as the sweep lasts: {url}", highlight=False)
+        console.print(f"{how} the sweep's law actor, as long as the sweep lasts: {url}")
         return
     from raysplit.live.http import serve_in_thread
     from raysplit.sweep.launch import read_service
@@ -83,7 +84,7 @@ def serve(
         open_reading=http.open_reading,
         allowed_hosts=http.allowed_hosts,
     )
-    console.print(f"serving {run_folder} at {server.url}; Ctrl-C ends it", highlight=False)
+    console.print(f"serving {run_folder} at {server.url}; Ctrl-C ends it")
     try:
         while True:
             time.sleep(3600)
@@ -96,7 +97,7 @@ def serve(
 def _serve_space(
     space_file: Path,
     out: Path,
-    http: "HttpOptions",
+    http: HttpOptions,
     ray_address: str | None,
     console: "Console",
     *,
@@ -107,7 +108,7 @@ def _serve_space(
 
     with served(space_file, out, http=http, ray_address=ray_address, take_over=take_over, tell=say) as folder:
         url = connect(folder.path).serve_http(http)
-        console.print(f"live law: raysplit.connect({str(folder.path)!r}), or `raysplit advise {out}`", highlight=False)
-        console.print(f"over HTTP: {url}; Ctrl-C ends it, everything reported is kept", highlight=False)
+        console.print(f"live law: raysplit.connect({str(folder.path)!r}), or `raysplit advise {out}`")
+        console.print(f"over HTTP: {url}; Ctrl-C ends it, everything reported is kept")
         while True:
             time.sleep(3600)

@@ -7,6 +7,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from raysplit.cli.options import (
     QUANTITY,
@@ -59,18 +60,18 @@ def run(
     console, http = open_console(), _http(http_address, closed_reading, allowed_hosts)
     space, folder = _begin(space_file, out, take_over=take_over)
     _check_cluster(folder, console, ray_address)
-    console.rule("[bold]1/5  corpus", align="left")
+    _rule(console, "1/5  corpus")
     corpus_ = _corpus(space, folder, console)
     space = _tuned(space, folder, corpus_, console, ray_address)
     if not folder.advice.exists():  # run again, a finished sweep needs no plan
-        console.rule("[bold]2/5  plan", align="left")
+        _rule(console, "2/5  plan")
         _print_plan(space, corpus_.vocab_size, console)
-    console.rule("[bold]3/5  sweep and answer", align="left")
+    _rule(console, "3/5  sweep and answer")
     _sweep(space, folder, corpus_, console, ray_address, http)
-    console.rule("[bold]4/5  final run: seed and experts at the advised split, baselines at equal FLOPs", align="left")
+    _rule(console, "4/5  final run: seed and experts at the advised split, baselines at equal FLOPs")
     advice = read_json(folder.advice, Advice.from_json)
     _train(space, folder, corpus_, advice, console, ray_address, seed=FINAL_SEED, baselines=BASELINES)
-    console.rule("[bold]5/5  report", align="left")
+    _rule(console, "5/5  report")
     _report(folder, console)
 
 
@@ -122,11 +123,11 @@ def tune(space_file: Path, out: Path, ray_address: str | None, take_over: bool) 
     _check_cluster(folder, console, ray_address)
     corpus_ = _corpus(space, folder, console)
     tuned_space = _tuned(space, folder, corpus_, console, ray_address)
-    console.print(f"written: {folder.hyperparameters}, {folder.tuned_space}", highlight=False)
+    console.print(f"written: {folder.hyperparameters}, {folder.tuned_space}")
     tuned = read_tuned(folder.hyperparameters)
     assert tuned is not None
     sizes = setup_of(tuned_space, vocab_size=corpus_.vocab_size).sizes
-    console.print(f"figure: {draw_learning_rate(tuned, sizes, folder)}", highlight=False)
+    console.print(f"figure: {draw_learning_rate(tuned, sizes, folder)}")
 
 
 @click.command()
@@ -266,7 +267,11 @@ def replay(
             f"{why}: {status.n_observations} of {len(runs)} rows used, {status.n_stopped} trials stopped, "
             f"{format_flops(status.spent_flops)}\n"
         )
-        console.print(render_advice(service.advise().advice), markup=False, highlight=False)
+        console.print(render_advice(service.advise().advice))
+
+
+def _rule(console: Console, title: str) -> None:
+    console.rule(Text(title, style="bold"), align="left")
 
 
 def _begin(space_file: Path, out: Path, *, take_over: bool) -> "tuple[Space, RunFolder]":
@@ -294,7 +299,7 @@ def _check_cluster(folder: "RunFolder", console: Console, ray_address: str | Non
     from raysplit.sweep.cluster import check_cluster
 
     if not folder.advice.exists() and (chosen := check_cluster(ray_address)):
-        console.print(chosen, highlight=False)
+        console.print(chosen)
 
 
 def _corpus(space: "Space", folder: "RunFolder", console: Console) -> "Corpus":
@@ -304,8 +309,8 @@ def _corpus(space: "Space", folder: "RunFolder", console: Console) -> "Corpus":
     from raysplit.sweep.basis import held_out_tokens, longest_path_epochs
 
     if (folder.corpus / MANIFEST_FILE).exists():
-        console.print(f"  as built before; to read the text anew, delete {folder.corpus}", highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        console.print(f"  as built before; to read the text anew, delete {folder.corpus}")
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         tasks: dict[str, TaskID] = {}
 
@@ -321,21 +326,17 @@ def _corpus(space: "Space", folder: "RunFolder", console: Console) -> "Corpus":
         console.print(
             f"  {name:<12} {format_count(record.train.n_tokens):>6} tokens to train on, "
             f"{format_count(record.validation.n_tokens):>6} held out, {built.bytes_per_token(name):.2f} bytes a "
-            f"token, {record.licence or 'no licence given'}",
-            highlight=False,
+            f"token, {record.licence or 'no licence given'}"
         )
         for note in record.notes:
-            console.print(f"  {'':<12} {note}", markup=False, highlight=False)
+            console.print(f"  {'':<12} {note}")
     for name, epochs in longest_path_epochs(space, built).items():
         if epochs > 1:
-            console.print(
-                f"  {name}: read up to {epochs:.1f} times on one path through trunk and branch", highlight=False
-            )
+            console.print(f"  {name}: read up to {epochs:.1f} times on one path through trunk and branch")
         if (n_tokens := held_out_tokens(space, built, name)) <= space.training.validation_tokens // 2:
             console.print(
                 f"  {name}: its losses are read on {n_tokens:,} held-out tokens, where training.validation_tokens = "
-                f"{space.training.validation_tokens:,}; a larger corpus.validation_fraction holds out more",
-                highlight=False,
+                f"{space.training.validation_tokens:,}; a larger corpus.validation_fraction holds out more"
             )
     return built
 
@@ -351,7 +352,7 @@ def _tuned(space: "Space", folder: "RunFolder", corpus: "Corpus", console: Conso
     known = read_tuned(folder.hyperparameters)
     tuned_space = run_tuning(space, folder, corpus, console=console, ray_address=ray_address)
     if known is not None:
-        console.print(f"hyperparameters as tuned before: {rule_sentence(known)}", highlight=False)
+        console.print(f"hyperparameters as tuned before: {rule_sentence(known)}")
     return tuned_space
 
 
@@ -379,7 +380,7 @@ def _print_plan(space: "Space", vocab_size: int, console: Console) -> None:
         trained = format_flops(expected_flops(space, vocab_size=vocab_size))
         notes.append(f"before that, hyperparameters are tuned: about {trained}, more where a range is widened")
     for note in notes:
-        console.print(note, highlight=False)
+        console.print(note)
 
 
 def _http(address: str | None, closed_reading: bool, allowed_hosts: tuple[str, ...]) -> "HttpOptions | None":
@@ -407,14 +408,13 @@ def _sweep(
         raise KeyboardInterrupt
     status = end.status
     when = f"after {format_seconds(end.wall_seconds)}" if end.wall_seconds else "before this start"
-    console.print(f"sweep ended {when}: {end.why}", highlight=False)
+    console.print(f"sweep ended {when}: {end.why}")
     console.print(
         f"{status.n_observations} observations, {format_flops(status.spent_flops)}, "
         f"{status.n_stopped} trials stopped early, {status.n_failed} failed"
-        + (f" (why: raysplit status {folder.path})\n" if status.n_failed else "\n"),
-        highlight=False,
+        + (f" (why: raysplit status {folder.path})\n" if status.n_failed else "\n")
     )
-    console.print(render_advice(read_json(folder.advice, Advice.from_json)), markup=False, highlight=False)
+    console.print(render_advice(read_json(folder.advice, Advice.from_json)))
 
 
 def _train(
@@ -478,17 +478,14 @@ def _train(
     ours = sum(weights[d] * loss for d, loss in advised["losses"].items())
     for name in baselines:
         theirs = sum(weights[d] * loss for d, loss in final["variants"][name]["losses"].items())
-        console.print(
-            f"measured {100 * (1 - ours / theirs):+.2f} % loss saved against {name} at equal FLOPs", highlight=False
-        )
+        console.print(f"measured {100 * (1 - ours / theirs):+.2f} % loss saved against {name} at equal FLOPs")
     console.print(
         f"{inside} of {len(advised['losses'])} measured losses inside the predicted interval; "
-        f"models in {folder.experts}",
-        highlight=False,
+        f"models in {folder.experts}"
     )
 
 
 def _report(folder: "RunFolder", console: Console) -> None:
     from raysplit.report import write_report
 
-    console.print(f"report: {write_report(folder)}", highlight=False)
+    console.print(f"report: {write_report(folder)}")

@@ -268,7 +268,7 @@ class Law:
             raw = json.loads(text)
             version = raw["schema_version"]
         except (ValueError, TypeError, KeyError) as error:
-            raise LawError(f"not a law: {error!r}") from error
+            raise _no_law(error) from error
         if version != SCHEMA_VERSION:
             raise LawError(f"law of schema version {version!r}; this raysplit reads {SCHEMA_VERSION}")
         try:
@@ -289,7 +289,7 @@ class Law:
                 },
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise LawError(f"not a law: {error!r}") from error
+            raise _no_law(error) from error
 
 
 def _fit_to_dict(fit: Fit) -> dict[str, Any]:
@@ -314,3 +314,8 @@ def _member_from(raw: Mapping[str, Any], forms: Mapping[str, Form], n_domains: i
         draws=np.array(raw["draws"], dtype=np.intp),
         draw_theta=np.array(raw["draw_theta"], dtype=float).reshape(-1, n_domains, len(own)),
     )  # fmt: skip
+
+
+def _no_law(error: Exception) -> LawError:
+    what = f"it has no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
+    return LawError(f"not a law, as `raysplit fit` writes one: {what}")

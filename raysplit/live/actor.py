@@ -76,6 +76,7 @@ class LawActor:
 
         self._packed: dict[int, tuple[Advice, bytes]] = {}
         self._server: Server | None = None
+        self._http: HttpOptions
         self._serving = threading.Lock()
         self._http_trouble = ""
         if ray.get_runtime_context().was_current_actor_reconstructed:
@@ -88,7 +89,8 @@ class LawActor:
         Returns the server's address, that of the first call if there were more.
 
         Raises:
-            RunError: the address cannot be bound, or is open to others without a token.
+            RunError: the address cannot be bound, or is open to others without a token; or the first call was given
+                less than is asked for now.
         """
         from raysplit.live.http import serve_in_thread
 
@@ -106,7 +108,12 @@ class LawActor:
                 token = None if http.token is None else digest(http.token)
                 served = replace(http, port=int(server.url.rpartition(":")[2]), token=token)
                 _internal_kv_put(_http_key(), pickle.dumps(served), namespace=NAMESPACE)
-                self._server = server
+                self._server, self._http = server, served
+            elif lacking := self._http.lacks(http):
+                raise RunError(
+                    f"the law is served already, at {self._server.url}, without the {' and '.join(lacking)} of now; "
+                    "what counts is given to `raysplit sweep --http`, at its next start"
+                )
             return self._server.url
 
     def _serve_again(self) -> None:

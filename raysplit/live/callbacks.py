@@ -14,13 +14,13 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from raysplit.errors import RunError, unknown
-from raysplit.live.learning_rates import learning_rate, peak_before
 from raysplit.live.model_params import check_causal, count_params
-from raysplit.live.outside_run import COOLDOWN_GAIN, OutsideRun
-from raysplit.live.randomness import untouched_randomness
+from raysplit.live.outside_run import COOLDOWN_GAIN, Number, OutsideRun, check_law, whole_number
 from raysplit.live.reporting import LawToTell
-from raysplit.live.token_loss import token_loss
-from raysplit.live.trained_tokens import check_counting, trained_tokens
+from raysplit.live.trainer.data import untouched_randomness
+from raysplit.live.trainer.loss import token_loss
+from raysplit.live.trainer.rates import learning_rate, peak_before
+from raysplit.live.trainer.tokens import check_counting, trained_tokens
 
 _log = logging.getLogger("raysplit")
 
@@ -86,9 +86,9 @@ class LiveLawCallback(TrainerCallback):
         law: LawToTell | Callable[[], LawToTell],
         *,
         domain: str = "",
-        pretrain_tokens: int | None = None,
-        tokens_per_step: int | None = None,
-        n_params: int | None = None,
+        pretrain_tokens: Number | None = None,
+        tokens_per_step: Number | None = None,
+        n_params: Number | None = None,
         seed: int | None = None,
         report: _When = "end",
         may_stop: bool = True,
@@ -102,6 +102,7 @@ class LiveLawCallback(TrainerCallback):
             law: the live law, or what connects to it.
             domain: see above.
             pretrain_tokens: D, that the model had seen before this run; None where this run is the pretraining itself.
+                Numbers may be written as 2e9 or "2B".
             tokens_per_step: of an optimizer step with all its batches, of all processes together; not needed with
                 ``include_num_input_tokens_seen``.
             n_params: N; counted from the model when None.
@@ -115,13 +116,15 @@ class LiveLawCallback(TrainerCallback):
             cooldown_gain: share of the loss that the cooldown still to come may take off, for the question.
 
         Raises:
-            RunError: ``report`` is neither, or ``tokens_per_step`` is no positive whole number.
+            RunError: ``report`` is neither, ``tokens_per_step`` is no positive whole number, or ``law`` is no law and
+                connects to none.
         """
         if report not in ("end", "evaluations"):
             raise RunError("report: " + unknown("time", report, ("end", "evaluations")))
-        if tokens_per_step is not None and (not isinstance(tokens_per_step, int) or tokens_per_step <= 0):
-            raise RunError(f"tokens_per_step must be a positive whole number, got {tokens_per_step!r}")
-        self._law, self._domain, self._pretrain_tokens = law, domain, pretrain_tokens
+        check_law(law)
+        if tokens_per_step is not None:
+            tokens_per_step = whole_number("tokens_per_step", tokens_per_step, least=1)
+        self._law, self._domain, self._pretrain_tokens = law, domain or "", pretrain_tokens
         self._tokens_per_step, self._n_params, self._seed = tokens_per_step, n_params, seed
         self._report, self._may_stop = report, may_stop
         self._kept_in, self._patience, self._gain = kept_in, patience_seconds, cooldown_gain

@@ -4,6 +4,7 @@ A law on this machine is asked directly. Any other is asked through the proxy th
 curl does: http_proxy or https_proxy, but for the hosts in no_proxy.
 """
 
+import http.client
 import json
 import urllib.error
 import urllib.parse
@@ -11,9 +12,10 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
+from raysplit import strict_json
 from raysplit.errors import RunError, TableError
 from raysplit.live.answers import Accepted, GoOn, LawStamp
-from raysplit.live.http_options import is_loopback
+from raysplit.live.http_options import check_token, is_loopback
 from raysplit.runs import Observation
 
 _SCHEMA_VERSION = 1
@@ -31,13 +33,15 @@ class HttpClient:
             timeout_seconds: of one request.
 
         Raises:
-            RunError: the address is none of HTTP.
+            RunError: the address is none of HTTP, or no header can carry the token.
         """
-        if not url.startswith(("http://", "https://")):
+        if not is_url(url):
             raise RunError(f"url must begin with http:// or https://, got {url!r}")
-        self._url, self._token, self._timeout = url.rstrip("/"), token, timeout_seconds
-        proxies = _proxies_to(url)
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+        self._token = (token or "").strip() or None  # a file that it was read from ends with its line
+        check_token(self._token)
+        self._url, self._timeout = url.strip().rstrip("/"), timeout_seconds
+        proxies = _proxies_to(self._url)
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies), _StayHere)
         self._way = _way_through(proxies, url)
 
     def observe(self, observations: Sequence[Observation]) -> Accepted:
@@ -66,21 +70,39 @@ class HttpClient:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
-        request = urllib.request.Request(self._url + path, json.dumps(body).encode(), headers, method="POST")
+        request = urllib.request.Request(self._url + path, strict_json.dumps(body).encode(), headers, method="POST")
         try:
             with self._opener.open(request, timeout=self._timeout) as response:
                 said = json.load(response)
         except urllib.error.HTTPError as error:
             with error:
-                message = f"{self._url}: {_message(error) or f'HTTP {error.code} {error.reason}{self._way}'}"
+                message = f"{self._url}: {_message(error) or self._no_word(error)}"
             # What is wrong with the rows stays wrong; a server or a token may be mended.
             raise (TableError if error.code in (400, 409, 413, 422) else RunError)(message) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise RunError(f"{self._url}: the live law cannot be reached: {reason}{self._way}") from error
         if not isinstance(said, dict):
             raise RunError(f"{self._url}{path}: answers with no object; is this a live law?{self._way}")
         return said
+
+    def _no_word(self, error: urllib.error.HTTPError) -> str:
+        """What is said of an answer that no live law gave."""
+        if to := error.headers.get("Location"):
+            return f"leads to {to}; give the address where the law itself is{self._way}"
+        return f"HTTP {error.code} {error.reason}{self._way or '; is this a live law?'}"
+
+
+class _StayHere(urllib.request.HTTPRedirectHandler):
+    """Follows nowhere: a report would become a question without a body, and the token go to somebody else."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+def is_url(text: str) -> bool:
+    """Whether it is an address of HTTP rather than a path."""
+    return text.strip().lower().startswith(("http://", "https://"))
 
 
 def _row(observation: Observation) -> dict[str, object]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 from raysplit.errors import RunError
 
+DEFAULT_ADDRESS = "127.0.0.1:8350"
 TOKEN_VARIABLE = "RAYSPLIT_TOKEN"
 _DIGEST = "sha256:"
-_HOST_NAME = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", re.IGNORECASE)
+_HOST_NAME = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?\.?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,21 +36,29 @@ class HttpOptions:
 
     def __post_init__(self) -> None:
         for name in self.allowed_hosts:
-            if not _HOST_NAME.fullmatch(name.rstrip(".")) and not is_address(name):
+            if not is_host_name(name.removeprefix("*.")) and not is_address(name):
                 raise RunError(
                     f"--allow-host {name}: is not a host's name; give it without http://, port and path, such as "
                     "law.example.com or *.example.com"
                 )
         if not 0 <= self.port <= 65535:
             raise RunError(f"http://{self.host}:{self.port}: cannot be bound: a port is a number from 0 to 65535")
-        if self.token is not None and not self.token:
-            raise RunError("token: is empty")
+        check_token(self.token)
         if self.token is None and not self.open_reading:
             raise RunError(f"reading is closed and there is no token to open it; set {TOKEN_VARIABLE}")
         if self.token is None and not is_loopback(self.host):
             raise RunError(
                 f"{self.host} is reached from other machines: a token is needed for writing; set {TOKEN_VARIABLE}"
             )
+
+    def lacks(self, asked: "HttpOptions") -> list[str]:
+        """What somebody asks for that a law served by these options does not give."""
+        given = {
+            "--closed-reading": self.open_reading and not asked.open_reading,
+            "--allow-host": not set(asked.allowed_hosts) <= set(self.allowed_hosts),
+            TOKEN_VARIABLE: asked.token is not None and digest(asked.token) != digest(self.token or ""),
+        }
+        return [name for name, is_lacking in given.items() if is_lacking]
 
 
 def read_http_options(address: str, *, open_reading: bool = True, allowed_hosts: Sequence[str] = ()) -> HttpOptions:
@@ -59,9 +68,9 @@ def read_http_options(address: str, *, open_reading: bool = True, allowed_hosts:
         RunError: the address is not of that form, or as `HttpOptions`.
     """
     host, _, port = address.rpartition(":")
-    if not port.isdecimal():
-        raise RunError(f"--http {address}: must be HOST:PORT or PORT")
-    token = os.environ.get(TOKEN_VARIABLE) or None
+    if not port.isdecimal() or "/" in host:
+        raise RunError(f"--http {address}: must be HOST:PORT or PORT, such as {DEFAULT_ADDRESS}; no http://, no path")
+    token = os.environ.get(TOKEN_VARIABLE, "").strip() or None  # a file that it was read from ends with its line
     return HttpOptions(
         host=host.strip("[]") or "127.0.0.1",
         port=int(port),
@@ -69,6 +78,16 @@ def read_http_options(address: str, *, open_reading: bool = True, allowed_hosts:
         open_reading=open_reading,
         allowed_hosts=tuple(allowed_hosts),
     )
+
+
+def check_token(token: str | None) -> None:
+    """Refuse a token that no header can carry; the message does not show it.
+
+    Raises:
+        RunError: it is empty, or holds more than printable ASCII.
+    """
+    if token is not None and not (token and token.isascii() and token.isprintable()):
+        raise RunError("token: is empty, or has characters that a header cannot carry; use letters, digits and signs")
 
 
 def digest(token: str) -> str:
@@ -91,6 +110,11 @@ def is_loopback(host: str) -> bool:
         return host.lower().rstrip(".") == "localhost"
     address = ipaddress.ip_address(host)
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def is_host_name(name: str) -> bool:
+    """Whether a host can have it, with a dot at its end or without."""
+    return _HOST_NAME.fullmatch(name) is not None
 
 
 def is_address(host: str) -> bool:

@@ -157,7 +157,7 @@ class ReadJournal:
         Raises:
             RunError: always.
         """
-        raise RunError(f"this journal is only read; no {kind} can be stored")
+        raise RunError(f"this journal is only read, and takes no {kind}; `raysplit observe RUN` writes into it")
 
     def append_many(self, items: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Record]:
         """Refuse to write.

@@ -14,6 +14,7 @@ from pathlib import Path
 from raysplit.errors import RunError
 from raysplit.live.journal_format import HEADER, Record, batch_bytes, is_intact, name_of, number_of, read_batches
 from raysplit.live.storage import Folder, Storage, open_storage
+from raysplit.strict_json import finite
 
 _SEGMENT = re.compile(r"(\d{12})(?:-(\d{12}))?\.f(\d{6,})\.jsonl")
 
@@ -117,11 +118,14 @@ def _segment(name: str, content: bytes, storage: Storage) -> _Segment:
 
 
 def _records(content: bytes, label: str) -> list[Record]:
-    """Every record; a last line that was being written was never acknowledged."""
+    """Every record, null for what Python wrote as Infinity or NaN; a last line that was being written was never
+    acknowledged.
+    """
     *lines, _ = content.split(b"\n")
     if not all(map(is_intact, lines)):
         raise RunError(f"{label}: is damaged; repair it with the raysplit that wrote it")
     bodies = (json.loads(line) for line in lines)
     return [
-        Record(seq=b["seq"], time=b["time"], kind=b["kind"], data=b["data"], fence=b.get("fence", 0)) for b in bodies
+        Record(seq=b["seq"], time=b["time"], kind=b["kind"], data=finite(b["data"]), fence=b.get("fence", 0))
+        for b in bodies
     ]

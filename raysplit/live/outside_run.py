@@ -7,18 +7,56 @@ would still take off; a question asked there allows for that, generously, so tha
 
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from raysplit.errors import RunError
 from raysplit.live.answers import GoOn
 from raysplit.live.reporting import LawToTell, Reporter
+from raysplit.quantities import parse_count
 from raysplit.runs import Observation, check_runs, to_frame
 
 _log = logging.getLogger("raysplit")
 
+Number = int | float | str
+"""As people write one: 2000000000, 2e9 or "2B"."""
 COOLDOWN_GAIN = 0.1
 """Share of the loss that a cooldown is taken to remove, at most."""
+
+
+_MAX_NAME = 200
+"""Characters of a run's name that the law takes."""
+_NO_NAME = re.compile(r"^\.|[/\\\x00-\x1f\x7f]")
+"""What the law takes in no name of a run, for it may become that of a file."""
+
+
+def whole_number(name: str, value: object, *, least: int = 0) -> int:
+    """A number of things, read as everywhere.
+
+    Raises:
+        RunError: it is none, or too small.
+    """
+    try:
+        number = parse_count(value)
+    except ValueError as error:
+        raise RunError(f"{name}: {error}") from error
+    if number < least:
+        raise RunError(f"{name}: must be at least {least}, got {value!r}")
+    return number
+
+
+def check_law(law: object) -> None:
+    """Refuse what can neither be told nor connects.
+
+    Raises:
+        RunError: it is a path or an address, or something else.
+    """
+    if not callable(law) and not hasattr(law, "observe"):
+        raise RunError(
+            f"law: {law!r} is none; give what connects to it, such as lambda: raysplit.connect('runs/mine'), or "
+            "HttpClient(url, token)"
+        )
 
 
 class OutsideRun:
@@ -42,10 +80,10 @@ class OutsideRun:
         self,
         law: LawToTell | Callable[[], LawToTell],
         *,
-        n_params: int,
+        n_params: Number,
         kept_in: Path | str,
         domain: str = "",
-        pretrain_tokens: int | None = None,
+        pretrain_tokens: Number | None = None,
         seed: int = 0,
         name: str = "",
         patience_seconds: float = 1.0,
@@ -66,24 +104,20 @@ class OutsideRun:
             cooldown_gain: share of the loss that the cooldown still to come may take off.
 
         Raises:
-            RunError: the numbers make no run.
+            RunError: the numbers make no run, or the law is none and connects to none.
         """
-        if not isinstance(n_params, int) or n_params <= 0:
-            raise RunError(f"n_params must be a positive whole number, got {n_params!r}")
-        if pretrain_tokens is not None and (not isinstance(pretrain_tokens, int) or pretrain_tokens < 0):
-            raise RunError(
-                f"pretrain_tokens must be a whole number, or None for a pretraining run: {pretrain_tokens!r}"
-            )
+        check_law(law)
+        self._n_params = whole_number("n_params", n_params, least=1)
+        self._before = None if pretrain_tokens is None else whole_number("pretrain_tokens", pretrain_tokens)
         if pretrain_tokens is not None and not domain:
             raise RunError("domain: name the one that the run specializes on")
-        if not isinstance(seed, int) or seed < 0:
-            raise RunError(f"seed must be a whole number, got {seed!r}")
+        self._seed = whole_number("seed", seed)
         if not 0 <= cooldown_gain < 1:
             raise RunError(f"cooldown_gain must be a share of the loss, got {cooldown_gain!r}")
         if patience_seconds <= 0:
             raise RunError(f"patience_seconds must be positive, got {patience_seconds!r}")
-        self._domain, self._before, self._gain = domain, pretrain_tokens, cooldown_gain
-        self._n_params, self._seed, self._name = n_params, seed, name
+        self._domain, self._gain = domain or "", cooldown_gain
+        self._name = _NO_NAME.sub("_", name)[:_MAX_NAME]
         self.reporter = Reporter(law, kept_in=Path(kept_in), patience_seconds=patience_seconds)
         self.last_answer = GoOn(go_on=True, why="nothing was asked yet")
         self._has_warned = False

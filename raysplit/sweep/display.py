@@ -59,9 +59,7 @@ class Display:
         for number, lane in enumerate(lanes):
             if lane["n_deaths"] > self._n_deaths.get(number, 0):
                 self._n_deaths[number] = lane["n_deaths"]
-                self._console.print(
-                    f"lane {number} has died and starts again: {lane['cause']}", markup=False, highlight=False
-                )
+                self._console.print(f"lane {number} has died and starts again: {lane['cause']}")
 
     def _live(self) -> None:
         with Live(console=self._console, refresh_per_second=4, transient=True) as live:

@@ -28,6 +28,8 @@ BEAT_SECONDS = 5.0
 """Between signs of life, each of which also looks whether the folder was taken over."""
 STALE_SECONDS = 60.0
 """Without a sign of life, after which a holder on another machine is gone."""
+_MISSING_LOOKS = 2
+"""After which a folder that is not there is deleted, and not a mount that is away for a moment."""
 _CLAIM_ATTEMPTS = 20
 
 
@@ -96,11 +98,13 @@ def held(
             if (path := folder / _name(number)).exists():
                 write_text(path, _text(replace(me, ended=_now())))
         if beat.lost:
-            successor = _newest(folder)
-            raise FolderTaken(
-                f"{run}: taken over by {successor[1] if successor and successor[0] > number else 'another start'}; "
-                "this command has ended, and everything measured is kept"
+            newest = _newest(folder)
+            how = (
+                f"taken over by {newest[1]}"
+                if newest and newest[0] > number
+                else "the claim of this command is deleted"
             )
+            raise FolderTaken(f"{run}: {how}; this command has ended, and everything measured is kept")
 
 
 class _Beat(threading.Thread):
@@ -109,6 +113,7 @@ class _Beat(threading.Thread):
     def __init__(self, folder: Path, number: int) -> None:
         super().__init__(name="raysplit-holder", daemon=True)
         self._folder, self._number, self._stopped = folder, number, threading.Event()
+        self._n_missing = 0
         self.lost = False
 
     def run(self) -> None:
@@ -117,11 +122,18 @@ class _Beat(threading.Thread):
                 self._look()
 
     def _look(self) -> None:
-        names = os.listdir(self._folder)
+        try:
+            names = os.listdir(self._folder)
+        except FileNotFoundError:
+            self._n_missing += 1
+            if self._n_missing < _MISSING_LOOKS:
+                return
+            names = []
         if not self.lost and (_name(self._number) not in names or max(_numbers(names)) > self._number):
             self.lost = True
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         os.utime(self._folder / _name(self._number))  # also while ending: a successor waits for it
+        self._n_missing = 0
 
     def stop(self) -> None:
         self._stopped.set()
@@ -139,9 +151,10 @@ def _claim(folder: Path, me: Holder, run: Path, *, take_over: bool) -> tuple[int
         newest = _newest(folder)
         if newest is not None and not take_over and _is_alive(folder, *newest):
             ago = max(0.0, _age_seconds(folder, newest[0]))
+            copy = ", or take it over if this is a copy of the folder that it holds" if ago > STALE_SECONDS else ""
             raise RunError(
                 f"{run}: is held by {newest[1]}, last sign of life {format_seconds(ago)} ago; wait for it, or "
-                "end it; --take-over makes it end"
+                f"end it{copy}; --take-over makes it end"
             )
         number = newest[0] + 1 if newest else 1
         # Who was slow may have taken a number that others have passed meanwhile.
@@ -210,7 +223,7 @@ def _is_alive(folder: Path, number: int, holder: Holder) -> bool:
         if started := _started(holder.pid):
             return started == holder.started
         # The system does not show other users' processes.
-    return _age_seconds(folder, number) < STALE_SECONDS
+    return abs(_age_seconds(folder, number)) < STALE_SECONDS  # of a time to come, the clock was set back since
 
 
 def _age_seconds(folder: Path, number: int) -> float:

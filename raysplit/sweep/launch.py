@@ -93,7 +93,7 @@ def run_sweep(
             folder.sweep_id, basis.setup, folder.journal, basis.bytes_per_token, basis.shapes, http=http
         )
         if http is not None:
-            console.print(f"its page: {ray.get(law.serve_http.remote(http))}", highlight=False)
+            console.print(f"its page: {ray.get(law.serve_http.remote(http))}")
         show_law(folder)
         pool = Pool(space, run_folder=folder.path, corpus_folder=folder.corpus, law=law)
         try:
@@ -159,7 +159,7 @@ def run_tuning(space: Space, folder: RunFolder, corpus: Corpus, *, console: Cons
                 with Display(console, law=None, broker=pool.broker, title="tuning"):
                     tuned = tune_hyperparameters(
                         space, folder, storage=storage, vocab_size=corpus.vocab_size, train_all=pool.run_all,
-                        check=pool.check, tell=lambda line: console.print(line, highlight=False),
+                        check=pool.check, tell=lambda line: console.print(line),
                     )  # fmt: skip
             finally:
                 pool.close()

@@ -22,10 +22,12 @@ HOW_TO_LOAD = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 folder = "."  # where this card lies
-tokenizer = AutoTokenizer.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder, truncation_side="left")  # of a long prompt the end counts
 model = AutoModelForCausalLM.from_pretrained(folder)
 
-prompts = tokenizer(["Once", "In the beginning"], return_tensors="pt", padding=True, truncation=True)
+room = model.config.max_position_embeddings // 2  # a prompt that filled the context would leave none to go on
+prompts = ["Once", "In the beginning"]
+prompts = tokenizer(prompts, return_tensors="pt", padding=True, truncation=True, max_length=room)
 texts = model.generate(**prompts, do_sample=True)
 print(tokenizer.batch_decode(texts, skip_special_tokens=True))
 ```"""

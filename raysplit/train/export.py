@@ -36,8 +36,9 @@ def complete_export(folder: Path, *, tokenizer_folder: Path | None) -> None:
     if tokenizer_folder is not None:
         ids = _write_tokenizer(folder, tokenizer_folder, context_length=context_length)
     _write(folder / CONFIG, {**config, **ids, "use_cache": True})
-    # Without a longest text, `generate` stops after 20 tokens, and a pipeline goes on for 256, beyond a short context.
-    # (With one, transformers logs a line where a call gives `max_new_tokens`, and obeys the call.)
+    # Without a longest text `generate` stops after 20 tokens, and a pipeline goes on for 256, beyond a short context.
+    # With one, transformers logs a line where a call gives `max_new_tokens`, and obeys the call. A default for
+    # `max_new_tokens` in its place would not know the prompt's length, and would win over a call's `max_length`.
     _write(
         folder / GENERATION,
         {

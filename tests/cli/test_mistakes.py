@@ -220,6 +220,14 @@ def test_a_table_that_is_wrong(
     assert not (tmp_path / "law.json").exists()
 
 
+def test_an_address_without_its_scheme_is_no_folder(refusal: Refusal, tmp_path: Path) -> None:
+    assert "begins with http://" in refusal("observe", "localhost:8350", tmp_path / "runs.csv")
+
+
+def test_what_is_to_be_served_is_not_there(refusal: Refusal, tmp_path: Path) -> None:
+    assert "there is no such file or folder" in refusal("serve", tmp_path / "space.yaml", "--out", tmp_path)
+
+
 def test_a_table_of_another_kind_or_none_at_all(refusal: Refusal, tmp_path: Path) -> None:
     (tmp_path / "runs.docx").write_text("")
     assert "Known: .csv, .tsv" in refusal("fit", tmp_path / "runs.docx")

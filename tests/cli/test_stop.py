@@ -12,7 +12,7 @@ from raysplit.errors import RaysplitError
 from tests.cli.conftest import Command
 
 STOPPED = "raysplit: stopped; everything measured is kept, and the same command continues\n"
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 @pytest.fixture
@@ -60,6 +60,14 @@ def test_an_error_in_place_of_the_interrupt_is_no_failure(
             raise RuntimeError("the cluster is gone")
 
     assert command(body) == (130, STOPPED)
+
+
+def test_under_nohup_a_terminal_may_go_away(command: Callable[..., tuple[int, str]]) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert command(lambda: os.kill(os.getpid(), signal.SIGHUP)) == (0, "")
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_signals_are_given_back(command: Callable[..., tuple[int, str]]) -> None:

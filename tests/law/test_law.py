@@ -126,6 +126,8 @@ def test_a_file_that_is_no_law_is_refused(law: Law, change: dict[str, object], s
         Law.from_json(json.dumps({**json.loads(law.to_json()), **change}))
     with pytest.raises(LawError, match="not a law"):
         Law.from_json("[1, 2")
+    with pytest.raises(LawError, match="not a law, as `raysplit fit` writes one: it has no 'schema_version'"):
+        Law.from_json("{}")
 
 
 def test_few_steps_draw_what_full_refits_draw(runs: pd.DataFrame) -> None:

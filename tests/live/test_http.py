@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import threading
 import zlib
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from raysplit.live.answers import Question
 from raysplit.live.http import ServedLaw, create_app
 from raysplit.live.http.asked import MAX_BODY_BYTES
 from raysplit.live.http_options import digest
+from raysplit.live.journal_old import upgrade
 from raysplit.live.observing import MAX_BATCH
 from raysplit.live.service import LawService
 from raysplit.runs import Observation
@@ -177,6 +179,43 @@ def test_a_number_that_cannot_be_read_is_refused_with_the_remedy(client: TestCli
     answer = client.get(url)
     assert answer.status_code == 422
     assert message in answer.json()["message"]
+
+
+def test_a_plus_that_an_address_turned_into_a_blank_is_put_back(client: TestClient) -> None:
+    """Python writes 3e21 as 3e+21."""
+    for budget in ("3e+11", "3e%2B11", "3e11"):
+        assert client.get(f"/v1/advise?budget_flops={budget}").json()["advice"]["budget_flops"] == 3e11
+    assert client.get("/v1/advise?budget_flops=3+11").status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("url", "field", "message"),
+    [
+        ("/v1/advise?budget=3", "budget", "budget: is not known here; /openapi.json tells what is, got 3"),
+        ("/v1/advise?accounting=both", "accounting", "accounting: Input should be 'shared' or 'per-expert', got both"),
+        ("/v1/advise?version=x&n_params=y", "version", "got x (and 1 more)"),
+        ("/v1/predict?n_params=1&pretrain_tokens=1&specialize_tokens=1", "domain", "domain: is needed and not given"),
+    ],
+)
+def test_a_mistake_is_told_once_and_by_its_field(client: TestClient, url: str, field: str, message: str) -> None:
+    said = client.get(url).json()
+    assert said["message"].endswith(message)
+    assert said["field"] == field
+
+
+def test_a_byte_order_mark_is_no_mistake(client: TestClient) -> None:
+    body = b"\xef\xbb\xbf" + json.dumps(ROW | {"loss": 3.0}).encode()
+    answer = client.post("/v1/should-go-on", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 200
+
+
+def test_the_page_works_below_a_path_of_a_proxy_s(client: TestClient) -> None:
+    """As under /user/me/proxy/8350/ of a JupyterHub: no address of the page begins at the root."""
+    page = client.get("/").text
+    scripts = re.findall(r'"page/[a-z]+\.js"', page)
+    texts = [page, *(client.get("/" + name.strip('"')).text for name in scripts)]
+    assert len(scripts) > 5
+    assert [found for text in texts for found in re.findall(r"""["'`]/[a-z][^"'`]*""", text)] == []
 
 
 def test_choices_are_told(client: TestClient) -> None:
@@ -459,7 +498,8 @@ def test_numbers_without_an_end_are_null_for_every_reader(tmp_path: Path) -> Non
         old.append(f'{body[:-1]}, "crc": "{zlib.crc32(body.encode()):08x}"}}\n')
     assert sum("Infinity" in line for line in old) > 1
     (tmp_path / "old.jsonl").write_text("".join(old))
-    with opened(tmp_path / "old.jsonl") as service:
+    assert upgrade(tmp_path / "old") == len(old)
+    with opened(tmp_path / "old") as service:
         client = closing_client(service)
         for url in ASKED_BY_GET:
             answer = client.get(url)
@@ -471,8 +511,7 @@ def test_numbers_without_an_end_are_null_for_every_reader(tmp_path: Path) -> Non
         assert len(events) == len(old)
         assert {event["data"]["spare_flops"] for event in events if event["kind"] == "round"} == {None}
         service.journal.append("finish", {"why": "a test", "rate": float("inf")})
-        service.journal.compact()  # type: ignore[union-attr]
-    with opened(tmp_path / "old.jsonl") as service:  # rewritten by this raysplit
+    with opened(tmp_path / "old") as service:
         assert service.trials()
     lines = [line for path in (tmp_path / "old").glob("*.jsonl") for line in path.read_text().splitlines()]
     assert len([strict(line) for line in lines]) > len(old)

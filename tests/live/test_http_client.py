@@ -119,8 +119,26 @@ class TestProxies:
             HttpClient("http://law.example").observe([SEEN])
 
 
+def test_a_token_may_come_out_of_a_file(served: tuple[LawService, str]) -> None:
+    assert HttpClient(f" {served[1].replace('http', 'HTTP')}/ ", f"{TOKEN}\n").observe([SEEN]).n_known
+    with pytest.raises(RunError, match="characters that a header cannot carry") as refused:
+        HttpClient(served[1], "geheim\nzwei")
+    assert "geheim" not in str(refused.value)
+
+
 class _NoLaw(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
+        if self.path.startswith("/moved"):
+            self.send_response(301)
+            self.send_header("Location", "https://law.example/v1/observations")
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
+        if self.path.startswith("/cut"):
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"{")
+            return None
         body = b"<html>" if "observations" in self.path else b"[1]"
         self.send_response(502 if "observations" in self.path else 200)
         self.send_header("Content-Length", str(len(body)))
@@ -143,6 +161,13 @@ def no_law() -> Iterator[str]:
 
 def test_a_server_that_is_no_live_law(no_law: str) -> None:
     client = HttpClient(no_law)
+    for path, said in {
+        "/moved": "leads to https://law.example/v1/observations; give the address",
+        "/cut": "cannot be reached: IncompleteRead",
+        ":x y": "cannot be reached: nonnumeric port",
+    }.items():
+        with pytest.raises(RunError, match=said):
+            HttpClient(no_law + path, TOKEN).observe([SEEN])
     with pytest.raises(RunError, match="HTTP 502"):
         client.observe([SEEN])
     with pytest.raises(RunError, match="is this a live law"):

@@ -10,7 +10,7 @@ import pytest
 from raysplit.errors import RunError
 from raysplit.live.http import Server, serve_in_thread
 from raysplit.live.http.hosts import Hosts
-from raysplit.live.http_options import read_http_options
+from raysplit.live.http_options import HttpOptions, digest, read_http_options
 from raysplit.live.service import LawService
 from tests.live.served import TOKEN, opened
 
@@ -73,7 +73,7 @@ def test_a_foreign_name_is_refused_everywhere(server: Server, method: str, path:
     assert answer.status_code == 421
     if method != "HEAD":
         said = answer.json()
-        assert "--allow-host" in said["message"]
+        assert said["message"].endswith("--allow-host evil.example")
         assert (said["field"], said["value"], said["choices"]) == ("Host", "evil.example", ["localhost", "law.example"])
 
 
@@ -103,6 +103,36 @@ def test_another_site_s_script_gets_no_leave(server: Server) -> None:
     asks = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
     answer = httpx.options(f"{server.url}/v1/should-go-on", headers=asks, trust_env=False)
     assert not any(name.startswith("access-control") for name in answer.headers)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:8350", "127.0.0.1:8350/", "localhost", "https://law.example:443"]
+)
+def test_an_address_to_bind_is_no_url(address: str) -> None:
+    with pytest.raises(RunError, match=r"must be HOST:PORT or PORT, such as 127\.0\.0\.1:8350; no http://"):
+        read_http_options(address)
+
+
+def test_a_token_may_come_out_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAYSPLIT_TOKEN", f" {TOKEN}\r\n")
+    assert read_http_options("8350").token == TOKEN
+    monkeypatch.setenv("RAYSPLIT_TOKEN", "geheim\nzwei")
+    with pytest.raises(RunError, match="characters that a header cannot carry") as refused:
+        read_http_options("8350")
+    assert "geheim" not in str(refused.value)
+
+
+def test_what_a_law_that_is_served_already_cannot_give_is_named() -> None:
+    def options(token: str | None, *, closed: bool = False, names: tuple[str, ...] = ()) -> HttpOptions:
+        return HttpOptions(host="127.0.0.1", port=0, token=token, open_reading=not closed, allowed_hosts=names)
+
+    served = options(digest("a"), names=("law.example",))
+    for asked in (served, options("a"), options(None), options("a", names=("law.example",))):
+        assert served.lacks(asked) == []
+    assert served.lacks(options("b", closed=True, names=("x.example",))) == [
+        "--closed-reading", "--allow-host", "RAYSPLIT_TOKEN",
+    ]  # fmt: skip
+    assert options(None).lacks(options("a")) == ["RAYSPLIT_TOKEN"]
 
 
 def test_a_restarted_server_keeps_its_names(tmp_path: Path) -> None:

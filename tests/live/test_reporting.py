@@ -7,10 +7,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from raysplit.errors import RunError
+from raysplit.live.http.asked import Row
 from raysplit.live.outside_run import OutsideRun
 from raysplit.live.reporting import LawToTell, Reporter
 from raysplit.runs import Observation
@@ -170,15 +173,36 @@ class TestALawThat:
         assert train(run, [5.0, 4.0, 3.0]) == 3
 
 
+@pytest.mark.parametrize("n", [2_000_000_000, 2e9, "2B", "2,000,000,000", np.int64(2_000_000_000)])
+def test_numbers_are_read_as_everywhere(start: Start, n: Any) -> None:
+    law = FakeLaw()
+    run = start(law, n_params=n, pretrain_tokens=n, seed="3")
+    run.finish(tokens=10, loss=3.0)
+    run.close()
+    [seen] = law.told.values()
+    assert (seen.n_params, seen.pretrain_tokens, seen.seed) == (2_000_000_000, 2_000_000_000, 3)
+
+
+@pytest.mark.parametrize("name", ["./out/llama 1", "..\\x", ".hidden", "a\nb", "x" * 300])
+def test_any_name_of_a_run_is_taken_over_http(start: Start, name: str) -> None:
+    law = FakeLaw()
+    run = start(law, name=name)
+    run.finish(tokens=10, loss=3.0)
+    run.close()
+    [seen] = law.told.values()
+    row = {"n_params": 1, "pretrain_tokens": 1, "specialize_tokens": 1, "domain": "law", "loss": 1, "trial": seen.trial}
+    assert Row.model_validate(row).trial == seen.trial != ""
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         ("options", "complaint"),
         [
-            ({"n_params": 0}, "n_params must be a positive whole number, got 0"),
-            ({"n_params": 1.5}, r"n_params must be a positive whole number, got 1\.5"),
+            ({"n_params": 0}, "n_params: must be at least 1, got 0"),
+            ({"n_params": 1.5}, r"n_params: expected a whole number, got 1\.5"),
             ({"domain": ""}, "domain: name the one"),
-            ({"pretrain_tokens": -1}, "pretrain_tokens must be a whole number, or None"),
-            ({"seed": -1}, "seed must be a whole number, got -1"),
+            ({"pretrain_tokens": -1}, "pretrain_tokens: must be at least 0, got -1"),
+            ({"seed": -1}, "seed: must be at least 0, got -1"),
             ({"cooldown_gain": 1.0}, "cooldown_gain must be a share"),
             ({"patience_seconds": 0}, "patience_seconds must be positive"),
         ],
@@ -186,6 +210,11 @@ class TestMistakes:
     def test_are_named_before_the_training(self, start: Start, options: dict[str, object], complaint: str) -> None:
         with pytest.raises(RunError, match=complaint):
             start(FakeLaw(), **options)
+
+    @pytest.mark.parametrize("law", ["runs/mine", Path("runs/mine"), "http://127.0.0.1:8350", None])
+    def test_where_a_law_is_is_no_law(self, start: Start, law: Any) -> None:
+        with pytest.raises(RunError, match=r"give what connects to it, such as lambda: raysplit\.connect"):
+            start(law)
 
     @pytest.mark.parametrize("loss", [math.nan, math.inf, -1.0])
     def test_a_loss_that_is_none_is_kept_to_itself(

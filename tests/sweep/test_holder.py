@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,6 +125,13 @@ def test_on_another_machine_signs_of_life_tell(tmp_path: Path) -> None:
     assert "on node17" in told[0]
 
 
+def test_a_clock_that_was_set_back_keeps_nobody_out(tmp_path: Path) -> None:
+    path = leave_behind(tmp_path, machine="another boot", host="node17", pid=1)
+    os.utime(path, (0, time.time() + 3 * 3600))
+    with held(tmp_path, command="raysplit sweep"):
+        assert claims(tmp_path) == ["000008.json"]
+
+
 def test_it_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holder, "BEAT_SECONDS", 0.05)
     with held(tmp_path, command="raysplit sweep"):
@@ -154,17 +162,27 @@ def test_who_is_taken_over_ends_in_order_first(
     assert "everything measured is kept" in said
 
 
-def test_a_claim_that_was_deleted_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", ["run/holder/000001.json", "run/holder", "run"])
+def test_a_claim_that_was_deleted_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     monkeypatch.setattr(holder, "BEAT_SECONDS", 0.05)
 
     def lose_it() -> None:
-        (tmp_path / "holder" / "000001.json").unlink()
+        gone = tmp_path / what
+        gone.unlink() if gone.is_file() else shutil.rmtree(gone)
         time.sleep(10)
 
-    with pytest.raises(FolderTaken, match="by another start"), held(tmp_path, command="raysplit sweep"):
+    run = tmp_path / "run"
+    with pytest.raises(FolderTaken, match="claim of this command is deleted"), held(run, command="raysplit sweep"):
         lose_it()
-    with held(tmp_path, command="raysplit sweep"):
+    with held(run, command="raysplit sweep"):
         pass
+
+
+def test_a_copy_of_a_folder_that_is_held_can_be_taken(tmp_path: Path) -> None:
+    path = leave_behind(tmp_path)
+    os.utime(path, (0, time.time() - STALE_SECONDS - 5))
+    with pytest.raises(RunError, match="if this is a copy"), held(tmp_path, command="raysplit sweep"):
+        pytest.fail("held twice")
 
 
 def no_links(source: str, target: str) -> None:

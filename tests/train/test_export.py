@@ -1,6 +1,7 @@
 """An exported folder in the hands of transformers: one end of text in every file, texts that end, batches, modes."""
 
 import json
+import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -177,6 +178,31 @@ def test_truncation_cuts_to_the_context(exported: Exported) -> None:
     batch = tokenizer(["Ann saw the elk. " * 50, "Bo"], return_tensors="pt", truncation=True, padding="max_length")
     assert batch.input_ids.shape == (2, CONTEXT)
     assert torch.isfinite(model(**batch).logits).all()
+
+
+def test_a_long_prompt_is_gone_on_from_its_end(exported: Exported) -> None:
+    """As docs/experts.md and the card cut it."""
+    from transformers import AutoTokenizer, pipeline
+
+    tokenizer, model = loaded(exported)
+    cut = {"truncation": True, "max_length": CONTEXT // 2}
+    prompt = "Ann saw the elk. " * 50 + "Bo"
+    left = AutoTokenizer.from_pretrained(exported.folder, truncation_side="left")
+    tokens = left([prompt], return_tensors="pt", padding=True, **cut)
+    assert tokenizer.decode(tokens.input_ids[0]).endswith("Bo")
+    assert CONTEXT // 2 < model.generate(**tokens).shape[1] <= CONTEXT
+    write = pipeline("text-generation", model=str(exported.folder))
+    [said] = write(prompt, return_full_text=False, tokenizer_encode_kwargs=cut)
+    assert 0 < len(tokenizer(said["generated_text"]).input_ids) <= CONTEXT // 2
+
+
+def test_a_longest_text_can_be_asked_for_without_a_word(
+    exported: Exported, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer, model = loaded(exported)
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    assert model.generate(**tokenizer("Ann", return_tensors="pt"), max_length=9).shape[1] <= 9
+    assert caplog.messages == []
 
 
 def test_the_pipeline_needs_nothing_more(exported: Exported) -> None:

@@ -1,5 +1,6 @@
 """What may be asked over HTTP, and in which shape observations come: checked here, before the law sees it."""
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
@@ -24,6 +25,8 @@ _NAME = r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$"
 _NAME_OR_NONE = r"^([^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*)?$"
 
 
+_LOST_PLUS = re.compile(r"(?<=\d[eE]) (?=\d)")
+
 _AsText = Annotated[
     str, Field(pattern=BEGINS_AS_NUMBER, max_length=MAX_LENGTH, description="As people write it: 1.3B, 8.2M, 3e21.")
 ]
@@ -31,7 +34,12 @@ _AsText = Annotated[
 
 def _written(parse: Callable[[object], float], kind: type[float], bounds: Any) -> BeforeValidator:
     """A number is read as everywhere, and described as a number within bounds or such a text."""
-    return BeforeValidator(parse, json_schema_input_type=Annotated[kind, bounds] | _AsText)
+
+    def read(value: object) -> float:
+        # A plus in an address means a blank, and Python writes 3e+21.
+        return parse(_LOST_PLUS.sub("+", value) if isinstance(value, str) else value)
+
+    return BeforeValidator(read, json_schema_input_type=Annotated[kind, bounds] | _AsText)
 
 
 _ANY_COUNT, _FROM_ONE = Field(ge=0, le=MAX_COUNT), Field(ge=1, le=MAX_COUNT)

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from raysplit.live.http.refusals import Refused
-from raysplit.live.http_options import is_address, is_loopback
+from raysplit.live.http_options import is_address, is_host_name, is_loopback
 
 
 class Hosts:
@@ -52,9 +52,11 @@ class OwnHosts:
         # HTTP/1.0 knows no Host, and no browser speaks it: a probe of a load balancer may.
         if (not asked and scope["http_version"] == "1.0") or (len(asked) == 1 and self._hosts.allows(asked[0])):
             return await self._app(scope, receive, send)
+        name = _name_in(asked[0]) if len(asked) == 1 else ""
         refused = Refused(
             421,
-            "Host: the server is not asked by this name; whoever started it can allow it with --allow-host NAME",
+            "Host: the server is not asked by this name; whoever started it can allow it with --allow-host "
+            + (name if is_host_name(name) else "NAME"),
             field="Host",
             value=", ".join(asked),
             choices=["localhost", *self._hosts.names],

@@ -12,6 +12,15 @@ _SHOWN = 120
 """Characters of a wrong value that are sent back."""
 
 
+_NO_FIELDS = ("query", "body", "path", "header", "int", "none")
+_TOLD = {
+    "missing": "is needed and not given",
+    "extra_forbidden": "is not known here; /openapi.json tells what is",
+    "model_type": "must be an object; /openapi.json shows it",
+}
+"""What pydantic says less helpfully, by its type of error."""
+
+
 class Refusal(BaseModel):
     """Why a request was refused."""
 
@@ -51,14 +60,15 @@ def unknown_value(status: int, field: str, what: str, value: object, known: Sequ
 
 def of_validation(errors: Sequence[Any], *, status: int = 422) -> Refused:
     """The first of pydantic's errors; the number of the others is told."""
-    first = errors[0]
-    where = [str(part) for part in first["loc"] if part not in ("query", "body", "path", "header")]
-    field = ".".join(where) or None
-    more = f" (and {len(errors) - 1} more mistakes)" if len(errors) > 1 else ""
+    first, field = errors[0], _field(errors[0]["loc"])
+    n_more = len({_field(error["loc"]) for error in errors}) - 1
+    more = f" (and {n_more} more)" if n_more else ""
     choices = first.get("ctx", {}).get("expected") if first["type"] == "literal_error" else None
     value = first["input"]
     message = first["msg"].removeprefix("Value error, ")
-    said = first["type"] in ("missing", "json_invalid") or message != first["msg"]  # our own reader's, which shows it
+    if first["type"] in _TOLD:
+        message = _TOLD[first["type"]]
+    said = first["type"] in ("missing", "json_invalid") or first["msg"].startswith("Value error, ")  # shows it itself
     told = "" if said else f", got {_shown(value)}"
     return Refused(
         status,
@@ -67,6 +77,12 @@ def of_validation(errors: Sequence[Any], *, status: int = 422) -> Refused:
         value=None if first["type"] in ("missing", "json_invalid") else value,
         choices=None if choices is None else [choice.strip(" '") for choice in choices.replace(" or ", ",").split(",")],
     )
+
+
+def _field(loc: Sequence[int | str]) -> str | None:
+    """Without where it was given, and without which of a field's types refused it."""
+    parts = [str(part) for part in loc if part not in _NO_FIELDS and not str(part).startswith("literal[")]
+    return ".".join(parts) or None
 
 
 def of_error(error: RaysplitError, *, has_law: bool) -> Refused:

@@ -1,5 +1,6 @@
 """The routes under /v1, each of them a method of the law; whatever takes more than a moment runs in a thread."""
 
+import codecs
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
@@ -258,6 +259,6 @@ async def _read(request: Request) -> bytes:
 def _parse(model: type[_Body], body: bytes) -> _Body:
     """Raises: Refused: the body is not of this shape."""
     try:
-        return TypeAdapter(model).validate_json(body)
+        return TypeAdapter(model).validate_json(body.removeprefix(codecs.BOM_UTF8))  # as editors on Windows write it
     except ValidationError as error:
         raise of_validation(error.errors(include_url=False)) from error

@@ -1,5 +1,6 @@
 """The HTTP server in a thread of the process that holds the law, with an event loop of its own."""
 
+import errno
 import socket
 import threading
 import time
@@ -16,6 +17,13 @@ from raysplit.live.http_options import HttpOptions
 _START_SECONDS = 30.0
 _LINGER_SECONDS = 3
 """For requests that are being answered when the server closes."""
+
+_REMEDIES = {
+    errno.EADDRINUSE: "; give another port, or 0 for any that is free",
+    errno.EACCES: "; ports below 1024 are the system's, give one above",
+    errno.EADDRNOTAVAIL: "; it is no address of this machine, 0.0.0.0 means all that it has",
+    socket.EAI_NONAME: "; give localhost, or an address of this machine",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,5 +99,6 @@ def _bind(host: str, port: int) -> socket.socket:
             bound.close()
             raise
     except OSError as error:
-        raise RunError(f"http://{host}:{port}: cannot be bound: {error.strerror}") from error
+        remedy = _REMEDIES.get(error.errno or 0, "")
+        raise RunError(f"http://{host}:{port}: cannot be bound: {error.strerror}{remedy}") from error
     return bound

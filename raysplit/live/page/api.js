@@ -1,4 +1,5 @@
-// Asking the server, and listening to it. The token, where reading needs one, stays in this tab.
+// Asking the server, and listening to it. The token, where reading needs one, stays in this tab. Addresses are relative,
+// since a proxy may serve the page under a path of its own.
 
 const KEPT = "raysplit-token";
 
@@ -37,7 +38,7 @@ export async function follow({ onEvents, onState }) {
   let wait = 500;
   for (;;) {
     try {
-      const answer = await fetch("/v1/events", { headers: headers({ "Last-Event-ID": String(last) }), cache: "no-store" });
+      const answer = await fetch("v1/events", { headers: headers({ "Last-Event-ID": String(last) }), cache: "no-store" });
       if (!answer.ok) throw new Refused(answer.status, `status ${answer.status}`);
       onState("live");
       wait = 500;

@@ -125,8 +125,8 @@ async function ask(live = null) {
   const parameters = question();
   $("answer").closest(".answer").setAttribute("aria-busy", "true");
   try {
-    const { advice, law } = live && !parameters.length ? live : await get("/v1/advise", parameters);
-    const curve = await get("/v1/curve", [...parameters.filter(([name]) => name !== "n_params"), ["n_params", String(advice.split.n_params)], ["at_n_params", String(advice.split.n_params)]]);
+    const { advice, law } = live && !parameters.length ? live : await get("v1/advise", parameters);
+    const curve = await get("v1/curve", [...parameters.filter(([name]) => name !== "n_params"), ["n_params", String(advice.split.n_params)], ["at_n_params", String(advice.split.n_params)]]);
     if (mine !== asked) return;
     shown = { advice, curve };
     show(advice, law, parameters.length > 0);

@@ -42,7 +42,7 @@ function refresh(...what) {
 }
 
 async function askStatus() {
-  known.status = await get("/v1/status");
+  known.status = await get("v1/status");
   known.statusAt = performance.now();
   drawStanding();
   drawBudget();
@@ -50,7 +50,7 @@ async function askStatus() {
 }
 
 async function askLaw() {
-  const [live, steps] = await Promise.all([get("/v1/advise"), get("/v1/history")]);
+  const [live, steps] = await Promise.all([get("v1/advise"), get("v1/history")]);
   Object.assign(known, { advice: live.advice, version: live.law.version, steps });
   drawNow(live.advice, live.law);
   drawHistory($("moved"), steps);
@@ -59,7 +59,7 @@ async function askLaw() {
 }
 
 async function askTrials() {
-  known.trials = await get("/v1/trials");
+  known.trials = await get("v1/trials");
   drawTrials();
   drawStops();
   drawBudget();
@@ -183,7 +183,7 @@ $("token-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   setToken($("token").value);
   try {
-    await get("/v1/status");
+    await get("v1/status");
     location.reload();
   } catch {
     $("token-wrong").hidden = false;

@@ -1,12 +1,13 @@
-"""Which places of a batch are filled up, and are no text."""
+"""Somebody's batches: which of their places are filled up and no text, and how to look without leaving a trace."""
 
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-
-from raysplit.live.randomness import untouched_randomness
 
 _LOOKS = 4
 """Batches of the training set that are looked at."""
@@ -56,3 +57,15 @@ def look_for_padding(loader: Any, *, batch_size: int) -> Padded | None:
         )
     except Exception:  # a data set may be anything, and the training is what matters
         return None
+
+
+@contextmanager
+def untouched_randomness() -> Iterator[None]:
+    """Put back the generators of Python, numpy and torch's CPU, from which loaders and collators draw."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global one is what others use
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002

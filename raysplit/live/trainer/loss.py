@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 from transformers.modeling_flash_attention_utils import FlashAttentionKwargs
 
 from raysplit.errors import RunError
-from raysplit.live.padding import padding_of
+from raysplit.live.trainer.data import padding_of
 
 _IGNORED = -100
 """The label that is no target."""

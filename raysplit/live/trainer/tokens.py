@@ -6,7 +6,7 @@ from typing import Any
 from transformers import TrainerState, TrainingArguments
 
 from raysplit.errors import RunError
-from raysplit.live.padding import look_for_padding
+from raysplit.live.trainer.data import look_for_padding
 
 
 def check_counting(args: TrainingArguments, state: TrainerState, train_dataloader: Any, processing_class: Any) -> bool:

@@ -1,0 +1,1 @@
+"""What the callback reads off a `transformers.Trainer`: its data, tokens, losses and learning rates."""
