@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from raysplit.errors import TableError
 from raysplit.quantities import ROUNDED_FROM, parse_count, parse_quantity
-from raysplit.tables import Table, is_nothing, is_well, read_table, state_column
+from raysplit.tables import Table, bad_end, end_columns, is_nothing, read_table
 
 KEY = ("n_params", "pretrain_tokens", "specialize_tokens", "domain", "seed")
 """The columns that say which run a row measured; no two rows may agree on all of them."""
@@ -115,14 +115,12 @@ def read_runs(path: Path | str, *, note: Callable[[str], None] | None = None) ->
 
 
 def _refuse_bad_ends(table: Table, path: Path) -> None:
-    if (column := state_column(table.names)) is None:
-        return
+    columns = end_columns(table.names, table.rows)
     for row in table.rows:
-        state = row.cells.get(column)
-        if state is not None and is_well(state) is False:
+        if (found := bad_end(row.cells, columns)) is not None:
             raise TableError(
-                f"{path}: {row.place}: {column} = {state!r}: no finished run; drop it, or let `raysplit import {path}` "
-                "leave out all that did not end well"
+                f"{path}: {row.place}: {found[0]} = {found[1]!r}: no finished run; drop it, or let `raysplit import "
+                f"{path}` leave out all that did not end well"
             )
 
 

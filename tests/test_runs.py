@@ -274,7 +274,7 @@ def test_names_a_format_that_it_does_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["absent.csv", "absent.parquet"])
 def test_names_a_file_that_cannot_be_read(tmp_path: Path, name: str) -> None:
-    with pytest.raises(TableError, match=f"{name}: cannot be read as"):
+    with pytest.raises(TableError, match=f"{name}: there is no such file or folder"):
         read_runs(tmp_path / name)
 
 

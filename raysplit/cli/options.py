@@ -73,6 +73,12 @@ def read_table(path: Path, *, as_is: bool, is_all: bool) -> "pd.DataFrame":
     return runs
 
 
+def counted(runs: "pd.DataFrame") -> str:
+    """How much a table holds: ``1 run, 1 domain, 3 sizes``."""
+    numbers = {"run": len(runs), "domain": runs["domain"].nunique(), "size": runs["n_params"].nunique()}
+    return ", ".join(f"{n} {thing}{'s' * (n != 1)}" for thing, n in numbers.items())
+
+
 class Quantity(click.ParamType):
     """A number such as 3e21, 250k or 7B."""
 

@@ -67,6 +67,8 @@ _TOKENS_SEEN = "num_input_tokens_seen"
 COUNTED = ("n_params", "pretrain_tokens", "specialize_tokens")
 """Fields whose column may count in thousands, millions or billions, as its name then says."""
 _NO_LOSS = frozenset(("perplexity", "ppl", "accuracy", "acc", "bits", "bpb", "bpc", "score", "reward", "f1", "bleu"))
+_NO_DOMAIN = frozenset(("train", "training", "avg", "average", "mean", "macro", "micro", "overall", "total", "all"))
+"""In the place of a domain's name: text that was trained on, or several domains in one number."""
 _LOSS_WORDS = frozenset(("loss", "nll", "nats", "ce", "xent", "entropy"))
 _COUNTS_ALL = re.compile(r"(?<!non_embedding_)(num_param|parameters|model_size|model_params)")
 
@@ -124,12 +126,16 @@ def choose_columns(found: Found, *, columns: Mapping[str, str], constants: Mappi
     has_domain_columns = "loss" in chosen and DOMAIN in chosen["loss"].column
     missing = [f for f in REQUIRED if f not in chosen and not (f == "domain" and has_domain_columns)]
     if missing:
-        raise TableError(f"{found.origin}: read as {found.kind}: {_missing(missing, names)}")
+        raise TableError(f"{found.origin}: read as {found.kind}: {_looks_like(found) or _missing(missing, names)}")
     return {field: chosen[field] for field in FIELDS if field in chosen}
 
 
 def columns_of_domains(pattern: str, names: Sequence[str]) -> dict[str, str]:
-    """Column by domain, of the columns that a pattern with `DOMAIN` fits."""
+    """Column by domain, of the columns that a pattern with `DOMAIN` fits, and that are of a domain by their names."""
+    return {d: name for d, name in _fitting(pattern, names).items() if _words(d).isdisjoint(_NO_DOMAIN)}
+
+
+def _fitting(pattern: str, names: Sequence[str]) -> dict[str, str]:
     before, _, after = pattern.partition(DOMAIN)
     fits = re.compile(re.escape(before) + "(?P<domain>.+)" + re.escape(after))
     return {match["domain"]: name for name in names if (match := fits.fullmatch(name))}
@@ -139,7 +145,7 @@ def losses_of(row: FoundRow, choices: Mapping[str, Choice]) -> list[tuple[str | 
     """(domain, column) of each loss in a row: one, or one a domain where the run is not of one domain alone."""
     loss, domain = choices["loss"], choices.get("domain")
     value = None if domain is None else row.values.get(domain.column) if domain.column else domain.constant
-    own = None if value is None else str(value).strip()
+    own = None if value is None or value != value else str(value).strip()
     if DOMAIN not in loss.column:
         return [(own, loss.column)]
     if own is not None:
@@ -161,6 +167,8 @@ def _choice(field: str, column: str, *, how: str, names: Sequence[str], note: st
     by_domain = columns_of_domains(column, names) if DOMAIN in column else {}
     if by_domain:
         notes.append(f"domains {', '.join(sorted(by_domain))}")
+        if others := sorted(_fitting(column, names).keys() - by_domain.keys()):
+            notes.append(f"no domains by their names: {', '.join(others)}")
     if field == "loss" and (words := _words(column) & _NO_LOSS):
         notes.append(f"{', '.join(sorted(words))}? the loss is in nats per token")
     return Choice(field=field, column=column, how=how, note="; ".join(notes), power=power, by_domain=by_domain)
@@ -197,6 +205,11 @@ def _guess(found: Found, field: str, names: Sequence[str]) -> Choice | None:
     if field == "loss" and found.loss_columns:
         return _choice(field, found.loss_columns, how="own name", names=names)
     if field in names:
+        if field == "loss" and (other := _held_out_beside(found, names)):
+            raise TableError(
+                f"{found.origin}: loss: beside {other!r} a column 'loss' is most often that of training; say which "
+                f"with --column loss={other} or --column loss=loss"
+            )
         return Choice(field=field, column=field, how="own name")
     plain = {name: plain_name(split_unit(name).stem if field in COUNTED else name) for name in names}
     for alias in _ALIASES.get(field, (field,)):
@@ -217,6 +230,16 @@ def _guess(found: Found, field: str, names: Sequence[str]) -> Choice | None:
         return Choice(
             field=field, column=found.objective, how="guessed", note="the objective: a loss on held-out text?"
         )
+    return None
+
+
+def _held_out_beside(found: Found, names: Sequence[str]) -> str | None:
+    """A column that is by its name a loss on held-out text, and not the same as the column ``loss``."""
+    for name in names:
+        if plain_name(name) in _ALIASES["loss"][:-1]:
+            both = [row.values for row in found.rows if name in row.values and "loss" in row.values]
+            if not both or any(str(values[name]) != str(values["loss"]) for values in both):
+                return name
     return None
 
 
@@ -255,6 +278,24 @@ def _tokens_of_the_run(chosen: Mapping[str, Choice], names: Sequence[str]) -> di
     if len(unknown) != 1 or len(counted) != 1:
         return {}
     return {unknown[0]: Choice(field=unknown[0], column=counted[0], how="guessed", note="tokens that the run has seen")}
+
+
+def _looks_like(found: Found) -> str:
+    """What a table is that lacks columns, where it shows, and what to give instead."""
+    names = found.names
+    if {"Wall time", "Step", "Value"} <= set(names):
+        return (
+            "it is one curve of TensorBoard, without the settings of its run; give the folder of event files, or say "
+            "all of them with --set, and --column loss=Value"
+        )
+    if any(name.endswith(("__MIN", "__MAX")) for name in names):
+        return "it is a chart of W&B, with a column a run; give the table of runs, as its own export button writes it"
+    known = {alias for aliases in _ALIASES.values() for alias in aliases}
+    for row in found.rows[:3]:
+        said = {plain_name(split_unit(value).stem) for value in row.values.values() if isinstance(value, str)}
+        if len(said & known) > 1:
+            return f"{row.where.rpartition(': ')[2]} looks like the header; delete what stands above it"
+    return ""
 
 
 def _missing(fields: Sequence[str], names: Sequence[str]) -> str:

@@ -1,19 +1,34 @@
-"""Histories: many rows of one run, of which the last alone was measured after the cooldown and compares with others."""
+"""Histories: many rows of one run, of which the last alone was measured after the cooldown and compares with others.
+
+A table of finished runs may have a column of steps too, each run's last. Where nothing tells the two apart, that is
+said, and nothing is taken.
+"""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from raysplit.imports.columns import Choice, losses_of, plain_name
-from raysplit.imports.found import FoundRow
+from raysplit.imports.found import STEP, FoundRow
 from raysplit.quantities import parse_quantity
 from raysplit.tables import is_nothing
 
 _STEPS = ("step", "global_step", "trainer_global_step", "train_global_step", "iteration", "iter", "training_iteration",
           "epoch", "train_epoch")  # fmt: skip
 """Plain names of columns that count along a run, the finest first."""
+_SETTING = re.compile(
+    r"(^|_)(batch_size|batch_tokens|weight_decay|warmup|warmup_steps|optimizer|max_steps|total_steps|num_steps"
+    r"|max_iters|max_epochs|num_train_epochs)$"
+)
+"""Plain names of settings, which do not change along a run."""
+_RATE = re.compile(r"(^|_)(lr|learning_rate)(_|$)")
 _MANY = 50
 """Nobody trains so many runs of one size on one domain, each longer than the one before."""
+_MANY_EVEN = 12
+"""Nor so many at even distances."""
 
 
 class Thinned(NamedTuple):
@@ -23,13 +38,16 @@ class Thinned(NamedTuple):
     earlier: list[FoundRow]
     unended: list[str]
     """Runs with rows, but no loss, at a later step than the last loss."""
+    unclear: list[list[FoundRow]]
+    """Rows along which the step rises, as in a history or in runs of their own."""
 
 
 def last_of_runs(rows: Sequence[FoundRow], choices: Mapping[str, Choice], names: Sequence[str]) -> Thinned:
     """The rows without those of earlier steps of the same run.
 
-    Rows are of one run where they have its name, or no name and one size, domain and seed, as long as the step rises.
-    Without a column of steps, tokens that rise over at least `_MANY` rows are taken for them.
+    Rows may be of one run where they have its name, or no name and one size, domain, seed and setting, as long as the
+    step rises. They are where that is the run's own name, losses are missing in between, the learning rate changes, or
+    there are many at even distances. Without a column of steps, tokens that rise over `_MANY` rows are taken for them.
 
     Args:
         rows: of runs that ended well.
@@ -39,16 +57,32 @@ def last_of_runs(rows: Sequence[FoundRow], choices: Mapping[str, Choice], names:
     column = _step_column(names)
     step_of: Callable[[FoundRow], float] = (lambda row: _number(row.values.get(column))) if column else _tokens(choices)
     fewest = 2 if column else _MANY
+    rates = [name for name in names if _RATE.search(plain_name(name))]
     earlier: list[FoundRow] = []
     unended: list[str] = []
-    for run in _runs(rows, choices, step_of):
+    unclear: list[list[FoundRow]] = []
+    for run in _runs(rows, choices, names, step_of):
         with_loss = [row for row in run if has_loss(row, choices)]
         if len(with_loss) >= fewest:
             earlier += with_loss[:-1]
             if step_of(run[-1]) > step_of(with_loss[-1]):
                 unended.append(with_loss[-1].run)
+            is_clear = column == STEP or run[0].is_run_name or len(with_loss) < len(run) or _changes(run, rates)
+            if not is_clear and not _are_many(list(map(step_of, run))):
+                unclear.append(with_loss)
     dropped = set(map(id, earlier))
-    return Thinned([row for row in rows if id(row) not in dropped], earlier, unended)
+    return Thinned([row for row in rows if id(row) not in dropped], earlier, unended, unclear)
+
+
+def _changes(run: Sequence[FoundRow], names: Sequence[str]) -> bool:
+    return any(len({str(row.values[name]) for row in run if name in row.values}) > 1 for name in names)
+
+
+def _are_many(steps: Sequence[float]) -> bool:
+    """Whether nobody would have trained so many runs."""
+    gaps = np.diff(steps)
+    is_even = len(gaps) > 0 and np.mean(np.abs(gaps - np.median(gaps)) <= 0.02 * np.median(gaps)) >= 0.75
+    return len(steps) >= (_MANY_EVEN if is_even else _MANY)
 
 
 def has_loss(row: FoundRow, choices: Mapping[str, Choice]) -> bool:
@@ -59,15 +93,20 @@ def has_loss(row: FoundRow, choices: Mapping[str, Choice]) -> bool:
 def _runs(
     rows: Sequence[FoundRow],
     choices: Mapping[str, Choice],
+    names: Sequence[str],
     step_of: Callable[[FoundRow], float],
 ) -> list[list[FoundRow]]:
     """Rows in their order, as runs along which the step rises."""
+    settings = [name for name in names if _SETTING.search(plain_name(name))]
     runs: list[list[FoundRow]] = []
     current: dict[tuple[str, ...], list[FoundRow]] = {}
     for row in rows:
         if math.isnan(step := step_of(row)):
             continue
-        key = (row.run if row.is_named else "", *(_raw(row, choices, f) for f in ("n_params", "domain", "seed")))
+        alike = [_raw(row, choices, field) for field in ("n_params", "domain", "seed")]
+        if _number(_raw(row, choices, "specialize_tokens")) > 0:
+            alike.append(_raw(row, choices, "pretrain_tokens"))  # a branch has left the trunk, and stays there
+        key = (row.run if row.is_named else "", *alike, *(str(row.values.get(name)) for name in settings))
         run = current.get(key)
         # Lightning writes the losses of training and of evaluation into rows of their own, of one step.
         is_next = run is not None and (

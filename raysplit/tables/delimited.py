@@ -16,7 +16,7 @@ _SAMPLE_LINES = 50
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _DECLARED = re.compile(r"sep=(.)\n", re.IGNORECASE)
 """Excel's own first line."""
-_RULE = re.compile(r":?-+:?")
+_RULE = re.compile(r":?-[-+]*:?")
 _NO_TABLES = {
     "<!doctype": "a web page, not the table behind it; download the file itself",
     "<html": "a web page, not the table behind it; download the file itself",
@@ -72,7 +72,7 @@ def _without_frame(lines: Iterator[tuple[str, list[str]]]) -> Iterator[tuple[str
     """Rows of a table in Markdown without the empty cells at both ends, and without the rule below the header."""
     for place, cells in lines:
         inner = cells[1:-1] if len(cells) > 2 and not cells[0].strip() and not cells[-1].strip() else cells
-        if not all(_RULE.fullmatch(cell.strip()) for cell in inner):
+        if not all(_RULE.fullmatch(cell.strip()) for cell in inner):  # psql draws it in one piece
             yield place, inner
 
 
@@ -95,6 +95,7 @@ def _separator(text: str, path: Path) -> str:
         *some, last = _SEPARATORS.values()
         first = " ".join(header)[:80]
         raise TableError(
-            f"{path}: neither {', '.join(some)} nor {last} lie between columns of its first line, {first!r}"
+            f"{path}: neither {', '.join(some)} nor {last} lie between columns of its first line, {first!r}; where "
+            "that is no header, delete what stands above it"
         )
     return ","

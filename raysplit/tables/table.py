@@ -8,7 +8,27 @@ from typing import Any
 from raysplit.errors import TableError
 from raysplit.tables.limits import MAX_CELLS
 
-_NOTHING = frozenset({"na", "n/a", "#n/a", "null", "none", "-", "--"})
+_NOTHING = frozenset(
+    (
+        "na",
+        "n/a",
+        "n.a.",
+        "<na>",
+        "#n/a",
+        "null",
+        "(null)",
+        "nil",
+        "\\n",
+        "none",
+        "missing",
+        "tbd",
+        "?",
+        "-",
+        "--",
+        "–",
+        "—",
+    )
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,5 +115,8 @@ def _names(header: Sequence[Any], where: str) -> list[str]:
     repeated = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < last else None
     if repeated is not None:
         at = [i for i, name in enumerate(names, start=1) if name == repeated]
-        raise TableError(f"{where}: columns {' and '.join(map(str, at))} are both named {repeated!r}; rename one")
+        raise TableError(
+            f"{where}: columns {' and '.join(map(str, at))} are both named {repeated!r}; rename one, "
+            "and of a header of two rows delete one"
+        )
     return names

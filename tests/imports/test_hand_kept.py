@@ -141,10 +141,10 @@ class TestStates:
         rows = [f"r{i},{word},1000,{2000 + i},0,law,3" for i, word in enumerate(words)]
         imported = import_runs(table(tmp_path, "\n".join([f"run,Status,{HEADER}", *rows])))
         assert imported.runs["trial"].tolist() == ["r0", "r3", "r5", "r6"]
-        assert imported.skipped == {f"Status {words[i]}": [f"r{i}"] for i in (1, 2, 4, 7, 8)}
+        assert imported.skipped == {f"with Status {words[i]}": [f"r{i}"] for i in (1, 2, 4, 7, 8)}
         assert imported.notes == [
-            "1 rows without a Status are taken as finished",
-            "Status 'fine?' of 1 rows is not known: taken as finished",
+            "1 row without a Status: taken as finished",
+            "the Status of 1 row is not known ('fine?'): taken as finished",
         ]  # fmt: skip
 
     def test_a_table_without_states_says_so(self, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_trials_of_optuna_as_it_exports_them(tmp_path: Path) -> None:
     imported = import_runs(tmp_path / "trials.csv", constants={"specialize_tokens": "0"})
     assert imported.runs[["trial", "pretrain_tokens", "loss"]].values.tolist() == [["0", 2000, 3.5], ["2", 6000, 1.5]]
     assert imported.choices["loss"].note == "the objective: a loss on held-out text?"
-    assert imported.skipped == {"state PRUNED": ["1"]}
+    assert imported.skipped == {"with state PRUNED": ["1"]}
 
 
 class TestHistories:
@@ -233,7 +233,7 @@ class TestHistories:
     def test_a_loss_from_before_the_end_is_doubted(self, tmp_path: Path) -> None:
         text = f"step,{HEADER}\n1,1000,2000,0,law,4\n2,1000,4000,0,law,3\n3,1000,6000,0,law,\n"
         notes = import_runs(table(tmp_path, text)).notes
-        assert notes[-1].startswith("the last loss of row 2 is of an earlier step than the last row of its run")
+        assert notes[-1].startswith("the last loss of 1 (row 2) is of an earlier step than the last row of its run")
 
     def test_tokens_that_rise_through_a_whole_table_are_steps(self, tmp_path: Path) -> None:
         rows = [f"1000,{1000 * i},0,law,{5 - i / 100}" for i in range(1, 101)]
