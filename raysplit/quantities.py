@@ -36,7 +36,7 @@ _POINTS = re.compile(r"[+-]?\d{1,3}(?:\.\d{3}){2,}[^.,]*", re.ASCII)
 """A decimal comma, and thousands grouped by points."""
 _TEN = re.compile(
     rf"(?:(?P<times>(?<=[\d.]){_BLANK}*[x\u00d7*\u00b7\u22c5]{_BLANK}*)|(?<![\d.,]))10"
-    r"(?:(?:\^|\*\*)\{?(?P<power>[+-]?\d+)\}?|(?P<raised>\u207b?[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+))",
+    r"(?:(?:\^|\*\*)(?P<power>[+-]?\d+)|(?P<raised>\u207b?[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+))",
     re.IGNORECASE,
 )
 """``1.2 x 10^9``, ``3 * 10**21`` or a raised exponent, with or without a factor."""
@@ -182,6 +182,11 @@ def format_count(value: float) -> str:
         if abs(value) >= 0.9995 * scale:
             return f"{value / scale:.3g}{suffix}"
     return f"{value:.3g}"
+
+
+def counted(n_things: int, thing: str) -> str:
+    """Write how many there are, with their name: ``1 run``, ``1,200 runs``."""
+    return f"{n_things:,} {thing}{'s' * (n_things != 1)}"
 
 
 def format_hyperparameter(name: str, value: float) -> str:

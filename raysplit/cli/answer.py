@@ -16,10 +16,10 @@ from raysplit.cli.options import (
     AccountingName,
     accounting_option,
     as_is_option,
-    counted,
     open_console,
     read_json,
     read_table,
+    sizes_of,
     version_option,
 )
 from raysplit.errors import RunError, unknown
@@ -120,7 +120,7 @@ def fit(
             ),
             score.note or ", ".join(statuses),
         )
-    console.print(counted(runs))
+    console.print(sizes_of(runs))
     console.print(scores)
     console.print(choice.sentence, highlight=False)
     for gap in gaps_in(runs):  # told as a warning too: neither who keeps the answer alone may miss it, nor who watches

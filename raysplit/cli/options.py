@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from raysplit.errors import RaysplitError, RunError
-from raysplit.quantities import parse_count, parse_quantity
+from raysplit.quantities import counted, parse_count, parse_quantity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,10 +73,10 @@ def read_table(path: Path, *, as_is: bool, is_all: bool) -> "pd.DataFrame":
     return runs
 
 
-def counted(runs: "pd.DataFrame") -> str:
+def sizes_of(runs: "pd.DataFrame") -> str:
     """How much a table holds: ``1 run, 1 domain, 3 sizes``."""
     numbers = {"run": len(runs), "domain": runs["domain"].nunique(), "size": runs["n_params"].nunique()}
-    return ", ".join(f"{n} {thing}{'s' * (n != 1)}" for thing, n in numbers.items())
+    return ", ".join(counted(n_things, thing) for thing, n_things in numbers.items())
 
 
 class Quantity(click.ParamType):

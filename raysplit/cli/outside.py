@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from raysplit.cli.options import as_is_option, counted, open_console, read_table
+from raysplit.cli.options import as_is_option, open_console, read_table, sizes_of
 from raysplit.errors import RunError, TableError
 
 if TYPE_CHECKING:
@@ -183,4 +183,4 @@ def _tell(imported: "Imported", source: Path, out: Path, *, was_guessed: bool) -
         console.print(said, markup=False, highlight=False)
     for note in imported.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
-    console.print(f"{counted(imported.runs)}: {out}", markup=False, highlight=False)
+    console.print(f"{sizes_of(imported.runs)}: {out}", markup=False, highlight=False)

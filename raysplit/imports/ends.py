@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from raysplit.quantities import counted
 from raysplit.tables import EndColumns, Row, bad_end, is_nothing
 
 _LONGEST = 40
@@ -19,12 +20,11 @@ def notes_on_ends(rows: Sequence[Row], columns: EndColumns) -> list[str]:
     if not columns:
         return ["no column says how runs ended (status, state): every row is taken as a finished run"]
     untold = sum(all(is_nothing(row.cells.get(name)) for name in columns) for row in rows)
-    notes = [f"{untold} row{'s' * (untold > 1)} without a {' or '.join(columns)}: taken as finished"] if untold else []
+    notes = [f"{counted(untold, 'row')} without a {' or '.join(columns)}: taken as finished"] if untold else []
     for name, judge in columns.items():
         cells = [cell for row in rows if not is_nothing(cell := row.cells.get(name)) and judge(cell) is None]
         if cells:
             words = list(dict.fromkeys(repr(str(cell)[:_LONGEST]) for cell in cells))
             said = ", ".join(words[:3]) + ", ..." * (len(words) > 3)
-            of = f"{len(cells)} row{'s' * (len(cells) > 1)}"
-            notes.append(f"the {name} of {of} is not known ({said}): taken as finished")
+            notes.append(f"the {name} of {counted(len(cells), 'row')} is not known ({said}): taken as finished")
     return notes

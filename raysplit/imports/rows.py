@@ -14,7 +14,7 @@ from raysplit.imports.columns import COUNTED, Choice, losses_of, plain_name
 from raysplit.imports.found import Found, FoundRow, shown
 from raysplit.imports.histories import has_loss, last_of_runs
 from raysplit.imports.units import UNIT_NAMES
-from raysplit.quantities import parse_count, parse_quantity
+from raysplit.quantities import counted, parse_count, parse_quantity
 from raysplit.runs import KEY, OPTIONAL, check_runs
 from raysplit.tables import is_nothing, is_well
 
@@ -77,7 +77,9 @@ def take_rows(found: Found, choices: Mapping[str, Choice], *, all_points: bool |
         rows = _ended(rows, choices, found, skipped, notes, is_told=all_points is not None)
     rounded: Counter[str] = Counter()
     measured = list(_measured(rows, choices, skipped, rounded))
-    notes += [f"{n} values of {field} with a fraction are rounded to whole ones" for field, n in rounded.items()]
+    notes += [
+        f"{counted(n, 'value')} of {field} with a fraction: rounded to whole ones" for field, n in rounded.items()
+    ]
     notes += _merged(rows, choices) if found.kind == "csv" else []
     taken = _told_apart(measured, skipped, notes, is_seeded="seed" in choices)
     if not taken:
@@ -105,11 +107,12 @@ def _ended(
     """
     thinned = last_of_runs(rows, choices, found.names)
     if thinned.unclear and not is_told:
-        first, *_, last = (row.where.rpartition(": ")[2] for row in thinned.unclear[0])
+        rows = thinned.unclear[0]
+        first, last = (row.where.rpartition(": ")[2] for row in (rows[0], rows[-1]))
         raise TableError(
-            f"{found.origin}: {first} to {last} have one size, domain and seed, and steps that rise: the history of "
-            "one run, of which only the last loss is from after the cooldown (say --last-points), or each a finished "
-            "run (say --all-points, or name the runs in a column 'run')?"
+            f"{found.origin}: {len(rows)} rows, {first} to {last}, have one size, domain and seed, and steps "
+            "that rise: the history of one run, of which only the last loss is from after the cooldown (say "
+            "--last-points), or each a finished run (say --all-points, or name the runs in a column 'run')?"
         )
     if thinned.earlier:
         reason = "an earlier step of the same run, before its cooldown; --all-points takes every row"
@@ -179,7 +182,8 @@ def _told_apart(
     if repeated:
         n_repeats = sum(map(len, repeated))
         notes.append(
-            f"no column is the seed: {n_repeats} runs of {len(repeated)} points are numbered as seeds 0, 1, ..."
+            f"no column is the seed: {n_repeats} runs of {counted(len(repeated), 'point')} are numbered as seeds 0, 1, "
+            "..."
         )
         notes += _tuned(repeated)
     return [one.values for runs in points.values() for one in runs]
