@@ -274,12 +274,19 @@ def _number(cell: object, name: str, *, may_round: bool) -> tuple[float, bool]:
     """
     if name not in _COUNTS:
         return parse_quantity(cell), False
+    return (parse_count(cell), False) if name == "seed" else read_count(cell, may_round=may_round)
+
+
+def read_count(cell: object, *, may_round: bool) -> tuple[int, bool]:
+    """Parameters or tokens, and whether they were rounded.
+
+    Raises:
+        ValueError: no number, or no whole one where that may not be or would be a mistake.
+    """
     try:
         return parse_count(cell), False
     except ValueError as error:
         number = parse_quantity(cell)  # raises where it is no number at all
-        if name == "seed":
-            raise
         if abs(number) < ROUNDED_FROM:
             raise ValueError(f"{error}; where millions or billions are meant, write {cell}M or {cell}B") from None
         if not may_round or not math.isfinite(number):

@@ -15,7 +15,7 @@ from raysplit.imports.found import Found, FoundRow, shown
 from raysplit.imports.histories import has_loss, last_of_runs
 from raysplit.imports.units import UNIT_NAMES
 from raysplit.quantities import counted, parse_count, parse_quantity
-from raysplit.runs import KEY, OPTIONAL, check_runs
+from raysplit.runs import KEY, OPTIONAL, check_runs, read_count
 from raysplit.tables import is_nothing, is_well
 
 _POSITIVE = ("n_params", "loss", "weight")
@@ -261,12 +261,10 @@ def _number(value: object, choice: Choice, rounded: Counter[str]) -> float:
     if choice.field in COUNTED:
         has_unit = isinstance(value, str) and value.strip()[-1:].isalpha()
         count = _scaled(value, choice.power) if choice.power and not has_unit else value
-        try:
-            return parse_count(count)
-        except ValueError:
-            whole = parse_count(count, rounded=True)
+        whole, was_rounded = read_count(count, may_round=True)
+        if was_rounded:
             rounded[choice.field] += 1
-            return whole
+        return whole
     if isinstance(value, str) and value.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):
         return float(value)
     return parse_count(value) if choice.field == "seed" else parse_quantity(value)

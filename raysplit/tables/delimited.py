@@ -44,7 +44,7 @@ def read_delimited(path: Path, *, encoding: str | None = None) -> Table:
     hint = "" if separator != "," else "; a cell that holds a comma is quoted, a fraction written with a point"
     table = tabulate(path, _without_frame(lines) if separator == "|" else lines, hint=hint)
     if separator in _SEPARATORS and separator != ",":
-        table = replace(table, notes=(f"columns lie between {_SEPARATORS[separator]}",))
+        table = replace(table, notes=(f"columns lie between {_SEPARATORS[separator]}", *table.notes))
     return read_decimal_commas(table, path, are_likely=separator == ";")
 
 

@@ -178,7 +178,7 @@ def test_nothing_is_told_apart_from_nan(tmp_path: Path) -> None:
     [
         ("runs.csv", "", "cannot be read as a table: it is empty"),
         ("runs.csv", "\n,,\n", "cannot be read as a table: it is empty"),
-        ("runs.csv", "n,loss\n1,2\n3\n", r"line 3 has 1 cells, the header 2"),
+        ("runs.csv", "n,loss\n1,2\n3\n", r"line 3 has 1 cell, the header 2; delete what is no row"),
         ("runs.csv", "n,loss\n1,4,07\n", r"line 2 has 3 cells, the header 2; .* fraction written with a point"),
         ("runs.csv", "n,loss, n\n1,2,3\n", r"line 1: columns 1 and 3 are both named 'n'"),
         ("runs.csv", 'n,loss\n1,"2\n3,4\n', r"line 2: cannot be read as a row: .* stray quote"),
@@ -275,7 +275,7 @@ def test_a_stray_cell_far_off_is_no_million_cells(tmp_path: Path) -> None:
     sheet.append([1, 2])
     sheet.cell(row=3, column=16_384, value="x")
     book.save(path := tmp_path / "runs.xlsx")
-    with pytest.raises(TableError, match="sheet row 3 has 16384 cells, the header 2"):
+    with pytest.raises(TableError, match="sheet row 3 has 16,384 cells, the header 2"):
         read_table(path)
 
 
