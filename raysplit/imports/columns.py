@@ -66,7 +66,8 @@ _TOKENS_SEEN = "num_input_tokens_seen"
 """Plain name of what transformers' Trainer counts."""
 COUNTED = ("n_params", "pretrain_tokens", "specialize_tokens")
 """Fields whose column may count in thousands, millions or billions, as its name then says."""
-_NO_LOSS = frozenset(("perplexity", "ppl", "accuracy", "acc", "bits", "bpb", "bpc", "score", "reward", "f1", "bleu"))
+_NO_LOSS = frozenset(("perplexity", "ppl", "accuracy", "acc", "bits", "bpb", "bpc", "score", "reward", "f1", "bleu",
+                      "std", "stderr", "sem", "var", "delta", "gap", "diff"))  # fmt: skip
 _NO_DOMAIN = frozenset(("train", "training", "avg", "average", "mean", "macro", "micro", "overall", "total", "all"))
 """In the place of a domain's name: text that was trained on, or several domains in one number."""
 _LOSS_WORDS = frozenset(("loss", "nll", "nats", "ce", "xent", "entropy"))
@@ -169,6 +170,8 @@ def _choice(field: str, column: str, *, how: str, names: Sequence[str], note: st
         notes.append(f"domains {', '.join(sorted(by_domain))}")
         if others := sorted(_fitting(column, names).keys() - by_domain.keys()):
             notes.append(f"no domains by their names: {', '.join(others)}")
+    if field == "loss" and not _words(column).isdisjoint(("best", "min", "lowest")):
+        notes.append("the lowest along the run? what compares is the last, after its cooldown")
     if field == "loss" and (words := _words(column) & _NO_LOSS):
         notes.append(f"{', '.join(sorted(words))}? the loss is in nats per token")
     return Choice(field=field, column=column, how=how, note="; ".join(notes), power=power, by_domain=by_domain)
@@ -300,11 +303,13 @@ def _looks_like(found: Found) -> str:
 
 def _missing(fields: Sequence[str], names: Sequence[str]) -> str:
     columns = ", ".join(names[:40]) + (f" and {len(names) - 40} more" if len(names) > 40 else "") or "none"
+    bits = any(not _words(name).isdisjoint(("bits", "bpb")) for name in names)
     scores = ", ".join(repr(name) for name in names if not _words(name).isdisjoint(_NO_LOSS))
     hints = {
         "domain": "; or, where each domain has a loss of its own, --column loss='eval/{domain}_loss'",
         "loss": ", a loss on held-out text in nats per token"
-        + (f" (by their names no such: {scores[:200]})" if scores else ""),
+        + (f" (by their names no such: {scores[:200]})" if scores else "")
+        + ("; bits per byte times ln 2 and the bytes of a token are one" if bits else ""),
         "specialize_tokens": " (0 for runs that were only pretrained)",
     }
     said = [

@@ -25,6 +25,7 @@ _TUNED = re.compile(
     r"|epochs|num_epochs|dataset)$"
 )
 """Plain names of settings in which runs differ that are no repeats of one another."""
+_SEED = re.compile(r"^\s*(seed|s)[\s_=-]*(?=\d)", re.IGNORECASE)
 _LONGEST = 40
 """Characters of a cell that are shown."""
 _MOST_IN_UNITS = 1_000_000
@@ -267,7 +268,9 @@ def _number(value: object, choice: Choice, rounded: Counter[str]) -> float:
         return whole
     if isinstance(value, str) and value.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):
         return float(value)
-    return parse_count(value) if choice.field == "seed" else parse_quantity(value)
+    if choice.field == "seed":
+        return parse_count(_SEED.sub("", value) if isinstance(value, str) else value)
+    return parse_quantity(value)
 
 
 def _scaled(value: object, power: int) -> float:

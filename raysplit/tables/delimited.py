@@ -69,10 +69,11 @@ def _lines(text: str, separator: str, path: Path, *, n_skipped: int = 0) -> Iter
 
 
 def _without_frame(lines: Iterator[tuple[str, list[str]]]) -> Iterator[tuple[str, Sequence[str]]]:
-    """Rows of a table in Markdown without the empty cells at both ends, and without the rule below the header."""
-    for place, cells in lines:
-        inner = cells[1:-1] if len(cells) > 2 and not cells[0].strip() and not cells[-1].strip() else cells
-        if not all(_RULE.fullmatch(cell.strip()) for cell in inner):  # psql draws it in one piece
+    """Rows of a table in Markdown without the empty cells at both ends, the rule below the header, and emphasis."""
+    for place, row in lines:
+        cells = [cell.strip(" *`") for cell in row]
+        inner = cells[1:-1] if len(cells) > 2 and not cells[0] and not cells[-1] else cells
+        if not all(map(_RULE.fullmatch, inner)):  # psql draws it in one piece
             yield place, inner
 
 
@@ -95,7 +96,7 @@ def _separator(text: str, path: Path) -> str:
         *some, last = _SEPARATORS.values()
         first = " ".join(header)[:80]
         raise TableError(
-            f"{path}: neither {', '.join(some)} nor {last} lie between columns of its first line, {first!r}; where "
-            "that is no header, delete what stands above it"
+            f"{path}: neither {', '.join(some)} nor {last} lie between columns of its first line, {first!r}; write "
+            "commas between them, or delete what stands above the header"
         )
     return ","

@@ -11,7 +11,7 @@ from raysplit.tables.objects import JSON_SUFFIXES, read_objects
 from raysplit.tables.table import Row, Table, filled
 from raysplit.tables.workbook import WORKBOOK_SUFFIXES, read_workbook
 
-TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt")
+TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt", ".md")
 SUFFIXES = (*TEXT_SUFFIXES, *JSON_SUFFIXES, *PARQUET_SUFFIXES, *ARROW_SUFFIXES, *WORKBOOK_SUFFIXES)
 _ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")
 _MAGIC = {

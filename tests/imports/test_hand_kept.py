@@ -86,7 +86,13 @@ class TestNames:
             3,
         ]
 
-    @pytest.mark.parametrize("name", ["eval/perplexity", "val_ppl", "accuracy", "test_loss_bits", "Val BPB"])
+    def test_a_best_loss_is_doubted(self, tmp_path: Path) -> None:
+        imported = import_runs(table(tmp_path, HEADER.replace("loss", "best_val_loss") + "\n1000,2000,0,law,3\n"))
+        assert imported.choices["loss"].note.startswith("the lowest along the run?")
+
+    @pytest.mark.parametrize(
+        "name", ["eval/perplexity", "std_val_loss", "val_ppl", "accuracy", "test_loss_bits", "Val BPB"]
+    )
     def test_another_measure_is_no_loss(self, name: str, tmp_path: Path) -> None:
         source = table(tmp_path, f"n_params,pretrain_tokens,specialize_tokens,domain,{name}\n1000,2000,0,law,0.5\n")
         with pytest.raises(TableError, match=rf"no column for loss.*by their names no such: '{name}'"):
@@ -356,6 +362,10 @@ class TestRepeats:
         ]
         assert imported.skipped == {"the same as another": ["row 3"]}
         assert imported.notes[-1] == "no column is the seed: 2 runs of 1 point are numbered as seeds 0, 1, ..."
+
+    def test_seeds_may_be_called_so(self, tmp_path: Path) -> None:
+        source = table(tmp_path, f"{HEADER},seed\n1000,2000,0,law,3.5,seed_7\n1000,2000,0,law,3.25,S8\n")
+        assert import_runs(source).runs["seed"].tolist() == [7, 8]
 
     def test_that_differ_in_a_setting_are_doubted(self, tmp_path: Path) -> None:
         text = f"{HEADER},lr,depth\n1000,2000,0,law,3.5,0.1,3\n1000,2000,0,law,3.25,0.2,3\n"

@@ -54,7 +54,7 @@ BROUGHT: dict[str, tuple[str | bytes, Sequence[str]]] = {
     "MINE.CSV": (CSV, ()),
     "excel-de.csv": (FRAME.to_csv(index=False, sep=";", decimal=","), ()),
     "mine.tsv": (FRAME.to_csv(index=False, sep="\t"), ()),
-    "notes.txt": (f"|{HEADER.replace(',', ' | ')}|\n|---|---|---|---|---|\n| 20M | 2B | 0 | law | 3.5 |\n", ()),
+    "notes.md": (f"|{HEADER.replace(',', ' | ')}|\n|---|---|---|---|---|\n| 20M | 2B | 0 | law | 3.5 |\n", ()),
     "padded.csv": ("\n".join(line.replace(",", ", ") + ",," for line in [*CSV.splitlines(), ",,,,"]) + "\n\n", ()),
     "mine.csv.gz": (gzip.compress(CSV.encode()), ()),
     "unicode.txt": (FRAME.to_csv(index=False, sep="\t").encode("utf-16"), ()),

@@ -87,7 +87,7 @@ FILES: dict[str, tuple[str, bytes]] = {
     "blanks and quotes": ("runs.csv", _padded(", ").replace("law", '"law"').encode()),
     "Markdown": (
         "runs.txt",
-        b"| n_params | tokens | domain | loss |\n|---:|---|:-:|---|\n| 14000 | 2000000 | law | 3.0625 |\n"
+        b"| n_params | tokens | domain | loss |\n|---:|---|:-:|---|\n| 14000 | 2000000 | `law` | **3.0625** |\n"
         b"| 36000 | 500000 | code | 2.5 |\n",
     ),
     "empty lines and rows": ("runs.csv", (CSV.replace("\n", "\n\n") + ",,,\n   \n\n").encode()),
@@ -210,7 +210,7 @@ def test_nothing_is_told_apart_from_nan(tmp_path: Path) -> None:
             ",loss,loss\n,mean,std\n",
             "are both named 'loss'; rename one, and of a header of two rows delete",
         ),
-        ("runs.csv", "# by me\nn,loss\n1,2\n", "where that is no header, delete what stands above it"),
+        ("runs.csv", "# by me\nn,loss\n1,2\n", "or delete what stands above the header"),
         ("runs.docx", "", r"unknown table format '\.docx'"),
         ("runs", "", "unknown table format ''"),
     ],
