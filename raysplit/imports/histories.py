@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from raysplit.imports.columns import Choice, losses_of, plain_name
+from raysplit.imports.columns import Choice, losses_of
 from raysplit.imports.found import STEP, FoundRow
+from raysplit.imports.names import plain_name
 from raysplit.quantities import parse_quantity
 from raysplit.tables import is_nothing, step_column
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from raysplit.imports.columns import plain_name
 from raysplit.imports.ends import notes_on_ends, unusable
 from raysplit.imports.found import Found, FoundRow, flatten
+from raysplit.imports.names import plain_name
 from raysplit.tables import EndColumns, Row, end_columns, read_table
 
 _RUN_NAMES = ("trial", "run", "run_name", "run_id", "trial_id", "experiment_key", "sys_id", "name")

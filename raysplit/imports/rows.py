@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 
 from raysplit.errors import TableError
-from raysplit.imports.columns import COUNTED, Choice, losses_of, plain_name
+from raysplit.imports.columns import COUNTED, Choice, losses_of
 from raysplit.imports.found import Found, FoundRow, shown
 from raysplit.imports.histories import has_loss, last_of_runs
+from raysplit.imports.names import plain_name
 from raysplit.imports.units import UNIT_NAMES
 from raysplit.quantities import counted, parse_count, parse_quantity
 from raysplit.runs import KEY, OPTIONAL, check_runs, read_count
