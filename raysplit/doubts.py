@@ -9,14 +9,13 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from raysplit.errors import TableError
-from raysplit.quantities import format_count
+from raysplit.quantities import counted, format_count
 
 FEWEST = 1_000
 """Fewer parameters are no language model, and fewer tokens no training: they were meant in millions or billions."""
@@ -112,7 +111,7 @@ def _too_few(runs: pd.DataFrame) -> Iterator[Doubt]:
             values = sorted(int(value) for value in few.unique())
             example = f"{values[0]}M or {values[0]}B"
             yield Doubt(
-                sentence=f"{name} = {_named(values)} in {_rows(few)}: fewer than {FEWEST:,} "
+                sentence=f"{name} = {_named(values)} in {counted(len(few), 'row')}: fewer than {FEWEST:,} "
                 f"{'parameters' if name == 'n_params' else 'tokens'}; where millions or billions are meant, write "
                 f"{example}",
                 is_impossible=True,
@@ -134,7 +133,8 @@ def _tokens_a_parameter(runs: pd.DataFrame) -> Iterator[Doubt]:
             row = known.loc[bad.index[0]]
             point = ", ".join(f"{name} = {row[name]}" for name in ("n_params", "pretrain_tokens", "specialize_tokens"))
             yield Doubt(
-                sentence=f"{point} (one of {_rows(bad)}): {what}; see whether both are in single parameters and tokens",
+                sentence=f"{point} (one of {counted(len(bad), 'row')}): {what}; see whether both are in single "
+                "parameters and tokens",
                 is_impossible=is_impossible,
             )
 
@@ -175,9 +175,9 @@ def _heights(losses: "pd.Series[float]", vocab_size: int | None) -> Iterator[Dou
     if len(high):
         of = f"a vocabulary of {vocab_size or LARGEST_VOCABULARY:,}{'' if vocab_size else ', the largest in use,'}"
         yield Doubt(
-            sentence=f"loss = {high.max():g} (the highest of {_rows(high)}): a model that knows nothing of {of} has "
-            f"{nothing:.2f} nats per token; where it is a perplexity, bring its logarithm; where it is a sum over "
-            "tokens, divide by their number",
+            sentence=f"loss = {high.max():g} (the highest of {counted(len(high), 'row')}): a model that knows nothing "
+            f"of {of} has {nothing:.2f} nats per token; where it is a perplexity, bring its logarithm; where it is a "
+            "sum over tokens, divide by their number",
             is_impossible=True,
         )
     if len(losses) >= _FEWEST_EQUAL and losses.nunique() == 1:
@@ -268,10 +268,6 @@ def _even(tokens: NDArray[np.int64]) -> bool:
     """Whether sorted positions lie at equal distances, but for a first or last one."""
     steps = np.diff(tokens)
     return bool((np.abs(steps - np.median(steps)) <= 0.02 * np.median(steps)).mean() >= 0.75)
-
-
-def _rows(rows: "Sequence[object] | pd.Series[Any]") -> str:
-    return f"{len(rows):,} row{'s' if len(rows) > 1 else ''}"
 
 
 def _named(values: Sequence[object]) -> str:

@@ -7,34 +7,46 @@ fraction, never through binary floats, so that ``8.2M`` is 8,200,000 and not alm
 import math
 import re
 import reprlib
+from datetime import date
 from decimal import Decimal
 from fractions import Fraction
 from numbers import Integral, Real
 
 _POWERS = {
     "k": 3, "m": 6, "b": 9, "g": 9, "t": 12, "p": 15, "E": 18,
-    "thousand": 3, "million": 6, "millions": 6, "mio": 6, "mln": 6, "mn": 6,
-    "billion": 9, "billions": 9, "bln": 9, "bn": 9, "trillion": 12, "trillions": 12,
+    "thousand": 3, "million": 6, "millions": 6, "mio": 6, "mio.": 6, "mln": 6, "mn": 6,
+    "billion": 9, "billions": 9, "bln": 9, "bn": 9, "mrd": 9, "mrd.": 9, "trillion": 12, "trillions": 12,
     "kb": 3, "mb": 6, "gb": 9, "tb": 12,
 }  # fmt: skip
 """Power of ten by suffix or word; exa is a capital E alone, since ``1e`` is half of an exponent."""
-_UNITS = ("tokens", "token", "toks", "tok", "parameters", "parameter", "params", "param", "flops", "flop", "bytes")
+_UNITS = ("tokens", "token", "toks", "tok", "parameters", "parameter", "params", "param", "flops", "flop", "bytes",
+          "nats", "nat")  # fmt: skip
 _BLANK = r"[ \t\r\n\u00a0\u2009\u202f]"
 _GAPS = ",'\u2019 \u00a0\u2009\u202f"
 """What groups thousands: English, Swiss and French writing. A point does not."""
 _GROUPED = rf"[1-9]\d{{0,2}}(?:(?P<gap>[{_GAPS}])\d{{3}})(?:(?P=gap)\d{{3}})*"
 _PATTERN = re.compile(
     rf"{_BLANK}*(?P<digits>[+-]?(?:(?:{_GROUPED}|\d+(?:_\d+)*)(?:\.\d*)?|\.\d+))(?:e(?P<power>[+-]?\d+))?"
-    rf"{_BLANK}*(?P<scale>{'|'.join(sorted(_POWERS, key=len, reverse=True))})??"
+    rf"{_BLANK}*(?P<scale>{'|'.join(map(re.escape, sorted(_POWERS, key=len, reverse=True)))})??"
     rf"{_BLANK}*(?:{'|'.join(_UNITS)})?{_BLANK}*",
     re.IGNORECASE | re.ASCII,
 )
 _COMMA = re.compile(r"[+-]?\d+(?:\.\d{3})*,\d+[^.,]*", re.ASCII)
 _POINTS = re.compile(r"[+-]?\d{1,3}(?:\.\d{3}){2,}[^.,]*", re.ASCII)
 """A decimal comma, and thousands grouped by points."""
+_TEN = re.compile(
+    rf"(?:(?P<times>(?<=[\d.]){_BLANK}*[x\u00d7*\u00b7\u22c5]{_BLANK}*)|(?<![\d.,]))10"
+    r"(?:(?:\^|\*\*)(?P<power>[+-]?\d+)|(?P<raised>\u207b?[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+))",
+    re.IGNORECASE,
+)
+"""``1.2 x 10^9``, ``3 * 10**21`` or a raised exponent, with or without a factor."""
+_RAISED = str.maketrans("\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079", "-0123456789")
+_WITH_SUFFIX = re.compile(r"(?<![\w.,])\d+(?:\.\d+)?[ ]?[kmbt](?![a-z0-9.])", re.IGNORECASE | re.ASCII)
+_DECORATED = re.compile(r"[^\w.,<>+-]*(?P<number>[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)[^\w.,<>%-]*")
+"""What is told to be written where a name holds a number, or signs stand around one: ``70M-v2``, ``~3.2``."""
 MAX_LENGTH = 64
 """Characters of a number: nobody writes more, and reading a huge one takes time."""
-BEGINS_AS_NUMBER = r"^[ \t\r\n\u00a0\u2009\u202f]*[+-]?\.?[0-9]"
+BEGINS_AS_NUMBER = r"^[ \t\r\n\u00a0\u2009\u202f]*[+\u2212-]?\.?[0-9]"
 """What all text begins with that is read as a number, as a regular expression of JSON Schema."""
 _LARGEST_POWER = 308
 _LARGEST = 10**_LARGEST_POWER
@@ -90,7 +102,7 @@ def _exact(value: object, *, whole: bool) -> Fraction | int | float:
         value = str(value) if value.is_finite() else math.nan
     if isinstance(value, Real):
         return float(value)  # not a number and infinity among them
-    match = _PATTERN.fullmatch(value) if isinstance(value, str) and len(value) <= MAX_LENGTH else None
+    match = _PATTERN.fullmatch(_plain(value)) if isinstance(value, str) and len(value) <= MAX_LENGTH else None
     if match is None or match["scale"] == "e":
         raise ValueError(_expected(value))
     digits, power, scale = match["digits"], int(match["power"] or 0), match["scale"] or ""
@@ -101,6 +113,16 @@ def _exact(value: object, *, whole: bool) -> Fraction | int | float:
         raise ValueError(f"{_shown(value)} could be {plain} or {decimal}; write which")
     power += _POWERS["E"] if scale == "E" else _POWERS.get(scale.lower(), 0)
     return _scaled(Decimal(re.sub(rf"[_{_GAPS}]", "", digits)), power, value)
+
+
+def _plain(text: str) -> str:
+    """A number without signs of print: a minus as long as a plus, and powers of ten as they are raised."""
+    return _TEN.sub(_exponent, text.replace("\u2212", "-"))
+
+
+def _exponent(match: re.Match[str]) -> str:
+    power = match["power"] or match["raised"].translate(_RAISED)
+    return f"e{power}" if match["times"] else f"1e{power}"
 
 
 def _scaled(number: Decimal, power: int, value: object) -> Fraction:
@@ -120,19 +142,35 @@ def _scaled(number: Decimal, power: int, value: object) -> Fraction:
 
 def _expected(value: object) -> str:
     hint = ""
-    if isinstance(value, str) and len(value) <= MAX_LENGTH:
+    if isinstance(value, date):
+        hint = "; a spreadsheet took it for a date: write it into a cell that is formatted as a number"
+    elif isinstance(value, str) and len(value) <= MAX_LENGTH:
         text = value.strip()
         if _COMMA.fullmatch(text):
             hint = f"; the decimal mark is a point here: write {text.replace('.', '').replace(',', '.')}"
         elif _POINTS.fullmatch(text):
             hint = f"; points group no thousands here: write {text.replace('.', '')}"
+        elif text.startswith("#") and text.endswith(("!", "?")):
+            hint = "; an error of the spreadsheet: mend the cell, or empty it"
+        elif text.endswith("%"):
+            hint = "; a share in per cent is none"
+        elif inside := _number_inside(text):
+            hint = f"; where that is meant, write {inside}"
     return f"expected a number such as 250k, 2M or 3e21, got {_shown(value)}{hint}"
+
+
+def _number_inside(text: str) -> str:
+    """The only number with a suffix in a longer text, as ``1.4B`` in ``pythia-1.4B-v0``; or one among signs alone."""
+    found = [match.group() for match in _WITH_SUFFIX.finditer(text)]
+    alone = _DECORATED.fullmatch(text)
+    return found[0] if len(found) == 1 else alone["number"] if alone else ""
 
 
 def _shown(value: object) -> str:
     """Short, whatever it is: a whole number of thousands of digits has no text at all."""
     try:
         text = repr(value[: 2 * MAX_LENGTH]) if isinstance(value, str) else reprlib.repr(value)
+        text = str(value) if isinstance(value, date) else text
     except ValueError:
         text = f"a {type(value).__name__}"
     return text if len(text) <= MAX_LENGTH + 20 else f"{text[:MAX_LENGTH]}..."
@@ -144,6 +182,11 @@ def format_count(value: float) -> str:
         if abs(value) >= 0.9995 * scale:
             return f"{value / scale:.3g}{suffix}"
     return f"{value:.3g}"
+
+
+def counted(n_things: int, thing: str) -> str:
+    """Write how many there are, with their name: ``1 run``, ``1,200 runs``."""
+    return f"{n_things:,} {thing}{'s' * (n_things != 1)}"
 
 
 def format_hyperparameter(name: str, value: float) -> str:

@@ -18,8 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from raysplit.errors import TableError
-from raysplit.quantities import ROUNDED_FROM, parse_count, parse_quantity
-from raysplit.tables import Table, is_nothing, is_well, read_table, state_column
+from raysplit.quantities import ROUNDED_FROM, counted, parse_count, parse_quantity
+from raysplit.tables import Table, bad_end, end_columns, is_nothing, read_table, step_column
 
 KEY = ("n_params", "pretrain_tokens", "specialize_tokens", "domain", "seed")
 """The columns that say which run a row measured; no two rows may agree on all of them."""
@@ -107,22 +107,28 @@ def read_runs(path: Path | str, *, note: Callable[[str], None] | None = None) ->
         )
     _refuse_bad_ends(table, path)
     if note is not None:
-        for sentence in table.notes:
+        for sentence in (*table.notes, *_steps_not_read(table, path)):
             note(f"{path}: {sentence}")
     cells = {name: [row.cells.get(column) for row in table.rows] for name, column in known.items()}
     frame = pd.DataFrame({name: c if name in _TEXTS else [_plain(cell) for cell in c] for name, c in cells.items()})
     return check_runs(frame, origin=str(path), note=note)
 
 
+def _steps_not_read(table: Table, path: Path) -> Iterator[str]:
+    if (column := step_column(table.names)) is not None:
+        yield (
+            f"its column {column!r} is not read; where rows are steps of one run, of which only the last is from after "
+            f"its cooldown, `raysplit import {path}` keeps that alone"
+        )
+
+
 def _refuse_bad_ends(table: Table, path: Path) -> None:
-    if (column := state_column(table.names)) is None:
-        return
+    columns = end_columns(table.names, table.rows)
     for row in table.rows:
-        state = row.cells.get(column)
-        if state is not None and is_well(state) is False:
+        if (found := bad_end(row.cells, columns)) is not None:
             raise TableError(
-                f"{path}: {row.place}: {column} = {state!r}: no finished run; drop it, or let `raysplit import {path}` "
-                "leave out all that did not end well"
+                f"{path}: {row.place}: {found[0]} = {found[1]!r}: no finished run; drop it, or let `raysplit import "
+                f"{path}` leave out all that did not end well"
             )
 
 
@@ -175,7 +181,7 @@ def check_runs(frame: pd.DataFrame, *, origin: str, note: Callable[[str], None] 
         rows = np.flatnonzero(np.asarray(bad))
         if rows.size:
             value = frame[name].tolist()[rows[0]]  # as Python shows it, not numpy
-            more = f" (and {rows.size - 1} more rows)" if rows.size > 1 else ""
+            more = f" (and {counted(rows.size - 1, 'more row')})" if rows.size > 1 else ""
             raise TableError(f"{origin}: row {rows[0] + 1}: {name} = {value!r} {rule}{more}")
 
     rounded: dict[str, list[int]] = {}
@@ -229,7 +235,7 @@ def _assumed(frame: pd.DataFrame, out: pd.DataFrame, rounded: Mapping[str, Seque
     for name, rows in rounded.items():
         if rows:
             before, after = frame[name].tolist()[rows[0]], out[name].tolist()[rows[0]]
-            yield f"{name} has a fraction in {len(rows)} rows and is rounded, as from {before} to {after}"
+            yield f"{name} has a fraction in {counted(len(rows), 'row')} and is rounded, as from {before} to {after}"
     written = frame["domain"].astype(str).tolist()
     if blank := next((name for name, own in zip(written, out["domain"], strict=True) if name != own), None):
         yield f"blanks around the names of domains are dropped, as from {blank!r}"
@@ -256,7 +262,7 @@ def _numbers(
             else:
                 rounded += [position] * was_rounded
     if faults:
-        raise TableError(faults[0] + (f" (and {len(faults) - 1} more rows)" if len(faults) > 1 else ""))
+        raise TableError(faults[0] + (f" (and {counted(len(faults) - 1, 'more row')})" if len(faults) > 1 else ""))
     return numbers, rounded
 
 
@@ -268,12 +274,19 @@ def _number(cell: object, name: str, *, may_round: bool) -> tuple[float, bool]:
     """
     if name not in _COUNTS:
         return parse_quantity(cell), False
+    return (parse_count(cell), False) if name == "seed" else read_count(cell, may_round=may_round)
+
+
+def read_count(cell: object, *, may_round: bool) -> tuple[int, bool]:
+    """Parameters or tokens, and whether they were rounded.
+
+    Raises:
+        ValueError: no number, or no whole one where that may not be or would be a mistake.
+    """
     try:
         return parse_count(cell), False
     except ValueError as error:
         number = parse_quantity(cell)  # raises where it is no number at all
-        if name == "seed":
-            raise
         if abs(number) < ROUNDED_FROM:
             raise ValueError(f"{error}; where millions or billions are meant, write {cell}M or {cell}B") from None
         if not may_round or not math.isfinite(number):

@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -71,6 +72,37 @@ def test_refuses_what_is_no_number(text: object) -> None:
         parse_quantity(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("10^9", 1e9), ("3 \u00b7 10\u00b2\u00b9 FLOPs", 3e21), ("1.5x10^-3", 1.5e-3), ("\u22123", -3.0)],
+)
+def test_reads_what_is_printed(text: str, number: float) -> None:
+    assert parse_quantity(text) == number
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ("pythia-1.4B-deduped", "where that is meant, write 1.4B"),
+        ("70M-v2", "where that is meant, write 70M"),
+        ("~3.2", "where that is meant, write 3.2"),
+        ("**3.25**", "where that is meant, write 3.25"),
+        ("45.2%", "a share in per cent is none"),
+        ("#DIV/0!", "an error of the spreadsheet: mend the cell, or empty it"),
+        (datetime(2026, 3, 14), "a spreadsheet took it for a date"),
+    ],
+)
+def test_says_what_may_be_meant(value: object, hint: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(hint)):
+        parse_quantity(value)
+
+
+@pytest.mark.parametrize("text", ["5\u00b2", "1.2\u00d7109", "2.10^9", "x10^9", "1.3e9.0", "<3", "7B or 8B", "0x10"])
+def test_guesses_at_nothing(text: str) -> None:
+    with pytest.raises(ValueError, match=rf"got '{re.escape(text)}'$"):
+        parse_quantity(text)
+
+
 def test_a_count_is_whole() -> None:
     assert parse_count("1.5k") == 1500
     with pytest.raises(ValueError, match=r"whole number, got '1\.5'"):
@@ -110,7 +142,7 @@ SCALES = {
     0: ("",),
     3: ("k", "K", " thousand", "e3"),
     6: ("m", "M", " M", " million", "e6", "E+6", "e06", " mio"),
-    9: ("b", "B", "G", " billion", " bn", "e9", "\u00a0B"),
+    9: ("b", "B", "G", " billion", " bn", "e9", "\u00a0B", " x 10^9", "\u00d710\u2079", "*10**9", " Mrd."),
     12: ("t", "T", " trillion", "e12"),
 }
 UNITS = ("", " tokens", " tok", "tokens", " Params", " parameters", " FLOPs")
@@ -248,6 +280,8 @@ def test_anything_else_is_refused(value: object) -> None:
         if isinstance(value, str):
             assert re.match(BEGINS_AS_NUMBER, value)
             # Of a text that is read, nothing but signs of a number is left without its suffix.
-            assert set(re.sub(r"[eEkKMBT]", "", value)) <= set("0123456789.,_' +-\t\r\n\u00a0\u2009\u202f\u2019"), value
+            assert set(re.sub(r"[eEkKMBT]", "", value)) <= set(
+                "0123456789.,_' +-\u2212\t\r\n\u00a0\u2009\u202f\u2019^*x\u00d7"
+            ), value
         else:
             assert number == pytest.approx(value, rel=1e-14, nan_ok=True)

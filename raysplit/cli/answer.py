@@ -20,6 +20,7 @@ from raysplit.cli.options import (
     read_json,
     read_table,
     show,
+    sizes_of,
     version_option,
 )
 from raysplit.errors import RunError, unknown
@@ -106,7 +107,6 @@ def fit(
         reason = f"{out.parent} is not a folder" if not out.parent.is_dir() else "it is a folder"
         raise RunError(f"{out}: cannot be written: {reason}")
     problem = replace(_problem_of(runs, budget_flops, accounting, weights), max_specialize_tokens=dict(max_tokens))
-    domains, sizes = problem.domains, problem.sizes
     repetition = Repetition(unique_specialize_tokens=dict(unique_tokens)) if unique_tokens else None
     law, choice = fit_for_decision(runs, problem, repetition=repetition, seed=seed)
     scores = Table("form", "weight", "regret", "worst", "held-out error", "fit", box=None, padding=(0, 2))
@@ -121,7 +121,7 @@ def fit(
             ),
             score.note or ", ".join(statuses),
         )
-    console.print(f"{len(runs)} runs, {len(domains)} domains, {len(sizes)} sizes")
+    console.print(sizes_of(runs))
     console.print(scores)
     console.print(choice.sentence)
     for gap in gaps_in(runs):  # told as a warning too: neither who keeps the answer alone may miss it, nor who watches

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from raysplit.errors import RaysplitError, RunError
 from raysplit.files import read_text
-from raysplit.quantities import parse_count, parse_quantity
+from raysplit.quantities import counted, parse_count, parse_quantity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,6 +85,12 @@ def read_table(path: Path, *, as_is: bool, is_all: bool) -> "pd.DataFrame":
     for sentence in doubts:
         say(f"warning: {sentence}")
     return runs
+
+
+def sizes_of(runs: "pd.DataFrame") -> str:
+    """How much a table holds: ``1 run, 1 domain, 3 sizes``."""
+    numbers = {"run": len(runs), "domain": runs["domain"].nunique(), "size": runs["n_params"].nunique()}
+    return ", ".join(counted(n_things, thing) for thing, n_things in numbers.items())
 
 
 class Quantity(click.ParamType):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.table import Table
 
-from raysplit.cli.options import as_is_option, open_console, read_table, say, show
+from raysplit.cli.options import as_is_option, open_console, read_table, say, show, sizes_of
 from raysplit.errors import RunError, TableError
 
 if TYPE_CHECKING:
@@ -67,9 +67,10 @@ class _Pair(click.ParamType):
     help="One value for every run, such as specialize_tokens=0 or domain=law; repeat for several.",
 )
 @click.option(
-    "--all-points",
-    is_flag=True,
-    help="Every row of a history, or report of Ray Tune, is a measurement after a cooldown, not just each run's last.",
+    "--all-points/--last-points",
+    default=None,
+    help="Whether every row of a history, or report of Ray Tune, is a measurement after a cooldown, or just each run's "
+    "last; as the source shows when left out.",
 )
 @click.option("--encoding", metavar="NAME", help="Of a text that is neither UTF-8 nor UTF-16, such as cp1252.")
 @click.option("--sheet", metavar="NAME", help="Of a workbook that has several.")
@@ -80,7 +81,7 @@ def import_(
     out: Path,
     columns: tuple[tuple[str, str], ...],
     constants: tuple[tuple[str, str], ...],
-    all_points: bool,
+    all_points: bool | None,
     encoding: str | None,
     sheet: str | None,
     as_is: bool,
@@ -182,7 +183,4 @@ def _tell(imported: "Imported", source: Path, out: Path, *, was_guessed: bool) -
         said = f"left out {len(names)}: {reason} ({', '.join(names[:_SHOWN])}{more})"
         console.print(said)
     for note in imported.notes:
-        console.print(f"note: {note}")
-    runs = imported.runs
-    counts = f"{len(runs)} runs, {runs['domain'].nunique()} domains, {runs['n_params'].nunique()} sizes"
-    console.print(f"{counts}: {out}")
+from raysplit.cli.options import as_is_option, open_console, read_table, say, show, sizes_of

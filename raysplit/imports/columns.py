@@ -11,6 +11,17 @@ from dataclasses import dataclass
 
 from raysplit.errors import TableError, unknown
 from raysplit.imports.found import CONTAINERS, Found, FoundRow
+from raysplit.imports.names import (
+    ALIASES,
+    LOSS_WORDS,
+    NO_LOSS,
+    is_no_domain,
+    is_no_loss,
+    plain_name,
+    without_container,
+    words_in,
+)
+from raysplit.imports.remedies import how_to_tell, looks_like
 from raysplit.imports.units import UNIT_NAMES, split_unit
 from raysplit.runs import OPTIONAL, REQUIRED
 
@@ -18,56 +29,10 @@ FIELDS = (*REQUIRED, *(name for name in OPTIONAL if name != "trial"), "tokenizer
 DOMAIN = "{domain}"
 """In the name of the loss's column: one column a domain, as where a pretrained model is read on all of them."""
 
-_ALIASES: dict[str, tuple[str, ...]] = {
-    "n_params": (
-        "n_params",
-        "n_params_non_embedding",
-        "non_embedding_params",
-        "non_embedding_parameters",
-        "num_non_embedding_params",
-        "num_non_embedding_parameters",
-        "num_params",
-        "num_parameters",
-        "n_parameters",
-        "param_count",
-        "parameter_count",
-        "model_params",
-        "model_size",
-        "params",
-        "parameters",
-    ),
-    "pretrain_tokens": ("pretrain_tokens", "pretraining_tokens", "pretrained_tokens", "seed_tokens"),
-    "specialize_tokens": (
-        "specialize_tokens",
-        "specialise_tokens",
-        "specialization_tokens",
-        "finetune_tokens",
-        "finetuning_tokens",
-        "fine_tune_tokens",
-        "continued_tokens",
-        "cpt_tokens",
-    ),
-    "domain": ("domain", "domain_name", "target_domain"),
-    "loss": (
-        "eval_loss",
-        "val_loss",
-        "validation_loss",
-        "valid_loss",
-        "heldout_loss",
-        "held_out_loss",
-        "test_loss",
-        "loss",
-    ),
-    "seed": ("seed", "random_seed", "data_seed"),
-    "tokenizer": ("tokenizer", "tokenizer_name"),
-}
-"""Best first. Losses of training are none of them: they are not held out."""
 _TOKENS_SEEN = "num_input_tokens_seen"
 """Plain name of what transformers' Trainer counts."""
 COUNTED = ("n_params", "pretrain_tokens", "specialize_tokens")
 """Fields whose column may count in thousands, millions or billions, as its name then says."""
-_NO_LOSS = frozenset(("perplexity", "ppl", "accuracy", "acc", "bits", "bpb", "bpc", "score", "reward", "f1", "bleu"))
-_LOSS_WORDS = frozenset(("loss", "nll", "nats", "ce", "xent", "entropy"))
 _COUNTS_ALL = re.compile(r"(?<!non_embedding_)(num_param|parameters|model_size|model_params)")
 
 
@@ -124,12 +89,16 @@ def choose_columns(found: Found, *, columns: Mapping[str, str], constants: Mappi
     has_domain_columns = "loss" in chosen and DOMAIN in chosen["loss"].column
     missing = [f for f in REQUIRED if f not in chosen and not (f == "domain" and has_domain_columns)]
     if missing:
-        raise TableError(f"{found.origin}: read as {found.kind}: {_missing(missing, names)}")
+        raise TableError(f"{found.origin}: read as {found.kind}: {looks_like(found) or how_to_tell(missing, names)}")
     return {field: chosen[field] for field in FIELDS if field in chosen}
 
 
 def columns_of_domains(pattern: str, names: Sequence[str]) -> dict[str, str]:
-    """Column by domain, of the columns that a pattern with `DOMAIN` fits."""
+    """Column by domain, of the columns that a pattern with `DOMAIN` fits, and that are of a domain by their names."""
+    return {d: name for d, name in _fitting(pattern, names).items() if not is_no_domain(d)}
+
+
+def _fitting(pattern: str, names: Sequence[str]) -> dict[str, str]:
     before, _, after = pattern.partition(DOMAIN)
     fits = re.compile(re.escape(before) + "(?P<domain>.+)" + re.escape(after))
     return {match["domain"]: name for name in names if (match := fits.fullmatch(name))}
@@ -139,17 +108,12 @@ def losses_of(row: FoundRow, choices: Mapping[str, Choice]) -> list[tuple[str | 
     """(domain, column) of each loss in a row: one, or one a domain where the run is not of one domain alone."""
     loss, domain = choices["loss"], choices.get("domain")
     value = None if domain is None else row.values.get(domain.column) if domain.column else domain.constant
-    own = None if value is None else str(value).strip()
+    own = None if value is None or value != value else str(value).strip()
     if DOMAIN not in loss.column:
         return [(own, loss.column)]
     if own is not None:
         return [(own, loss.by_domain[own])] if own in loss.by_domain else []
     return [(name, column) for name, column in loss.by_domain.items() if column in row.values]
-
-
-def plain_name(name: str) -> str:
-    """A name in lower case, without its container, with underscores for all that is no letter or digit."""
-    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", _bare(name)).lower()).strip("_")
 
 
 def _choice(field: str, column: str, *, how: str, names: Sequence[str], note: str = "") -> Choice:
@@ -161,17 +125,17 @@ def _choice(field: str, column: str, *, how: str, names: Sequence[str], note: st
     by_domain = columns_of_domains(column, names) if DOMAIN in column else {}
     if by_domain:
         notes.append(f"domains {', '.join(sorted(by_domain))}")
-    if field == "loss" and (words := _words(column) & _NO_LOSS):
+        if others := sorted(_fitting(column, names).keys() - by_domain.keys()):
+            notes.append(f"no domains by their names: {', '.join(others)}")
+    if field == "loss" and not words_in(column).isdisjoint(("best", "min", "lowest")):
+        notes.append("the lowest along the run? what compares is the last, after its cooldown")
+    if field == "loss" and (words := words_in(column) & NO_LOSS):
         notes.append(f"{', '.join(sorted(words))}? the loss is in nats per token")
     return Choice(field=field, column=column, how=how, note="; ".join(notes), power=power, by_domain=by_domain)
 
 
-def _words(name: str) -> set[str]:
-    return set(plain_name(name).split("_"))
-
-
 def _given(found: Found, field: str, column: str, names: Sequence[str]) -> str:
-    if field == "loss" and (words := _words(column) & _NO_LOSS) and not _words(column) & _LOSS_WORDS:
+    if field == "loss" and (words := words_in(column) & NO_LOSS) and not words_in(column) & LOSS_WORDS:
         raise TableError(
             f"{found.origin}: --column loss={column}: {', '.join(sorted(words))} by its name; the loss is in nats per "
             "token, a perplexity's logarithm (rename the column if it is such a loss)"
@@ -187,7 +151,7 @@ def _given(found: Found, field: str, column: str, names: Sequence[str]) -> str:
         return column
     else:
         # A setting may be told by its name within the tool, without the container that the export put it in.
-        inside = [name for name in names if _bare(name) == column]
+        inside = [name for name in names if without_container(name) == column]
         if len(inside) == 1:
             return inside[0]
     raise TableError(f"{found.origin}: {field}: {unknown('column', column, names)}")
@@ -197,13 +161,18 @@ def _guess(found: Found, field: str, names: Sequence[str]) -> Choice | None:
     if field == "loss" and found.loss_columns:
         return _choice(field, found.loss_columns, how="own name", names=names)
     if field in names:
+        if field == "loss" and (other := _held_out_beside(found, names)):
+            raise TableError(
+                f"{found.origin}: loss: beside {other!r} a column 'loss' is most often that of training; say which "
+                f"with --column loss={other} or --column loss=loss"
+            )
         return Choice(field=field, column=field, how="own name")
     plain = {name: plain_name(split_unit(name).stem if field in COUNTED else name) for name in names}
-    for alias in _ALIASES.get(field, (field,)):
+    for alias in ALIASES.get(field, (field,)):
         for fits in (_is, _ends_a_path, _ends):
             if field == "loss" and fits is _ends_a_path:
                 continue  # train.loss is not held out
-            fitting = [n for n in names if fits(n, plain[n], alias) and not (field == "loss" and _is_no_loss(n))]
+            fitting = [n for n in names if fits(n, plain[n], alias) and not (field == "loss" and is_no_loss(n))]
             if fitting and not _agree(found, fitting):
                 raise TableError(
                     f"{found.origin}: {field}: {' and '.join(map(repr, fitting))} could each be it; "
@@ -220,15 +189,14 @@ def _guess(found: Found, field: str, names: Sequence[str]) -> Choice | None:
     return None
 
 
-def _is_no_loss(name: str) -> bool:
-    """Whether a name speaks of text that was trained on, or of another measure."""
-    return "train" in name.lower() or not _words(name).isdisjoint(_NO_LOSS)
-
-
-def _bare(name: str) -> str:
-    """A name without its container."""
-    head, dot, rest = name.partition(".")
-    return rest if dot and head in CONTAINERS else name
+def _held_out_beside(found: Found, names: Sequence[str]) -> str | None:
+    """A column that is by its name a loss on held-out text, and not the same as the column ``loss``."""
+    for name in names:
+        if plain_name(name) in ALIASES["loss"][:-1]:
+            both = [row.values for row in found.rows if name in row.values and "loss" in row.values]
+            if not both or any(str(values[name]) != str(values["loss"]) for values in both):
+                return name
+    return None
 
 
 def _is(name: str, plain: str, alias: str) -> bool:
@@ -255,20 +223,3 @@ def _tokens_of_the_run(chosen: Mapping[str, Choice], names: Sequence[str]) -> di
     if len(unknown) != 1 or len(counted) != 1:
         return {}
     return {unknown[0]: Choice(field=unknown[0], column=counted[0], how="guessed", note="tokens that the run has seen")}
-
-
-def _missing(fields: Sequence[str], names: Sequence[str]) -> str:
-    columns = ", ".join(names[:40]) + (f" and {len(names) - 40} more" if len(names) > 40 else "") or "none"
-    scores = ", ".join(repr(name) for name in names if not _words(name).isdisjoint(_NO_LOSS))
-    hints = {
-        "domain": "; or, where each domain has a loss of its own, --column loss='eval/{domain}_loss'",
-        "loss": ", a loss on held-out text in nats per token"
-        + (f" (by their names no such: {scores[:200]})" if scores else ""),
-        "specialize_tokens": " (0 for runs that were only pretrained)",
-    }
-    said = [
-        f"{'no' if field == fields[0] else 'No'} column for {field}. Say --column {field}=COLUMN, or "
-        f"--set {field}=VALUE for all runs{hints.get(field, '')}. "
-        for field in fields
-    ]
-    return f"{''.join(said)}Columns: {columns}"

@@ -25,6 +25,8 @@ class FoundRow:
     """How the run ended where that was not well: crashed, still running."""
     is_named: bool = True
     """Whether rows with another ``run`` are of another run; else that is but the row's number."""
+    is_run_name: bool = True
+    """Whether rows with the same ``run`` are of one run; else that may be a model's name, which many runs have."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,19 +1,33 @@
-"""Histories: many rows of one run, of which the last alone was measured after the cooldown and compares with others."""
+"""Histories: many rows of one run, of which the last alone was measured after the cooldown and compares with others.
+
+A table of finished runs may have a column of steps too, each run's last. Where nothing tells the two apart, that is
+said, and nothing is taken.
+"""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
-from raysplit.imports.columns import Choice, losses_of, plain_name
-from raysplit.imports.found import FoundRow
-from raysplit.quantities import parse_quantity
-from raysplit.tables import is_nothing
+import numpy as np
 
-_STEPS = ("step", "global_step", "trainer_global_step", "train_global_step", "iteration", "iter", "training_iteration",
-          "epoch", "train_epoch")  # fmt: skip
-"""Plain names of columns that count along a run, the finest first."""
+from raysplit.imports.columns import Choice, losses_of
+from raysplit.imports.found import STEP, FoundRow
+from raysplit.imports.names import plain_name
+from raysplit.quantities import parse_quantity
+from raysplit.tables import is_nothing, step_column
+
+_SETTING = re.compile(
+    r"(^|_)(batch_size|batch_tokens|weight_decay|warmup|warmup_steps|optimizer|max_steps|total_steps|num_steps"
+    r"|max_iters|max_epochs|num_train_epochs)$"
+)
+"""Plain names of settings, which do not change along a run."""
+_RATE = re.compile(r"(^|_)(lr|learning_rate)(_|$)")
 _MANY = 50
 """Nobody trains so many runs of one size on one domain, each longer than the one before."""
+_MANY_EVEN = 12
+"""Nor so many at even distances."""
 
 
 class Thinned(NamedTuple):
@@ -23,32 +37,51 @@ class Thinned(NamedTuple):
     earlier: list[FoundRow]
     unended: list[str]
     """Runs with rows, but no loss, at a later step than the last loss."""
+    unclear: list[list[FoundRow]]
+    """Rows along which the step rises, as in a history or in runs of their own."""
 
 
 def last_of_runs(rows: Sequence[FoundRow], choices: Mapping[str, Choice], names: Sequence[str]) -> Thinned:
     """The rows without those of earlier steps of the same run.
 
-    Rows are of one run where they have its name, or no name and one size, domain and seed, as long as the step rises.
-    Without a column of steps, tokens that rise over at least `_MANY` rows are taken for them.
+    Rows may be of one run where they have its name, or no name and one size, domain, seed and setting, as long as the
+    step rises. They are where that is the run's own name, losses are missing in between, the learning rate changes, or
+    there are many at even distances. Without a column of steps, tokens that rise over `_MANY` rows are taken for them.
 
     Args:
         rows: of runs that ended well.
         choices: column by field.
         names: every column.
     """
-    column = _step_column(names)
+    column = step_column(names)
     step_of: Callable[[FoundRow], float] = (lambda row: _number(row.values.get(column))) if column else _tokens(choices)
     fewest = 2 if column else _MANY
+    rates = [name for name in names if _RATE.search(plain_name(name))]
     earlier: list[FoundRow] = []
     unended: list[str] = []
-    for run in _runs(rows, choices, step_of):
+    unclear: list[list[FoundRow]] = []
+    for run in _runs(rows, choices, names, step_of, may_be_mixed=column is not None):
         with_loss = [row for row in run if has_loss(row, choices)]
         if len(with_loss) >= fewest:
             earlier += with_loss[:-1]
             if step_of(run[-1]) > step_of(with_loss[-1]):
                 unended.append(with_loss[-1].run)
+            is_clear = column == STEP or run[0].is_run_name or len(with_loss) < len(run) or _changes(run, rates)
+            if not is_clear and not _are_many(list(map(step_of, run))):
+                unclear.append(with_loss)
     dropped = set(map(id, earlier))
-    return Thinned([row for row in rows if id(row) not in dropped], earlier, unended)
+    return Thinned([row for row in rows if id(row) not in dropped], earlier, unended, unclear)
+
+
+def _changes(run: Sequence[FoundRow], names: Sequence[str]) -> bool:
+    return any(len({str(row.values[name]) for row in run if name in row.values}) > 1 for name in names)
+
+
+def _are_many(steps: Sequence[float]) -> bool:
+    """Whether nobody would have trained so many runs."""
+    gaps = np.diff(steps)
+    is_even = len(gaps) > 0 and np.mean(np.abs(gaps - np.median(gaps)) <= 0.02 * np.median(gaps)) >= 0.75
+    return len(steps) >= (_MANY_EVEN if is_even else _MANY)
 
 
 def has_loss(row: FoundRow, choices: Mapping[str, Choice]) -> bool:
@@ -59,36 +92,47 @@ def has_loss(row: FoundRow, choices: Mapping[str, Choice]) -> bool:
 def _runs(
     rows: Sequence[FoundRow],
     choices: Mapping[str, Choice],
+    names: Sequence[str],
     step_of: Callable[[FoundRow], float],
+    *,
+    may_be_mixed: bool,
 ) -> list[list[FoundRow]]:
-    """Rows in their order, as runs along which the step rises."""
-    runs: list[list[FoundRow]] = []
-    current: dict[tuple[str, ...], list[FoundRow]] = {}
+    """Rows as runs along which the step rises, by their order, or where that is none, by the step."""
+    settings = [name for name in names if _SETTING.search(plain_name(name))]
+    alike: dict[tuple[str, ...], list[FoundRow]] = {}
     for row in rows:
-        if math.isnan(step := step_of(row)):
-            continue
-        key = (row.run if row.is_named else "", *(_raw(row, choices, f) for f in ("n_params", "domain", "seed")))
-        run = current.get(key)
-        # Lightning writes the losses of training and of evaluation into rows of their own, of one step.
-        is_next = run is not None and (
-            step > step_of(run[-1])
-            or (step == step_of(run[-1]) and not all(has_loss(r, choices) for r in (run[-1], row)))
-        )
-        if run is None or not is_next:
-            run = current[key] = []
-            runs.append(run)
-        run.append(row)
+        if not math.isnan(step_of(row)):
+            key = [_raw(row, choices, field) for field in ("n_params", "domain", "seed")]
+            if _number(_raw(row, choices, "specialize_tokens")) > 0:
+                key.append(_raw(row, choices, "pretrain_tokens"))  # a branch has left the trunk, and stays there
+            named = row.run if row.is_named else ""
+            alike.setdefault((named, *key, *(str(row.values.get(name)) for name in settings)), []).append(row)
+    runs: list[list[FoundRow]] = []
+    for group in alike.values():
+        n_falls = sum(step_of(after) < step_of(before) for before, after in pairwise(group))
+        is_mixed = may_be_mixed and n_falls > len(group) / 3  # the newest first, or in no order
+        runs += _rising(sorted(group, key=step_of) if is_mixed else group, choices, step_of)
+    return runs
+
+
+def _rising(
+    rows: Sequence[FoundRow], choices: Mapping[str, Choice], step_of: Callable[[FoundRow], float]
+) -> list[list[FoundRow]]:
+    """Rows cut where the step does not rise; but Lightning writes two rows a step, of training and of evaluation."""
+    runs: list[list[FoundRow]] = []
+    for row in rows:
+        before = runs[-1][-1] if runs else row
+        is_same_step = step_of(row) == step_of(before) and not (has_loss(row, choices) and has_loss(before, choices))
+        if runs and (step_of(row) > step_of(before) or is_same_step):
+            runs[-1].append(row)
+        else:
+            runs.append([row])
     return runs
 
 
 def _raw(row: FoundRow, choices: Mapping[str, Choice], field: str) -> str:
     choice = choices.get(field)
     return str(row.values.get(choice.column, "")) if choice and choice.column else ""
-
-
-def _step_column(names: Sequence[str]) -> str | None:
-    plain = {plain_name(name): name for name in reversed(names)}
-    return next((plain[step] for step in _STEPS if step in plain), None)
 
 
 def _tokens(choices: Mapping[str, Choice]) -> Callable[[FoundRow], float]:

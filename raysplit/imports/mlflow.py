@@ -13,14 +13,15 @@ from typing import Any
 
 from raysplit.errors import TableError
 from raysplit.imports.documents import read_yaml
+from raysplit.imports.ends import notes_on_ends, unusable
 from raysplit.imports.found import Found, FoundRow, flatten
 from raysplit.imports.mlflow_database import TABLES, read_database
 from raysplit.imports.source import Source
 from raysplit.imports.sqlite import databases_with
-from raysplit.tables import read_table
+from raysplit.tables import end_columns, read_table
 from raysplit.tables.limits import read_characters
 
-_STATUS = {1: "running", 2: "scheduled", 3: "finished", 4: "failed", 5: "killed"}
+_STATUS = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
 """mlflow.protos.service_pb2.RunStatus."""
 _LOGGED = ("params", "metrics", "tags")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -68,20 +69,19 @@ def read_table_of_runs(path: Path) -> Found:
     Raises:
         TableError: the file cannot be read.
     """
-    return Found(kind="mlflow", are_runs=True, origin=str(path), rows=list(_runs_of_table(path)))
-
-
-def _runs_of_table(path: Path) -> Iterator[FoundRow]:
-    for row in read_table(path).rows:
-        cells = row.cells
-        status = str(cells.get("status", "finished")).lower()
-        name = cells.get("tags.mlflow.runName") or cells.get("run_id") or row.place
-        yield FoundRow(
-            run=str(name),
+    table = read_table(path)
+    ends = end_columns(table.names, table.rows)
+    rows = [
+        FoundRow(
+            run=str(row.cells.get("tags.mlflow.runName") or row.cells.get("run_id") or row.place),
             where=f"{path}: {row.place}",
-            values=dict(flatten(cells)),
-            unusable="" if status == "finished" else status,
+            values=dict(flatten(row.cells)),
+            unusable=unusable(row.cells, ends),
         )
+        for row in table.rows
+    ]
+    notes = (*table.notes, *notes_on_ends(table.rows, ends))
+    return Found(kind="mlflow", are_runs=True, origin=str(path), rows=rows, notes=notes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,8 +148,8 @@ def _ended(folder: Path, meta: Mapping[str, Any]) -> str:
     if "status" not in meta:
         return "without a status in its metadata (meta.yaml)"
     number = meta["status"]
-    status = _STATUS.get(number, str(number)) if isinstance(number, int) else str(number).lower()
-    return "" if status == "finished" else status
+    status = _STATUS.get(number, str(number)) if isinstance(number, int) else str(number)
+    return "" if status == "FINISHED" else f"with status {status}"
 
 
 def _last(text: str) -> str:

@@ -74,8 +74,7 @@ def _ended(run: Mapping[str, Any], experiment: Mapping[str, Any]) -> str:
     """How a run ended if not well."""
     if "deleted" in (run["lifecycle_stage"], experiment.get("lifecycle_stage")):
         return "deleted"
-    status = str(run["status"] or "of unknown status").lower()
-    return "" if status == "finished" else status
+    return "" if run["status"] == "FINISHED" else f"with status {run['status'] or 'unknown'}"
 
 
 def _check_version(path: Path, database: Database, runs: list[Mapping[str, Any]]) -> None:

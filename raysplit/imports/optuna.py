@@ -68,12 +68,11 @@ def _read_trials(path: Path) -> Iterator[FoundRow]:
         for row in database.rows("trials"):
             trial, number = row["trial_id"], row.get("number", row["trial_id"])
             study = studies.get(row["study_id"])
-            state = str(row["state"]).lower()
             yield FoundRow(
                 run=f"{study} {number}",
                 where=f"{path}: trial {number} of study {study!r}",
                 values=dict(flatten({"study": study, **values[trial]})),
-                unusable="" if state == "complete" else state,
+                unusable="" if row["state"] == "COMPLETE" else f"with state {row['state']}",
             )
 
 

@@ -12,7 +12,7 @@ from raysplit.imports.found import Found
 from raysplit.imports.rows import Imported, take_rows
 from raysplit.imports.source import Source, look_into
 from raysplit.imports.sqlite import databases_with
-from raysplit.tables import SUFFIXES, read_table
+from raysplit.tables import SUFFIXES, read_table, unknown_format
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +86,7 @@ def import_runs(
     kind: str | None = None,
     columns: Mapping[str, str] | None = None,
     constants: Mapping[str, str] | None = None,
-    all_points: bool = False,
+    all_points: bool | None = None,
     encoding: str | None = None,
     sheet: str | None = None,
 ) -> Imported:
@@ -100,7 +100,7 @@ def import_runs(
         constants: values by field that hold for every run.
         all_points: take every row of a history, every report of Ray Tune and every evaluation of a Trainer as a
             measurement, not just each run's last. Only losses after a cooldown can be compared, so this is right only
-            where each was made after one.
+            where each was made after one. False says that it is not so; None leaves it to the source to show.
         encoding: of a table as text that is neither UTF-8 nor UTF-16, as Python names it.
         sheet: of a workbook that has several.
 
@@ -109,7 +109,7 @@ def import_runs(
             usable.
     """
     kind = kind or ("csv" if encoding or sheet else guess_kind(source))
-    found = _read(source, kind, all_points=all_points, encoding=encoding, sheet=sheet)
+    found = _read(source, kind, all_points=bool(all_points), encoding=encoding, sheet=sheet)
     choices = choose_columns(found, columns=columns or {}, constants=constants or {})
     return take_rows(found, choices, all_points=all_points)
 
@@ -126,11 +126,8 @@ def guess_kind(source: Path) -> str:
             return tool.kind
     if looked.is_folder:
         raise TableError(f"{source}: {_unknown_folder(looked)}")
-    suffix = suffix_of(source)
-    if suffix not in SUFFIXES:
-        raise TableError(
-            f"{source}: {unknown('kind of file', suffix, SUFFIXES)}; or give {', '.join(tool.what for tool in _TOOLS)}"
-        )
+    if suffix_of(source) not in SUFFIXES:
+        raise TableError(f"{source}: {unknown_format(source)}; or give {', '.join(tool.what for tool in _TOOLS)}")
     names = set(read_table(source).names)
     if {"run_id", "experiment_id"} <= names:
         return "mlflow"

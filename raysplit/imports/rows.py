@@ -10,18 +10,25 @@ from typing import Any
 import pandas as pd
 
 from raysplit.errors import TableError
-from raysplit.imports.columns import COUNTED, Choice, losses_of, plain_name
-from raysplit.imports.found import Found, FoundRow
-from raysplit.imports.histories import last_of_runs
+from raysplit.imports.columns import COUNTED, Choice, losses_of
+from raysplit.imports.found import Found, FoundRow, shown
+from raysplit.imports.histories import has_loss, last_of_runs
+from raysplit.imports.names import plain_name
 from raysplit.imports.units import UNIT_NAMES
-from raysplit.quantities import parse_count, parse_quantity
-from raysplit.runs import KEY, OPTIONAL, check_runs
-from raysplit.tables import is_nothing
+from raysplit.quantities import counted, parse_count, parse_quantity
+from raysplit.runs import KEY, OPTIONAL, check_runs, read_count
+from raysplit.tables import is_nothing, is_well
 
 _POSITIVE = ("n_params", "loss", "weight")
 _TEXTS = ("domain", "tokenizer")
-_TUNED = re.compile(r"(^|_)(lr|learning_rate|batch_size|batch_tokens|weight_decay|warmup|warmup_steps|optimizer)$")
+_TUNED = re.compile(
+    r"(^|_)(lr|learning_rate|batch_size|batch_tokens|weight_decay|warmup|warmup_steps|optimizer|unique_tokens"
+    r"|epochs|num_epochs|dataset)$"
+)
 """Plain names of settings in which runs differ that are no repeats of one another."""
+_SEED = re.compile(r"^\s*(seed|s)[\s_=-]*(?=\d)", re.IGNORECASE)
+_LONGEST = 40
+"""Characters of a cell that are shown."""
 _MOST_IN_UNITS = 1_000_000
 """So many millions are none: the column's name tells of a unit, and its cells count single ones."""
 
@@ -48,7 +55,7 @@ class _Measured:
     values: dict[str, Any]
 
 
-def take_rows(found: Found, choices: Mapping[str, Choice], *, all_points: bool = False) -> Imported:
+def take_rows(found: Found, choices: Mapping[str, Choice], *, all_points: bool | None = None) -> Imported:
     """The observations of a source.
 
     Left out, and counted, are runs that ended badly or have not ended, whose loss is no finite number, that lack a
@@ -58,7 +65,8 @@ def take_rows(found: Found, choices: Mapping[str, Choice], *, all_points: bool =
     Args:
         found: the source.
         choices: column or constant by field, as `choose_columns` gives them.
-        all_points: take each row as a run of its own.
+        all_points: take each row as a run of its own, or (False) the last of each size, domain and seed along which a
+            step rises; where None, rows that could be either are refused.
 
     Raises:
         TableError: a value cannot be read or is impossible; two runs of the same point and seed have different losses;
@@ -68,10 +76,13 @@ def take_rows(found: Found, choices: Mapping[str, Choice], *, all_points: bool =
     notes = list(found.notes)
     rows = [row for row in found.rows if not row.unusable]
     if not all_points and not found.are_runs:
-        rows = _ended(rows, choices, found.names, skipped, notes)
+        rows = _ended(rows, choices, found, skipped, notes, is_told=all_points is not None)
     rounded: Counter[str] = Counter()
     measured = list(_measured(rows, choices, skipped, rounded))
-    notes += [f"{n} values of {field} with a fraction are rounded to whole ones" for field, n in rounded.items()]
+    notes += [
+        f"{counted(n, 'value')} of {field} with a fraction: rounded to whole ones" for field, n in rounded.items()
+    ]
+    notes += _merged(rows, choices) if found.kind == "csv" else []
     taken = _told_apart(measured, skipped, notes, is_seeded="seed" in choices)
     if not taken:
         reasons = "; ".join(f"{len(runs)} {reason}" for reason, runs in skipped.items())
@@ -85,19 +96,33 @@ def take_rows(found: Found, choices: Mapping[str, Choice], *, all_points: bool =
 def _ended(
     rows: Sequence[FoundRow],
     choices: Mapping[str, Choice],
-    names: Sequence[str],
+    found: Found,
     skipped: dict[str, list[str]],
     notes: list[str],
+    *,
+    is_told: bool,
 ) -> list[FoundRow]:
-    """The last row of each run that has several."""
-    thinned = last_of_runs(rows, choices, names)
+    """The last row of each run that has several.
+
+    Raises:
+        TableError: rows may be of one run or of several, and it is not told.
+    """
+    thinned = last_of_runs(rows, choices, found.names)
+    if thinned.unclear and not is_told:
+        rows = thinned.unclear[0]
+        first, last = (row.where.rpartition(": ")[2] for row in (rows[0], rows[-1]))
+        raise TableError(
+            f"{found.origin}: {len(rows)} rows, {first} to {last}, have one size, domain and seed, and steps "
+            "that rise: the history of one run, of which only the last loss is from after the cooldown (say "
+            "--last-points), or each a finished run (say --all-points, or name the runs in a column 'run')?"
+        )
     if thinned.earlier:
         reason = "an earlier step of the same run, before its cooldown; --all-points takes every row"
         skipped.setdefault(reason, []).extend(row.run for row in thinned.earlier)
     if thinned.unended:
         notes.append(
-            f"the last loss of {', '.join(thinned.unended[:3])} is of an earlier step than the last row of its run: is "
-            "it from after the cooldown?"
+            f"the last loss of {shown(thinned.unended)} is of an earlier step than the last row of its run: is it from "
+            "after the cooldown?"
         )
     return thinned.rows
 
@@ -118,6 +143,20 @@ def _measured(
                 skipped.setdefault(reason, []).append(row.run)
             else:
                 yield _Measured(row=row, values=values)
+
+
+def _merged(rows: Sequence[FoundRow], choices: Mapping[str, Choice]) -> list[str]:
+    """A word on columns whose filled cells may stand for the empty ones below them too."""
+    notes = []
+    for field in ("n_params", "pretrain_tokens", "specialize_tokens", "domain"):
+        if (choice := choices.get(field)) and choice.column:
+            filled = [not is_nothing(row.values.get(choice.column)) for row in rows if has_loss(row, choices)]
+            if filled[:1] == [True] and not all(filled):
+                notes.append(
+                    f"{choice.column!r} is empty below filled cells: where one stands for those below it too, as "
+                    "merged cells do, fill it down"
+                )
+    return notes
 
 
 def _told_apart(
@@ -145,7 +184,8 @@ def _told_apart(
     if repeated:
         n_repeats = sum(map(len, repeated))
         notes.append(
-            f"no column is the seed: {n_repeats} runs of {len(repeated)} points are numbered as seeds 0, 1, ..."
+            f"no column is the seed: {n_repeats} runs of {counted(len(repeated), 'point')} are numbered as seeds 0, 1, "
+            "..."
         )
         notes += _tuned(repeated)
     return [one.values for runs in points.values() for one in runs]
@@ -181,6 +221,8 @@ def _read(
             if field in OPTIONAL or field == "tokenizer":
                 continue
             return values, f"without a value for {field} ({column})"
+        if field == "loss" and isinstance(value, str) and _says_how_it_ended(value):
+            return values, f"with {value[:_LONGEST]!r} in place of a loss"
         source = f"column {column!r}, read as {field}" if column else f"--set {field}"
         values[field] = _parsed(row, choice, source, value, rounded)
         if field == "loss" and not math.isfinite(values[field]):
@@ -190,10 +232,15 @@ def _read(
 
 def _is_missing(value: object, field: str) -> bool:
     if field in _TEXTS:
-        return value is None or not str(value).strip()
+        return value is None or value != value or not str(value).strip()  # NaN of JSON is no name
     if field != "loss" and isinstance(value, float | str) and str(value).strip().lower() == "nan":
         return True
     return is_nothing(value)
+
+
+def _says_how_it_ended(cell: str) -> bool:
+    """Of a cell for a number: ``OOM``, ``diverged``; ``nan`` is read as a number."""
+    return not re.search(r"\d|nan|inf", cell, re.IGNORECASE) and is_well(cell) is False
 
 
 def _parsed(row: FoundRow, choice: Choice, source: str, value: object, rounded: Counter[str]) -> Any:
@@ -206,7 +253,8 @@ def _parsed(row: FoundRow, choice: Choice, source: str, value: object, rounded: 
         raise TableError(f"{row.where}: {source}: {error}") from error
     if math.isfinite(number) and (number < 0 or (number == 0 and field in _POSITIVE)):
         rule = "must be positive" if field in _POSITIVE else "must not be negative"
-        raise TableError(f"{row.where}: {source}: {rule}, got {value!r}")
+        hint = "; of a log-likelihood, bring the negative" if field == "loss" and number < 0 else ""
+        raise TableError(f"{row.where}: {source}: {rule}, got {value!r}{hint}")
     return number
 
 
@@ -215,15 +263,15 @@ def _number(value: object, choice: Choice, rounded: Counter[str]) -> float:
     if choice.field in COUNTED:
         has_unit = isinstance(value, str) and value.strip()[-1:].isalpha()
         count = _scaled(value, choice.power) if choice.power and not has_unit else value
-        try:
-            return parse_count(count)
-        except ValueError:
-            whole = parse_count(count, rounded=True)
+        whole, was_rounded = read_count(count, may_round=True)
+        if was_rounded:
             rounded[choice.field] += 1
-            return whole
+        return whole
     if isinstance(value, str) and value.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):
         return float(value)
-    return parse_count(value) if choice.field == "seed" else parse_quantity(value)
+    if choice.field == "seed":
+        return parse_count(_SEED.sub("", value) if isinstance(value, str) else value)
+    return parse_quantity(value)
 
 
 def _scaled(value: object, power: int) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from raysplit.errors import TableError
 from raysplit.files import is_left_behind
+from raysplit.tables.limits import no_such
 
 _TRASH = ".trash"
 """Where MLflow puts the experiments that were deleted: to be counted, though its name is hidden."""
@@ -39,7 +40,7 @@ class Source:
 def look_into(path: Path) -> Source:
     """Raises: TableError: there is no such file or folder."""
     if not path.exists():
-        raise TableError(f"{path}: there is no such file or folder")
+        raise TableError(no_such(path))
     if not path.is_dir():
         return Source(path=path, files=(path,))
     path = path.resolve() if path.is_symlink() else path  # W&B's latest-run says nothing by its name

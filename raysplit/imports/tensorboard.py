@@ -7,7 +7,7 @@ named by the time), or from the ``hparams.yaml`` that Lightning writes beside th
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ _EVENTS = "tfevents."
 _BY_TIME = re.compile(r"\d{9,}\.\d+")
 """Folders that ``SummaryWriter.add_hparams`` makes."""
 _PARTS = re.compile(r"(^|/)(hparams\.yaml|metrics\.csv|projector_config\.pbtxt)$|(^|/)(checkpoints|plugins)/")
+_CUT = ": the run was stopped as it wrote, or the copy is not whole; copy it again, or give its values as a table"
 _ENDED = {2: "failed", 3: "running"}
 """tensorboard.plugins.hparams.Status."""
 
@@ -86,10 +87,10 @@ def _read_run(folder: Path, folders: list[Path], source: Source) -> FoundRow:
             values |= dict(flatten({"config": read_yaml(lightning)}))
         except TableError:
             unusable = "with a damaged hparams.yaml"
-    if not values:
-        unusable = "without a scalar that can be read"
-    elif _is_cut(newest):
-        unusable = "with an event file that is cut short"
+    if _is_cut(newest):
+        unusable = f"with an event file that is cut short{_CUT}"
+    elif not values:
+        unusable = "without a scalar in its event files: the run logged none, or logs them elsewhere"
     return FoundRow(run=name, where=str(folder), values=values, unusable=unusable)
 
 
@@ -133,15 +134,9 @@ def _hyperparameters(content: Mapping[str, bytes]) -> tuple[dict[str, object], i
 
 def _is_cut(path: Path) -> bool:
     """Whether a file ends within an event: eight bytes of length, four of its sum, the event, four of its sum."""
-    size = path.stat().st_size
+    size, end = path.stat().st_size, 0
     with path.open("rb") as file:
-        for length in _lengths(file):
-            if file.tell() + 4 + length + 4 > size:
-                return True
-            file.seek(4 + length + 4, 1)
-        return file.tell() != size
-
-
-def _lengths(file: Any) -> Iterator[int]:
-    while len(head := file.read(8)) == 8:
-        yield int.from_bytes(head, "little")
+        while end < size:
+            file.seek(end)
+            end += 8 + 4 + int.from_bytes(file.read(8), "little") + 4
+    return end != size

@@ -13,11 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raysplit.errors import TableError
+from raysplit.imports.ends import notes_on_ends, unusable
 from raysplit.imports.found import Found, FoundRow, flatten
-from raysplit.tables import read_table
+from raysplit.tables import EndColumns, end_columns, read_table
 
-_WHOLE, _STATES = frozenset(("config", "summary")), frozenset(("state", "State"))
-"""Columns of whole mappings, and of how a run ended."""
+_WHOLE = frozenset(("config", "summary"))
+"""Columns of whole mappings."""
+_OF_RUNS = frozenset(("Created", "Runtime", "Sweep", "User"))
+"""Columns that W&B's table of runs has, and no history."""
 _NUMBERS_OF_REPR = re.compile(r"(?<=[:\[(,\s])(-?(?:nan|inf))(?=\s*[,}\])])")
 
 
@@ -28,24 +31,27 @@ def read_wandb(path: Path) -> Found:
         TableError: the file cannot be read, or a line or cell of it is no mapping.
     """
     table = read_table(path)
-    rows = [_row(f"{path}: {row.place}", row.cells) for row in table.rows]
-    has_states = not _STATES.isdisjoint(table.names)
-    notes = [] if has_states else ["no column says how runs ended (state): every one is taken as finished"]
-    are_runs = has_states or not _WHOLE.isdisjoint(table.names)  # and no history of one
-    return Found(kind="wandb", origin=str(path), rows=rows, notes=notes, are_runs=are_runs)
+    ends = end_columns(table.names, table.rows)
+    return Found(
+        kind="wandb",
+        origin=str(path),
+        rows=[_row(f"{path}: {row.place}", row.cells, ends) for row in table.rows],
+        notes=(*table.notes, *notes_on_ends(table.rows, ends)),
+        are_runs=not (_WHOLE | _OF_RUNS).isdisjoint(table.names),
+    )
 
 
-def _row(where: str, run: Mapping[str, object]) -> FoundRow:
+def _row(where: str, run: Mapping[str, object], ends: EndColumns) -> FoundRow:
     whole = {k: _mapping(v, where, k) if k in _WHOLE else v for k, v in run.items()}
     if isinstance(config := whole.get("config"), Mapping):
         # The raw API gives each setting with its description around it.
         whole["config"] = {k: v["value"] if isinstance(v, Mapping) and "value" in v else v for k, v in config.items()}
-    state = str(run.get("state", run.get("State", "finished"))).lower()
     return FoundRow(
         run=str(run.get("name", run.get("Name", run.get("id", where.rpartition(": ")[2])))),
         where=where,
         values=dict(flatten(whole)),
-        unusable="" if state == "finished" else state,
+        unusable=unusable(run, ends),
+        is_run_name=False,  # W&B lets many runs have one name
     )
 
 

@@ -27,7 +27,7 @@ def read_columnar(path: Path, *, is_parquet: bool) -> Table:
             raise TableError(
                 f"{path}: two columns are named {next(n for n in names if names.count(n) > 1)!r}; rename one"
             )
-        rows = [filled(row) for row in table.to_pylist()]
+        rows = [filled(_decoded(row)) for row in table.to_pylist()]
     except TableError:
         raise
     except Exception as error:  # Arrow's own, and those of Python's types: a date that it cannot hold
@@ -44,11 +44,32 @@ def _parquet(content: Any, path: Path) -> Any:
 
 
 def _arrow(content: Any, path: Path) -> Any:
-    from pyarrow import feather
+    """Of Arrow's file or stream, batch by batch, so that no more is unpacked than is kept; or of the first Feather."""
+    import pyarrow
+    from pyarrow import feather, ipc
 
-    table = feather.read_table(content)
-    _refuse_more_than_cells(table.num_rows * table.num_columns, path)
-    return table
+    head = content.read(6)
+    content.seek(0)
+    if head.startswith(b"FEA1"):
+        return feather.read_table(content)  # which knows no compression
+    if head == b"ARROW1":
+        file = ipc.open_file(content)
+        schema, batches = file.schema, (file.get_batch(i) for i in range(file.num_record_batches))
+    else:
+        stream = ipc.open_stream(content)
+        schema, batches = stream.schema, iter(stream)
+    kept: list[Any] = []
+    n_rows = 0
+    for batch in batches:
+        kept.append(batch)
+        n_rows += batch.num_rows
+        _refuse_more_than_cells(n_rows * batch.num_columns, path)
+    return pyarrow.Table.from_batches(kept, schema)
+
+
+def _decoded(row: dict[str, Any]) -> dict[str, Any]:
+    """Cells that some programs keep as bytes, as the text that they are."""
+    return {name: c.decode(errors="backslashreplace") if isinstance(c, bytes) else c for name, c in row.items()}
 
 
 def _refuse_more_than_cells(n_cells: int, path: Path) -> None:

@@ -16,7 +16,7 @@ _SAMPLE_LINES = 50
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _DECLARED = re.compile(r"sep=(.)\n", re.IGNORECASE)
 """Excel's own first line."""
-_RULE = re.compile(r":?-+:?")
+_RULE = re.compile(r":?-[-+]*:?")
 _NO_TABLES = {
     "<!doctype": "a web page, not the table behind it; download the file itself",
     "<html": "a web page, not the table behind it; download the file itself",
@@ -44,7 +44,7 @@ def read_delimited(path: Path, *, encoding: str | None = None) -> Table:
     hint = "" if separator != "," else "; a cell that holds a comma is quoted, a fraction written with a point"
     table = tabulate(path, _without_frame(lines) if separator == "|" else lines, hint=hint)
     if separator in _SEPARATORS and separator != ",":
-        table = replace(table, notes=(f"columns lie between {_SEPARATORS[separator]}",))
+        table = replace(table, notes=(f"columns lie between {_SEPARATORS[separator]}", *table.notes))
     return read_decimal_commas(table, path, are_likely=separator == ";")
 
 
@@ -69,10 +69,11 @@ def _lines(text: str, separator: str, path: Path, *, n_skipped: int = 0) -> Iter
 
 
 def _without_frame(lines: Iterator[tuple[str, list[str]]]) -> Iterator[tuple[str, Sequence[str]]]:
-    """Rows of a table in Markdown without the empty cells at both ends, and without the rule below the header."""
-    for place, cells in lines:
-        inner = cells[1:-1] if len(cells) > 2 and not cells[0].strip() and not cells[-1].strip() else cells
-        if not all(_RULE.fullmatch(cell.strip()) for cell in inner):
+    """Rows of a table in Markdown without the empty cells at both ends, the rule below the header, and emphasis."""
+    for place, row in lines:
+        cells = [cell.strip(" *`") for cell in row]
+        inner = cells[1:-1] if len(cells) > 2 and not cells[0] and not cells[-1] else cells
+        if not all(map(_RULE.fullmatch, inner)):  # psql draws it in one piece
             yield place, inner
 
 
@@ -95,6 +96,7 @@ def _separator(text: str, path: Path) -> str:
         *some, last = _SEPARATORS.values()
         first = " ".join(header)[:80]
         raise TableError(
-            f"{path}: neither {', '.join(some)} nor {last} lie between columns of its first line, {first!r}"
+            f"{path}: neither {', '.join(some)} nor {last} lie between columns of its first line, {first!r}; write "
+            "commas between them, or delete what stands above the header"
         )
     return ","

@@ -1,5 +1,6 @@
 """How much of a file is read as a table: enough for any sweep, and little enough for any machine."""
 
+import re
 from pathlib import Path
 
 from raysplit.errors import TableError
@@ -7,6 +8,7 @@ from raysplit.files import open_bytes, open_text
 
 MAX_BYTES = 2**26
 """Of content, decompressed: 64 MiB, a table of 20,000 runs with two hundred columns."""
+_ADDRESS = re.compile(r"[a-z][a-z0-9+]+:/", re.IGNORECASE)
 MAX_CELLS = 4_000_000
 """That are not empty."""
 
@@ -49,6 +51,12 @@ def read_characters(path: Path, *, encoding: str | None = None) -> str:
     if len(text) > MAX_BYTES:
         raise TableError(_too_much(path))
     return text
+
+
+def no_such(path: Path) -> str:
+    """Sentence for a path at which nothing lies."""
+    hint = "; it is an address: download the file, and give that" if _ADDRESS.match(str(path)) else ""
+    return f"{path}: there is no such file or folder{hint}"
 
 
 def unreadable(path: Path, error: Exception) -> str:

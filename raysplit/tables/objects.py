@@ -125,7 +125,16 @@ def _rows_of(whole: Any, path: Path) -> Sequence[Any]:
         numbers = list(next(iter(whole.values())))
         if numbers and all(n.isdigit() for n in numbers) and all(list(v) == numbers for v in whole.values()):
             return [{name: column[number] for name, column in whole.items()} for number in numbers]
+        only = next(iter(whole.values())) if len(whole) == 1 else whole
+        return _by_name(only) or [whole]
     return [whole]
+
+
+def _by_name(whole: dict[str, Any]) -> list[dict[str, Any]]:
+    """Runs by their names: objects that share more than one key; none of any other object."""
+    keys = [set(value) for value in whole.values() if isinstance(value, dict)]
+    is_of_runs = 1 < len(keys) == len(whole) and len(set.intersection(*keys)) > 1
+    return [{"name": name} | value for name, value in whole.items()] if is_of_runs else []
 
 
 def _of_width(rows: Sequence[Any], width: int, path: Path) -> Iterator[Sequence[Any]]:

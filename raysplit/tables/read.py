@@ -6,14 +6,21 @@ from raysplit.errors import TableError, unknown
 from raysplit.files import COMPRESSIONS, open_bytes, suffix_of
 from raysplit.tables.columnar import ARROW_SUFFIXES, PARQUET_SUFFIXES, read_columnar
 from raysplit.tables.delimited import read_delimited
-from raysplit.tables.limits import unreadable
+from raysplit.tables.limits import no_such, unreadable
 from raysplit.tables.objects import JSON_SUFFIXES, read_objects
 from raysplit.tables.table import Row, Table, filled
 from raysplit.tables.workbook import WORKBOOK_SUFFIXES, read_workbook
 
-TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt")
+TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt", ".md")
 SUFFIXES = (*TEXT_SUFFIXES, *JSON_SUFFIXES, *PARQUET_SUFFIXES, *ARROW_SUFFIXES, *WORKBOOK_SUFFIXES)
-_MAGIC = {b"PAR1": ".parquet", b"ARROW1": ".arrow", b"FEA1": ".feather", b"PK\x03\x04": ".xlsx"}
+_ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")
+_MAGIC = {
+    b"PAR1": ".parquet",
+    b"ARROW1": ".arrow",
+    b"FEA1": ".feather",
+    b"PK\x03\x04": ".xlsx",
+    b"\xd0\xcf\x11\xe0": ".xlsx",  # of Excel before 2007, or with a password; which is told there
+}
 """First bytes of formats that are written under any name: an Excel file called ``.csv``."""
 
 
@@ -28,9 +35,12 @@ def read_table(path: Path, *, encoding: str | None = None, sheet: str | None = N
     Raises:
         TableError: there is no table in it that can be read; it says why, and what to do.
     """
-    suffix = suffix_of(path)
-    if suffix not in SUFFIXES:
-        raise TableError(f"{path}: {unknown('table format', suffix, SUFFIXES)}; each also {', '.join(COMPRESSIONS)}")
+    if path.is_dir():
+        raise TableError(f"{path}: is a folder; `raysplit import {path}` reads what tools keep in folders")
+    if (suffix := suffix_of(path)) not in SUFFIXES:
+        raise TableError(f"{path}: {unknown_format(path)}")
+    if not path.exists():
+        raise TableError(no_such(path))
     suffix = _suffix_by_content(path) or suffix
     if sheet is not None and suffix not in WORKBOOK_SUFFIXES:
         raise TableError(f"{path}: has no sheets, but --sheet {sheet} was given")
@@ -41,6 +51,14 @@ def read_table(path: Path, *, encoding: str | None = None, sheet: str | None = N
     if suffix in JSON_SUFFIXES:
         return _of_objects(path, encoding)
     return read_delimited(path, encoding=encoding)
+
+
+def unknown_format(path: Path) -> str:
+    """Sentence for a file whose suffix is none of `SUFFIXES`."""
+    if (suffix := suffix_of(path)) in _ARCHIVES:
+        return "is an archive; unpack it, and give the table in it"
+    choices = f"{unknown('table format', suffix, SUFFIXES)}; each also {', '.join(COMPRESSIONS)}"
+    return f"{choices}. Save or export the table as one of them"
 
 
 def _suffix_by_content(path: Path) -> str:

@@ -6,9 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from raysplit.errors import TableError
+from raysplit.quantities import counted
 from raysplit.tables.limits import MAX_CELLS
 
-_NOTHING = frozenset({"na", "n/a", "#n/a", "null", "none", "-", "--"})
+_NOTHING = frozenset(
+    (
+        "na",
+        "n/a",
+        "n.a.",
+        "<na>",
+        "#n/a",
+        "null",
+        "(null)",
+        "nil",
+        "\\n",
+        "none",
+        "missing",
+        "tbd",
+        "?",
+        "-",
+        "--",
+        "–",
+        "—",
+    )
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,17 +76,22 @@ def tabulate(path: Path, lines: Iterable[tuple[str, Sequence[Any]]], *, hint: st
         raise TableError(f"{path}: cannot be read as a table: it is empty")
     names = _names(header, f"{path}: {place}")
     rows: list[Row] = []
-    n_cells = 0
+    n_cells = n_headers = 0
     for place, cells in some:
+        if cells == header:
+            n_headers += 1
+            continue
         if len(cells) < len(names) or _any(cells[len(names) :]):
-            hint = "; delete what stands above the header" if len(names) == 1 else hint
-            raise TableError(f"{path}: {place} has {len(cells)} cells, the header {len(names)}{hint}")
+            if len(names) == 1 or len(cells) == 1:
+                hint = f"; delete what {'stands above the header' if len(names) == 1 else 'is no row of the table'}"
+            raise TableError(f"{path}: {place} has {counted(len(cells), 'cell')}, the header {len(names)}{hint}")
         row = filled(dict(zip(names, cells, strict=False)))
         n_cells += len(row)
         if n_cells > MAX_CELLS:
             raise TableError(f"{path}: {place}: more than {MAX_CELLS} cells; keep one row a measured point")
         rows.append(Row(place=f"row {len(rows) + 1} ({place})", cells=row))
-    return Table(names=names, rows=rows)
+    again = f"the header stands again in {counted(n_headers, 'row')}, as where files were put together: not read"
+    return Table(names=names, rows=rows, notes=(again,) if n_headers else ())
 
 
 def filled(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,5 +121,8 @@ def _names(header: Sequence[Any], where: str) -> list[str]:
     repeated = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < last else None
     if repeated is not None:
         at = [i for i, name in enumerate(names, start=1) if name == repeated]
-        raise TableError(f"{where}: columns {' and '.join(map(str, at))} are both named {repeated!r}; rename one")
+        raise TableError(
+            f"{where}: columns {' and '.join(map(str, at))} are both named {repeated!r}; rename one, "
+            "and of a header of two rows delete one"
+        )
     return names

@@ -1,6 +1,7 @@
 """Excel's workbooks: the values of one sheet, as Excel last computed them."""
 
 import io
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -12,6 +13,10 @@ from raysplit.tables.limits import MAX_BYTES, MAX_CELLS, read_content, unreadabl
 from raysplit.tables.table import Table, tabulate
 
 WORKBOOK_SUFFIXES = (".xlsx", ".xlsm")
+_NOT_COMPUTED = re.compile(
+    rb'<c r="([A-Z]{1,3}\d{1,7})"(?![^>]*\bt="str")[^>]*><f\b[^>]*>[^<]*</f>\s*(?:<v\s*/>|<v></v>)?\s*</c>'
+)
+"""A formula without a value. Where it gives a text (``t="str"``), that may be empty."""
 _LARGEST_UNPACKED = 4 * MAX_BYTES
 _MOST_PADDED = 10 * MAX_CELLS
 """Cells up to the last filled one of each row, empty ones too: one stray value far to the right makes many."""
@@ -32,8 +37,11 @@ def read_workbook(path: Path, *, sheet: str | None = None) -> Table:
     content = io.BytesIO(read_content(path))
     try:
         with zipfile.ZipFile(content) as packed:
+            if "[Content_Types].xml" not in packed.namelist():
+                raise TableError(f"{path}: is an archive (ZIP), no workbook; unpack it, and give the table in it")
             if sum(part.file_size for part in packed.infolist()) > _LARGEST_UNPACKED:
                 raise TableError(f"{path}: holds more than {_LARGEST_UNPACKED >> 20} MiB; save the sheet as CSV")
+            _refuse_formulas_without_values(packed, path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of extensions that openpyxl does not keep: no value is one
             book = openpyxl.load_workbook(content, read_only=True, data_only=True)
@@ -49,6 +57,16 @@ def read_workbook(path: Path, *, sheet: str | None = None) -> Table:
         ) from error
     except Exception as error:  # whatever a damaged part does to the parser
         raise TableError(unreadable(path, error)) from error
+
+
+def _refuse_formulas_without_values(packed: zipfile.ZipFile, path: Path) -> None:
+    """As where a program wrote the book: their cells would be read as empty."""
+    for name in packed.namelist():
+        if name.startswith("xl/worksheets/") and (found := _NOT_COMPUTED.search(packed.read(name))):
+            raise TableError(
+                f"{path}: the formula in cell {found[1].decode()} was never computed; open the book in Excel or "
+                "LibreOffice and save it, or write values in place of formulas"
+            )
 
 
 def _chosen(sheets: dict[str, Any], name: str | None, path: Path) -> Any:

@@ -231,7 +231,7 @@ def test_what_is_to_be_served_is_not_there(refusal: Refusal, tmp_path: Path) -> 
 def test_a_table_of_another_kind_or_none_at_all(refusal: Refusal, tmp_path: Path) -> None:
     (tmp_path / "runs.docx").write_text("")
     assert "Known: .csv, .tsv" in refusal("fit", tmp_path / "runs.docx")
-    assert "runs.csv: cannot be read" in refusal("fit", tmp_path / "runs.csv")
+    assert "runs.csv: there is no such file" in refusal("fit", tmp_path / "runs.csv")
     (tmp_path / "runs.parquet").write_text("not parquet")
     assert "runs.parquet: cannot be read" in refusal("fit", tmp_path / "runs.parquet")
 

@@ -86,7 +86,13 @@ class TestNames:
             3,
         ]
 
-    @pytest.mark.parametrize("name", ["eval/perplexity", "val_ppl", "accuracy", "test_loss_bits", "Val BPB"])
+    def test_a_best_loss_is_doubted(self, tmp_path: Path) -> None:
+        imported = import_runs(table(tmp_path, HEADER.replace("loss", "best_val_loss") + "\n1000,2000,0,law,3\n"))
+        assert imported.choices["loss"].note.startswith("the lowest along the run?")
+
+    @pytest.mark.parametrize(
+        "name", ["eval/perplexity", "std_val_loss", "val_ppl", "accuracy", "test_loss_bits", "Val BPB"]
+    )
     def test_another_measure_is_no_loss(self, name: str, tmp_path: Path) -> None:
         source = table(tmp_path, f"n_params,pretrain_tokens,specialize_tokens,domain,{name}\n1000,2000,0,law,0.5\n")
         with pytest.raises(TableError, match=rf"no column for loss.*by their names no such: '{name}'"):
@@ -118,6 +124,12 @@ class TestColumnADomain:
         assert imported.choices["loss"].note == "domains code, law"
         assert imported.skipped == {"without a value for loss (summary.eval/{domain}_loss)": ["c"]}
 
+    def test_of_training_and_of_several_domains_are_none(self, tmp_path: Path) -> None:
+        text = "n_params,pretrain_tokens,specialize_tokens,law_loss,train_loss,avg_loss\n1000,2000,0,3,1,2\n"
+        imported = import_runs(table(tmp_path, text), columns={"loss": "{domain}_loss"})
+        assert imported.runs[["domain", "loss"]].values.tolist() == [["law", 3]]
+        assert imported.choices["loss"].note == "domains law; no domains by their names: avg, train"
+
     def test_of_another_domain_is_counted(self, tmp_path: Path) -> None:
         text = "n_params,pretrain_tokens,specialize_tokens,domain,law_loss\n1000,1,2000,law,3\n1000,1,2000,math,2\n"
         imported = import_runs(table(tmp_path, text), columns={"loss": "{domain}_loss"})
@@ -141,10 +153,10 @@ class TestStates:
         rows = [f"r{i},{word},1000,{2000 + i},0,law,3" for i, word in enumerate(words)]
         imported = import_runs(table(tmp_path, "\n".join([f"run,Status,{HEADER}", *rows])))
         assert imported.runs["trial"].tolist() == ["r0", "r3", "r5", "r6"]
-        assert imported.skipped == {f"Status {words[i]}": [f"r{i}"] for i in (1, 2, 4, 7, 8)}
+        assert imported.skipped == {f"with Status {words[i]}": [f"r{i}"] for i in (1, 2, 4, 7, 8)}
         assert imported.notes == [
-            "1 rows without a Status are taken as finished",
-            "Status 'fine?' of 1 rows is not known: taken as finished",
+            "1 row without a Status: taken as finished",
+            "the Status of 1 row is not known ('fine?'): taken as finished",
         ]  # fmt: skip
 
     def test_a_table_without_states_says_so(self, tmp_path: Path) -> None:
@@ -163,12 +175,53 @@ class TestStates:
             ("diverged (NaN)", False),
             ("time-out", False),
             ("finished with error", False),
+            ("TrialState.COMPLETE", True),
+            ("JOB_STATE_SUCCEEDED", True),
+            ("OUT_OF_ME+", False),
+            ("OOMKilled", False),
+            ("In Progress", False),
+            ("CD", True),
+            ("TO", False),
+            ("✅", True),
+            ("❌ at 3k", False),
             ("blue", None),
             ("", None),
         ],
     )
     def test_words(self, word: str, expected: bool | None) -> None:
         assert is_well(word) is expected
+
+    @pytest.mark.parametrize(
+        ("column", "well", "bad"),
+        [
+            ("State", "done", "Failed"),
+            ("sys/failed", "False", "True"),
+            ("exit_code", "0", "137"),
+            ("ExitCode", "0:0", "0:9"),
+            ("finished", "yes", "no"),
+            ("has_diverged", "0", "1"),
+        ],
+    )
+    def test_other_columns_that_tell(self, column: str, well: str, bad: str, tmp_path: Path) -> None:
+        text = f"Name,{column},{HEADER}\na,{well},1000,2000,0,law,3\nb,{bad},1000,4000,0,law,9\n"
+        imported = import_runs(source := table(tmp_path, text))
+        assert imported.skipped == {f"with {column} {bad}": ["b"]}
+        assert not imported.notes
+        with pytest.raises(TableError, match=rf"row 2 \(line 3\): {column} = '{bad}': no finished run"):
+            read_runs(source)
+
+    @pytest.mark.parametrize(("column", "cell"), [("success", "0.75"), ("exit_code", "CUDA"), ("failed", "2")])
+    def test_other_things_are_no_end(self, column: str, cell: str, tmp_path: Path) -> None:
+        assert losses(import_runs(table(tmp_path, f"{column},{HEADER}\n{cell},1000,2000,0,law,3\n"))) == [3]
+
+    def test_a_word_in_place_of_the_loss(self, tmp_path: Path) -> None:
+        rows = [f"1000,{2000 + i},0,law,{loss}" for i, loss in enumerate(("3", "OOM", "diverged", "nan"))]
+        imported = import_runs(table(tmp_path, "\n".join([HEADER, *rows])))
+        assert list(imported.skipped) == [
+            "with 'OOM' in place of a loss",
+            "with 'diverged' in place of a loss",
+            "diverged: the loss is no finite number",
+        ]
 
     def test_the_fit_refuses_what_did_not_end_well(self, tmp_path: Path) -> None:
         source = table(tmp_path, f"status,{HEADER}\ndone,1000,2000,0,law,3\nkilled,1000,4000,0,law,9\n")
@@ -196,7 +249,7 @@ def test_trials_of_optuna_as_it_exports_them(tmp_path: Path) -> None:
     imported = import_runs(tmp_path / "trials.csv", constants={"specialize_tokens": "0"})
     assert imported.runs[["trial", "pretrain_tokens", "loss"]].values.tolist() == [["0", 2000, 3.5], ["2", 6000, 1.5]]
     assert imported.choices["loss"].note == "the objective: a loss on held-out text?"
-    assert imported.skipped == {"state PRUNED": ["1"]}
+    assert imported.skipped == {"with state PRUNED": ["1"]}
 
 
 class TestHistories:
@@ -233,7 +286,7 @@ class TestHistories:
     def test_a_loss_from_before_the_end_is_doubted(self, tmp_path: Path) -> None:
         text = f"step,{HEADER}\n1,1000,2000,0,law,4\n2,1000,4000,0,law,3\n3,1000,6000,0,law,\n"
         notes = import_runs(table(tmp_path, text)).notes
-        assert notes[-1].startswith("the last loss of row 2 is of an earlier step than the last row of its run")
+        assert notes[-1].startswith("the last loss of 1 (row 2) is of an earlier step than the last row of its run")
 
     def test_tokens_that_rise_through_a_whole_table_are_steps(self, tmp_path: Path) -> None:
         rows = [f"1000,{1000 * i},0,law,{5 - i / 100}" for i in range(1, 101)]
@@ -241,6 +294,57 @@ class TestHistories:
         assert len(import_runs(table(tmp_path, "\n".join([HEADER, *rows[:20]]))).runs) == 20, (
             "a grid, as far as one sees"
         )
+
+    @pytest.mark.parametrize(
+        ("columns", "rows"),
+        [
+            ("step", ["1000", "2000", "4000"]),
+            ("epoch", ["1", "2", "3"]),
+            ("name,step", ["gpt,1000", "gpt,2000", "gpt,4000"]),
+            ("step", ["4000", "2000", "1000"]),
+        ],
+        ids=["steps", "epochs", "a model's name", "the newest first"],
+    )
+    def test_steps_that_may_be_of_finished_runs_are_asked_about(
+        self, columns: str, rows: list[str], tmp_path: Path
+    ) -> None:
+        """Three runs of one size, or three evaluations of one."""
+        text = "\n".join(f"{row},1000,{1000 * int(row.rpartition(',')[2])},0,law,3.{i}" for i, row in enumerate(rows))
+        source = table(tmp_path, f"{columns},{HEADER}\n{text}\n")
+        with pytest.raises(TableError, match=r"3 rows, row . .* steps that rise: .*--last-points\), .*--all-points"):
+            import_runs(source)
+        assert len(import_runs(source, all_points=True).runs) == 3
+        [loss] = losses(import_runs(source, all_points=False))
+        assert loss == (3.0 if rows[0] == "4000" else 3.2)
+        notes: list[str] = []
+        read_runs(source, note=notes.append)
+        assert "is not read; where rows are steps of one run" in notes[0]
+
+    @pytest.mark.parametrize(
+        ("columns", "rows"),
+        [
+            ("step,lr", ["1000,3e-4", "2000,2e-4", "4000,3e-5"]),
+            ("run_id,step", ["a,1000", "a,2000", "a,4000"]),
+            ("step,lr", [f"{500 * i},3e-4" for i in range(1, 13)]),
+            ("trainer/global_step,train", ["1000,3.9", "2000,3.8", "4000,3.7"]),
+        ],
+        ids=["the rate falls", "a run's own name", "many at even distances", "rows of training in between"],
+    )
+    def test_a_history_shows_in_other_ways(self, columns: str, rows: list[str], tmp_path: Path) -> None:
+        lines = [f"{row},1000,2000,0,law,{4 - i / 10}" for i, row in enumerate(rows)]
+        if columns.endswith("train"):
+            lines.insert(1, "1500,3.85,1000,2000,0,law,")
+        imported = import_runs(table(tmp_path, "\n".join([f"{columns},{HEADER}", *lines])))
+        assert losses(imported) == [4 - (len(rows) - 1) / 10]
+        assert (
+            len(next(names for reason, names in imported.skipped.items() if "earlier step" in reason)) == len(rows) - 1
+        )
+
+    def test_runs_of_other_settings_and_other_trunks_are_none(self, tmp_path: Path) -> None:
+        text = f"step,max_steps,{HEADER}\n10,10,1000,2000,0,law,4\n20,20,1000,4000,0,law,3\n"
+        assert len(import_runs(table(tmp_path, text)).runs) == 2
+        text = f"step,{HEADER}\n10,1000,2000,100,law,4\n20,1000,4000,100,law,3\n"
+        assert len(import_runs(table(tmp_path, text)).runs) == 2
 
     def test_finished_runs_with_names_are_none(self, tmp_path: Path) -> None:
         rows = [f"r{i},{i},1000,{1000 * i},0,law,{5 - i}" for i in (1, 2, 3)]
@@ -257,7 +361,11 @@ class TestRepeats:
             [4000, 0, 3.0],
         ]
         assert imported.skipped == {"the same as another": ["row 3"]}
-        assert imported.notes[-1] == "no column is the seed: 2 runs of 1 points are numbered as seeds 0, 1, ..."
+        assert imported.notes[-1] == "no column is the seed: 2 runs of 1 point are numbered as seeds 0, 1, ..."
+
+    def test_seeds_may_be_called_so(self, tmp_path: Path) -> None:
+        source = table(tmp_path, f"{HEADER},seed\n1000,2000,0,law,3.5,seed_7\n1000,2000,0,law,3.25,S8\n")
+        assert import_runs(source).runs["seed"].tolist() == [7, 8]
 
     def test_that_differ_in_a_setting_are_doubted(self, tmp_path: Path) -> None:
         text = f"{HEADER},lr,depth\n1000,2000,0,law,3.5,0.1,3\n1000,2000,0,law,3.25,0.2,3\n"
@@ -272,7 +380,7 @@ class TestRepeats:
 def test_fractions_of_tokens_are_rounded_and_counted(tmp_path: Path) -> None:
     imported = import_runs(table(tmp_path, f"{HEADER}\n57334197.0,17441597725.699375,0,law,3\n1000,2000.0,0,law,4\n"))
     assert imported.runs["pretrain_tokens"].tolist() == [2000, 17_441_597_726]
-    assert imported.notes[-1] == "1 values of pretrain_tokens with a fraction are rounded to whole ones"
+    assert imported.notes[-1] == "1 value of pretrain_tokens with a fraction: rounded to whole ones"
 
 
 def test_domains_are_read_without_blanks(tmp_path: Path) -> None:
@@ -286,6 +394,41 @@ def test_no_value_is_written_in_many_ways(tmp_path: Path) -> None:
     imported = import_runs(table(tmp_path, "\n".join([HEADER, *rows])))
     assert losses(imported) == [3]
     assert [len(names) for names in imported.skipped.values()] == [6]
+
+
+def test_nothing_is_told_of_cells_that_stand_for_those_below(tmp_path: Path) -> None:
+    imported = import_runs(table(tmp_path, f"{HEADER}\n1000,2000,0,law,3\n,4000,0,law,2\n"))
+    assert imported.skipped == {"without a value for n_params (n_params)": ["row 2"]}
+    assert imported.notes[-1].startswith("'n_params' is empty below filled cells: ")
+
+
+def test_no_name_is_no_domain(tmp_path: Path) -> None:
+    runs = [{"n_params": 1000, "pretrain_tokens": 2000 + i, "specialize_tokens": 0, "loss": 3} for i in (1, 2)]
+    text = json.dumps([{**runs[0], "domain": float("nan")}, {**runs[1], "domain": "law"}])
+    imported = import_runs(table(tmp_path, text, "runs.json"))
+    assert imported.runs["domain"].tolist() == ["law"]
+    assert imported.skipped == {"without a value for domain (domain)": ["row 1"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("Wall time,Step,Value\n1.5,10,4.1\n", "one curve of TensorBoard, .* give the folder of event files"),
+        ("Step,a - eval/loss,a - eval/loss__MIN\n1,4,4\n", "a chart of W&B, .* give the table of runs"),
+        (
+            "My runs,,a,b,c\n" + HEADER + "\n1,2,0,law,3\n",
+            r"row 1 \(line 2\) looks like the header; delete what stands",
+        ),
+    ],
+)
+def test_what_is_no_table_of_runs_is_called_by_its_name(text: str, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=complaint):
+        import_runs(table(tmp_path, text))
+
+
+def test_a_log_likelihood_is_told_from_a_loss(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"must be positive, got '-3'; of a log-likelihood, bring the negative"):
+        import_runs(table(tmp_path, f"{HEADER}\n1000,2000,0,law,-3\n"))
 
 
 def test_fit_reads_the_same_files(tmp_path: Path) -> None:

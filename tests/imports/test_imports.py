@@ -108,9 +108,9 @@ class TestLeftOut:
         ]
         wandb = write_jsonl(tmp_path / "runs.jsonl", runs)
         for source, reasons in (
-            (store, {"failed", "running"}),
+            (store, {"with status FAILED", "with status RUNNING"}),
             (experiment, {"crashed", "running"}),
-            (wandb, {"crashed", "running"}),
+            (wandb, {"with state crashed", "with state running"}),
         ):
             imported = import_runs(source)
             assert rows_of(imported) == EXPECTED
@@ -141,16 +141,17 @@ class TestLeftOut:
 
     def test_nothing_is_left(self, tmp_path: Path) -> None:
         store = write_store(tmp_path / "mlruns", RUNS, (4, 1))
-        with pytest.raises(TableError, match=r"no run is usable \(1 failed; 1 running\)"):
+        with pytest.raises(TableError, match=r"no run is usable \(1 with status FAILED; 1 with status RUNNING\)"):
             import_runs(store)
 
 
 class TestColumns:
     def test_told_ones_win(self, tmp_path: Path) -> None:
         rows = [{**run, "size": 1000 * (i + 1), "eval_loss": 1.0} for i, run in enumerate(RUNS)]
-        imported = import_runs(
-            write_csv(tmp_path / "runs.csv", rows), columns={"n_params": "size"}, constants={"seed": "5"}
-        )
+        source = write_csv(tmp_path / "runs.csv", rows)
+        with pytest.raises(TableError, match=r"beside 'eval_loss' a column 'loss' .* --column loss=eval_loss or"):
+            import_runs(source)
+        imported = import_runs(source, columns={"n_params": "size", "loss": "loss"}, constants={"seed": "5"})
         assert imported.runs["n_params"].tolist() == [1000, 2000]
         assert imported.runs["seed"].tolist() == [5, 5]
         assert imported.runs["loss"].tolist() == [3.1, 2.9]
@@ -261,7 +262,7 @@ class TestMistakes:
                 r"row 1 \(line 2\): column 'config' is no mapping",
             ),
             ("runs.csv", "", r"runs\.csv: cannot be read as a table: it is empty"),
-            ("runs.docx", "", r"unknown kind of file '\.docx'"),
+            ("runs.docx", "", r"unknown table format '\.docx'"),
         ],
     )
     def test_unreadable_files(self, name: str, text: str, complaint: str, tmp_path: Path) -> None:

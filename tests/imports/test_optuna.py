@@ -38,7 +38,7 @@ def test_complete_trials_with_the_objective_as_their_loss(tmp_path: Path) -> Non
         assert guess_kind(source) == "optuna"
         imported = import_runs(source)
         assert rows_of(imported) == EXPECTED
-        assert imported.skipped == {"pruned": ["scaling 2"], "fail": ["scaling 3"]}
+        assert imported.skipped == {"with state PRUNED": ["scaling 2"], "with state FAIL": ["scaling 3"]}
         assert imported.choices["loss"].note == "the objective: a loss on held-out text?"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import openpyxl
 import pandas as pd
 import pytest
 from click.testing import CliRunner
@@ -33,6 +34,13 @@ def _stored(write: Callable[[io.BytesIO], object]) -> bytes:
     return buffer.getvalue()
 
 
+def _formulas() -> bytes:
+    book = openpyxl.Workbook()
+    for row in (HEADER.split(","), ["=20*10^6", 1_000_000_000, 0, "law", 4]):
+        book.worksheets[0].append(row)
+    return _stored(book.save)
+
+
 def _book(*sheets: str) -> bytes:
     buffer = io.BytesIO()
     with pd.ExcelWriter(buffer, engine="openpyxl") as writer:
@@ -46,7 +54,7 @@ BROUGHT: dict[str, tuple[str | bytes, Sequence[str]]] = {
     "MINE.CSV": (CSV, ()),
     "excel-de.csv": (FRAME.to_csv(index=False, sep=";", decimal=","), ()),
     "mine.tsv": (FRAME.to_csv(index=False, sep="\t"), ()),
-    "notes.txt": (f"|{HEADER.replace(',', ' | ')}|\n|---|---|---|---|---|\n| 20M | 2B | 0 | law | 3.5 |\n", ()),
+    "notes.md": (f"|{HEADER.replace(',', ' | ')}|\n|---|---|---|---|---|\n| 20M | 2B | 0 | law | 3.5 |\n", ()),
     "padded.csv": ("\n".join(line.replace(",", ", ") + ",," for line in [*CSV.splitlines(), ",,,,"]) + "\n\n", ()),
     "mine.csv.gz": (gzip.compress(CSV.encode()), ()),
     "unicode.txt": (FRAME.to_csv(index=False, sep="\t").encode("utf-16"), ()),
@@ -63,6 +71,13 @@ BROUGHT: dict[str, tuple[str | bytes, Sequence[str]]] = {
         ("--column", "loss=eval/{domain}_loss"),
     ),
     "status.csv": (f"run,status,{HEADER}\na,done,20M,1B,0,law,4\nc,OOM,20M,2B,0,law,9\n", ()),
+    "codes.csv": (f"run,ExitCode,{HEADER}\na,0:0,20M,1B,0,law,4\nc,0:9,20M,2B,0,law,9\n", ()),
+    "joined.csv": (f"{HEADER}\n20M,1B,0,law,4\n{HEADER}\n20M,2B,0,law,3\n", ()),
+    "steps.csv": (f"step,{HEADER}\n1000,20M,1B,0,law,4\n2000,20M,2B,0,law,3\n4000,20M,4B,0,law,2\n", ()),
+    "both.csv": (f"{HEADER},eval_loss\n20M,1B,0,law,3,4\n", ()),
+    "formulas.xlsx": (_formulas(), ()),
+    "chart.csv": ("Step,a - eval/loss,a - eval/loss__MIN\n100,4,4\n", ()),
+    "curve.csv": ("Wall time,Step,Value\n1.5,100,4\n", ()),
     "trials.csv": (
         "number,value,params_n_params,user_attrs_domain,user_attrs_pretrain_tokens,state\n0,3,20000000,law,2B,COMPLETE\n",
         (),

@@ -71,13 +71,15 @@ def test_what_is_empty_or_cut_short_is_counted(tmp_path: Path) -> None:
     cut = next(write_events(tmp_path / "cut", (10, 9.5), (20, 8.5)).iterdir())
     cut.write_bytes(cut.read_bytes()[:-3])
     (tmp_path / "notes.txt").write_text("")
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "events.out.tfevents.1.host").write_bytes(b"")
     imported = import_runs(tmp_path, columns={"n_params": "model"})
     assert rounded(rows_of(imported)) == EXPECTED
-    reasons = {reason.partition(" of ")[0]: names for reason, names in imported.skipped.items()}
+    reasons = {reason.partition(" of ")[0].partition(":")[0]: names for reason, names in imported.skipped.items()}
     assert reasons == {
         "files that are no event files": ["notes.txt"],
-        "with an event file that is cut short": ["cut"],
-        "without a scalar that can be read": ["empty"],
+        "with an event file that is cut short": ["cut", "empty"],
+        "without a scalar in its event files": ["none"],
     }
 
 
@@ -85,7 +87,9 @@ def test_nothing_that_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "events.out.tfevents.1.host"
     path.write_bytes(b"abc")
     for source in (tmp_path, path):
-        with pytest.raises(TableError, match=r"no run is usable \(1 without a scalar that can be read\)"):
+        with pytest.raises(
+            TableError, match=r"usable \(1 with an event file that is cut short: .* copy it again, or give"
+        ):
             import_runs(source)
 
 

@@ -43,6 +43,12 @@ def lightning(folder: Path) -> Path:
     return folder
 
 
+def cut_short(folder: Path) -> Path:
+    [path] = write_events(folder / "run", (30, 3.1)).iterdir()
+    path.write_bytes(path.read_bytes()[:3])
+    return folder
+
+
 def synced(folder: Path) -> Path:
     for number, run in enumerate(RUNS):
         write_run(folder, f"abcd{number}", run)
@@ -94,6 +100,7 @@ EXAMPLES = {
     "a run with `checkpoint-*`": Example(checkpoints, OF_TRAINER, constants=TOLD),
     "a run stopped before its end": Example(lambda folder: write_state(folder, step=200), None, constants=TOLD),
     "a folder of runs with hyperparameters": Example(write_runs, columns={"n_params": "model"}),
+    "an event file that is cut short": Example(cut_short, None),
     "Lightning's `version_*` folders": Example(lightning),
     "an SQLite storage": Example(write_storage),
     "a journal (`journal.log`)": Example(journal, None),

@@ -27,6 +27,10 @@ WRITTEN = {
     "of pandas, columns": json.dumps({c: {str(i): run[c] for i, run in enumerate(RUNS)} for c in COLUMNS}),
     "of pandas, index": json.dumps({str(i): run for i, run in enumerate(RUNS)}),
     "of pandas, split": json.dumps({"columns": COLUMNS, "index": [0, 1], "data": [[*run.values()] for run in RUNS]}),
+    "by their names": json.dumps({"a": RUNS[0], "second": RUNS[1]}),
+    "by their names, in an object": json.dumps(
+        {"runs": {run["name"]: {"n": run["n"], "loss": run["loss"]} for run in RUNS}}
+    ),
     "lists by column": json.dumps({c: [run[c] for run in RUNS] for c in COLUMNS}),
 }
 

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysplit.errors import TableError
-from raysplit.tables import limits, read_table
+from raysplit.tables import columnar, limits, read_table
 
 FRAME = pd.DataFrame(
     {"n_params": [14_000, 36_000], "tokens": [2_000_000, 500_000], "domain": ["law", "code"], "loss": [3.0625, 2.5]}
@@ -36,6 +37,29 @@ def _book(**sheets: pd.DataFrame) -> bytes:
 def _stored(write: Callable[[io.BytesIO], object]) -> bytes:
     buffer = io.BytesIO()
     write(buffer)
+    return buffer.getvalue()
+
+
+def _stream() -> bytes:
+    table = pyarrow.Table.from_pandas(FRAME)
+    buffer = io.BytesIO()
+    with pyarrow.ipc.new_stream(buffer, table.schema) as writer:
+        writer.write_table(table)
+    return buffer.getvalue()
+
+
+def _with_a_formula() -> bytes:
+    """As a program writes it, which computes nothing."""
+    book = openpyxl.Workbook()
+    for row in (["n", "loss"], ["=20*10^6", 3.5]):
+        book.worksheets[0].append(row)
+    return _stored(book.save)
+
+
+def _archive() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("runs.csv", CSV)
     return buffer.getvalue()
 
 
@@ -63,7 +87,7 @@ FILES: dict[str, tuple[str, bytes]] = {
     "blanks and quotes": ("runs.csv", _padded(", ").replace("law", '"law"').encode()),
     "Markdown": (
         "runs.txt",
-        b"| n_params | tokens | domain | loss |\n|---:|---|:-:|---|\n| 14000 | 2000000 | law | 3.0625 |\n"
+        b"| n_params | tokens | domain | loss |\n|---:|---|:-:|---|\n| 14000 | 2000000 | `law` | **3.0625** |\n"
         b"| 36000 | 500000 | code | 2.5 |\n",
     ),
     "empty lines and rows": ("runs.csv", (CSV.replace("\n", "\n\n") + ",,,\n   \n\n").encode()),
@@ -80,6 +104,17 @@ FILES: dict[str, tuple[str, bytes]] = {
     "Parquet": ("runs.parquet", _stored(FRAME.to_parquet)),
     "Parquet under another name": ("runs.csv", _stored(FRAME.to_parquet)),
     "Feather": ("runs.feather", _stored(FRAME.to_feather)),
+    "Feather with batches": ("runs.feather", _stored(lambda buffer: FRAME.to_feather(buffer, chunksize=1))),
+    "a stream of Arrow": ("runs.arrow", _stream()),
+    "text as bytes": (
+        "runs.parquet",
+        _stored(FRAME.assign(domain=[name.encode() for name in FRAME["domain"]]).to_parquet),
+    ),
+    "psql": (
+        "runs.txt",
+        b" n_params | tokens | domain | loss \n---+---+---+---\n 14000 | 2000000 | law | 3.0625 \n"
+        b" 36000 | 500000 | code | 2.5\n",
+    ),
     "Excel": ("RUNS.XLSX", _book(runs=FRAME)),
     "Excel, with an empty sheet": ("runs.xlsx", _book(runs=FRAME, Sheet2=pd.DataFrame())),
     "Excel under another name": ("runs.csv", _book(runs=FRAME)),
@@ -143,7 +178,7 @@ def test_nothing_is_told_apart_from_nan(tmp_path: Path) -> None:
     [
         ("runs.csv", "", "cannot be read as a table: it is empty"),
         ("runs.csv", "\n,,\n", "cannot be read as a table: it is empty"),
-        ("runs.csv", "n,loss\n1,2\n3\n", r"line 3 has 1 cells, the header 2"),
+        ("runs.csv", "n,loss\n1,2\n3\n", r"line 3 has 1 cell, the header 2; delete what is no row"),
         ("runs.csv", "n,loss\n1,4,07\n", r"line 2 has 3 cells, the header 2; .* fraction written with a point"),
         ("runs.csv", "n,loss, n\n1,2,3\n", r"line 1: columns 1 and 3 are both named 'n'"),
         ("runs.csv", 'n,loss\n1,"2\n3,4\n', r"line 2: cannot be read as a row: .* stray quote"),
@@ -166,6 +201,16 @@ def test_nothing_is_told_apart_from_nan(tmp_path: Path) -> None:
         ("runs.feather", b"ARROW1 and no more", "cannot be read as feather"),
         ("runs.xlsx", b"PK\x03\x04 and no more", "is no workbook of Excel since 2007, or has a password"),
         ("runs.xlsx", _book(a=FRAME, b=FRAME), "has 2 sheets: 'a', 'b'; say which: raysplit import --sheet NAME"),
+        ("runs.xlsx", _with_a_formula(), "formula in cell A2 was never computed; open the book in Excel"),
+        ("runs.csv", b"\xd0\xcf\x11\xe0" + bytes(600), "is no workbook of Excel since 2007, or has a password"),
+        ("runs.csv", _archive(), r"is an archive \(ZIP\), no workbook; unpack it"),
+        ("runs.csv.zip", _archive(), "is an archive; unpack it"),
+        (
+            "runs.csv",
+            ",loss,loss\n,mean,std\n",
+            "are both named 'loss'; rename one, and of a header of two rows delete",
+        ),
+        ("runs.csv", "# by me\nn,loss\n1,2\n", "or delete what stands above the header"),
         ("runs.docx", "", r"unknown table format '\.docx'"),
         ("runs", "", "unknown table format ''"),
     ],
@@ -189,8 +234,6 @@ def test_sheets_and_encodings_as_told(tmp_path: Path) -> None:
 
 def test_a_book_whose_dimensions_are_wrong_is_read_whole(tmp_path: Path) -> None:
     """As some programs write it: openpyxl by itself would believe that there is one cell."""
-    import zipfile
-
     written = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(_book(runs=FRAME))) as book, zipfile.ZipFile(written, "w") as copy:
         for part in book.infolist():
@@ -210,6 +253,21 @@ def test_no_more_is_read_than_the_limit(tmp_path: Path, monkeypatch: pytest.Monk
             read_table(at(tmp_path, name, content))
 
 
+def test_no_more_of_a_feather_is_unpacked_than_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columnar, "MAX_CELLS", 1000)
+    path = tmp_path / "runs.feather"
+    pd.DataFrame({"n": [0] * 100_000}).to_feather(path, chunksize=500, compression="zstd")
+    with pytest.raises(TableError, match="1500 cells; at most 1000 are read"):
+        read_table(path)
+
+
+def test_an_address_and_a_folder_are_no_files(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="it is an address: download the file"):
+        read_table(Path("https://host/runs.csv"))
+    with pytest.raises(TableError, match=r"is a folder; `raysplit import .*` reads"):
+        read_table(tmp_path)
+
+
 def test_a_stray_cell_far_off_is_no_million_cells(tmp_path: Path) -> None:
     book = openpyxl.Workbook()
     sheet = book.worksheets[0]
@@ -217,7 +275,7 @@ def test_a_stray_cell_far_off_is_no_million_cells(tmp_path: Path) -> None:
     sheet.append([1, 2])
     sheet.cell(row=3, column=16_384, value="x")
     book.save(path := tmp_path / "runs.xlsx")
-    with pytest.raises(TableError, match="sheet row 3 has 16384 cells, the header 2"):
+    with pytest.raises(TableError, match="sheet row 3 has 16,384 cells, the header 2"):
         read_table(path)
 
 
