@@ -183,4 +183,5 @@ def _tell(imported: "Imported", source: Path, out: Path, *, was_guessed: bool) -
         said = f"left out {len(names)}: {reason} ({', '.join(names[:_SHOWN])}{more})"
         console.print(said)
     for note in imported.notes:
-from raysplit.cli.options import as_is_option, open_console, read_table, say, show, sizes_of
+        console.print(f"note: {note}")
+    console.print(f"{sizes_of(imported.runs)}: {out}")
