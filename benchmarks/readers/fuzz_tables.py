@@ -25,7 +25,7 @@ from raysplit.runs import read_runs
 
 FRAME = pd.DataFrame(
     [("done", i, 14_000, i * 10_000, 0, "law", 5 - i / 8, i % 2) for i in range(1, 7)],
-    columns=["status", "step", "n_params", "pretrain_tokens", "specialize_tokens", "domain", "loss", "seed"],
+    columns=["status", "_step", "n_params", "pretrain_tokens", "specialize_tokens", "domain", "loss", "seed"],
 )
 PIECES = [b'"', b";", b",,,,", b"\0", b"\r", b"\xff\xfe", b"9" * 5000, b"[" * 3000, b"{", b"\\ud800", b"\xe2\x80\xa8"]
 PIECES += [
