@@ -1,5 +1,5 @@
 """`python -m raysplit`."""
 
-from raysplit.cli import main
+from raysplit.cli.main import run
 
-main()
+run()

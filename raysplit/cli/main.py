@@ -137,3 +137,20 @@ for command in (
     journal.journal,
 ):
     main.add_command(command)
+
+
+def run() -> None:
+    """The command as a process, which ends when the command has.
+
+    Everything is on disk by then and Ray's processes are gone; what is left are threads of libraries, one of which has
+    held a stopped command up for minutes (LOG 2026-11-30).
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if not isinstance(end.code, int):
+            raise
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # a reader that has gone
+                stream.flush()
+        os._exit(end.code)
