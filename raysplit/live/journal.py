@@ -10,9 +10,10 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -54,14 +55,15 @@ class Journal:
             raise RunError(f"{self.location}: cannot be written: {_reason(error)}") from error
 
     def _open(self) -> None:
-        """Read all there is, then take the next number; who is faster is read too."""
+        """Read all there is, then take the next number; what a writer that is faster stores meanwhile is read too."""
+        batches = list(_undamaged(all_batches(self._storage), self.location))
         while True:
-            batches = _undamaged(all_batches(self._storage), self.location)
-            self._records = _records_of(batches)
             self._n_batches, self._next_seq = len(batches), batches[-1].end if batches else 0
             self.fence = batches[-1].fence + 1 if batches else 1
             if self._put(self._content([])):
-                return
+                break
+            batches += _undamaged(_batches_after(batches, self._storage), self.location)
+        self._records = _records_of(batches)
 
     @property
     def records(self) -> Sequence[Record]:
@@ -214,29 +216,38 @@ def all_batches(storage: Storage) -> list[Batch]:
         OSError: the storage's.
         RunError: it is a journal of another format.
     """
-    there = _numbered(storage)
-    contents = storage.read([there[number] for number in sorted(there)])
+    names = storage.names()
+    if is_old(storage, names):
+        where = quote(storage.label("").rstrip("/"))
+        raise RunError(f"{where}: is of an older format; `raysplit journal upgrade {where}` makes it one of this")
+    listed = {number for name in names if (number := number_of(name)) is not None}
+    # A folder that is written to may be listed with a batch and without the one before it.
+    there = [n for n in range(max(listed, default=-1) + 1) if n in listed or _is_there(n, storage)]
+    contents = storage.read([name_of(number) for number in there])
     with _no_collection():
         read = read_batches(
-            (number, storage.label(there[number]), content)
-            for number, content in zip(sorted(there), contents, strict=True)
+            (number, storage.label(name_of(number)), content) for number, content in zip(there, contents, strict=True)
         )
     return _with_the_missing(read, storage)
 
 
-def _numbered(storage: Storage) -> dict[int, str]:
-    """Names of the batches by their numbers."""
-    for attempt in range(_READ_ATTEMPTS):
-        if attempt:
+def _is_there(number: int, storage: Storage) -> bool:
+    for _ in range(_READ_ATTEMPTS):
+        try:
+            storage.read([name_of(number)])
+            return True
+        except FileNotFoundError:
             time.sleep(_RETRY_SECONDS)
-        names = storage.names()
-        there = {number: name for name in names if (number := number_of(name)) is not None}
-        if len(there) == max(there, default=-1) + 1:
-            break
-    if is_old(storage, names):
-        where = quote(storage.label("").rstrip("/"))
-        raise RunError(f"{where}: is of an older format; `raysplit journal upgrade {where}` makes it one of this")
-    return there
+    return False
+
+
+def _batches_after(batches: Sequence[Batch], storage: Storage) -> list[Batch]:
+    """Those that were stored since, read by their numbers: a listing takes longer than a busy writer's next batch."""
+    files = []
+    with suppress(FileNotFoundError):
+        for number in count(len(batches)):
+            files.append((number, storage.label(name_of(number)), storage.read([name_of(number)])[0]))
+    return read_batches(files)
 
 
 def _with_the_missing(batches: Sequence[Batch], storage: Storage) -> list[Batch]:
