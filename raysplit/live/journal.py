@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from shlex import quote
@@ -21,6 +20,7 @@ from uuid import uuid4
 
 from raysplit.errors import RunError
 from raysplit.live.journal_format import HEADER, Batch, Damage, Record, batch_bytes, name_of, number_of, read_batches
+from raysplit.live.journal_format import now as _now
 from raysplit.live.journal_old import is_old
 from raysplit.live.storage import Storage, Uncertain, open_storage
 from raysplit.strict_json import finite
@@ -62,7 +62,7 @@ class Journal:
             self.fence = batches[-1].fence + 1 if batches else 1
             if self._put(self._content([])):
                 break
-            batches += _undamaged(_batches_after(batches, self._storage), self.location)
+            batches += _undamaged(batches_after(batches, self._storage), self.location)
         self._records = _records_of(batches)
 
     @property
@@ -241,7 +241,7 @@ def _is_there(number: int, storage: Storage) -> bool:
     return False
 
 
-def _batches_after(batches: Sequence[Batch], storage: Storage) -> list[Batch]:
+def batches_after(batches: Sequence[Batch], storage: Storage) -> list[Batch]:
     """Those that were stored since, read by their numbers: a listing takes longer than a busy writer's next batch."""
     files = []
     with suppress(FileNotFoundError):
@@ -287,10 +287,6 @@ def _no_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _reason(error: BaseException) -> str:

@@ -8,6 +8,7 @@ import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from raysplit.errors import RunError
@@ -56,6 +57,11 @@ class Batch:
     fence: int
     records: Sequence[Record]
     damages: Sequence[Damage] = ()
+
+
+def now() -> str:
+    """The time as a record has it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def name_of(number: int) -> str:

@@ -8,11 +8,10 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from raysplit.errors import RunError
-from raysplit.live.journal_format import HEADER, Record, batch_bytes, is_intact, name_of, number_of, read_batches
+from raysplit.live.journal_format import HEADER, Record, batch_bytes, is_intact, name_of, now, number_of, read_batches
 from raysplit.live.storage import Folder, Storage, open_storage
 from raysplit.strict_json import finite
 
@@ -60,7 +59,7 @@ def upgrade(location: str | Path | Storage) -> int:
         records = _old_records(storage, names)
         content = batch_bytes(
             0, records, first=0, fence=max((record.fence for record in records), default=0) + 1,
-            time=datetime.now(UTC).isoformat(timespec="milliseconds"), about={"upgraded": True},
+            time=now(), about={"upgraded": True},
         )  # fmt: skip
         storage.create(name_of(0), content)  # it is there already where an upgrade was interrupted
         [batch] = read_batches([(0, storage.label(name_of(0)), storage.read([name_of(0)])[0])])

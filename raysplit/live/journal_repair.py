@@ -3,13 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
 from raysplit.errors import RunError
-from raysplit.live.journal import all_batches, read_all
-from raysplit.live.journal_format import Batch, Damage, Record, batch_bytes, name_of
+from raysplit.live.journal import all_batches, batches_after, read_all
+from raysplit.live.journal_format import Batch, Damage, Record, batch_bytes, name_of, now
 from raysplit.live.storage import Storage, open_storage
 
 
@@ -80,14 +79,15 @@ def repair(location: str | Path | Storage) -> Repaired:
 
 def _taken_over(storage: Storage) -> list[Batch]:
     """Every batch, after which no earlier opening can store anything."""
+    batches = all_batches(storage)
     while True:
-        batches = all_batches(storage)
         fence = max(batch.fence for batch in batches) + 1
         content = batch_bytes(
-            len(batches), [], first=batches[-1].end, fence=fence, time=_now(), about={"repaired": True}
+            len(batches), [], first=batches[-1].end, fence=fence, time=now(), about={"repaired": True}
         )
         if storage.create(name_of(len(batches)), content):
             return all_batches(storage)
+        batches += batches_after(batches, storage)
 
 
 def _set_aside(storage: Storage, batch: Batch) -> list[str]:
@@ -109,7 +109,7 @@ def _mended(batch: Batch, *, end: int) -> bytes:
         first=batch.first,
         end=end,
         fence=batch.fence,
-        time=_now(),
+        time=now(),
         about={"repaired": True},
     )
 
@@ -122,7 +122,3 @@ def _holes(kept: Sequence[Record], first: int, end: int) -> list[str]:
             holes.append(f"record {expected}" if seq == expected + 1 else f"records {expected} to {seq - 1}")
         expected = seq + 1
     return holes
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
