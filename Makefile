@@ -74,6 +74,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 	fi; \
 	echo "Installing pinned packages into .venv (usually 2 to 4 minutes, once; about 2 GB) ..."; \
 	$(PIP_INSTALL) pip; \
-	$(PIP_INSTALL) --build-constraint constraints.txt --editable '.[train,import,report,serve,bench,dev]'; \
+	$(PIP_INSTALL) --build-constraint constraints.txt --editable '.[train,import,report,serve,dev]'; \
 	touch $@; \
 	echo "Installed."

@@ -110,8 +110,8 @@ def in_simulation(searcher: Callable | None, scheduler: Any) -> list[Decision]:
 
 @pytest.mark.parametrize(
     ("searcher", "scheduler"),
-    [(None, baselines.hyperband), (baselines.tpe, baselines.asha), (baselines.kernel_densities, baselines.bohb)],
-    ids=["HyperBand", "ASHA + TPE", "BOHB"],
+    [(None, baselines.hyperband), (baselines.tpe, baselines.asha)],
+    ids=["HyperBand", "ASHA + TPE"],
 )
 @pytest.mark.filterwarnings("ignore")  # of the packages, about their own dependencies
 def test_the_simulated_loop_decides_as_ray_tune_does(
