@@ -36,6 +36,10 @@ class RunError(RaysplitError):
     """A run folder that cannot be written, or that belongs to another sweep."""
 
 
+class LaneError(RaysplitError):
+    """What machines did to a task, or to every lane: no verdict on a trial."""
+
+
 class FolderTaken(RunError):
     """A run folder that another command has taken over from this one."""
 

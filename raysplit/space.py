@@ -305,7 +305,7 @@ class TrainingSpec(_Section):
 
 
 class TuningSpec(_Section):
-    """What `raysplit tune` tries, on small models, before the sweep; see `raysplit.sweep.tuning`."""
+    """What `raysplit tune` tries, on small models, before the sweep; see `raysplit.tuning.stages`."""
 
     sizes: Annotated[tuple[PositiveCount, ...], Field(min_length=1)] | None = None
     """Of `model.sizes`; its two smallest when left out."""
@@ -621,7 +621,7 @@ def parse_space(raw: Mapping[str, Any], *, origin: str, base: Path | None = None
     try:
         space = Space.model_validate(raw)
     except ValidationError as error:
-        raise SpaceError("\n".join(_explain(problem, origin) for problem in error.errors())) from error
+        raise SpaceError("\n".join(explain(problem, origin) for problem in error.errors())) from error
     return space if base is None else _with_absolute_paths(space, base, origin=origin)
 
 
@@ -651,7 +651,7 @@ def _with_absolute_paths(space: Space, base: Path, *, origin: str) -> Space:
     return space.model_copy(update={"corpus": corpus})
 
 
-def _explain(problem: Any, origin: str) -> str:
+def explain(problem: Any, origin: str) -> str:
     """One line for one of pydantic's problems: file, field, what is wrong, choices."""
     where = ".".join(str(part) for part in problem["loc"] if part != "[key]")
     if problem["type"] == "extra_forbidden":

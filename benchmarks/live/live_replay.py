@@ -41,11 +41,6 @@ class PlayedLaw(ActorLaw):
     def evidence(self) -> Evidence:
         return evidence_of(self.setup, {}, ())
 
-    def record(
-        self, trial: Trial, milestone: int, *, losses: Mapping[str, float], tokens: int, wall_seconds: float
-    ) -> None:
-        ray.get(self.actor.record.remote(trial, milestone, losses, tokens, wall_seconds))
-
 
 @dataclass
 class Played:

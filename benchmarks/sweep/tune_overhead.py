@@ -22,7 +22,7 @@ from ray import tune
 from raysplit.sweep.grid_setup import setup_of_grid
 from raysplit.sweep.replay import known_law_losses
 from raysplit.sweep.reports import trial_of
-from raysplit.sweep.tune_plan import PlanScheduler, PlanSearcher, TunePlan
+from raysplit.sweep.tune_plan import TunePlan
 
 DOMAINS = ("code", "law")
 SPECIALIZE = (50_000_000, 100_000_000, 200_000_000)
@@ -106,7 +106,7 @@ def search(way: str, *, n_trials: int, lanes: int, folder: Path) -> tuple[int, i
     )
     with TunePlan(setup, folder) as plan:
         clock = Clock()
-        searcher, scheduler = PlanSearcher(plan), PlanScheduler(plan)
+        searcher, scheduler = plan.searcher(), plan.scheduler()
         for part, names in (
             (searcher, ("suggest",)),
             (scheduler, ("on_trial_add", "on_trial_result", "on_trial_complete", "choose_trial_to_run")),

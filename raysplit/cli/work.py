@@ -1,5 +1,8 @@
 """Commands that do work: build, plan, sweep, train, report, and all of them in a row."""
 
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -30,49 +33,72 @@ if TYPE_CHECKING:
     from raysplit.corpus import Corpus
     from raysplit.live.http_options import HttpOptions
     from raysplit.space import Space
+    from raysplit.split import Advice
     from raysplit.sweep.folder import RunFolder
 
 FINAL_SEED = 1000
 """Of the final run: not one of a sweep's, so that its losses are no part of what predicted them."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Work:
+    """What a command works on, with what, and where it says so."""
+
+    space: "Space"
+    folder: "RunFolder"
+    console: Console
+    ray_address: str | None = None
+    http: "HttpOptions | None" = None
+
+
+def _on_a_space(command: Callable[[_Work], None]) -> Callable[..., None]:
+    """A command that sweeps, with its arguments; what can be wrong without building anything is said before it runs."""
+
+    @space_argument
+    @out_option
+    @ray_address_option
+    @http_option
+    @closed_reading_option
+    @allow_host_option
+    @take_over_option
+    @functools.wraps(command)
+    def begin(
+        space_file: Path,
+        out: Path,
+        ray_address: str | None,
+        http_address: str | None,
+        closed_reading: bool,
+        allowed_hosts: tuple[str, ...],
+        take_over: bool,
+    ) -> None:
+        http = _http(http_address, closed_reading, allowed_hosts)
+        work = replace(_begin(space_file, out, take_over=take_over), ray_address=ray_address, http=http)
+        _check_cluster(work)
+        command(work)
+
+    return begin
+
+
 @click.command()
-@space_argument
-@out_option
-@ray_address_option
-@http_option
-@closed_reading_option
-@allow_host_option
-@take_over_option
-def run(
-    space_file: Path,
-    out: Path,
-    ray_address: str | None,
-    http_address: str | None,
-    closed_reading: bool,
-    allowed_hosts: tuple[str, ...],
-    take_over: bool,
-) -> None:
+@_on_a_space
+def run(work: _Work) -> None:
     """The whole job: corpus, hyperparameters, plan, sweep, answer, final training with baselines, report."""
     from raysplit.split import Advice
     from raysplit.sweep.final import BASELINES
 
-    console, http = open_console(), _http(http_address, closed_reading, allowed_hosts)
-    space, folder = _begin(space_file, out, take_over=take_over)
-    _check_cluster(folder, console, ray_address)
-    _rule(console, "1/5  corpus")
-    corpus_ = _corpus(space, folder, console)
-    space = _tuned(space, folder, corpus_, console, ray_address)
-    if not folder.advice.exists():  # run again, a finished sweep needs no plan
-        _rule(console, "2/5  plan")
-        _print_plan(space, corpus_.vocab_size, console)
-    _rule(console, "3/5  sweep and answer")
-    _sweep(space, folder, corpus_, console, ray_address, http)
-    _rule(console, "4/5  final run: seed and experts at the advised split, baselines at equal FLOPs")
-    advice = read_json(folder.advice, Advice.from_json)
-    _train(space, folder, corpus_, advice, console, ray_address, seed=FINAL_SEED, baselines=BASELINES)
-    _rule(console, "5/5  report")
-    _report(folder, console)
+    _rule(work.console, "1/5  corpus")
+    corpus_ = _corpus(work)
+    work = _tuned(work, corpus_)
+    if not work.folder.advice.exists():  # run again, a finished sweep needs no plan
+        _rule(work.console, "2/5  plan")
+        _print_plan(work.space, corpus_.vocab_size, work.console)
+    _rule(work.console, "3/5  sweep and answer")
+    _sweep(work, corpus_)
+    _rule(work.console, "4/5  final run: seed and experts at the advised split, baselines at equal FLOPs")
+    advice = read_json(work.folder.advice, Advice.from_json)
+    _train(work, corpus_, advice, seed=FINAL_SEED, baselines=BASELINES)
+    _rule(work.console, "5/5  report")
+    _report(work.folder, work.console)
 
 
 @click.group()
@@ -86,8 +112,7 @@ def corpus() -> None:
 @take_over_option
 def corpus_build(space_file: Path, out: Path, take_over: bool) -> None:
     """Read, deduplicate, hold out, tokenize and pack the domains of SPACE into the run folder's corpus."""
-    space, folder = _begin(space_file, out, take_over=take_over)
-    _corpus(space, folder, open_console())
+    _corpus(_begin(space_file, out, take_over=take_over))
 
 
 @click.command()
@@ -114,15 +139,15 @@ def tune(space_file: Path, out: Path, ray_address: str | None, take_over: bool) 
     from raysplit.design.setup import setup_of
     from raysplit.errors import SpaceError
     from raysplit.report import draw_learning_rate
-    from raysplit.sweep.tuned import read_tuned
+    from raysplit.tuning.tuned import read_tuned
 
-    console = open_console()
-    space, folder = _begin(space_file, out, take_over=take_over)
-    if space.tuning is None:
+    work = replace(_begin(space_file, out, take_over=take_over), ray_address=ray_address)
+    folder, console = work.folder, work.console
+    if work.space.tuning is None:
         raise SpaceError(f"{space_file}: there is no section tuning, so nothing to tune; see search_spaces/tuned.yaml")
-    _check_cluster(folder, console, ray_address)
-    corpus_ = _corpus(space, folder, console)
-    tuned_space = _tuned(space, folder, corpus_, console, ray_address)
+    _check_cluster(work)
+    corpus_ = _corpus(work)
+    tuned_space = _tuned(work, corpus_).space
     console.print(f"written: {folder.hyperparameters}, {folder.tuned_space}")
     tuned = read_tuned(folder.hyperparameters)
     assert tuned is not None
@@ -131,29 +156,11 @@ def tune(space_file: Path, out: Path, ray_address: str | None, take_over: bool) 
 
 
 @click.command()
-@space_argument
-@out_option
-@ray_address_option
-@http_option
-@closed_reading_option
-@allow_host_option
-@take_over_option
-def sweep(
-    space_file: Path,
-    out: Path,
-    ray_address: str | None,
-    http_address: str | None,
-    closed_reading: bool,
-    allowed_hosts: tuple[str, ...],
-    take_over: bool,
-) -> None:
+@_on_a_space
+def sweep(work: _Work) -> None:
     """Train the trials of SPACE under Ray Tune until the answer is certain enough or the budget is spent."""
-    console, http = open_console(), _http(http_address, closed_reading, allowed_hosts)
-    space, folder = _begin(space_file, out, take_over=take_over)
-    _check_cluster(folder, console, ray_address)
-    corpus_ = _corpus(space, folder, console)
-    space = _tuned(space, folder, corpus_, console, ray_address)
-    _sweep(space, folder, corpus_, console, ray_address, http)
+    corpus_ = _corpus(work)
+    _sweep(_tuned(work, corpus_), corpus_)
 
 
 @click.command()
@@ -203,16 +210,8 @@ def train(
     advice = read_json(advice_file, Advice.from_json)
     folder, space = existing_run(run_folder or advice_file.parent)
     _hold(folder.path, take_over=take_over)
-    _train(
-        space,
-        folder,
-        Corpus.open(folder.corpus),
-        advice,
-        open_console(),
-        ray_address,
-        seed=seed,
-        baselines=BASELINES if baselines == "all" else (),
-    )
+    work = _Work(space=space, folder=folder, console=open_console(), ray_address=ray_address)
+    _train(work, Corpus.open(folder.corpus), advice, seed=seed, baselines=BASELINES if baselines == "all" else ())
 
 
 @click.command()
@@ -274,7 +273,7 @@ def _rule(console: Console, title: str) -> None:
     console.rule(Text(title, style="bold"), align="left")
 
 
-def _begin(space_file: Path, out: Path, *, take_over: bool) -> "tuple[Space, RunFolder]":
+def _begin(space_file: Path, out: Path, *, take_over: bool) -> _Work:
     """Everything that can be wrong without building anything; from here on the folder is this command's."""
     from raysplit.design.setup import setup_of
     from raysplit.space import load_space
@@ -283,7 +282,7 @@ def _begin(space_file: Path, out: Path, *, take_over: bool) -> "tuple[Space, Run
     space = load_space(space_file)
     setup_of(space, vocab_size=space.corpus.tokenizer.vocab_size)  # a target that no split meets
     _hold(out, take_over=take_over)
-    return space, open_run(out, space)
+    return _Work(space=space, folder=open_run(out, space), console=open_console())
 
 
 def _hold(run_folder: Path, *, take_over: bool) -> None:
@@ -294,20 +293,21 @@ def _hold(run_folder: Path, *, take_over: bool) -> None:
     context.with_resource(held(run_folder, command=context.command_path, take_over=take_over, tell=say))
 
 
-def _check_cluster(folder: "RunFolder", console: Console, ray_address: str | None) -> None:
+def _check_cluster(work: _Work) -> None:
     """Refuse a cluster that cannot be had before a corpus is built for it; a sweep that has ended needs none."""
     from raysplit.sweep.cluster import check_cluster
 
-    if not folder.advice.exists() and (chosen := check_cluster(ray_address)):
-        console.print(chosen)
+    if not work.folder.advice.exists() and (chosen := check_cluster(work.ray_address)):
+        work.console.print(chosen)
 
 
-def _corpus(space: "Space", folder: "RunFolder", console: Console) -> "Corpus":
+def _corpus(work: _Work) -> "Corpus":
     from raysplit.corpus import build_corpus
     from raysplit.corpus.manifest import MANIFEST_FILE
     from raysplit.quantities import format_count
     from raysplit.sweep.basis import held_out_tokens, longest_path_epochs
 
+    space, folder, console = work.space, work.folder, work.console
     if (folder.corpus / MANIFEST_FILE).exists():
         console.print(f"  as built before; to read the text anew, delete {folder.corpus}")
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
@@ -341,19 +341,19 @@ def _corpus(space: "Space", folder: "RunFolder", console: Console) -> "Corpus":
     return built
 
 
-def _tuned(space: "Space", folder: "RunFolder", corpus: "Corpus", console: Console, ray_address: str | None) -> "Space":
-    """The space to sweep: tuned, where it asks for that."""
-    if space.tuning is None:
-        return space
+def _tuned(work: _Work, corpus: "Corpus") -> _Work:
+    """With the space to sweep: tuned, where it asks for that."""
+    if work.space.tuning is None:
+        return work
     from raysplit.sweep.launch import run_tuning
-    from raysplit.sweep.tuned import read_tuned
-    from raysplit.sweep.tuning import rule_sentence
+    from raysplit.tuning.stages import rule_sentence
+    from raysplit.tuning.tuned import read_tuned
 
-    known = read_tuned(folder.hyperparameters)
-    tuned_space = run_tuning(space, folder, corpus, console=console, ray_address=ray_address)
+    known = read_tuned(work.folder.hyperparameters)
+    space = run_tuning(work.space, work.folder, corpus, console=work.console, ray_address=work.ray_address)
     if known is not None:
-        console.print(f"hyperparameters as tuned before: {rule_sentence(known)}")
-    return tuned_space
+        work.console.print(f"hyperparameters as tuned before: {rule_sentence(known)}")
+    return replace(work, space=space)
 
 
 def _print_plan(space: "Space", vocab_size: int, console: Console) -> None:
@@ -375,7 +375,7 @@ def _print_plan(space: "Space", vocab_size: int, console: Console) -> None:
     notes += text_notes(space)
     if space.tuning is not None:
         from raysplit.quantities import format_flops
-        from raysplit.sweep.tuning import expected_flops
+        from raysplit.tuning.stages import expected_flops
 
         trained = format_flops(expected_flops(space, vocab_size=vocab_size))
         notes.append(f"before that, hyperparameters are tuned: about {trained}, more where a range is widened")
@@ -391,19 +391,13 @@ def _http(address: str | None, closed_reading: bool, allowed_hosts: tuple[str, .
     return read_http_options(address, open_reading=not closed_reading, allowed_hosts=allowed_hosts)
 
 
-def _sweep(
-    space: "Space",
-    folder: "RunFolder",
-    corpus: "Corpus",
-    console: Console,
-    ray_address: str | None,
-    http: "HttpOptions | None",
-) -> None:
+def _sweep(work: _Work, corpus: "Corpus") -> None:
     from raysplit.quantities import format_flops, format_seconds
     from raysplit.split import Advice, render_advice
     from raysplit.sweep.launch import run_sweep
 
-    end = run_sweep(space, folder, corpus, console=console, ray_address=ray_address, http=http)
+    folder, console = work.folder, work.console
+    end = run_sweep(work.space, folder, corpus, console=console, ray_address=work.ray_address, http=work.http)
     if not end.why:  # Tune returns early, in good order, on SIGUSR1
         raise KeyboardInterrupt
     status = end.status
@@ -417,25 +411,14 @@ def _sweep(
     console.print(render_advice(read_json(folder.advice, Advice.from_json)))
 
 
-def _train(
-    space: "Space",
-    folder: "RunFolder",
-    corpus: "Corpus",
-    advice: object,
-    console: Console,
-    ray_address: str | None,
-    *,
-    seed: int,
-    baselines: tuple[str, ...],
-) -> None:
+def _train(work: _Work, corpus: "Corpus", advice: "Advice", *, seed: int, baselines: tuple[str, ...]) -> None:
     from raysplit.law import Law
-    from raysplit.split import Advice
     from raysplit.sweep.final import run_final
 
-    assert isinstance(advice, Advice)
+    folder, console = work.folder, work.console
     law = read_json(folder.law, Law.from_json) if folder.law.exists() else None
     final = run_final(
-        space,
+        work.space,
         folder,
         corpus,
         advice,
@@ -443,7 +426,7 @@ def _train(
         seed=seed,
         baseline_names=baselines,
         console=console,
-        ray_address=ray_address,
+        ray_address=work.ray_address,
     )
     table = Table(
         "domain",

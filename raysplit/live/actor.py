@@ -15,6 +15,7 @@ from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 from raysplit.design.campaign import Verdict
 from raysplit.design.setup import Setup
+from raysplit.design.tasks import Outcome
 from raysplit.design.tree import Trial
 from raysplit.errors import RaysplitError, RunError
 from raysplit.law import Law
@@ -137,14 +138,8 @@ class LawActor:
         return self._service.judge(trial, milestone)
 
     @_ingest
-    def record(
-        self, trial: Trial, milestone: int, losses: Mapping[str, float], tokens: int, wall_seconds: float
-    ) -> None:
-        self._service.record(trial, milestone, losses=losses, tokens=tokens, wall_seconds=wall_seconds)
-
-    @_ingest
-    def record_failure(self, trial: Trial, milestone: int, why: str) -> None:
-        self._service.record_failure(trial, milestone, why)
+    def record(self, trial: Trial, milestone: int, outcome: Outcome) -> None:
+        self._service.record(trial, milestone, outcome)
 
     @_ingest
     def observe(self, observations: Sequence[Observation]) -> Accepted:

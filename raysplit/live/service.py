@@ -14,6 +14,7 @@ from raysplit.design.campaign import Finish, Round, Verdict, enlarged, judge, ne
 from raysplit.design.candidates import believe
 from raysplit.design.evidence import Evidence, chain, key, remaining
 from raysplit.design.setup import Setup
+from raysplit.design.tasks import Failed, Measured, Outcome
 from raysplit.design.tree import Trial
 from raysplit.design.value import Belief
 from raysplit.live.answers import Accepted, Event, TrialState
@@ -153,31 +154,28 @@ class LawService(LawAnswers):
         self._running |= {chain(trial)}
         return Claim(trial=trial)
 
-    def record(
-        self, trial: Trial, milestone: int, *, losses: Mapping[str, float], tokens: int, wall_seconds: float
-    ) -> None:
-        """Store a measurement; it is on disk when this returns. The same measurement again changes nothing.
+    def record(self, trial: Trial, milestone: int, outcome: Outcome) -> None:
+        """Store what came of a task; it is on disk when this returns. The same again changes nothing.
 
-        A loss that is no positive number is stored as a failure: no law could be fitted to it.
+        A loss that is no positive number is stored as a failure: no law could be fitted to it. A trial that has failed
+        is not tried again.
 
         Raises:
             RunError: the disk refused; nothing was stored.
         """
-        for domain, loss in losses.items():
-            if not 0 < loss < math.inf:
-                return self.record_failure(trial, milestone, f"held-out loss of {domain} is {loss}")
+        if isinstance(outcome, Measured):
+            bad = next((name for name, loss in outcome.losses.items() if not 0 < loss < math.inf), None)
+            if bad is not None:
+                outcome = Failed(why=f"held-out loss of {bad} is {outcome.losses[bad]}")
+        about = {"trial": asdict(trial), "milestone": milestone}
         with self._lock:
-            if key(trial, milestone) not in self._ledger.losses:
-                data = {
-                    "trial": asdict(trial),
-                    "milestone": milestone,
-                    "losses": dict(losses),
-                    "tokens": tokens,
-                    "wall_seconds": wall_seconds,
-                    "round": len(self._ledger.begun) - 1,
-                }
-                self._store("measurement", data)
-        self._laws.grew()
+            if isinstance(outcome, Failed):
+                if chain(trial) not in self._ledger.closed:
+                    self._store("failure", {**about, "why": outcome.why})
+            elif key(trial, milestone) not in self._ledger.losses:
+                self._store("measurement", {**about, **asdict(outcome), "round": len(self._ledger.begun) - 1})
+        if isinstance(outcome, Measured):
+            self._laws.grew()
 
     def observe(self, observations: Sequence[Observation]) -> Accepted:
         """Add runs measured elsewhere to what the law is fitted to.
@@ -200,12 +198,6 @@ class LawService(LawAnswers):
         if new:
             self._laws.grew()
         return Accepted(n_new=len(new), n_repeated=len(observations) - len(new), n_known=n_known)
-
-    def record_failure(self, trial: Trial, milestone: int, why: str) -> None:
-        """Store that a trial failed; it is not tried again."""
-        with self._lock:
-            if chain(trial) not in self._ledger.closed:
-                self._store("failure", {"trial": asdict(trial), "milestone": milestone, "why": why})
 
     def judge(self, trial: Trial, milestone: int) -> Verdict:
         """Whether a trial goes on after a measured milestone; a stop is stored with its reason."""
@@ -278,7 +270,7 @@ class LawService(LawAnswers):
                     return
                 # Branches whose trunk failed are told of in the journal like every other failure.
                 for trial in self._ledger.orphans():
-                    self.record_failure(trial, trial.milestones[0], "its trunk failed before reaching it")
+                    self.record(trial, trial.milestones[0], Failed(why="its trunk failed before reaching it"))
                 seq, evidence = self._ledger.table.last_seq, self._ledger.evidence()
                 n_known = len(self._ledger.table)
             advice, belief, is_grid = None, None, self.setup.policy == "grid"

@@ -9,7 +9,7 @@ import numpy as np
 from raysplit.design.hyperparameters import Optimum
 from raysplit.quantities import format_count
 from raysplit.report.style import INK, MUTED, PAPER, domain_styles, new_figure
-from raysplit.sweep.tuned import Tuned
+from raysplit.tuning.tuned import Tuned
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,8 +17,8 @@ from raysplit.runs import read_runs
 from raysplit.space import Space
 from raysplit.split import Advice, Choice, Problem
 from raysplit.sweep.folder import RunFolder, existing_run
-from raysplit.sweep.storage import masked
-from raysplit.sweep.tuned import Tuned, read_tuned
+from raysplit.tuning.storage import masked
+from raysplit.tuning.tuned import Tuned, read_tuned
 
 if TYPE_CHECKING:
     from raysplit.corpus.manifest import Manifest

@@ -11,7 +11,7 @@ from raysplit.report.final import RECOMMENDED
 from raysplit.report.history import Ending
 from raysplit.report.story import Story
 from raysplit.split import Interval
-from raysplit.sweep.tuned import Tuned
+from raysplit.tuning.tuned import Tuned
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

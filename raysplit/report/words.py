@@ -13,7 +13,7 @@ from raysplit.report.final import RECOMMENDED
 from raysplit.report.prediction_figure import in_sample
 from raysplit.report.story import Story
 from raysplit.split.advice import FLAT_TOLERANCE
-from raysplit.sweep.tuned import Tuned
+from raysplit.tuning.tuned import Tuned
 
 
 def answer(story: Story) -> str:

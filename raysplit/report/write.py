@@ -20,7 +20,7 @@ from raysplit.report.story import Story, read_story
 from raysplit.report.style import DARK, PAGE_WIDTH, PHONE_WIDTH, in_style
 from raysplit.report.tree_figure import draw_tree
 from raysplit.sweep.folder import RunFolder, write_text
-from raysplit.sweep.tuned import Tuned
+from raysplit.tuning.tuned import Tuned
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""The broker between trials and lanes: trials hand in tasks, lanes fetch them, results find their way back.
+"""The broker between trials and lanes: trials hand in tasks, lanes fetch them, outcomes find their way back.
 
 An asyncio Ray actor, so that hundreds of waiting trials and lanes cost nothing.
 
@@ -11,21 +11,20 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.actor import ActorHandle
 
-from raysplit.errors import RaysplitError
+from raysplit.design.tasks import Measured, Outcome, Task
+from raysplit.errors import LaneError
+from raysplit.sweep.causes import cause_of, own_error
 
 _MAX_TRIES = 3
-"""A task whose lane died this often is reported as failed instead of taking the next lane down; a lane that cannot
-start this often, one after another, ends the sweep.
-"""
-_HOPELESS_TASKS = 2
-"""So many tasks lost before any went well are no fault of the tasks: they end the sweep too."""
+"""A task whose lane died this often is given up; a lane that cannot start this often, one after another, ends all."""
 STALLED = 10.0
 _LOOK_SECONDS = 1.0
 """How often lanes are looked at for having stalled."""
@@ -35,14 +34,15 @@ _POLL_SECONDS = 20.0
 _MAX_WAITING = 1000
 """Calls that may wait in the broker at once."""
 
-IDLE = "idle"
-CLOSE = "close"
+IDLE: Literal["idle"] = "idle"
+CLOSE: Literal["close"] = "close"
+Order = Task | Literal["idle", "close"]
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
-class _Task:
-    body: dict[str, Any]
-    done: asyncio.Future[dict[str, Any]]
+class _Asked:
+    task: Task
+    done: asyncio.Future[Outcome]
     tries: int = 0
     n_stalls: int = 0
     cause: str = ""
@@ -50,8 +50,8 @@ class _Task:
 
 
 @dataclass(kw_only=True, slots=True)
-class _LaneState:
-    task: _Task | None = None
+class _Lane:
+    asked: _Asked | None = None
     tokens: int = 0
     loss: float = float("nan")
     n_starts: int = 0
@@ -76,7 +76,7 @@ class Broker:
     """Lanes are numbered from 0; a lane that comes back after a crash is given its task again.
 
     Each start of a lane has a number too, and calls of an earlier start, still under way when its process died, count
-    for nothing: they would take a task to the grave, or end another with an old result.
+    for nothing: they would take a task to the grave, or end another with an old outcome.
     """
 
     def __init__(
@@ -87,105 +87,134 @@ class Broker:
         kill: Callable[[ActorHandle], None] = ray.kill,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._lanes = [_LaneState() for _ in range(n_lanes)]
+        self._lanes = [_Lane() for _ in range(n_lanes)]
         self._stall_seconds, self._kill, self._clock = stall_seconds, kill, clock
         self._silences: dict[int, float] = {}
         """n_params -> the longest silence of a task that ended well."""
-        self._waiting: deque[_Task] = deque()
+        self._waiting: deque[_Asked] = deque()
         self._arrived = asyncio.Condition()
         self._closed = False
-        self._n_done, self._n_lost = 0, 0
-        """Tasks that ended well, and those that cost too many lanes."""
         self._hopeless = ""
+        """Why no task will ever end well, once that is clear."""
 
-    async def run(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Have some lane carry out a task; returns its result, or ``{"failed": reason}``.
+    # For who wants tasks carried out.
+
+    async def run(self, task: Task) -> Outcome:
+        """Have some lane carry out a task.
 
         A task that is waiting or running already, asked for by a trial that has died since, is not begun twice.
 
         Raises:
-            RaysplitError: no lane is left that could do it; with what ended them.
+            LaneError: its lanes died over it, or none is left that could do it; with what ended them.
         """
         if self._hopeless:
-            raise RaysplitError(self._hopeless)
-        under_way = [*self._waiting, *(state.task for state in self._lanes if state.task)]
-        task = next((task for task in under_way if task.body == body), None)
-        if task is None:
-            task = _Task(body=body, done=asyncio.get_running_loop().create_future())
+            raise LaneError(self._hopeless)
+        under_way = [*self._waiting, *(lane.asked for lane in self._lanes if lane.asked)]
+        asked = next((asked for asked in under_way if asked.task == task), None)
+        if asked is None:
+            asked = _Asked(task=task, done=asyncio.get_running_loop().create_future())
             async with self._arrived:
-                self._waiting.append(task)
+                self._waiting.append(asked)
                 self._arrived.notify()
-        return await asyncio.shield(task.done)
+        return await asyncio.shield(asked.done)
 
-    async def leave(self, lane: int) -> None:
-        """A lane has ended for good: others take over its task, or every waiting task hears that none is left."""
-        state = self._lanes[lane]
-        state.gone = True
-        state.seen.set()
+    async def all_joined(self) -> None:
+        """Returns once every lane has started.
+
+        Raises:
+            LaneError: one never will; with what ended it.
+        """
+        await asyncio.gather(*(lane.seen.wait() for lane in self._lanes))
+        if self._hopeless:
+            raise LaneError(self._hopeless)
+        for number, lane in enumerate(self._lanes):
+            if lane.gone:
+                raise LaneError(f"lane {number} has failed for good{_because(lane.cause)}")
+
+    async def lanes(self) -> list[dict[str, Any]]:
+        """What each lane is doing, for the live table."""
+        return [
+            {
+                "task": lane.asked.task if lane.asked else None,
+                "tokens": lane.tokens,
+                "loss": lane.loss,
+                "n_starts": lane.n_starts,
+                "n_deaths": lane.n_deaths,
+                "cause": lane.cause,
+                "gone": lane.gone,
+            }
+            for lane in self._lanes
+        ]
+
+    async def close(self) -> None:
+        """Send the lanes home."""
+        self._give_up("the lanes are closed")
         async with self._arrived:
-            if state.task is not None:
-                self._waiting.appendleft(state.task)
-                state.task = None
+            self._closed = True
+            self._arrived.notify_all()
+
+    # Of lanes that come and go.
+
+    async def follow(self, number: int, run: list[Awaitable[None]]) -> None:
+        """Wait for the end of a lane's Ray Train job, the only item of ``run``: for good, whatever ended it.
+
+        Others take over its task, or everyone who waits hears that no lane is left.
+        """
+        lane = self._lanes[number]
+        try:
+            await run[0]
+        except Exception as error:
+            lane.cause = lane.cause or cause_of(error)
+        lane.gone = True
+        lane.seen.set()
+        async with self._arrived:
+            if lane.asked is not None:
+                self._waiting.appendleft(lane.asked)
+                lane.asked = None
                 self._arrived.notify()
-            if self.n_alive() == 0:
-                self._give_up(f"every lane has ended{_because(state.cause)}")
+        if all(lane.gone for lane in self._lanes):
+            self._give_up(f"every lane has ended{_because(lane.cause)}")
 
-    def n_alive(self) -> int:
-        """Lanes that have not ended for good."""
-        return sum(not state.gone for state in self._lanes)
-
-    async def say(self, lane: int, last_words: str) -> None:
+    async def say(self, number: int, last_words: str) -> None:
         """What a rank's exception was, before Ray Train hears of it; of several ranks', the first is the cause."""
-        state = self._lanes[lane]
-        state.last_words = state.last_words or last_words
+        lane = self._lanes[number]
+        lane.last_words = lane.last_words or last_words
 
-    async def died(self, lane: int, how: str, *, without_a_word: bool = False) -> None:
+    async def died(self, number: int, how: str, *, without_a_word: bool = False) -> None:
         """A lane's workers have come to an end, and will be started again.
 
         Args:
-            lane: its number.
+            number: of the lane.
             how: what Ray Train says of it.
             without_a_word: one was killed, and the last words of others are about its absence.
         """
-        state = self._lanes[lane]
-        state.cause = how if without_a_word else state.last_words or how
-        state.last_words = ""
-        state.n_deaths += 1
-        if state.task is not None:
-            state.task.cause = state.cause
+        lane = self._lanes[number]
+        lane.cause = how if without_a_word else lane.last_words or how
+        lane.last_words = ""
+        lane.n_deaths += 1
+        if lane.asked is not None:
+            lane.asked.cause = lane.cause
             return
-        state.n_failed_starts += 1
-        if state.n_failed_starts >= _MAX_TRIES:
-            self._give_up(f"lane {lane} could not start {state.n_failed_starts} times in a row{_because(state.cause)}")
+        lane.n_failed_starts += 1
+        if lane.n_failed_starts >= _MAX_TRIES:
+            self._give_up(f"lane {number} could not start {lane.n_failed_starts} times in a row{_because(lane.cause)}")
 
-    async def hopeless(self) -> str:
-        """Why no task will ever end well, once that is clear; empty before."""
-        return self._hopeless
-
-    def _give_up(self, why: str) -> None:
-        """Tell everyone who waits for a task."""
-        self._hopeless = self._hopeless or why
-        for task in (*self._waiting, *(state.task for state in self._lanes if state.task)):
-            if not task.done.done():
-                task.done.set_exception(RaysplitError(self._hopeless))
-        self._waiting.clear()
-
-    async def join(self, lane: int, worker: ActorHandle | None = None) -> int:
+    async def join(self, number: int, worker: ActorHandle | None = None) -> int:
         """A lane's worker group has started, or started again after a crash; returns the number of this start.
 
         Args:
-            lane: its number.
+            number: of the lane.
             worker: the actor of its first rank.
         """
-        state = self._lanes[lane]
-        state.n_starts += 1
-        state.worker = worker
-        state.seen.set()
-        state.n_failed_starts, state.last_words = 0, ""
-        self._give_back(state)
+        lane = self._lanes[number]
+        lane.n_starts += 1
+        lane.worker = worker
+        lane.seen.set()
+        lane.n_failed_starts, lane.last_words = 0, ""
+        self._give_back(lane)
         async with self._arrived:
             self._arrived.notify_all()
-        return state.n_starts
+        return lane.n_starts
 
     async def watch(self) -> None:
         """Free the tasks of lanes that stall, for as long as the broker lives."""
@@ -196,109 +225,101 @@ class Broker:
     async def free_stalled(self) -> list[int]:
         """Give the tasks of stalled lanes to others, and kill what hangs; returns the numbers of those lanes."""
         now, stalled = self._clock(), []
-        for number, state in enumerate(self._lanes):
-            if state.task is None or now - state.heard <= self._patience(state.task):
+        for number, lane in enumerate(self._lanes):
+            if lane.asked is None or now - lane.heard <= self._patience(lane.asked.task):
                 continue
             stalled.append(number)
-            state.task.n_stalls += 1
-            state.n_starts += 1  # whatever that start may still say counts for nothing
-            self._give_back(state)
-            if state.worker is not None:
+            lane.asked.n_stalls += 1
+            lane.n_starts += 1  # whatever that start may still say counts for nothing
+            self._give_back(lane)
+            if lane.worker is not None:
                 with contextlib.suppress(ray.exceptions.RayError, ValueError):  # it may have died of itself
-                    self._kill(state.worker)
+                    self._kill(lane.worker)
         if stalled:
             async with self._arrived:
                 self._arrived.notify_all()
         return stalled
 
-    def _patience(self, task: _Task) -> float:
-        """Seconds that a lane may be silent over a task."""
-        return max(self._stall_seconds, STALLED * self._silences.get(_n_params(task), 0.0))
+    # What lanes say.
 
-    def _give_back(self, state: _LaneState) -> None:
-        """Free a lane of its task: for the next lane, or as failed when it has cost too many."""
-        task, state.task = state.task, None
-        if task is None:
-            return
-        if task.tries < _MAX_TRIES:
-            self._waiting.appendleft(task)
-        elif not task.done.done():
-            stalls = f", {task.n_stalls} of them after it had stalled" if task.n_stalls else ""
-            failed = f"its lane died {task.tries} times while training it{stalls}{_because(task.cause)}"
-            task.done.set_result({"failed": failed})
-            self._n_lost += 1
-            if self._n_lost >= _HOPELESS_TASKS and not self._n_done:
-                self._give_up(f"the first {self._n_lost} trials have failed, the last of them because {failed}")
-
-    def _hear(self, state: _LaneState) -> None:
-        now = self._clock()
-        state.longest_silence = max(state.longest_silence, now - state.heard)
-        state.heard = now
-
-    async def fetch(self, lane: int, start: int) -> dict[str, Any]:
-        """The lane's next task; ``{"kind": "idle"}`` when none comes for a while, ``"close"`` at the end."""
-        state = self._lanes[lane]
+    async def fetch(self, number: int, start: int) -> Order:
+        """The lane's next task, or what to do without one: ask again, or end."""
+        lane = self._lanes[number]
 
         def closed() -> bool:
-            return self._closed or start != state.n_starts
+            return self._closed or start != lane.n_starts
 
         async with self._arrived:
             try:
                 await asyncio.wait_for(self._arrived.wait_for(lambda: self._waiting or closed()), _POLL_SECONDS)
             except TimeoutError:
-                return {"kind": IDLE}
+                return IDLE
             if closed():
-                return {"kind": CLOSE}
-            task = self._waiting.popleft()
-        task.tries += 1
-        state.task, state.tokens, state.loss = task, 0, float("nan")
-        state.heard, state.longest_silence = self._clock(), 0.0
-        return task.body
+                return CLOSE
+            asked = self._waiting.popleft()
+        asked.tries += 1
+        lane.asked, lane.tokens, lane.loss = asked, 0, float("nan")
+        lane.heard, lane.longest_silence = self._clock(), 0.0
+        return asked.task
 
-    async def progress(self, lane: int, tokens: int, loss: float) -> None:
-        state = self._lanes[lane]
-        state.tokens, state.loss = tokens, loss
-        self._hear(state)
+    async def progress(self, number: int, tokens: int, loss: float) -> None:
+        lane = self._lanes[number]
+        lane.tokens, lane.loss = tokens, loss
+        self._hear(lane)
 
-    async def finish(self, lane: int, start: int, result: dict[str, Any]) -> None:
-        """The lane's task has a result."""
-        state = self._lanes[lane]
-        if start != state.n_starts:
+    async def finish(self, number: int, start: int, outcome: Outcome) -> None:
+        """The lane's task has an outcome."""
+        lane = self._lanes[number]
+        if start != lane.n_starts:
             return
-        self._hear(state)
-        task, state.task = state.task, None
-        if task is None:
+        self._hear(lane)
+        asked, lane.asked = lane.asked, None
+        if asked is None:
             return
-        if "failed" not in result:
-            n_params = _n_params(task)
-            self._n_done += 1
-            self._silences[n_params] = max(self._silences.get(n_params, 0.0), state.longest_silence)
-        if not task.done.done():
-            task.done.set_result(result)
+        if isinstance(outcome, Measured):
+            n_params = asked.task.trial.n_params
+            self._silences[n_params] = max(self._silences.get(n_params, 0.0), lane.longest_silence)
+        if not asked.done.done():
+            asked.done.set_result(outcome)
 
-    async def lanes(self) -> list[dict[str, Any]]:
-        """What each lane is doing, for the live table."""
-        return [
-            {
-                "task": state.task.body if state.task else None,
-                "tokens": state.tokens,
-                "loss": state.loss,
-                "n_starts": state.n_starts,
-                "n_deaths": state.n_deaths,
-                "cause": state.cause,
-            }
-            for state in self._lanes
-        ]
+    # Inside.
 
-    async def all_joined(self) -> None:
-        """Returns once every lane has started."""
-        await asyncio.gather(*(state.seen.wait() for state in self._lanes))
+    def _give_up(self, why: str) -> None:
+        """Tell everyone who waits for a task, or for the lanes to start."""
+        self._hopeless = self._hopeless or why
+        for asked in (*self._waiting, *(lane.asked for lane in self._lanes if lane.asked)):
+            if not asked.done.done():
+                asked.done.set_exception(LaneError(self._hopeless))
+        self._waiting.clear()
+        for lane in self._lanes:
+            lane.seen.set()
 
-    async def close(self) -> None:
-        """Send the lanes home."""
-        async with self._arrived:
-            self._closed = True
-            self._arrived.notify_all()
+    def _give_back(self, lane: _Lane) -> None:
+        """Free a lane of its task: for the next lane, or given up when it has cost too many."""
+        asked, lane.asked = lane.asked, None
+        if asked is None:
+            return
+        if asked.tries < _MAX_TRIES:
+            self._waiting.appendleft(asked)
+        elif not asked.done.done():
+            trial, stalls = (
+                asked.task.trial,
+                f", {asked.n_stalls} of them after it had stalled" if asked.n_stalls else "",
+            )
+            asked.done.set_exception(
+                LaneError(
+                    f"{trial.name}: its lane died {asked.tries} times while training it{stalls}{_because(asked.cause)}"
+                )
+            )
+
+    def _patience(self, task: Task) -> float:
+        """Seconds that a lane may be silent over a task."""
+        return max(self._stall_seconds, STALLED * self._silences.get(task.trial.n_params, 0.0))
+
+    def _hear(self, lane: _Lane) -> None:
+        now = self._clock()
+        lane.longest_silence = max(lane.longest_silence, now - lane.heard)
+        lane.heard = now
 
 
 def start_broker(n_lanes: int, *, stall_seconds: float = float("inf")) -> ActorHandle:
@@ -308,8 +329,33 @@ def start_broker(n_lanes: int, *, stall_seconds: float = float("inf")) -> ActorH
     return broker
 
 
-def _n_params(task: _Task) -> int:
-    return int(task.body["trial"]["n_params"])
+@dataclass(frozen=True, slots=True)
+class LaneQueue:
+    """Hands tasks to the lanes, from any process on the cluster."""
+
+    broker: ActorHandle
+
+    def submit(self, task: Task) -> Future[Outcome]:
+        """As `raysplit.sweep.backend.Backend` has it."""
+        told: Future[Outcome] = Future()
+
+        def tell(answer: Future[Outcome]) -> None:
+            try:
+                told.set_result(answer.result())
+            except Exception as error:
+                told.set_exception(lane_error(error))
+
+        self.broker.run.remote(task).future().add_done_callback(tell)
+        return told
+
+
+def lane_error(error: Exception) -> Exception:
+    """The broker's own error, or the word that it has died."""
+    if (ours := own_error(error)) is not None:
+        return ours
+    if isinstance(error, ray.exceptions.RayActorError):
+        return LaneError(f"the process that hands out trials has ended: {cause_of(error)}")
+    return error
 
 
 def _because(cause: str) -> str:

@@ -5,10 +5,10 @@ import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import ray
-from ray.train import UserCallback
+
+from raysplit.errors import RaysplitError
 
 _MOST_LETTERS = 400
 _WRAPPINGS = ("cause", "_base_exc", "controller_failure", "health_check_failure")
@@ -24,10 +24,16 @@ def cause_of(error: BaseException) -> str:
     """An exception's type and message in a line, its wrappings taken off."""
     error = _innermost(error)
     said = " ".join(str(error).split())
-    if _was_killed(error):
+    if was_killed(error):
         said = next((word for pattern, word in _KILLED if re.search(pattern, said)), said)
         return f"its process has died: {_shortened(said)}"
     return _shortened(f"{type(error).__name__}: {said}" if said else type(error).__name__)
+
+
+def own_error(error: BaseException) -> RaysplitError | None:
+    """An error of ours as it was raised in another process, without that one's traceback in its text; else None."""
+    cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else None
+    return cause if isinstance(cause, RaysplitError) else None
 
 
 def write_traceback(error: BaseException, log: Path, *, rank: int) -> str:
@@ -42,24 +48,12 @@ def write_traceback(error: BaseException, log: Path, *, rank: int) -> str:
     return f"{cause_of(error)} (rank {rank}; {log})"
 
 
-class TellBroker(UserCallback):
-    """Runs in a lane's controller, which alone sees that a worker has died without a word."""
-
-    def __init__(self, broker: Any, lane: int) -> None:
-        self._broker, self._lane = broker, lane
-
-    def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
-        rank, error = first_of(worker_exceptions)
-        how = f"{cause_of(error)} (rank {rank})"
-        ray.get(self._broker.died.remote(self._lane, how, without_a_word=_was_killed(error)))
-
-
 def first_of(failures: Mapping[int, Exception]) -> tuple[int, Exception]:
     """The rank that failed first: one that was killed, since the others then fail for want of it, or any."""
-    return min(failures.items(), key=lambda failure: (not _was_killed(failure[1]), failure[0]))
+    return min(failures.items(), key=lambda failure: (not was_killed(failure[1]), failure[0]))
 
 
-def _was_killed(error: BaseException) -> bool:
+def was_killed(error: BaseException) -> bool:
     return isinstance(_innermost(error), ray.exceptions.RayActorError)
 
 

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from raysplit.live.ledger import trial_from_dict
+from raysplit.design.tasks import Task
 from raysplit.live.service import Status
 from raysplit.quantities import format_count, format_flops, format_seconds
 
@@ -31,6 +31,8 @@ class Display:
         self._started = time.monotonic()
         self._n_deaths: dict[int, int] = {}
         """Of each lane, as told."""
+        self._gone: set[int] = set()
+        """Lanes of which it was told that they have ended for good."""
 
     def __enter__(self) -> "Display":
         self._thread.start()
@@ -50,16 +52,19 @@ class Display:
         while not self._stop.wait(seconds):
             try:
                 status, lanes = self._ask()
-                self._tell_deaths(lanes)
+                self._tell_ends(lanes)
                 show(status, lanes)
             except Exception:  # the display never ends a sweep; what is wrong shows where it happens
                 continue
 
-    def _tell_deaths(self, lanes: list[dict[str, Any]]) -> None:
+    def _tell_ends(self, lanes: list[dict[str, Any]]) -> None:
         for number, lane in enumerate(lanes):
             if lane["n_deaths"] > self._n_deaths.get(number, 0):
                 self._n_deaths[number] = lane["n_deaths"]
                 self._console.print(f"lane {number} has died and starts again: {lane['cause']}")
+            if lane["gone"] and number not in self._gone:
+                self._gone.add(number)
+                self._console.print(f"lane {number} has ended for good, the others go on: {lane['cause']}")
 
     def _live(self) -> None:
         with Live(console=self._console, refresh_per_second=4, transient=True) as live:
@@ -92,12 +97,12 @@ class Display:
         )
 
 
-def describe_task(body: dict[str, Any] | None) -> tuple[str, str]:
+def describe_task(task: Task | None) -> tuple[str, str]:
     """A lane's task in words: the trial, and the milestone it is heading for."""
-    if body is None:
+    if task is None:
         return "idle", ""
-    trial = trial_from_dict(body["trial"])
-    pretrain, specialize = trial.point(body["milestone"])
+    trial = task.trial
+    pretrain, specialize = trial.point(task.milestone)
     seed = f" seed {trial.seed}" if trial.seed else ""
     if trial.is_trunk:
         return f"{format_count(trial.n_params)} trunk{seed}", f"D = {format_count(pretrain)}"

@@ -5,16 +5,16 @@ Each result is journalled as it comes, so that an interrupted final run continue
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray.actor import ActorHandle
 from rich.console import Console
 
 from raysplit import __version__, strict_json
 from raysplit.corpus import Corpus
+from raysplit.design.tasks import Failed, Measured, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.errors import RaysplitError, RunError
 from raysplit.law import Law
@@ -22,11 +22,12 @@ from raysplit.live.journal import Journal
 from raysplit.space import SEED_FOLDER, Space
 from raysplit.split import Advice, Interval, Split, baselines, target_problem
 from raysplit.split.problem import Accounting
+from raysplit.sweep.backend import Backend
 from raysplit.sweep.basis import bytes_per_token
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.display import Display
 from raysplit.sweep.folder import RunFolder, write_text
-from raysplit.sweep.pool import Pool
+from raysplit.sweep.lanes import Lanes
 from raysplit.train.card import CARD, ExportedModel, render_card
 from raysplit.train.checkpoints import check_checkpoints
 from raysplit.train.export import CONFIG, complete_export
@@ -111,10 +112,10 @@ def run_final(
             replay_share=space.training.replay_share,
         )
     journal = Journal(folder.path / "final_journal")
-    tasks = tasks_of(
+    parts = parts_of(
         variants, n_params=n_params, seed=seed, experts=folder.experts, step_tokens=space.training.batch_tokens
     )
-    exports = {task.name: task.export_to for task in tasks}
+    exports = {part.name: part.task.export_to for part in parts}
     done = {
         name: result
         for name, result in _done(journal).items()
@@ -122,25 +123,26 @@ def run_final(
         if not exports.get(name) or (Path(exports[name]) / CONFIG).exists()
     }
     check_checkpoints(folder.checkpoints, space, vocab_size=corpus.vocab_size)
-    if missing := [task for task in tasks if task.name not in done]:
+    if missing := [part for part in parts if part.name not in done]:
         with joined_cluster(space.compute, address=ray_address):
-            pool = Pool(space, run_folder=folder.path, corpus_folder=folder.corpus, law=None)
+            lanes = Lanes(space, run_folder=folder.path, corpus_folder=folder.corpus, law=None)
             try:
-                pool.wait_until_ready()
-                with Display(console, law=None, broker=pool.broker, title="final run"):
-                    for name, result in _carry_out(missing, set(done), pool):
-                        done[name] = journal.append("result", {"task": name, "export_to": exports[name], **result}).data
+                lanes.wait_until_ready()
+                with Display(console, law=None, broker=lanes.broker, title="final run"):
+                    for name, measured in carry_out(missing, set(done), lanes):
+                        about = {"task": name, "export_to": exports[name], **asdict(measured)}
+                        done[name] = journal.append("result", about).data
             finally:
-                pool.close()
+                lanes.close()
     journal.close()
-    losses = {(task.trial.name, task.milestone): done[task.name]["losses"] for task in tasks}
+    losses = {(part.task.trial.name, part.task.milestone): done[part.name]["losses"] for part in parts}
     final = _summary(corpus, variants, advice, law, losses, seed=seed, flops_per_token=flops_per_token)
     # Of the lanes together, so that a final run in two parts says the same as one in one.
-    final["wall_seconds"] = sum(done[task.name]["wall_seconds"] for task in tasks)
+    final["wall_seconds"] = sum(done[part.name]["wall_seconds"] for part in parts)
     write_text(folder.final, strict_json.dumps(final, indent=1))
-    for task in tasks:
-        if task.export_to and not (Path(task.export_to) / CARD).exists():
-            _finish_export(task, done[task.name]["losses"], final, space=space, corpus=corpus, advice=advice)
+    for part in parts:
+        if (export := part.task.export_to) and not (Path(export) / CARD).exists():
+            _finish_export(part.task, done[part.name]["losses"], final, space=space, corpus=corpus, advice=advice)
     return final
 
 
@@ -155,48 +157,49 @@ def _done(journal: Journal) -> dict[str, Mapping[str, Any]]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
+class Part:
     """One measurement of the final run."""
 
     after: str
-    """Name of the task that leaves the checkpoint this one starts from; empty for the first."""
-    trial: Trial
-    milestone: int
-    waypoints: tuple[int, ...]
-    export_to: str
+    """Name of the part that leaves the checkpoint this one starts from; empty for the first."""
+    task: Task
 
     @property
     def name(self) -> str:
         """Says what is trained, so that a final run of another split or seed does not take its result for its own."""
-        return f"{self.trial.name} at {self.milestone}" + (", exported" if self.export_to else "")
+        return f"{self.task.trial.name} at {self.task.milestone}" + (", exported" if self.task.export_to else "")
 
 
-def tasks_of(variants: Sequence[Variant], *, n_params: int, seed: int, experts: Path, step_tokens: int) -> list[Task]:
+def parts_of(variants: Sequence[Variant], *, n_params: int, seed: int, experts: Path, step_tokens: int) -> list[Part]:
     """One trunk through every variant's D, its branches as soon as it has passed; the advised split, the first of
     ``variants``, is exported to the folder ``experts``.
     """
     # Where nothing is pretrained, a trunk of one step leaves the checkpoint at zero that branches start from.
     waypoints = tuple(sorted({v.pretrain_tokens for v in variants if v.pretrain_tokens})) or (step_tokens,)
-    trunks: dict[int, Task] = {}
+    trunks: dict[int, Part] = {}
     for tokens in waypoints:
-        trunks[tokens] = Task(
+        trunks[tokens] = Part(
             after=trunks[max(trunks)].name if trunks else "",
-            trial=Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=tokens, milestones=(tokens,)),
-            milestone=tokens,
-            waypoints=waypoints,
-            export_to=str(experts / SEED_FOLDER) if tokens == variants[0].pretrain_tokens else "",
+            task=Task(
+                trial=Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=tokens, milestones=(tokens,)),
+                milestone=tokens,
+                waypoints=waypoints,
+                export_to=str(experts / SEED_FOLDER) if tokens == variants[0].pretrain_tokens else "",
+            ),
         )
-    branches: dict[tuple[Trial, int], Task] = {}
+    branches: dict[tuple[Trial, int], Part] = {}
     for variant in variants:
         for domain, tokens in variant.specialize_tokens.items():
             branch = _branch(variant, domain, n_params=n_params, seed=seed)
             if tokens and (branch, tokens) not in branches:
-                branches[branch, tokens] = Task(
+                branches[branch, tokens] = Part(
                     after=trunks[variant.pretrain_tokens or waypoints[0]].name,
-                    trial=branch,
-                    milestone=tokens,
-                    waypoints=waypoints,
-                    export_to=str(experts / domain) if variant is variants[0] else "",
+                    task=Task(
+                        trial=branch,
+                        milestone=tokens,
+                        waypoints=waypoints,
+                        export_to=str(experts / domain) if variant is variants[0] else "",
+                    ),
                 )
     return [*trunks.values(), *branches.values()]
 
@@ -211,30 +214,25 @@ def _branch(variant: Variant, domain: str, *, n_params: int, seed: int) -> Trial
     )
 
 
-def _carry_out(tasks: list[Task], done: set[str], pool: Pool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (task, result) as they finish, each task handed in once what it starts from is there."""
-    waiting = list(tasks)
-    running: dict[Any, Task] = {}
-    broker: ActorHandle = pool.broker
+def carry_out(parts: Sequence[Part], done: set[str], backend: Backend) -> Iterator[tuple[str, Measured]]:
+    """Yield (part, outcome) as they finish, each task handed in once what it starts from is there.
+
+    Raises:
+        RaysplitError: training failed, or machines were at fault.
+    """
+    waiting = list(parts)
+    running: dict[Future[Outcome], Part] = {}
     while waiting or running:
-        for task in [t for t in waiting if not t.after or t.after in done]:
-            body = {
-                "kind": "measure",
-                "trial": asdict(task.trial),
-                "milestone": task.milestone,
-                "waypoints": task.waypoints,
-                "export_to": task.export_to,
-            }
-            running[broker.run.remote(body)] = task
-            waiting.remove(task)
-        ready, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
-        pool.check()
+        for part in [part for part in waiting if not part.after or part.after in done]:
+            running[backend.submit(part.task)] = part
+            waiting.remove(part)
+        ready, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in ready:
-            task, result = running.pop(future), pool.result(future)
-            if "failed" in result:
-                raise RaysplitError(f"final run: {task.name}: {result['failed']}")
-            done.add(task.name)
-            yield task.name, result
+            part, outcome = running.pop(future), future.result()
+            if isinstance(outcome, Failed):
+                raise RaysplitError(f"final run: {part.name}: {outcome.why}")
+            done.add(part.name)
+            yield part.name, outcome
 
 
 def _finish_export(

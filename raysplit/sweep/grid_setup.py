@@ -3,14 +3,77 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Tree
 from raysplit.errors import SpaceError, unknown
-from raysplit.space import DesignName
+from raysplit.space import Count, DesignName, PositiveCount, PositiveQuantity, Quantity, Share, explain
 from raysplit.split import Problem
+
+
+def _rising(grid: tuple[int, ...]) -> tuple[int, ...]:
+    if list(grid) != sorted(set(grid)):
+        raise ValueError(f"must rise without repeats, got {list(grid)}")
+    return grid
+
+
+def _flops_of(sizes: object) -> dict[Any, Any]:
+    """Sizes alone train at F(N) = 6N FLOPs a token."""
+    if isinstance(sizes, Mapping):
+        return dict(sizes)
+    return {size: 6.0 * size for size in _Sizes(sizes=sizes).sizes}
+
+
+def _as_list(grid: object) -> object:
+    """An array of NumPy's is one too."""
+    return grid.tolist() if hasattr(grid, "tolist") else grid
+
+
+_Grid = (BeforeValidator(_as_list), AfterValidator(_rising), Field(min_length=1))
+
+
+class _Sizes(BaseModel):
+    sizes: Annotated[tuple[PositiveCount, ...], *_Grid]
+
+
+_Flops = Annotated[dict[PositiveCount, PositiveQuantity], BeforeValidator(_flops_of), Field(min_length=1)]
+
+
+class _Asked(BaseModel):
+    """What `setup_of_grid` is given, checked; numbers as people write them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    flops_per_token: _Flops
+    target_flops_per_token: _Flops | None
+    pretrain_tokens: Annotated[tuple[Annotated[Count, Field(ge=0)], ...], *_Grid]
+    specialize_tokens: Annotated[tuple[PositiveCount, ...], *_Grid]
+    domains: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_list), Field(min_length=1)]
+    target_flops: Quantity
+    accounting: Literal["shared", "per-expert"]
+    weights: dict[str, Quantity] | None
+    cooldown_fraction: Share
+    budget_flops: Annotated[Quantity, Field(gt=0)]
+    regret_tolerance: Share
+    policy: Literal["adaptive", "grid"]
+    design: DesignName
+    lanes: PositiveCount
+    step_tokens: PositiveCount
+    seed: Annotated[Count, Field(ge=0)]
+    fills_idle_lanes: bool
+    shares_trunks: bool
+
+    @model_validator(mode="after")
+    def _is_a_search(self) -> Self:
+        if max(self.pretrain_tokens) == 0:
+            raise ValueError("pretrain_tokens: at least one D must be above 0, got [0]")
+        for name in self.weights or {}:
+            if name not in self.domains:
+                raise ValueError("weights: " + unknown("domain", name, self.domains))
+        return self
 
 
 def setup_of_grid(
@@ -66,100 +129,46 @@ def setup_of_grid(
         SpaceError: a grid or number is impossible; the message names it.
         SplitError: the target is.
     """
-    for name, grid, least in (
-        ("flops_per_token", flops_per_token, 1),
-        ("target_flops_per_token", flops_per_token if target_flops_per_token is None else target_flops_per_token, 1),
-        ("pretrain_tokens", pretrain_tokens, 0),
-        ("specialize_tokens", specialize_tokens, 1),
-    ):
-        _check_grid(name, list(grid), least)
-    flops = _flops_of("flops_per_token", flops_per_token)
-    if isinstance(domains, str) or not domains or not all(isinstance(name, str) and name for name in domains):
-        raise SpaceError(f"domains must be names, none of them empty, got {domains!r}")
-    for name, choice, choices in (
-        ("accounting", accounting, ("shared", "per-expert")),
-        ("policy", policy, ("adaptive", "grid")),
-        ("design", design, get_args(DesignName)),
-    ):
-        if choice not in choices:
-            raise SpaceError(f"{name}: " + unknown(name, choice, choices))
-    for name, number in (("target_flops", target_flops), ("budget_flops", budget_flops)):
-        if not _is_number(number):
-            raise SpaceError(f"{name} must be a number, got {number!r}")
-    for name, count, least in (("lanes", lanes, 1), ("step_tokens", step_tokens, 1), ("seed", seed, 0)):
-        if not _is_count(count, least):
-            raise SpaceError(f"{name} must be a whole number of at least {least}, got {count!r}")
-    if max(pretrain_tokens) == 0:
-        raise SpaceError("pretrain_tokens: at least one D must be above 0, got [0]")
-    for name, value in (("cooldown_fraction", cooldown_fraction), ("regret_tolerance", regret_tolerance)):
-        if not _is_number(value) or not 0 <= value < 1:
-            raise SpaceError(f"{name} must be at least 0 and below 1, got {value!r}")
-    if not budget_flops > 0:
-        raise SpaceError(f"budget_flops must be positive, got {budget_flops!r}")
-    for name, weight in (weights or {}).items():
-        if name not in domains:
-            raise SpaceError("weights: " + unknown("domain", name, domains))
-        if not _is_number(weight):
-            raise SpaceError(f"weights: {name} must be a number, got {weight!r}")
-    target = flops
-    if target_flops_per_token is not None:
-        target = _flops_of("target_flops_per_token", target_flops_per_token)
+    try:
+        asked = _Asked(**locals())  # the arguments, before there is anything else
+    except ValidationError as error:
+        raise SpaceError("\n".join(explain(problem, "setup_of_grid") for problem in error.errors())) from error
+    target = asked.target_flops_per_token
     return Setup(
         problem=Problem(
-            budget_flops=target_flops,
-            sizes=target,
-            domains=tuple(domains),
-            weights=[(weights or {}).get(name, 1.0) for name in domains],
-            accounting=accounting,
+            budget_flops=asked.target_flops,
+            sizes=asked.flops_per_token if target is None else target,
+            domains=asked.domains,
+            weights=[(asked.weights or {}).get(name, 1.0) for name in asked.domains],
+            accounting=asked.accounting,
         ),
-        flops_per_token=flops,
-        domains=tuple(domains),
+        flops_per_token=asked.flops_per_token,
+        domains=asked.domains,
         tree=Tree(
-            cooldown_start=_CooldownStart(cooldown_fraction),
-            pretrain_grid=tuple(int(d) for d in pretrain_tokens if d),
-            shares_trunks=shares_trunks,
+            cooldown_start=CooldownStart(asked.cooldown_fraction),
+            pretrain_grid=tuple(d for d in asked.pretrain_tokens if d),
+            shares_trunks=asked.shares_trunks,
         ),
-        specialize_grid=tuple(map(int, specialize_tokens)),
-        scratch=0 in pretrain_tokens,
-        policy=policy,
-        design=design,
-        budget_flops=float(budget_flops),
-        regret_tolerance=regret_tolerance,
+        specialize_grid=asked.specialize_tokens,
+        scratch=0 in asked.pretrain_tokens,
+        policy=asked.policy,
+        design=asked.design,
+        budget_flops=asked.budget_flops,
+        regret_tolerance=asked.regret_tolerance,
         repeats=(),
-        lanes=lanes,
-        step_tokens=step_tokens,
-        seed=seed,
-        fills_idle_lanes=fills_idle_lanes,
+        lanes=asked.lanes,
+        step_tokens=asked.step_tokens,
+        seed=asked.seed,
+        fills_idle_lanes=asked.fills_idle_lanes,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _CooldownStart:
+class CooldownStart:
     """A class and not a closure, so that a set-up can be pickled and compared."""
 
     fraction: float
+    least_tokens: int = 0
 
     def __call__(self, tokens: int) -> int:
-        return tokens - round(self.fraction * tokens)
-
-
-def _flops_of(name: str, sizes: Mapping[int, float] | Sequence[int]) -> dict[int, float]:
-    if isinstance(sizes, Mapping):
-        for n, flops in sizes.items():
-            if not _is_number(flops) or not 0 < flops < math.inf:
-                raise SpaceError(f"{name}: F({n}) must be a positive number, got {flops!r}")
-        return {int(n): float(flops) for n, flops in sizes.items()}
-    return {int(n): 6.0 * n for n in sizes}
-
-
-def _check_grid(name: str, grid: list[int], least: int) -> None:
-    if not grid or not all(_is_count(value, least) for value in grid) or grid != sorted(set(grid)):
-        raise SpaceError(f"{name} must be whole numbers of at least {least} that rise, got {grid}")
-
-
-def _is_count(value: Any, least: int) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= least
-
-
-def _is_number(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Real)
+        return tokens - max(self.least_tokens, round(self.fraction * tokens))

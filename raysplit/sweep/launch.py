@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -26,18 +27,19 @@ from raysplit.live.service import LawService, Status
 from raysplit.live.shelf import Shelf
 from raysplit.quantities import format_seconds
 from raysplit.space import Space, dump_space
+from raysplit.sweep.backend import run_all
 from raysplit.sweep.basis import Basis, basis_of_corpus, basis_of_run, recorded
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.display import Display
 from raysplit.sweep.folder import RunFolder, existing_run, write_text
+from raysplit.sweep.lanes import Lanes
 from raysplit.sweep.law_client import ActorLaw
-from raysplit.sweep.pool import Pool
-from raysplit.sweep.storage import masked
-from raysplit.sweep.tune import LawScheduler, LawSearcher, NoLanesLeft, TrialRunner
-from raysplit.sweep.tuned import read_tuned
-from raysplit.sweep.tuning import points_of, storage_of
-from raysplit.sweep.tuning import tune as tune_hyperparameters
+from raysplit.sweep.tune import LaneTrials, LawScheduler, LawSearcher, TrialRunner
 from raysplit.train.checkpoints import check_checkpoints
+from raysplit.tuning.stages import points_of
+from raysplit.tuning.stages import tune as tune_hyperparameters
+from raysplit.tuning.storage import open_store
+from raysplit.tuning.tuned import read_tuned
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +76,7 @@ def run_sweep(
         RunError: the budget does not pay for the opening round, the cluster has no room for the lanes, or the folder
             cannot be written.
         CheckpointError: the folder holds a checkpoint of another model.
-        RaysplitError: a lane has failed for good.
+        LaneError: machines were at fault, as often as was put up with; every trial stays open.
     """
     started = time.perf_counter()
     basis = basis_of_corpus(space, corpus)
@@ -95,18 +97,17 @@ def run_sweep(
         if http is not None:
             console.print(f"its page: {ray.get(law.serve_http.remote(http))}")
         show_law(folder)
-        pool = Pool(space, run_folder=folder.path, corpus_folder=folder.corpus, law=law)
+        lanes = Lanes(space, run_folder=folder.path, corpus_folder=folder.corpus, law=law)
         try:
             console.print(
                 f"starting {space.compute.lanes} lanes of {space.compute.workers_per_lane} DeepSpeed workers ...",
                 end=" ",
             )
-            console.print(f"up after {format_seconds(pool.wait_until_ready())}")
-            with Display(console, law=law, broker=pool.broker, title="sweep"):
-                _tune(basis.setup, folder, law=ActorLaw(law), pool=pool)
-            pool.check()
+            console.print(f"up after {format_seconds(lanes.wait_until_ready())}")
+            with Display(console, law=law, broker=lanes.broker, title="sweep"):
+                _tune(folder, LaneTrials(law=ActorLaw(law), lanes=basis.setup.lanes), lanes)
         finally:
-            pool.close()
+            lanes.close()
             beacon.put_out(folder.path)
             ray.kill(law)
     service = _reading(basis, folder, recorded(folder))
@@ -138,7 +139,7 @@ def run_tuning(space: Space, folder: RunFolder, corpus: Corpus, *, console: Cons
     Raises:
         CorpusError: a domain has too few tokens for the points.
         RunError: the cluster has no room for the lanes, or Optuna's database cannot be used.
-        RaysplitError: a lane has failed for good.
+        LaneError: machines were at fault, as often as was put up with.
     """
     if space.tuning is None:
         return space
@@ -150,19 +151,20 @@ def run_tuning(space: Space, folder: RunFolder, corpus: Corpus, *, console: Cons
             max_epochs=space.corpus.max_epochs,
             context_length=space.model.context_length,
         )
-        storage = storage_of(space, folder)  # what is wrong with it is said before the lanes start
+        # What is wrong with it is said before the lanes start.
+        store = open_store(space, default=folder.optuna, run_name=folder.sweep_id)
         with joined_cluster(space.compute, address=ray_address):
-            pool = Pool(space, run_folder=folder.path, corpus_folder=folder.corpus, law=None)
+            lanes = Lanes(space, run_folder=folder.path, corpus_folder=folder.corpus, law=None)
             try:
-                console.print(f"tuning on {space.compute.lanes} lanes; Optuna's database is {masked(storage.url)}")
-                console.print(f"lanes up after {format_seconds(pool.wait_until_ready())}")
-                with Display(console, law=None, broker=pool.broker, title="tuning"):
+                console.print(f"tuning on {space.compute.lanes} lanes; Optuna's database is {store.url}")
+                console.print(f"lanes up after {format_seconds(lanes.wait_until_ready())}")
+                with Display(console, law=None, broker=lanes.broker, title="tuning"):
                     tuned = tune_hyperparameters(
-                        space, folder, storage=storage, vocab_size=corpus.vocab_size, train_all=pool.run_all,
-                        check=pool.check, tell=lambda line: console.print(line),
+                        space, store, checkpoints=folder.tuning, vocab_size=corpus.vocab_size,
+                        train_all=partial(run_all, lanes), tell=lambda line: console.print(line),
                     )  # fmt: skip
             finally:
-                pool.close()
+                lanes.close()
         write_text(folder.tuned_space, dump_space(tuned.apply(space)))
         write_text(folder.hyperparameters, tuned.to_json())  # last: where it is, tuning has ended
     return tuned.apply(space)
@@ -205,27 +207,25 @@ def write_results(service: LawService, folder: RunFolder) -> None:
     write_text(folder.advice, service.advise().advice.to_json())
 
 
-def _tune(setup: Setup, folder: RunFolder, *, law: ActorLaw, pool: Pool) -> None:
-    """Drive the trials; returns when the searcher says that the sweep has ended."""
+def _tune(folder: RunFolder, trials: LaneTrials, lanes: Lanes) -> None:
+    """Drive the trials; returns when the searcher says that the sweep has ended.
+
+    Raises:
+        LaneError: machines were at fault, as often as was put up with.
+    """
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is ours: Tune would wait for the trials and talk of them
-    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(setup.lanes))
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(TrialRunner, broker=pool.broker), {"CPU": 0.01}),
+        tune.with_resources(tune.with_parameters(TrialRunner, backend=lanes.queue), {"CPU": 0.01}),
         tune_config=tune.TuneConfig(
-            search_alg=LawSearcher(law),
-            scheduler=LawScheduler(law),
-            num_samples=-1,
-            max_concurrent_trials=setup.lanes,
-            reuse_actors=True,
+            search_alg=LawSearcher(trials), scheduler=LawScheduler(trials), num_samples=-1, reuse_actors=True
         ),
         run_config=tune.RunConfig(
             # A name of its own for each start: what carries over is the journal, not Tune's snapshot.
             name=time.strftime("tune-%Y%m%d-%H%M%S"),
             storage_path=str(folder.path / "ray"),
             verbose=0,
-            stop=NoLanesLeft(pool.broker),
         ),
     )
     tuner.fit()

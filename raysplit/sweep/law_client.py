@@ -7,9 +7,10 @@ import ray
 from ray.actor import ActorHandle
 
 from raysplit.design.campaign import Verdict
+from raysplit.design.tasks import Outcome
 from raysplit.design.tree import Trial
-from raysplit.errors import RaysplitError
 from raysplit.live.service import Claim
+from raysplit.sweep.causes import own_error
 
 
 class LawClient(Protocol):
@@ -17,7 +18,7 @@ class LawClient(Protocol):
 
     def claim(self, running: Collection[Trial]) -> Claim: ...
     def judge(self, trial: Trial, milestone: int) -> Verdict: ...
-    def record_failure(self, trial: Trial, milestone: int, why: str) -> None: ...
+    def record(self, trial: Trial, milestone: int, outcome: Outcome) -> None: ...
 
 
 class ActorLaw:
@@ -30,8 +31,8 @@ class ActorLaw:
         claim: Claim = _answer(self.actor.claim.remote(list(running)))
         return claim
 
-    def record_failure(self, trial: Trial, milestone: int, why: str) -> None:
-        _answer(self.actor.record_failure.remote(trial, milestone, why))
+    def record(self, trial: Trial, milestone: int, outcome: Outcome) -> None:
+        _answer(self.actor.record.remote(trial, milestone, outcome))
 
     def judge(self, trial: Trial, milestone: int) -> Verdict:
         verdict: Verdict = _answer(self.actor.judge.remote(trial, milestone))
@@ -39,10 +40,7 @@ class ActorLaw:
 
 
 def _answer(reference: Any) -> Any:
-    """What the actor answers; an error of ours as it was raised there, without the actor's traceback in its text."""
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, RaysplitError):
-            raise error.cause from None
-        raise
+        raise own_error(error) or error from None

@@ -7,7 +7,8 @@ simulated time that passes as the FLOPs of each step are trained.
 import heapq
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -15,27 +16,51 @@ import pandas as pd
 
 from raysplit.design.evidence import Evidence, price
 from raysplit.design.setup import Setup
-from raysplit.design.tree import Tree, Trial
-from raysplit.errors import TableError
-from raysplit.live.ledger import trial_from_dict
+from raysplit.design.tasks import Failed, Measured, Outcome, Task
+from raysplit.design.tree import Trial
+from raysplit.errors import LaneError, TableError
 from raysplit.space import DesignName
-from raysplit.split import Problem
+from raysplit.sweep.backend import Backend, Recorder
+from raysplit.sweep.grid_setup import CooldownStart, setup_of_grid
 from raysplit.sweep.law_client import LawClient
-from raysplit.sweep.tune import LawScheduler, LawSearcher, result_of
+from raysplit.sweep.reports import trial_of
+from raysplit.sweep.tune import LaneTrials, LawScheduler, LawSearcher, result_of
 
 Losses = Callable[[Trial, int], Mapping[str, float] | None]
 """Held-out loss of every domain at a trial's milestone; None where it is not known."""
 
 
+class KnownLosses:
+    """The backend that looks losses up, as a `raysplit.sweep.backend.Backend`: at once, and each as often as asked."""
+
+    def __init__(self, losses: Losses, law: Recorder) -> None:
+        self._losses, self._law, self._closed = losses, law, False
+
+    def submit(self, task: Task) -> Future[Outcome]:
+        told: Future[Outcome] = Future()
+        if self._closed:
+            told.set_exception(LaneError("the known losses are closed"))
+            return told
+        known = self._losses(task.trial, task.milestone)
+        outcome: Outcome = Failed(why="its loss is not known to the replay")
+        if known is not None:
+            outcome = Measured(losses=dict(known), tokens=0, wall_seconds=0.0)
+        self._law.record(task.trial, task.milestone, outcome)
+        told.set_result(outcome)
+        return told
+
+    def close(self) -> None:
+        self._closed = True
+
+
 @dataclass(slots=True)
-class _ReplayTrial:
+class _TuneTrial:
     """The part of Tune's trial that the scheduler looks at."""
 
     trial_id: str
     config: dict[str, Any]
-    milestones: tuple[int, ...] = ()
+    asked: Trial
     n_done: int = 0
-    result: dict[str, Any] = field(default_factory=dict)
 
 
 class PlayedTo(LawClient, Protocol):
@@ -44,9 +69,6 @@ class PlayedTo(LawClient, Protocol):
     setup: Setup
 
     def evidence(self) -> Evidence: ...
-    def record(
-        self, trial: Trial, milestone: int, *, losses: Mapping[str, float], tokens: int, wall_seconds: float
-    ) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,51 +82,46 @@ class Replayed:
 
 
 def replay(service: PlayedTo, losses: Losses) -> Replayed:
-    """Run a whole sweep against known losses.
+    """Run a whole sweep against known losses."""
+    return drive(service, KnownLosses(losses, service))
+
+
+def drive(service: PlayedTo, backend: Backend) -> Replayed:
+    """Run a whole sweep in simulated time; the law decides as under Ray Tune, and a backend carries out the tasks.
 
     The searcher and scheduler are those that Ray Tune drives; ties in simulated time go to the earlier trial.
     """
     setup = service.setup
-    searcher, scheduler = LawSearcher(service), LawScheduler(service)
-    running: list[tuple[float, int, _ReplayTrial]] = []
+    trials = LaneTrials(law=service, lanes=setup.lanes)
+    searcher, scheduler = LawSearcher(trials), LawScheduler(trials)
+    running: list[tuple[float, int, _TuneTrial]] = []
     numbers = itertools.count()
     nodes = service.evidence().nodes.copy()
     now = busy = 0.0
 
-    def start_step(at: float, trial: _ReplayTrial) -> None:
+    def start_step(trial: _TuneTrial) -> None:
         nonlocal busy
-        asked = trial_from_dict(trial.config)
-        milestone = asked.milestones[trial.n_done]
+        asked, milestone = trial.asked, trial.asked.milestones[trial.n_done]
         flops = price(setup, asked, [milestone], nodes)
         nodes.update(s.end for s in setup.tree.segments(asked, milestone, nodes) if not s.cooldown)
         busy += flops
-        heapq.heappush(running, (at + flops, next(numbers), trial))
+        heapq.heappush(running, (now + flops, next(numbers), trial))
 
     while not searcher.finished:
-        while len(running) < setup.lanes:
-            name = f"t{next(numbers)}"
-            config = searcher.suggest(name)
-            if not isinstance(config, dict):
-                break
-            start_step(now, _ReplayTrial(name, config, tuple(config["milestones"])))
+        while isinstance(config := searcher.suggest(name := f"t{next(numbers)}"), dict):
+            start_step(_TuneTrial(name, config, trial_of(config)))
         if not running:
             break
         now, _, trial = heapq.heappop(running)
-        asked = trial_from_dict(trial.config)
-        milestone = asked.milestones[trial.n_done]
+        milestone = trial.asked.milestones[trial.n_done]
         trial.n_done += 1
-        known = losses(asked, milestone)
-        if known is None:
-            trial.result = result_of(asked, milestone, {"failed": "its loss is not known to the replay"})
+        outcome = backend.submit(Task(trial=trial.asked, milestone=milestone)).result()
+        result = result_of(trial.asked, milestone, outcome)
+        if result["done"] or scheduler.on_trial_result(None, trial, result) == LawScheduler.STOP:
+            scheduler.on_trial_complete(None, trial, result)
+            searcher.on_trial_complete(trial.trial_id, result)
         else:
-            measured = {"losses": dict(known), "tokens": 0}
-            service.record(asked, milestone, losses=known, tokens=0, wall_seconds=0.0)
-            trial.result = result_of(asked, milestone, measured)
-        if trial.result["done"] or scheduler.on_trial_result(None, trial, trial.result) == "STOP":
-            scheduler.on_trial_complete(None, trial, trial.result)
-            searcher.on_trial_complete(trial.trial_id, trial.result)
-        else:
-            start_step(now, trial)
+            start_step(trial)
     if not searcher.finished:
         raise AssertionError("nothing runs, nothing is handed out, and the sweep has not ended")
     return Replayed(finished=searcher.finished, busy_share=busy / (setup.lanes * now) if now else 0.0)
@@ -159,17 +176,12 @@ def setup_of_table(
         TableError: the table has no pretraining-only points, or no specialized ones.
     """
     domains = tuple(sorted(runs["domain"].unique()))
-    pretrain = tuple(int(d) for d in sorted(runs.loc[runs["pretrain_tokens"] > 0, "pretrain_tokens"].unique()))
-    specialize = tuple(int(s) for s in sorted(runs.loc[runs["specialize_tokens"] > 0, "specialize_tokens"].unique()))
+    pretrain = [int(d) for d in sorted(runs.loc[runs["pretrain_tokens"] > 0, "pretrain_tokens"].unique())]
+    specialize = [int(s) for s in sorted(runs.loc[runs["specialize_tokens"] > 0, "specialize_tokens"].unique())]
     if not pretrain or not specialize or not (runs["specialize_tokens"] == 0).any():
         raise TableError("a replay needs points with specialize_tokens = 0 and points with specialize_tokens > 0")
     if not (runs["seed"] == 0).any():
         raise TableError(f"a replay needs its grid under seed 0; the table's lowest seed is {runs['seed'].min()}")
-    flops = {int(n): 6.0 * n for n in sorted(runs["n_params"].unique())}
-
-    def cooldown_start(tokens: int) -> int:
-        return tokens - max(1, round(cooldown_fraction * tokens))
-
     repeats: dict[Trial, set[int]] = {}
     again = runs[runs["seed"] != 0]
     columns = (again[name].tolist() for name in ("n_params", "seed", "domain", "pretrain_tokens", "specialize_tokens"))
@@ -178,21 +190,22 @@ def setup_of_table(
             n_params=n_params, seed=seed, domain=domain if s else "", pretrain_tokens=d if s else 0, milestones=()
         )
         repeats.setdefault(at, set()).add(s or d)
-    return Setup(
-        problem=Problem(budget_flops=budget_flops, sizes=flops, domains=domains),
-        flops_per_token=flops,
+    asked = setup_of_grid(
+        flops_per_token=sorted(int(n) for n in runs["n_params"].unique()),
+        pretrain_tokens=([0] if (runs["pretrain_tokens"] == 0).any() else []) + pretrain,
+        specialize_tokens=specialize,
         domains=domains,
-        tree=Tree(cooldown_start=cooldown_start, pretrain_grid=pretrain),
-        specialize_grid=specialize,
-        scratch=bool((runs["pretrain_tokens"] == 0).any()),
-        policy=policy,
-        design=design,
+        target_flops=budget_flops,
         budget_flops=sweep_budget_flops,
         regret_tolerance=regret_tolerance,
-        repeats=tuple(_with_milestones(at, sorted(repeats[at])) for at in sorted(repeats) if _has_root(at, repeats)),
+        policy=policy,
+        design=design,
         lanes=lanes,
-        step_tokens=1,
-        seed=0,
+    )
+    return replace(
+        asked,
+        tree=replace(asked.tree, cooldown_start=CooldownStart(cooldown_fraction, least_tokens=1)),
+        repeats=tuple(_with_milestones(at, sorted(repeats[at])) for at in sorted(repeats) if _has_root(at, repeats)),
     )
 
 

@@ -1,128 +1,264 @@
 """raysplit as Ray Tune components: what to try next (`LawSearcher`) and what to stop (`LawScheduler`).
 
 Both only pass questions on to the law, whose journal is the sweep's whole memory: Tune's own snapshots are not needed
-to take a sweep up again.
+to take a sweep up again. They drive the sweep's own trials (`LaneTrials`) as well as a user's trainable
+(`raysplit.sweep.tune_plan.TunePlan`).
 """
 
-from dataclasses import asdict
-from typing import Any
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
-import ray
 from ray import tune
-from ray.actor import ActorHandle
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from raysplit.design.tasks import Failed, Outcome, Task
 from raysplit.design.tree import Trial
-from raysplit.live.ledger import trial_from_dict
+from raysplit.errors import LaneError, RaysplitError
+from raysplit.sweep.broker import LaneQueue
 from raysplit.sweep.law_client import LawClient
+from raysplit.sweep.reports import trial_of
 
 METRIC = "loss"
 MILESTONE = "milestone_tokens"
 
 
-class LawSearcher(Searcher):
-    """Hands out the trials of the current round; a trial's config is that of `raysplit.design.tree.Trial`."""
+class Trials(Protocol):
+    """The trials of one experiment, as searcher and scheduler see them together."""
 
-    def __init__(self, law: LawClient) -> None:
+    @property
+    def law(self) -> LawClient: ...
+    @property
+    def lanes(self) -> int:
+        """Most trials that run at once."""
+
+    @property
+    def running(self) -> dict[str, Trial]:
+        """Tune's trial id -> what it was asked for."""
+
+    def config_of(self, trial: Trial) -> dict[str, Any]:
+        """What Tune tells the trainable."""
+
+    def is_open(self, trial: Trial) -> bool:
+        """Whether something is left to measure of a trial that Tune restores."""
+
+    def measured(self, trial: Trial, result: Mapping[str, Any]) -> int | None:
+        """The milestone that a result is about, once it is recorded; None where it is about none."""
+
+    def ended(self, trial: Trial, result: Mapping[str, Any]) -> None:
+        """A trial has ended by itself, with this as its last result."""
+
+    def died(self, trial: Trial, why: str) -> None:
+        """A trial has ended in an exception, and is not tried again.
+
+        Raises:
+            RaysplitError: that ends the experiment.
+        """
+
+    def given_up(self, tune_trials: Iterable[Any]) -> Iterable[Any]:
+        """Those of Tune's trials that can never start, once it is recorded."""
+
+
+@dataclass(slots=True)
+class LaneTrials:
+    """A sweep's own trials. Their outcomes are recorded by the backend; what ends one besides ends the sweep."""
+
+    law: LawClient
+    lanes: int
+    running: dict[str, Trial] = field(default_factory=dict)
+
+    def config_of(self, trial: Trial) -> dict[str, Any]:
+        return asdict(trial)
+
+    def is_open(self, trial: Trial) -> bool:
+        return True
+
+    def measured(self, trial: Trial, result: Mapping[str, Any]) -> int | None:
+        milestone: int = result[MILESTONE]
+        return milestone
+
+    def ended(self, trial: Trial, result: Mapping[str, Any]) -> None:
+        if why := result.get("lost"):
+            raise LaneError(why)
+
+    def died(self, trial: Trial, why: str) -> None:
+        raise LaneError(f"{trial.name}: the process that waits for its losses has ended: {why}")
+
+    def given_up(self, tune_trials: Iterable[Any]) -> Iterable[Any]:
+        return ()
+
+
+class LawSearcher(Searcher):
+    """Hands out the trials of the current round, as many at once as there are lanes; Tune needs no limit of its own."""
+
+    def __init__(self, trials: Trials) -> None:
         super().__init__(metric=METRIC, mode="min")
-        self._law = law
-        self._running: dict[str, Trial] = {}
+        self._trials = trials
         self.finished = ""
         """Why the sweep has ended, once it has."""
 
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        """Tune calls this at the start. Constants of its ``param_space`` reach the trainable; nothing is sampled.
+
+        Left alone, Tune would let one trial wait at a time, and one that waits for eight GPUs would keep seven idle.
+        """
+        os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(self._trials.lanes))
+        return False
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """A trial's config; None while every open trial waits for another; FINISHED at the end of the sweep."""
-        claim = self._law.claim(self._running.values())
+        running = self._trials.running
+        if len(running) >= self._trials.lanes:
+            return None
+        claim = self._trials.law.claim(running.values())
         if claim.finished:
             self.finished = claim.finished
             finished: str = Searcher.FINISHED
             return finished
         if claim.trial is None:
             return None
-        self._running[trial_id] = claim.trial
-        return asdict(claim.trial)
+        running[trial_id] = claim.trial
+        return self._trials.config_of(claim.trial)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """However the trial ended, what it measured is in the journal already."""
-        self._running.pop(trial_id, None)
+        self._trials.running.pop(trial_id, None)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing but the journal is needed to go on; what is running is written down to be looked at."""
+        running = {trial_id: trial.name for trial_id, trial in self._trials.running.items()}
+        Path(checkpoint_path).write_text(json.dumps({"running": running}))
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Go on with what the journal knows by now; Tune adds again what it takes up of what was running."""
+        self._trials.running.clear()
 
 
 class LawScheduler(TrialScheduler):
-    """Stops a trial after a milestone when the law says that its rest cannot change the decision for its price."""
+    """Stops a trial after a milestone when the law says that its rest cannot change the decision for its price.
 
-    def __init__(self, law: LawClient) -> None:
+    An error of ours that comes up over a trial ends the experiment, and comes out of Tune's ``fit``.
+    """
+
+    def __init__(self, trials: Trials) -> None:
         super().__init__()
-        self._law = law
+        self._trials = trials
+        self._needless: list[Any] = []
+        """Restored trials that the journal knows to have ended."""
+        self._stopped: set[str] = set()
+        """Trials that were told to stop. Tune ends one only later, when the next round may want more of its chain."""
+        self._error: RaysplitError | None = None
+        """Raised where Tune lets it through."""
         self.n_stopped = 0
 
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """A new trial, or one that Tune restores."""
+        _end_by_law(tune_controller.search_alg)
+        if trial.trial_id in self._trials.running or trial.is_finished():
+            return
+        asked = trial_of(trial.config)
+        if self._trials.is_open(asked):
+            self._trials.running[trial.trial_id] = asked
+        else:
+            self._needless.append(trial)
+
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if self._law.judge(trial_from_dict(trial.config), result[MILESTONE]).go_on:
+        asked = trial_of(trial.config)
+        try:
+            milestone = self._trials.measured(asked, result)
+        except RaysplitError as error:
+            self._error = error
+            return TrialScheduler.STOP
+        if milestone is None or self._trials.law.judge(asked, milestone).go_on:
             return TrialScheduler.CONTINUE
         self.n_stopped += 1
+        self._stopped.add(trial.trial_id)
         return TrialScheduler.STOP
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Tune comes here straight away with a result that is done, as that of a failure is."""
-        if failed := result.get("failed"):
-            self._law.record_failure(trial_from_dict(trial.config), result[MILESTONE], failed)
+        """A last result comes here only, where it is done or somebody else has stopped the trial."""
+        if trial.trial_id in self._stopped:
+            return self._stopped.remove(trial.trial_id)
+        if self._error is None:
+            self._keep_error(self._trials.ended, trial_of(trial.config), result)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """An exception of the trainable's, or its worker died; Tune has set the status where it tries again."""
+        if trial.status != "ERROR":
+            self._keep_error(self._trials.died, trial_of(trial.config), _last_words(trial))
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """First come, first served: the searcher hands out trials in the order that matters."""
-        for trial in tune_controller.get_trials():
-            if trial.status in ("PENDING", "PAUSED"):
-                return trial
+        """None: Tune starts its trials in the order in which they were handed out, as far as there is room for them."""
+        if self._error is not None:
+            raise self._error
+        while self._needless:
+            tune_controller.stop_trial(self._needless.pop())
+        for trial in self._trials.given_up(tune_controller.get_live_trials()):
+            tune_controller.stop_trial(trial)
         return None
 
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None: ...
-    def on_trial_error(self, tune_controller: Any, trial: Any) -> None: ...
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None: ...
 
     def debug_string(self) -> str:
-        return f"LawScheduler: {self.n_stopped} trials stopped"
+        return f"raysplit: {self.n_stopped} trials stopped"
+
+    def _keep_error(self, hear: Any, *about: Any) -> None:
+        try:
+            hear(*about)
+        except RaysplitError as error:
+            self._error = error
 
 
-class NoLanesLeft(tune.Stopper):
-    """Ends the experiment once no lane can train anything, instead of handing out trials that all fail."""
+def _end_by_law(search_alg: Any) -> None:
+    """Keep Tune from ending the search after a single trial.
 
-    def __init__(self, broker: ActorHandle) -> None:
-        self._broker = broker
+    One is Tune's ``num_samples`` by default, and what it begins again with where a kill has torn the snapshot that it
+    restores: it copies snapshots in place.
+    """
+    if search_alg.total_samples == 1:
+        search_alg.set_state({**search_alg.get_state(), "total_samples": sys.maxsize})
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
 
-    def stop_all(self) -> bool:
-        return bool(ray.get(self._broker.hopeless.remote()))
+def _last_words(trial: Any) -> str:
+    """The last line of the traceback that Tune has written down."""
+    lines = Path(trial.error_file).read_text().split("\n") if trial.error_file else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "failed without a word")
 
 
 class TrialRunner(tune.Trainable):
-    """A thin trainable: each step has some lane of the pool train the trial to its next milestone."""
+    """A thin trainable: each step has a backend train the trial to its next milestone."""
 
-    def setup(self, config: dict[str, Any], broker: ActorHandle | None = None) -> None:
-        assert broker is not None
-        self._broker = broker
+    def setup(self, config: dict[str, Any], backend: LaneQueue | None = None) -> None:
+        assert backend is not None
+        self._backend = backend
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._trial = trial_from_dict(new_config)
+        self._trial = trial_of(new_config)
         self._n_done = 0
         return True
 
     def step(self) -> dict[str, Any]:
-        trial = self._trial
-        milestone = trial.milestones[self._n_done]
+        milestone = self._trial.milestones[self._n_done]
         self._n_done += 1
-        body = {"kind": "measure", "trial": asdict(trial), "milestone": milestone}
-        result = ray.get(self._broker.run.remote(body))
-        return result_of(trial, milestone, result)
+        try:
+            outcome = self._backend.submit(Task(trial=self._trial, milestone=milestone)).result()
+        except RaysplitError as error:
+            return {MILESTONE: milestone, METRIC: float("nan"), "lost": str(error), "done": True}
+        return result_of(self._trial, milestone, outcome)
 
     # Its state is checkpoints and journal, which need no help from Tune.
     def save_checkpoint(self, checkpoint_dir: str) -> None: ...
     def load_checkpoint(self, checkpoint: Any) -> None: ...
 
 
-def result_of(trial: Trial, milestone: int, result: dict[str, Any]) -> dict[str, Any]:
-    """What Tune, and through it TensorBoard, W&B or MLflow, is told of a measurement."""
+def result_of(trial: Trial, milestone: int, outcome: Outcome) -> dict[str, Any]:
+    """What Tune, and through it TensorBoard, is told of a task's outcome."""
     pretrain, specialize = trial.point(milestone)
     out = {
         "n_params": trial.n_params,
@@ -131,15 +267,15 @@ def result_of(trial: Trial, milestone: int, result: dict[str, Any]) -> dict[str,
         "domain": trial.domain,
         "seed": trial.seed,
         MILESTONE: milestone,
-        "done": "failed" in result or milestone == trial.milestones[-1],
+        "done": isinstance(outcome, Failed) or milestone == trial.milestones[-1],
     }
-    if "failed" in result:
-        return {**out, "failed": result["failed"], METRIC: float("nan")}
-    losses = result["losses"]
+    if isinstance(outcome, Failed):
+        return {**out, "failed": outcome.why, METRIC: float("nan")}
+    losses = outcome.losses
     own = losses[trial.domain] if trial.domain else sum(losses.values()) / len(losses)
     return {
         **out,
         METRIC: own,
-        "trained_tokens": result["tokens"],
+        "trained_tokens": outcome.tokens,
         **{f"loss_on_{name}": loss for name, loss in losses.items()},
     }

@@ -15,27 +15,25 @@ happened.
 
 import json
 import math
-import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import TrialScheduler
-from ray.tune.search import Searcher
 
 from raysplit.design.evidence import remaining
 from raysplit.design.setup import Setup
+from raysplit.design.tasks import Failed, Measured
 from raysplit.design.tree import Trial
 from raysplit.errors import RunError
 from raysplit.live.journal import Journal
 from raysplit.live.service import LawService
 from raysplit.split import Advice
+from raysplit.sweep.capacity import Capacity
 from raysplit.sweep.folder import difference, write_text
 from raysplit.sweep.reports import config_of, points_reported, read_report, trial_of
-from raysplit.sweep.room import Room
+from raysplit.sweep.tune import LawScheduler, LawSearcher
 
 
 @dataclass(slots=True)
@@ -52,7 +50,14 @@ _OPEN: dict[Path, _Open] = {}
 
 
 class TunePlan:
-    """A search for the best split of a budget, of which Tune holds the components and a folder the memory."""
+    """A search for the best split of a budget, of which Tune holds the components and a folder the memory.
+
+    A mistake of the trainable's (a report without its loss, an exception before anything was ever measured) ends the
+    experiment as a `RunError` and leaves no trace, so that the mended one goes on in the same folder. Later on, a trial
+    that fails is recorded as failed and not tried again.
+
+    To searcher and scheduler it is the `raysplit.sweep.tune.Trials` of the experiment.
+    """
 
     def __init__(
         self,
@@ -76,16 +81,17 @@ class TunePlan:
         """
         self.setup, self.folder, self.patience_seconds = setup, Path(folder).absolute(), patience_seconds
         self.bytes_per_token = {name: (bytes_per_token or {}).get(name, math.nan) for name in setup.domains}
+        self._capacity = Capacity(patience_seconds=patience_seconds)
         _check_folder(self.folder, setup)
         self._open()
 
-    def searcher(self) -> "PlanSearcher":
+    def searcher(self) -> LawSearcher:
         """Hands out the trials that are worth most for their price."""
-        return PlanSearcher(self)
+        return LawSearcher(self)
 
-    def scheduler(self) -> "PlanScheduler":
-        """Stores what trials report, and stops those whose rest cannot change the decision for its price."""
-        return PlanScheduler(self)
+    def scheduler(self) -> LawScheduler:
+        """Records what trials report, and stops those whose rest cannot change the decision for its price."""
+        return LawScheduler(self)
 
     def stopper(self) -> "PlanStopper":
         """Ends the experiment when the search has ended; `finished` says why."""
@@ -109,14 +115,6 @@ class TunePlan:
         """The law: observations, predictions, status."""
         return self._open().service
 
-    @property
-    def running(self) -> dict[str, Trial]:
-        return self._open().running
-
-    def left_of(self, trial: Trial) -> tuple[int, ...]:
-        """Milestones of a trial that are still wanted."""
-        return remaining(trial, self.service.evidence())
-
     def close(self) -> None:
         """Close the journal; the search can be taken up again."""
         if (here := _OPEN.pop(self.folder, None)) is not None:
@@ -135,155 +133,61 @@ class TunePlan:
             _OPEN[self.folder] = _Open(LawService(self.setup, journal, bytes_per_token=self.bytes_per_token))
         return _OPEN[self.folder]
 
+    # What searcher and scheduler ask.
 
-class PlanSearcher(Searcher):
-    """Made by `TunePlan.searcher`. At most `Setup.lanes` trials run at once, without Tune's own limit."""
+    @property
+    def law(self) -> LawService:
+        return self.service
 
-    def __init__(self, plan: TunePlan) -> None:
-        super().__init__()
-        self._plan = plan
+    @property
+    def lanes(self) -> int:
+        return self.setup.lanes
 
-    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
-        """Tune calls this at the start. Constants of its ``param_space`` reach the trainable; nothing is sampled.
+    @property
+    def running(self) -> dict[str, Trial]:
+        return self._open().running
 
-        Left alone, Tune would let one trial wait at a time, and one that waits for eight GPUs would keep seven idle.
-        """
-        os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(self._plan.setup.lanes))
-        return False
+    def config_of(self, trial: Trial) -> dict[str, Any]:
+        return config_of(trial)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """A trial's config; None while every open trial waits for another; FINISHED at the end."""
-        running = self._plan.running
-        if len(running) >= self._plan.setup.lanes:
-            return None
-        claim = self._plan.service.claim(running.values())
-        if claim.finished:
-            finished: str = Searcher.FINISHED
-            return finished
-        if claim.trial is None:
-            return None
-        running[trial_id] = claim.trial
-        return config_of(claim.trial)
+    def is_open(self, trial: Trial) -> bool:
+        return bool(self._left_of(trial))
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """What it measured is in the journal already."""
-        self._plan.running.pop(trial_id, None)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing but the journal is needed to go on; what is running is written down to be looked at."""
-        running = {trial_id: trial.name for trial_id, trial in self._plan.running.items()}
-        Path(checkpoint_path).write_text(json.dumps({"folder": str(self._plan.folder), "running": running}))
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Go on with what the journal knows by now; Tune adds again what it takes up of what was running."""
-        self._plan.running.clear()
-
-
-class PlanScheduler(TrialScheduler):
-    """Made by `TunePlan.scheduler`.
-
-    A mistake of the trainable's (a report without its loss, an exception before anything was ever measured) ends the
-    experiment as a `RunError` and leaves no trace, so that the mended one goes on in the same folder. Later on, a trial
-    that fails is stored as failed and not tried again.
-    """
-
-    def __init__(self, plan: TunePlan) -> None:
-        super().__init__()
-        self._plan = plan
-        self._room = Room(patience_seconds=plan.patience_seconds)
-        self._needless: list[Any] = []
-        """Restored trials that the journal knows to have ended."""
-        self._stopped: set[str] = set()
-        """Trials that were told to stop. Tune ends one only later, when the next round may want more of its chain."""
-        self._mistake: RunError | None = None
-        """Raised where Tune lets it through to who called `fit`."""
-
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """A new trial, or one that Tune restores."""
-        _end_by_plan(tune_controller.search_alg)
-        asked = trial_of(trial.config)
-        if trial.is_finished():
-            return
-        if self._plan.left_of(asked):
-            self._plan.running[trial.trial_id] = asked
-        else:
-            self._needless.append(trial)
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Store the measurement, if it is one, then judge."""
-        asked = trial_of(trial.config)
-        try:
-            milestone = self._store(asked, result)
-        except RunError as error:
-            self._mistake = error
-            return TrialScheduler.STOP
-        if milestone is None or self._plan.service.judge(asked, milestone).go_on:
-            return TrialScheduler.CONTINUE
-        self._stopped.add(trial.trial_id)
-        return TrialScheduler.STOP
-
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """A last result comes here only, where it is done or somebody else has stopped the trial."""
-        if trial.trial_id in self._stopped:
-            return self._stopped.remove(trial.trial_id)
-        asked = trial_of(trial.config)
-        try:
-            self._store(asked, result)
-        except RunError as error:
-            self._mistake = error
-        if self._mistake is None and (left := self._plan.left_of(asked)):
-            pretrain, specialize = asked.point(left[0])
-            self._failed(
-                asked,
-                f"ended without a loss at pretrain_tokens = {pretrain}, specialize_tokens = {specialize}; "
-                f"its last report was at {points_reported(result)}",
-            )
-
-    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """An exception of the trainable's, or its worker died; Tune has set the status where it tries again."""
-        if trial.status != "ERROR":
-            self._failed(trial_of(trial.config), _last_words(trial))
-
-    def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """None: Tune starts its trials in the order in which they were handed out, as far as there is room for them."""
-        if self._mistake is not None:
-            raise self._mistake
-        while self._needless:
-            tune_controller.stop_trial(self._needless.pop())
-        for trial, why in self._room.given_up(tune_controller.get_live_trials()):
-            self._plan.service.record_failure(trial_of(trial.config), trial.config["milestones"][0], why)
-            tune_controller.stop_trial(trial)
-        return None
-
-    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None: ...
-
-    def debug_string(self) -> str:
-        status = self._plan.service.status()
-        return (
-            f"raysplit: round {status.round}, {status.n_observations} observations, {status.n_stopped} trials stopped, "
-            f"{status.n_failed} failed"
-        )
-
-    def _store(self, asked: Trial, result: Mapping[str, Any]) -> int | None:
-        report = read_report(asked, result, self._plan.setup.domains)
+    def measured(self, trial: Trial, result: Mapping[str, Any]) -> int | None:
+        report = read_report(trial, result, self.setup.domains)
         if report is None:
             return None
-        before = max((m for m in asked.milestones if m < report.milestone), default=0)
-        self._plan.service.record(
-            asked,
-            report.milestone,
+        before = max((m for m in trial.milestones if m < report.milestone), default=0)
+        outcome = Measured(
             losses=report.losses,
             tokens=report.milestone - before,
             wall_seconds=float(result.get("time_this_iter_s", math.nan)),
         )
+        self.service.record(trial, report.milestone, outcome)
         return report.milestone
 
-    def _failed(self, asked: Trial, why: str) -> None:
-        service = self._plan.service
-        if service.evidence().losses:
-            service.record_failure(asked, (*self._plan.left_of(asked), *asked.milestones)[0], why)
-        else:
-            self._mistake = RunError(f"{asked.name}: {why}; nothing was measured yet, and nothing is stored of this")
+    def ended(self, trial: Trial, result: Mapping[str, Any]) -> None:
+        self.measured(trial, result)
+        if left := self._left_of(trial):
+            pretrain, specialize = trial.point(left[0])
+            self.died(
+                trial,
+                f"ended without a loss at pretrain_tokens = {pretrain}, specialize_tokens = {specialize}; "
+                f"its last report was at {points_reported(result)}",
+            )
+
+    def died(self, trial: Trial, why: str) -> None:
+        if not self.service.evidence().losses:
+            raise RunError(f"{trial.name}: {why}; nothing was measured yet, and nothing is stored of this")
+        self.service.record(trial, (*self._left_of(trial), *trial.milestones)[0], Failed(why=why))
+
+    def given_up(self, tune_trials: Iterable[Any]) -> Iterator[Any]:
+        for trial, why in self._capacity.given_up(tune_trials):
+            self.service.record(trial_of(trial.config), trial.config["milestones"][0], Failed(why=why))
+            yield trial
+
+    def _left_of(self, trial: Trial) -> tuple[int, ...]:
+        return remaining(trial, self.service.evidence())
 
 
 class PlanStopper(tune.Stopper):
@@ -297,22 +201,6 @@ class PlanStopper(tune.Stopper):
 
     def stop_all(self) -> bool:
         return bool(self._plan.finished)
-
-
-def _end_by_plan(search_alg: Any) -> None:
-    """Keep Tune from ending the search after a single trial.
-
-    One is Tune's ``num_samples`` by default, and what it begins again with where a kill has torn the snapshot that it
-    restores: it copies snapshots in place.
-    """
-    if search_alg.total_samples == 1:
-        search_alg.set_state({**search_alg.get_state(), "total_samples": sys.maxsize})
-
-
-def _last_words(trial: Any) -> str:
-    """The last line of the traceback that Tune has written down."""
-    lines = Path(trial.error_file).read_text().split("\n") if trial.error_file else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "failed without a word")
 
 
 def _check_folder(folder: Path, setup: Setup) -> None:

@@ -7,7 +7,6 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from raysplit.design.tasks import Measured
 from raysplit.design.tree import Checkpoints, Node, Segment, Tree, Trial
 from raysplit.ladder import ModelShape
 from raysplit.space import Space, TrainingSpec
@@ -53,17 +53,6 @@ class Text(Protocol):
     def validation(self, domain: str, *, context_length: int, max_tokens: int) -> np.ndarray: ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Measurement:
-    """What one milestone of a trial gave."""
-
-    losses: dict[str, float]
-    """Held-out loss of every domain after the cooldown, nats per token."""
-    tokens: int
-    """Tokens trained for it, beyond what the tree had."""
-    wall_seconds: float
-
-
 Progress = Callable[[int, float], None]
 """Called now and then with (tokens trained for this measurement so far, last training loss)."""
 
@@ -90,7 +79,7 @@ class Lane:
         self.space = self.space.model_copy(update={"training": training})
         self.checkpoints = checkpoints
 
-    def measure(self, trial: Trial, milestone: int, *, tree: Tree, on_progress: Progress) -> Measurement:
+    def measure(self, trial: Trial, milestone: int, *, tree: Tree, on_progress: Progress) -> Measured:
         """Train what the tree lacks up to ``milestone``, cool down, and read every domain's held-out loss.
 
         Raises:
@@ -128,7 +117,7 @@ class Lane:
                 raise Divergence(
                     f"held-out loss of {domain} is {loss:.3g}, that of a blind guess {bound / _HOPELESS:.3g}"
                 )
-        return Measurement(losses=losses, tokens=tokens, wall_seconds=time.perf_counter() - started)
+        return Measured(losses=losses, tokens=tokens, wall_seconds=time.perf_counter() - started)
 
     def forget_passed(self, trial: Trial, milestone: int, *, tree: Tree) -> None:
         """Delete the checkpoints that a stored measurement has made useless.

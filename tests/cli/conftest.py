@@ -122,6 +122,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 def sweep_folder(raysplit: Command, space_file: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
     """Make runs whose corpus is real and tiny, and whose losses a known law put in the journal."""
     from raysplit.corpus import Corpus
+    from raysplit.design.tasks import Measured
     from raysplit.live.journal import Journal
     from raysplit.live.service import LawService
     from raysplit.space import load_space
@@ -146,7 +147,9 @@ def sweep_folder(raysplit: Command, space_file: Callable[..., Path], tmp_path: P
                 if (trial := service.claim().trial) is None:
                     break
                 for milestone in trial.milestones:
-                    service.record(trial, milestone, losses=losses(trial, milestone), tokens=0, wall_seconds=0.0)
+                    service.record(
+                        trial, milestone, Measured(losses=losses(trial, milestone), tokens=0, wall_seconds=0.0)
+                    )
         return run
 
     return make

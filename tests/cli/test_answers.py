@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from raysplit.design.tasks import Failed
 from raysplit.law import Law
 from raysplit.live.journal import Journal
 from raysplit.live.service import LawService
@@ -184,7 +185,7 @@ def test_why_trials_failed_is_told_once_for_each_reason(raysplit: Command, run_f
         for _ in range(2):
             trial = service.claim().trial
             assert trial is not None
-            service.record_failure(trial, trial.milestones[0], why)
+            service.record(trial, trial.milestones[0], Failed(why=why))
             names.append(trial.name)
     status = raysplit("status", run_folder).stdout
     assert "2 failed" in status

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from raysplit.design.tasks import Failed, Measured
 from raysplit.design.tree import Trial
 from raysplit.errors import TableError
 from raysplit.imports import import_runs
@@ -196,10 +197,10 @@ def write_sweep(folder: Path) -> Path:
         return {name: value for name, value in config_of(trial).items() if name != "points"}
 
     def told(trial: Trial, milestone: int, **losses: float) -> dict[str, Any]:
-        return result_of(trial, milestone, {"losses": losses, "tokens": 1})
+        return result_of(trial, milestone, Measured(losses=losses, tokens=1, wall_seconds=1.0))
 
     trunk = [told(TRUNK, 1000, law=3.0, code=2.0), told(TRUNK, 2000, law=2.0, code=1.0)]
-    failed = result_of(BRANCH, 500, {"failed": "out of memory"})
+    failed = result_of(BRANCH, 500, Failed(why="out of memory"))
     branches = [(config(BRANCH), [told(BRANCH, 500, law=1.5, code=9.0)]), (config(BRANCH), [failed])]
     return write_trials(folder, [(config(TRUNK), trunk), *branches])
 

@@ -13,6 +13,7 @@ import pytest
 
 from raysplit.design import candidates
 from raysplit.design.setup import Setup
+from raysplit.design.tasks import Measured
 from raysplit.design.tree import Trial
 from raysplit.design.value import Array, Belief, belief_of
 from raysplit.law import Law
@@ -108,7 +109,7 @@ def carry_on(
         at = pick(len(running))
         trial, left = running[at]
         milestone = left.pop(0)
-        service.record(trial, milestone, losses=losses(trial, milestone), tokens=0, wall_seconds=0.0)
+        service.record(trial, milestone, Measured(losses=losses(trial, milestone), tokens=0, wall_seconds=0.0))
         if not service.judge(trial, milestone).go_on or not left:
             del running[at]
 

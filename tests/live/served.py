@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from raysplit.design.tasks import Measured
 from raysplit.law import Law
 from raysplit.live import fitting
 from raysplit.live.journal import Journal
@@ -54,7 +55,7 @@ def measure(service: LawService, n: int) -> int:
     losses, done = true_losses(ASKED), 0
     while done < n and (trial := service.claim().trial) is not None:
         for milestone in trial.milestones:
-            service.record(trial, milestone, losses=losses(trial, milestone), tokens=0, wall_seconds=0.0)
+            service.record(trial, milestone, Measured(losses=losses(trial, milestone), tokens=0, wall_seconds=0.0))
             done += 1
             if not service.judge(trial, milestone).go_on or done == n:
                 break

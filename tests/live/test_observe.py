@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from raysplit.design.tasks import Measured
 from raysplit.errors import RunError, TableError
 from raysplit.live.answers import Accepted
 from raysplit.live.journal import ReadJournal, read_journal
@@ -72,7 +73,7 @@ def test_the_sweeps_own_measurement_replaces_it(service: LawService) -> None:
     )
     service.observe([outside])
     losses = LOSSES(trial, milestone)
-    service.record(trial, milestone, losses=losses, tokens=0, wall_seconds=0.0)
+    service.record(trial, milestone, Measured(losses=losses, tokens=0, wall_seconds=0.0))
     frame = service.observations()
     assert len(frame) == len(ASKED.domains)
     assert frame.loc[frame["domain"] == first, "loss"].tolist() == [losses[first]]

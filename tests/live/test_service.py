@@ -14,6 +14,7 @@ import pytest
 
 from raysplit.design.campaign import whole_grid
 from raysplit.design.setup import Setup
+from raysplit.design.tasks import Failed, Measured
 from raysplit.design.tree import Trial
 from raysplit.errors import LawError, RunError
 from raysplit.live.journal import Journal, ReadJournal, Record, read_journal
@@ -24,6 +25,12 @@ from tests.live.doubles import account, carry_on, open_service, remember_laws, t
 
 ASKED = setup(budget_flops=0.9e12, lanes=3)
 LOSSES = true_losses(ASKED)
+
+
+def measured(trial: Trial, milestone: int) -> Measured:
+    return Measured(losses=LOSSES(trial, milestone), tokens=0, wall_seconds=0.0)
+
+
 Whole = tuple[list[Record], dict[str, Any]]
 
 
@@ -73,7 +80,7 @@ def first_of(service: LawService, *, trunk: bool) -> Trial:
         if trial.is_trunk == trunk:
             return trial
         for milestone in trial.milestones:
-            service.record(trial, milestone, losses=LOSSES(trial, milestone), tokens=0, wall_seconds=0.0)
+            service.record(trial, milestone, measured(trial, milestone))
     raise AssertionError("nothing to claim")
 
 
@@ -123,7 +130,7 @@ def test_a_measurement_twice_is_one(service: LawService) -> None:
     trial = first_of(service, trunk=True)
     for loss in (3.0, 3.0, 4.0):  # even when the second time it came out different
         losses = dict.fromkeys(ASKED.domains, loss)
-        service.record(trial, trial.milestones[0], losses=losses, tokens=0, wall_seconds=0.0)
+        service.record(trial, trial.milestones[0], Measured(losses=losses, tokens=0, wall_seconds=0.0))
     assert kinds(service)["measurement"] == 1
     assert service.observations()["loss"].tolist() == [3.0] * len(ASKED.domains)
 
@@ -133,7 +140,9 @@ def test_a_trunk_is_read_on_every_domain_and_a_branch_on_its_own(service: LawSer
     before = service.observations()
     assert set(before["domain"]) == set(ASKED.domains)
     assert (before["specialize_tokens"] == 0).all()
-    service.record(branch, branch.milestones[0], losses=LOSSES(branch, branch.milestones[0]), tokens=0, wall_seconds=0)
+    service.record(
+        branch, branch.milestones[0], Measured(losses=LOSSES(branch, branch.milestones[0]), tokens=0, wall_seconds=0)
+    )
     after = service.observations()
     assert len(after) == len(before) + 1
     row = after[after["specialize_tokens"] > 0].iloc[0]
@@ -146,7 +155,7 @@ def test_a_trunk_is_read_on_every_domain_and_a_branch_on_its_own(service: LawSer
 def test_a_loss_that_is_no_loss_is_a_failure(service: LawService, loss: float) -> None:
     branch = first_of(service, trunk=False)
     losses = {**LOSSES(branch, branch.milestones[0]), branch.domain: loss}
-    service.record(branch, branch.milestones[0], losses=losses, tokens=0, wall_seconds=0.0)
+    service.record(branch, branch.milestones[0], Measured(losses=losses, tokens=0, wall_seconds=0.0))
     assert service.status().n_failed == 1
     assert not service.judge(branch, branch.milestones[0]).go_on
     assert carry_on(service, LOSSES)
@@ -157,8 +166,8 @@ def test_a_loss_that_is_no_loss_is_a_failure(service: LawService, loss: float) -
 
 def test_a_failed_trunk_takes_its_branches_with_it_and_the_sweep_still_ends(service: LawService, path: Path) -> None:
     trunk = first_of(service, trunk=True)
-    service.record_failure(trunk, trunk.milestones[0], "its loss overflowed")
-    service.record_failure(trunk, trunk.milestones[0], "told twice")
+    service.record(trunk, trunk.milestones[0], Failed(why="its loss overflowed"))
+    service.record(trunk, trunk.milestones[0], Failed(why="told twice"))
     assert carry_on(service, LOSSES)
     assert set(service.observations()["n_params"]) == {n for n in SIZES if n != trunk.n_params}
     orphans = [r.data["trial"] for r in service.journal.records if r.kind == "failure"][1:]
@@ -174,7 +183,7 @@ def test_a_sweep_in_which_everything_fails_says_why(tmp_path: Path, policy: str)
     asked = setup(policy=policy)
     service = open_service(asked, tmp_path / "journal")
     while (trial := service.claim().trial) is not None:
-        service.record_failure(trial, trial.milestones[0], "the device is on fire")
+        service.record(trial, trial.milestones[0], Failed(why="the device is on fire"))
     assert "on fire" in service.claim().finished
     with pytest.raises(LawError, match="on fire"):
         service.law()
@@ -207,9 +216,9 @@ def test_a_full_disk_stores_nothing_and_forgets_nothing(service: LawService, mon
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
         with pytest.raises(RunError, match="No space left"):
-            service.record(trial, milestone, losses=LOSSES(trial, milestone), tokens=0, wall_seconds=0.0)
+            service.record(trial, milestone, measured(trial, milestone))
     assert service.status().n_observations == 0
-    service.record(trial, milestone, losses=LOSSES(trial, milestone), tokens=0, wall_seconds=0.0)
+    service.record(trial, milestone, measured(trial, milestone))
     assert service.status().n_observations == len(ASKED.domains)
 
 
@@ -219,7 +228,7 @@ def test_once_another_has_the_journal_nothing_is_handed_out_to_train(service: La
     taken = Journal(path)
     milestone = trial.milestones[0]
     with pytest.raises(RunError, match="another writer has taken over"):
-        service.record(trial, milestone, losses=LOSSES(trial, milestone), tokens=1, wall_seconds=1.0)
+        service.record(trial, milestone, Measured(losses=LOSSES(trial, milestone), tokens=1, wall_seconds=1.0))
     with pytest.raises(RunError, match="another writer has taken over"):
         service.claim()
     taken.close()
@@ -238,7 +247,9 @@ def test_no_trial_is_handed_out_twice_and_a_lost_lane_gives_its_back(service: La
 
 def test_a_branch_may_start_as_soon_as_its_trunk_has_passed(service: LawService) -> None:
     trunk = first_of(service, trunk=True)
-    service.record(trunk, trunk.milestones[0], losses=LOSSES(trunk, trunk.milestones[0]), tokens=0, wall_seconds=0.0)
+    service.record(
+        trunk, trunk.milestones[0], Measured(losses=LOSSES(trunk, trunk.milestones[0]), tokens=0, wall_seconds=0.0)
+    )
     running: list[Trial] = []
     while (trial := service.claim(running).trial) is not None and trial.is_trunk:
         running.append(trial)

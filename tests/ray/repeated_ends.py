@@ -20,7 +20,7 @@ from uuid import uuid4
 from raysplit.corpus import build_corpus
 from raysplit.space import parse_space
 from raysplit.sweep.cluster import joined_cluster
-from raysplit.sweep.pool import Pool
+from raysplit.sweep.lanes import Lanes
 from tests.ray.sweeps import MARK, marked_processes, tiny_space, write_texts
 
 PATIENCE_SECONDS = 20.0
@@ -41,12 +41,12 @@ def main() -> int:
         build_corpus(space.corpus, home / "corpus")
         for number in range(1, arguments.times + 1):
             with joined_cluster(space.compute, address=None):
-                pool = Pool(space, run_folder=home / "run", corpus_folder=home / "corpus", law=None)
+                lanes = Lanes(space, run_folder=home / "run", corpus_folder=home / "corpus", law=None)
                 try:
-                    up_seconds = pool.wait_until_ready()
+                    up_seconds = lanes.wait_until_ready()
                 finally:
                     ending = time.monotonic()
-                    pool.close()
+                    lanes.close()
             ended = time.monotonic()
             while (left := others(mark)) and time.monotonic() - ended < PATIENCE_SECONDS:
                 time.sleep(0.1)

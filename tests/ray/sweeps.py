@@ -77,7 +77,7 @@ class Command:
     def measurements(self) -> list[dict[str, Any]]:
         return records(self.out, "measurement")
 
-    def wait_for(self, ready: Callable[[], bool], *, seconds: float = 120) -> None:
+    def wait_for(self, ready: Callable[[], bool], *, seconds: float = 240) -> None:
         end = time.monotonic() + seconds
         while not ready():
             assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.process.communicate()}"
@@ -87,7 +87,7 @@ class Command:
     def wait_for_measurements(self, n: int) -> None:
         self.wait_for(lambda: len(self.measurements()) >= n)
 
-    def end(self, *, seconds: float = 240) -> tuple[int, str]:
+    def end(self, *, seconds: float = 480) -> tuple[int, str]:
         """Wait for its end; (status, everything it printed)."""
         out, _ = self.process.communicate(timeout=seconds)
         return self.process.returncode, out

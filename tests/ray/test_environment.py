@@ -6,7 +6,7 @@ import pytest
 
 from raysplit.errors import RaysplitError
 from raysplit.space import parse_space
-from raysplit.sweep.pool import Pool
+from raysplit.sweep.lanes import Lanes
 from tests.ray.conftest import Sweep
 from tests.ray.sweeps import Command, start, tiny_space
 
@@ -56,12 +56,12 @@ def test_what_other_launchers_left_breaks_no_lane_of_two_workers(run: Sweep, uni
 
 def test_what_ends_every_lane_is_said_in_a_line(ray_address: str, home: Path, tmp_path: Path) -> None:
     space = parse_space(tiny_space(home / "texts", compute={"lanes": 1}), origin="test")
-    pool = Pool(space, run_folder=tmp_path, corpus_folder=tmp_path / "nowhere", law=None)
+    lanes = Lanes(space, run_folder=tmp_path, corpus_folder=tmp_path / "nowhere", law=None)
     try:
         with pytest.raises(RaysplitError) as raised:
-            pool.wait_until_ready()
+            lanes.wait_until_ready()
     finally:
-        pool.close()
+        lanes.close()
     said, log = str(raised.value), tmp_path / "ray" / "lane-0.log"
     assert said.startswith(f"lane 0 could not start 3 times in a row: CorpusError: {tmp_path / 'nowhere'}")
     assert str(log) in said

@@ -1,14 +1,15 @@
 """Lanes of two workers: the same training, shared out."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from raysplit.design.tasks import Measured, Task
 from raysplit.design.tree import Trial
 from raysplit.space import Space, parse_space
-from raysplit.sweep.pool import Pool
+from raysplit.sweep.backend import run_all
+from raysplit.sweep.lanes import Lanes
 from tests.ray.sweeps import records, tiny_space
 
 
@@ -16,16 +17,13 @@ def measure(space: Space, run_folder: Path, corpus_folder: Path) -> list[dict[st
     n_params = space.shape(14_000, 300).n_params_non_embedding
     trunk = Trial(n_params=n_params, seed=0, domain="", pretrain_tokens=8192, milestones=(8192,))
     branch = Trial(n_params=n_params, seed=0, domain="code", pretrain_tokens=8192, milestones=(4096,))
-    pool = Pool(space, run_folder=run_folder, corpus_folder=corpus_folder, law=None)
+    lanes = Lanes(space, run_folder=run_folder, corpus_folder=corpus_folder, law=None)
     try:
-        pool.wait_until_ready()
-        results = [
-            pool.run_all([{"kind": "measure", "trial": asdict(trial), "milestone": trial.milestones[0]}])[0]
-            for trial in (trunk, branch)
-        ]
+        lanes.wait_until_ready()
+        outcomes = [run_all(lanes, [Task(trial=t, milestone=t.milestones[0])])[0] for t in (trunk, branch)]
     finally:
-        pool.close()
-    return [result["losses"] for result in results]
+        lanes.close()
+    return [dict(outcome.losses) for outcome in outcomes if isinstance(outcome, Measured)]
 
 
 @pytest.mark.parametrize("zero_stage", [1, 3])

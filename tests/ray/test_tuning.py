@@ -1,16 +1,19 @@
 """Hyperparameters tuned on real lanes: the trials measure what the sweep does, and leave the lanes as they were."""
 
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import optuna
 import pytest
 
+from raysplit.design.tasks import Measured, Task
 from raysplit.design.tree import Trial
 from raysplit.space import parse_space
+from raysplit.sweep.backend import run_all
 from raysplit.sweep.folder import open_run
-from raysplit.sweep.pool import Pool
-from raysplit.sweep.tuning import tune
+from raysplit.sweep.lanes import Lanes
+from raysplit.tuning.stages import tune
+from raysplit.tuning.storage import StudyStore
 from tests.ray.sweeps import losses, tiny_space
 
 
@@ -23,21 +26,22 @@ def test_a_trial_at_the_space_s_own_values_measures_what_the_sweep_does(
     space = parse_space(raw, origin="test")
     n_params = space.shape(14_000, 300).n_params_non_embedding
     folder = open_run(tmp_path / "run", space)
-    storage = optuna.storages.InMemoryStorage()
-    pool = Pool(space, run_folder=folder.path, corpus_folder=uninterrupted / "corpus", law=None)
+    store = StudyStore(storage=optuna.storages.InMemoryStorage(), url="in memory")
+    lanes = Lanes(space, run_folder=folder.path, corpus_folder=uninterrupted / "corpus", law=None)
     try:
-        pool.wait_until_ready()
-        tuned = tune(space, folder, storage=storage, vocab_size=300, train_all=pool.run_all, check=pool.check)
+        lanes.wait_until_ready()
+        tuned = tune(space, store, checkpoints=folder.tuning, vocab_size=300, train_all=partial(run_all, lanes))
         trunk = Trial(n_params=n_params, seed=0, domain="", pretrain_tokens=8192, milestones=(8192,))
-        [after] = pool.run_all([{"kind": "measure", "trial": asdict(trunk), "milestone": 8192}])
+        [after] = run_all(lanes, [Task(trial=trunk, milestone=8192)])
     finally:
-        pool.close()
+        lanes.close()
     swept = losses(uninterrupted)
     own = space.training.learning_rate.peak(n_params, space.horizon_tokens)
     for tokens in space.pretrain_grid:
         [tried] = [t.loss for t in tuned.tried if (t.pretrain_tokens, t.learning_rate) == (tokens, own)]
         at_once = swept[n_params, 0, "", 0, tokens]
         assert tried == pytest.approx(sum(at_once.values()) / len(at_once), rel=1e-12)
-    assert after["losses"] == swept[n_params, 0, "", 0, 8192], "a lane turns back to the space's own"
+    assert isinstance(after, Measured)
+    assert after.losses == swept[n_params, 0, "", 0, 8192], "a lane turns back to the space's own"
     assert {study.name for study in tuned.studies} == {f"rate-n{n_params}", "branch"}
     assert not folder.tuning.exists()

@@ -9,6 +9,7 @@ import numpy as np
 
 from raysplit.corpus.manifest import DomainRecord, Manifest, SideRecord, TokenizerRecord, write_manifest
 from raysplit.design.setup import Setup, setup_of
+from raysplit.design.tasks import Failed
 from raysplit.design.tree import Trial
 from raysplit.live.journal import Journal
 from raysplit.live.service import LawService
@@ -83,7 +84,7 @@ def _with_failures(service: LawService, setup: Setup, fails: Mapping[tuple[str, 
             n_params=setup.sizes[0], seed=0, domain=domain, pretrain_tokens=pretrain_tokens,
             milestones=setup.specialize_grid,
         )  # fmt: skip
-        service.record_failure(trial, trial.milestones[0], why)
+        service.record(trial, trial.milestones[0], Failed(why=why))
     return service
 
 

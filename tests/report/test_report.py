@@ -27,10 +27,10 @@ from raysplit.report.tree_figure import draw_tree
 from raysplit.report.words import answer, outcome, path_caption, warnings_of
 from raysplit.report.write import render_page
 from raysplit.sweep.folder import RunFolder
-from raysplit.sweep.tuned import read_tuned
+from raysplit.tuning.tuned import read_tuned
 from tests.report.synthetic import add_final, space_of, synthetic_run
-from tests.sweep.test_tuning import space_of as space_of_tuning
-from tests.sweep.test_tuning import tuned_in
+from tests.tuning.test_tuning import space_of as space_of_tuning
+from tests.tuning.test_tuning import tuned_in
 
 FIGURES = ("split", "prediction", "tree", "path")
 WHY_FAILED = 'loss is NaN <at> step 31 & "later"'

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from raysplit.corpus import Corpus
+from raysplit.design.tasks import Task
 from raysplit.errors import RunError
 from raysplit.live.journal import Journal
 from raysplit.space import Space, parse_space
 from raysplit.split import Advice, Problem, Split, advise, baselines
-from raysplit.sweep.final import BASELINES, RECOMMENDED, Task, Variant, run_final, tasks_of, variants_of
+from raysplit.sweep.final import BASELINES, RECOMMENDED, Variant, parts_of, run_final, variants_of
 from raysplit.sweep.folder import RunFolder
 from tests.corpus.texts import small_corpus
 from tests.split.doubles import known_law
@@ -92,21 +93,22 @@ def test_nothing_starts_before_the_checkpoint_that_it_starts_from(
 ) -> None:
     advice, rules = question
     variants = variants_of(SPACE, advice, rules if with_baselines else {})
-    tasks = tasks_of(variants, n_params=N_PARAMS, seed=seed, experts=Path("experts"), step_tokens=BATCH)
-    by_name = {task.name: task for task in tasks}
-    assert len(by_name) == len(tasks)
+    parts = parts_of(variants, n_params=N_PARAMS, seed=seed, experts=Path("experts"), step_tokens=BATCH)
+    by_name = {part.name: part for part in parts}
+    assert len(by_name) == len(parts)
     started: list[str] = []
-    for task in tasks:
-        assert task.after == "" or task.after in started
-        started.append(task.name)
-        if task.trial.domain:
-            trunk = by_name[task.after]
+    for part in parts:
+        assert part.after == "" or part.after in started
+        started.append(part.name)
+        trial = part.task.trial
+        if trial.domain:
+            trunk = by_name[part.after].task
             assert trunk.trial.is_trunk
             # A trunk's checkpoint at zero comes with its beginning, any other with its milestone.
-            assert task.trial.pretrain_tokens in (0, trunk.milestone)
-        assert (task.trial.n_params, task.trial.seed) == (N_PARAMS, seed)
-    assert [task.after for task in tasks].count("") == 1
-    check_that_all_is_trained(variants, tasks)
+            assert trial.pretrain_tokens in (0, trunk.milestone)
+        assert (trial.n_params, trial.seed) == (N_PARAMS, seed)
+    assert [part.after for part in parts].count("") == 1
+    check_that_all_is_trained(variants, [part.task for part in parts])
 
 
 def check_that_all_is_trained(variants: list[Variant], tasks: list[Task]) -> None:
@@ -127,8 +129,8 @@ def test_a_result_is_not_taken_for_that_of_another_split_or_seed() -> None:
     names = []
     for rule, seed in (("80/20", 0), ("50/50", 0), ("80/20", 1)):
         variants = variants_of(SPACE, replace(ADVICE, split=rules[rule], accounting="shared"), {})
-        tasks = tasks_of(variants, n_params=N_PARAMS, seed=seed, experts=Path("experts"), step_tokens=BATCH)
-        names.append({task.name for task in tasks})
+        parts = parts_of(variants, n_params=N_PARAMS, seed=seed, experts=Path("experts"), step_tokens=BATCH)
+        names.append({part.name for part in parts})
     assert not names[0] & names[1]
     assert not names[0] & names[2]
 
@@ -168,13 +170,14 @@ def finished(tmp_path: Path) -> Finished:
     )
     run = Finished(space=space, folder=RunFolder(path=tmp_path), corpus=corpus, advice=advice)
     journal = Journal(tmp_path / "final_journal")
-    for task in tasks_of(
+    for part in parts_of(
         variants_of(space, advice, {}), n_params=size, seed=7, experts=run.folder.experts, step_tokens=BATCH
     ):
+        task = part.task
         losses = {name: 3.0 + len(task.trial.domain) / 10 for name in question.domains}
         journal.append(
             "result",
-            {"task": task.name, "export_to": task.export_to, "losses": losses, "tokens": BATCH, "wall_seconds": 1.0},
+            {"task": part.name, "export_to": task.export_to, "losses": losses, "tokens": BATCH, "wall_seconds": 1.0},
         )
         if task.export_to:
             export = Path(task.export_to)

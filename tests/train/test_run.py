@@ -12,12 +12,13 @@ import torch
 
 from raysplit.design.evidence import evidence_of, key
 from raysplit.design.setup import setup_of, tree_of
+from raysplit.design.tasks import Measured
 from raysplit.design.tree import Node, Trial
 from raysplit.errors import CheckpointError
 from raysplit.space import Space
 from raysplit.train.checkpoints import stored_nodes
 from raysplit.train.engine import Divergence, Engine
-from raysplit.train.run import Lane, Measurement
+from raysplit.train.run import Lane
 from tests.train.conftest import VOCAB, make_space
 
 pytestmark = pytest.mark.usefixtures("one_rank")
@@ -87,7 +88,7 @@ def branch(lane: Lane, domain: str, root: int, *milestones: int, seed: int = 0) 
     return Trial(n_params=size(lane.space), seed=seed, domain=domain, pretrain_tokens=root, milestones=milestones)
 
 
-def measure(lane: Lane, trial: Trial, milestone: int) -> Measurement:
+def measure(lane: Lane, trial: Trial, milestone: int) -> Measured:
     tree = tree_of(lane.space)
     out = lane.measure(trial, milestone, tree=tree, on_progress=lambda tokens, loss: None)
     lane.forget_passed(trial, milestone, tree=tree)
@@ -163,7 +164,7 @@ def test_what_lanes_train_is_what_the_design_reckons_with(lane: Callable[..., La
     ):
         here = lane("a")
         measured = measure(here, trial, milestone)
-        losses[key(trial, milestone)] = measured.losses
+        losses[key(trial, milestone)] = dict(measured.losses)
         trained += measured.tokens
         spent_flops = evidence_of(setup, losses).spent_flops
         assert spent_flops == trained * setup.flops_per_token[trial.n_params]

@@ -1,7 +1,7 @@
 """One Optuna study in rounds: ask, train, tell; a range is widened where the best lies at its end.
 
-A trial's *place* is its number in the study were nothing ever interrupted. All that is decided about a place rests on
-its number and on earlier rounds: its sampler's seed, what it asks, whether it is pruned. So a study that was killed and
+A trial's *index* is its number in the study were nothing ever interrupted. All that is decided about a trial rests on
+its index and on earlier rounds: its sampler's seed, what it asks, whether it is pruned. So a study that was killed and
 taken up again tries what an uninterrupted one does. The database is the study's whole memory; what a trial has measured
 is in it before any of its round is told.
 """
@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Protocol
 
 from raysplit.design.hyperparameters import Edge, Range
@@ -24,7 +23,8 @@ _N_STARTUP = 4
 """Trials before the sampler learns from what was seen, and before one is pruned; half the trials if they are more."""
 _SPREAD = (1 / 8, 7 / 8, 3 / 8, 5 / 8)
 """Where a single hyperparameter is tried after its own value, as shares of its range: a parabola wants both sides."""
-_PLACE, _OUTCOME = "place", "outcome"
+_INDEX, _RESULT = "place", "outcome"
+"""Names in the database, which those of earlier versions have too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,11 +46,11 @@ class Parameter:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Attempt:
+class StudyTrial:
     """One trial of a study."""
 
     study: str
-    place: int
+    index: int
     values: Mapping[str, float]
 
     @property
@@ -61,7 +61,7 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
-    """What one milestone of an attempt gave."""
+    """What one milestone of an trial gave."""
 
     loss: float
     """Nats per token."""
@@ -70,8 +70,8 @@ class Reading:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """What an attempt gave."""
+class StudyResult:
+    """What an trial gave."""
 
     values: Mapping[str, float]
     losses: Mapping[int, float]
@@ -95,21 +95,21 @@ class StudyEnd:
     name: str
     parameters: tuple[Parameter, ...]
     """With the ranges as they were at the end."""
-    outcomes: tuple[Outcome, ...]
-    """By place."""
+    results: tuple[StudyResult, ...]
+    """By index."""
     edges: Mapping[str, Edge]
     """Hyperparameters whose best value lies at an end even so."""
 
     @property
-    def best(self) -> Outcome:
+    def best(self) -> StudyResult:
         """The lowest loss of those that ran to the end.
 
         Raises:
             RunError: none did.
         """
-        best = min(self.outcomes, key=lambda outcome: outcome.loss)
+        best = min(self.results, key=lambda result: result.loss)
         if not math.isfinite(best.loss):
-            why = next((outcome.failed for outcome in self.outcomes if outcome.failed), "all were pruned")
+            why = next((result.failed for result in self.results if result.failed), "all were pruned")
             raise RunError(f"tuning: no trial of the study {self.name!r} ran to its end ({why}); lower its ranges")
         return best
 
@@ -125,23 +125,23 @@ class Objective(Protocol):
     def milestones(self) -> Sequence[int]:
         """Tokens at which the loss is read and a trial may be pruned, rising."""
 
-    def measure(self, attempt: Attempt, milestone: int) -> Reading:
+    def measure(self, trial: StudyTrial, milestone: int) -> Reading:
         """The loss at a milestone; called for one milestone after the other.
 
         Raises:
             TrainingFailed: there is none.
         """
 
-    def forget(self, attempt: Attempt) -> None:
-        """The attempt has ended; what it left on disk is not needed."""
+    def forget(self, trial: StudyTrial) -> None:
+        """The trial has ended; what it left on disk is not needed."""
 
 
-Edges = Callable[[Sequence[Outcome], Sequence[Parameter]], Mapping[str, Edge]]
+Edges = Callable[[Sequence[StudyResult], Sequence[Parameter]], Mapping[str, Edge]]
 
 
-def edges_of_best(outcomes: Sequence[Outcome], parameters: Sequence[Parameter]) -> dict[str, Edge]:
-    """The hyperparameters whose value in the best outcome lies at an end of its range, and which."""
-    best = min(outcomes, key=lambda outcome: outcome.loss)
+def edges_of_best(results: Sequence[StudyResult], parameters: Sequence[Parameter]) -> dict[str, Edge]:
+    """The hyperparameters whose value in the best result lies at an end of its range, and which."""
+    best = min(results, key=lambda result: result.loss)
     found = {p.name: p.range.edge(best.values[p.name]) for p in parameters if math.isfinite(best.loss)}
     return {name: edge for name, edge in found.items() if edge}
 
@@ -156,7 +156,6 @@ def run_study(
     n_lanes: int,
     seed: int,
     find_edges: Edges = edges_of_best,
-    check: Callable[[], None] = lambda: None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> StudyEnd:
     """Run a study to its end, or take up one that was interrupted; a finished one is only read.
@@ -170,7 +169,6 @@ def run_study(
         n_lanes: trials of a round, which train at the same time.
         seed: of the samplers.
         find_edges: which ranges are too narrow.
-        check: called now and then while trials train; raises when they no longer can.
         tell: takes a line for the person who waits.
     """
     import optuna
@@ -188,18 +186,18 @@ def run_study(
     for n_widened in range(_MAX_WIDENINGS + 1):
         design = _opening(parameters) if not n_widened else _beyond(parameters, edges)
         for start in range(first, n_wanted, n_lanes):
-            places = range(start, min(start + n_lanes, n_wanted))
-            fixed = {place: design[place - first] for place in places if place - first < len(design)} | again
-            _run_round(study, name, parameters, objective, places, fixed, seed=seed, check=check)
-        outcomes = _outcomes(study)[:n_wanted]
-        edges = find_edges(outcomes, parameters)
+            indices = range(start, min(start + n_lanes, n_wanted))
+            fixed = {index: design[index - first] for index in indices if index - first < len(design)} | again
+            _run_round(study, name, parameters, objective, indices, fixed, seed=seed)
+        results = _results(study)[:n_wanted]
+        edges = find_edges(results, parameters)
         if not edges or n_widened == _MAX_WIDENINGS:
             break
         parameters = tuple(replace(p, range=p.range.widened(edges.get(p.name, ""))) for p in parameters)
         wider = ", ".join(_told(p) for p in parameters if p.name in edges)
         tell(f"{stage}: the best value lies at the end of what was tried; {wider}")
         first, n_wanted = n_wanted, n_wanted + max(2, n_trials // 2)
-    return StudyEnd(name=name, parameters=parameters, outcomes=tuple(outcomes), edges=edges)
+    return StudyEnd(name=name, parameters=parameters, results=tuple(results), edges=edges)
 
 
 def _told(parameter: Parameter) -> str:
@@ -231,44 +229,39 @@ def _run_round(
     name: str,
     parameters: Sequence[Parameter],
     objective: Objective,
-    places: Sequence[int],
+    indices: Sequence[int],
     fixed: Mapping[int, Mapping[str, float]],
     *,
     seed: int,
-    check: Callable[[], None],
 ) -> None:
-    """Have every place of a round that has no outcome yet trained, then tell them all."""
+    """Have every trial of a round that has no result yet trained, then tell them all."""
     from optuna.trial import TrialState
 
-    told = {trial.user_attrs[_PLACE] for trial in _told_trials(study)}
+    told = {trial.user_attrs[_INDEX] for trial in _told_trials(study)}
     trials = {
-        place: _ask(study, parameters, place, fixed.get(place), seed=_seed(name, seed, place))
-        for place in places
-        if place not in told
+        index: _ask(study, parameters, index, fixed.get(index), seed=_seed(name, seed, index))
+        for index in indices
+        if index not in told
     }
     lock = threading.Lock()
     executor = ThreadPoolExecutor(max_workers=max(1, len(trials)))
     try:
-        waiting = {
-            executor.submit(
-                partial(_train, trial, Attempt(study=name, place=place, values=trial.params), objective, lock)
-            )
-            for place, trial in trials.items()
-        }
-        while waiting:
-            done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_EXCEPTION)
-            for future in done:
-                future.result()
-            check()
+        training = [
+            executor.submit(_train, trial, StudyTrial(study=name, index=index, values=trial.params), objective, lock)
+            for index, trial in trials.items()
+        ]
+        done, _ = wait(training, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
     finally:
         # After Ctrl-C the threads wait for lanes that are about to be ended; nobody waits for the threads.
         executor.shutdown(wait=False, cancel_futures=True)
     for trial in trials.values():
-        _tell(study, trial.number, trial.user_attrs[_OUTCOME], TrialState)
+        _tell(study, trial.number, trial.user_attrs[_RESULT], TrialState)
 
 
 def _ask(
-    study: Any, parameters: Sequence[Parameter], place: int, values: Mapping[str, float] | None, *, seed: int
+    study: Any, parameters: Sequence[Parameter], index: int, values: Mapping[str, float] | None, *, seed: int
 ) -> Any:
     import optuna
     from optuna.distributions import FloatDistribution, IntDistribution
@@ -284,54 +277,54 @@ def _ask(
             for p in parameters
         }
     )
-    trial.set_user_attr(_PLACE, place)
+    trial.set_user_attr(_INDEX, index)
     return trial
 
 
-def _train(trial: Any, attempt: Attempt, objective: Objective, lock: threading.Lock) -> None:
+def _train(asked: Any, trial: StudyTrial, objective: Objective, lock: threading.Lock) -> None:
     """Measure milestone after milestone, and put into the database what came of it."""
     losses: dict[int, float] = {}
     failed, pruned, flops = "", False, 0.0
     for milestone in objective.milestones:
         try:
-            reading = objective.measure(attempt, milestone)
+            reading = objective.measure(trial, milestone)
         except TrainingFailed as error:
             failed = str(error)
             break
         losses[milestone] = reading.loss
         flops += reading.flops
         with lock:
-            trial.report(losses[milestone], step=milestone)
-            pruned = milestone != objective.milestones[-1] and bool(trial.should_prune())  # numpy's
+            asked.report(losses[milestone], step=milestone)
+            pruned = milestone != objective.milestones[-1] and bool(asked.should_prune())  # numpy's
         if pruned:
             break
     with lock:
-        trial.set_user_attr(_OUTCOME, {"losses": losses, "failed": failed, "pruned": pruned, "flops": flops})
-    objective.forget(attempt)
+        asked.set_user_attr(_RESULT, {"losses": losses, "failed": failed, "pruned": pruned, "flops": flops})
+    objective.forget(trial)
 
 
 def _take_up(study: Any) -> dict[int, Mapping[str, float]]:
-    """Close what an interrupted round left open; gives the places to train again, with the values they had."""
+    """Close what an interrupted round left open; gives the indices to train again, with the values they had."""
     from optuna.trial import TrialState
 
     again = {}
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-        if outcome := trial.user_attrs.get(_OUTCOME):
-            _tell(study, trial.number, outcome, TrialState)
+        if result := trial.user_attrs.get(_RESULT):
+            _tell(study, trial.number, result, TrialState)
             continue
-        if _PLACE in trial.user_attrs:
-            again[trial.user_attrs[_PLACE]] = trial.params
+        if _INDEX in trial.user_attrs:
+            again[trial.user_attrs[_INDEX]] = trial.params
         study.tell(trial.number, state=TrialState.FAIL)
     while study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
-        study.tell(study.ask(), state=TrialState.FAIL)  # enqueued and not begun; its place is asked again
+        study.tell(study.ask(), state=TrialState.FAIL)  # enqueued and not begun; its index is asked for again
     return again
 
 
-def _tell(study: Any, number: int, outcome: Mapping[str, Any], states: Any) -> None:
-    if outcome["failed"] or outcome["pruned"]:
+def _tell(study: Any, number: int, result: Mapping[str, Any], states: Any) -> None:
+    if result["failed"] or result["pruned"]:
         study.tell(number, state=states.PRUNED)
     else:
-        study.tell(number, sum(outcome["losses"].values()) / len(outcome["losses"]))
+        study.tell(number, sum(result["losses"].values()) / len(result["losses"]))
 
 
 def _told_trials(study: Any) -> list[Any]:
@@ -341,21 +334,21 @@ def _told_trials(study: Any) -> list[Any]:
     return trials
 
 
-def _outcomes(study: Any) -> list[Outcome]:
-    """Of all that was told, by place."""
-    by_place = {trial.user_attrs[_PLACE]: trial for trial in _told_trials(study)}
+def _results(study: Any) -> list[StudyResult]:
+    """Of all that was told, by index."""
+    by_place = {trial.user_attrs[_INDEX]: trial for trial in _told_trials(study)}
     found = []
     for _, trial in sorted(by_place.items()):
-        outcome = trial.user_attrs[_OUTCOME]
+        result = trial.user_attrs[_RESULT]
         # JSON has made texts of the milestones.
-        losses = {int(tokens): loss for tokens, loss in outcome["losses"].items()}
-        found.append(Outcome(**outcome | {"values": trial.params, "losses": losses}))
+        losses = {int(tokens): loss for tokens, loss in result["losses"].items()}
+        found.append(StudyResult(**result | {"values": trial.params, "losses": losses}))
     return found
 
 
-def _seed(name: str, seed: int, place: int) -> int:
-    """Of a place's sampler; of its stage and not of the run folder, so that folders do not differ."""
-    return int.from_bytes(hashlib.blake2b(f"{_stage(name)}/{seed}/{place}".encode(), digest_size=4).digest(), "little")
+def _seed(name: str, seed: int, index: int) -> int:
+    """Of a trial's sampler; of its stage and not of the run folder, so that folders do not differ."""
+    return int.from_bytes(hashlib.blake2b(f"{_stage(name)}/{seed}/{index}".encode(), digest_size=4).digest(), "little")
 
 
 def _stage(name: str) -> str:

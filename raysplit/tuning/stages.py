@@ -16,16 +16,16 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from raysplit.design.hyperparameters import Optimum, Range, Tried, fit_rule
 from raysplit.quantities import format_count, format_hyperparameter
 from raysplit.space import Space
-from raysplit.sweep.attempts import BRANCH, LEARNING_RATE, Branches, Lab, Points, TrainAll, Trunk, section
-from raysplit.sweep.folder import RunFolder
-from raysplit.sweep.storage import masked, open_storage, storage_url
-from raysplit.sweep.studies import Objective, Parameter, StudyEnd, run_study
-from raysplit.sweep.tuned import Chosen, StudySummary, Tuned
+from raysplit.tuning.objectives import BRANCH, LEARNING_RATE, Branches, Points, StudyTrainer, TrainAll, Trunk, section
+from raysplit.tuning.storage import StudyStore
+from raysplit.tuning.studies import Objective, Parameter, StudyEnd, run_study
+from raysplit.tuning.tuned import Chosen, StudySummary, Tuned
 
 STEPS, RATE = "steps", "rate"
 _DEFAULT_RATE_FACTOR = 4.0
@@ -96,34 +96,23 @@ def expected_flops(space: Space, *, vocab_size: int) -> float:
     return float(math.fsum(space.shape(n, vocab_size).flops_per_token * t for n, t in tokens.items()))
 
 
-def storage_of(space: Space, folder: RunFolder) -> Any:
-    """Optuna's storage for a run.
-
-    Raises:
-        RunError: it cannot be used.
-    """
-    return open_storage(storage_url(section(space).storage, default=folder.optuna))
-
-
 def tune(
     space: Space,
-    folder: RunFolder,
+    store: StudyStore,
     *,
-    storage: Any,
+    checkpoints: Path,
     vocab_size: int,
     train_all: TrainAll,
-    check: Callable[[], None] = lambda: None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Tuned:
     """Run every study, or take up where an interrupted call was.
 
     Args:
         space: with a section ``tuning``.
-        folder: of the run.
-        storage: Optuna's, as `storage_of` gives it.
+        store: where Optuna keeps the trials.
+        checkpoints: folder for those of the trials under way; deleted at the end.
         vocab_size: of the corpus's tokenizer.
-        train_all: carries out lane tasks.
-        check: called now and then; raises when no lane is left.
+        train_all: carries out tasks.
         tell: takes lines for the person who waits.
 
     Raises:
@@ -131,48 +120,45 @@ def tune(
     """
     tuning, points = section(space), points_of(space, vocab_size=vocab_size)
     others, smallest = other_parameters(space, points), points.sizes[0]
-    lab = Lab(space=space, folder=folder, vocab_size=vocab_size, train_all=train_all)
-    url = storage_url(tuning.storage, default=folder.optuna)
-    # In a database that runs share, each has its own studies.
-    prefix = "" if tuning.storage is None else f"{folder.sweep_id} "
+    trainer = StudyTrainer(space=space, folder=checkpoints, vocab_size=vocab_size, train_all=train_all)
     ends: dict[str, StudyEnd] = {}
 
     def study(name: str, parameters: Sequence[Parameter], objective: Objective, **options: Any) -> StudyEnd:
         end = ends[name] = run_study(
-            prefix + name, parameters, objective, storage=storage, n_trials=tuning.n_trials,
-            n_lanes=space.compute.lanes, seed=tuning.seed, check=check, tell=tell, **options,
+            store.prefix + name, parameters, objective, storage=store.storage, n_trials=tuning.n_trials,
+            n_lanes=space.compute.lanes, seed=tuning.seed, tell=tell, **options,
         )  # fmt: skip
         tell(_study_sentence(name, end))
         return end
 
     chosen: list[Chosen] = []
     if steps := [others[name] for name in _STEP_FIELDS if name in others]:
-        end = study(STEPS, [rate_parameter(space, smallest), *steps], Trunk(lab, smallest, points.pretrain_tokens))
+        end = study(STEPS, [rate_parameter(space, smallest), *steps], Trunk(trainer, smallest, points.pretrain_tokens))
         chosen += _chosen(STEPS, end, steps)
-        lab = replace(lab, space=space.with_training(**{c.name: c.value for c in chosen}))
+        trainer = replace(trainer, space=space.with_training(**{c.name: c.value for c in chosen}))
 
     optima: list[Optimum] = []
     tried: list[Tried] = []
     for n_params in points.sizes:
-        trunk = Trunk(lab, n_params, points.pretrain_tokens)
+        trunk = Trunk(trainer, n_params, points.pretrain_tokens)
         end = study(f"{RATE}-n{n_params}", [rate_parameter(space, n_params)], trunk, find_edges=trunk.rate_edges)
-        tried += trunk.tried(end.outcomes)
+        tried += trunk.tried(end.results)
         optima += trunk.optima(end)
     rule = fit_rule(optima, prior_exponent=space.training.learning_rate.exponent)
     tuned = Tuned(
-        schema_version=1, storage=masked(url), rule=rule, optima=tuple(optima), tried=tuple(tried),
+        schema_version=1, storage=store.url, rule=rule, optima=tuple(optima), tried=tuple(tried),
         prior_exponent=space.training.learning_rate.exponent, horizon_tokens=space.horizon_tokens, chosen=(),
         studies=(), trained_flops=0.0,
     )  # fmt: skip
     tell(rule_sentence(tuned))
 
     if branch := [others[name] for name in _BRANCH_FIELDS if name in others]:
-        branches = Branches(lab, smallest, points, rate=tuned.rate(smallest))
+        branches = Branches(trainer, smallest, points, rate=tuned.rate(smallest))
         chosen += _chosen(BRANCH, study(BRANCH, branch, branches), branch)
-    shutil.rmtree(folder.tuning, ignore_errors=True)
+    shutil.rmtree(checkpoints, ignore_errors=True)
     return replace(
         tuned, chosen=tuple(chosen), studies=tuple(_summary(name, end) for name, end in ends.items()),
-        trained_flops=math.fsum(outcome.flops for end in ends.values() for outcome in end.outcomes),
+        trained_flops=math.fsum(result.flops for end in ends.values() for result in end.results),
     )  # fmt: skip
 
 
@@ -189,7 +175,7 @@ def rule_sentence(tuned: Tuned) -> str:
 
 
 def _chosen(study: str, end: StudyEnd, parameters: Sequence[Parameter]) -> list[Chosen]:
-    """The best attempt's values of some of a study's hyperparameters."""
+    """The best trial's values of some of a study's hyperparameters."""
     best, ranges = end.best.values, {p.name: p.range for p in end.parameters}
     return [
         Chosen(
@@ -202,9 +188,9 @@ def _chosen(study: str, end: StudyEnd, parameters: Sequence[Parameter]) -> list[
 
 def _summary(name: str, end: StudyEnd) -> StudySummary:
     return StudySummary(
-        name=name, n_trials=len(end.outcomes), n_pruned=sum(outcome.pruned for outcome in end.outcomes),
-        n_failed=sum(bool(outcome.failed) for outcome in end.outcomes), best_loss=end.best.loss,
-        own_loss=end.outcomes[0].loss,
+        name=name, n_trials=len(end.results), n_pruned=sum(result.pruned for result in end.results),
+        n_failed=sum(bool(result.failed) for result in end.results), best_loss=end.best.loss,
+        own_loss=end.results[0].loss,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ _LOOK_SECONDS = 1.0
 Bundle = Mapping[str, float]
 
 
-class Room:
+class Capacity:
     """Gives up trials that have asked for too long for more than the cluster has; it may grow in the meantime."""
 
     def __init__(self, *, patience_seconds: float) -> None:

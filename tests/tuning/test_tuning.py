@@ -10,14 +10,14 @@ from typing import Any
 import optuna
 import pytest
 
+from raysplit.design.tasks import Failed, Measured, Outcome, Task
 from raysplit.errors import RunError
-from raysplit.live.ledger import trial_from_dict
 from raysplit.space import Space, dump_space, load_space, parse_space
-from raysplit.sweep.attempts import BRANCH
 from raysplit.sweep.folder import RunFolder, existing_run, open_run
-from raysplit.sweep.storage import masked, open_storage, storage_url
-from raysplit.sweep.tuned import Tuned, read_tuned
-from raysplit.sweep.tuning import STEPS, expected_flops, other_parameters, points_of, rate_parameter, storage_of, tune
+from raysplit.tuning.objectives import BRANCH
+from raysplit.tuning.stages import STEPS, expected_flops, other_parameters, points_of, rate_parameter, tune
+from raysplit.tuning.storage import StudyStore, masked, open_storage, open_store, storage_url
+from raysplit.tuning.tuned import Tuned, read_tuned
 from tests.test_space import SMALL
 
 VOCAB = 512
@@ -43,38 +43,36 @@ def best_rate(n_params: int, tokens: int) -> float:
 
 
 class Lanes:
-    """Losses of a known bowl in place of training: what `Pool.run_all` is to `tune`."""
+    """Losses of a known bowl in place of training."""
 
     def __init__(self, *, at_rate: Callable[[int, int], float] = best_rate, dies_after: float = math.inf) -> None:
         self.at_rate, self.left = at_rate, dies_after
-        self.bodies: list[dict[str, Any]] = []
+        self.tasks: list[Task] = []
 
-    def __call__(self, bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def __call__(self, tasks: Sequence[Task]) -> list[Outcome]:
         self.left -= 1
         if self.left < 0:
             raise KeyboardInterrupt
-        self.bodies += bodies
-        return [self.result(body) for body in bodies]
+        self.tasks += tasks
+        return [self.outcome(task) for task in tasks]
 
-    def result(self, body: dict[str, Any]) -> dict[str, Any]:
-        trial, training, folder = trial_from_dict(body["trial"]), body["training"], Path(body["checkpoints"])
+    def outcome(self, task: Task) -> Outcome:
+        trial, training, folder = task.trial, task.training, Path(task.checkpoints)
+        assert training is not None
         rate = training.learning_rate.peak(trial.n_params, 1)
         if rate > 0.2:
-            return {"failed": "training loss is nan"}
-        x = math.log(rate / self.at_rate(trial.n_params, body["milestone"]))
+            return Failed(why="training loss is nan")
+        x = math.log(rate / self.at_rate(trial.n_params, task.milestone))
         loss = 3.0 * (1 + 0.02 * x**2) * (1 + 0.01 * math.log(training.batch_tokens / 2048) ** 2)
         loss *= 1 + 0.01 * (training.warmup_tokens / 40e3 - 1) ** 2
-        (folder / replace_milestone(trial, body["milestone"])).mkdir(parents=True, exist_ok=True)
+        (folder / replace_milestone(trial, task.milestone)).mkdir(parents=True, exist_ok=True)
         if trial.domain:
             assert (folder / trial.root.folder).exists(), "its trunk's checkpoint"
             loss *= 1 + 0.05 * math.log(training.branch_rate_factor / BEST_FACTOR) ** 2
             loss *= 1 + 0.2 * (training.replay_share - 0.1) ** 2
         general = loss * (1.2 - 0.4 * training.replay_share) if trial.domain else loss
-        return {
-            "losses": {name: loss if name == (trial.domain or name) else general for name in ("code", "law")},
-            "tokens": body["milestone"],
-            "wall_seconds": 0.0,
-        }
+        losses = {name: loss if name == (trial.domain or name) else general for name in ("code", "law")}
+        return Measured(losses=losses, tokens=task.milestone, wall_seconds=0.0)
 
 
 def replace_milestone(trial: Any, milestone: int) -> str:
@@ -87,14 +85,25 @@ def tuned_in(
     path: Path, space: Space, lanes: Lanes | None = None, said: list[str] | None = None, storage: Any = None
 ) -> Tuned:
     """Tune with trials kept in memory, which is quicker, unless a storage is given."""
+    folder = open_run(path, space)
+    named = space.tuning.storage if space.tuning else None
+    store = StudyStore(
+        storage=storage or optuna.storages.InMemoryStorage(),
+        url=masked(storage_url(named, default=folder.optuna)),
+        prefix=f"{folder.sweep_id} " if named else "",
+    )
     return tune(
         space,
-        open_run(path, space),
-        storage=storage or optuna.storages.InMemoryStorage(),
+        store,
+        checkpoints=folder.tuning,
         vocab_size=VOCAB,
         train_all=lanes or Lanes(),
         tell=(said if said is not None else []).append,
     )
+
+
+def storage_of(space: Space, folder: RunFolder) -> Any:
+    return open_store(space, default=folder.optuna, run_name=folder.sweep_id).storage
 
 
 def trials_of(storage: Any) -> dict[tuple[str, int], tuple[dict[str, float], float | None, str]]:
@@ -186,7 +195,7 @@ def test_a_finished_tuning_trains_nothing_again(everything: tuple[Path, Space, T
     path, space, tuned = everything
     lanes = Lanes()
     assert tuned_in(path, space, lanes, storage=storage_of(space, RunFolder(path=path))) == tuned
-    assert lanes.bodies == []
+    assert lanes.tasks == []
 
 
 def test_two_lanes_try_the_same_however_fast_they_are(tmp_path: Path) -> None:
@@ -237,10 +246,11 @@ def test_each_trial_has_its_own_folder_and_hyperparameters(tmp_path: Path) -> No
     lanes = Lanes()
     tuned_in(tmp_path, space_of(**ALL), lanes)
     rates: dict[str, set[object]] = {}
-    for body in lanes.bodies:
-        assert body["milestone"] % body["training"].batch_tokens == 0
-        assert Path(body["checkpoints"]).is_relative_to(tmp_path / "tuning")
-        rates.setdefault(body["checkpoints"], set()).add(json.dumps(body["training"].model_dump(), sort_keys=True))
+    for task in lanes.tasks:
+        assert task.training is not None
+        assert task.milestone % task.training.batch_tokens == 0
+        assert Path(task.checkpoints).is_relative_to(tmp_path / "tuning")
+        rates.setdefault(task.checkpoints, set()).add(json.dumps(task.training.model_dump(), sort_keys=True))
     assert all(len(different) == 1 for different in rates.values())
 
 
@@ -285,7 +295,7 @@ def test_studies_of_runs_that_share_a_database_do_not_mix(tmp_path: Path) -> Non
     one = tuned_in(tmp_path / "one", space, storage=storage)
     lanes = Lanes(at_rate=lambda n, tokens: 2 * best_rate(n, tokens))
     other = tuned_in(tmp_path / "other", space, lanes, storage=storage)
-    assert lanes.bodies
+    assert lanes.tasks
     assert other.rate(14_000) > 1.5 * one.rate(14_000)
     assert one.storage == space.tuning.storage  # type: ignore[union-attr]
 

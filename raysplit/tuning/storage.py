@@ -2,13 +2,39 @@
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from raysplit.errors import RunError
+from raysplit.space import Space
 
 _DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
 """Packages of the drivers whose modules have other names."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyStore:
+    """A run's part of a database."""
+
+    storage: Any
+    """Optuna's."""
+    url: str
+    """The password masked."""
+    prefix: str = ""
+    """Before the names of the run's studies, in a database that runs share."""
+
+
+def open_store(space: Space, *, default: Path, run_name: str) -> StudyStore:
+    """The database that a space names, or else a SQLite file.
+
+    Raises:
+        RunError: it cannot be used.
+    """
+    assert space.tuning is not None
+    named = space.tuning.storage
+    url = storage_url(named, default=default)
+    return StudyStore(storage=open_storage(url), url=masked(url), prefix="" if named is None else f"{run_name} ")
 
 
 def storage_url(url: str | None, *, default: Path) -> str:

@@ -1,0 +1,45 @@
+"""What carries out tasks: lanes on Ray, a table of known losses, or in tests a stand-in.
+
+`raysplit.sweep.lanes.Lanes` and `raysplit.sweep.replay.KnownLosses` are backends; another one implements `Backend`,
+and the promises in `tests/sweep/backends.py` say when it is right.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Protocol
+
+from raysplit.design.tasks import Outcome, Task
+from raysplit.design.tree import Trial
+
+
+class Recorder(Protocol):
+    """Who hears of outcomes; `raysplit.live.service.LawService` is one."""
+
+    def record(self, trial: Trial, milestone: int, outcome: Outcome) -> None: ...
+
+
+class Backend(Protocol):
+    """Carries out tasks, as many at a time as it can.
+
+    An outcome, measured or failed, has been recorded with the law by the time that it is handed over, so that nobody
+    else records it. The same task gives the same losses, whatever happened on the way; asked for twice at the same time
+    it is carried out once.
+    """
+
+    def submit(self, task: Task) -> Future[Outcome]:
+        """Have a task carried out; what it starts from must have been trained.
+
+        The future raises `LaneError` where machines are at fault, which says nothing about the trial.
+        """
+
+    def close(self) -> None:
+        """Let go of the machines; futures that are still open, and later ones, raise `LaneError`."""
+
+
+def run_all(backend: Backend, tasks: Sequence[Task]) -> list[Outcome]:
+    """Have tasks carried out at the same time; outcomes in their order.
+
+    Raises:
+        LaneError: machines were at fault.
+    """
+    return [future.result() for future in [backend.submit(task) for task in tasks]]

@@ -1,0 +1,191 @@
+"""What one trial of a tuning study trains: a trunk of its own, or the branches of all domains from one trunk."""
+
+import math
+import os
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from raysplit.design.hyperparameters import Edge, Optimum, Range, Tried, find_optimum
+from raysplit.design.tasks import Failed, Measured, Outcome, Task
+from raysplit.design.tree import Node, Trial
+from raysplit.space import Space, TuningSpec
+from raysplit.tuning.studies import Parameter, Reading, StudyEnd, StudyResult, StudyTrial, TrainingFailed
+
+LEARNING_RATE, BRANCH = "learning_rate", "branch"
+TrainAll = Callable[[Sequence[Task]], Sequence[Outcome]]
+"""Carries out tasks at the same time; outcomes in their order."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Points:
+    """Where hyperparameters are tuned."""
+
+    sizes: tuple[int, ...]
+    """Non-embedding parameter counts, rising."""
+    pretrain_tokens: tuple[int, ...]
+    specialize_tokens: tuple[int, ...]
+
+
+def section(space: Space) -> TuningSpec:
+    assert space.tuning is not None
+    return space.tuning
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyTrainer:
+    """Where trials are trained."""
+
+    space: Space
+    """With what the stages before have chosen."""
+    folder: Path
+    """For the checkpoints of the trials under way."""
+    vocab_size: int
+    train_all: TrainAll
+
+    def space_with(self, *, learning_rate: float, **fields: float) -> Space:
+        """The space whose every trunk trains at this rate."""
+        rate = {"reference": learning_rate, "reference_params": 1, "exponent": 0.0}
+        return self.space.with_training(**fields, learning_rate=rate)
+
+    def checkpoints(self, stage: str, index: object) -> Path:
+        return self.folder / stage / str(index)
+
+    def train(
+        self, space: Space, trials: Sequence[Trial], milestone: int, *, waypoints: Sequence[int], checkpoints: Path
+    ) -> list[Measured]:
+        """Have trials trained to a milestone at the same time, and measured.
+
+        Raises:
+            TrainingFailed: one of them could not be.
+        """
+        outcomes = self.train_all(
+            [
+                Task(
+                    trial=trial, milestone=milestone, waypoints=tuple(waypoints), training=space.training,
+                    checkpoints=str(checkpoints),
+                )
+                for trial in trials
+            ]
+        )  # fmt: skip
+        for outcome in outcomes:
+            if isinstance(outcome, Failed):
+                raise TrainingFailed(outcome.why)
+        return [outcome for outcome in outcomes if isinstance(outcome, Measured)]
+
+    def flops(self, n_params: int, measured: Sequence[Measured]) -> float:
+        per_token = self.space.shape(n_params, self.vocab_size).flops_per_token
+        return float(per_token * sum(each.tokens for each in measured))
+
+
+class Trunk:
+    """Trunks of one size; their loss is the weighted mean over the domains."""
+
+    def __init__(self, trainer: StudyTrainer, n_params: int, milestones: Sequence[int]) -> None:
+        self._trainer, self._n_params, self.milestones = trainer, n_params, tuple(milestones)
+
+    def measure(self, trial: StudyTrial, milestone: int) -> Reading:
+        trainer = self._trainer
+        space = trainer.space_with(**trial.values)
+        grid = tuple(map(space.round_tokens, self.milestones))  # on whole steps of the trial's own batch
+        trunk = Trial(
+            n_params=self._n_params, seed=section(space).seed, domain="", pretrain_tokens=grid[-1], milestones=grid
+        )
+        measured = trainer.train(
+            space, [trunk], grid[self.milestones.index(milestone)], waypoints=grid,
+            checkpoints=trainer.checkpoints(trial.stage, trial.index),
+        )  # fmt: skip
+        weights = space.weights()
+        loss = math.fsum(weights[name] * value for name, value in measured[0].losses.items())
+        return Reading(loss=loss, flops=trainer.flops(self._n_params, measured))
+
+    def forget(self, trial: StudyTrial) -> None:
+        shutil.rmtree(self._trainer.checkpoints(trial.stage, trial.index), ignore_errors=True)
+
+    def tried(self, results: Sequence[StudyResult]) -> list[Tried]:
+        """Each trial at each milestone."""
+        return [
+            Tried(
+                n_params=self._n_params, pretrain_tokens=milestone, learning_rate=result.values[LEARNING_RATE],
+                loss=result.losses.get(milestone, math.inf),
+            )
+            for result in results
+            for milestone in self.milestones
+        ]  # fmt: skip
+
+    def optima(self, end: StudyEnd) -> list[Optimum]:
+        """The best rate at each milestone.
+
+        Raises:
+            RunError: no trial reached one.
+        """
+        _ = end.best  # refuses a study of failures alone
+        return self._optima(end.results, end.parameters[0].range)
+
+    def rate_edges(self, results: Sequence[StudyResult], parameters: Sequence[Parameter]) -> dict[str, Edge]:
+        """Where the optimum of some milestone lies; lower down when every trial diverged."""
+        optima = self._optima(results, parameters[0].range)
+        edges: list[Edge] = [optimum.edge for optimum in optima if optimum.edge] if optima else ["low"]
+        return {LEARNING_RATE: edges[0]} if edges else {}
+
+    def _optima(self, results: Sequence[StudyResult], tried_range: Range) -> list[Optimum]:
+        tried = self.tried(results)
+        at = [[t for t in tried if t.pretrain_tokens == milestone] for milestone in self.milestones]
+        return [find_optimum(group, tried_range) for group in at if any(math.isfinite(t.loss) for t in group)]
+
+
+class Branches:
+    """The branches of all domains from one trunk; a trial's loss is the weighted mean over their own domains, and in
+    part over all domains where the space gives those a weight.
+    """
+
+    def __init__(self, trainer: StudyTrainer, n_params: int, points: Points, *, rate: float) -> None:
+        self._trainer, self._n_params, self._rate = trainer, n_params, rate
+        self._root_tokens = trainer.space.round_tokens(points.pretrain_tokens[-1])
+        self.milestones = tuple(dict.fromkeys(map(trainer.space.round_tokens, points.specialize_tokens)))
+        self._one_at_a_time = threading.Lock()
+
+    def measure(self, trial: StudyTrial, milestone: int) -> Reading:
+        trainer, space = self._trainer, self._trainer.space_with(learning_rate=self._rate, **trial.values)
+        checkpoints = trainer.checkpoints(trial.stage, trial.index)
+        root = self._root()
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        if not (link := checkpoints / root.name).is_symlink():
+            os.symlink(root, link)
+        branches = [
+            Trial(
+                n_params=self._n_params, seed=section(space).seed, domain=domain, pretrain_tokens=self._root_tokens,
+                milestones=self.milestones,
+            )
+            for domain in space.domains
+        ]  # fmt: skip
+        measured = trainer.train(space, branches, milestone, waypoints=[self._root_tokens], checkpoints=checkpoints)
+        weights, general = space.weights(), section(space).general_weight
+        loss = 0.0
+        for branch, each in zip(branches, measured, strict=True):
+            everywhere = math.fsum(weights[name] * value for name, value in each.losses.items())
+            own = each.losses[branch.domain]
+            loss += weights[branch.domain] * ((1 - general) * own + general * everywhere)
+        return Reading(loss=loss, flops=trainer.flops(self._n_params, measured))
+
+    def forget(self, trial: StudyTrial) -> None:
+        shutil.rmtree(self._trainer.checkpoints(trial.stage, trial.index), ignore_errors=True)
+
+    def _root(self) -> Path:
+        """The trunk's checkpoint that every trial starts from; trained by the first."""
+        seed = section(self._trainer.space).seed
+        node = Node(n_params=self._n_params, seed=seed, pretrain_tokens=self._root_tokens)
+        folder = self._trainer.checkpoints(BRANCH, "trunk")
+        with self._one_at_a_time:
+            if not (folder / node.folder).exists():
+                trunk = Trial(
+                    n_params=self._n_params, seed=seed, domain="", pretrain_tokens=self._root_tokens,
+                    milestones=(self._root_tokens,),
+                )  # fmt: skip
+                self._trainer.train(
+                    self._trainer.space_with(learning_rate=self._rate), [trunk], self._root_tokens,
+                    waypoints=[self._root_tokens], checkpoints=folder,
+                )  # fmt: skip
+        return folder / node.folder
