@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
+from raysplit import ray_private
 from raysplit.design.campaign import Verdict
 from raysplit.design.setup import Setup
 from raysplit.design.tasks import Outcome
@@ -108,7 +108,7 @@ class LawActor:
                 # The cluster remembers it longer than there is this actor, so of the token only what tells it.
                 token = None if http.token is None else digest(http.token)
                 served = replace(http, port=int(server.url.rpartition(":")[2]), token=token)
-                _internal_kv_put(_http_key(), pickle.dumps(served), namespace=NAMESPACE)
+                ray_private.put_in_cluster(_http_key(), pickle.dumps(served), namespace=NAMESPACE)
                 self._server, self._http = server, served
             elif lacking := self._http.lacks(http):
                 raise RunError(
@@ -121,7 +121,7 @@ class LawActor:
         """Where the process before this one served; the law matters more than its page, so nobody waits for it."""
         while True:
             try:
-                stored = _internal_kv_get(_http_key(), namespace=NAMESPACE)
+                stored = ray_private.kept_in_cluster(_http_key(), namespace=NAMESPACE)
                 if stored is not None:
                     self.serve_http(pickle.loads(stored))
             except Exception as error:  # the port may still be another's, or the cluster's memory away for a moment

@@ -4,10 +4,9 @@ import os
 import re
 import socket
 
-from ray._private import services
-from ray._raylet import AuthenticationMode, get_authentication_mode  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError
 
+from raysplit import ray_private
 from raysplit.errors import RunError
 
 _PATIENCE_SECONDS = 10.0
@@ -52,10 +51,9 @@ def in_a_line(error: BaseException) -> str:
 
 def _running_here() -> str:
     try:
-        found: str = services.get_ray_address_from_environment("auto", None)
+        return ray_private.address_of_this_node()
     except ConnectionError:
         raise RunError("Ray cluster auto: none runs on this node; start one with `ray start --head`") from None
-    return found
 
 
 def _parts(named: str, address: str) -> tuple[str, int]:
@@ -86,5 +84,5 @@ def _check_answer(named: str, host: str, port: int) -> None:
             channel.unary_unary(_ASKS_FOR_TOKEN)(b"", timeout=_PATIENCE_SECONDS)
         except grpc.RpcError as error:
             asks = error.code() is grpc.StatusCode.UNAUTHENTICATED
-            if asks and get_authentication_mode() != AuthenticationMode.TOKEN:
+            if asks and not ray_private.shows_a_token():
                 raise RunError(f"Ray cluster {named}: asks for a token; {_TOKEN}") from error

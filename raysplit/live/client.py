@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.actor import ActorHandle
 
+from raysplit import ray_private
 from raysplit.errors import RunError, unknown
 from raysplit.live import beacon
 from raysplit.live.actor import NAMESPACE, actor_name, unpack_answer
@@ -94,9 +95,7 @@ def join(address: str, *, namespace: str = NAMESPACE) -> None:
 
 def _show_token() -> None:
     os.environ["RAY_AUTH_MODE"] = "token"
-    from ray._raylet import Config  # type: ignore[attr-defined]
-
-    Config.initialize("")  # Ray 2.60 has read the mode when it was imported
+    ray_private.read_environment_again()
 
 
 @dataclass(frozen=True, slots=True)

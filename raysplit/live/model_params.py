@@ -6,6 +6,7 @@ import torch
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 
 from raysplit.errors import RunError
+from raysplit.train.deepspeed_private import n_weights_of
 
 
 def count_params(model: torch.nn.Module) -> int:
@@ -32,7 +33,7 @@ def count_params(model: torch.nn.Module) -> int:
 
 def _n_weights(parameter: torch.nn.Parameter) -> int:
     shape = getattr(getattr(parameter, "quant_state", None), "shape", None)
-    return int(shape.numel() if shape is not None else getattr(parameter, "ds_numel", parameter.numel()))
+    return n_weights_of(parameter) if shape is None else int(shape.numel())
 
 
 def check_causal(model: Any) -> None:

@@ -9,10 +9,9 @@ from pathlib import Path
 import ray
 
 from raysplit.errors import RaysplitError
+from raysplit.ray_private import WRAPPINGS
 
 _MOST_LETTERS = 400
-_WRAPPINGS = ("cause", "_base_exc", "controller_failure", "health_check_failure")
-"""Attributes by which Ray's exceptions lead to the one that they are about."""
 _KILLED = (
     (r"running low on memory|OutOfMemoryError", "Ray's memory monitor killed it: its node was short of memory"),
     (r"SIGKILL|connection error code 2", "it was killed from outside, or crashed; most often for want of memory"),
@@ -60,7 +59,7 @@ def was_killed(error: BaseException) -> bool:
 def _innermost(error: BaseException) -> BaseException:
     if failures := getattr(error, "worker_failures", None):
         return _innermost(first_of(failures)[1])
-    for name in _WRAPPINGS:
+    for name in WRAPPINGS:
         if isinstance(inner := getattr(error, name, None), BaseException):
             return _innermost(inner)
     return error

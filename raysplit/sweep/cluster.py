@@ -5,17 +5,15 @@ import os
 import secrets
 import shlex
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import ray
-from ray._private import services
 
+from raysplit import ray_private
 from raysplit.errors import RunError
 from raysplit.live.actor import NAMESPACE
 from raysplit.live.addresses import check_address, in_a_line, join_error
@@ -116,7 +114,7 @@ def _start_here(compute: ComputeSpec | None) -> None:
     }  # fmt: skip
     for n_left in reversed(range(_STARTS)):
         try:
-            with _groups_of_their_own():
+            with ray_private.own_process_groups():
                 return _init(address="local", **options)
         except Exception as error:  # Ray raises many kinds
             if n_left and _TOO_SLOW in str(error):
@@ -150,21 +148,6 @@ def _token_can_be_kept() -> bool:
     except OSError:
         return False
     return (folder / "auth_token").exists() or os.access(folder, os.W_OK)
-
-
-@contextmanager
-def _groups_of_their_own() -> Iterator[None]:
-    """Have Ray start its processes outside this command's process group, for which Ray 2.60 has no option.
-
-    A job manager's SIGTERM to the whole group then reaches the command alone, which ends them in order. Had they got it
-    too, Ray's C++ code would leave this process with status 1 as soon as it misses the object store.
-    """
-    known = getattr(services, "ConsolePopen", subprocess.Popen)
-    services.ConsolePopen = partial(known, process_group=0)
-    try:
-        yield
-    finally:
-        services.ConsolePopen = known
 
 
 def _check_room(compute: ComputeSpec) -> None:

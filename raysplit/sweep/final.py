@@ -25,9 +25,8 @@ from raysplit.split.problem import Accounting
 from raysplit.sweep.backend import Backend
 from raysplit.sweep.basis import bytes_per_token
 from raysplit.sweep.cluster import joined_cluster
-from raysplit.sweep.display import Display
 from raysplit.sweep.folder import RunFolder, write_text
-from raysplit.sweep.lanes import Lanes
+from raysplit.sweep.lanes import running_lanes
 from raysplit.train.card import CARD, ExportedModel, render_card
 from raysplit.train.checkpoints import check_checkpoints
 from raysplit.train.export import CONFIG, complete_export
@@ -124,16 +123,13 @@ def run_final(
     }
     check_checkpoints(folder.checkpoints, space, vocab_size=corpus.vocab_size)
     if missing := [part for part in parts if part.name not in done]:
-        with joined_cluster(space.compute, address=ray_address):
-            lanes = Lanes(space, run_folder=folder.path, corpus_folder=folder.corpus, law=None)
-            try:
-                lanes.wait_until_ready()
-                with Display(console, law=None, broker=lanes.broker, title="final run"):
-                    for name, measured in carry_out(missing, set(done), lanes):
-                        about = {"task": name, "export_to": exports[name], **asdict(measured)}
-                        done[name] = journal.append("result", about).data
-            finally:
-                lanes.close()
+        with (
+            joined_cluster(space.compute, address=ray_address),
+            running_lanes(space, folder, law=None, console=console, title="final run") as lanes,
+        ):
+            for name, measured in carry_out(missing, set(done), lanes):
+                about = {"task": name, "export_to": exports[name], **asdict(measured)}
+                done[name] = journal.append("result", about).data
     journal.close()
     losses = {(part.task.trial.name, part.task.milestone): done[part.name]["losses"] for part in parts}
     final = _summary(corpus, variants, advice, law, losses, seed=seed, flops_per_token=flops_per_token)

@@ -7,8 +7,9 @@ A Ray Train run for each trial costs 15-50 s of start-up on two cores; a task in
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,15 @@ import ray
 import ray.train
 from ray.actor import ActorHandle
 from ray.train.torch import TorchConfig, TorchTrainer
+from rich.console import Console
 
 from raysplit.design.tasks import Failed, Outcome, Task
+from raysplit.errors import LaneError
+from raysplit.quantities import format_seconds
 from raysplit.space import Space
 from raysplit.sweep.broker import CLOSE, IDLE, LaneQueue, lane_error, start_broker
 from raysplit.sweep.causes import cause_of, first_of, was_killed, write_traceback
+from raysplit.sweep.display import Display
 from raysplit.sweep.folder import RunFolder
 
 _MAX_RESTARTS = 20
@@ -141,6 +146,35 @@ class Lanes:
         for host in self._hosts:
             ray.kill(host)
         ray.kill(self.broker)
+
+
+@contextmanager
+def running_lanes(
+    space: Space, folder: RunFolder, *, law: ActorHandle | None, console: Console, title: str
+) -> Iterator[Lanes]:
+    """The lanes of a command for the length of a ``with`` block, and a table of what they do.
+
+    Args:
+        space: the resolved search space.
+        folder: of the run, its corpus built.
+        law: as `Lanes` takes it.
+        console: where to say how it goes.
+        title: of the table.
+
+    Raises:
+        LaneError: machines were at fault, as often as was put up with.
+    """
+    lanes = Lanes(space, run_folder=folder.path, corpus_folder=folder.corpus, law=law)
+    try:
+        n_lanes, n_workers = space.compute.lanes, space.compute.workers_per_lane
+        console.print(f"starting {n_lanes} lanes of {n_workers} DeepSpeed workers ...", end=" ")
+        console.print(f"up after {format_seconds(lanes.wait_until_ready())}")
+        with Display(console, law=law, broker=lanes.broker, title=title):
+            yield lanes
+    except LaneError as error:
+        raise LaneError(f"{error}; what was done is kept, and the same command continues") from error
+    finally:
+        lanes.close()
 
 
 def _serve(config: dict[str, Any]) -> None:

@@ -25,16 +25,14 @@ from raysplit.live.http_options import HttpOptions
 from raysplit.live.journal import ReadJournal, Record, has_journal, read_journal
 from raysplit.live.service import LawService, Status
 from raysplit.live.shelf import Shelf
-from raysplit.quantities import format_seconds
 from raysplit.space import Space, dump_space
 from raysplit.sweep.backend import run_all
 from raysplit.sweep.basis import Basis, basis_of_corpus, basis_of_run, recorded
 from raysplit.sweep.cluster import joined_cluster
-from raysplit.sweep.display import Display
 from raysplit.sweep.folder import RunFolder, existing_run, write_text
-from raysplit.sweep.lanes import Lanes
+from raysplit.sweep.lanes import Lanes, running_lanes
 from raysplit.sweep.law_client import ActorLaw
-from raysplit.sweep.tune import LaneTrials, LawScheduler, LawSearcher, TrialRunner
+from raysplit.sweep.tune import LawScheduler, LawSearcher, TrialRunner, Trials
 from raysplit.train.checkpoints import check_checkpoints
 from raysplit.tuning.stages import points_of
 from raysplit.tuning.stages import tune as tune_hyperparameters
@@ -97,17 +95,10 @@ def run_sweep(
         if http is not None:
             console.print(f"its page: {ray.get(law.serve_http.remote(http))}")
         show_law(folder)
-        lanes = Lanes(space, run_folder=folder.path, corpus_folder=folder.corpus, law=law)
         try:
-            console.print(
-                f"starting {space.compute.lanes} lanes of {space.compute.workers_per_lane} DeepSpeed workers ...",
-                end=" ",
-            )
-            console.print(f"up after {format_seconds(lanes.wait_until_ready())}")
-            with Display(console, law=law, broker=lanes.broker, title="sweep"):
-                _tune(folder, LaneTrials(law=ActorLaw(law), lanes=basis.setup.lanes), lanes)
+            with running_lanes(space, folder, law=law, console=console, title="sweep") as lanes:
+                _tune(folder, Trials(ActorLaw(law), lanes=basis.setup.lanes), lanes)
         finally:
-            lanes.close()
             beacon.put_out(folder.path)
             ray.kill(law)
     service = _reading(basis, folder, recorded(folder))
@@ -153,18 +144,15 @@ def run_tuning(space: Space, folder: RunFolder, corpus: Corpus, *, console: Cons
         )
         # What is wrong with it is said before the lanes start.
         store = open_store(space, default=folder.optuna, run_name=folder.sweep_id)
-        with joined_cluster(space.compute, address=ray_address):
-            lanes = Lanes(space, run_folder=folder.path, corpus_folder=folder.corpus, law=None)
-            try:
-                console.print(f"tuning on {space.compute.lanes} lanes; Optuna's database is {store.url}")
-                console.print(f"lanes up after {format_seconds(lanes.wait_until_ready())}")
-                with Display(console, law=None, broker=lanes.broker, title="tuning"):
-                    tuned = tune_hyperparameters(
-                        space, store, checkpoints=folder.tuning, vocab_size=corpus.vocab_size,
-                        train_all=partial(run_all, lanes), tell=lambda line: console.print(line),
-                    )  # fmt: skip
-            finally:
-                lanes.close()
+        console.print(f"tuning; Optuna's database is {store.url}")
+        with (
+            joined_cluster(space.compute, address=ray_address),
+            running_lanes(space, folder, law=None, console=console, title="tuning") as lanes,
+        ):
+            tuned = tune_hyperparameters(
+                space, store, checkpoints=folder.tuning, vocab_size=corpus.vocab_size,
+                train_all=partial(run_all, lanes), tell=lambda line: console.print(line),
+            )  # fmt: skip
         write_text(folder.tuned_space, dump_space(tuned.apply(space)))
         write_text(folder.hyperparameters, tuned.to_json())  # last: where it is, tuning has ended
     return tuned.apply(space)
@@ -207,7 +195,7 @@ def write_results(service: LawService, folder: RunFolder) -> None:
     write_text(folder.advice, service.advise().advice.to_json())
 
 
-def _tune(folder: RunFolder, trials: LaneTrials, lanes: Lanes) -> None:
+def _tune(folder: RunFolder, trials: Trials, lanes: Lanes) -> None:
     """Drive the trials; returns when the searcher says that the sweep has ended.
 
     Raises:

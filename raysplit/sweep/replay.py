@@ -24,7 +24,7 @@ from raysplit.sweep.backend import Backend, Recorder
 from raysplit.sweep.grid_setup import CooldownStart, setup_of_grid
 from raysplit.sweep.law_client import LawClient
 from raysplit.sweep.reports import trial_of
-from raysplit.sweep.tune import LaneTrials, LawScheduler, LawSearcher, result_of
+from raysplit.sweep.tune import LawScheduler, LawSearcher, Trials, result_of
 
 Losses = Callable[[Trial, int], Mapping[str, float] | None]
 """Held-out loss of every domain at a trial's milestone; None where it is not known."""
@@ -92,7 +92,7 @@ def drive(service: PlayedTo, backend: Backend) -> Replayed:
     The searcher and scheduler are those that Ray Tune drives; ties in simulated time go to the earlier trial.
     """
     setup = service.setup
-    trials = LaneTrials(law=service, lanes=setup.lanes)
+    trials = Trials(service, lanes=setup.lanes)
     searcher, scheduler = LawSearcher(trials), LawScheduler(trials)
     running: list[tuple[float, int, _TuneTrial]] = []
     numbers = itertools.count()

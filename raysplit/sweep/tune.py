@@ -1,7 +1,7 @@
 """raysplit as Ray Tune components: what to try next (`LawSearcher`) and what to stop (`LawScheduler`).
 
 Both only pass questions on to the law, whose journal is the sweep's whole memory: Tune's own snapshots are not needed
-to take a sweep up again. They drive the sweep's own trials (`LaneTrials`) as well as a user's trainable
+to take a sweep up again. They drive the sweep's own trials (`Trials`) as well as a user's trainable
 (`raysplit.sweep.tune_plan.TunePlan`).
 """
 
@@ -9,9 +9,9 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
@@ -28,68 +28,49 @@ METRIC = "loss"
 MILESTONE = "milestone_tokens"
 
 
-class Trials(Protocol):
-    """The trials of one experiment, as searcher and scheduler see them together."""
+class Trials:
+    """The trials of one experiment, as searcher and scheduler see them together: here those of a sweep's own lanes.
+
+    Their outcomes are recorded by the backend, and what else ends a trial ends the sweep.
+    """
+
+    def __init__(self, law: LawClient, *, lanes: int) -> None:
+        self._law, self.lanes = law, lanes
+        self._running: dict[str, Trial] = {}
 
     @property
-    def law(self) -> LawClient: ...
-    @property
-    def lanes(self) -> int:
-        """Most trials that run at once."""
+    def law(self) -> LawClient:
+        return self._law
 
     @property
     def running(self) -> dict[str, Trial]:
-        """Tune's trial id -> what it was asked for."""
+        """Tune's trial id -> what it was asked for; at most as many as there are lanes."""
+        return self._running
 
     def config_of(self, trial: Trial) -> dict[str, Any]:
         """What Tune tells the trainable."""
-
-    def is_open(self, trial: Trial) -> bool:
-        """Whether something is left to measure of a trial that Tune restores."""
-
-    def measured(self, trial: Trial, result: Mapping[str, Any]) -> int | None:
-        """The milestone that a result is about, once it is recorded; None where it is about none."""
-
-    def ended(self, trial: Trial, result: Mapping[str, Any]) -> None:
-        """A trial has ended by itself, with this as its last result."""
-
-    def died(self, trial: Trial, why: str) -> None:
-        """A trial has ended in an exception, and is not tried again.
-
-        Raises:
-            RaysplitError: that ends the experiment.
-        """
-
-    def given_up(self, tune_trials: Iterable[Any]) -> Iterable[Any]:
-        """Those of Tune's trials that can never start, once it is recorded."""
-
-
-@dataclass(slots=True)
-class LaneTrials:
-    """A sweep's own trials. Their outcomes are recorded by the backend; what ends one besides ends the sweep."""
-
-    law: LawClient
-    lanes: int
-    running: dict[str, Trial] = field(default_factory=dict)
-
-    def config_of(self, trial: Trial) -> dict[str, Any]:
         return asdict(trial)
 
     def is_open(self, trial: Trial) -> bool:
+        """Whether something is left to measure of a trial that Tune restores."""
         return True
 
     def measured(self, trial: Trial, result: Mapping[str, Any]) -> int | None:
+        """The milestone that a result is about, once it is recorded; None where it is about none."""
         milestone: int = result[MILESTONE]
         return milestone
 
     def ended(self, trial: Trial, result: Mapping[str, Any]) -> None:
+        """Hear that a trial has ended by itself, with this as its last result."""
         if why := result.get("lost"):
             raise LaneError(why)
 
     def died(self, trial: Trial, why: str) -> None:
+        """Hear that a trial has ended in an exception, and is not tried again."""
         raise LaneError(f"{trial.name}: the process that waits for its losses has ended: {why}")
 
     def given_up(self, tune_trials: Iterable[Any]) -> Iterable[Any]:
+        """Those of Tune's trials that can never start, once it is recorded."""
         return ()
 
 

@@ -33,7 +33,7 @@ from raysplit.split import Advice
 from raysplit.sweep.capacity import Capacity
 from raysplit.sweep.folder import difference, write_text
 from raysplit.sweep.reports import config_of, points_reported, read_report, trial_of
-from raysplit.sweep.tune import LawScheduler, LawSearcher
+from raysplit.sweep.tune import LawScheduler, LawSearcher, Trials
 
 
 @dataclass(slots=True)
@@ -49,14 +49,12 @@ _OPEN: dict[Path, _Open] = {}
 """By folder. Tune copies and pickles its components, but a journal is written by one."""
 
 
-class TunePlan:
+class TunePlan(Trials):
     """A search for the best split of a budget, of which Tune holds the components and a folder the memory.
 
     A mistake of the trainable's (a report without its loss, an exception before anything was ever measured) ends the
     experiment as a `RunError` and leaves no trace, so that the mended one goes on in the same folder. Later on, a trial
     that fails is recorded as failed and not tried again.
-
-    To searcher and scheduler it is the `raysplit.sweep.tune.Trials` of the experiment.
     """
 
     def __init__(
@@ -79,7 +77,8 @@ class TunePlan:
         Raises:
             RunError: the folder cannot be written, or holds another search.
         """
-        self.setup, self.folder, self.patience_seconds = setup, Path(folder).absolute(), patience_seconds
+        self.setup, self.lanes, self.folder = setup, setup.lanes, Path(folder).absolute()
+        self.patience_seconds = patience_seconds
         self.bytes_per_token = {name: (bytes_per_token or {}).get(name, math.nan) for name in setup.domains}
         self._capacity = Capacity(patience_seconds=patience_seconds)
         _check_folder(self.folder, setup)
@@ -138,10 +137,6 @@ class TunePlan:
     @property
     def law(self) -> LawService:
         return self.service
-
-    @property
-    def lanes(self) -> int:
-        return self.setup.lanes
 
     @property
     def running(self) -> dict[str, Trial]:

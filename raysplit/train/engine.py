@@ -22,6 +22,7 @@ from raysplit.errors import CheckpointError
 from raysplit.ladder import ModelShape
 from raysplit.space import TrainingSpec
 from raysplit.train.checkpoints import MANIFEST, check_fits, read_checkpoint
+from raysplit.train.deepspeed_private import n_dims_of, whole_weights
 from raysplit.train.export import complete_export, share_mode
 from raysplit.train.models import build_model
 
@@ -182,10 +183,7 @@ class Engine:
 
         It is written beside its place and renamed last. See `raysplit.train.export` for what the files promise.
         """
-        if self.training.zero_stage == 3:
-            weights = self._engine._zero3_consolidated_16bit_state_dict()
-        else:
-            weights = self._engine.module.state_dict()
+        weights = whole_weights(self._engine) if self.training.zero_stage == 3 else self._engine.module.state_dict()
         if self.rank == 0:
             # A fresh model, since the engine's own may be partitioned, compiled or patched; of the trained precision.
             model = build_model(self.shape, seed=0).to(next(iter(weights.values())).dtype)
@@ -240,7 +238,7 @@ def _file_bytes(folder: Path) -> dict[str, int]:
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Decay matrices, not norms."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    n_dims = [len(getattr(p, "ds_shape", p.shape)) for p in parameters]  # ds_shape: stage 3 hides the real one
+    n_dims = [n_dims_of(p) for p in parameters]
     return [
         {"params": [p for p, n in zip(parameters, n_dims, strict=True) if n >= 2], "weight_decay": weight_decay},
         {"params": [p for p, n in zip(parameters, n_dims, strict=True) if n < 2], "weight_decay": 0.0},

@@ -6,6 +6,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from raysplit.ladder import ModelShape
+from raysplit.train.deepspeed_private import is_partitioned
 
 
 def model_config(shape: ModelShape, *, attention: str = "sdpa") -> LlamaConfig:
@@ -56,7 +57,7 @@ def _initialize(model: LlamaForCausalLM, *, seed: int) -> None:
 
 
 def _whole(parameter: torch.nn.Parameter) -> contextlib.AbstractContextManager[object]:
-    if not hasattr(parameter, "ds_id"):
+    if not is_partitioned(parameter):
         return contextlib.nullcontext()
     import deepspeed
 

@@ -7,6 +7,7 @@ import warnings
 import torch
 
 from raysplit.space import ComputeSpec
+from raysplit.train import deepspeed_private
 
 
 def prepare_worker(compute: ComputeSpec) -> None:
@@ -18,11 +19,9 @@ def prepare_worker(compute: ComputeSpec) -> None:
         torch.set_float32_matmul_precision("high")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of DeepSpeed's import: deprecations inside torch and itself
-        import deepspeed
+        import deepspeed  # noqa: F401
 
-    # Its shared-memory collective is compiled for a minute on the first start, hangs after a killed compile, and is no
-    # faster on two cores.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed_private.forbid_compiling()
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()

@@ -1,15 +1,23 @@
-"""The text, its corpus and an uninterrupted sweep over it, made once."""
+"""The text, its corpus and two uninterrupted sweeps over it, made once."""
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
+from raysplit.live.actor import find_law_actor
+from raysplit.live.answers import LiveAdvice, LivePrediction
+from raysplit.sweep.folder import RunFolder
 from tests.ray.sweeps import Command, kill, start, tiny_space, write_space, write_texts
 
 Sweep = Callable[..., Command]
+ADAPTIVE: dict[str, dict[str, Any]] = {"sweep": {"pretrain_tokens": [4096, 8192, 16384], "policy": "adaptive"}}
+"""Changes of the tiny space for a sweep that chooses its own points."""
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +66,28 @@ def uninterrupted(run: Sweep, ray_address: str) -> Path:
     status, said = command.end()
     assert status == 0, said
     return command.out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptive:
+    """An adaptive sweep that nobody disturbed, and what it answered while it ran."""
+
+    out: Path
+    prediction: LivePrediction
+    advice: LiveAdvice
+
+
+@pytest.fixture(scope="session")
+def adaptive(run: Sweep, ray_address: str) -> Adaptive:
+    sweep = run("sweep", "--ray-address", ray_address, run="adaptive", changes=ADAPTIVE)
+    sweep.wait_for_measurements(10)
+    law = find_law_actor(RunFolder(path=sweep.out).sweep_id)
+    until = time.monotonic() + 120
+    while ray.get(law.stamp.remote(), timeout=60) is None:  # the first fit is under way
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    prediction = ray.get(law.predict.remote("code", 14_000, 10_000, 5_000), timeout=120)
+    advice = ray.get(law.advise.remote(), timeout=120)
+    status, said = sweep.end()
+    assert status == 0, said
+    return Adaptive(out=sweep.out, prediction=prediction, advice=advice)

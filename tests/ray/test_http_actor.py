@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 import pytest
 import ray
-from ray.experimental.internal_kv import _internal_kv_get
 
 from raysplit.errors import RunError
 from raysplit.live.actor import NAMESPACE, start_law_actor
 from raysplit.live.http_options import HttpOptions
+from raysplit.ray_private import kept_in_cluster
 from tests.design.doubles import setup
 
 ASKED = setup()
@@ -110,7 +110,7 @@ def test_a_server_asked_for_later_comes_back_as_well_as_soon_as_its_port_is_free
         told = {"schema_version": 1, "observations": [ROW]}
         assert httpx.post(f"{url}/v1/observations", json=told, trust_env=False).status_code == 401
         assert httpx.post(f"{url}/v1/observations", json=told, headers=headers, trust_env=False).status_code == 200
-        stored = _internal_kv_get(f"http-{actor._actor_id.hex()}".encode(), namespace=NAMESPACE)
+        stored = kept_in_cluster(f"http-{actor._actor_id.hex()}".encode(), namespace=NAMESPACE)
         assert stored
         assert TOKEN.encode() not in stored
     finally:

@@ -1,29 +1,99 @@
-"""Lanes of two workers: the same training, shared out."""
+"""Ray's lanes keep the promises of a backend, train with what a study asks for, and share training out."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import optuna
 import pytest
+import ray
 
+from benchmarks.live.live_replay import PlayedLaw
+from raysplit.design.setup import setup_of
 from raysplit.design.tasks import Measured, Task
 from raysplit.design.tree import Trial
+from raysplit.live.actor import start_law_actor
 from raysplit.space import Space, parse_space
 from raysplit.sweep.backend import run_all
 from raysplit.sweep.lanes import Lanes
-from tests.ray.sweeps import records, tiny_space
+from raysplit.tuning.stages import tune
+from raysplit.tuning.storage import StudyStore
+from tests.ray.sweeps import losses, tiny_space
+from tests.sweep.backends import BackendPromises, Tried
+
+VOCAB = 300
 
 
-def measure(space: Space, run_folder: Path, corpus_folder: Path) -> list[dict[str, float]]:
-    n_params = space.shape(14_000, 300).n_params_non_embedding
-    trunk = Trial(n_params=n_params, seed=0, domain="", pretrain_tokens=8192, milestones=(8192,))
-    branch = Trial(n_params=n_params, seed=0, domain="code", pretrain_tokens=8192, milestones=(4096,))
-    lanes = Lanes(space, run_folder=run_folder, corpus_folder=corpus_folder, law=None)
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """Two lanes of one worker each, and the law that they record with."""
+
+    space: Space
+    lanes: Lanes
+    law: PlayedLaw
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def started(
+    ray_address: str, uninterrupted: Path, home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Started]:
+    folder = tmp_path_factory.mktemp("lanes")
+    raw = tiny_space(
+        home / "texts",
+        model={"sizes": ["14k"]},
+        sweep={"pretrain_tokens": [8192], "specialize_tokens": [4096]},
+    )
+    raw["tuning"] = {"n_trials": 4, "learning_rate": [3e-3, 3e-2], "replay_share": [0, 0.4]}
+    space = parse_space(raw, origin="test")
+    setup = setup_of(space, vocab_size=VOCAB)
+    actor = start_law_actor("lanes", setup, folder / "journal", dict.fromkeys(setup.domains, 2.0))
+    lanes = Lanes(space, run_folder=folder, corpus_folder=uninterrupted / "corpus", law=actor)
     try:
         lanes.wait_until_ready()
-        outcomes = [run_all(lanes, [Task(trial=t, milestone=t.milestones[0])])[0] for t in (trunk, branch)]
+        yield Started(space=space, lanes=lanes, law=PlayedLaw(actor, setup), folder=folder)
     finally:
+        ray.kill(actor)
         lanes.close()
-    return [dict(outcome.losses) for outcome in outcomes if isinstance(outcome, Measured)]
+
+
+def test_a_study_s_trial_at_the_space_s_own_values_measures_what_a_sweep_does(
+    started: Started, uninterrupted: Path
+) -> None:
+    space = started.space
+    n_params = space.shape(14_000, VOCAB).n_params_non_embedding
+    store = StudyStore(storage=optuna.storages.InMemoryStorage(), url="in memory")
+    checkpoints = started.folder / "tuning"
+    tuned = tune(
+        space, store, checkpoints=checkpoints, vocab_size=VOCAB, train_all=partial(run_all, started.lanes)
+    )  # fmt: skip
+    trunk = Trial(n_params=n_params, seed=0, domain="", pretrain_tokens=8192, milestones=(8192,))
+    [after] = run_all(started.lanes, [Task(trial=trunk, milestone=8192)])
+    own = space.training.learning_rate.peak(n_params, space.horizon_tokens)
+    [tried] = [t.loss for t in tuned.tried if (t.pretrain_tokens, t.learning_rate) == (8192, own)]
+    at_once = losses(uninterrupted)[n_params, 0, "", 0, 8192]
+    assert tried == pytest.approx(sum(at_once.values()) / len(at_once), rel=1e-12)
+    assert isinstance(after, Measured)
+    assert after.losses == at_once, "a lane turns back to the space's own"
+    assert {study.name for study in tuned.studies} == {f"rate-n{n_params}", "branch"}
+    assert not checkpoints.exists()
+
+
+class TestLanes(BackendPromises):
+    @pytest.fixture
+    def tried(self, started: Started) -> Tried:
+        training = started.space.with_training(
+            learning_rate={"reference": 1e30, "reference_params": 1, "exponent": 0}
+        ).training
+        [n_params] = started.law.setup.sizes
+        trunk = Trial(n_params=n_params, seed=9, domain="", pretrain_tokens=8192, milestones=(8192,))
+        return Tried(
+            backend=started.lanes,
+            service=started.law,
+            journal=started.folder / "journal",
+            diverging=Task(trial=trunk, milestone=8192, training=training, checkpoints=str(started.folder / "apart")),
+        )
 
 
 @pytest.mark.parametrize("zero_stage", [1, 3])
@@ -34,21 +104,17 @@ def test_two_workers_train_what_one_does(
         tiny_space(home / "texts", training={"zero_stage": zero_stage}, compute={"lanes": 1, "workers_per_lane": 2}),
         origin="test",
     )
-    shared = measure(space, tmp_path, uninterrupted / "corpus")
-    alone = {
-        (bool(data["trial"]["domain"]), data["milestone"]): data["losses"]
-        for data in _measurements(uninterrupted, space)
-    }
-    for losses, at in zip(shared, ((False, 8192), (True, 4096)), strict=True):
-        assert losses == pytest.approx(alone[at], rel=1e-4)
-
-
-def _measurements(out: Path, space: Space) -> list[dict[str, Any]]:
-    n_params = space.shape(14_000, 300).n_params_non_embedding
-    return [
-        data
-        for data in records(out, "measurement")
-        if data["trial"]["n_params"] == n_params
-        and data["trial"]["domain"] in ("", "code")
-        and (not data["trial"]["domain"] or data["trial"]["pretrain_tokens"] == 8192)
-    ]
+    n_params = space.shape(14_000, VOCAB).n_params_non_embedding
+    trunk = Trial(n_params=n_params, seed=0, domain="", pretrain_tokens=8192, milestones=(8192,))
+    branch = Trial(n_params=n_params, seed=0, domain="code", pretrain_tokens=8192, milestones=(4096,))
+    alone = losses(uninterrupted)
+    lanes = Lanes(space, run_folder=tmp_path, corpus_folder=uninterrupted / "corpus", law=None)
+    try:
+        lanes.wait_until_ready()
+        for trial, root in ((trunk, 0), (branch, 8192)):
+            milestone = trial.milestones[0]
+            [shared] = run_all(lanes, [Task(trial=trial, milestone=milestone)])
+            assert isinstance(shared, Measured)
+            assert shared.losses == pytest.approx(alone[n_params, 0, trial.domain, root, milestone], rel=1e-4)
+    finally:
+        lanes.close()

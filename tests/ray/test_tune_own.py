@@ -104,12 +104,10 @@ def _mistaken(config: dict[str, Any]) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("torn", [False, True])
-def test_a_killed_driver_restored_goes_on_as_if_nothing_had_happened(
-    ray_address: str, tmp_path: Path, torn: bool
-) -> None:
+def test_a_killed_driver_restored_goes_on_as_if_nothing_had_happened(ray_address: str, tmp_path: Path) -> None:
     """Also where the kill came while Tune copied its snapshot, of which Tune can make nothing then."""
-    for n_before_kill in (5, None):
+    kills = (4, 9)
+    for n_before_kill in (*kills, None):
         driver = subprocess.Popen(
             [sys.executable, "-m", "tests.ray.own", str(tmp_path), ray_address],
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
@@ -119,8 +117,8 @@ def test_a_killed_driver_restored_goes_on_as_if_nothing_had_happened(
             _wait_for_measurements(driver, tmp_path, n_before_kill)
             driver.send_signal(signal.SIGKILL)
             driver.wait()
-            if torn:
-                (snapshot,) = (tmp_path / "tune").glob("experiment_state-*.json")
+            if n_before_kill == kills[-1]:
+                snapshot = max((tmp_path / "tune").glob("experiment_state-*.json"))
                 os.truncate(snapshot, snapshot.stat().st_size // 2)
         said, _ = driver.communicate(timeout=120)
         assert driver.returncode == (0 if n_before_kill is None else -signal.SIGKILL), said
@@ -132,7 +130,8 @@ def test_a_killed_driver_restored_goes_on_as_if_nothing_had_happened(
     measured = points(tmp_path)
     assert len(measured) == len(set(measured))
     started = notes(tmp_path / "diary")
-    assert len(measured) <= len(started) <= len(measured) + 2 * 2 * ASKED.lanes, "at a kill a lane loses little"
+    lost_at_most = len(kills) * 2 * 2 * ASKED.lanes
+    assert len(measured) <= len(started) <= len(measured) + lost_at_most, "at a kill a lane loses little"
 
 
 def _wait_for_measurements(driver: subprocess.Popen[str], folder: Path, n: int) -> None:
