@@ -26,6 +26,7 @@ from raysplit.http.options import HttpOptions
 from raysplit.http.server import serve_in_thread
 from raysplit.live.actor import start_law_actor
 from raysplit.live.client import LiveLaw
+from raysplit.live.run_setup import RunSetup
 from raysplit.runs import Observation, read_runs
 from raysplit.sweep.replay import setup_of_table
 
@@ -110,7 +111,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
         per_token = dict.fromkeys(setup.domains, 1.0)
-        actor = start_law_actor("placement", setup, Path(folder) / "journal", per_token, face=LOCAL)
+        actor = start_law_actor(
+            "placement", RunSetup(setup=setup, bytes_per_token=per_token), Path(folder) / "journal", face=LOCAL
+        )
         law = LiveLaw(actor)
         law.observe(rows[:400])
         while law.stamp() is None:

@@ -33,6 +33,7 @@ import ray
 from raysplit.http.options import HttpOptions
 from raysplit.live.actor import start_law_actor
 from raysplit.live.client import LiveLaw
+from raysplit.live.run_setup import RunSetup
 from raysplit.runs import Observation, check_runs, to_frame
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.replay import setup_of_table
@@ -173,7 +174,7 @@ def measure(scale: float) -> dict[str, object]:
     found: dict[str, object] = {"observations": len(rows), "clients": f"{N_CLIENTS} threads of one process"}
     with tempfile.TemporaryDirectory() as folder, joined_cluster(None, address=None):
         actor = start_law_actor(
-            "benchmark", setup, Path(folder) / "journal", dict.fromkeys(DOMAINS, 1.0),
+            "benchmark", RunSetup(setup=setup, bytes_per_token=dict.fromkeys(DOMAINS, 1.0)), Path(folder) / "journal",
             face=HttpOptions(host="127.0.0.1", port=0),
         )  # fmt: skip
         law = LiveLaw(actor, timeout_seconds=300)

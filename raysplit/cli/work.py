@@ -244,6 +244,7 @@ def replay(
     from contextlib import closing
 
     from raysplit.journal import Journal
+    from raysplit.live.run_setup import RunSetup
     from raysplit.live.service import LawService
     from raysplit.quantities import format_flops
     from raysplit.split import render_advice
@@ -260,7 +261,8 @@ def replay(
         sweep_budget_flops=sweep_budget_flops or float("inf"),
     )
     with tempfile.TemporaryDirectory() as scratch, closing(Journal(Path(scratch) / "journal")) as journal:
-        service = LawService(setup, journal, bytes_per_token=dict.fromkeys(setup.domains, 1.0))
+        run = RunSetup(setup=setup, bytes_per_token=dict.fromkeys(setup.domains, 1.0))
+        service = LawService(run, journal)
         why = run_replay(service, table_losses(runs, setup.domains)).finished
         status = service.status()
         console.print(
@@ -306,7 +308,7 @@ def _corpus(space: "Space", folder: "RunFolder", console: Console) -> "Corpus":
     from raysplit.corpus import build_corpus
     from raysplit.corpus.manifest import MANIFEST_FILE
     from raysplit.quantities import format_count
-    from raysplit.sweep.basis import held_out_tokens, longest_path_epochs
+    from raysplit.sweep.run_setup import held_out_tokens, longest_path_epochs
 
     if (folder.corpus / MANIFEST_FILE).exists():
         console.print(f"  as built before; to read the text anew, delete {folder.corpus}")

@@ -10,7 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from raysplit.http.refusals import Refused
 from raysplit.live.answers import Question
-from raysplit.live.observing import MAX_BATCH
+from raysplit.live.observations import MAX_BATCH
 from raysplit.quantities import BEGINS_AS_NUMBER, MAX_LENGTH, parse_count, parse_quantity
 from raysplit.runs import MAX_COUNT, Observation
 

@@ -14,7 +14,6 @@ from ray.actor import ActorHandle
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 from raysplit.design.campaign import Verdict
-from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
 from raysplit.errors import RaysplitError, RunError
 from raysplit.journal import Journal
@@ -30,9 +29,9 @@ from raysplit.live.answers import (
     Question,
     TrialState,
 )
-from raysplit.live.asking import ShapeOf
 from raysplit.live.face import Face, Served
 from raysplit.live.refit import LawsBehind
+from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import Claim, LawService, Status
 from raysplit.live.shelf import Shelf
 from raysplit.runs import Observation
@@ -55,18 +54,14 @@ class LawActor:
 
     def __init__(
         self,
-        setup: Setup,
+        run: RunSetup,
         journal: str | Path,
-        bytes_per_token: Mapping[str, float],
-        shape_of: ShapeOf | None = None,
     ) -> None:
         opened = Journal(journal)
         last_seq = opened.records[-1].seq if opened.records else -1
         self._service = LawService(
-            setup,
+            run,
             opened,
-            bytes_per_token=bytes_per_token,
-            shape_of=shape_of,
             make_laws=LawsBehind,
             shelf=Shelf(laws_beside(journal), last_seq=last_seq, fence=opened.fence),
         )
@@ -233,10 +228,8 @@ def unpack_answer(packed: bytes) -> tuple[bytes, LawStamp]:
 
 def start_law_actor(
     sweep_id: str,
-    setup: Setup,
+    run: RunSetup,
     journal: str | Path,
-    bytes_per_token: Mapping[str, float],
-    shape_of: ShapeOf | None = None,
     *,
     resources: Mapping[str, float] | None = None,
     face: Face | None = None,
@@ -245,10 +238,8 @@ def start_law_actor(
 
     Args:
         sweep_id: of this run folder and no other, so that an actor of an earlier sweep is never picked up.
-        setup: the sweep's question and grid.
+        run: what the sweep rests on.
         journal: where the sweep's journal lies, on storage that the actor's node reaches after a restart too.
-        bytes_per_token: of each domain's held-out text.
-        shape_of: as `LawService` takes it.
         resources: of the nodes that may hold it, in Ray's terms, where not all of them reach the storage.
         face: by which the actor serves, now and after a restart.
 
@@ -269,7 +260,7 @@ def start_law_actor(
         get_if_exists=True,
         resources=dict(resources or {}),
     )
-    actor: ActorHandle = options.remote(setup, journal, dict(bytes_per_token), shape_of)
+    actor: ActorHandle = options.remote(run, journal)
     try:
         ray.get(actor.status.remote())
         if face is not None:

@@ -27,7 +27,7 @@ class LawStamp:
     version: int
     """Counts the laws of a journal from 1, over restarts; 0 is a law fitted to a journal that is only read."""
     n_observations: int
-    """That the law knows. Of more than `raysplit.runs.MAX_ROWS` a sample is fitted (`raysplit.live.table`)."""
+    """That the law knows. Of more than `raysplit.runs.MAX_ROWS` a sample is fitted (`raysplit.live.observations`)."""
     n_known: int
     """That were acknowledged when the answer was given: more than the law knows while a fit is under way."""
     fitted_at: str

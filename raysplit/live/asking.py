@@ -1,6 +1,6 @@
 """Answers from one fitted law: plain functions, so that a live actor, a read journal and a law file answer alike."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,12 +10,10 @@ import pandas as pd
 from raysplit.errors import LawError, RaysplitError, SplitError, unknown
 from raysplit.law import Law
 from raysplit.live.answers import Curve, GoOn, LawStamp, Question
+from raysplit.live.run_setup import ModelFamily
 from raysplit.runs import Observation
 from raysplit.split import LossCurve, Problem, best_by_size, loss_curve
 from raysplit.split.measured import comparable, measured_surface
-
-ShapeOf = Callable[[int], tuple[int, float]]
-"""The model family's size nearest to an asked N, and its FLOPs per training token."""
 
 _SHARES = np.linspace(0.0, 1.0, 101)
 _LEVEL = 0.9
@@ -23,13 +21,13 @@ _SURPRISE_LEVEL = 0.999
 """A loss above this central interval is no bad luck: one run in two thousand, were the law right."""
 
 
-def problem_of(target: Problem, question: Question, *, shape_of: ShapeOf | None) -> Problem:
+def problem_of(target: Problem, question: Question, *, family: ModelFamily | None) -> Problem:
     """The target with what the question changes of it.
 
     Args:
         target: what a question that says nothing asks.
         question: budget, sizes, weights, accounting.
-        shape_of: tells the FLOPs of sizes that are not the target's; None where only those can be asked for.
+        family: tells the FLOPs of sizes that are not the target's; None where only those can be asked for.
 
     Raises:
         SplitError: a number is not positive, or a domain or size is unknown.
@@ -55,7 +53,7 @@ def problem_of(target: Problem, question: Question, *, shape_of: ShapeOf | None)
                 raise SplitError("weights: " + unknown("domain", name, target.domains))
         problem = replace(problem, weights=[question.weights.get(name, 1.0) for name in target.domains])
     if question.n_params is not None:
-        problem = replace(problem, sizes=dict(_size(n, target.sizes, shape_of) for n in question.n_params))
+        problem = replace(problem, sizes=dict(_size(n, target.sizes, family) for n in question.n_params))
     return problem
 
 
@@ -70,14 +68,14 @@ def check_numbers(error: type[RaysplitError], **values: object) -> None:
             raise error(f"{name} = {value!r} is not a number")
 
 
-def _size(n_params: int, known: Mapping[int, float], shape_of: ShapeOf | None) -> tuple[int, float]:
+def _size(n_params: int, known: Mapping[int, float], family: ModelFamily | None) -> tuple[int, float]:
     if n_params in known:
         return n_params, known[n_params]
-    if shape_of is None:
+    if family is None:
         raise SplitError("n_params: " + unknown("model size", n_params, known))
     if n_params <= 0:
         raise SplitError(f"n_params must be positive, got {n_params!r}")
-    return shape_of(n_params)
+    return family.nearest(n_params)
 
 
 def check_domains(law: Law, domains: tuple[str, ...]) -> None:

@@ -28,7 +28,7 @@ from raysplit.live.answers import (
     TrialState,
 )
 from raysplit.live.face import Face
-from raysplit.live.observing import check_batch
+from raysplit.live.observations import check_batch
 from raysplit.runs import Observation
 from raysplit.split import Advice
 
@@ -180,7 +180,7 @@ class LiveLaw:
         return self._call.wait("curve", _question(question, changes), n_params, version)
 
     def observe(self, observations: Sequence[Observation]) -> Accepted:
-        """Report runs measured elsewhere, at most `MAX_BATCH` of `raysplit.live.observing` at once; durable after this.
+        """Report runs measured elsewhere, at most `raysplit.live.observations.MAX_BATCH` at once; durable after this.
 
         Raises:
             TableError: one is impossible, of an unknown domain or contradicts a known one; nothing was stored.

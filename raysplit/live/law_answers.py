@@ -10,15 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from raysplit.design.setup import Setup
 from raysplit.errors import LawError
 from raysplit.law import Law
 from raysplit.live.answers import Curve, GoOn, LawStamp, LiveAdvice, LivePrediction, Question
-from raysplit.live.asking import ShapeOf, check_domains, check_numbers, curve_of, problem_of, whether_to_go_on
-from raysplit.live.ledger import Ledger
-from raysplit.live.observing import checked
+from raysplit.live.asking import check_domains, check_numbers, curve_of, problem_of, whether_to_go_on
+from raysplit.live.observations import checked
 from raysplit.live.refit import Laws
 from raysplit.live.shelf import Version
+from raysplit.live.state import SweepState
 from raysplit.runs import Observation
 from raysplit.split import Advice, Choice, advise
 
@@ -29,14 +28,14 @@ _ANSWERS_KEPT = 256
 class LawAnswers:
     """What anyone may ask of a sweep's laws. Methods may be called from several threads."""
 
-    def __init__(self, setup: Setup, ledger: Ledger, laws: Laws, *, shape_of: ShapeOf | None) -> None:
-        self.setup, self.shape_of = setup, shape_of
-        self._ledger, self._laws = ledger, laws
+    def __init__(self, state: SweepState, laws: Laws) -> None:
+        self.run, self.setup = state.run, state.run.setup
+        self._state, self._laws = state, laws
         self._answers: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 
     def observations(self) -> pd.DataFrame:
         """Every observation so far, as `raysplit.runs.to_frame` lays it out."""
-        return self._ledger.table.frame()
+        return self._state.table.frame()
 
     def law(self, version: int | None = None) -> Law:
         """The latest law, or an old one.
@@ -106,8 +105,8 @@ class LawAnswers:
             SplitError: the size is not among those of the question.
         """
         question = question or Question()
-        known, seq = self._version(version), self._ledger.table.last_seq
-        problem = problem_of(self.setup.problem, question, shape_of=self.shape_of)
+        known, seq = self._version(version), self._state.table.last_seq
+        problem = problem_of(self.setup.problem, question, family=self.run.family)
         law = known.fitted.law
         check_domains(law, problem.domains)
         found: Curve = self._remembered(
@@ -141,15 +140,15 @@ class LawAnswers:
     def _version(self, version: int | None) -> Version:
         if version is not None:
             return self._laws.shelf.get(version)
-        if not len(self._ledger.table):
-            raise LawError(self._ledger.finished or "no observations yet; the law needs the opening round")
+        if not len(self._state.table):
+            raise LawError(self._state.finish or "no observations yet; the law needs the opening round")
         return self._laws.latest()
 
     def _stamp(self, known: Version) -> LawStamp:
         return LawStamp(
             version=known.version,
             n_observations=known.fitted.n_observations,
-            n_known=len(self._ledger.table),
+            n_known=len(self._state.table),
             fitted_at=datetime.fromtimestamp(known.fitted_at, UTC).isoformat(timespec="milliseconds"),
             age_seconds=max(0.0, time.time() - known.fitted_at),  # a clock that was set back makes no law of tomorrow
             forms=tuple(known.fitted.law.form_weights),
@@ -159,7 +158,7 @@ class LawAnswers:
     def _advice(self, known: Version, question: Question) -> Advice:
         if question == Question() and known.fitted.advice is not None:
             return known.fitted.advice
-        problem = problem_of(self.setup.problem, question, shape_of=self.shape_of)
+        problem = problem_of(self.setup.problem, question, family=self.run.family)
         law = known.fitted.law
         check_domains(law, problem.domains)
         key = ("advice", known.version, known.fitted.seq, _key_of(question))

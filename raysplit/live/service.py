@@ -13,23 +13,22 @@ from typing import Any
 from raysplit.design.campaign import Finish, Round, Verdict, enlarged, judge, next_round, opening, whole_grid
 from raysplit.design.candidates import believe
 from raysplit.design.evidence import Evidence, chain, key, remaining
-from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
 from raysplit.design.value import Belief
+from raysplit.errors import RunError
 from raysplit.journal import Journal, ReadJournal
 from raysplit.live.answers import Accepted, Event, TrialState
-from raysplit.live.asking import ShapeOf
 from raysplit.live.fitting import Target
 from raysplit.live.law_answers import LawAnswers
-from raysplit.live.ledger import Ledger
-from raysplit.live.observing import as_row, checked, new_to
+from raysplit.live.observations import ObservationTable, as_row, checked, new_to
 from raysplit.live.refit import Laws, LawsOnDemand
+from raysplit.live.run_setup import KIND, RunSetup, recorded_setup
 from raysplit.live.shelf import Shelf
-from raysplit.live.table import Table
+from raysplit.live.state import state_of
 from raysplit.runs import Observation
 from raysplit.split import Advice, advise
 
-MakeLaws = Callable[[Table, Target, Shelf], Laws]
+MakeLaws = Callable[[ObservationTable, Target, Shelf], Laws]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,45 +65,39 @@ class LawService(LawAnswers):
 
     def __init__(
         self,
-        setup: Setup,
+        run: RunSetup | None,
         journal: Journal | ReadJournal,
         *,
-        bytes_per_token: Mapping[str, float],
-        shape_of: ShapeOf | None = None,
         make_laws: MakeLaws = LawsOnDemand,
         shelf: Shelf | None = None,
     ) -> None:
         """Take up the sweep that the journal tells of, or begin one.
 
         Args:
-            setup: the question and the grid.
+            run: the question, the grid and how to read a loss, stored where the journal says something else or
+                nothing; None goes by the journal.
             journal: open, of this sweep.
-            bytes_per_token: of each domain's held-out text, to give bits per byte beside nats per token.
-            shape_of: the model family's size nearest to an asked N and its FLOPs per token, for questions about sizes
-                that are not the target's.
             make_laws: `LawsOnDemand`, which fits when asked and holds up who asks, or `LawsBehind`, for a live actor.
             shelf: laws fitted before, and where to put new ones; by default in memory.
+
+        Raises:
+            RunError: the journal does not say what its sweep rests on, and ``run`` is None; or it cannot be written.
         """
         self.journal = journal
         self._lock = threading.RLock()
-        """Of ledger and journal; held for as long as a record takes to reach the disk, never during a fit."""
+        """Of state and journal; held for as long as a record takes to reach the disk, never during a fit."""
         self._deciding = threading.Lock()
         """One decision of the sweep at a time."""
-        ledger = Ledger(setup, bytes_per_token=bytes_per_token)
-        for record in journal.records:
-            ledger.take(record)
+        run = _settled(run, journal)
+        setup, state = run.setup, state_of(journal.records, run)
         target = Target(problem=setup.problem, step_tokens=setup.step_tokens, seed=setup.seed)
         last_seq = journal.records[-1].seq if journal.records else -1
-        laws = make_laws(ledger.table, target, shelf or Shelf(None, last_seq=last_seq))
-        super().__init__(setup, ledger, laws, shape_of=shape_of)
+        laws = make_laws(state.table, target, shelf or Shelf(None, last_seq=last_seq))
+        super().__init__(state, laws)
         self._running: frozenset[Trial] = frozenset()
         self._round_belief: tuple[int, Belief] | None = None
         self._round_is_full: tuple[int, int] | None = None
         """Round and number of measurements at which nothing more was worth adding to it."""
-
-    @property
-    def bytes_per_token(self) -> Mapping[str, float]:
-        return self._ledger.bytes_per_token
 
     def close(self) -> None:
         """End what works behind the answers; the journal stays open."""
@@ -129,10 +122,10 @@ class LawService(LawAnswers):
         while True:
             with self._lock:
                 self._running = taken
-                n_begun, ledger = len(self._ledger.begun), self._ledger
-                if ledger.finished:
-                    return Claim(finished=ledger.finished)
-                evidence, open_trials = ledger.evidence(), ledger.open_trials()
+                n_begun, state = len(self._state.rounds), self._state
+                if state.finish:
+                    return Claim(finished=state.finish)
+                evidence, open_trials = state.evidence(), state.open_trials()
                 ready = [t for t in open_trials if evidence.can_start(t)]
                 trial = next((t for t in ready if chain(t) not in taken), None)
                 if open_trials and trial is None and not self._may_add(evidence):
@@ -167,14 +160,14 @@ class LawService(LawAnswers):
             if not 0 < loss < math.inf:
                 return self.record_failure(trial, milestone, f"held-out loss of {domain} is {loss}")
         with self._lock:
-            if key(trial, milestone) not in self._ledger.losses:
+            if key(trial, milestone) not in self._state.losses:
                 data = {
                     "trial": asdict(trial),
                     "milestone": milestone,
                     "losses": dict(losses),
                     "tokens": tokens,
                     "wall_seconds": wall_seconds,
-                    "round": len(self._ledger.begun) - 1,
+                    "round": len(self._state.rounds) - 1,
                 }
                 self._store("measurement", data)
         self._laws.grew()
@@ -187,16 +180,16 @@ class LawService(LawAnswers):
 
         Raises:
             TableError: an observation is impossible, of an unknown domain, or contradicts a known one, or there are
-                more than `raysplit.live.observing.MAX_BATCH`; nothing was stored.
+                more than `raysplit.live.observations.MAX_BATCH`; nothing was stored.
             RunError: the disk refused; nothing was stored.
         """
         asked = checked(observations, self.setup.domains)
         with self._lock:
-            new = new_to(self._ledger.table, asked)
+            new = new_to(self._state.table, asked)
             if new:
                 rows = [as_row(observation) for observation in new]
-                self._store("observation", {"rows": rows, "round": len(self._ledger.begun) - 1})
-            n_known = len(self._ledger.table)
+                self._store("observation", {"rows": rows, "round": len(self._state.rounds) - 1})
+            n_known = len(self._state.table)
         if new:
             self._laws.grew()
         return Accepted(n_new=len(new), n_repeated=len(observations) - len(new), n_known=n_known)
@@ -204,7 +197,7 @@ class LawService(LawAnswers):
     def record_failure(self, trial: Trial, milestone: int, why: str) -> None:
         """Store that a trial failed; it is not tried again."""
         with self._lock:
-            if chain(trial) not in self._ledger.closed:
+            if chain(trial) not in self._state.closed:
                 self._store("failure", {"trial": asdict(trial), "milestone": milestone, "why": why})
 
     def judge(self, trial: Trial, milestone: int) -> Verdict:
@@ -212,16 +205,16 @@ class LawService(LawAnswers):
         with self._deciding:
             belief = self._belief_of_round()
             with self._lock:
-                evidence, within = self._ledger.evidence(), self._ledger.begun[-1]
-                asked = self._ledger.asked(trial)
+                evidence, within = self._state.evidence(), self._state.rounds[-1]
+                asked = self._state.asked(trial)
             verdict = judge(self.setup, evidence, belief, asked, within.round)
             with self._lock:
-                if not verdict.go_on and (skipped := remaining(asked, self._ledger.evidence())):
+                if not verdict.go_on and (skipped := remaining(asked, self._state.evidence())):
                     data = {
                         "trial": asdict(asked),
                         "milestone": milestone,
                         "why": verdict.why,
-                        "n_observations": len(self._ledger.table.until(within.known_seq)),
+                        "n_observations": len(self._state.table.until(within.known_seq)),
                         "skipped": skipped,
                     }
                     self._store("stop", data)
@@ -232,12 +225,12 @@ class LawService(LawAnswers):
     def evidence(self) -> Evidence:
         """What the sweep has measured and paid for."""
         with self._lock:
-            return self._ledger.evidence()
+            return self._state.evidence()
 
     def trials(self) -> list[TrialState]:
         """Every trunk and branch that a round has asked for."""
         with self._lock:
-            return self._ledger.states(self._running)
+            return self._state.states(self._running)
 
     def events(self, after_seq: int = -1) -> list[Event]:
         """The journal's records beyond one, oldest first."""
@@ -250,17 +243,17 @@ class LawService(LawAnswers):
         """Where the sweep stands."""
         latest = self._laws.shelf.latest
         with self._lock:
-            ledger = self._ledger
+            state = self._state
             return Status(
-                round=len(ledger.begun),
-                n_observations=len(ledger.table),
-                n_trials=len(ledger.trials),
-                n_trials_left=len(ledger.open_trials()),
-                n_stopped=ledger.n_stopped,
-                n_failed=len(ledger.closed),
-                spent_flops=ledger.evidence().spent_flops,
+                round=len(state.rounds),
+                n_observations=len(state.table),
+                n_trials=len(state.trials),
+                n_trials_left=len(state.open_trials()),
+                n_stopped=sum(ending.kind == "stop" for ending in state.endings),
+                n_failed=len(state.closed),
+                spent_flops=state.evidence().spent_flops,
                 budget_flops=self.setup.budget_flops,
-                finished=ledger.finished,
+                finished=state.finish,
                 law_version=latest.version if latest else 0,
                 trouble=self._laws.trouble(),
             )
@@ -268,25 +261,25 @@ class LawService(LawAnswers):
     # Inside.
 
     def _store(self, kind: str, data: Mapping[str, Any]) -> None:
-        self._ledger.take(self.journal.append(kind, data))
+        self._state.apply(self.journal.append(kind, data))
 
     def _begin_round(self, n_begun: int) -> None:
         """Make the round after the first ``n_begun``, or end the sweep; nothing when another thread has."""
         with self._deciding:
             with self._lock:
-                if len(self._ledger.begun) != n_begun or self._ledger.finished:
+                if len(self._state.rounds) != n_begun or self._state.finish:
                     return
                 # Branches whose trunk failed are told of in the journal like every other failure.
-                for trial in self._ledger.orphans():
+                for trial in self._state.orphans():
                     self.record_failure(trial, trial.milestones[0], "its trunk failed before reaching it")
-                seq, evidence = self._ledger.table.last_seq, self._ledger.evidence()
-                n_known = len(self._ledger.table)
+                seq, evidence = self._state.table.last_seq, self._state.evidence()
+                n_known = len(self._state.table)
             advice, belief, is_grid = None, None, self.setup.policy == "grid"
             decision: Round | Finish
             if n_begun == 0:
                 decision = whole_grid(self.setup) if is_grid else opening(self.setup)
             elif not n_known:
-                decision = Finish(why=f"nothing could be measured: {next(iter(self._ledger.closed.values()))}")
+                decision = Finish(why=f"nothing could be measured: {next(iter(self._state.closed.values()))}")
             else:
                 fitted = self._laws.of_round(seq)
                 advice = fitted.advice or advise(fitted.law, self.setup.problem)
@@ -317,16 +310,16 @@ class LawService(LawAnswers):
 
     def _may_add(self, evidence: Evidence) -> bool:
         """Whether an idle lane may get a trial beyond the round; once that was looked for in vain, only after news."""
-        return self.setup.fills_idle_lanes and self._round_is_full != (len(self._ledger.begun), len(evidence.losses))
+        return self.setup.fills_idle_lanes and self._round_is_full != (len(self._state.rounds), len(evidence.losses))
 
     def _add_trial(self, n_begun: int, taken: Collection[Trial]) -> None:
         """Make the round under way larger by what an idle lane can do; nothing where nothing is worth it."""
         with self._deciding:
             belief = self._belief_of_round()
             with self._lock:
-                if len(self._ledger.begun) != n_begun:
+                if len(self._state.rounds) != n_begun:
                     return
-                evidence, within = self._ledger.evidence(), self._ledger.begun[-1].round
+                evidence, within = self._state.evidence(), self._state.rounds[-1].round
             larger = None if belief is None else enlarged(self.setup, evidence, belief, within, taken)
             with self._lock:
                 if larger is None:
@@ -336,11 +329,11 @@ class LawService(LawAnswers):
                     self._store("addition", data)
 
     def _log_advice(self, advice: Advice, n_observations: int) -> None:
-        self.journal.append(
+        self._store(
             "advice",
             {
                 "n_observations": n_observations,
-                "spent_flops": self._ledger.evidence().spent_flops,
+                "spent_flops": self._state.evidence().spent_flops,
                 "n_params": advice.split.n_params,
                 "pretrain_tokens": advice.split.pretrain_tokens,
                 "specialize_tokens": dict(advice.split.specialize_tokens),
@@ -353,10 +346,22 @@ class LawService(LawAnswers):
     def _belief_of_round(self) -> Belief | None:
         """What this round's decisions rest on: the law of the observations from before it; None in the first."""
         with self._lock:
-            index = len(self._ledger.begun) - 1
+            index = len(self._state.rounds) - 1
         if index <= 0 or self.setup.policy == "grid":
             return None
         if self._round_belief is None or self._round_belief[0] != index:
-            law = self._laws.of_round(self._ledger.begun[index].known_seq).law
+            law = self._laws.of_round(self._state.rounds[index].known_seq).law
             self._round_belief = (index, believe(self.setup, law))
         return self._round_belief[1]
+
+
+def _settled(run: RunSetup | None, journal: Journal | ReadJournal) -> RunSetup:
+    """What the journal says that its sweep rests on, after what is given has been stored where it says otherwise."""
+    data = recorded_setup(journal.records)
+    if run is not None and data != run.to_data():
+        if isinstance(journal, ReadJournal):
+            return run
+        data = journal.append(KIND, run.to_data()).data
+    if data is None:
+        raise RunError("this journal is of an older raysplit and does not say what its sweep rests on")
+    return RunSetup.of_data(data)  # read back, so that the last digit of a weight is the same for all who read it

@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from raysplit.live.ledger import trial_from_dict
 from raysplit.live.service import Status
+from raysplit.live.state import trial_from_dict
 from raysplit.quantities import format_count, format_flops, format_seconds
 
 _REFRESH_SECONDS = 0.5

@@ -22,11 +22,11 @@ from raysplit.law import Law
 from raysplit.space import SEED_FOLDER, Space
 from raysplit.split import Advice, Interval, Split, baselines, target_problem
 from raysplit.split.problem import Accounting
-from raysplit.sweep.basis import bytes_per_token
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.display import Display
 from raysplit.sweep.folder import RunFolder, write_text
 from raysplit.sweep.pool import Pool
+from raysplit.sweep.run_setup import bytes_per_token
 from raysplit.train.card import CARD, ExportedModel, render_card
 from raysplit.train.checkpoints import check_checkpoints
 from raysplit.train.export import CONFIG, complete_export

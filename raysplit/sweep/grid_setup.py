@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Tree
 from raysplit.errors import SpaceError, unknown
-from raysplit.space import DesignName
+from raysplit.space import CooldownStart, DesignName
 from raysplit.split import Problem
 
 
@@ -115,7 +114,7 @@ def setup_of_grid(
         flops_per_token=flops,
         domains=tuple(domains),
         tree=Tree(
-            cooldown_start=_CooldownStart(cooldown_fraction),
+            cooldown_start=CooldownStart(fraction=cooldown_fraction),
             pretrain_grid=tuple(int(d) for d in pretrain_tokens if d),
             shares_trunks=shares_trunks,
         ),
@@ -131,16 +130,6 @@ def setup_of_grid(
         seed=seed,
         fills_idle_lanes=fills_idle_lanes,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _CooldownStart:
-    """A class and not a closure, so that a set-up can be pickled and compared."""
-
-    fraction: float
-
-    def __call__(self, tokens: int) -> int:
-        return tokens - round(self.fraction * tokens)
 
 
 def _flops_of(name: str, sizes: Mapping[int, float] | Sequence[int]) -> dict[int, float]:

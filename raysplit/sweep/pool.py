@@ -18,7 +18,7 @@ from ray.actor import ActorHandle
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from raysplit.errors import CheckpointError, RaysplitError
-from raysplit.live.ledger import trial_from_dict
+from raysplit.live.state import trial_from_dict
 from raysplit.space import Space
 from raysplit.sweep.broker import CLOSE, IDLE, start_broker
 from raysplit.sweep.causes import TellBroker, cause_of, write_traceback

@@ -17,8 +17,8 @@ from raysplit.design.evidence import Evidence, price
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Tree, Trial
 from raysplit.errors import TableError
-from raysplit.live.ledger import trial_from_dict
-from raysplit.space import DesignName
+from raysplit.live.state import trial_from_dict
+from raysplit.space import CooldownStart, DesignName
 from raysplit.split import Problem
 from raysplit.sweep.law_client import LawClient
 from raysplit.sweep.tune import LawScheduler, LawSearcher, result_of
@@ -167,9 +167,6 @@ def setup_of_table(
         raise TableError(f"a replay needs its grid under seed 0; the table's lowest seed is {runs['seed'].min()}")
     flops = {int(n): 6.0 * n for n in sorted(runs["n_params"].unique())}
 
-    def cooldown_start(tokens: int) -> int:
-        return tokens - max(1, round(cooldown_fraction * tokens))
-
     repeats: dict[Trial, set[int]] = {}
     again = runs[runs["seed"] != 0]
     columns = (again[name].tolist() for name in ("n_params", "seed", "domain", "pretrain_tokens", "specialize_tokens"))
@@ -182,7 +179,7 @@ def setup_of_table(
         problem=Problem(budget_flops=budget_flops, sizes=flops, domains=domains),
         flops_per_token=flops,
         domains=domains,
-        tree=Tree(cooldown_start=cooldown_start, pretrain_grid=pretrain),
+        tree=Tree(cooldown_start=CooldownStart(fraction=cooldown_fraction, least_steps=1), pretrain_grid=pretrain),
         specialize_grid=specialize,
         scratch=bool((runs["pretrain_tokens"] == 0).any()),
         policy=policy,

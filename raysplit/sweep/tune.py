@@ -14,7 +14,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from raysplit.design.tree import Trial
-from raysplit.live.ledger import trial_from_dict
+from raysplit.live.state import trial_from_dict
 from raysplit.sweep.law_client import LawClient
 
 METRIC = "loss"

@@ -12,6 +12,7 @@ from raysplit.journal import Journal
 from raysplit.law import Law
 from raysplit.live import fitting
 from raysplit.live.refit import LawsOnDemand
+from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
 from raysplit.split import Choice, Problem
 from tests.design.doubles import setup
@@ -42,7 +43,7 @@ def opened(path: Path) -> Iterator[LawService]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fitting, "fit_for_decision", fit)
         per_token = dict.fromkeys(ASKED.domains, 2.0)
-        service = LawService(ASKED, Journal(path), bytes_per_token=per_token, make_laws=LawsAtOnce)
+        service = LawService(RunSetup(setup=ASKED, bytes_per_token=per_token), Journal(path), make_laws=LawsAtOnce)
         try:
             yield service
         finally:

@@ -20,7 +20,7 @@ from raysplit.http.law import ServedLaw
 from raysplit.http.options import digest
 from raysplit.journal.old import upgrade
 from raysplit.live.answers import Question
-from raysplit.live.observing import MAX_BATCH
+from raysplit.live.observations import MAX_BATCH
 from raysplit.live.service import LawService
 from raysplit.runs import Observation
 from raysplit.split import Advice

@@ -9,7 +9,7 @@ import pytest
 
 from raysplit.errors import LawError, RaysplitError, SplitError, TableError
 from raysplit.live.answers import Question
-from raysplit.live.observing import MAX_BATCH
+from raysplit.live.observations import MAX_BATCH
 from raysplit.live.service import LawService
 from raysplit.runs import Observation
 from tests.http.served import ASKED, measure, opened
@@ -51,7 +51,7 @@ def test_an_observation_that_cannot_be(service: LawService, change: dict[str, An
         with pytest.raises(TableError) as refused:
             service.observe(batch)
         assert complaint in str(refused.value)
-    assert not service.journal.records
+    assert [record.kind for record in service.journal.records] == ["setup"]
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_an_observation_that_cannot_be(service: LawService, change: dict[str, An
 def test_a_batch_that_cannot_be(service: LawService, batch: Any, complaint: str) -> None:
     with pytest.raises(TableError, match=complaint):
         service.observe(batch)
-    assert not service.journal.records
+    assert [record.kind for record in service.journal.records] == ["setup"]
 
 
 def test_the_same_observation_twice_in_a_batch_is_one(service: LawService) -> None:

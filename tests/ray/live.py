@@ -13,12 +13,14 @@ from ray.actor import ActorHandle
 
 from raysplit.live.answers import LawStamp
 from raysplit.live.fitting import Target, fit_thoroughly
-from raysplit.live.table import Known
+from raysplit.live.observations import Reported
+from raysplit.live.run_setup import RunSetup
 from raysplit.runs import Observation
 from tests.design.doubles import setup
 from tests.split.doubles import known_law
 
 ASKED = setup(policy="grid")
+RUN = RunSetup(setup=ASKED, bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
 _SIZES = (14_000, 36_000, 90_000)
 _PATIENCE_SECONDS = 60
 
@@ -42,7 +44,7 @@ def observations(n: int) -> list[Observation]:
 
 def undisturbed(rows: Iterable[Observation]) -> str:
     """The settled law of these observations, as JSON."""
-    known = [Known(seq=0, observation=row, own=False) for row in rows]
+    known = [Reported(seq=0, observation=row, own=False) for row in rows]
     target = Target(problem=ASKED.problem, step_tokens=ASKED.step_tokens, seed=ASKED.seed)
     return fit_thoroughly(known, 0, target, with_advice=False).law.to_json()
 
@@ -76,4 +78,4 @@ def pid_of(actor: ActorHandle) -> int:
 def start(name: str, journal: Path, **options: Any) -> ActorHandle:
     from raysplit.live.actor import start_law_actor
 
-    return start_law_actor(name, ASKED, journal, dict.fromkeys(ASKED.domains, 2.0), **options)
+    return start_law_actor(name, RUN, journal, **options)

@@ -15,9 +15,11 @@ from ray.experimental.internal_kv import _internal_kv_get
 from raysplit.errors import RunError
 from raysplit.http.options import HttpOptions
 from raysplit.live.actor import NAMESPACE, start_law_actor
+from raysplit.live.run_setup import RunSetup
 from tests.design.doubles import setup
 
 ASKED = setup()
+RUN = RunSetup(setup=ASKED, bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
 ROW = {"n_params": 14_000, "pretrain_tokens": 300_000, "specialize_tokens": 0, "domain": "domain-0", "loss": 3.5}
 TOKEN = "correct horse"
 
@@ -28,7 +30,7 @@ def joined(ray_address: str) -> None:
 
 
 def start(name: str, journal: Path, http: HttpOptions) -> Any:
-    return start_law_actor(name, ASKED, journal, dict.fromkeys(ASKED.domains, 2.0), face=http)
+    return start_law_actor(name, RUN, journal, face=http)
 
 
 def answer(url: str) -> dict[str, Any]:
@@ -83,7 +85,7 @@ def test_it_comes_back_with_the_actor(tmp_path: Path, port: int) -> None:
 
 @pytest.mark.usefixtures("joined")
 def test_a_server_asked_for_later_comes_back_as_well_as_soon_as_its_port_is_free(tmp_path: Path) -> None:
-    actor = start_law_actor("http-later", ASKED, tmp_path / "journal", dict.fromkeys(ASKED.domains, 2.0))
+    actor = start_law_actor("http-later", RUN, tmp_path / "journal")
     try:
         url = ray.get(actor.serve.remote(HttpOptions(host="127.0.0.1", port=0, token=TOKEN)))
         port = int(url.rpartition(":")[2])

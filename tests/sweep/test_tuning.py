@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from raysplit.errors import RunError
-from raysplit.live.ledger import trial_from_dict
+from raysplit.live.state import trial_from_dict
 from raysplit.space import Space, dump_space, load_space, parse_space
 from raysplit.sweep.attempts import BRANCH
 from raysplit.sweep.folder import RunFolder, existing_run, open_run

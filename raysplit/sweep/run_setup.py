@@ -1,38 +1,16 @@
-"""What a run's law rests on beside its journal: the question, the model family, and its corpus where it has one."""
+"""What a new run's law rests on, from its search space and its corpus; later on its journal says so."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from raysplit.corpus import Corpus
-from raysplit.design.setup import Setup, setup_of
+from raysplit.design.setup import setup_of
 from raysplit.journal import Record, has_journal, read_journal
+from raysplit.live.run_setup import ModelFamily, RunSetup, recorded_setup
 from raysplit.space import Space
 from raysplit.sweep.folder import RunFolder
 
 
-@dataclass(frozen=True, slots=True)
-class FamilyShapes:
-    """The model family's size nearest to an asked N, non-embedding, and its FLOPs per training token."""
-
-    space: Space
-    vocab_size: int
-
-    def __call__(self, n_params: int) -> tuple[int, float]:
-        shape = self.space.shape(n_params, self.vocab_size)
-        return shape.n_params_non_embedding, float(shape.flops_per_token)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Basis:
-    """What opens a run's law service together with its journal."""
-
-    setup: Setup
-    bytes_per_token: Mapping[str, float]
-    """Of each domain's held-out text; NaN where there is none."""
-    shapes: FamilyShapes
-
-
-def basis_of_corpus(space: Space, corpus: Corpus) -> Basis:
+def setup_of_corpus(space: Space, corpus: Corpus) -> RunSetup:
     """Of a sweep, on a corpus that can feed it.
 
     Raises:
@@ -41,36 +19,44 @@ def basis_of_corpus(space: Space, corpus: Corpus) -> Basis:
     """
     longest_path_epochs(space, corpus)
     tokens = {name: float(record.train.n_tokens) for name, record in corpus.manifest.domains.items()}
-    return Basis(
+    return RunSetup(
         setup=setup_of(space, vocab_size=corpus.vocab_size, domain_tokens=tokens),
         bytes_per_token=bytes_per_token(corpus),
-        shapes=FamilyShapes(space, corpus.vocab_size),
+        family=_family(space, corpus.vocab_size),
     )
 
 
-def basis_of_space(space: Space) -> Basis:
+def setup_of_space(space: Space) -> RunSetup:
     """Of a law that only hears what others measure, and so needs no corpus.
 
     Raises:
         SplitError: the target's budget is too small for any split.
     """
     vocab_size = space.corpus.tokenizer.vocab_size
-    return Basis(
+    return RunSetup(
         setup=setup_of(space, vocab_size=vocab_size),
         bytes_per_token=dict.fromkeys(space.domains, float("nan")),
-        shapes=FamilyShapes(space, vocab_size),
+        family=_family(space, vocab_size),
     )
 
 
-def basis_of_run(folder: RunFolder, space: Space, records: Iterable[Record]) -> Basis:
-    """Of the run whose journal these records are. A law that is served alone has neither corpus nor rounds.
+def setup_of_run(folder: RunFolder, space: Space, records: Sequence[Record]) -> RunSetup:
+    """Of the run whose journal these records are, where they do not say so themselves.
+
+    A law that is served alone has neither corpus nor rounds.
 
     Raises:
         CorpusError: the corpus of a sweep is not there.
     """
+    if (data := recorded_setup(records)) is not None:
+        return RunSetup.of_data(data)
     if folder.corpus.exists() or any(record.kind == "round" for record in records):
-        return basis_of_corpus(space, Corpus.open(folder.corpus))
-    return basis_of_space(space)
+        return setup_of_corpus(space, Corpus.open(folder.corpus))
+    return setup_of_space(space)
+
+
+def _family(space: Space, vocab_size: int) -> ModelFamily:
+    return ModelFamily(vocab_size=vocab_size, context_length=space.model.context_length)
 
 
 def recorded(folder: RunFolder) -> list[Record]:
