@@ -21,10 +21,12 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import ray
+from pydantic import TypeAdapter
 
 from raysplit.http.options import HttpOptions
 from raysplit.http.server import serve_in_thread
 from raysplit.live.actor import start_law_actor
+from raysplit.live.answers import LiveAdvice
 from raysplit.live.client import LiveLaw
 from raysplit.live.run_setup import RunSetup
 from raysplit.runs import Observation, read_runs
@@ -51,7 +53,7 @@ def under_serve(law: Any) -> str:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from raysplit.http import told
+    answer = TypeAdapter(LiveAdvice)
 
     @serve.deployment(num_replicas=1, max_ongoing_requests=32, ray_actor_options={"num_cpus": 0})
     class Face:
@@ -62,7 +64,7 @@ def under_serve(law: Any) -> str:
             if request.url.path == "/healthz":
                 return Response(b"ok\n")
             live = await self._law.aio.advise()
-            return Response(told.with_stamp(told.advice_json(live.advice), live.law), media_type="application/json")
+            return Response(answer.dump_json(live), media_type="application/json")
 
     serve.start(http_options={"host": "127.0.0.1", "port": 8351}, proxy_location="HeadOnly")
     serve.run(Face.bind(law))

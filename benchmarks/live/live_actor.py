@@ -31,8 +31,9 @@ import numpy as np
 import ray
 
 from raysplit.http.options import HttpOptions
-from raysplit.live.actor import start_law_actor
+from raysplit.live.actor import sent, start_law_actor
 from raysplit.live.client import LiveLaw
+from raysplit.live.questions import AskStamp
 from raysplit.live.run_setup import RunSetup
 from raysplit.runs import Observation, check_runs, to_frame
 from raysplit.sweep.cluster import joined_cluster
@@ -193,7 +194,7 @@ def measure(scale: float) -> dict[str, object]:
         wait_for(fitted(law, n_small + 20, settled=True))
 
         answers = {
-            "an actor call that does nothing": lambda: ray.get(actor.nothing.remote()),
+            "an actor call that asks for the stamp": lambda: ray.get(sent(actor, AskStamp())),
             "advice": law.advise,
             "an HTTP route that does nothing": over_http(url, "/healthz"),
             "advice over HTTP": over_http(url, "/v1/advise"),

@@ -13,15 +13,15 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 import raysplit
-from raysplit.errors import LawError, RaysplitError, SplitError
+from raysplit.errors import RaysplitError
 from raysplit.http.access import reader, writer
-from raysplit.http.asked import Batch, Row
 from raysplit.http.hosts import Hosts, OwnHosts
-from raysplit.http.law import ServedLaw
 from raysplit.http.methods import HeadAndOptions, methods_of
-from raysplit.http.metrics import CONTENT_TYPE, Counted, Requests, sweep_lines
-from raysplit.http.refusals import Refused, of_error, of_validation
-from raysplit.http.routes import routes
+from raysplit.http.metrics import CONTENT_TYPE, Counted, Metrics
+from raysplit.http.refusals import Refused, of_error, of_mistake
+from raysplit.http.routes import Rights, routes
+from raysplit.live.mistakes import mistake_of
+from raysplit.live.questions import QUESTIONS, Asks
 
 _KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _PAGE_HEADERS = {
@@ -33,7 +33,7 @@ _PAGE_HEADERS = {
 
 
 def create_app(
-    law: ServedLaw,
+    law: Asks,
     *,
     token: str | None = None,
     open_reading: bool = True,
@@ -57,8 +57,8 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    requests = Requests()
-    app.add_middleware(Counted, requests=requests)
+    metrics = Metrics(law)
+    app.add_middleware(Counted, metrics=metrics)
     app.add_middleware(HeadAndOptions, routes=app.routes)
     if hosts is not None:
         app.add_middleware(OwnHosts, hosts=hosts)
@@ -66,10 +66,9 @@ def create_app(
     app.include_router(
         routes(
             law,
-            read=read,
-            write=writer(token),
-            reading_is_open=open_reading,
-            takes_observations=token is not None,
+            rights=Rights(
+                read=read, write=writer(token), reading_is_open=open_reading, takes_observations=token is not None
+            ),
             closing=closing or threading.Event(),
         )
     )
@@ -82,16 +81,9 @@ def create_app(
         return "ok\n"
 
     @app.get("/metrics", response_class=PlainTextResponse, dependencies=[Depends(read)])
-    def metrics() -> Response:
+    def figures() -> Response:
         """Figures for Prometheus."""
-        stamp = law.stamp()
-        try:
-            live = law.advise() if stamp is not None else None
-        except (LawError, SplitError):  # the other figures do not hang on it
-            live = None
-        states = (trial.state for trial in law.trials())
-        lines = [*sweep_lines(law.status(), stamp, states, live), *requests.lines()]
-        return Response("\n".join(lines) + "\n", media_type=CONTENT_TYPE)
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
 
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
     return app
@@ -102,14 +94,15 @@ def _described(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         schema = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
         _, bodies = models_json_schema(
-            [(Batch, "validation"), (Row, "validation")], ref_template="#/components/schemas/{model}"
+            [(question.body, "validation") for question in QUESTIONS if question.body],
+            ref_template="#/components/schemas/{model}",
         )
         schema["components"]["schemas"] |= bodies["$defs"]
         app.openapi_schema = schema
     return app.openapi_schema
 
 
-def _add_errors(app: FastAPI, law: ServedLaw) -> None:
+def _add_errors(app: FastAPI, law: Asks) -> None:
     def answer(refused: Refused) -> JSONResponse:
         return JSONResponse(refused.refusal.model_dump(), status_code=refused.status, headers=refused.headers)
 
@@ -119,7 +112,7 @@ def _add_errors(app: FastAPI, law: ServedLaw) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return answer(of_validation(error.errors()))
+        return answer(of_mistake(mistake_of(error.errors())))
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> JSONResponse:

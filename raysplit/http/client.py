@@ -9,20 +9,20 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Sequence
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from raysplit import strict_json
-from raysplit.errors import RunError, TableError
+from raysplit.errors import RunError
 from raysplit.http.options import check_token, is_loopback
-from raysplit.live.answers import Accepted, GoOn, LawStamp
-from raysplit.runs import Observation
+from raysplit.live.questions import A, AskEvents, Asks, Question, to_query
 
-_SCHEMA_VERSION = 1
+_REFUSED = (400, 404, 409, 413, 422)
 
 
-class HttpClient:
-    """The part of a live law that a training job needs, at the address that `raysplit serve` prints."""
+class HttpClient(Asks):
+    """A live law at the address that `raysplit serve` prints: its methods are the questions that go over HTTP."""
 
     def __init__(self, url: str, token: str | None = None, *, timeout_seconds: float = 10.0) -> None:
         """Nothing is asked yet.
@@ -44,47 +44,46 @@ class HttpClient:
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies), _StayHere)
         self._way = _way_through(proxies, url)
 
-    def observe(self, observations: Sequence[Observation]) -> Accepted:
-        """Report observations; they are on disk when this returns.
+    def ask(self, question: Question[A]) -> A:
+        """Ask and wait for the answer.
 
         Raises:
-            TableError: one is impossible, of an unknown domain or contradicts a known one; nothing was stored.
+            RaysplitError: as the question's `error`: the law refuses it; of observations nothing was stored.
             RunError: the server cannot be reached, refuses the token, or could not store them.
         """
-        rows = [_row(observation) for observation in observations]
-        return Accepted(**self._post("/v1/observations", {"schema_version": _SCHEMA_VERSION, "observations": rows}))
+        if not question.path or type(question) is AskEvents:
+            raise RunError(f"{question.name}: is not asked over HTTP; `raysplit.connect` asks on the cluster")
+        said = self._exchanged(question)
+        try:
+            answer: A = TypeAdapter(question.answer).validate_python(said)
+        except ValidationError as error:
+            raise RunError(
+                f"{self._url}{question.path}: answers something else; is this a live law?{self._way}"
+            ) from error
+        return answer
 
-    def should_go_on(self, observation: Observation) -> GoOn:
-        """Whether a run is worth its next tokens; nothing is stored.
-
-        Raises:
-            TableError: the observation is impossible, or of an unknown domain.
-            RunError: the server cannot be reached, or refuses the token.
-        """
-        said = self._post("/v1/should-go-on", _row(observation))
-        stamp = said.get("law")
-        law = LawStamp(**{**stamp, "forms": tuple(stamp["forms"])}) if stamp else None
-        return GoOn(go_on=said["go_on"], why=said["why"], law=law)
-
-    def _post(self, path: str, body: object) -> dict[str, Any]:
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    def _exchanged(self, question: Question[Any]) -> Any:
+        headers = {"Accept": "application/json"}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
-        request = urllib.request.Request(self._url + path, strict_json.dumps(body).encode(), headers, method="POST")
+        url, body = self._url + question.path, None
+        if question.body is not None:
+            body = strict_json.dumps(question.body.of(question)).encode()  # type: ignore[arg-type]
+            headers["Content-Type"] = "application/json"
+        elif pairs := to_query(question):
+            url += "?" + urllib.parse.urlencode(pairs)
+        request = urllib.request.Request(url, body, headers, method="POST" if body else "GET")
         try:
             with self._opener.open(request, timeout=self._timeout) as response:
-                said = json.load(response)
+                return json.load(response)
         except urllib.error.HTTPError as error:
             with error:
                 message = f"{self._url}: {_message(error) or self._no_word(error)}"
-            # What is wrong with the rows stays wrong; a server or a token may be mended.
-            raise (TableError if error.code in (400, 409, 413, 422) else RunError)(message) from error
+            # What is wrong with a question stays wrong; a server or a token may be mended.
+            raise (question.error if error.code in _REFUSED else RunError)(message) from error
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise RunError(f"{self._url}: the live law cannot be reached: {reason}{self._way}") from error
-        if not isinstance(said, dict):
-            raise RunError(f"{self._url}{path}: answers with no object; is this a live law?{self._way}")
-        return said
 
     def _no_word(self, error: urllib.error.HTTPError) -> str:
         """What is said of an answer that no live law gave."""
@@ -103,11 +102,6 @@ class _StayHere(urllib.request.HTTPRedirectHandler):
 def is_url(text: str) -> bool:
     """Whether it is an address of HTTP rather than a path."""
     return text.strip().lower().startswith(("http://", "https://"))
-
-
-def _row(observation: Observation) -> dict[str, object]:
-    fields = ((name, getattr(observation, name)) for name in Observation.__dataclass_fields__)
-    return {name: value for name, value in fields if value == value}  # JSON has no NaN
 
 
 def _message(error: urllib.error.HTTPError) -> str:

@@ -1,24 +1,12 @@
 """Errors as JSON: each says what is wrong in a sentence and, where known, the field, its value and the choices."""
 
 import errno
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 from pydantic import BaseModel
 
-from raysplit.errors import RaysplitError, RunError, unknown
-
-_SHOWN = 120
-"""Characters of a wrong value that are sent back."""
-
-
-_NO_FIELDS = ("query", "body", "path", "header", "int", "none")
-_TOLD = {
-    "missing": "is needed and not given",
-    "extra_forbidden": "is not known here; /openapi.json tells what is",
-    "model_type": "must be an object; /openapi.json shows it",
-}
-"""What pydantic says less helpfully, by its type of error."""
+from raysplit.errors import RaysplitError, RunError, UnknownValue
+from raysplit.live.mistakes import Mistake, shown
 
 
 class Refusal(BaseModel):
@@ -48,41 +36,14 @@ class Refused(Exception):
         self.refusal = Refusal(
             message=message,
             field=field,
-            value=None if value is None else _shown(value),
+            value=None if value is None else shown(value),
             choices=None if choices is None else [str(choice) for choice in choices],
         )
 
 
-def unknown_value(status: int, field: str, what: str, value: object, known: Sequence[object]) -> Refused:
-    """A value outside a set of choices."""
-    return Refused(status, f"{field}: {unknown(what, _shown(value), known)}", field=field, value=value, choices=known)
-
-
-def of_validation(errors: Sequence[Any], *, status: int = 422) -> Refused:
-    """The first of pydantic's errors; the number of the others is told."""
-    first, field = errors[0], _field(errors[0]["loc"])
-    n_more = len({_field(error["loc"]) for error in errors}) - 1
-    more = f" (and {n_more} more)" if n_more else ""
-    choices = first.get("ctx", {}).get("expected") if first["type"] == "literal_error" else None
-    value = first["input"]
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] in _TOLD:
-        message = _TOLD[first["type"]]
-    said = first["type"] in ("missing", "json_invalid") or first["msg"].startswith("Value error, ")  # shows it itself
-    told = "" if said else f", got {_shown(value)}"
-    return Refused(
-        status,
-        f"{field or 'body'}: {message}{told}{more}",
-        field=field,
-        value=None if first["type"] in ("missing", "json_invalid") else value,
-        choices=None if choices is None else [choice.strip(" '") for choice in choices.replace(" or ", ",").split(",")],
-    )
-
-
-def _field(loc: Sequence[int | str]) -> str | None:
-    """Without where it was given, and without which of a field's types refused it."""
-    parts = [str(part) for part in loc if part not in _NO_FIELDS and not str(part).startswith("literal[")]
-    return ".".join(parts) or None
+def of_mistake(mistake: Mistake, *, status: int = 422) -> Refused:
+    """A question that cannot be."""
+    return Refused(status, mistake.message, field=mistake.field, value=mistake.value, choices=mistake.choices)
 
 
 def of_error(error: RaysplitError, *, has_law: bool) -> Refused:
@@ -91,10 +52,7 @@ def of_error(error: RaysplitError, *, has_law: bool) -> Refused:
         cause = error.__cause__
         full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
         return Refused(507 if full else 503, str(error))
+    if isinstance(error, UnknownValue):
+        status = 404 if error.field == "version" else 422
+        return Refused(status, str(error), field=error.field, value=error.value, choices=error.choices)
     return Refused(422 if has_law else 409, str(error))
-
-
-def _shown(value: object) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    text = text.encode(errors="backslashreplace").decode()
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

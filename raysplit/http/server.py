@@ -11,8 +11,8 @@ import uvicorn
 from raysplit.errors import RunError
 from raysplit.http.app import create_app
 from raysplit.http.hosts import Hosts
-from raysplit.http.law import ServedLaw
 from raysplit.http.options import HttpOptions
+from raysplit.live.questions import Asks
 
 _START_SECONDS = 30.0
 _LINGER_SECONDS = 3
@@ -43,7 +43,7 @@ class Server:
 
 
 def serve_in_thread(
-    law: ServedLaw,
+    law: Asks,
     *,
     host: str = "127.0.0.1",
     port: int = 0,

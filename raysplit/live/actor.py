@@ -3,9 +3,7 @@
 import pickle
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from operator import attrgetter
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +15,19 @@ from raysplit.design.campaign import Verdict
 from raysplit.design.tree import Trial
 from raysplit.errors import RaysplitError, RunError
 from raysplit.journal import Journal
-from raysplit.law import Law
-from raysplit.live.answers import (
-    Accepted,
-    Curve,
-    Event,
-    GoOn,
-    LawStamp,
-    LiveAdvice,
-    LivePrediction,
-    Question,
-    TrialState,
-)
 from raysplit.live.face import Face, Served
+from raysplit.live.questions import AskStatus, Question
 from raysplit.live.refit import LawsBehind
 from raysplit.live.run_setup import RunSetup
-from raysplit.live.service import Claim, LawService, Status
+from raysplit.live.service import Claim, LawService
 from raysplit.live.shelf import Shelf
-from raysplit.runs import Observation
-from raysplit.split import Advice
 
 NAMESPACE = "raysplit"
 _THREADS = {"ask": 4, "ingest": 4, "look": 2}
 """Threads of each group of methods, so that no one waits for another kind's work; what a sweep decides has its own."""
 _DECIDING_THREADS = 8
-_PACKED_KEPT = 64
 _SERVE_RETRY_SECONDS = 2.0
 
-_ask = ray.method(concurrency_group="ask")
 _ingest = ray.method(concurrency_group="ingest")
 _look = ray.method(concurrency_group="look")
 
@@ -66,11 +49,9 @@ class LawActor:
             shelf=Shelf(laws_beside(journal), last_seq=last_seq, fence=opened.fence),
         )
 
-        self._packed: dict[int, tuple[Advice, bytes]] = {}
         self._served: Served | None = None
         self._face: Face
         self._serving = threading.Lock()
-        self._serving_trouble = ""
         if ray.get_runtime_context().was_current_actor_reconstructed:
             threading.Thread(target=self._serve_again, daemon=True).start()
 
@@ -104,11 +85,14 @@ class LawActor:
                 if stored is not None:
                     self.serve(pickle.loads(stored))
             except Exception as error:  # the port may still be another's, or the cluster's memory away for a moment
-                self._serving_trouble = f"not served over HTTP since the restart: {error}"
+                self._service.trouble_elsewhere = f"not served over HTTP since the restart: {error}"
                 time.sleep(_SERVE_RETRY_SECONDS)
             else:
-                self._serving_trouble = ""
                 return
+
+    def ask(self, question: Question[Any]) -> Any:
+        """Any question of `raysplit.live.questions`; who asks names the question's concurrency group."""
+        return self._service.ask(question)
 
     def claim(self, running: Collection[Trial]) -> Claim:
         return self._service.claim(running)
@@ -126,104 +110,10 @@ class LawActor:
     def record_failure(self, trial: Trial, milestone: int, why: str) -> None:
         self._service.record_failure(trial, milestone, why)
 
-    @_ingest
-    def observe(self, observations: Sequence[Observation]) -> Accepted:
-        return self._service.observe(observations)
-
-    @_ask
-    def advise(self, question: Question | None = None, version: int | None = None) -> LiveAdvice:
-        return self._service.advise(question, version=version)
-
-    @_ask
-    def advise_packed(self, question: Question | None = None, version: int | None = None) -> bytes:
-        """`advise` for `raysplit.live.client`, as `pack_answer` lays it out: Ray hands bytes over as they are, and the
-        advice is pickled once, however often it is asked for.
-        """
-        live = self._service.advise(question, version=version)
-        packed = self._packed.get(id(live.advice))
-        if packed is None or packed[0] is not live.advice:
-            if len(self._packed) >= _PACKED_KEPT:
-                self._packed = {}
-            packed = self._packed[id(live.advice)] = (live.advice, pickle.dumps(live.advice))
-        return pack_answer(packed[1], live.law)
-
-    @_ask
-    def predict(
-        self,
-        domain: str,
-        n_params: float,
-        pretrain_tokens: float,
-        specialize_tokens: float,
-        level: float = 0.9,
-        version: int | None = None,
-    ) -> LivePrediction:
-        return self._service.predict(
-            domain,
-            n_params=n_params,
-            pretrain_tokens=pretrain_tokens,
-            specialize_tokens=specialize_tokens,
-            level=level,
-            version=version,
-        )
-
-    @_ask
-    def curve(self, question: Question | None = None, n_params: int | None = None, version: int | None = None) -> Curve:
-        return self._service.curve(question, n_params=n_params, version=version)
-
-    @_ask
-    def should_go_on(self, observation: Observation) -> GoOn:
-        return self._service.should_go_on(observation)
-
-    @_ask
-    def law(self, version: int | None = None) -> Law:
-        return self._service.law(version)
-
-    @_ask
-    def laws(self) -> list[LawStamp]:
-        return self._service.laws()
-
-    @_ask
-    def stamp(self) -> LawStamp | None:
-        return self._service.stamp()
-
-    @_look
-    def status(self) -> Status:
-        status = self._service.status()
-        return replace(status, trouble="; ".join(filter(None, (status.trouble, self._serving_trouble))))
-
-    @_look
-    def observations(self) -> Any:
-        return self._service.observations()
-
-    @_look
-    def trials(self) -> list[TrialState]:
-        return self._service.trials()
-
-    @_look
-    def events(self, after_seq: int = -1) -> list[Event]:
-        return self._service.events(after_seq)
-
-    @_ask
-    def nothing(self) -> None:
-        """What a call costs that does nothing: the floor under every answer's time."""
-
-
-_stamp_values = attrgetter(*LawStamp.__dataclass_fields__)
-
 
 def _face_key() -> bytes:
     """Of where this actor serves, in the cluster's memory."""
     return f"face-{ray.get_runtime_context().get_actor_id()}".encode()
-
-
-def pack_answer(advice: bytes, stamp: LawStamp) -> bytes:
-    """A pickled advice and its law's stamp; `unpack_answer` takes them apart."""
-    return pickle.dumps((advice, _stamp_values(stamp)))
-
-
-def unpack_answer(packed: bytes) -> tuple[bytes, LawStamp]:
-    advice, values = pickle.loads(packed)
-    return advice, LawStamp(**dict(zip(LawStamp.__dataclass_fields__, values, strict=True)))
 
 
 def start_law_actor(
@@ -262,7 +152,7 @@ def start_law_actor(
     )
     actor: ActorHandle = options.remote(run, journal)
     try:
-        ray.get(actor.status.remote())
+        ray.get(sent(actor, AskStatus()))
         if face is not None:
             ray.get(actor.serve.remote(face))
     except ray.exceptions.RayActorError as error:  # its text ends in what went wrong when it was made
@@ -275,17 +165,9 @@ def start_law_actor(
     return actor
 
 
-def find_law_actor(sweep_id: str) -> ActorHandle:
-    """The running law actor of a sweep, from any driver on its cluster.
-
-    Raises:
-        RunError: there is none; the sweep has ended or runs on another cluster.
-    """
-    try:
-        actor: ActorHandle = ray.get_actor(actor_name(sweep_id), namespace=NAMESPACE)
-    except ValueError as error:
-        raise RunError(f"no law actor {actor_name(sweep_id)!r} on this Ray cluster; is the sweep running?") from error
-    return actor
+def sent(actor: ActorHandle, question: Question[Any]) -> Any:
+    """A reference to the answer."""
+    return actor.ask.options(concurrency_group=question.group).remote(question)
 
 
 def actor_name(sweep_id: str) -> str:

@@ -6,7 +6,7 @@ Its whole state is the journal's; opening it again after any crash gives the sam
 import math
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,15 +17,15 @@ from raysplit.design.tree import Trial
 from raysplit.design.value import Belief
 from raysplit.errors import RunError
 from raysplit.journal import Journal, ReadJournal
-from raysplit.live.answers import Accepted, Event, TrialState
+from raysplit.live.answers import Accepted, Event, Status, TrialState
 from raysplit.live.fitting import Target
 from raysplit.live.law_answers import LawAnswers
 from raysplit.live.observations import ObservationTable, as_row, checked, new_to
+from raysplit.live.questions import AskEvents, AskStatus, AskTrials, Observe
 from raysplit.live.refit import Laws, LawsOnDemand
 from raysplit.live.run_setup import KIND, RunSetup, recorded_setup
 from raysplit.live.shelf import Shelf
 from raysplit.live.state import state_of
-from raysplit.runs import Observation
 from raysplit.split import Advice, advise
 
 MakeLaws = Callable[[ObservationTable, Target, Shelf], Laws]
@@ -37,27 +37,6 @@ class Claim:
 
     trial: Trial | None = None
     finished: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Status:
-    """The sweep at a glance."""
-
-    round: int
-    n_observations: int
-    n_trials: int
-    """Trials of the current round."""
-    n_trials_left: int
-    n_stopped: int
-    n_failed: int
-    spent_flops: float
-    budget_flops: float
-    finished: str
-    """Why the sweep has ended; empty while it runs."""
-    law_version: int
-    """Of the last fitted law; 0 before there is one."""
-    trouble: str = ""
-    """What last went wrong behind the answers, such as a law that could not be stored; empty when nothing has."""
 
 
 class LawService(LawAnswers):
@@ -96,6 +75,8 @@ class LawService(LawAnswers):
         super().__init__(state, laws)
         self._running: frozenset[Trial] = frozenset()
         self._round_belief: tuple[int, Belief] | None = None
+        self.trouble_elsewhere = ""
+        """What went wrong with who serves this law, told with its status."""
         self._round_is_full: tuple[int, int] | None = None
         """Round and number of measurements at which nothing more was worth adding to it."""
 
@@ -172,28 +153,6 @@ class LawService(LawAnswers):
                 self._store("measurement", data)
         self._laws.grew()
 
-    def observe(self, observations: Sequence[Observation]) -> Accepted:
-        """Add runs measured elsewhere to what the law is fitted to.
-
-        They are on disk when this returns; the same ones again change nothing. They buy no points of the grid, whose
-        branches need checkpoints: when the sweep comes to measure such a run itself, its own loss replaces the other.
-
-        Raises:
-            TableError: an observation is impossible, of an unknown domain, or contradicts a known one, or there are
-                more than `raysplit.live.observations.MAX_BATCH`; nothing was stored.
-            RunError: the disk refused; nothing was stored.
-        """
-        asked = checked(observations, self.setup.domains)
-        with self._lock:
-            new = new_to(self._state.table, asked)
-            if new:
-                rows = [as_row(observation) for observation in new]
-                self._store("observation", {"rows": rows, "round": len(self._state.rounds) - 1})
-            n_known = len(self._state.table)
-        if new:
-            self._laws.grew()
-        return Accepted(n_new=len(new), n_repeated=len(observations) - len(new), n_known=n_known)
-
     def record_failure(self, trial: Trial, milestone: int, why: str) -> None:
         """Store that a trial failed; it is not tried again."""
         with self._lock:
@@ -227,20 +186,42 @@ class LawService(LawAnswers):
         with self._lock:
             return self._state.evidence()
 
-    def trials(self) -> list[TrialState]:
-        """Every trunk and branch that a round has asked for."""
+    def answer_observe(self, question: Observe) -> Accepted:
+        """Add runs measured elsewhere to what the law is fitted to.
+
+        They are on disk when this returns; the same ones again change nothing. They buy no points of the grid, whose
+        branches need checkpoints: when the sweep comes to measure such a run itself, its own loss replaces the other.
+
+        Raises:
+            TableError: an observation is impossible, of an unknown domain, or contradicts a known one; nothing was
+                stored.
+            RunError: the disk refused; nothing was stored.
+        """
+        observations = question.observations
+        asked = checked(observations, self.setup.domains)
+        with self._lock:
+            new = new_to(self._state.table, asked)
+            if new:
+                rows = [as_row(observation) for observation in new]
+                self._store("observation", {"rows": rows, "round": len(self._state.rounds) - 1})
+            n_known = len(self._state.table)
+        if new:
+            self._laws.grew()
+        return Accepted(n_new=len(new), n_repeated=len(observations) - len(new), n_known=n_known)
+
+    def answer_trials(self, question: AskTrials) -> list[TrialState]:
         with self._lock:
             return self._state.states(self._running)
 
-    def events(self, after_seq: int = -1) -> list[Event]:
-        """The journal's records beyond one, oldest first."""
+    def answer_events(self, question: AskEvents) -> list[Event]:
         with self._lock:
             records = self.journal.records
-            first = bisect_right(records, after_seq, key=lambda record: record.seq)
-            return [Event(seq=r.seq, time=r.time, kind=r.kind, data=r.data) for r in records[first:]]
+            first = bisect_right(records, question.after, key=lambda record: record.seq)
+            found = records[first:]
+        wanted = [record for record in found if not question.kind or record.kind in question.kind]
+        return [Event(seq=r.seq, time=r.time, kind=r.kind, data=r.data) for r in wanted]
 
-    def status(self) -> Status:
-        """Where the sweep stands."""
+    def answer_status(self, question: AskStatus) -> Status:
         latest = self._laws.shelf.latest
         with self._lock:
             state = self._state
@@ -249,13 +230,13 @@ class LawService(LawAnswers):
                 n_observations=len(state.table),
                 n_trials=len(state.trials),
                 n_trials_left=len(state.open_trials()),
-                n_stopped=sum(ending.kind == "stop" for ending in state.endings),
+                n_stopped=len(state.stops),
                 n_failed=len(state.closed),
                 spent_flops=state.evidence().spent_flops,
                 budget_flops=self.setup.budget_flops,
                 finished=state.finish,
                 law_version=latest.version if latest else 0,
-                trouble=self._laws.trouble(),
+                trouble="; ".join(filter(None, (self._laws.trouble(), self.trouble_elsewhere))),
             )
 
     # Inside.

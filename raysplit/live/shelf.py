@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from raysplit import strict_json
-from raysplit.errors import LawError, RaysplitError, unknown
+from raysplit.errors import LawError, RaysplitError, UnknownValue
 from raysplit.journal.storage import Storage, open_storage
 from raysplit.law import Law
 from raysplit.live.fitting import Fitted
@@ -75,7 +75,7 @@ class Shelf:
         """
         found = self._versions.get(version) if isinstance(version, int) else None
         if found is None:
-            raise LawError(unknown("version of the law", version, [v.version for v in self.all()]))
+            raise UnknownValue("version", "version of the law", version, [v.version for v in self.all()])
         return found
 
     def put(self, fitted: Fitted, *, of_round: bool = False) -> Version:

@@ -21,9 +21,10 @@ from raysplit.http.options import HttpOptions
 from raysplit.journal import ReadJournal, Record, has_journal, read_journal
 from raysplit.live import beacon
 from raysplit.live.actor import NAMESPACE, actor_name, laws_beside, start_law_actor
+from raysplit.live.answers import Status
 from raysplit.live.beacon import Beacon
 from raysplit.live.run_setup import RunSetup
-from raysplit.live.service import LawService, Status
+from raysplit.live.service import LawService
 from raysplit.live.shelf import Shelf
 from raysplit.quantities import format_seconds
 from raysplit.space import Space, dump_space

@@ -15,7 +15,7 @@ from httpx_sse import connect_sse
 
 from raysplit.errors import RunError
 from raysplit.http import stream
-from raysplit.http.asked import MAX_BODY_BYTES
+from raysplit.http.routes import MAX_BODY_BYTES
 from raysplit.http.server import Server, serve_in_thread
 from raysplit.live.service import LawService
 from tests.http.served import TOKEN, measure, opened

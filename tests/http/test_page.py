@@ -11,7 +11,6 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from raysplit.http.server import Server, serve_in_thread
-from raysplit.live.answers import Question
 from raysplit.live.service import LawService
 from raysplit.quantities import format_count
 from tests.http.served import ASKED, TOKEN, measure, opened
@@ -100,23 +99,23 @@ def test_sliders_ask_what_the_service_is_asked(service: LawService, server: Serv
             page.locator(selector).fill(str(value))
         return answered(page)
 
-    asked = service.advise(Question(budget_flops=float(f"{target.budget_flops * 10**0.5:.2e}"))).advice
+    asked = service.advise(budget_flops=float(f"{target.budget_flops * 10**0.5:.2e}")).advice
     shown = set_to("#budget-slider", 10)
     assert shown["pretrain_tokens"] == asked.split.pretrain_tokens != target.split.pretrain_tokens
     assert shown["loss"] == asked.loss.mean
     weights = {name: 2.0 ** (k / 2) for k, name in enumerate(ASKED.domains)}
-    asked = service.advise(Question(budget_flops=asked.budget_flops, weights=weights)).advice
+    asked = service.advise(budget_flops=asked.budget_flops, weights=weights).advice
     shown = set_to("#weight-1", 2)
     assert shown["specialize_tokens"] == pytest.approx(dict(asked.split.specialize_tokens))
     size = target.sizes[0].split.n_params
-    asked = service.advise(Question(budget_flops=asked.budget_flops, weights=weights, n_params=(size,))).advice
+    asked = service.advise(budget_flops=asked.budget_flops, weights=weights, n_params=(size,)).advice
     shown = set_to("#size-slider", 1)
     assert shown["n_params"] == asked.split.n_params == size
     assert shown["loss"] == pytest.approx(asked.loss.mean)
     with page.expect_response(lambda answer: "/v1/curve" in answer.url):
         page.get_by_text("by each expert").click()
     each = service.advise(
-        Question(budget_flops=asked.budget_flops, weights=weights, n_params=(size,), accounting="per-expert")
+        budget_flops=asked.budget_flops, weights=weights, n_params=(size,), accounting="per-expert"
     ).advice
     assert answered(page)["loss"] == pytest.approx(each.loss.mean)
     with page.expect_response(lambda answer: "/v1/curve" in answer.url):
@@ -135,7 +134,7 @@ def test_a_budget_can_be_typed_and_nonsense_is_told(service: LawService, server:
     with page.expect_response(lambda answer: "/v1/curve" in answer.url):
         box.fill("3T")
         box.press("Tab")
-    assert answered(page)["pretrain_tokens"] == service.advise(Question(budget_flops=3e12)).advice.split.pretrain_tokens
+    assert answered(page)["pretrain_tokens"] == service.advise(budget_flops=3e12).advice.split.pretrain_tokens
     assert box.input_value() == "3.00e12"
 
 

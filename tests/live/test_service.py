@@ -258,7 +258,7 @@ def test_a_prediction_for_a_domain_that_is_not_there(path: Path, uninterrupted: 
     write_journal(path, uninterrupted[0])
     service = LawService(None, ReadJournal(read_journal(path)))
     point = {"n_params": SIZES[0], "pretrain_tokens": PRETRAIN[0], "specialize_tokens": SPECIALIZE[0]}
-    assert service.predict("domain-1", **point).prediction.mean > 0
+    assert service.predict("domain-1", **point).mean > 0
     with pytest.raises(LawError, match=r"domain-7.*domain-0, domain-1"):
         service.predict("domain-7", **point)
 

@@ -15,6 +15,7 @@ from ray.experimental.internal_kv import _internal_kv_get
 from raysplit.errors import RunError
 from raysplit.http.options import HttpOptions
 from raysplit.live.actor import NAMESPACE, start_law_actor
+from raysplit.live.client import LiveLaw
 from raysplit.live.run_setup import RunSetup
 from tests.design.doubles import setup
 
@@ -100,13 +101,13 @@ def test_a_server_asked_for_later_comes_back_as_well_as_soon_as_its_port_is_free
                 except OSError:  # the killed process is not gone yet
                     assert time.monotonic() < deadline
             other.listen()
-            while not (trouble := ray.get(actor.status.remote()).trouble):
+            while not (trouble := LiveLaw(actor).status().trouble):
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
             assert trouble.startswith("not served over HTTP since the restart: ")
             assert "Address already in use" in trouble
         assert answer(url)["n_observations"] == 0
-        while ray.get(actor.status.remote()).trouble:
+        while LiveLaw(actor).status().trouble:
             assert time.monotonic() < deadline
         headers = {"Authorization": f"Bearer {TOKEN}"}
         told = {"schema_version": 1, "observations": [ROW]}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import ray
 
-from raysplit.live.actor import find_law_actor
+from raysplit.live.client import connect
 from raysplit.sweep.folder import RunFolder
 from tests.ray.conftest import Sweep
 from tests.ray.sweeps import losses, records
@@ -89,11 +89,11 @@ def test_crashes_change_nothing(run: Sweep, uninterrupted: Path, ray_address: st
     os.kill(training_workers()[0], signal.SIGKILL)
     first.wait_for_measurements(4)
 
-    law = find_law_actor(RunFolder(path=first.out).sweep_id)
+    law = connect(RunFolder(path=first.out).sweep_id)
     [process] = law_actor_process()
     before = len(first.measurements())
     os.kill(process, signal.SIGKILL)
-    status = ray.get(law.status.remote(), timeout=60)
+    status = law.status()
     assert status.n_observations >= before, "restarted with all it had"
     assert law_actor_process() != [process]
     first.wait_for_measurements(before + 2)
@@ -116,14 +116,14 @@ def test_a_running_sweep_answers_from_another_process(run: Sweep, ray_address: s
     changes = {"sweep": {"pretrain_tokens": [4096, 8192, 16384], "policy": "adaptive"}}
     sweep = run("sweep", "--ray-address", ray_address, run="asked", changes=changes)
     sweep.wait_for_measurements(10)
-    law = find_law_actor(RunFolder(path=sweep.out).sweep_id)
+    law = connect(RunFolder(path=sweep.out).sweep_id)
     until = time.monotonic() + 120
-    while ray.get(law.stamp.remote(), timeout=60) is None:  # the first fit is under way
+    while law.stamp() is None:  # the first fit is under way
         assert time.monotonic() < until
         time.sleep(0.2)
-    prediction = ray.get(law.predict.remote("code", 14_000, 10_000, 5_000), timeout=120).prediction
+    prediction = law.predict("code", n_params=14_000, pretrain_tokens=10_000, specialize_tokens=5_000)
     assert prediction.low < prediction.mean < prediction.high
-    advice = ray.get(law.advise.remote(), timeout=120).advice
+    advice = law.advise().advice
     assert advice.split.total_tokens > 0
     status, said = sweep.end()
     assert status == 0, said

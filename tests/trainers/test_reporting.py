@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from raysplit.errors import RunError
-from raysplit.http.asked import Row
+from raysplit.live.questions import Row
 from raysplit.runs import Observation
 from raysplit.trainers.outside_run import OutsideRun
 from raysplit.trainers.reporter import LawToTell, Reporter
