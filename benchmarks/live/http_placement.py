@@ -21,11 +21,14 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import ray
+from pydantic import TypeAdapter
 
+from raysplit.http.options import HttpOptions
+from raysplit.http.server import serve_in_thread
 from raysplit.live.actor import start_law_actor
+from raysplit.live.answers import LiveAdvice
 from raysplit.live.client import LiveLaw
-from raysplit.live.http import serve_in_thread
-from raysplit.live.http_options import HttpOptions
+from raysplit.live.run_setup import RunSetup
 from raysplit.runs import Observation, read_runs
 from raysplit.sweep.replay import setup_of_table
 
@@ -50,7 +53,7 @@ def under_serve(law: Any) -> str:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from raysplit.live.http import told
+    answer = TypeAdapter(LiveAdvice)
 
     @serve.deployment(num_replicas=1, max_ongoing_requests=32, ray_actor_options={"num_cpus": 0})
     class Face:
@@ -61,7 +64,7 @@ def under_serve(law: Any) -> str:
             if request.url.path == "/healthz":
                 return Response(b"ok\n")
             live = await self._law.aio.advise()
-            return Response(told.with_stamp(told.advice_json(live.advice), live.law), media_type="application/json")
+            return Response(answer.dump_json(live), media_type="application/json")
 
     serve.start(http_options={"host": "127.0.0.1", "port": 8351}, proxy_location="HeadOnly")
     serve.run(Face.bind(law))
@@ -110,7 +113,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
         per_token = dict.fromkeys(setup.domains, 1.0)
-        actor = start_law_actor("placement", setup, Path(folder) / "journal", per_token, http=LOCAL)
+        actor = start_law_actor(
+            "placement", RunSetup(setup=setup, bytes_per_token=per_token), Path(folder) / "journal", face=LOCAL
+        )
         law = LiveLaw(actor)
         law.observe(rows[:400])
         while law.stamp() is None:
@@ -122,7 +127,7 @@ def main() -> None:
         assert first is not None
         gateway = ray.remote(num_cpus=0)(Gateway).remote(actor)
         places: dict[str, Callable[[], str]] = {
-            "in the law actor": lambda: str(ray.get(actor.serve_http.remote(LOCAL))),
+            "in the law actor": lambda: str(ray.get(actor.serve.remote(LOCAL))),
             "in a gateway actor": lambda: str(ray.get(gateway.url.remote())),
         }
         try:

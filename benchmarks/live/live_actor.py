@@ -30,9 +30,11 @@ from pathlib import Path
 import numpy as np
 import ray
 
-from raysplit.live.actor import start_law_actor
+from raysplit.http.options import HttpOptions
+from raysplit.live.actor import sent, start_law_actor
 from raysplit.live.client import LiveLaw
-from raysplit.live.http_options import HttpOptions
+from raysplit.live.questions import AskStamp
+from raysplit.live.run_setup import RunSetup
 from raysplit.runs import Observation, check_runs, to_frame
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.replay import setup_of_table
@@ -173,11 +175,11 @@ def measure(scale: float) -> dict[str, object]:
     found: dict[str, object] = {"observations": len(rows), "clients": f"{N_CLIENTS} threads of one process"}
     with tempfile.TemporaryDirectory() as folder, joined_cluster(None, address=None):
         actor = start_law_actor(
-            "benchmark", setup, Path(folder) / "journal", dict.fromkeys(DOMAINS, 1.0),
-            http=HttpOptions(host="127.0.0.1", port=0),
+            "benchmark", RunSetup(setup=setup, bytes_per_token=dict.fromkeys(DOMAINS, 1.0)), Path(folder) / "journal",
+            face=HttpOptions(host="127.0.0.1", port=0),
         )  # fmt: skip
         law = LiveLaw(actor, timeout_seconds=300)
-        url = ray.get(actor.serve_http.remote(HttpOptions(host="127.0.0.1", port=0)))
+        url = ray.get(actor.serve.remote(HttpOptions(host="127.0.0.1", port=0)))
         pid = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
 
         load(law, rows[:n_small])
@@ -192,7 +194,7 @@ def measure(scale: float) -> dict[str, object]:
         wait_for(fitted(law, n_small + 20, settled=True))
 
         answers = {
-            "an actor call that does nothing": lambda: ray.get(actor.nothing.remote()),
+            "an actor call that asks for the stamp": lambda: ray.get(sent(actor, AskStamp())),
             "advice": law.advise,
             "an HTTP route that does nothing": over_http(url, "/healthz"),
             "advice over HTTP": over_http(url, "/v1/advise"),

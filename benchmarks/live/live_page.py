@@ -18,9 +18,10 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from raysplit.live.http import serve_in_thread
-from raysplit.live.journal import Journal
+from raysplit.http.server import serve_in_thread
+from raysplit.journal import Journal
 from raysplit.live.refit import LawsBehind
+from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
 from raysplit.runs import read_runs
 from raysplit.sweep.replay import Losses, replay, setup_of_table, table_losses
@@ -71,7 +72,7 @@ def main() -> None:
         sync_playwright() as playwright,
     ):
         per_token = dict.fromkeys(setup.domains, 1.0)
-        service = LawService(setup, journal, bytes_per_token=per_token, make_laws=LawsBehind)
+        service = LawService(RunSetup(setup=setup, bytes_per_token=per_token), journal, make_laws=LawsBehind)
         server = serve_in_thread(service)
         losses = slowly(table_losses(runs, setup.domains), hurry, options.seconds)
         sweep = threading.Thread(target=replay, args=(service, losses), daemon=True)

@@ -20,6 +20,7 @@ from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
 from raysplit.live import beacon
 from raysplit.live.actor import start_law_actor
+from raysplit.live.run_setup import RunSetup
 from raysplit.runs import read_runs
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.folder import RunFolder
@@ -70,7 +71,9 @@ def played_sweep(folder: Path, *, seconds: float, sweep_budget_flops: float = SW
         runs, budget_flops=BUDGET_FLOPS, sweep_budget_flops=sweep_budget_flops, regret_tolerance=3e-4, lanes=2
     )
     run = RunFolder(path=folder.absolute())
-    actor = start_law_actor(run.sweep_id, setup, run.journal, dict.fromkeys(setup.domains, 1.0))
+    actor = start_law_actor(
+        run.sweep_id, RunSetup(setup=setup, bytes_per_token=dict.fromkeys(setup.domains, 1.0)), run.journal
+    )
     show_law(run)
     ended = threading.Event()
     known = table_losses(runs, setup.domains)

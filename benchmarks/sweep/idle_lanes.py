@@ -23,7 +23,8 @@ from sweep_truths import measured_world
 
 from raysplit.design.campaign import whole_grid
 from raysplit.design.evidence import price_together
-from raysplit.live.journal import Journal
+from raysplit.journal import Journal
+from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
 from raysplit.sweep.replay import replay
 
@@ -39,9 +40,8 @@ def one(lanes: int, fills: bool, seed: int) -> tuple[float, float, float]:
     grid_flops = price_together(world.setup, whole_grid(world.setup).trials)
     setup = replace(world.setup, lanes=lanes, fills_idle_lanes=fills, budget_flops=SHARE * grid_flops, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
-        service = LawService(
-            setup, Journal(Path(folder) / "journal"), bytes_per_token=dict.fromkeys(setup.domains, 1.0)
-        )
+        run = RunSetup(setup=setup, bytes_per_token=dict.fromkeys(setup.domains, 1.0))
+        service = LawService(run, Journal(Path(folder) / "journal"))
         done = replay(service, world.losses)
         regret = world.regret(service.advise().advice.split)
         return done.busy_share, service.evidence().spent_flops / grid_flops, regret

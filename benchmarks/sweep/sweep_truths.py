@@ -19,6 +19,7 @@ from raysplit.ladder import shape_for
 from raysplit.law import FORMS, Support
 from raysplit.law.form import Array
 from raysplit.runs import read_runs
+from raysplit.space import CooldownStart
 from raysplit.split import Problem, Split, best_split, losses_of
 from raysplit.sweep.replay import Losses
 
@@ -259,7 +260,7 @@ def _setup(
         problem=problem,
         flops_per_token=flops_per_token,
         domains=problem.domains,
-        tree=Tree(cooldown_start=lambda tokens: tokens - max(1, round(0.25 * tokens)), pretrain_grid=pretrain),
+        tree=Tree(cooldown_start=CooldownStart(fraction=0.25, least_steps=1), pretrain_grid=pretrain),
         specialize_grid=specialize,
         scratch=scratch,
         policy="adaptive",

@@ -207,13 +207,11 @@ def advise(
     if law_file is None:
         assert run_folder is not None
         from raysplit.cli.live import ask_run
-        from raysplit.live.answers import Question
 
-        question = Question(
-            budget_flops=budget_flops, n_params=n_params or None, accounting=accounting, weights=dict(weights) or None
-        )
         asked = ask_run(run_folder)
-        live = asked.law.advise(question, version=version)
+        live = asked.law.advise(
+            budget_flops=budget_flops, n_params=n_params, weights=dict(weights), accounting=accounting, version=version
+        )
         show(asked.told(live.law), err=True)
         advice = live.advice
         rests_on = {"law": asdict(live.law), "source": asked.source}

@@ -15,9 +15,9 @@ from raysplit.cli.options import COUNT, QUANTITY, run_argument, say, show, versi
 from raysplit.errors import LawError, RunError
 
 if TYPE_CHECKING:
-    from raysplit.live.answers import LawStamp, LiveAdvice
+    from raysplit.live.answers import LawStamp, LiveAdvice, Status
     from raysplit.live.client import LiveLaw
-    from raysplit.live.service import LawService, Status
+    from raysplit.live.service import LawService
 
 json_option = click.option("--json", "output", flag_value="json", default="text", help="Print it as JSON.")
 
@@ -95,13 +95,11 @@ def predict(
         level=level,
         version=version,
     )
-    mean, low, high = (float(getattr(live.prediction, name)) for name in ("mean", "low", "high"))
     if output == "json":
-        found = {"mean": mean, "low": low, "high": high, "level": level}
-        show(strict_json.dumps({**found, "law": asdict(live.law), "source": asked.source}))
+        show(strict_json.dumps({**asdict(live), "source": asked.source}))
         return
     show(asked.told(live.law), err=True)
-    show(f"{mean:.4f} nats/token, {level:.0%} interval {low:.4f} to {high:.4f}")
+    show(f"{live.mean:.4f} nats/token, {level:.0%} interval {live.low:.4f} to {live.high:.4f}")
 
 
 @click.command()

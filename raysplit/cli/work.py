@@ -31,7 +31,7 @@ from raysplit.cli.options import (
 
 if TYPE_CHECKING:
     from raysplit.corpus import Corpus
-    from raysplit.live.http_options import HttpOptions
+    from raysplit.http.options import HttpOptions
     from raysplit.space import Space
     from raysplit.split import Advice
     from raysplit.sweep.folder import RunFolder
@@ -242,7 +242,8 @@ def replay(
     import tempfile
     from contextlib import closing
 
-    from raysplit.live.journal import Journal
+    from raysplit.journal import Journal
+    from raysplit.live.run_setup import RunSetup
     from raysplit.live.service import LawService
     from raysplit.quantities import format_flops
     from raysplit.split import render_advice
@@ -259,7 +260,8 @@ def replay(
         sweep_budget_flops=sweep_budget_flops or float("inf"),
     )
     with tempfile.TemporaryDirectory() as scratch, closing(Journal(Path(scratch) / "journal")) as journal:
-        service = LawService(setup, journal, bytes_per_token=dict.fromkeys(setup.domains, 1.0))
+        run = RunSetup(setup=setup, bytes_per_token=dict.fromkeys(setup.domains, 1.0))
+        service = LawService(run, journal)
         why = run_replay(service, table_losses(runs, setup.domains)).finished
         status = service.status()
         console.print(
@@ -305,7 +307,7 @@ def _corpus(work: _Work) -> "Corpus":
     from raysplit.corpus import build_corpus
     from raysplit.corpus.manifest import MANIFEST_FILE
     from raysplit.quantities import format_count
-    from raysplit.sweep.basis import held_out_tokens, longest_path_epochs
+    from raysplit.sweep.run_setup import held_out_tokens, longest_path_epochs
 
     space, folder, console = work.space, work.folder, work.console
     if (folder.corpus / MANIFEST_FILE).exists():
@@ -384,7 +386,7 @@ def _print_plan(space: "Space", vocab_size: int, console: Console) -> None:
 
 
 def _http(address: str | None, closed_reading: bool, allowed_hosts: tuple[str, ...]) -> "HttpOptions | None":
-    from raysplit.live.http_options import read_http_options
+    from raysplit.http.options import read_http_options
 
     if address is None:
         return None

@@ -5,8 +5,10 @@ leave a checkpoint (a `Node`) wherever a cooldown or a branch may start, so ever
 observation is the part of its path that no one has trained yet.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+from raysplit.space import CooldownStart
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
@@ -150,7 +152,7 @@ def _chain_of(node: Node) -> tuple[int, int, str, int]:
 class Tree:
     """Geometry of the checkpoints of one search space."""
 
-    cooldown_start: Callable[[int], int]
+    cooldown_start: CooldownStart
     """Position at which the cooldown of a point of so many tokens begins."""
     pretrain_grid: tuple[int, ...]
     """Every D at which a trunk must leave a checkpoint for branches and cooldowns, rising."""

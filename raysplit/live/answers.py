@@ -4,20 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from raysplit.law import Prediction
-from raysplit.split import Advice
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Question:
-    """What may differ from the sweep's own target; None where it is the target's."""
-
-    budget_flops: float | None = None
-    n_params: tuple[int, ...] | None = None
-    """Sizes to choose between."""
-    weights: Mapping[str, float] | None = None
-    """How much a domain's loss counts; 1 for those not named."""
-    accounting: Literal["shared", "per-expert"] | None = None
+from raysplit.split import Advice, Interval
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +14,7 @@ class LawStamp:
     version: int
     """Counts the laws of a journal from 1, over restarts; 0 is a law fitted to a journal that is only read."""
     n_observations: int
-    """That the law knows. Of more than `raysplit.runs.MAX_ROWS` a sample is fitted (`raysplit.live.table`)."""
+    """That the law knows. Of more than `raysplit.runs.MAX_ROWS` a sample is fitted (`raysplit.live.observations`)."""
     n_known: int
     """That were acknowledged when the answer was given: more than the law knows while a fit is under way."""
     fitted_at: str
@@ -47,9 +34,82 @@ class LiveAdvice:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LivePrediction:
-    prediction: Prediction
-    """Nats per token."""
+    """Expected loss at a point, nats per token, with the interval of one new measurement there."""
+
+    mean: float
+    low: float
+    high: float
+    level: float
+    """Probability of the interval."""
     law: LawStamp
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WholeLaw:
+    """As `raysplit fit` writes it."""
+
+    law: Mapping[str, Any]
+    stamp: LawStamp
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdviceStep:
+    """What one law said about the sweep's own target."""
+
+    version: int
+    n_observations: int
+    fitted_at: str
+    n_params: int
+    pretrain_share: Interval
+    loss: Interval
+    expected_regret: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Status:
+    """The sweep at a glance."""
+
+    round: int
+    n_observations: int
+    n_trials: int
+    """Trials of the current round."""
+    n_trials_left: int
+    n_stopped: int
+    n_failed: int
+    spent_flops: float
+    budget_flops: float
+    finished: str
+    """Why the sweep has ended; empty while it runs."""
+    law_version: int
+    """Of the last fitted law; 0 before there is one."""
+    trouble: str = ""
+    """What last went wrong behind the answers, such as a law that could not be stored; empty when nothing has."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnownObservation:
+    """An observation that the law knows; None where it was not told."""
+
+    n_params: int
+    pretrain_tokens: int
+    specialize_tokens: int
+    domain: str
+    loss: float
+    seed: int
+    weight: float
+    flops: float | None
+    bits_per_byte: float | None
+    wall_seconds: float | None
+    trial: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObservationPage:
+    """Some of the observations."""
+
+    n_known: int
+    offset: int
+    observations: Sequence[KnownObservation]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,21 +1,19 @@
 """Answers from one fitted law: plain functions, so that a live actor, a read journal and a law file answer alike."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from raysplit.errors import LawError, RaysplitError, SplitError, unknown
+from raysplit.errors import LawError, SplitError, unknown
 from raysplit.law import Law
-from raysplit.live.answers import Curve, GoOn, LawStamp, Question
+from raysplit.live.answers import Curve, GoOn, LawStamp
+from raysplit.live.questions import AskAdvice, AskCurve
+from raysplit.live.run_setup import ModelFamily
 from raysplit.runs import Observation
 from raysplit.split import LossCurve, Problem, best_by_size, loss_curve
 from raysplit.split.measured import comparable, measured_surface
-
-ShapeOf = Callable[[int], tuple[int, float]]
-"""The model family's size nearest to an asked N, and its FLOPs per training token."""
 
 _SHARES = np.linspace(0.0, 1.0, 101)
 _LEVEL = 0.9
@@ -23,61 +21,38 @@ _SURPRISE_LEVEL = 0.999
 """A loss above this central interval is no bad luck: one run in two thousand, were the law right."""
 
 
-def problem_of(target: Problem, question: Question, *, shape_of: ShapeOf | None) -> Problem:
+def problem_of(target: Problem, question: AskAdvice | AskCurve, *, family: ModelFamily | None) -> Problem:
     """The target with what the question changes of it.
 
     Args:
         target: what a question that says nothing asks.
         question: budget, sizes, weights, accounting.
-        shape_of: tells the FLOPs of sizes that are not the target's; None where only those can be asked for.
+        family: tells the FLOPs of sizes that are not the target's; None where only those can be asked for.
 
     Raises:
-        SplitError: a number is not positive, or a domain or size is unknown.
+        SplitError: a domain or size is unknown.
     """
     problem = target
-    if question.weights is not None and not isinstance(question.weights, Mapping):
-        raise SplitError(f"weights = {question.weights!r} must be a mapping of domains to numbers")
-    sizes: Any = question.n_params
-    if sizes is not None and (isinstance(sizes, str) or not isinstance(sizes, Sequence)):
-        raise SplitError(f"n_params = {sizes!r} must be a sequence of sizes")
-    weights = {f"weights: {name}": weight for name, weight in (question.weights or {}).items()}
-    asked = {} if question.budget_flops is None else {"budget_flops": question.budget_flops}
-    check_numbers(SplitError, **asked, **weights)
-    for n_params in question.n_params or ():
-        check_numbers(SplitError, n_params=n_params)
     if question.budget_flops is not None:
         problem = replace(problem, budget_flops=question.budget_flops)
     if question.accounting is not None:
         problem = replace(problem, accounting=question.accounting)
-    if question.weights is not None:
+    if question.weights:
         for name in question.weights:
             if name not in target.domains:
                 raise SplitError("weights: " + unknown("domain", name, target.domains))
         problem = replace(problem, weights=[question.weights.get(name, 1.0) for name in target.domains])
-    if question.n_params is not None:
-        problem = replace(problem, sizes=dict(_size(n, target.sizes, shape_of) for n in question.n_params))
+    if question.n_params:
+        problem = replace(problem, sizes=dict(_size(n, target.sizes, family) for n in question.n_params))
     return problem
 
 
-def check_numbers(error: type[RaysplitError], **values: object) -> None:
-    """Refuse what is no number.
-
-    Raises:
-        RaysplitError: as ``error`` says; the message names the field.
-    """
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise error(f"{name} = {value!r} is not a number")
-
-
-def _size(n_params: int, known: Mapping[int, float], shape_of: ShapeOf | None) -> tuple[int, float]:
+def _size(n_params: int, known: Mapping[int, float], family: ModelFamily | None) -> tuple[int, float]:
     if n_params in known:
         return n_params, known[n_params]
-    if shape_of is None:
+    if family is None:
         raise SplitError("n_params: " + unknown("model size", n_params, known))
-    if n_params <= 0:
-        raise SplitError(f"n_params must be positive, got {n_params!r}")
-    return shape_of(n_params)
+    return family.nearest(n_params)
 
 
 def check_domains(law: Law, domains: tuple[str, ...]) -> None:
@@ -90,9 +65,7 @@ def check_domains(law: Law, domains: tuple[str, ...]) -> None:
         raise LawError(f"no observation yet of {', '.join(missing)}; a split needs a loss of every domain")
 
 
-def curve_of(
-    law: Law, problem: Problem, observations: pd.DataFrame, *, n_params: int | None, stamp: LawStamp | None
-) -> Curve:
+def curve_of(law: Law, problem: Problem, observations: pd.DataFrame, *, n_params: int | None) -> Curve:
     """The best loss at each D / T of one size, and the measured splits of as many tokens.
 
     Args:
@@ -100,7 +73,6 @@ def curve_of(
         problem: the budget and its constraints.
         observations: a checked table, for the points.
         n_params: one of the problem's sizes; the one that `raysplit.split.best_by_size` takes when None.
-        stamp: of the law.
 
     Raises:
         SplitError: the size is not one of the problem's.
@@ -120,7 +92,6 @@ def curve_of(
         level=curve.level,
         points=measured_points(observations, problem, n_params=n_params),
         moved=moved_points(law, problem, observations, curve),
-        law=stamp,
     )
 
 

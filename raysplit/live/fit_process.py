@@ -17,7 +17,7 @@ from typing import IO, Any
 from raysplit.errors import RaysplitError, RunError
 from raysplit.law import Law
 from raysplit.live.fitting import Fitted, Target, fit_quickly, fit_thoroughly
-from raysplit.live.table import Table
+from raysplit.live.observations import ObservationTable
 
 _CHUNK_ROWS = 5_000
 _ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB")}
@@ -26,7 +26,7 @@ _ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL",
 class FitProcess:
     """The parent's end. One thread calls it at a time."""
 
-    def __init__(self, table: Table, target: Target, *, niceness: int) -> None:
+    def __init__(self, table: ObservationTable, target: Target, *, niceness: int) -> None:
         self._table, self._target, self._niceness = table, target, niceness
         self._process: subprocess.Popen[bytes] | None = None
         self._sent_seq = -1
@@ -138,7 +138,7 @@ def _main() -> None:
 
     threading.Thread(target=read, daemon=True).start()
     target: Target = inbox.get()
-    table = Table()
+    table = ObservationTable()
     while True:
         kind, *content = inbox.get()
         if kind == "rows":

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from raysplit.errors import RaysplitError
 from raysplit.law import Law, WarmStart, fit_law
 from raysplit.live.asking import check_domains
-from raysplit.live.table import Known, rows_to_fit
+from raysplit.live.observations import Reported, rows_to_fit
 from raysplit.runs import to_frame
 from raysplit.split import Advice, Choice, Problem, advise, fit_for_decision
 
@@ -37,9 +37,9 @@ class Fitted:
     seq: int
     """Of the last journal record whose observations it knows."""
     n_observations: int
-    """Known then."""
+    """Reported then."""
     n_fitted: int
-    """Of them, as many as were fitted (`raysplit.live.table.rows_to_fit`)."""
+    """Of them, as many as were fitted (`raysplit.live.observations.rows_to_fit`)."""
     thorough: bool
     """A function of the observations alone: the forms were chosen and calibrated, the fits not gone on from others."""
     n_chosen: int
@@ -49,7 +49,7 @@ class Fitted:
     """On the target; None where there is none, and `problem` of asking it again says why."""
 
 
-def fit_thoroughly(rows: Sequence[Known], seq: int, target: Target, *, with_advice: bool = True) -> Fitted:
+def fit_thoroughly(rows: Sequence[Reported], seq: int, target: Target, *, with_advice: bool = True) -> Fitted:
     """Choose the forms, fit them and calibrate: the law of these rows, whatever was fitted before.
 
     Raises:
@@ -73,7 +73,7 @@ def fit_thoroughly(rows: Sequence[Known], seq: int, target: Target, *, with_advi
     )
 
 
-def fit_quickly(rows: Sequence[Known], seq: int, target: Target, *, chosen: Fitted, start: Law) -> Fitted:
+def fit_quickly(rows: Sequence[Reported], seq: int, target: Target, *, chosen: Fitted, start: Law) -> Fitted:
     """The law of these rows by the forms and the calibration of an earlier choice.
 
     Args:

@@ -7,8 +7,8 @@ from typing import Protocol
 from raysplit.errors import LawError, RaysplitError, RunError
 from raysplit.live.fit_process import FitProcess
 from raysplit.live.fitting import Fitted, Target, fit_thoroughly
+from raysplit.live.observations import ObservationTable
 from raysplit.live.shelf import Shelf, Version
-from raysplit.live.table import Table
 
 _SETTLE_SECONDS = 2.0
 """Without anything new for so long, the law is fitted thoroughly: it is then that of the observations alone."""
@@ -52,7 +52,7 @@ class Laws(Protocol):
 class LawsOnDemand:
     """Fits the law of all observations when someone asks and it is not there: nothing else runs."""
 
-    def __init__(self, table: Table, target: Target, shelf: Shelf) -> None:
+    def __init__(self, table: ObservationTable, target: Target, shelf: Shelf) -> None:
         self._table, self._target, self.shelf = table, target, shelf
         self._lock = threading.Lock()
         self._rounds: dict[int, Fitted] = {}
@@ -94,7 +94,9 @@ class LawsBehind:
     while; and when the table has grown so much that the forms should be chosen again.
     """
 
-    def __init__(self, table: Table, target: Target, shelf: Shelf, *, settle_seconds: float = _SETTLE_SECONDS) -> None:
+    def __init__(
+        self, table: ObservationTable, target: Target, shelf: Shelf, *, settle_seconds: float = _SETTLE_SECONDS
+    ) -> None:
         self._table, self._target, self.shelf = table, target, shelf
         self._settle_seconds = settle_seconds
         self._changed = threading.Condition()

@@ -6,31 +6,30 @@ Its whole state is the journal's; opening it again after any crash gives the sam
 import math
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from raysplit.design.campaign import Finish, Round, Verdict, enlarged, judge, next_round, opening, whole_grid
 from raysplit.design.candidates import believe
 from raysplit.design.evidence import Evidence, chain, key, remaining
-from raysplit.design.setup import Setup
 from raysplit.design.tasks import Failed, Measured, Outcome
 from raysplit.design.tree import Trial
 from raysplit.design.value import Belief
-from raysplit.live.answers import Accepted, Event, TrialState
-from raysplit.live.asking import ShapeOf
+from raysplit.errors import RunError
+from raysplit.journal import Journal, ReadJournal
+from raysplit.live.answers import Accepted, Event, Status, TrialState
 from raysplit.live.fitting import Target
-from raysplit.live.journal import Journal, ReadJournal
 from raysplit.live.law_answers import LawAnswers
-from raysplit.live.ledger import Ledger
-from raysplit.live.observing import as_row, checked, new_to
+from raysplit.live.observations import ObservationTable, as_row, checked, new_to
+from raysplit.live.questions import AskEvents, AskStatus, AskTrials, Observe
 from raysplit.live.refit import Laws, LawsOnDemand
+from raysplit.live.run_setup import KIND, RunSetup, recorded_setup
 from raysplit.live.shelf import Shelf
-from raysplit.live.table import Table
-from raysplit.runs import Observation
+from raysplit.live.state import state_of
 from raysplit.split import Advice, advise
 
-MakeLaws = Callable[[Table, Target, Shelf], Laws]
+MakeLaws = Callable[[ObservationTable, Target, Shelf], Laws]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,71 +40,46 @@ class Claim:
     finished: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Status:
-    """The sweep at a glance."""
-
-    round: int
-    n_observations: int
-    n_trials: int
-    """Trials of the current round."""
-    n_trials_left: int
-    n_stopped: int
-    n_failed: int
-    spent_flops: float
-    budget_flops: float
-    finished: str
-    """Why the sweep has ended; empty while it runs."""
-    law_version: int
-    """Of the last fitted law; 0 before there is one."""
-    trouble: str = ""
-    """What last went wrong behind the answers, such as a law that could not be stored; empty when nothing has."""
-
-
 class LawService(LawAnswers):
     """The sweep's memory and judgement. Methods may be called from several threads."""
 
     def __init__(
         self,
-        setup: Setup,
+        run: RunSetup | None,
         journal: Journal | ReadJournal,
         *,
-        bytes_per_token: Mapping[str, float],
-        shape_of: ShapeOf | None = None,
         make_laws: MakeLaws = LawsOnDemand,
         shelf: Shelf | None = None,
     ) -> None:
         """Take up the sweep that the journal tells of, or begin one.
 
         Args:
-            setup: the question and the grid.
+            run: the question, the grid and how to read a loss, stored where the journal says something else or
+                nothing; None goes by the journal.
             journal: open, of this sweep.
-            bytes_per_token: of each domain's held-out text, to give bits per byte beside nats per token.
-            shape_of: the model family's size nearest to an asked N and its FLOPs per token, for questions about sizes
-                that are not the target's.
             make_laws: `LawsOnDemand`, which fits when asked and holds up who asks, or `LawsBehind`, for a live actor.
             shelf: laws fitted before, and where to put new ones; by default in memory.
+
+        Raises:
+            RunError: the journal does not say what its sweep rests on, and ``run`` is None; or it cannot be written.
         """
         self.journal = journal
         self._lock = threading.RLock()
-        """Of ledger and journal; held for as long as a record takes to reach the disk, never during a fit."""
+        """Of state and journal; held for as long as a record takes to reach the disk, never during a fit."""
         self._deciding = threading.Lock()
         """One decision of the sweep at a time."""
-        ledger = Ledger(setup, bytes_per_token=bytes_per_token)
-        for record in journal.records:
-            ledger.take(record)
+        run = _settled(run, journal)
+        setup, state = run.setup, state_of(journal.records, run)
         target = Target(problem=setup.problem, step_tokens=setup.step_tokens, seed=setup.seed)
         last_seq = journal.records[-1].seq if journal.records else -1
-        laws = make_laws(ledger.table, target, shelf or Shelf(None, last_seq=last_seq))
-        super().__init__(setup, ledger, laws, shape_of=shape_of)
+        laws = make_laws(state.table, target, shelf or Shelf(None, last_seq=last_seq))
+        super().__init__(state, laws)
         self._running: frozenset[Trial] = frozenset()
         self._round_belief: tuple[int, Belief] | None = None
+        self.trouble_elsewhere = ""
+        """What went wrong with who serves this law, told with its status."""
         self._round_is_full: tuple[int, int] | None = None
         """Round and number of measurements at which nothing more was worth adding to it."""
-
-    @property
-    def bytes_per_token(self) -> Mapping[str, float]:
-        return self._ledger.bytes_per_token
 
     def close(self) -> None:
         """End what works behind the answers; the journal stays open."""
@@ -130,10 +104,10 @@ class LawService(LawAnswers):
         while True:
             with self._lock:
                 self._running = taken
-                n_begun, ledger = len(self._ledger.begun), self._ledger
-                if ledger.finished:
-                    return Claim(finished=ledger.finished)
-                evidence, open_trials = ledger.evidence(), ledger.open_trials()
+                n_begun, state = len(self._state.rounds), self._state
+                if state.finish:
+                    return Claim(finished=state.finish)
+                evidence, open_trials = state.evidence(), state.open_trials()
                 ready = [t for t in open_trials if evidence.can_start(t)]
                 trial = next((t for t in ready if chain(t) not in taken), None)
                 if open_trials and trial is None and not self._may_add(evidence):
@@ -170,50 +144,28 @@ class LawService(LawAnswers):
         about = {"trial": asdict(trial), "milestone": milestone}
         with self._lock:
             if isinstance(outcome, Failed):
-                if chain(trial) not in self._ledger.closed:
+                if chain(trial) not in self._state.closed:
                     self._store("failure", {**about, "why": outcome.why})
-            elif key(trial, milestone) not in self._ledger.losses:
-                self._store("measurement", {**about, **asdict(outcome), "round": len(self._ledger.begun) - 1})
+            elif key(trial, milestone) not in self._state.losses:
+                self._store("measurement", {**about, **asdict(outcome), "round": len(self._state.rounds) - 1})
         if isinstance(outcome, Measured):
             self._laws.grew()
-
-    def observe(self, observations: Sequence[Observation]) -> Accepted:
-        """Add runs measured elsewhere to what the law is fitted to.
-
-        They are on disk when this returns; the same ones again change nothing. They buy no points of the grid, whose
-        branches need checkpoints: when the sweep comes to measure such a run itself, its own loss replaces the other.
-
-        Raises:
-            TableError: an observation is impossible, of an unknown domain, or contradicts a known one, or there are
-                more than `raysplit.live.observing.MAX_BATCH`; nothing was stored.
-            RunError: the disk refused; nothing was stored.
-        """
-        asked = checked(observations, self.setup.domains)
-        with self._lock:
-            new = new_to(self._ledger.table, asked)
-            if new:
-                rows = [as_row(observation) for observation in new]
-                self._store("observation", {"rows": rows, "round": len(self._ledger.begun) - 1})
-            n_known = len(self._ledger.table)
-        if new:
-            self._laws.grew()
-        return Accepted(n_new=len(new), n_repeated=len(observations) - len(new), n_known=n_known)
 
     def judge(self, trial: Trial, milestone: int) -> Verdict:
         """Whether a trial goes on after a measured milestone; a stop is stored with its reason."""
         with self._deciding:
             belief = self._belief_of_round()
             with self._lock:
-                evidence, within = self._ledger.evidence(), self._ledger.begun[-1]
-                asked = self._ledger.asked(trial)
+                evidence, within = self._state.evidence(), self._state.rounds[-1]
+                asked = self._state.asked(trial)
             verdict = judge(self.setup, evidence, belief, asked, within.round)
             with self._lock:
-                if not verdict.go_on and (skipped := remaining(asked, self._ledger.evidence())):
+                if not verdict.go_on and (skipped := remaining(asked, self._state.evidence())):
                     data = {
                         "trial": asdict(asked),
                         "milestone": milestone,
                         "why": verdict.why,
-                        "n_observations": len(self._ledger.table.until(within.known_seq)),
+                        "n_observations": len(self._state.table.until(within.known_seq)),
                         "skipped": skipped,
                     }
                     self._store("stop", data)
@@ -224,61 +176,83 @@ class LawService(LawAnswers):
     def evidence(self) -> Evidence:
         """What the sweep has measured and paid for."""
         with self._lock:
-            return self._ledger.evidence()
+            return self._state.evidence()
 
-    def trials(self) -> list[TrialState]:
-        """Every trunk and branch that a round has asked for."""
+    def answer_observe(self, question: Observe) -> Accepted:
+        """Add runs measured elsewhere to what the law is fitted to.
+
+        They are on disk when this returns; the same ones again change nothing. They buy no points of the grid, whose
+        branches need checkpoints: when the sweep comes to measure such a run itself, its own loss replaces the other.
+
+        Raises:
+            TableError: an observation is impossible, of an unknown domain, or contradicts a known one; nothing was
+                stored.
+            RunError: the disk refused; nothing was stored.
+        """
+        observations = question.observations
+        asked = checked(observations, self.setup.domains)
         with self._lock:
-            return self._ledger.states(self._running)
+            new = new_to(self._state.table, asked)
+            if new:
+                rows = [as_row(observation) for observation in new]
+                self._store("observation", {"rows": rows, "round": len(self._state.rounds) - 1})
+            n_known = len(self._state.table)
+        if new:
+            self._laws.grew()
+        return Accepted(n_new=len(new), n_repeated=len(observations) - len(new), n_known=n_known)
 
-    def events(self, after_seq: int = -1) -> list[Event]:
-        """The journal's records beyond one, oldest first."""
+    def answer_trials(self, question: AskTrials) -> list[TrialState]:
+        with self._lock:
+            return self._state.states(self._running)
+
+    def answer_events(self, question: AskEvents) -> list[Event]:
         with self._lock:
             records = self.journal.records
-            first = bisect_right(records, after_seq, key=lambda record: record.seq)
-            return [Event(seq=r.seq, time=r.time, kind=r.kind, data=r.data) for r in records[first:]]
+            first = bisect_right(records, question.after, key=lambda record: record.seq)
+            found = records[first:]
+        wanted = [record for record in found if not question.kind or record.kind in question.kind]
+        return [Event(seq=r.seq, time=r.time, kind=r.kind, data=r.data) for r in wanted]
 
-    def status(self) -> Status:
-        """Where the sweep stands."""
+    def answer_status(self, question: AskStatus) -> Status:
         latest = self._laws.shelf.latest
         with self._lock:
-            ledger = self._ledger
+            state = self._state
             return Status(
-                round=len(ledger.begun),
-                n_observations=len(ledger.table),
-                n_trials=len(ledger.trials),
-                n_trials_left=len(ledger.open_trials()),
-                n_stopped=ledger.n_stopped,
-                n_failed=len(ledger.closed),
-                spent_flops=ledger.evidence().spent_flops,
+                round=len(state.rounds),
+                n_observations=len(state.table),
+                n_trials=len(state.trials),
+                n_trials_left=len(state.open_trials()),
+                n_stopped=len(state.stops),
+                n_failed=len(state.closed),
+                spent_flops=state.evidence().spent_flops,
                 budget_flops=self.setup.budget_flops,
-                finished=ledger.finished,
+                finished=state.finish,
                 law_version=latest.version if latest else 0,
-                trouble=self._laws.trouble(),
+                trouble="; ".join(filter(None, (self._laws.trouble(), self.trouble_elsewhere))),
             )
 
     # Inside.
 
     def _store(self, kind: str, data: Mapping[str, Any]) -> None:
-        self._ledger.take(self.journal.append(kind, data))
+        self._state.apply(self.journal.append(kind, data))
 
     def _begin_round(self, n_begun: int) -> None:
         """Make the round after the first ``n_begun``, or end the sweep; nothing when another thread has."""
         with self._deciding:
             with self._lock:
-                if len(self._ledger.begun) != n_begun or self._ledger.finished:
+                if len(self._state.rounds) != n_begun or self._state.finish:
                     return
                 # Branches whose trunk failed are told of in the journal like every other failure.
-                for trial in self._ledger.orphans():
+                for trial in self._state.orphans():
                     self.record(trial, trial.milestones[0], Failed(why="its trunk failed before reaching it"))
-                seq, evidence = self._ledger.table.last_seq, self._ledger.evidence()
-                n_known = len(self._ledger.table)
+                seq, evidence = self._state.table.last_seq, self._state.evidence()
+                n_known = len(self._state.table)
             advice, belief, is_grid = None, None, self.setup.policy == "grid"
             decision: Round | Finish
             if n_begun == 0:
                 decision = whole_grid(self.setup) if is_grid else opening(self.setup)
             elif not n_known:
-                decision = Finish(why=f"nothing could be measured: {next(iter(self._ledger.closed.values()))}")
+                decision = Finish(why=f"nothing could be measured: {next(iter(self._state.closed.values()))}")
             else:
                 fitted = self._laws.of_round(seq)
                 advice = fitted.advice or advise(fitted.law, self.setup.problem)
@@ -309,16 +283,16 @@ class LawService(LawAnswers):
 
     def _may_add(self, evidence: Evidence) -> bool:
         """Whether an idle lane may get a trial beyond the round; once that was looked for in vain, only after news."""
-        return self.setup.fills_idle_lanes and self._round_is_full != (len(self._ledger.begun), len(evidence.losses))
+        return self.setup.fills_idle_lanes and self._round_is_full != (len(self._state.rounds), len(evidence.losses))
 
     def _add_trial(self, n_begun: int, taken: Collection[Trial]) -> None:
         """Make the round under way larger by what an idle lane can do; nothing where nothing is worth it."""
         with self._deciding:
             belief = self._belief_of_round()
             with self._lock:
-                if len(self._ledger.begun) != n_begun:
+                if len(self._state.rounds) != n_begun:
                     return
-                evidence, within = self._ledger.evidence(), self._ledger.begun[-1].round
+                evidence, within = self._state.evidence(), self._state.rounds[-1].round
             larger = None if belief is None else enlarged(self.setup, evidence, belief, within, taken)
             with self._lock:
                 if larger is None:
@@ -328,11 +302,11 @@ class LawService(LawAnswers):
                     self._store("addition", data)
 
     def _log_advice(self, advice: Advice, n_observations: int) -> None:
-        self.journal.append(
+        self._store(
             "advice",
             {
                 "n_observations": n_observations,
-                "spent_flops": self._ledger.evidence().spent_flops,
+                "spent_flops": self._state.evidence().spent_flops,
                 "n_params": advice.split.n_params,
                 "pretrain_tokens": advice.split.pretrain_tokens,
                 "specialize_tokens": dict(advice.split.specialize_tokens),
@@ -345,10 +319,22 @@ class LawService(LawAnswers):
     def _belief_of_round(self) -> Belief | None:
         """What this round's decisions rest on: the law of the observations from before it; None in the first."""
         with self._lock:
-            index = len(self._ledger.begun) - 1
+            index = len(self._state.rounds) - 1
         if index <= 0 or self.setup.policy == "grid":
             return None
         if self._round_belief is None or self._round_belief[0] != index:
-            law = self._laws.of_round(self._ledger.begun[index].known_seq).law
+            law = self._laws.of_round(self._state.rounds[index].known_seq).law
             self._round_belief = (index, believe(self.setup, law))
         return self._round_belief[1]
+
+
+def _settled(run: RunSetup | None, journal: Journal | ReadJournal) -> RunSetup:
+    """What the journal says that its sweep rests on, after what is given has been stored where it says otherwise."""
+    data = recorded_setup(journal.records)
+    if run is not None and data != run.to_data():
+        if isinstance(journal, ReadJournal):
+            return run
+        data = journal.append(KIND, run.to_data()).data
+    if data is None:
+        raise RunError("this journal is of an older raysplit and does not say what its sweep rests on")
+    return RunSetup.of_data(data)  # read back, so that the last digit of a weight is the same for all who read it

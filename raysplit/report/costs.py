@@ -7,7 +7,7 @@ from raysplit.design.campaign import whole_grid
 from raysplit.design.evidence import evidence_of, key, price
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
-from raysplit.report.history import History
+from raysplit.live.state import SweepState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +30,7 @@ class Costs:
     """Every point of the search space's grid, as a tree."""
 
 
-def costs_of(setup: Setup, history: History) -> Costs:
+def costs_of(setup: Setup, history: SweepState) -> Costs:
     """Reckon from the tree; nothing here is timed."""
     by_token = replace(setup, flops_per_token=dict.fromkeys(setup.flops_per_token, 1.0))
     points = set(history.losses)

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from raysplit.design.setup import Setup, setup_of
+from raysplit.design.setup import Setup
 from raysplit.errors import RunError
+from raysplit.journal import read_journal
 from raysplit.law import Law
-from raysplit.live.journal import read_journal
+from raysplit.live.state import SweepState, state_of
 from raysplit.report.final import FinalRun, read_final
-from raysplit.report.history import History, history_of
 from raysplit.runs import read_runs
 from raysplit.space import Space
 from raysplit.split import Advice, Choice, Problem
 from raysplit.sweep.folder import RunFolder, existing_run
+from raysplit.sweep.run_setup import setup_of_run
 from raysplit.tuning.storage import masked
 from raysplit.tuning.tuned import Tuned, read_tuned
 
@@ -42,7 +43,7 @@ class Story:
     law: Law
     choice: Choice | None
     advice: Advice
-    history: History
+    history: SweepState
     final: FinalRun | None
     tuned: Tuned | None = None
     """The hyperparameters, where they were tuned."""
@@ -77,8 +78,9 @@ def read_story(folder: RunFolder) -> Story:
         if not path.exists():
             raise RunError(f"{path}: is missing; a report needs a finished sweep (run the same `raysplit sweep` again)")
     manifest = read_manifest(folder.corpus)
-    tokens = {name: float(record.train.n_tokens) for name, record in manifest.domains.items()}
-    setup = setup_of(space, vocab_size=manifest.tokenizer.vocab_size, domain_tokens=tokens)
+    records = read_journal(folder.journal)
+    history = state_of(records, setup_of_run(folder, space, records))
+    setup = history.run.setup
     law_text = folder.law.read_text(encoding="utf-8")
     advice = Advice.from_json(folder.advice.read_text(encoding="utf-8"))
     return Story(
@@ -88,7 +90,7 @@ def read_story(folder: RunFolder) -> Story:
             weights=[advice.weights[name] for name in setup.problem.domains],
         ),
         observations=read_runs(folder.observations("parquet")), law=Law.from_json(law_text),
-        choice=_choice(folder, law_text), advice=advice, history=history_of(read_journal(folder.journal)),
+        choice=_choice(folder, law_text), advice=advice, history=history,
         final=read_final(folder.final), tuned=read_tuned(folder.hyperparameters),
     )  # fmt: skip
 

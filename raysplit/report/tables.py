@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from raysplit.live.state import Ending
 from raysplit.quantities import format_count, format_flops, format_hyperparameter, format_seconds
 from raysplit.report.budget_line import weighted
 from raysplit.report.costs import Cost, Costs
 from raysplit.report.final import RECOMMENDED
-from raysplit.report.history import Ending
 from raysplit.report.story import Story
 from raysplit.split import Interval
 from raysplit.tuning.tuned import Tuned
@@ -247,7 +247,9 @@ def cost_table(story: Story, costs: Costs) -> Table:
 
 
 def round_table(story: Story) -> Table:
-    rows = [[str(r.index + 1), str(len(r.trials)), str(r.n_observations), r.why] for r in story.history.rounds]
+    rows = [
+        [str(r.index + 1), str(len(r.round.trials)), str(r.n_observations), r.round.why] for r in story.history.rounds
+    ]
     return Table(title="Rounds", head=["round", "trials", "observations before", "why"], rows=rows,
                  note=f"End: {story.history.finish}." if story.history.finish else "")  # fmt: skip
 

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from raysplit.design.tasks import Task
-from raysplit.live.service import Status
+from raysplit.live.answers import Status
+from raysplit.live.client import LiveLaw
 from raysplit.quantities import format_count, format_flops, format_seconds
 
 _REFRESH_SECONDS = 0.5
@@ -25,7 +26,8 @@ class Display:
     """Shows sweep and lanes from a thread of its own while a ``with`` block runs."""
 
     def __init__(self, console: Console, *, law: ActorHandle | None, broker: ActorHandle, title: str) -> None:
-        self._console, self._law, self._broker, self._title = console, law, broker, title
+        self._console, self._broker, self._title = console, broker, title
+        self._law = None if law is None else LiveLaw(law, timeout_seconds=_PATIENCE_SECONDS)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._live if console.is_terminal else self._log, daemon=True)
         self._started = time.monotonic()
@@ -45,7 +47,7 @@ class Display:
     def _ask(self) -> tuple[Status | None, list[dict[str, Any]]]:
         lanes = self._broker.lanes.remote()
         # The law answers when its fit has ended; the terminal must be given back before that.
-        status = ray.get(self._law.status.remote(), timeout=_PATIENCE_SECONDS) if self._law is not None else None
+        status = self._law.status() if self._law is not None else None
         return status, ray.get(lanes, timeout=_PATIENCE_SECONDS)
 
     def _watch(self, seconds: float, show: Callable[[Status | None, list[dict[str, Any]]], None]) -> None:

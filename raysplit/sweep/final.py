@@ -17,16 +17,16 @@ from raysplit.corpus import Corpus
 from raysplit.design.tasks import Failed, Measured, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.errors import RaysplitError, RunError
+from raysplit.journal import Journal
 from raysplit.law import Law
-from raysplit.live.journal import Journal
 from raysplit.space import SEED_FOLDER, Space
 from raysplit.split import Advice, Interval, Split, baselines, target_problem
 from raysplit.split.problem import Accounting
 from raysplit.sweep.backend import Backend
-from raysplit.sweep.basis import bytes_per_token
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.folder import RunFolder, write_text
 from raysplit.sweep.lanes import running_lanes
+from raysplit.sweep.run_setup import bytes_per_token
 from raysplit.train.card import CARD, ExportedModel, render_card
 from raysplit.train.checkpoints import check_checkpoints
 from raysplit.train.export import CONFIG, complete_export

@@ -11,7 +11,8 @@ import yaml
 
 from raysplit.errors import RunError, SpaceError
 from raysplit.files import read_text
-from raysplit.live.journal import has_journal, read_journal
+from raysplit.journal import has_journal, read_journal
+from raysplit.live.run_setup import KIND
 from raysplit.space import Space, dump_space, load_space
 
 _SPACE = "space.yaml"
@@ -190,7 +191,7 @@ def _has_records(folder: RunFolder) -> bool:
     except RunError:
         return False  # where no journal can be is none: the location may be the mistake
     try:
-        return bool(read_journal(folder.journal))
+        return any(record.kind != KIND for record in read_journal(folder.journal))
     except RunError:
         return True  # damaged, so there was something
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -10,7 +9,16 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Tree
 from raysplit.errors import SpaceError, unknown
-from raysplit.space import Count, DesignName, PositiveCount, PositiveQuantity, Quantity, Share, explain
+from raysplit.space import (
+    CooldownStart,
+    Count,
+    DesignName,
+    PositiveCount,
+    PositiveQuantity,
+    Quantity,
+    Share,
+    explain,
+)
 from raysplit.split import Problem
 
 
@@ -145,7 +153,7 @@ def setup_of_grid(
         flops_per_token=asked.flops_per_token,
         domains=asked.domains,
         tree=Tree(
-            cooldown_start=CooldownStart(asked.cooldown_fraction),
+            cooldown_start=CooldownStart(fraction=asked.cooldown_fraction),
             pretrain_grid=tuple(d for d in asked.pretrain_tokens if d),
             shares_trunks=asked.shares_trunks,
         ),
@@ -161,14 +169,3 @@ def setup_of_grid(
         seed=asked.seed,
         fills_idle_lanes=asked.fills_idle_lanes,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class CooldownStart:
-    """A class and not a closure, so that a set-up can be pickled and compared."""
-
-    fraction: float
-    least_tokens: int = 0
-
-    def __call__(self, tokens: int) -> int:
-        return tokens - max(self.least_tokens, round(self.fraction * tokens))

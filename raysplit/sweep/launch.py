@@ -18,20 +18,22 @@ from raysplit.design.campaign import opening
 from raysplit.design.evidence import price_together
 from raysplit.design.setup import Setup
 from raysplit.errors import RunError
+from raysplit.http.options import HttpOptions
+from raysplit.journal import ReadJournal, Record, has_journal, read_journal
 from raysplit.live import beacon
 from raysplit.live.actor import NAMESPACE, actor_name, laws_beside, start_law_actor
+from raysplit.live.answers import Status
 from raysplit.live.beacon import Beacon
-from raysplit.live.http_options import HttpOptions
-from raysplit.live.journal import ReadJournal, Record, has_journal, read_journal
-from raysplit.live.service import LawService, Status
+from raysplit.live.run_setup import RunSetup
+from raysplit.live.service import LawService
 from raysplit.live.shelf import Shelf
 from raysplit.space import Space, dump_space
 from raysplit.sweep.backend import run_all
-from raysplit.sweep.basis import Basis, basis_of_corpus, basis_of_run, recorded
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.folder import RunFolder, existing_run, write_text
 from raysplit.sweep.lanes import Lanes, running_lanes
 from raysplit.sweep.law_client import ActorLaw
+from raysplit.sweep.run_setup import recorded, setup_of_corpus, setup_of_run
 from raysplit.sweep.tune import LawScheduler, LawSearcher, TrialRunner, Trials
 from raysplit.train.checkpoints import check_checkpoints
 from raysplit.tuning.stages import points_of
@@ -77,31 +79,29 @@ def run_sweep(
         LaneError: machines were at fault, as often as was put up with; every trial stays open.
     """
     started = time.perf_counter()
-    basis = basis_of_corpus(space, corpus)
-    service = _reading(basis, folder, recorded(folder))
+    run = setup_of_corpus(space, corpus)
+    service = _reading(run, folder, recorded(folder))
     before = service.status()
     if before.finished:
         write_results(service, folder)
         return SweepEnd(why=before.finished, status=before, wall_seconds=0.0)
     check_checkpoints(folder.checkpoints, space, vocab_size=corpus.vocab_size)
-    check_opening(basis.setup)
+    check_opening(run.setup)
     if before.n_observations:
         console.print(f"taking up the sweep at {before.n_observations} observations")
     with joined_cluster(space.compute, address=ray_address):
         console.print(f"live law: raysplit.connect({str(folder.path)!r}), or `raysplit advise {folder.path}`")
-        law = start_law_actor(
-            folder.sweep_id, basis.setup, folder.journal, basis.bytes_per_token, basis.shapes, http=http
-        )
+        law = start_law_actor(folder.sweep_id, run, folder.journal, face=http)
         if http is not None:
-            console.print(f"its page: {ray.get(law.serve_http.remote(http))}")
+            console.print(f"its page: {ray.get(law.serve.remote(http))}")
         show_law(folder)
         try:
             with running_lanes(space, folder, law=law, console=console, title="sweep") as lanes:
-                _tune(folder, Trials(ActorLaw(law), lanes=basis.setup.lanes), lanes)
+                _tune(folder, Trials(ActorLaw(law), lanes=run.setup.lanes), lanes)
         finally:
             beacon.put_out(folder.path)
             ray.kill(law)
-    service = _reading(basis, folder, recorded(folder))
+    service = _reading(run, folder, recorded(folder))
     status = service.status()
     if status.finished:
         write_results(service, folder)
@@ -163,23 +163,21 @@ def read_service(run_folder: Path) -> LawService:
 
     Raises:
         RunError: the folder holds no run, or its sweep has not begun.
-        CorpusError: the corpus of a sweep is not there.
+        CorpusError: the corpus of a sweep is not there, and its journal is of an older raysplit.
     """
     folder, space = existing_run(run_folder)
     if not has_journal(folder.journal):
         raise RunError(f"{run_folder}: its sweep has not begun; start it with `raysplit sweep`")
     records = read_journal(folder.journal)
-    return _reading(basis_of_run(folder, space, records), folder, records)
+    return _reading(setup_of_run(folder, space, records), folder, records)
 
 
-def _reading(basis: Basis, folder: RunFolder, records: list[Record]) -> LawService:
+def _reading(run: RunSetup, folder: RunFolder, records: list[Record]) -> LawService:
     """The service as the journal has it now; only the law actor writes, which may be at it."""
     last_seq = records[-1].seq if records else -1
     return LawService(
-        basis.setup,
+        run,
         ReadJournal(records),
-        bytes_per_token=basis.bytes_per_token,
-        shape_of=basis.shapes,
         shelf=Shelf(laws_beside(folder.journal), last_seq=last_seq),
     )
 

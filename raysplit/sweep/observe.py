@@ -8,20 +8,20 @@ from pathlib import Path
 import pandas as pd
 
 from raysplit.errors import RunError
+from raysplit.http.client import HttpClient
+from raysplit.journal import Journal, has_journal, read_journal
 from raysplit.live import beacon
 from raysplit.live.actor import laws_beside
 from raysplit.live.answers import Accepted
-from raysplit.live.http_client import HttpClient
-from raysplit.live.journal import Journal, has_journal, read_journal
-from raysplit.live.observing import MAX_BATCH
-from raysplit.live.reporting import LawToTell
+from raysplit.live.observations import MAX_BATCH
 from raysplit.live.service import LawService
 from raysplit.live.shelf import Shelf
 from raysplit.runs import Observation
-from raysplit.sweep.basis import basis_of_run
 from raysplit.sweep.folder import existing_run
 from raysplit.sweep.holder import held
 from raysplit.sweep.launch import write_results
+from raysplit.sweep.run_setup import setup_of_run
+from raysplit.trainers.reporter import LawToTell
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +58,7 @@ def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) 
         TableError: a row is of an unknown domain or contradicts a known one; of its batch of `MAX_BATCH` nothing was
             stored.
         RunError: the folder holds no run, its live law cannot be reached, or the disk refused.
-        CorpusError: the corpus of a sweep is not there.
+        CorpusError: the corpus of a sweep is not there, and its journal is of an older raysplit.
     """
     if beacon.find(run_folder) is not None:
         from raysplit.live.client import connect
@@ -72,16 +72,15 @@ def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) 
         )
     if not has_journal(folder.journal):
         raise RunError(f"{run_folder}: its sweep has not begun; start it with `raysplit sweep`")
-    basis = basis_of_run(folder, space, read_journal(folder.journal))  # before opening takes it from who wrote
+    run = setup_of_run(folder, space, read_journal(folder.journal))  # before opening takes it from who wrote
     with (
         held(folder.path, command="raysplit observe", take_over=offline),
         closing(Journal(folder.journal)) as journal,
     ):
         last_seq = journal.records[-1].seq if journal.records else -1
         service = LawService(
-            basis.setup,
+            run,
             journal,
-            bytes_per_token=basis.bytes_per_token,
             shelf=Shelf(laws_beside(folder.journal), last_seq=last_seq),
         )
         accepted = _tell(service, runs)

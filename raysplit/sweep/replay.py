@@ -19,9 +19,9 @@ from raysplit.design.setup import Setup
 from raysplit.design.tasks import Failed, Measured, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.errors import LaneError, TableError
-from raysplit.space import DesignName
+from raysplit.space import CooldownStart, DesignName
 from raysplit.sweep.backend import Backend, Recorder
-from raysplit.sweep.grid_setup import CooldownStart, setup_of_grid
+from raysplit.sweep.grid_setup import setup_of_grid
 from raysplit.sweep.law_client import LawClient
 from raysplit.sweep.reports import trial_of
 from raysplit.sweep.tune import LawScheduler, LawSearcher, Trials, result_of
@@ -204,7 +204,7 @@ def setup_of_table(
     )
     return replace(
         asked,
-        tree=replace(asked.tree, cooldown_start=CooldownStart(cooldown_fraction, least_tokens=1)),
+        tree=replace(asked.tree, cooldown_start=CooldownStart(fraction=cooldown_fraction, least_steps=1)),
         repeats=tuple(_with_milestones(at, sorted(repeats[at])) for at in sorted(repeats) if _has_root(at, repeats)),
     )
 

@@ -7,15 +7,16 @@ from pathlib import Path
 import ray
 
 from raysplit.errors import RunError
+from raysplit.http.options import HttpOptions
 from raysplit.live import beacon
 from raysplit.live.actor import start_law_actor
-from raysplit.live.http_options import HttpOptions
+from raysplit.live.run_setup import RunSetup
 from raysplit.space import load_space
-from raysplit.sweep.basis import Basis, basis_of_run, recorded
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.folder import RunFolder, open_run
 from raysplit.sweep.holder import held
 from raysplit.sweep.launch import show_law
+from raysplit.sweep.run_setup import recorded, setup_of_run
 
 
 @contextmanager
@@ -39,17 +40,15 @@ def served(
         folder = open_run(out, space)
         if beacon.find(folder.path) is not None:
             raise RunError(f"{folder.path}: its law is live already; ask it with `raysplit status {folder.path}`")
-        basis = basis_of_run(folder, space, recorded(folder))
-        with _live(basis, folder, http=http, ray_address=ray_address):
+        run = setup_of_run(folder, space, recorded(folder))
+        with _live(run, folder, http=http, ray_address=ray_address):
             yield folder
 
 
 @contextmanager
-def _live(basis: Basis, folder: RunFolder, *, http: HttpOptions, ray_address: str | None) -> Iterator[None]:
+def _live(run: RunSetup, folder: RunFolder, *, http: HttpOptions, ray_address: str | None) -> Iterator[None]:
     with joined_cluster(None, address=ray_address):
-        law = start_law_actor(
-            folder.sweep_id, basis.setup, folder.journal, basis.bytes_per_token, basis.shapes, http=http
-        )
+        law = start_law_actor(folder.sweep_id, run, folder.journal, face=http)
         show_law(folder)
         try:
             yield

@@ -13,10 +13,9 @@ scheduler come back from `Tuner.restore`, or made anew on the same folder in ano
 happened.
 """
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +26,12 @@ from raysplit.design.setup import Setup
 from raysplit.design.tasks import Failed, Measured
 from raysplit.design.tree import Trial
 from raysplit.errors import RunError
-from raysplit.live.journal import Journal
+from raysplit.journal import Journal, has_journal, read_journal
+from raysplit.live.run_setup import RunSetup, recorded_setup
 from raysplit.live.service import LawService
 from raysplit.split import Advice
 from raysplit.sweep.capacity import Capacity
-from raysplit.sweep.folder import difference, write_text
+from raysplit.sweep.folder import difference
 from raysplit.sweep.reports import config_of, points_reported, read_report, trial_of
 from raysplit.sweep.tune import LawScheduler, LawSearcher, Trials
 
@@ -79,9 +79,10 @@ class TunePlan(Trials):
         """
         self.setup, self.lanes, self.folder = setup, setup.lanes, Path(folder).absolute()
         self.patience_seconds = patience_seconds
-        self.bytes_per_token = {name: (bytes_per_token or {}).get(name, math.nan) for name in setup.domains}
+        per_token = {name: (bytes_per_token or {}).get(name, math.nan) for name in setup.domains}
+        self.run = RunSetup(setup=setup, bytes_per_token=per_token)
         self._capacity = Capacity(patience_seconds=patience_seconds)
-        _check_folder(self.folder, setup)
+        _check_journal(self.journal, self.run)
         self._open()
 
     def searcher(self) -> LawSearcher:
@@ -114,6 +115,10 @@ class TunePlan(Trials):
         """The law: observations, predictions, status."""
         return self._open().service
 
+    @property
+    def journal(self) -> Path:
+        return self.folder / "journal"
+
     def close(self) -> None:
         """Close the journal; the search can be taken up again."""
         if (here := _OPEN.pop(self.folder, None)) is not None:
@@ -128,8 +133,7 @@ class TunePlan(Trials):
 
     def _open(self) -> _Open:
         if self.folder not in _OPEN:
-            journal = Journal(self.folder / "journal")
-            _OPEN[self.folder] = _Open(LawService(self.setup, journal, bytes_per_token=self.bytes_per_token))
+            _OPEN[self.folder] = _Open(LawService(self.run, Journal(self.journal)))
         return _OPEN[self.folder]
 
     # What searcher and scheduler ask.
@@ -198,32 +202,15 @@ class PlanStopper(tune.Stopper):
         return bool(self._plan.finished)
 
 
-def _check_folder(folder: Path, setup: Setup) -> None:
-    """Write down what is searched for, and refuse a folder where it is something else."""
-    question = folder / "plan.json"
-    here = _question(setup)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not question.exists():
-            return write_text(question, json.dumps(here, indent=1))
-        there = json.loads(question.read_text())
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror}") from error
-    except ValueError as error:
-        raise RunError(f"{question}: is no plan: {error}") from error
-    if changed := difference(there, here):
-        raise RunError(f"{folder}: holds another search ({changed} here); give another folder, or delete this one")
+def _check_journal(journal: Path, run: RunSetup) -> None:
+    """Refuse a journal that tells of another search, before it is taken from who writes it."""
+    there = recorded_setup(read_journal(journal)) if has_journal(journal) else None
+    if there is not None and (changed := difference(_question(there), _question(run.to_data()))):
+        raise RunError(
+            f"{journal.parent}: holds another search ({changed} here); give another folder, or delete this one"
+        )
 
 
-def _question(setup: Setup) -> dict[str, Any]:
-    """The set-up as JSON reads it back, without what may change from start to start."""
-    may_change = ("lanes", "fills_idle_lanes", "tree")
-    kept = {name: getattr(setup, name) for name in setup.__dataclass_fields__ if name not in may_change}
-    tree = {
-        "pretrain_grid": setup.tree.pretrain_grid,
-        "shares_trunks": setup.tree.shares_trunks,
-        "cooldown_start": [setup.tree.cooldown_start(n) for n in (*setup.tree.pretrain_grid, *setup.specialize_grid)],
-    }
-    plain = {**kept, "problem": asdict(setup.problem), "repeats": [asdict(t) for t in setup.repeats], "tree": tree}
-    read_back: dict[str, Any] = json.loads(json.dumps(plain))
-    return read_back
+def _question(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what may change from start to start."""
+    return {name: value for name, value in run["setup"].items() if name not in ("lanes", "fills_idle_lanes")}

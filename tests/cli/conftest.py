@@ -123,18 +123,19 @@ def sweep_folder(raysplit: Command, space_file: Callable[..., Path], tmp_path: P
     """Make runs whose corpus is real and tiny, and whose losses a known law put in the journal."""
     from raysplit.corpus import Corpus
     from raysplit.design.tasks import Measured
-    from raysplit.live.journal import Journal
+    from raysplit.journal import Journal
+    from raysplit.live.run_setup import RunSetup
     from raysplit.live.service import LawService
     from raysplit.space import load_space
-    from raysplit.sweep.basis import basis_of_corpus
     from raysplit.sweep.folder import existing_run
+    from raysplit.sweep.run_setup import setup_of_corpus
 
     def make(*, n_trials: int) -> Path:
         run = tmp_path / "run"
         assert raysplit("corpus", "build", space_file(), "--out", run).exit_code == 0
         folder, space = existing_run(run)
         assert load_space(folder.space) == space
-        setup = basis_of_corpus(space, Corpus.open(folder.corpus)).setup
+        setup = setup_of_corpus(space, Corpus.open(folder.corpus)).setup
         law = law_of(known_theta(n_domains=2))
 
         def losses(trial: Any, milestone: int) -> dict[str, float]:
@@ -142,7 +143,7 @@ def sweep_folder(raysplit: Command, space_file: Callable[..., Path], tmp_path: P
             return dict(zip(setup.domains, map(float, law.loss([[trial.n_params]], [[d]], [[s]])[0]), strict=True))
 
         with closing(Journal(folder.journal)) as journal:
-            service = LawService(setup, journal, bytes_per_token=dict.fromkeys(setup.domains, 2.0))
+            service = LawService(RunSetup(setup=setup, bytes_per_token=dict.fromkeys(setup.domains, 2.0)), journal)
             for _ in range(n_trials):
                 if (trial := service.claim().trial) is None:
                     break

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from raysplit.design.tasks import Failed
+from raysplit.journal import Journal
 from raysplit.law import Law
-from raysplit.live.journal import Journal
 from raysplit.live.service import LawService
 from raysplit.split import Advice
 from raysplit.sweep.launch import read_service
@@ -180,7 +180,7 @@ def test_why_trials_failed_is_told_once_for_each_reason(raysplit: Command, run_f
     why = "its lane died 3 times while training it: OSError: no space left (rank 0; lane-0.log)"
     before = read_service(run_folder)
     with closing(Journal(run_folder / "journal")) as journal:
-        service = LawService(before.setup, journal, bytes_per_token=before.bytes_per_token)
+        service = LawService(before.run, journal)
         names = []
         for _ in range(2):
             trial = service.claim().trial

@@ -6,6 +6,7 @@ from itertools import product
 from raysplit.design.evidence import Evidence, chain, evidence_of, key, remaining
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Tree, Trial
+from raysplit.space import CooldownStart
 from raysplit.split import Problem
 from tests.split.doubles import known_law
 
@@ -34,7 +35,7 @@ def setup(
         problem=Problem(budget_flops=1e12, sizes=flops, domains=domains),
         flops_per_token=flops,
         domains=domains,
-        tree=Tree(cooldown_start=lambda tokens: tokens - tokens // 4, pretrain_grid=tuple(pretrain_grid)),
+        tree=Tree(cooldown_start=CooldownStart(fraction=0.25), pretrain_grid=tuple(pretrain_grid)),
         specialize_grid=tuple(specialize_grid),
         scratch=scratch,
         policy="grid" if policy == "grid" else "adaptive",

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from hypothesis import strategies as st
 
 from raysplit.design.tree import Checkpoints, Tree, Trial
+from raysplit.space import CooldownStart
 
 Measurement = tuple[Trial, int]
 """A trial and one of its milestones."""
@@ -17,7 +18,7 @@ def trees(draw: st.DrawFn) -> Tree:
     share = draw(st.floats(0.05, 0.9))
     grid = draw(st.sets(st.integers(2, 40), min_size=1, max_size=5))
     return Tree(
-        cooldown_start=lambda tokens: tokens - max(1, round(share * tokens / step)) * step,
+        cooldown_start=CooldownStart(fraction=share, step_tokens=step, least_steps=1),
         pretrain_grid=tuple(step * d for d in sorted(grid)),
     )
 

@@ -7,9 +7,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from raysplit.design.tree import Checkpoints, Node, Tree, Trial
+from raysplit.space import CooldownStart
 from tests.design.strategies import measurements, tokens_alone, train, trees
 
-QUARTER = Tree(cooldown_start=lambda tokens: tokens - tokens // 4, pretrain_grid=(8, 16))
+QUARTER = Tree(cooldown_start=CooldownStart(fraction=0.25), pretrain_grid=(8, 16))
 
 
 def trunk(*milestones: int) -> Trial:

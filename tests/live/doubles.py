@@ -16,10 +16,11 @@ from raysplit.design.setup import Setup
 from raysplit.design.tasks import Measured
 from raysplit.design.tree import Trial
 from raysplit.design.value import Array, Belief, belief_of
+from raysplit.journal import Journal
 from raysplit.law import Law
 from raysplit.live import fitting, law_answers
 from raysplit.live import service as service_module
-from raysplit.live.journal import Journal
+from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
 from raysplit.split import Advice, Choice, Problem, advise
 from tests.split.doubles import known_law, known_theta, law_of
@@ -75,7 +76,7 @@ def remember_laws(patch: pytest.MonkeyPatch) -> None:
 
 
 def open_service(setup: Setup, path: Path) -> LawService:
-    return LawService(setup, Journal(path), bytes_per_token=dict.fromkeys(setup.domains, 2.0))
+    return LawService(RunSetup(setup=setup, bytes_per_token=dict.fromkeys(setup.domains, 2.0)), Journal(path))
 
 
 def true_losses(setup: Setup) -> Losses:

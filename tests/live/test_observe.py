@@ -8,8 +8,8 @@ import pytest
 
 from raysplit.design.tasks import Measured
 from raysplit.errors import RunError, TableError
+from raysplit.journal import ReadJournal, read_journal
 from raysplit.live.answers import Accepted
-from raysplit.live.journal import ReadJournal, read_journal
 from raysplit.live.service import LawService
 from raysplit.runs import Observation
 from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, setup
@@ -32,9 +32,7 @@ def service(tmp_path: Path) -> Iterator[LawService]:
 def test_what_was_seen_elsewhere_is_known_and_survives(service: LawService, tmp_path: Path) -> None:
     assert service.observe([ELSEWHERE, replace(ELSEWHERE, seed=8)]).n_new == 2
     assert service.status().n_observations == 2
-    again = LawService(
-        ASKED, ReadJournal(read_journal(tmp_path / "journal.jsonl")), bytes_per_token=service.bytes_per_token
-    )
+    again = LawService(None, ReadJournal(read_journal(tmp_path / "journal.jsonl")))
     assert again.observations().equals(service.observations())
     row = service.observations().iloc[0]
     assert (row["n_params"], row["loss"], row["seed"]) == (ELSEWHERE.n_params, 3.25, 7)
@@ -95,10 +93,10 @@ def test_nothing_is_stored_of_a_bad_table(service: LawService, change: dict[str,
     with pytest.raises(TableError, match=complaint):
         service.observe([ELSEWHERE, bad])
     assert service.status().n_observations == 0
-    assert not service.journal.records
+    assert [record.kind for record in service.journal.records] == ["setup"]
 
 
 def test_a_reader_stores_nothing(tmp_path: Path, service: LawService) -> None:
-    reader = LawService(ASKED, ReadJournal([]), bytes_per_token=service.bytes_per_token)
+    reader = LawService(service.run, ReadJournal([]))
     with pytest.raises(RunError, match="only read"):
         reader.observe([ELSEWHERE])

@@ -13,9 +13,9 @@ from raysplit.errors import LawError, RunError
 from raysplit.live import refit
 from raysplit.live.fit_process import FitProcess
 from raysplit.live.fitting import Fitted, Target, fit_thoroughly
+from raysplit.live.observations import ObservationTable, Reported
 from raysplit.live.refit import LawsBehind
 from raysplit.live.shelf import Shelf
-from raysplit.live.table import Known, Table
 from raysplit.runs import Observation
 from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, setup
 from tests.split.doubles import known_law
@@ -24,7 +24,7 @@ ASKED = setup()
 TARGET = Target(problem=ASKED.problem, step_tokens=ASKED.step_tokens, seed=0)
 
 
-def rows(n: int) -> list[Known]:
+def rows(n: int) -> list[Reported]:
     law = known_law(n_domains=len(ASKED.domains))
     points = [(size, d, s) for d in PRETRAIN for s in (0, *SPECIALIZE) for size in SIZES]
     found = []
@@ -33,7 +33,7 @@ def rows(n: int) -> list[Known]:
         loss = float(law.loss([[size]], [[d]], [[s]])[0, k]) * (1 + 0.001 * (seq % 7))
         seed = seq // (len(ASKED.domains) * len(points))
         found.append(
-            Known(
+            Reported(
                 seq=seq, own=True,
                 observation=Observation(
                     n_params=size, pretrain_tokens=d, specialize_tokens=s, domain=ASKED.domains[k], loss=loss, seed=seed
@@ -44,14 +44,14 @@ def rows(n: int) -> list[Known]:
 
 
 @pytest.fixture
-def table() -> Table:
-    table = Table()
+def table() -> ObservationTable:
+    table = ObservationTable()
     table.add(rows(48))
     return table
 
 
 @pytest.fixture
-def process(table: Table) -> Iterator[FitProcess]:
+def process(table: ObservationTable) -> Iterator[FitProcess]:
     process = FitProcess(table, TARGET, niceness=0)
     yield process
     process.close()
@@ -62,7 +62,7 @@ def kill(process: FitProcess) -> None:
     os.kill(process.pid, signal.SIGKILL)
 
 
-def test_a_process_that_was_killed_while_idle_is_replaced(process: FitProcess, table: Table) -> None:
+def test_a_process_that_was_killed_while_idle_is_replaced(process: FitProcess, table: ObservationTable) -> None:
     assert process.thorough(47).n_observations == 48
     kill(process)
     time.sleep(0.2)
@@ -89,7 +89,7 @@ class _Failing:
 
     failures: ClassVar[list[Exception]] = []
 
-    def __init__(self, table: Table, target: Target, *, niceness: int) -> None:
+    def __init__(self, table: ObservationTable, target: Target, *, niceness: int) -> None:
         self._table, self._target = table, target
 
     def thorough(self, seq: int) -> Fitted:
@@ -104,7 +104,7 @@ class _Failing:
 
 @pytest.mark.parametrize("failure", [RunError("the process that fits the law died twice"), ValueError("a bug"), None])
 def test_a_failure_is_told_and_the_next_who_asks_gets_another_try(
-    table: Table, monkeypatch: pytest.MonkeyPatch, failure: Exception | None
+    table: ObservationTable, monkeypatch: pytest.MonkeyPatch, failure: Exception | None
 ) -> None:
     monkeypatch.setattr(refit, "FitProcess", _Failing)
     error = failure or LawError("no form can be fitted")

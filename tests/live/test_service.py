@@ -17,9 +17,9 @@ from raysplit.design.setup import Setup
 from raysplit.design.tasks import Failed, Measured
 from raysplit.design.tree import Trial
 from raysplit.errors import LawError, RunError
-from raysplit.live.journal import Journal, ReadJournal, Record, read_journal
-from raysplit.live.ledger import trial_from_dict
+from raysplit.journal import Journal, ReadJournal, Record, read_journal
 from raysplit.live.service import LawService
+from raysplit.live.state import trial_from_dict
 from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, every_point, setup
 from tests.live.doubles import account, carry_on, open_service, remember_laws, true_losses
 
@@ -121,7 +121,7 @@ def test_a_crash_after_any_record_changes_nothing(path: Path, uninterrupted: Who
 def test_a_finished_sweep_is_only_read(path: Path, uninterrupted: Whole) -> None:
     records, came_to = uninterrupted
     write_journal(path, records)
-    service = LawService(ASKED, ReadJournal(read_journal(path)), bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
+    service = LawService(None, ReadJournal(read_journal(path)))
     assert service.claim().finished == came_to["why"]
     assert account(service) == came_to
 
@@ -174,7 +174,7 @@ def test_a_failed_trunk_takes_its_branches_with_it_and_the_sweep_still_ends(serv
     assert len(orphans) == len(ASKED.domains)
     assert {orphan["n_params"] for orphan in orphans} == {trunk.n_params}
     assert service.status().n_failed == 1 + len(orphans)
-    again = LawService(ASKED, ReadJournal(read_journal(path)), bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
+    again = LawService(None, ReadJournal(read_journal(path)))
     assert again.status() == replace(service.status(), law_version=0)
 
 
@@ -196,7 +196,7 @@ def test_the_grid_policy_measures_everything_and_stops_nothing(tmp_path: Path) -
     why = carry_on(service, LOSSES, n_lanes=3)
     service.journal.close()  # type: ignore[union-attr]
     assert "every point" in why
-    assert kinds(service) == {"round": 1, "measurement": len(every_point(asked)), "advice": 1, "finish": 1}
+    assert kinds(service) == {"setup": 1, "round": 1, "measurement": len(every_point(asked)), "advice": 1, "finish": 1}
 
 
 def test_trunks_and_the_opening_are_never_stopped(uninterrupted: Whole) -> None:
@@ -267,9 +267,9 @@ def test_before_the_first_observation_there_is_no_law(service: LawService) -> No
 
 def test_a_prediction_for_a_domain_that_is_not_there(path: Path, uninterrupted: Whole) -> None:
     write_journal(path, uninterrupted[0])
-    service = LawService(ASKED, ReadJournal(read_journal(path)), bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
+    service = LawService(None, ReadJournal(read_journal(path)))
     point = {"n_params": SIZES[0], "pretrain_tokens": PRETRAIN[0], "specialize_tokens": SPECIALIZE[0]}
-    assert service.predict("domain-1", **point).prediction.mean > 0
+    assert service.predict("domain-1", **point).mean > 0
     with pytest.raises(LawError, match=r"domain-7.*domain-0, domain-1"):
         service.predict("domain-7", **point)
 
@@ -277,7 +277,7 @@ def test_a_prediction_for_a_domain_that_is_not_there(path: Path, uninterrupted: 
 def test_the_status_counts_what_is_in_the_journal(path: Path, uninterrupted: Whole) -> None:
     records, came_to = uninterrupted
     write_journal(path, records)
-    service = LawService(ASKED, ReadJournal(read_journal(path)), bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
+    service = LawService(None, ReadJournal(read_journal(path)))
     status, seen = service.status(), kinds(service)
     assert (status.round, status.n_stopped, status.n_failed) == (seen["round"], seen["stop"], 0)
     assert status.n_observations == len(came_to["observations"])

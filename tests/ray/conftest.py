@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 
-from raysplit.live.actor import find_law_actor
+from raysplit.corpus import build_corpus
 from raysplit.live.answers import LiveAdvice, LivePrediction
+from raysplit.live.client import connect
+from raysplit.space import parse_space
 from raysplit.sweep.folder import RunFolder
 from tests.ray.sweeps import Command, kill, start, tiny_space, write_space, write_texts
 
@@ -26,6 +27,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("a path") / "with spaces"
     write_texts(folder / "texts")
     return folder
+
+
+@pytest.fixture(scope="session")
+def corpus_folder(home: Path) -> Path:
+    """The corpus of `tiny_space`, built."""
+    space = parse_space(tiny_space(home / "texts"), origin="tests")
+    build_corpus(space.corpus, home / "corpus")
+    return home / "corpus"
 
 
 @pytest.fixture(scope="session")
@@ -81,13 +90,13 @@ class Adaptive:
 def adaptive(run: Sweep, ray_address: str) -> Adaptive:
     sweep = run("sweep", "--ray-address", ray_address, run="adaptive", changes=ADAPTIVE)
     sweep.wait_for_measurements(10)
-    law = find_law_actor(RunFolder(path=sweep.out).sweep_id)
+    law = connect(RunFolder(path=sweep.out).sweep_id)
     until = time.monotonic() + 120
-    while ray.get(law.stamp.remote(), timeout=60) is None:  # the first fit is under way
+    while law.stamp() is None:  # the first fit is under way
         assert time.monotonic() < until
         time.sleep(0.2)
-    prediction = ray.get(law.predict.remote("code", 14_000, 10_000, 5_000), timeout=120)
-    advice = ray.get(law.advise.remote(), timeout=120)
+    prediction = law.predict("code", n_params=14_000, pretrain_tokens=10_000, specialize_tokens=5_000)
+    advice = law.advise()
     status, said = sweep.end()
     assert status == 0, said
     return Adaptive(out=sweep.out, prediction=prediction, advice=advice)

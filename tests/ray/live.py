@@ -5,20 +5,24 @@ import time
 from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
 from ray.actor import ActorHandle
 
-from raysplit.live.answers import LawStamp
 from raysplit.live.fitting import Target, fit_thoroughly
-from raysplit.live.table import Known
+from raysplit.live.observations import Reported
+from raysplit.live.run_setup import RunSetup
 from raysplit.runs import Observation
 from tests.design.doubles import setup
 from tests.split.doubles import known_law
 
+if TYPE_CHECKING:
+    from raysplit.live.client import LiveLaw
+
 ASKED = setup(policy="grid")
+RUN = RunSetup(setup=ASKED, bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
 _SIZES = (14_000, 36_000, 90_000)
 _PATIENCE_SECONDS = 60
 
@@ -42,7 +46,7 @@ def observations(n: int) -> list[Observation]:
 
 def undisturbed(rows: Iterable[Observation]) -> str:
     """The settled law of these observations, as JSON."""
-    known = [Known(seq=0, observation=row, own=False) for row in rows]
+    known = [Reported(seq=0, observation=row, own=False) for row in rows]
     target = Target(problem=ASKED.problem, step_tokens=ASKED.step_tokens, seed=ASKED.seed)
     return fit_thoroughly(known, 0, target, with_advice=False).law.to_json()
 
@@ -51,22 +55,23 @@ def settled(actor: ActorHandle, n_observations: int) -> str:
     """The actor's law once it has settled, as JSON."""
     end = time.monotonic() + 2 * _PATIENCE_SECONDS
     while True:
-        stamp: LawStamp | None = ask(actor, "stamp")
+        stamp = law_of(actor).stamp()
         if stamp is not None and stamp.settled and stamp.n_observations == n_observations:
-            law: str = ask(actor, "law", stamp.version).to_json()
-            return law
-        assert time.monotonic() < end, f"did not settle: {stamp}, {ask(actor, 'status')}"
+            return law_of(actor).law(stamp.version).to_json()
+        assert time.monotonic() < end, f"did not settle: {stamp}, {law_of(actor).status()}"
         time.sleep(0.1)
 
 
 def stored(actor: ActorHandle) -> list[Observation]:
-    frame = ask(actor, "observations")
+    frame = law_of(actor).observations()
     return [Observation(**{str(name): value for name, value in row.items()}) for row in frame.to_dict("records")]
 
 
-def ask(actor: ActorHandle, method: str, *arguments: Any) -> Any:
-    """Also while it starts again."""
-    return ray.get(getattr(actor, method).remote(*arguments), timeout=_PATIENCE_SECONDS)
+def law_of(actor: ActorHandle) -> "LiveLaw":
+    """That answers also while it starts again."""
+    from raysplit.live.client import LiveLaw
+
+    return LiveLaw(actor, timeout_seconds=_PATIENCE_SECONDS)
 
 
 def pid_of(actor: ActorHandle) -> int:
@@ -76,4 +81,4 @@ def pid_of(actor: ActorHandle) -> int:
 def start(name: str, journal: Path, **options: Any) -> ActorHandle:
     from raysplit.live.actor import start_law_actor
 
-    return start_law_actor(name, ASKED, journal, dict.fromkeys(ASKED.domains, 2.0), **options)
+    return start_law_actor(name, RUN, journal, **options)

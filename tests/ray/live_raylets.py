@@ -13,7 +13,9 @@ from ray.actor import ActorHandle
 from ray.cluster_utils import Cluster
 from ray.exceptions import RayActorError
 
+from raysplit.live.actor import sent
 from raysplit.live.client import LiveLaw
+from raysplit.live.questions import Observe
 from tests.ray import live
 
 N_ROWS = 96
@@ -48,7 +50,7 @@ def main() -> None:
         home = ray.get(actor.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()))
         [node] = [node for node in nodes if node.node_id == home]
         raylet = node.all_processes[ray_constants.PROCESS_TYPE_RAYLET][0].process
-        pending = actor.observe.remote(rows[60:70])
+        pending = sent(actor, Observe(rows[60:70]))
         os.kill(raylet.pid, signal.SIGKILL)
         killed = time.monotonic()
         client.observe(rows[70:])

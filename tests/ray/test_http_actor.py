@@ -12,12 +12,15 @@ import pytest
 import ray
 
 from raysplit.errors import RunError
+from raysplit.http.options import HttpOptions
 from raysplit.live.actor import NAMESPACE, start_law_actor
-from raysplit.live.http_options import HttpOptions
+from raysplit.live.client import LiveLaw
+from raysplit.live.run_setup import RunSetup
 from raysplit.ray_private import kept_in_cluster
 from tests.design.doubles import setup
 
 ASKED = setup()
+RUN = RunSetup(setup=ASKED, bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
 ROW = {"n_params": 14_000, "pretrain_tokens": 300_000, "specialize_tokens": 0, "domain": "domain-0", "loss": 3.5}
 TOKEN = "correct horse"
 
@@ -28,7 +31,7 @@ def joined(ray_address: str) -> None:
 
 
 def start(name: str, journal: Path, http: HttpOptions) -> Any:
-    return start_law_actor(name, ASKED, journal, dict.fromkeys(ASKED.domains, 2.0), http=http)
+    return start_law_actor(name, RUN, journal, face=http)
 
 
 def answer(url: str) -> dict[str, Any]:
@@ -66,7 +69,7 @@ def test_it_comes_back_with_the_actor(tmp_path: Path, port: int) -> None:
     options = HttpOptions(host="127.0.0.1", port=port, token=TOKEN)
     actor = start("http-comes-back", tmp_path / "journal", options)
     try:
-        url = ray.get(actor.serve_http.remote(options))
+        url = ray.get(actor.serve.remote(options))
         assert url == f"http://127.0.0.1:{port}"
         taken = httpx.post(
             f"{url}/v1/observations",
@@ -83,9 +86,9 @@ def test_it_comes_back_with_the_actor(tmp_path: Path, port: int) -> None:
 
 @pytest.mark.usefixtures("joined")
 def test_a_server_asked_for_later_comes_back_as_well_as_soon_as_its_port_is_free(tmp_path: Path) -> None:
-    actor = start_law_actor("http-later", ASKED, tmp_path / "journal", dict.fromkeys(ASKED.domains, 2.0))
+    actor = start_law_actor("http-later", RUN, tmp_path / "journal")
     try:
-        url = ray.get(actor.serve_http.remote(HttpOptions(host="127.0.0.1", port=0, token=TOKEN)))
+        url = ray.get(actor.serve.remote(HttpOptions(host="127.0.0.1", port=0, token=TOKEN)))
         port = int(url.rpartition(":")[2])
         with socket.socket() as other:
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -98,13 +101,13 @@ def test_a_server_asked_for_later_comes_back_as_well_as_soon_as_its_port_is_free
                 except OSError:  # the killed process is not gone yet
                     assert time.monotonic() < deadline
             other.listen()
-            while not (trouble := ray.get(actor.status.remote()).trouble):
+            while not (trouble := LiveLaw(actor).status().trouble):
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
             assert trouble.startswith("not served over HTTP since the restart: ")
             assert "Address already in use" in trouble
         assert answer(url)["n_observations"] == 0
-        while ray.get(actor.status.remote()).trouble:
+        while LiveLaw(actor).status().trouble:
             assert time.monotonic() < deadline
         headers = {"Authorization": f"Bearer {TOKEN}"}
         told = {"schema_version": 1, "observations": [ROW]}

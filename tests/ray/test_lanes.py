@@ -14,6 +14,7 @@ from raysplit.design.setup import setup_of
 from raysplit.design.tasks import Measured, Task
 from raysplit.design.tree import Trial
 from raysplit.live.actor import start_law_actor
+from raysplit.live.run_setup import RunSetup
 from raysplit.space import Space, parse_space
 from raysplit.sweep.backend import run_all
 from raysplit.sweep.lanes import Lanes
@@ -37,7 +38,7 @@ class Started:
 
 @pytest.fixture(scope="module")
 def started(
-    ray_address: str, uninterrupted: Path, home: Path, tmp_path_factory: pytest.TempPathFactory
+    ray_address: str, corpus_folder: Path, home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Started]:
     folder = tmp_path_factory.mktemp("lanes")
     raw = tiny_space(
@@ -48,8 +49,9 @@ def started(
     raw["tuning"] = {"n_trials": 4, "learning_rate": [3e-3, 3e-2], "replay_share": [0, 0.4]}
     space = parse_space(raw, origin="test")
     setup = setup_of(space, vocab_size=VOCAB)
-    actor = start_law_actor("lanes", setup, folder / "journal", dict.fromkeys(setup.domains, 2.0))
-    lanes = Lanes(space, run_folder=folder, corpus_folder=uninterrupted / "corpus", law=actor)
+    run = RunSetup(setup=setup, bytes_per_token=dict.fromkeys(setup.domains, 2.0))
+    actor = start_law_actor("lanes", run, folder / "journal")
+    lanes = Lanes(space, run_folder=folder, corpus_folder=corpus_folder, law=actor)
     try:
         lanes.wait_until_ready()
         yield Started(space=space, lanes=lanes, law=PlayedLaw(actor, setup), folder=folder)

@@ -110,7 +110,7 @@ def test_its_driver_is_killed(ray_address: str, begin: Callable[..., ActorHandle
     actor = begin("orphan")
     there = assert_each_once(actor, rows[:n_acknowledged])
     assert len(there) <= n_acknowledged + 3
-    live.ask(actor, "observe", rows)  # what the driver would have gone on with, and what it had
+    live.law_of(actor).observe(rows)  # what the driver would have gone on with, and what it had
     assert len(assert_each_once(actor, rows)) == len(rows)
     assert live.settled(actor, len(rows)) == live.undisturbed(rows)
 

@@ -14,8 +14,8 @@ import pytest
 import raysplit
 from benchmarks.live.live_replay import SURFACE, played_sweep
 from raysplit.live.client import LiveLaw
-from raysplit.live.outside_run import OutsideRun
 from raysplit.runs import Observation
+from raysplit.trainers.outside_run import OutsideRun
 
 WAIT_SECONDS = 120
 
@@ -64,7 +64,7 @@ def test_the_notebook_runs_whole(played: Path, tmp_path: Path, repository: Path)
 def test_a_bare_loop_reports_to_it(played: Path, tmp_path: Path) -> None:
     law = raysplit.connect(played)
     said = law.predict("code", n_params=27_000, pretrain_tokens=250_000, specialize_tokens=100_000)
-    loss = float(said.prediction.mean)
+    loss = said.mean
     run = OutsideRun(
         lambda: raysplit.connect(played), n_params=27_000, domain="code", pretrain_tokens=250_000, seed=77,
         kept_in=tmp_path / "kept.jsonl", patience_seconds=60,

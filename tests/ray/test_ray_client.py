@@ -42,7 +42,7 @@ def test_the_same_answers_from_outside_the_cluster(client_address: str, tmp_path
     name, rows = f"afar-{tmp_path.name}", live.observations(121)
     actor = live.start(name, tmp_path / "journal")
     try:
-        live.ask(actor, "observe", rows[:120])
+        live.law_of(actor).observe(rows[:120])
         live.settled(actor, 120)
         asking = subprocess.run(
             [sys.executable, "-m", "tests.ray.through_client", actor_name(name), client_address, "120"],
@@ -54,7 +54,7 @@ def test_the_same_answers_from_outside_the_cluster(client_address: str, tmp_path
         prediction = here.predict(
             live.ASKED.domains[0], n_params=90_000, pretrain_tokens=4e6, specialize_tokens=1e6, version=1
         )
-        assert told["loss"] == told["later"] == float(prediction.prediction.mean)
+        assert told["loss"] == told["later"] == prediction.mean
         assert told["split"] == here.advise(version=1).advice.split.pretrain_tokens
         assert told["n_observations"] == here.status().n_observations == 121
         assert "pretrain_tokens" in told["refusal"]

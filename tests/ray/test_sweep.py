@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import ray
 
-from raysplit.live.actor import find_law_actor
+from raysplit.live.client import connect
 from raysplit.sweep.folder import RunFolder
 from tests.ray.conftest import Adaptive, Sweep
 from tests.ray.sweeps import losses, records
@@ -89,11 +89,11 @@ def test_crashes_change_nothing(run: Sweep, uninterrupted: Path, ray_address: st
     os.kill(training_workers()[0], signal.SIGKILL)
     first.wait_for_measurements(4)
 
-    law = find_law_actor(RunFolder(path=first.out).sweep_id)
+    law = connect(RunFolder(path=first.out).sweep_id)
     [process] = law_actor_process()
     before = len(first.measurements())
     os.kill(process, signal.SIGKILL)
-    status = ray.get(law.status.remote(), timeout=60)
+    status = law.status()
     assert status.n_observations >= before, "restarted with all it had"
     assert law_actor_process() != [process]
     first.wait_for_measurements(before + 2)
@@ -113,7 +113,7 @@ def test_crashes_change_nothing(run: Sweep, uninterrupted: Path, ray_address: st
 
 
 def test_a_running_sweep_answers_from_another_process(adaptive: Adaptive) -> None:
-    prediction, advice = adaptive.prediction.prediction, adaptive.advice.advice
+    prediction, advice = adaptive.prediction, adaptive.advice.advice
     assert prediction.low < prediction.mean < prediction.high
     assert advice.split.total_tokens > 0
     assert len(records(adaptive.out, "round")) > 1, "it decided by what it had measured"

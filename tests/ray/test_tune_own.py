@@ -16,7 +16,7 @@ from ray import tune
 
 from raysplit.design.setup import Setup
 from raysplit.errors import RunError
-from raysplit.live.journal import ReadJournal, has_journal, read_journal
+from raysplit.journal import ReadJournal, has_journal, read_journal
 from raysplit.live.service import LawService
 from raysplit.sweep.replay import replay
 from raysplit.sweep.tune_plan import TunePlan
@@ -96,7 +96,7 @@ def test_a_mistake_of_the_trainable_comes_out_of_fit(ray_address: str, tmp_path:
     with TunePlan(SMALL_GRID, tmp_path / "plan") as plan:
         with pytest.raises(RunError, match="KeyError: 'learning_rate'; nothing was measured yet"):
             tuner(plan, _mistaken).fit()
-        assert {r.kind for r in read_journal(plan.folder / "journal")} == {"round"}
+        assert {r.kind for r in read_journal(plan.folder / "journal")} == {"setup", "round"}
 
 
 def _mistaken(config: dict[str, Any]) -> None:
@@ -126,7 +126,7 @@ def test_a_killed_driver_restored_goes_on_as_if_nothing_had_happened(ray_address
     expected = replayed(ASKED, tmp_path)
     assert end == {"finished": expected["why"], "advice": expected["advice"]}
     stored = ReadJournal(read_journal(tmp_path / "journal"))
-    assert came_to(LawService(ASKED, stored, bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))) == expected
+    assert came_to(LawService(None, stored)) == expected
     measured = points(tmp_path)
     assert len(measured) == len(set(measured))
     started = notes(tmp_path / "diary")

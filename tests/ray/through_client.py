@@ -26,8 +26,8 @@ def main() -> None:
         "n_observations": law.status().n_observations,
         "refusal": refusal,
         "split": law.advise(version=1).advice.split.pretrain_tokens,
-        "loss": float(prediction.prediction.mean),
-        "later": float(later.prediction.mean),
+        "loss": prediction.mean,
+        "later": later.mean,
     }
     sys.stdout.write(json.dumps(told))
 

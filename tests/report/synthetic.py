@@ -11,7 +11,8 @@ from raysplit.corpus.manifest import DomainRecord, Manifest, SideRecord, Tokeniz
 from raysplit.design.setup import Setup, setup_of
 from raysplit.design.tasks import Failed
 from raysplit.design.tree import Trial
-from raysplit.live.journal import Journal
+from raysplit.journal import Journal
+from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
 from raysplit.report.final import RECOMMENDED
 from raysplit.report.story import read_story
@@ -67,7 +68,8 @@ def synthetic_run(path: Path, space: Space, *, fails: Mapping[tuple[str, int], s
     _write_corpus(folder, space)
     setup = setup_of(space, vocab_size=vocab_size, domain_tokens=dict.fromkeys(space.domains, float(DOMAIN_TOKENS)))
     journal = Journal(folder.journal)
-    service = LawService(setup, journal, bytes_per_token=dict.fromkeys(space.domains, BYTES_PER_TOKEN))
+    run = RunSetup(setup=setup, bytes_per_token=dict.fromkeys(space.domains, BYTES_PER_TOKEN))
+    service = LawService(run, journal)
     service_losses = known_law_losses(
         lambda name, n, d, s: loss_at(space.domains.index(name), n, d, s), space.domains, noise=0.008, seed=0
     )

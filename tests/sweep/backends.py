@@ -13,7 +13,7 @@ import pytest
 from raysplit.design.tasks import Failed, Measured, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.errors import LaneError
-from raysplit.live.journal import read_journal
+from raysplit.journal import read_journal
 from raysplit.sweep.backend import Backend, Recorder, run_all
 from raysplit.sweep.replay import PlayedTo, drive
 from tests.design.doubles import every_point

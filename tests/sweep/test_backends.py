@@ -11,7 +11,8 @@ import pytest
 from raysplit.design.tasks import Failed, Measured, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.errors import LaneError, RaysplitError
-from raysplit.live.journal import Journal
+from raysplit.journal import Journal
+from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
 from raysplit.sweep.final import Part, carry_out
 from raysplit.sweep.replay import KnownLosses, drive
@@ -31,7 +32,7 @@ def losses(trial: Trial, milestone: int) -> Mapping[str, float] | None:
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LawService]:
     remember_laws(monkeypatch)
     with closing(Journal(tmp_path / "journal")) as journal:
-        yield LawService(ASKED, journal, bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
+        yield LawService(RunSetup(setup=ASKED, bytes_per_token=dict.fromkeys(ASKED.domains, 2.0)), journal)
 
 
 def tried_with(backend: KnownLosses | FakeLanes, service: LawService) -> Tried:

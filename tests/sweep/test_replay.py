@@ -11,7 +11,8 @@ import pytest
 
 from raysplit.design.tree import Trial
 from raysplit.errors import TableError
-from raysplit.live.journal import Journal
+from raysplit.journal import Journal
+from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
 from raysplit.runs import check_runs
 from raysplit.split import best_split, losses_of
@@ -52,7 +53,7 @@ def test_a_grid_of_a_known_law_gives_that_laws_advice(runs: pd.DataFrame, tmp_pa
     """
     asked = setup_of_table(runs, budget_flops=6 * 36_000 * 3.75e6, policy="grid")
     with closing(Journal(tmp_path / "journal")) as journal:
-        service = LawService(asked, journal, bytes_per_token=dict.fromkeys(asked.domains, 1.0))
+        service = LawService(RunSetup(setup=asked, bytes_per_token=dict.fromkeys(asked.domains, 1.0)), journal)
         assert "every point" in replay(service, table_losses(runs, asked.domains)).finished
     pd.testing.assert_frame_equal(
         service.observations()[["n_params", "pretrain_tokens", "specialize_tokens", "domain", "loss"]],

@@ -17,7 +17,7 @@ from ray.tune.search import Searcher, SearchGenerator
 
 from raysplit.design.tree import Trial
 from raysplit.errors import RunError, SpaceError
-from raysplit.live.journal import read_journal
+from raysplit.journal import read_journal
 from raysplit.sweep import capacity
 from raysplit.sweep.grid_setup import setup_of_grid
 from raysplit.sweep.replay import replay
@@ -267,7 +267,7 @@ def test_a_report_without_its_losses_ends_the_experiment_and_stores_nothing(
     pretrain, specialize = trial.config["points"][0]
     with pytest.raises(RunError, match=named):
         tune.report(trial, {"pretrain_tokens": pretrain, "specialize_tokens": specialize, **losses})
-    assert set(kinds(plan)) == {"round"}
+    assert set(kinds(plan)) == {"setup", "round"}
     plan.close()
     Controller(plan).run()  # mended, in the same folder
     assert plan.finished
@@ -288,7 +288,7 @@ def test_what_goes_wrong_before_anything_was_measured_is_the_trainables_mistake(
         end()
     assert ("ValueError: no such file: weights.pt" in str(caught.value)) == (ends == "with an exception")
     assert ("its last report was at pretrain_tokens = 5" in str(caught.value)) == (ends == "without its loss")
-    assert set(kinds(plan)) == {"round"}
+    assert set(kinds(plan)) == {"setup", "round"}
 
 
 def test_a_trial_that_fails_later_is_not_tried_again_and_the_search_goes_on(plan: TunePlan) -> None:
@@ -314,7 +314,7 @@ def test_a_worker_that_dies_and_is_tried_again_is_no_failure(plan: TunePlan) -> 
     trial.status = "ERROR"  # which Tune sets before it puts a trial back
     tune.scheduler.on_trial_error(tune, trial)
     tune.scheduler.choose_trial_to_run(tune)
-    assert set(kinds(plan)) == {"round"}
+    assert set(kinds(plan)) == {"setup", "round"}
     assert trial.trial_id in plan.running
 
 

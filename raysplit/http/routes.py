@@ -1,0 +1,214 @@
+"""The routes under /v1, made of the list of questions: the query or the body of each is its fields.
+
+Whatever takes more than a moment runs in a thread.
+"""
+
+import codecs
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Request
+from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.json_schema import SkipJsonSchema
+from starlette.concurrency import run_in_threadpool
+
+from raysplit.http.refusals import Refusal, Refused, of_mistake
+from raysplit.http.stream import stream
+from raysplit.live.answers import LawStamp, Status
+from raysplit.live.mistakes import mistake_of
+from raysplit.live.questions import QUESTIONS, AskEvents, Asks, AskStatus, Question, of_query, query_schema
+from raysplit.runs import MAX_COUNT
+
+MAX_BODY_BYTES = 8 * 2**20
+"""Room for `raysplit.live.observations.MAX_BATCH` rows with every field given."""
+_MAX_STREAMS = 64
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": Refusal, "description": "Refused; the message says why."}
+}
+_NOT_STORED: dict[int | str, dict[str, Any]] = {
+    status: {"model": Refusal, "description": "Nothing was stored."} for status in (503, 507)
+}
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"description": "One `Event` a message, its number as the id.", "content": {"text/event-stream": {}}}
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing(Status):
+    """Where the sweep stands, and what this server lets one do."""
+
+    law: LawStamp | None
+    reading_is_open: bool
+    takes_observations: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rights:
+    """Who may do what on a server."""
+
+    read: Callable[..., None]
+    """A dependency that refuses who may not read."""
+    write: Callable[..., None]
+    reading_is_open: bool
+    takes_observations: bool
+
+
+def routes(law: Asks, *, rights: Rights, closing: threading.Event) -> APIRouter:
+    """A route for every question that goes over HTTP.
+
+    Args:
+        law: asked from several threads; `stamp` must answer at once.
+        rights: who may ask.
+        closing: set when streams must end.
+    """
+    router = APIRouter(responses=_REFUSALS)
+    for question in QUESTIONS:
+        if question is AskEvents:
+            _add_stream(router, law, rights, closing)
+        elif question.path:
+            _add(router, law, rights, question)
+    return router
+
+
+def _add(router: APIRouter, law: Asks, rights: Rights, question: type[Question[Any]]) -> None:
+    is_status = question is AskStatus
+    kind = TypeAdapter(Standing if is_status else question.answer)
+
+    def answer(asked: Question[Any]) -> Response:
+        found = law.ask(asked)
+        return _json(kind.dump_json(_standing(law, rights, found) if is_status else found))
+
+    router.add_api_route(
+        question.path,
+        _by_body(question, answer) if question.body else _by_query(question, answer),
+        methods=["POST" if question.body else "GET"],
+        name=question.name,
+        description=question.__doc__,
+        response_model=Standing if is_status else question.answer,
+        dependencies=[Depends(rights.write if question.writes else rights.read)],
+        responses=_NOT_STORED if question.writes else None,
+        openapi_extra=_body_schema(question.body) if question.body else _query_parameters(question),
+    )
+
+
+def _standing(law: Asks, rights: Rights, status: Status) -> Standing:
+    return Standing(
+        **asdict(status), law=law.stamp(), reading_is_open=rights.reading_is_open,
+        takes_observations=rights.takes_observations,
+    )  # fmt: skip
+
+
+def _by_query(question: type[Question[Any]], answer: Callable[[Question[Any]], Response]) -> Callable[..., Response]:
+    def get(request: Request) -> Response:
+        return answer(_asked(question, request))
+
+    return get
+
+
+def _by_body(
+    question: type[Question[Any]], answer: Callable[[Question[Any]], Response]
+) -> Callable[..., Awaitable[Response]]:
+    async def post(request: Request) -> Response:
+        body = await _read(request)
+        return await run_in_threadpool(lambda: answer(_parsed(question, body)))
+
+    return post
+
+
+def _add_stream(router: APIRouter, law: Asks, rights: Rights, closing: threading.Event) -> None:
+    n_streams = 0
+
+    @router.get(
+        AskEvents.path, name=AskEvents.name, description=AskEvents.__doc__, response_class=StreamingResponse,
+        dependencies=[Depends(rights.read)], responses=_STREAM, openapi_extra=_query_parameters(AskEvents),
+    )  # fmt: skip
+    async def events(
+        request: Request,
+        last_event_id: Annotated[int | SkipJsonSchema[None], Header(ge=-1, le=MAX_COUNT)] = None,
+    ) -> Response:
+        nonlocal n_streams
+        asked = _asked(AskEvents, request)
+        assert isinstance(asked, AskEvents)
+        if n_streams >= _MAX_STREAMS:
+            raise Refused(429, f"{n_streams} streams are open already", headers={"Retry-After": "10"})
+        after = asked.after if last_event_id is None else last_event_id
+
+        async def counted() -> AsyncIterator[bytes]:
+            nonlocal n_streams
+            n_streams += 1
+            try:
+                async for part in stream(law, after=after, kinds=asked.kind, closing=closing):
+                    yield part
+            finally:
+                n_streams -= 1
+
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(counted(), media_type="text/event-stream", headers=headers)
+
+
+def _query_parameters(question: type[Question[Any]]) -> dict[str, Any]:
+    """OpenAPI's words for a question's fields."""
+    schema = query_schema(question)
+    needed, found = schema.get("required", []), []
+    for name, field in schema["properties"].items():
+        about = {"description": field.pop("description")} if "description" in field else {}
+        found.append({"name": name, "in": "query", "required": name in needed, "schema": field, **about})
+    return {"parameters": found}
+
+
+def _body_schema(body: type[BaseModel]) -> dict[str, Any]:
+    """OpenAPI's words for a body that the route reads itself."""
+    schema = {"$ref": f"#/components/schemas/{body.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _json(body: bytes) -> Response:
+    return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+def _asked(question: type[Question[Any]], request: Request) -> Question[Any]:
+    """Raises: Refused: the query makes no such question."""
+    try:
+        return of_query(question, request.query_params.multi_items())
+    except ValidationError as error:
+        raise of_mistake(mistake_of(error.errors(include_url=False))) from error
+
+
+def _parsed(question: type[Question[Any]], body: bytes) -> Question[Any]:
+    """Raises: Refused: the body is not of this shape."""
+    assert question.body is not None
+    try:
+        # A mark at its head is what editors on Windows write.
+        return question.body.model_validate_json(body.removeprefix(codecs.BOM_UTF8)).question()
+    except ValidationError as error:
+        raise of_mistake(mistake_of(error.errors(include_url=False))) from error
+
+
+async def _read(request: Request) -> bytes:
+    """A JSON body, refused by its length before it has come in whole.
+
+    Raises:
+        Refused: too long, or not said to be JSON.
+    """
+    said = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if said != "application/json":
+        raise Refused(415, "Content-Type: must be application/json", field="Content-Type", value=said)
+    too_long = Refused(
+        413,
+        f"body: more than {MAX_BODY_BYTES} bytes; send several smaller ones",
+        field="body",
+        headers={"Connection": "close"},  # or the server would read on to the body's end
+    )
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+        raise too_long
+    parts, n_bytes = [], 0
+    async for part in request.stream():
+        parts.append(part)
+        n_bytes += len(part)
+        if n_bytes > MAX_BODY_BYTES:
+            raise too_long
+    return b"".join(parts)

@@ -1,0 +1,97 @@
+"""What a new run's law rests on, from its search space and its corpus; later on its journal says so."""
+
+from collections.abc import Sequence
+
+from raysplit.corpus import Corpus
+from raysplit.design.setup import setup_of
+from raysplit.journal import Record, has_journal, read_journal
+from raysplit.live.run_setup import ModelFamily, RunSetup, recorded_setup
+from raysplit.space import Space
+from raysplit.sweep.folder import RunFolder
+
+
+def setup_of_corpus(space: Space, corpus: Corpus) -> RunSetup:
+    """Of a sweep, on a corpus that can feed it.
+
+    Raises:
+        CorpusError: a domain has too few tokens for the grids.
+        SplitError: the target's budget is too small for any split.
+    """
+    longest_path_epochs(space, corpus)
+    tokens = {name: float(record.train.n_tokens) for name, record in corpus.manifest.domains.items()}
+    return RunSetup(
+        setup=setup_of(space, vocab_size=corpus.vocab_size, domain_tokens=tokens),
+        bytes_per_token=bytes_per_token(corpus),
+        family=_family(space, corpus.vocab_size),
+    )
+
+
+def setup_of_space(space: Space) -> RunSetup:
+    """Of a law that only hears what others measure, and so needs no corpus.
+
+    Raises:
+        SplitError: the target's budget is too small for any split.
+    """
+    vocab_size = space.corpus.tokenizer.vocab_size
+    return RunSetup(
+        setup=setup_of(space, vocab_size=vocab_size),
+        bytes_per_token=dict.fromkeys(space.domains, float("nan")),
+        family=_family(space, vocab_size),
+    )
+
+
+def setup_of_run(folder: RunFolder, space: Space, records: Sequence[Record]) -> RunSetup:
+    """Of the run whose journal these records are, where they do not say so themselves.
+
+    A law that is served alone has neither corpus nor rounds.
+
+    Raises:
+        CorpusError: the corpus of a sweep is not there.
+    """
+    if (data := recorded_setup(records)) is not None:
+        return RunSetup.of_data(data)
+    if folder.corpus.exists() or any(record.kind == "round" for record in records):
+        return setup_of_corpus(space, Corpus.open(folder.corpus))
+    return setup_of_space(space)
+
+
+def _family(space: Space, vocab_size: int) -> ModelFamily:
+    return ModelFamily(vocab_size=vocab_size, context_length=space.model.context_length)
+
+
+def recorded(folder: RunFolder) -> list[Record]:
+    """Every record of a run's journal; none where it has not begun."""
+    return read_journal(folder.journal) if has_journal(folder.journal) else []
+
+
+def bytes_per_token(corpus: Corpus) -> dict[str, float]:
+    """Of each domain's held-out text."""
+    return {name: corpus.bytes_per_token(name) for name in corpus.domains}
+
+
+def held_out_tokens(space: Space, corpus: Corpus, domain: str) -> int:
+    """Held-out tokens of a domain that are read at every measured point.
+
+    Raises:
+        CorpusError: they are less than one context.
+    """
+    context = space.model.context_length
+    wanted = space.training.validation_tokens
+    return context * corpus.n_validation_windows(domain, context_length=context, max_tokens=wanted)
+
+
+def longest_path_epochs(space: Space, corpus: Corpus) -> dict[str, float]:
+    """How often the grids' longest path through trunk and branch reads each domain.
+
+    Raises:
+        CorpusError: more often than the space allows, or too little is held out to measure a loss.
+    """
+    for domain in corpus.domains:
+        held_out_tokens(space, corpus, domain)
+    return corpus.check_capacity(
+        max_pretrain_tokens=max(space.pretrain_grid),
+        max_specialize_tokens=max(space.specialize_grid),
+        max_epochs=space.corpus.max_epochs,
+        context_length=space.model.context_length,
+        replay_share=space.training.replay_share,
+    )
