@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,17 +92,16 @@ def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         # Two clusters on a machine: commands must go by the address that they are given.
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv("PYTHONPATH", str(REPOSITORY))
+        options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "namespace": "raysplit"}
         for n_left in (2, 1, 0):
-            try:
-                with _loose_ends():
-                    ray.init(
-                        address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, namespace="raysplit"
-                    )  # fmt: skip
-                break
-            except Exception:  # Ray gives its node 30 s to start, which a busy machine does not keep
-                ray.shutdown()
-                if not n_left:
-                    raise
+            with _loose_ends():
+                try:
+                    ray.init(address="local", num_cpus=3, **options)
+                    break
+                except Exception:  # Ray gives its node 30 s to start, which a busy machine does not keep
+                    ray.shutdown()
+                    if not n_left:
+                        raise
         yield ray.get_runtime_context().gcs_address
         with _loose_ends():
             ray.shutdown()
