@@ -17,15 +17,17 @@ from raysplit.design.campaign import opening
 from raysplit.design.evidence import price_together
 from raysplit.design.setup import Setup
 from raysplit.errors import RunError
+from raysplit.http.face import HttpFace
 from raysplit.http.options import HttpOptions
 from raysplit.journal import ReadJournal, Record, has_journal, read_journal
-from raysplit.live import beacon
-from raysplit.live.actor import NAMESPACE, actor_name, laws_beside, start_law_actor
+from raysplit.live import endpoint
+from raysplit.live.actor import start_law_actor
 from raysplit.live.answers import Status
-from raysplit.live.beacon import Beacon
+from raysplit.live.client import NAMESPACE, actor_name
+from raysplit.live.endpoint import Endpoint
+from raysplit.live.law_store import LawStore, laws_beside
 from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
-from raysplit.live.shelf import Shelf
 from raysplit.quantities import format_seconds
 from raysplit.space import Space, dump_space
 from raysplit.sweep.cluster import joined_cluster
@@ -55,8 +57,8 @@ def show_law(folder: RunFolder) -> None:
     """Tell in the run folder where its law actor, of the cluster that this process has joined, can be found."""
     address = ray.get_runtime_context().gcs_address
     mode = os.environ.get("RAY_AUTH_MODE", "")
-    found = Beacon(actor=actor_name(folder.sweep_id), namespace=NAMESPACE, address=address, auth_mode=mode)
-    beacon.light(folder.path, found)
+    found = Endpoint(actor=actor_name(folder.sweep_id), namespace=NAMESPACE, address=address, auth_mode=mode)
+    endpoint.write(folder.path, found)
 
 
 def run_sweep(
@@ -91,9 +93,10 @@ def run_sweep(
         console.print(f"taking up the sweep at {before.n_observations} observations")
     with joined_cluster(space.compute, address=ray_address):
         console.print(f"live law: raysplit.connect({str(folder.path)!r}), or `raysplit advise {folder.path}`")
-        law = start_law_actor(folder.sweep_id, run, folder.journal, face=http)
-        if http is not None:
-            console.print(f"its page: {ray.get(law.serve.remote(http))}")
+        face = None if http is None else HttpFace(http)
+        law = start_law_actor(folder.sweep_id, run, folder.journal, face=face)
+        if face is not None:
+            console.print(f"its page: {ray.get(law.serve.remote(face))}")
         show_law(folder)
         pool = Pool(space, run_folder=folder.path, corpus_folder=folder.corpus, law=law)
         try:
@@ -107,7 +110,7 @@ def run_sweep(
             pool.check()
         finally:
             pool.close()
-            beacon.put_out(folder.path)
+            endpoint.remove(folder.path)
             ray.kill(law)
     service = _reading(run, folder, recorded(folder))
     status = service.status()
@@ -188,7 +191,7 @@ def _reading(run: RunSetup, folder: RunFolder, records: list[Record]) -> LawServ
     return LawService(
         run,
         ReadJournal(records),
-        shelf=Shelf(laws_beside(folder.journal), last_seq=last_seq),
+        store=LawStore(laws_beside(folder.journal), last_seq=last_seq),
     )
 
 

@@ -10,12 +10,11 @@ import pandas as pd
 from raysplit.errors import RunError
 from raysplit.http.client import HttpClient
 from raysplit.journal import Journal, has_journal, read_journal
-from raysplit.live import beacon
-from raysplit.live.actor import laws_beside
+from raysplit.live import endpoint
 from raysplit.live.answers import Accepted
+from raysplit.live.law_store import LawStore, laws_beside
 from raysplit.live.observations import MAX_BATCH
 from raysplit.live.service import LawService
-from raysplit.live.shelf import Shelf
 from raysplit.runs import Observation
 from raysplit.sweep.folder import existing_run
 from raysplit.sweep.holder import held
@@ -60,14 +59,14 @@ def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) 
         RunError: the folder holds no run, its live law cannot be reached, or the disk refused.
         CorpusError: the corpus of a sweep is not there, and its journal is of an older raysplit.
     """
-    if beacon.find(run_folder) is not None:
+    if endpoint.find(run_folder) is not None:
         from raysplit.live.client import connect
 
         return Observed(accepted=_tell(connect(run_folder), runs), told="the live law")
     folder, space = existing_run(run_folder)
-    if (folder.path / beacon.FILE_NAME).exists() and not offline:
+    if (folder.path / endpoint.FILE_NAME).exists() and not offline:
         raise RunError(
-            f"{run_folder}: {beacon.FILE_NAME} tells of a live law on a cluster that does not answer from here. Give "
+            f"{run_folder}: {endpoint.FILE_NAME} tells of a live law on a cluster that does not answer from here. Give "
             "the table on that cluster; or, if the sweep was killed, add --offline: a law that runs would have to stop"
         )
     if not has_journal(folder.journal):
@@ -81,7 +80,7 @@ def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) 
         service = LawService(
             run,
             journal,
-            shelf=Shelf(laws_beside(folder.journal), last_seq=last_seq),
+            store=LawStore(laws_beside(folder.journal), last_seq=last_seq),
         )
         accepted = _tell(service, runs)
         if accepted.n_new and service.status().finished:

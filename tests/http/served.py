@@ -11,7 +11,7 @@ import pytest
 from raysplit.journal import Journal
 from raysplit.law import Law
 from raysplit.live import fitting
-from raysplit.live.refit import LawsOnDemand
+from raysplit.live.laws import LawsOnDemand
 from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
 from raysplit.split import Choice, Problem
