@@ -17,13 +17,13 @@ from raysplit.design.tree import Trial
 from raysplit.design.value import Belief
 from raysplit.errors import RunError
 from raysplit.journal import Journal, ReadJournal
-from raysplit.live.answers import Accepted, Event, Status, TrialState
+from raysplit.live.answers import Accepted, Ending, Event, Status, TrialState
 from raysplit.live.fitted import FitTarget
 from raysplit.live.law_answers import LawAnswers
 from raysplit.live.law_store import Laws, LawStore
 from raysplit.live.laws import LawsOnDemand
 from raysplit.live.observations import ObservationTable, as_row, checked, new_to
-from raysplit.live.questions import AskEvents, AskStatus, AskTrials, Observe
+from raysplit.live.questions import AskEndings, AskEvents, AskStatus, AskTrials, Observe
 from raysplit.live.run_setup import KIND, RunSetup, recorded_setup
 from raysplit.live.state import state_of
 from raysplit.split import Advice, advise
@@ -212,6 +212,10 @@ class LawService(LawAnswers):
     def answer_trials(self, question: AskTrials) -> list[TrialState]:
         with self._lock:
             return self._state.states(self._running)
+
+    def answer_endings(self, question: AskEndings) -> list[Ending]:
+        with self._lock:
+            return list(self._state.endings)
 
     def answer_events(self, question: AskEvents) -> list[Event]:
         with self._lock:

@@ -19,7 +19,7 @@ from raysplit.design.setup import Setup
 from raysplit.errors import RunError
 from raysplit.http.face import HttpFace
 from raysplit.http.options import HttpOptions
-from raysplit.journal import ReadJournal, Record, has_journal, read_journal
+from raysplit.journal import ReadJournal, Record, read_journal
 from raysplit.live import endpoint
 from raysplit.live.actor import start_law_actor
 from raysplit.live.answers import Status
@@ -32,7 +32,7 @@ from raysplit.quantities import format_seconds
 from raysplit.space import Space, dump_space
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.display import Display
-from raysplit.sweep.folder import RunFolder, existing_run, write_text
+from raysplit.sweep.folder import RunFolder, run_with_journal, write_text
 from raysplit.sweep.law_client import ActorLaw
 from raysplit.sweep.pool import Pool
 from raysplit.sweep.run_setup import recorded, setup_of_corpus, setup_of_run
@@ -178,11 +178,9 @@ def read_service(run_folder: Path) -> LawService:
         RunError: the folder holds no run, or its sweep has not begun.
         CorpusError: the corpus of a sweep is not there, and its journal is of an older raysplit.
     """
-    folder, space = existing_run(run_folder)
-    if not has_journal(folder.journal):
-        raise RunError(f"{run_folder}: its sweep has not begun; start it with `raysplit sweep`")
+    folder = run_with_journal(run_folder)
     records = read_journal(folder.journal)
-    return _reading(setup_of_run(folder, space, records), folder, records)
+    return _reading(setup_of_run(folder, records), folder, records)
 
 
 def _reading(run: RunSetup, folder: RunFolder, records: list[Record]) -> LawService:

@@ -41,7 +41,7 @@ def served(
         folder = open_run(out, space)
         if endpoint.find(folder.path) is not None:
             raise RunError(f"{folder.path}: its law is live already; ask it with `raysplit status {folder.path}`")
-        run = setup_of_run(folder, space, recorded(folder))
+        run = setup_of_run(folder, recorded(folder))
         with _live(run, folder, http=http, ray_address=ray_address):
             yield folder
 
