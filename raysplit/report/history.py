@@ -6,6 +6,7 @@ from datetime import datetime
 
 from raysplit.design.evidence import chain, key
 from raysplit.design.tree import Trial
+from raysplit.live.answers import TrialState
 from raysplit.live.journal import Record
 from raysplit.live.ledger import trial_from_dict
 from raysplit.split import Interval
@@ -130,6 +131,25 @@ def history_of(records: Sequence[Record]) -> History:
         advices=tuple(advices), finish=finish, lane_seconds=lane_seconds,
         elapsed_seconds=(times[-1] - times[0]).total_seconds() if times else 0.0,
     )  # fmt: skip
+
+
+def trial_states(history: History) -> list[TrialState]:
+    """How far every trunk and branch that was tried had got at the end."""
+    endings = {chain(ending.trial): ending for ending in (*history.stops, *history.failures) if ending.skipped}
+    failed = {chain(ending.trial) for ending in history.failures}
+    states = []
+    for trial, measured in history.chains.items():
+        ending = endings.get(trial)
+        states.append(
+            TrialState(
+                name=trial.name, n_params=trial.n_params, seed=trial.seed, domain=trial.domain,
+                pretrain_tokens=trial.pretrain_tokens,
+                milestones=tuple(sorted({*measured, *(ending.skipped if ending else ())})),
+                state="done" if ending is None else "failed" if trial in failed else "stopped",
+                why=ending.why if ending else "", losses={m: history.losses[trial, m] for m in measured},
+            )
+        )  # fmt: skip
+    return states
 
 
 def _never_made_up(stops: Sequence[Ending], losses: Mapping[tuple[Trial, int], object]) -> tuple[Ending, ...]:
