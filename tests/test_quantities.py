@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from raysplit.cli.options import COUNT, QUANTITY
-from raysplit.live.http.asked import Row
+from raysplit.http.asked import Row
 from raysplit.quantities import (
     BEGINS_AS_NUMBER,
     format_count,

@@ -22,10 +22,10 @@ from urllib.parse import urlsplit
 import numpy as np
 import ray
 
+from raysplit.http.options import HttpOptions
+from raysplit.http.server import serve_in_thread
 from raysplit.live.actor import start_law_actor
 from raysplit.live.client import LiveLaw
-from raysplit.live.http import serve_in_thread
-from raysplit.live.http_options import HttpOptions
 from raysplit.runs import Observation, read_runs
 from raysplit.sweep.replay import setup_of_table
 
@@ -50,7 +50,7 @@ def under_serve(law: Any) -> str:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from raysplit.live.http import told
+    from raysplit.http import told
 
     @serve.deployment(num_replicas=1, max_ongoing_requests=32, ray_actor_options={"num_cpus": 0})
     class Face:
@@ -110,7 +110,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
         per_token = dict.fromkeys(setup.domains, 1.0)
-        actor = start_law_actor("placement", setup, Path(folder) / "journal", per_token, http=LOCAL)
+        actor = start_law_actor("placement", setup, Path(folder) / "journal", per_token, face=LOCAL)
         law = LiveLaw(actor)
         law.observe(rows[:400])
         while law.stamp() is None:
@@ -122,7 +122,7 @@ def main() -> None:
         assert first is not None
         gateway = ray.remote(num_cpus=0)(Gateway).remote(actor)
         places: dict[str, Callable[[], str]] = {
-            "in the law actor": lambda: str(ray.get(actor.serve_http.remote(LOCAL))),
+            "in the law actor": lambda: str(ray.get(actor.serve.remote(LOCAL))),
             "in a gateway actor": lambda: str(ray.get(gateway.url.remote())),
         }
         try:

@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from raysplit.live.journal import Journal, read_journal
+from raysplit.journal import Journal, read_journal
 from raysplit.runs import Observation
 
 

@@ -30,9 +30,9 @@ from pathlib import Path
 import numpy as np
 import ray
 
+from raysplit.http.options import HttpOptions
 from raysplit.live.actor import start_law_actor
 from raysplit.live.client import LiveLaw
-from raysplit.live.http_options import HttpOptions
 from raysplit.runs import Observation, check_runs, to_frame
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.replay import setup_of_table
@@ -174,10 +174,10 @@ def measure(scale: float) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder, joined_cluster(None, address=None):
         actor = start_law_actor(
             "benchmark", setup, Path(folder) / "journal", dict.fromkeys(DOMAINS, 1.0),
-            http=HttpOptions(host="127.0.0.1", port=0),
+            face=HttpOptions(host="127.0.0.1", port=0),
         )  # fmt: skip
         law = LiveLaw(actor, timeout_seconds=300)
-        url = ray.get(actor.serve_http.remote(HttpOptions(host="127.0.0.1", port=0)))
+        url = ray.get(actor.serve.remote(HttpOptions(host="127.0.0.1", port=0)))
         pid = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
 
         load(law, rows[:n_small])

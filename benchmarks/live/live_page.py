@@ -18,8 +18,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from raysplit.live.http import serve_in_thread
-from raysplit.live.journal import Journal
+from raysplit.http.server import serve_in_thread
+from raysplit.journal import Journal
 from raysplit.live.refit import LawsBehind
 from raysplit.live.service import LawService
 from raysplit.runs import read_runs

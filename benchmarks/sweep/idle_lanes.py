@@ -23,7 +23,7 @@ from sweep_truths import measured_world
 
 from raysplit.design.campaign import whole_grid
 from raysplit.design.evidence import price_together
-from raysplit.live.journal import Journal
+from raysplit.journal import Journal
 from raysplit.live.service import LawService
 from raysplit.sweep.replay import replay
 

@@ -28,7 +28,7 @@ def verify(where: str, as_json: bool) -> None:
 
     Give a run folder, or where a journal itself lies. Exit status 1 when something is damaged.
     """
-    from raysplit.live.journal_repair import examine
+    from raysplit.journal.repair import examine
 
     location = _location(where)
     found = examine(location)
@@ -83,7 +83,7 @@ def repair(where: str) -> None:
     Each damaged batch is first copied to a side file, BATCH.damaged-N. End the sweep before: a process that still
     writes the journal can write no more.
     """
-    from raysplit.live.journal_repair import repair as repair_journal
+    from raysplit.journal.repair import repair as repair_journal
 
     done = repair_journal(_location(where))
     console = open_console()
@@ -101,7 +101,7 @@ def repair(where: str) -> None:
 @click.argument("where", metavar="RUN|PATH|URL")
 def upgrade(where: str) -> None:
     """Make a journal that an older raysplit wrote one of this raysplit's format; end its sweep before."""
-    from raysplit.live.journal_old import upgrade as upgrade_journal
+    from raysplit.journal.old import upgrade as upgrade_journal
 
     n_records = upgrade_journal(_location(where))
     open_console().print(f"{n_records} records; the journal opens again")
@@ -109,7 +109,7 @@ def upgrade(where: str) -> None:
 
 def _location(where: str) -> str:
     """A journal's location, also when its run folder was given."""
-    from raysplit.live.journal import has_journal
+    from raysplit.journal import has_journal
     from raysplit.sweep.folder import RunFolder
 
     folder = RunFolder(path=Path(where))

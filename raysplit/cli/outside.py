@@ -142,7 +142,7 @@ def observe(run: str, table: Path, token: str | None, offline: bool, output: str
     import json
     from dataclasses import asdict
 
-    from raysplit.live.http_client import is_url
+    from raysplit.http.client import is_url
 
     if ":" in run and not is_url(run) and not Path(run).exists():
         raise RunError(f"{run}: there is no such run folder; the address of a live law begins with http:// or https://")

@@ -15,7 +15,7 @@ from raysplit.cli.options import (
     take_over_option,
 )
 from raysplit.errors import RunError
-from raysplit.live.http_options import DEFAULT_ADDRESS, HttpOptions, read_http_options
+from raysplit.http.options import DEFAULT_ADDRESS, HttpOptions, read_http_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,12 +63,11 @@ def serve(
     if beacon.find(run_folder) is not None:
         from raysplit.live.client import connect
 
-        url = connect(run_folder).serve_http(http)
+        url = connect(run_folder).serve(http)
         own = not http.port or url.endswith(f":{http.port}")
         how = "served by" if own else "served already, and not elsewhere as well, by"
         console.print(f"{how} the sweep's law actor, as long as the sweep lasts: {url}")
         return
-    from raysplit.live.http import serve_in_thread
     from raysplit.sweep.launch import read_service
 
     service = read_service(run_folder)
@@ -76,14 +75,7 @@ def serve(
         console.print("this sweep is not running; its journal is shown as it was left")
     if service.status().n_observations:
         service.law()  # what is wrong with it shows here
-    server = serve_in_thread(
-        service,
-        host=http.host,
-        port=http.port,
-        token=http.token,
-        open_reading=http.open_reading,
-        allowed_hosts=http.allowed_hosts,
-    )
+    server = http.serve(service)
     console.print(f"serving {run_folder} at {server.url}; Ctrl-C ends it")
     try:
         while True:
@@ -107,7 +99,7 @@ def _serve_space(
     from raysplit.sweep.serve import served
 
     with served(space_file, out, http=http, ray_address=ray_address, take_over=take_over, tell=say) as folder:
-        url = connect(folder.path).serve_http(http)
+        url = connect(folder.path).serve(http)
         console.print(f"live law: raysplit.connect({str(folder.path)!r}), or `raysplit advise {out}`")
         console.print(f"over HTTP: {url}; Ctrl-C ends it, everything reported is kept")
         while True:

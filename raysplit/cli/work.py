@@ -28,7 +28,7 @@ from raysplit.cli.options import (
 
 if TYPE_CHECKING:
     from raysplit.corpus import Corpus
-    from raysplit.live.http_options import HttpOptions
+    from raysplit.http.options import HttpOptions
     from raysplit.space import Space
     from raysplit.sweep.folder import RunFolder
 
@@ -243,7 +243,7 @@ def replay(
     import tempfile
     from contextlib import closing
 
-    from raysplit.live.journal import Journal
+    from raysplit.journal import Journal
     from raysplit.live.service import LawService
     from raysplit.quantities import format_flops
     from raysplit.split import render_advice
@@ -384,7 +384,7 @@ def _print_plan(space: "Space", vocab_size: int, console: Console) -> None:
 
 
 def _http(address: str | None, closed_reading: bool, allowed_hosts: tuple[str, ...]) -> "HttpOptions | None":
-    from raysplit.live.http_options import read_http_options
+    from raysplit.http.options import read_http_options
 
     if address is None:
         return None

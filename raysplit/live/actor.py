@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -17,6 +17,7 @@ from raysplit.design.campaign import Verdict
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
 from raysplit.errors import RaysplitError, RunError
+from raysplit.journal import Journal
 from raysplit.law import Law
 from raysplit.live.answers import (
     Accepted,
@@ -30,23 +31,19 @@ from raysplit.live.answers import (
     TrialState,
 )
 from raysplit.live.asking import ShapeOf
-from raysplit.live.http_options import HttpOptions, digest
-from raysplit.live.journal import Journal
+from raysplit.live.face import Face, Served
 from raysplit.live.refit import LawsBehind
 from raysplit.live.service import Claim, LawService, Status
 from raysplit.live.shelf import Shelf
 from raysplit.runs import Observation
 from raysplit.split import Advice
 
-if TYPE_CHECKING:
-    from raysplit.live.http import Server
-
 NAMESPACE = "raysplit"
 _THREADS = {"ask": 4, "ingest": 4, "look": 2}
 """Threads of each group of methods, so that no one waits for another kind's work; what a sweep decides has its own."""
 _DECIDING_THREADS = 8
 _PACKED_KEPT = 64
-_HTTP_RETRY_SECONDS = 2.0
+_SERVE_RETRY_SECONDS = 2.0
 
 _ask = ray.method(concurrency_group="ask")
 _ingest = ray.method(concurrency_group="ingest")
@@ -75,16 +72,16 @@ class LawActor:
         )
 
         self._packed: dict[int, tuple[Advice, bytes]] = {}
-        self._server: Server | None = None
-        self._http: HttpOptions
+        self._served: Served | None = None
+        self._face: Face
         self._serving = threading.Lock()
-        self._http_trouble = ""
+        self._serving_trouble = ""
         if ray.get_runtime_context().was_current_actor_reconstructed:
             threading.Thread(target=self._serve_again, daemon=True).start()
 
     @_look
-    def serve_http(self, http: HttpOptions) -> str:
-        """Serve over HTTP from this process, also after it was restarted.
+    def serve(self, face: Face) -> str:
+        """Serve from this process, also after it was restarted.
 
         Returns the server's address, that of the first call if there were more.
 
@@ -92,42 +89,30 @@ class LawActor:
             RunError: the address cannot be bound, or is open to others without a token; or the first call was given
                 less than is asked for now.
         """
-        from raysplit.live.http import serve_in_thread
-
         with self._serving:
-            if self._server is None:
-                server = serve_in_thread(
-                    self._service,
-                    host=http.host,
-                    port=http.port,
-                    token=http.token,
-                    open_reading=http.open_reading,
-                    allowed_hosts=http.allowed_hosts,
-                )
-                # The cluster remembers it longer than there is this actor, so of the token only what tells it.
-                token = None if http.token is None else digest(http.token)
-                served = replace(http, port=int(server.url.rpartition(":")[2]), token=token)
-                _internal_kv_put(_http_key(), pickle.dumps(served), namespace=NAMESPACE)
-                self._server, self._http = server, served
-            elif lacking := self._http.lacks(http):
+            if self._served is None:
+                self._served = face.serve(self._service)
+                self._face = face.at(self._served.url)
+                _internal_kv_put(_face_key(), pickle.dumps(self._face), namespace=NAMESPACE)
+            elif lacking := self._face.lacks(face):
                 raise RunError(
-                    f"the law is served already, at {self._server.url}, without the {' and '.join(lacking)} of now; "
+                    f"the law is served already, at {self._served.url}, without the {' and '.join(lacking)} of now; "
                     "what counts is given to `raysplit sweep --http`, at its next start"
                 )
-            return self._server.url
+            return self._served.url
 
     def _serve_again(self) -> None:
         """Where the process before this one served; the law matters more than its page, so nobody waits for it."""
         while True:
             try:
-                stored = _internal_kv_get(_http_key(), namespace=NAMESPACE)
+                stored = _internal_kv_get(_face_key(), namespace=NAMESPACE)
                 if stored is not None:
-                    self.serve_http(pickle.loads(stored))
+                    self.serve(pickle.loads(stored))
             except Exception as error:  # the port may still be another's, or the cluster's memory away for a moment
-                self._http_trouble = f"not served over HTTP since the restart: {error}"
-                time.sleep(_HTTP_RETRY_SECONDS)
+                self._serving_trouble = f"not served over HTTP since the restart: {error}"
+                time.sleep(_SERVE_RETRY_SECONDS)
             else:
-                self._http_trouble = ""
+                self._serving_trouble = ""
                 return
 
     def claim(self, running: Collection[Trial]) -> Claim:
@@ -209,7 +194,7 @@ class LawActor:
     @_look
     def status(self) -> Status:
         status = self._service.status()
-        return replace(status, trouble="; ".join(filter(None, (status.trouble, self._http_trouble))))
+        return replace(status, trouble="; ".join(filter(None, (status.trouble, self._serving_trouble))))
 
     @_look
     def observations(self) -> Any:
@@ -231,9 +216,9 @@ class LawActor:
 _stamp_values = attrgetter(*LawStamp.__dataclass_fields__)
 
 
-def _http_key() -> bytes:
+def _face_key() -> bytes:
     """Of where this actor serves, in the cluster's memory."""
-    return f"http-{ray.get_runtime_context().get_actor_id()}".encode()
+    return f"face-{ray.get_runtime_context().get_actor_id()}".encode()
 
 
 def pack_answer(advice: bytes, stamp: LawStamp) -> bytes:
@@ -254,7 +239,7 @@ def start_law_actor(
     shape_of: ShapeOf | None = None,
     *,
     resources: Mapping[str, float] | None = None,
-    http: HttpOptions | None = None,
+    face: Face | None = None,
 ) -> ActorHandle:
     """Start the sweep's law actor, or take over one that survived its driver.
 
@@ -265,7 +250,7 @@ def start_law_actor(
         bytes_per_token: of each domain's held-out text.
         shape_of: as `LawService` takes it.
         resources: of the nodes that may hold it, in Ray's terms, where not all of them reach the storage.
-        http: where the actor serves over HTTP, now and after a restart.
+        face: by which the actor serves, now and after a restart.
 
     Raises:
         RunError: the journal cannot be opened, or the address not be bound.
@@ -287,8 +272,8 @@ def start_law_actor(
     actor: ActorHandle = options.remote(setup, journal, dict(bytes_per_token), shape_of)
     try:
         ray.get(actor.status.remote())
-        if http is not None:
-            ray.get(actor.serve_http.remote(http))
+        if face is not None:
+            ray.get(actor.serve.remote(face))
     except ray.exceptions.RayActorError as error:  # its text ends in what went wrong when it was made
         raise RunError(f"the law actor could not start: {str(error).strip().splitlines()[-1]}") from error
     except ray.exceptions.RayTaskError as error:

@@ -27,7 +27,7 @@ from raysplit.live.answers import (
     Question,
     TrialState,
 )
-from raysplit.live.http_options import HttpOptions
+from raysplit.live.face import Face
 from raysplit.live.observing import check_batch
 from raysplit.runs import Observation
 from raysplit.split import Advice
@@ -195,13 +195,13 @@ class LiveLaw:
     def law(self, version: int | None = None) -> "Law":
         return self._call.wait("law", version)
 
-    def serve_http(self, http: HttpOptions) -> str:
+    def serve(self, face: Face) -> str:
         """Let the law's own process serve over HTTP; returns the address.
 
         Raises:
             RunError: it cannot be bound, or is open to others without a token.
         """
-        return self._call.wait("serve_http", http)
+        return self._call.wait("serve", face)
 
     def laws(self) -> list[LawStamp]:
         """The laws that can be asked for by version, newest last."""
@@ -267,8 +267,8 @@ class AsyncLiveLaw:
     async def law(self, version: int | None = None) -> "Law":
         return await self._call.later("law", version)
 
-    async def serve_http(self, http: HttpOptions) -> str:
-        return await self._call.later("serve_http", http)
+    async def serve(self, face: Face) -> str:
+        return await self._call.later("serve", face)
 
     async def laws(self) -> list[LawStamp]:
         return await self._call.later("laws")

@@ -9,8 +9,8 @@ from raysplit.design.campaign import Round
 from raysplit.design.evidence import Evidence, chain, evidence_of, is_orphan, key, remaining
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
+from raysplit.journal import Record
 from raysplit.live.answers import TrialState
-from raysplit.live.journal import Record
 from raysplit.live.table import Known, Table
 from raysplit.runs import Observation
 

@@ -16,10 +16,10 @@ from raysplit.design.evidence import Evidence, chain, key, remaining
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
 from raysplit.design.value import Belief
+from raysplit.journal import Journal, ReadJournal
 from raysplit.live.answers import Accepted, Event, TrialState
 from raysplit.live.asking import ShapeOf
 from raysplit.live.fitting import Target
-from raysplit.live.journal import Journal, ReadJournal
 from raysplit.live.law_answers import LawAnswers
 from raysplit.live.ledger import Ledger
 from raysplit.live.observing import as_row, checked, new_to

@@ -16,9 +16,9 @@ from typing import Any
 
 from raysplit import strict_json
 from raysplit.errors import LawError, RaysplitError, unknown
+from raysplit.journal.storage import Storage, open_storage
 from raysplit.law import Law
 from raysplit.live.fitting import Fitted
-from raysplit.live.storage import Storage, open_storage
 from raysplit.split import Choice, FormScore
 
 SCHEMA_VERSION = 1
@@ -46,7 +46,7 @@ class Shelf:
         """Open the laws that are there.
 
         Args:
-            folder: a path, or a URL (`raysplit.live.storage`); None keeps them in memory alone.
+            folder: a path, or a URL (`raysplit.journal.storage`); None keeps them in memory alone.
             last_seq: of the journal's records: laws that know of later ones belong to another journal.
             fence: of the journal's opening, so that an actor that was replaced overwrites no law; None only reads.
         """

@@ -6,8 +6,8 @@ from datetime import datetime
 
 from raysplit.design.evidence import chain, key
 from raysplit.design.tree import Trial
+from raysplit.journal import Record
 from raysplit.live.answers import TrialState
-from raysplit.live.journal import Record
 from raysplit.live.ledger import trial_from_dict
 from raysplit.split import Interval
 

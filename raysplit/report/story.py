@@ -9,8 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from raysplit.design.setup import Setup, setup_of
 from raysplit.errors import RunError
+from raysplit.journal import read_journal
 from raysplit.law import Law
-from raysplit.live.journal import read_journal
 from raysplit.report.final import FinalRun, read_final
 from raysplit.report.history import History, history_of
 from raysplit.runs import read_runs

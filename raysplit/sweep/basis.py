@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from raysplit.corpus import Corpus
 from raysplit.design.setup import Setup, setup_of
-from raysplit.live.journal import Record, has_journal, read_journal
+from raysplit.journal import Record, has_journal, read_journal
 from raysplit.space import Space
 from raysplit.sweep.folder import RunFolder
 

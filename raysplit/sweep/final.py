@@ -17,8 +17,8 @@ from raysplit import __version__, strict_json
 from raysplit.corpus import Corpus
 from raysplit.design.tree import Trial
 from raysplit.errors import RaysplitError, RunError
+from raysplit.journal import Journal
 from raysplit.law import Law
-from raysplit.live.journal import Journal
 from raysplit.space import SEED_FOLDER, Space
 from raysplit.split import Advice, Interval, Split, baselines, target_problem
 from raysplit.split.problem import Accounting

@@ -11,7 +11,7 @@ import yaml
 
 from raysplit.errors import RunError, SpaceError
 from raysplit.files import read_text
-from raysplit.live.journal import has_journal, read_journal
+from raysplit.journal import has_journal, read_journal
 from raysplit.space import Space, dump_space, load_space
 
 _SPACE = "space.yaml"

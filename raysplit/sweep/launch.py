@@ -17,11 +17,11 @@ from raysplit.design.campaign import opening
 from raysplit.design.evidence import price_together
 from raysplit.design.setup import Setup
 from raysplit.errors import RunError
+from raysplit.http.options import HttpOptions
+from raysplit.journal import ReadJournal, Record, has_journal, read_journal
 from raysplit.live import beacon
 from raysplit.live.actor import NAMESPACE, actor_name, laws_beside, start_law_actor
 from raysplit.live.beacon import Beacon
-from raysplit.live.http_options import HttpOptions
-from raysplit.live.journal import ReadJournal, Record, has_journal, read_journal
 from raysplit.live.service import LawService, Status
 from raysplit.live.shelf import Shelf
 from raysplit.quantities import format_seconds
@@ -90,10 +90,10 @@ def run_sweep(
     with joined_cluster(space.compute, address=ray_address):
         console.print(f"live law: raysplit.connect({str(folder.path)!r}), or `raysplit advise {folder.path}`")
         law = start_law_actor(
-            folder.sweep_id, basis.setup, folder.journal, basis.bytes_per_token, basis.shapes, http=http
+            folder.sweep_id, basis.setup, folder.journal, basis.bytes_per_token, basis.shapes, face=http
         )
         if http is not None:
-            console.print(f"its page: {ray.get(law.serve_http.remote(http))}")
+            console.print(f"its page: {ray.get(law.serve.remote(http))}")
         show_law(folder)
         pool = Pool(space, run_folder=folder.path, corpus_folder=folder.corpus, law=law)
         try:

@@ -8,13 +8,12 @@ from pathlib import Path
 import pandas as pd
 
 from raysplit.errors import RunError
+from raysplit.http.client import HttpClient
+from raysplit.journal import Journal, has_journal, read_journal
 from raysplit.live import beacon
 from raysplit.live.actor import laws_beside
 from raysplit.live.answers import Accepted
-from raysplit.live.http_client import HttpClient
-from raysplit.live.journal import Journal, has_journal, read_journal
 from raysplit.live.observing import MAX_BATCH
-from raysplit.live.reporting import LawToTell
 from raysplit.live.service import LawService
 from raysplit.live.shelf import Shelf
 from raysplit.runs import Observation
@@ -22,6 +21,7 @@ from raysplit.sweep.basis import basis_of_run
 from raysplit.sweep.folder import existing_run
 from raysplit.sweep.holder import held
 from raysplit.sweep.launch import write_results
+from raysplit.trainers.reporter import LawToTell
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

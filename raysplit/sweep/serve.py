@@ -7,9 +7,9 @@ from pathlib import Path
 import ray
 
 from raysplit.errors import RunError
+from raysplit.http.options import HttpOptions
 from raysplit.live import beacon
 from raysplit.live.actor import start_law_actor
-from raysplit.live.http_options import HttpOptions
 from raysplit.space import load_space
 from raysplit.sweep.basis import Basis, basis_of_run, recorded
 from raysplit.sweep.cluster import joined_cluster
@@ -48,7 +48,7 @@ def served(
 def _live(basis: Basis, folder: RunFolder, *, http: HttpOptions, ray_address: str | None) -> Iterator[None]:
     with joined_cluster(None, address=ray_address):
         law = start_law_actor(
-            folder.sweep_id, basis.setup, folder.journal, basis.bytes_per_token, basis.shapes, http=http
+            folder.sweep_id, basis.setup, folder.journal, basis.bytes_per_token, basis.shapes, face=http
         )
         show_law(folder)
         try:

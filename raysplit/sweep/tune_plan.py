@@ -30,7 +30,7 @@ from raysplit.design.evidence import remaining
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
 from raysplit.errors import RunError
-from raysplit.live.journal import Journal
+from raysplit.journal import Journal
 from raysplit.live.service import LawService
 from raysplit.split import Advice
 from raysplit.sweep.folder import difference, write_text

@@ -122,7 +122,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 def sweep_folder(raysplit: Command, space_file: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
     """Make runs whose corpus is real and tiny, and whose losses a known law put in the journal."""
     from raysplit.corpus import Corpus
-    from raysplit.live.journal import Journal
+    from raysplit.journal import Journal
     from raysplit.live.service import LawService
     from raysplit.space import load_space
     from raysplit.sweep.basis import basis_of_corpus

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from raysplit.journal import Journal
 from raysplit.law import Law
-from raysplit.live.journal import Journal
 from raysplit.live.service import LawService
 from raysplit.split import Advice
 from raysplit.sweep.launch import read_service

@@ -8,10 +8,10 @@ import duckdb
 import pandas as pd
 import pytest
 
-from raysplit.live.journal import Journal
+from raysplit.journal import Journal
 from raysplit.runs import read_runs
 from tests.cli.conftest import Command
-from tests.live.test_journal_old import segment
+from tests.journal.test_journal_old import segment
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from raysplit.live.journal import Journal
+from raysplit.journal import Journal
 from raysplit.live.service import LawService
 from raysplit.runs import Observation
 from raysplit.space import load_space

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import sync_playwright
 
-from raysplit.live.http import serve_in_thread
+from raysplit.http.server import serve_in_thread
 from raysplit.sweep.launch import read_service
 from tests.cli.conftest import Command
 

@@ -15,10 +15,10 @@ from raysplit.design import candidates
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
 from raysplit.design.value import Array, Belief, belief_of
+from raysplit.journal import Journal
 from raysplit.law import Law
 from raysplit.live import fitting, law_answers
 from raysplit.live import service as service_module
-from raysplit.live.journal import Journal
 from raysplit.live.service import LawService
 from raysplit.split import Advice, Choice, Problem, advise
 from tests.split.doubles import known_law, known_theta, law_of

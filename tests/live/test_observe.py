@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from raysplit.errors import RunError, TableError
+from raysplit.journal import ReadJournal, read_journal
 from raysplit.live.answers import Accepted
-from raysplit.live.journal import ReadJournal, read_journal
 from raysplit.live.service import LawService
 from raysplit.runs import Observation
 from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, setup

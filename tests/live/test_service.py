@@ -16,7 +16,7 @@ from raysplit.design.campaign import whole_grid
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
 from raysplit.errors import LawError, RunError
-from raysplit.live.journal import Journal, ReadJournal, Record, read_journal
+from raysplit.journal import Journal, ReadJournal, Record, read_journal
 from raysplit.live.ledger import trial_from_dict
 from raysplit.live.service import LawService
 from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, every_point, setup

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import yaml
 
-from raysplit.live.journal import has_journal, read_journal
+from raysplit.journal import has_journal, read_journal
 from tests.conftest import REPOSITORY
 
 MARK = "RAYSPLIT_TEST_MARK"

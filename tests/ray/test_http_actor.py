@@ -13,8 +13,8 @@ import ray
 from ray.experimental.internal_kv import _internal_kv_get
 
 from raysplit.errors import RunError
+from raysplit.http.options import HttpOptions
 from raysplit.live.actor import NAMESPACE, start_law_actor
-from raysplit.live.http_options import HttpOptions
 from tests.design.doubles import setup
 
 ASKED = setup()
@@ -28,7 +28,7 @@ def joined(ray_address: str) -> None:
 
 
 def start(name: str, journal: Path, http: HttpOptions) -> Any:
-    return start_law_actor(name, ASKED, journal, dict.fromkeys(ASKED.domains, 2.0), http=http)
+    return start_law_actor(name, ASKED, journal, dict.fromkeys(ASKED.domains, 2.0), face=http)
 
 
 def answer(url: str) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def test_it_comes_back_with_the_actor(tmp_path: Path, port: int) -> None:
     options = HttpOptions(host="127.0.0.1", port=port, token=TOKEN)
     actor = start("http-comes-back", tmp_path / "journal", options)
     try:
-        url = ray.get(actor.serve_http.remote(options))
+        url = ray.get(actor.serve.remote(options))
         assert url == f"http://127.0.0.1:{port}"
         taken = httpx.post(
             f"{url}/v1/observations",
@@ -85,7 +85,7 @@ def test_it_comes_back_with_the_actor(tmp_path: Path, port: int) -> None:
 def test_a_server_asked_for_later_comes_back_as_well_as_soon_as_its_port_is_free(tmp_path: Path) -> None:
     actor = start_law_actor("http-later", ASKED, tmp_path / "journal", dict.fromkeys(ASKED.domains, 2.0))
     try:
-        url = ray.get(actor.serve_http.remote(HttpOptions(host="127.0.0.1", port=0, token=TOKEN)))
+        url = ray.get(actor.serve.remote(HttpOptions(host="127.0.0.1", port=0, token=TOKEN)))
         port = int(url.rpartition(":")[2])
         with socket.socket() as other:
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -14,8 +14,8 @@ import pytest
 import raysplit
 from benchmarks.live.live_replay import SURFACE, played_sweep
 from raysplit.live.client import LiveLaw
-from raysplit.live.outside_run import OutsideRun
 from raysplit.runs import Observation
+from raysplit.trainers.outside_run import OutsideRun
 
 WAIT_SECONDS = 120
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from raysplit.live.journal import read_journal
+from raysplit.journal import read_journal
 from tests.conftest import REPOSITORY
 
 

@@ -16,7 +16,7 @@ from ray import tune
 
 from raysplit.design.setup import Setup
 from raysplit.errors import RunError
-from raysplit.live.journal import ReadJournal, has_journal, read_journal
+from raysplit.journal import ReadJournal, has_journal, read_journal
 from raysplit.live.service import LawService
 from raysplit.sweep.replay import replay
 from raysplit.sweep.tune_plan import TunePlan

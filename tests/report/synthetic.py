@@ -10,7 +10,7 @@ import numpy as np
 from raysplit.corpus.manifest import DomainRecord, Manifest, SideRecord, TokenizerRecord, write_manifest
 from raysplit.design.setup import Setup, setup_of
 from raysplit.design.tree import Trial
-from raysplit.live.journal import Journal
+from raysplit.journal import Journal
 from raysplit.live.service import LawService
 from raysplit.report.final import RECOMMENDED
 from raysplit.report.story import read_story

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from raysplit.errors import CorpusError, RunError
-from raysplit.live.journal import Journal
+from raysplit.journal import Journal
 from raysplit.quantities import format_count
 from raysplit.report import write_report
 from raysplit.report.budget_line import measured_variants, weighted

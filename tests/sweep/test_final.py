@@ -13,7 +13,7 @@ from rich.console import Console
 
 from raysplit.corpus import Corpus
 from raysplit.errors import RunError
-from raysplit.live.journal import Journal
+from raysplit.journal import Journal
 from raysplit.space import Space, parse_space
 from raysplit.split import Advice, Problem, Split, advise, baselines
 from raysplit.sweep.final import BASELINES, RECOMMENDED, Task, Variant, run_final, tasks_of, variants_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from raysplit.errors import RunError, SpaceError
-from raysplit.live.journal import Journal, read_journal
+from raysplit.journal import Journal, read_journal
 from raysplit.space import Space, dump_space, parse_space
 from raysplit.sweep.folder import RunFolder, existing_run, open_run, write_text
 from tests.test_space import SMALL, changed

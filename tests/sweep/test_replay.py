@@ -11,7 +11,7 @@ import pytest
 
 from raysplit.design.tree import Trial
 from raysplit.errors import TableError
-from raysplit.live.journal import Journal
+from raysplit.journal import Journal
 from raysplit.live.service import LawService
 from raysplit.runs import check_runs
 from raysplit.split import best_split, losses_of

@@ -17,7 +17,7 @@ from ray.tune.search import Searcher, SearchGenerator
 
 from raysplit.design.tree import Trial
 from raysplit.errors import RunError, SpaceError
-from raysplit.live.journal import read_journal
+from raysplit.journal import read_journal
 from raysplit.sweep import room
 from raysplit.sweep.grid_setup import setup_of_grid
 from raysplit.sweep.replay import replay

@@ -1,0 +1,1 @@
+"""The live law over HTTP, and its page."""

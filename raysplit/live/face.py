@@ -1,0 +1,35 @@
+"""What serves a law from within its own process to who cannot ask an actor, such as HTTP: made above, told here."""
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from raysplit.live.service import LawService
+
+
+class Served(Protocol):
+    """A law that is being served."""
+
+    @property
+    def url(self) -> str: ...
+
+    def close(self) -> None: ...
+
+
+class Face(Protocol):
+    """How a law is to be served. It is pickled, and the cluster remembers it for a restart of the law's process."""
+
+    def serve(self, law: "LawService") -> Served:
+        """Begin to serve.
+
+        Raises:
+            RunError: the address cannot be bound, or is open to others without a token.
+        """
+        ...
+
+    def at(self, url: str) -> "Face":
+        """The same at the address that was found, without secrets: the cluster remembers it for long."""
+        ...
+
+    def lacks(self, asked: Any) -> list[str]:
+        """What somebody asks for that a law served like this does not give."""
+        ...
