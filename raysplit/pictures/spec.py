@@ -11,6 +11,7 @@ from typing import Any
 
 Spec = dict[str, Any]
 
+_MEASURES = ("opacity", "size", "strokeWidth")
 _KEY_ROW, _KEY_TEXT = 17, 26
 """Pixels: height of a legend's row, and where its text begins."""
 
@@ -31,8 +32,11 @@ def layer(mark: Spec, rows: Sequence[Mapping[str, object]], *looks: str, **chann
     for name in ("x2", "y2"):  # they take the type of the channel that they extend
         if isinstance(channels.get(name), str):
             encoding[name] = {"field": channels[name]}
-    encoding |= {name: {"field": name, "type": "nominal", "scale": None} for name in looks}
-    return {"mark": mark, "data": {"values": [dict(row) for row in rows]}, "encoding": encoding}
+    encoding |= {
+        name: {"field": name, "type": "quantitative" if name in _MEASURES else "nominal", "scale": None}
+        for name in looks
+    }
+    return {"mark": {"aria": False, **mark}, "data": {"values": [dict(row) for row in rows]}, "encoding": encoding}
 
 
 def written(field: str = "text") -> Spec:
@@ -51,7 +55,7 @@ def panel(layers: Sequence[Spec], *, x: Spec, y: Spec, width: float, height: flo
 
 def axis(title: str | Sequence[str] | None, domain: tuple[float, float], **more: Any) -> Spec:
     """A channel's axis and limits; ``more`` is of the axis, but for ``scale``."""
-    scale = {"domain": list(domain), "nice": False, "zero": False, **more.pop("scale", {})}
+    scale = {"domain": list(domain), "nice": False, **more.pop("scale", {"zero": False})}
     return {
         "scale": scale,
         "axis": {"title": title if title is None or isinstance(title, str) else list(title), **more},

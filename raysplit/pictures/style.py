@@ -11,7 +11,7 @@ from raysplit.pictures.spec import Spec
 PAGE_PIXELS, PHONE_PIXELS = 710, 365
 """Widths of a report's figures, at 96 a paper inch; a picture's width decides its layout."""
 
-INK, MUTED, FAINT, PAPER = "#1c1e21", "#5a6068", "#d5d9de", "#ffffff"
+INK, MUTED, FAINT, PAPER = "#1c1e21", "#5a6068", "#dcdddc", "#ffffff"
 ACCENT, ALARM = "#0067a3", "#b3261e"
 _COLOURS = ("#0072b2", "#c85200", "#00805c", "#a9487d", "#966300", "#2a7fb8", "#5f6368")
 _MARKERS = (
@@ -24,7 +24,7 @@ STAR = "M0-1L.235-.324L.951-.309L.38 .124L.588 .809L0 .4L-.588 .809L-.38 .124L-.
 CROSS = "M-1-1L1 1M1-1L-1 1"
 
 _DARK = {
-    "ink": "#e8eaed", "muted": "#a5acb5", "faint": "#31363c", "paper": "#16181c", "accent": "#6cbdf0",
+    "ink": "#e8eaed", "muted": "#a5acb5", "faint": "#31363c", "paper": "#1b1e22", "accent": "#6cbdf0",
     "alarm": "#ff8a80", "d0": "#56b4e9", "d1": "#ff8f45", "d2": "#35c79b", "d3": "#e59ac6", "d4": "#f0b429",
     "d5": "#9bd2f7", "d6": "#b9bdc4",
 }  # fmt: skip
@@ -38,7 +38,7 @@ FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 """The first is one that vl-convert brings, so that figures are the same on every machine; the others are as wide."""
 
 CONFIG: Spec = {
-    "background": None, "font": FONT, "padding": 4, "aria": False,
+    "background": None, "font": FONT, "padding": 4,
     "view": {"stroke": None},
     "axis": {
         "labelFontSize": 11, "titleFontSize": 11.5, "titleFontWeight": "normal", "labelColor": INK, "titleColor": INK,
