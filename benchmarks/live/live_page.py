@@ -2,7 +2,7 @@
 
 Replays a sweep of the measured surface behind the page, in a real headless Chromium, and takes screenshots.
 
-    .venv/bin/python benchmarks/live/live_page.py --out benchmarks/results/2026-11-24-live
+    .venv/bin/python benchmarks/live/live_page.py --out benchmarks/results/2026-11-30-page
 """
 
 import argparse
@@ -41,13 +41,15 @@ def slowly(losses: Losses, pause: threading.Event, seconds: float) -> Losses:
 
 
 def load_seconds(browser: Browser, url: str) -> tuple[list[float], list[float]]:
-    """Seconds to the page's own load event, and until the split and the curve are drawn; each from an empty cache."""
+    """Seconds to the page's own load event, and until every picture is drawn; each from an empty cache."""
     loads, drawn = [], []
     for _ in range(LOADS):
         context = browser.new_context(viewport={"width": 1280, "height": 900})
         page = context.new_page()
         page.goto(url)
         page.wait_for_selector("#curve svg")
+        page.wait_for_selector("#moved svg")
+        page.wait_for_selector("#tree svg")
         loads.append(page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd") / 1000)
         drawn.append(page.evaluate("performance.now()") / 1000)
         context.close()
@@ -80,7 +82,9 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=flags)
         watching = browser.new_page()
         watching.goto(server.url)
-        watching.locator("#moved svg circle").nth(5).wait_for(timeout=300_000)  # it has moved
+        watching.wait_for_function(
+            "document.querySelector('#answer').dataset.version >= 6", timeout=300_000
+        )  # it moved
         watching.locator("#stopped li").nth(4).wait_for(timeout=300_000)
         if options.out is not None:
             options.out.mkdir(parents=True, exist_ok=True)
@@ -88,6 +92,7 @@ def main() -> None:
                 page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
                 page.goto(server.url)
                 page.wait_for_selector("#curve svg", timeout=60_000)
+                page.wait_for_selector("#moved svg")
                 page.wait_for_selector("#tree svg")
                 page.wait_for_timeout(700)  # the bars' transition
                 picture = Image.open(io.BytesIO(page.screenshot(full_page=True)))
@@ -97,7 +102,7 @@ def main() -> None:
         sweep.join()
         loads, drawn = load_seconds(browser, server.url)
         print(f"load event       median {statistics.median(loads):.3f} s, worst of {LOADS} {max(loads):.3f} s")
-        print(f"split and curve  median {statistics.median(drawn):.3f} s, worst of {LOADS} {max(drawn):.3f} s")
+        print(f"pictures drawn   median {statistics.median(drawn):.3f} s, worst of {LOADS} {max(drawn):.3f} s")
         browser.close()
         server.close()
         service.close()

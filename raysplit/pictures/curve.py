@@ -65,30 +65,8 @@ def curve_picture(
     limits = _limits(advice, curve, [loss for _, loss in (*readings, *variants.values())])
     keys: list[Key] = []
     layers = [*_flat(advice, keys), *_lines(advice, curve, others, keys), *_advised(advice, limits, keys)]
-    for title, points, look in (
-        ("sweep's runs, interpolated", readings, {"fill": PAPER, "stroke": INK, "size": 40}),
-        (
-            "runs of this size, moved here by the law",
-            moved,
-            {"fill": MUTED, "stroke": MUTED, "size": 22, "opacity": 0.6},
-        ),
-    ):
-        if points:
-            layers.append(
-                layer(
-                    {"type": "point", "clip": True, "opacity": 1, **look},
-                    [{"share": share, "loss": loss} for share, loss in points], x="share", y="loss",
-                )
-            )  # fmt: skip
-            keys.append(
-                Key(
-                    label=title,
-                    colour=str(look["stroke"]),
-                    shape="circle",
-                    fill=str(look["fill"]),
-                    size=float(look["size"]),
-                )
-            )
+    layers += _points("sweep's runs, interpolated", readings, {"fill": PAPER, "stroke": INK}, 40, keys)
+    layers += _points("runs of this size, moved here by the law", moved, {"fill": MUTED, "opacity": 0.6}, 22, keys)
     layers += _variants(variants, seed_noise, limits, keys)
     plot = _plot(advice, layers, limits, width=width)
     return picture(
@@ -172,6 +150,16 @@ def _advised(advice: Advice, limits: tuple[float, float], keys: list[Key]) -> li
     ]
 
 
+def _points(label: str, points: Sequence[tuple[float, float]], look: Spec, size: float, keys: list[Key]) -> list[Spec]:
+    """Measured splits without a name."""
+    if not points:
+        return []
+    keys.append(Key(label=label, colour=look.get("stroke", look["fill"]), shape="circle", fill=look["fill"], size=size))
+    rows = [{"share": share, "loss": loss} for share, loss in points]
+    mark = {"type": "point", "clip": True, "opacity": 1, "size": size, "strokeWidth": 1.3, **look}
+    return [layer(mark, rows, x="share", y="loss")]
+
+
 def _variants(
     variants: Mapping[str, tuple[float, float]], seed_noise: float, limits: tuple[float, float], keys: list[Key]
 ) -> list[Spec]:
@@ -194,14 +182,16 @@ def _variants(
     for align in ("left", "right"):
         text = {"type": "text", "align": align, "dy": 13, "dx": 7 if align == "left" else -7}
         layers.append(layer(text, [r for r in above if r["align"] == align], x="share", y="loss", text=written()))
-    return [each for each in layers if each["data"]["values"]]
+    return layers
 
 
 def _plot(advice: Advice, layers: Sequence[Spec], limits: tuple[float, float], *, width: float) -> Spec:
     """The layers on the axis of losses, and beside it how far a loss is above the best."""
     wide = width > 520
     total = "D + Σ D'" if advice.accounting == "shared" else "D + D'"
-    ticks: dict[float, str | Sequence[str]] = {0.2 * k: f"{0.2 * k:.0%}" for k in range(6)}
+    ticks: dict[float, str | Sequence[str]] = {
+        k / 10: f"{k / 10:.0%}" for k in ((0, 2, 4, 6, 8, 10) if wide else (0, 5, 10))
+    }
     ticks |= {0.0: ("0%", "from scratch"), 1.0: ("100%", "pretraining only")}
     outer_labels = [{"test": "datum.value < 0.01", "value": "left"}, {"test": "datum.value > 0.99", "value": "right"}]
     share = axis(
@@ -209,7 +199,8 @@ def _plot(advice: Advice, layers: Sequence[Spec], limits: tuple[float, float], *
         labelAlign={"condition": outer_labels, "value": "center"},  # they would hang over the frame
     )  # fmt: skip
     relative = layer(
-        {"type": "point", "opacity": 0}, [{"excess": 100 * (limit / advice.loss.mean - 1)} for limit in limits],
+        {"type": "point", "color": INK, "opacity": 0},
+        [{"excess": 100 * (limit / advice.loss.mean - 1)} for limit in limits],
         y={
             "field": "excess", "type": "quantitative",
             **axis("above the advised split (%)", tuple(100 * (v / advice.loss.mean - 1) for v in limits),  # type: ignore[arg-type]

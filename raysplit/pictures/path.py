@@ -14,6 +14,8 @@ _LEAST_SPAN = 0.3
 _LABEL_PIXELS = 38
 """Least distance between two labels."""
 _MOST_SIZES = 5
+_CROWDED = 16
+"""With more steps than this their marks are small, and the band alone shows the intervals."""
 _LEFT, _RIGHT = 66, 14
 """Pixels beside the plots."""
 
@@ -85,15 +87,22 @@ def _share(advices: Sequence[PastAdvice], along: Sequence[float], x: Spec, *, wi
     limits = (max(middle - span / 2, -0.02), min(middle + 0.6 * span, 1.1))
     layers = [
         layer({"type": "area", "color": ACCENT, "opacity": 0.15}, rows, x="x", y="low", y2="high"),
-        layer({"type": "rule", "color": ACCENT}, rows, x="x", y="low", y2="high"),
+        layer({"type": "rule", "color": ACCENT}, [] if len(rows) > _CROWDED else rows, x="x", y="low", y2="high"),
         layer({"type": "line", "color": ACCENT, "strokeWidth": 1.8}, rows, x="x", y="mean"),
-        layer({"type": "point", "fill": ACCENT, "stroke": ACCENT, "size": 32, "opacity": 1}, rows, x="x", y="mean"),
+        layer(
+            {"type": "point", "fill": ACCENT, "stroke": ACCENT, "size": _dot(rows), "opacity": 1}, rows, x="x", y="mean"
+        ),
     ]
     if labels:
         text = {"type": "text", "dy": -7, "fontSize": 10, "color": MUTED}
         layers.append(layer(text, _apart(rows, _LABEL_PIXELS / width * max(along)), x="x", y="top", text=written()))
     values = [tick / 10 for tick in range(11) if limits[0] <= tick / 10 <= limits[1]]
     return panel(layers, x=x, y=_axis("advised D/T", limits, values=values, format=".0%"), width=width, height=135)
+
+
+def _dot(rows: Sequence[object]) -> int:
+    """Area of a mark, square pixels."""
+    return 30 if len(rows) <= _CROWDED else 9
 
 
 def _apart(rows: Sequence[dict[str, object]], least: float) -> list[dict[str, object]]:
@@ -117,7 +126,7 @@ def _size(
     )  # fmt: skip
     layers = [
         layer({"type": "line", "color": INK, "interpolate": "step-after"}, rows, x="x", y="n_params"),
-        layer({"type": "point", "shape": "square", "fill": INK, "stroke": INK, "size": 28, "opacity": 1}, rows,
+        layer({"type": "point", "shape": "square", "fill": INK, "stroke": INK, "size": _dot(rows), "opacity": 1}, rows,
               x="x", y="n_params"),
     ]  # fmt: skip
     return panel(layers, x=x, y=y, width=width, height=75)
@@ -131,7 +140,9 @@ def _regret(advices: Sequence[PastAdvice], along: Sequence[float], x: Spec, tole
     positive = [row for row in rows if row["regret"] > 0]
     layers = [
         layer({"type": "line", "color": INK, "strokeWidth": 1.3}, positive, x="x", y="regret"),
-        layer({"type": "point", "fill": INK, "stroke": INK, "size": 28, "opacity": 1}, positive, x="x", y="regret"),
+        layer(
+            {"type": "point", "fill": INK, "stroke": INK, "size": _dot(rows), "opacity": 1}, positive, x="x", y="regret"
+        ),
     ]
     if tolerance > 0:
         row = [{"y": tolerance, "text": "tolerance"}]

@@ -45,12 +45,13 @@ def written(field: str = "text") -> Spec:
 
 
 def panel(layers: Sequence[Spec], *, x: Spec, y: Spec, width: float, height: float, **more: Any) -> Spec:
-    """Layers on the same two axes."""
+    """Layers on the same two axes; those without rows are left out."""
+    layers = [each for each in layers if each["data"]["values"]]
     for each in layers:
         for name, axis in (("x", x), ("y", y)):
             if name in each["encoding"]:
                 each["encoding"][name] = {"type": "quantitative", **axis, **each["encoding"][name]}
-    return {"width": round(width), "height": round(height), "layer": list(layers), **more}
+    return {"width": round(width), "height": round(height), "layer": layers, **more}
 
 
 def axis(title: str | Sequence[str] | None, domain: tuple[float, float], **more: Any) -> Spec:
@@ -64,13 +65,8 @@ def axis(title: str | Sequence[str] | None, domain: tuple[float, float], **more:
 
 def labelled(labels: Mapping[float, str | Sequence[str]]) -> Spec:
     """Ticks at these values with these words; a label may have several lines."""
-    words = {f"{value:.9g}": label if isinstance(label, str) else list(label) for value, label in labels.items()}
-    return {"values": list(labels), "labelExpr": f"({_expression(words)})[format(datum.value, '.9~g')]"}
-
-
-def _expression(words: Mapping[str, str | list[str]]) -> str:
-    """An object of Vega's expression language."""
-    return json.dumps(words)
+    values, words = json.dumps(list(labels)), json.dumps(list(labels.values()))
+    return {"values": list(labels), "labelExpr": f"{words}[indexof({values}, datum.value)]"}
 
 
 def log_axis(title: str | Sequence[str], limits: tuple[float, float], **more: Any) -> Spec:

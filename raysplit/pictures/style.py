@@ -13,7 +13,7 @@ PAGE_PIXELS, PHONE_PIXELS = 710, 365
 
 INK, MUTED, FAINT, PAPER = "#1c1e21", "#5a6068", "#dcdddc", "#ffffff"
 ACCENT, ALARM = "#0067a3", "#b3261e"
-_COLOURS = ("#0072b2", "#c85200", "#00805c", "#a9487d", "#966300", "#2a7fb8", "#5f6368")
+_COLOURS = ("#0072b2", "#c85200", "#00805c", "#a9487d", "#966300", "#7a5aa8", "#5f6368")
 _MARKERS = (
     "circle", "square", "triangle-up", "diamond", "triangle-down",
     "M-1-.35L-.35-.35L-.35-1L.35-1L.35-.35L1-.35L1 .35L.35 .35L.35 1L-.35 1L-.35 .35L-1 .35Z",  # a plus
@@ -26,7 +26,7 @@ CROSS = "M-1-1L1 1M1-1L-1 1"
 _DARK = {
     "ink": "#e8eaed", "muted": "#a5acb5", "faint": "#31363c", "paper": "#1b1e22", "accent": "#6cbdf0",
     "alarm": "#ff8a80", "d0": "#56b4e9", "d1": "#ff8f45", "d2": "#35c79b", "d3": "#e59ac6", "d4": "#f0b429",
-    "d5": "#9bd2f7", "d6": "#b9bdc4",
+    "d5": "#c3a9ef", "d6": "#b9bdc4",
 }  # fmt: skip
 _LIGHT = {
     "ink": INK, "muted": MUTED, "faint": FAINT, "paper": PAPER, "accent": ACCENT, "alarm": ALARM,

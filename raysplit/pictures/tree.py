@@ -86,7 +86,7 @@ def tree_picture(trials: Sequence[Trial], *, domains: Sequence[str], width: floa
               x="x", x2="x2", y="y", y2="y2", description=written(), tooltip=written(), key=written("name")),
     ]  # fmt: skip
     plot = panel(
-        [each for each in layers if each["data"]["values"]], x=place.x_axis(), y=place.y_axis(),
+        layers, x=place.x_axis(), y=place.y_axis(),
         width=place.width, height=place.height,
     )  # fmt: skip
     keys = _keys(trials, domains)

@@ -68,11 +68,11 @@ def _predicted(story: Story) -> dict[str, Variant]:
 
 def _losses(story: Story, known: InSample, side: float) -> Spec:
     styles = domain_styles(story.problem.domains)
-    dots = [
+    dots: list[dict[str, Any]] = [
         {"predicted": float(p), "measured": float(m), "fill": styles[name][0], "shape": styles[name][1]}
         for p, m, name in zip(known.predicted, known.measured, story.observations["domain"], strict=True)
     ]
-    marks = [
+    marks: list[dict[str, Any]] = [
         {
             "predicted": guess.mean, "measured": variant.losses[name], "low": guess.low, "high": guess.high,
             "fill": styles[name][0], "stroke": styles[name][0], "shape": styles[name][1],
@@ -94,7 +94,7 @@ def _losses(story: Story, known: InSample, side: float) -> Spec:
               x="predicted", y="measured"),
     ]  # fmt: skip
     return panel(
-        [each for each in layers if each["data"]["values"]], x=axis("predicted loss (nats/token)", limits, tickCount=6),
+        layers, x=axis("predicted loss (nats/token)", limits, tickCount=6),
         y=axis("measured loss (nats/token)", limits, tickCount=6, minExtent=24, maxExtent=24), width=side, height=side,
     )  # fmt: skip
 
@@ -136,7 +136,7 @@ def _errors(story: Story, known: InSample, side: float) -> Spec:
     ]  # fmt: skip
     limit = 1.08 * max(widest)
     return panel(
-        [each for each in layers if each["data"]["values"]],
+        layers,
         x=axis("measured above predicted (%)", (-limit, limit), tickCount=6),
         y=axis(None, (len(rows) - 0.5, -0.5), **labelled(rows), grid=False, ticks=False, minExtent=66, maxExtent=66),
         width=side, height=side,

@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from raysplit.errors import CorpusError, RunError
+from raysplit.http.app import create_app
 from raysplit.journal import Journal
+from raysplit.live.service import LawService
 from raysplit.pictures.images import svg_of
 from raysplit.pictures.style import PAGE_PIXELS, PHONE_PIXELS, darkened, style_sheet
 from raysplit.quantities import format_count
@@ -344,3 +347,37 @@ def test_the_rates_and_their_rule_are_drawn(tuned_run: RunFolder, width: float) 
     assert len(tried) == np.isfinite([t.loss for t in tuned.tried]).sum()
     trunks = marks_of(picture, "tick")
     assert [(row["n_params"], row["rate"]) for row in trunks] == [(n, tuned.rate(n)) for n in sizes]
+
+
+def test_the_page_shows_the_numbers_of_the_report(reported: tuple[RunFolder, str]) -> None:
+    """The live law of the same journal, asked as the page asks it: the same rows, curve and tree, each written once."""
+    folder, html = reported
+    story, text = read_story(folder), text_of(html)
+    journal = Journal(folder.journal)
+    service = LawService(story.setup, journal, bytes_per_token=story.bytes_per_token)
+    page = TestClient(create_app(service))
+    shown = page.get("/page/advice", params={"width": PAGE_PIXELS}).json()
+    tree = page.get("/page/tree", params={"width": PAGE_PIXELS}).json()
+    service.close()
+    journal.close()
+    assert story.advice.to_json() == service.advise().advice.to_json()
+    for fact in shown["facts"]:
+        assert f"{fact['label']} {fact['value']} {fact['note']}" in text
+    for table in shown["tables"]:
+        for row in table["rows"]:
+            assert " ".join(cell for cell in row if cell) in text
+    ours, theirs = (
+        {row["share"]: row for row in marks_of(picture, "area")}
+        for picture in (split_picture(story, PAGE_PIXELS), shown["curve"])
+    )
+    common = ours.keys() & theirs.keys()
+    assert len(common) > 10
+    assert {share: pytest.approx(row) for share, row in ours.items() if share in common} == {
+        share: theirs[share] for share in common
+    }
+    spoken = [
+        {row["text"] for row in marks_of(picture, "rule") if "name" in row}
+        for picture in (runs_picture(story, PAGE_PIXELS), tree)
+    ]
+    # But for the stop and the failure that the fixtures wrote into the journal, of milestones that no round asked for.
+    assert len({words.partition(":")[0] for words in spoken[0] ^ spoken[1]}) == 2
