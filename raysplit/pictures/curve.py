@@ -66,7 +66,9 @@ def curve_picture(
     keys: list[Key] = []
     layers = [*_flat(advice, keys), *_lines(advice, curve, others, keys), *_advised(advice, limits, keys)]
     layers += _points("sweep's runs, interpolated", readings, {"fill": PAPER, "stroke": INK}, 40, keys)
-    layers += _points("runs of this size, moved here by the law", moved, {"fill": MUTED, "opacity": 0.6}, 22, keys)
+    layers += _points(
+        "runs of this size, moved here by the law", moved, {"fill": MUTED, "stroke": MUTED, "opacity": 0.6}, 22, keys
+    )
     layers += _variants(variants, seed_noise, limits, keys)
     plot = _plot(advice, layers, limits, width=width)
     return picture(
@@ -154,7 +156,7 @@ def _points(label: str, points: Sequence[tuple[float, float]], look: Spec, size:
     """Measured splits without a name."""
     if not points:
         return []
-    keys.append(Key(label=label, colour=look.get("stroke", look["fill"]), shape="circle", fill=look["fill"], size=size))
+    keys.append(Key(label=label, colour=look["stroke"], shape="circle", fill=look["fill"], size=size))
     rows = [{"share": share, "loss": loss} for share, loss in points]
     mark = {"type": "point", "clip": True, "opacity": 1, "size": size, "strokeWidth": 1.3, **look}
     return [layer(mark, rows, x="share", y="loss")]
