@@ -52,11 +52,11 @@ def prediction_picture(story: Story, width: float) -> Spec:
     """Left (or above), both losses; right (or below), how far they are apart in percent, by run and domain."""
     wide = width > 520
     known = in_sample(story)
-    half = (width - 160) / 2 if wide else width - 92
+    half = (width - 166) / 2 if wide else width - 98
     panels = [_losses(story, known, half), _errors(story, known, half)]
     return picture(
         {"hconcat": panels} if wide else {"vconcat": panels},
-        legend(_keys(story), width=width - 70, n_columns=3 if wide else 2),
+        legend(_keys(story), width=width - 60, n_columns=3 if wide else 2),
         config=CONFIG, description="Predicted and measured losses",
     )  # fmt: skip
 
@@ -122,7 +122,7 @@ def _errors(story: Story, known: InSample, side: float) -> Spec:
     widest = [100 * (float(np.quantile(np.abs(known.error), 0.98)) if marks else float(np.abs(known.error).max()))]
     widest += [abs(row["error"]) for row in marks]
     widest += [abs(row[end]) for row in marks if row["is_own"] for end in ("low", "high")]
-    rows = {0.0: ("sweep", "(in sample)"), **{float(k): title.split(" ", 1) for k, title in enumerate(variants, 1)}}
+    rows = {0.0: ("sweep,", "in sample"), **{float(k): title.split(" ", 1) for k, title in enumerate(variants, 1)}}
     between = [{"y": k + 0.5} for k in range(len(variants))]
     layers = [
         layer({"type": "rule", "color": MUTED}, [{"x": 0}], x="x"),
@@ -138,7 +138,7 @@ def _errors(story: Story, known: InSample, side: float) -> Spec:
     return panel(
         layers,
         x=axis("measured above predicted (%)", (-limit, limit), tickCount=6),
-        y=axis(None, (len(rows) - 0.5, -0.5), **labelled(rows), grid=False, ticks=False, minExtent=66, maxExtent=66),
+        y=axis(None, (len(rows) - 0.5, -0.5), **labelled(rows), grid=False, ticks=False, minExtent=72, maxExtent=72),
         width=side, height=side,
     )  # fmt: skip
 
@@ -148,7 +148,7 @@ def _keys(story: Story) -> list[Key]:
         Key(label=name, colour=PAPER, fill=colour, shape=shape)
         for name, (colour, shape) in domain_styles(story.problem.domains).items()
     ]
-    keys.append(Key(label="sweep (in sample)", colour=PAPER, fill=MUTED, shape="circle", size=20))
+    keys.append(Key(label="sweep, in sample", colour=PAPER, fill=MUTED, shape="circle", size=20))
     if _predicted(story):
-        keys.append(Key(label="final run (out of sample)", colour=INK, fill=PAPER, shape="circle", size=55))
+        keys.append(Key(label="final run, out of sample", colour=INK, fill=PAPER, shape="circle", size=55))
     return keys

@@ -51,13 +51,12 @@ async function askStatus() {
 }
 
 async function askLaw() {
-  const [shown, moved] = await Promise.all([
-    get("page/advice", { width: widthOf($("curve")) }), get("page/moved", { width: widthOf($("moved")) }),
-  ]);
+  const moved = get("page/moved", { width: widthOf($("moved")) });
+  const shown = await get("page/advice", { width: widthOf($("curve")) });
   Object.assign(known, { shown, advice: shown.advice, version: shown.law.version });
   drawNow(shown);
   drawStanding();
-  await Promise.all([draw($("moved"), moved), whatIf.setTarget(shown)]);
+  await Promise.all([moved.then((picture) => draw($("moved"), picture)), whatIf.setTarget(shown)]);
 }
 
 async function askTrials() {
