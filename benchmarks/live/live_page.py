@@ -42,7 +42,8 @@ def slowly(losses: Losses, pause: threading.Event, seconds: float) -> Losses:
 
 def loads_of(browser: Browser, url: str) -> list[tuple[float, float, float, float]]:
     """For each load from an empty cache: seconds to the load event, and to the last picture; the main thread's CPU
-    seconds by then, which other work on the machine changes little; kB that came."""
+    seconds by then, which other work on the machine changes little; kB that came.
+    """
     found = []
     for _ in range(LOADS):
         context = browser.new_context(viewport={"width": 1280, "height": 900})

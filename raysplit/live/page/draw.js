@@ -1,7 +1,7 @@
 // Pictures: specifications that the server made (raysplit/pictures), drawn by Vega. Its `ast` mode reads expressions without
 // `eval`, which the page's Content-Security-Policy forbids.
 
-const vega = import("./vega.js"); // the rest of the page does not wait for it
+let vega = null; // asked for by the first picture, so that the rest of the page comes before it
 const OPTIONS = { ast: true, renderer: "svg", actions: false, tooltip: false, defaultStyle: false };
 const drawn = new WeakMap();
 
@@ -12,7 +12,7 @@ export async function draw(element, picture, onTrial) {
   const before = drawn.get(element)?.result;
   const mine = { text };
   drawn.set(element, mine);
-  await vega;
+  await (vega ??= import("./vega.js"));
   const fresh = document.createElement("div");
   mine.result = await window.vegaEmbed(fresh, picture, OPTIONS);
   await mine.result.view.runAsync();
