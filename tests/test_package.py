@@ -12,7 +12,7 @@ import pytest
 
 import raysplit
 
-HEAVY = ("ray", "torch", "transformers", "datasets", "deepspeed", "tokenizers", "optuna", "matplotlib")
+HEAVY = ("ray", "torch", "transformers", "datasets", "deepspeed", "tokenizers", "optuna", "matplotlib", "vl_convert")
 
 PURE = (
     "raysplit",
@@ -24,6 +24,7 @@ PURE = (
     "raysplit.law",
     "raysplit.split",
     "raysplit.design",
+    "raysplit.pictures",
 )
 
 

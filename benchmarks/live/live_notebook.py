@@ -13,8 +13,9 @@ import os
 from pathlib import Path
 
 import raysplit
+from raysplit.pictures import curve_picture
+from raysplit.pictures.images import png_of
 from raysplit.quantities import format_count, format_flops
-from raysplit.report.style import ACCENT, INK, in_style, new_figure
 from raysplit.runs import Observation
 from raysplit.split import render_advice
 
@@ -98,28 +99,11 @@ for excess in (0.0, 0.1):
 
 # %% [markdown]
 # ## The picture
-# Left: the best loss against the share of the tokens in pretraining, its 90 % interval, and what was measured of it.
-# Right: how the advised share moved as the law came to know more.
+# The best loss against the share of the tokens in pretraining, its 90 % interval, and what was measured of it. It is a
+# Vega-Lite specification: a notebook shows it by itself with `altair.Chart.from_dict`.
 
 # %%
 curve = law.curve()
-latest = {stamp.n_observations: stamp.version for stamp in law.laws()}
-moved = [(n, law.advise(version=latest[n]).advice.pretrain_share) for n in sorted(latest)]
-with in_style():
-    figure = new_figure(width=9, height=3.6)
-    left, right = figure.subplots(1, 2)
-    left.fill_between(curve.shares, curve.low, curve.high, color=ACCENT, alpha=0.18, linewidth=0)
-    left.plot(curve.shares, curve.loss, color=ACCENT, label=f"N = {format_count(curve.n_params)}")
-    if curve.points:
-        left.plot(*zip(*curve.points, strict=True), "o", color=INK, markersize=4, label="measured")
-    left.axvline(now.advice.pretrain_share.mean, color=INK, linewidth=0.9, linestyle="--", label="advised")
-    # Next to no tokens in pretraining is so much worse that it would flatten the rest.
-    shown = [i for i, share in enumerate(curve.shares) if share >= 0.02]
-    left.set_ylim(0.98 * min(curve.low[i] for i in shown), 1.02 * max(curve.high[i] for i in shown))
-    left.set(xlabel="share of the tokens in pretraining", ylabel="loss, nats per token")
-    left.legend()
-    right.fill_between([n for n, _ in moved], [s.low for _, s in moved], [s.high for _, s in moved], alpha=0.18)
-    right.plot([n for n, _ in moved], [s.mean for _, s in moved], "o-", markersize=3)
-    right.set(xlabel="observations known", ylabel="advised share in pretraining", ylim=(0, 1))
-    figure.savefig(PICTURE, dpi=120)
+picture = curve_picture(now.advice, curve, width=710, readings=curve.points, moved=curve.moved)
+PICTURE.write_bytes(png_of(picture))
 print(f"picture: {PICTURE}")

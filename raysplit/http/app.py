@@ -1,5 +1,6 @@
 """The web application: the routes of the law, its page, its metrics, and every error as JSON."""
 
+import hashlib
 import threading
 from collections.abc import Callable
 from importlib.resources import files
@@ -18,12 +19,14 @@ from raysplit.http.access import reader, writer
 from raysplit.http.hosts import Hosts, OwnHosts
 from raysplit.http.methods import HeadAndOptions, methods_of
 from raysplit.http.metrics import CONTENT_TYPE, Counted, Metrics
+from raysplit.http.pictures import page_routes
 from raysplit.http.refusals import Refused, of_error, of_mistake
 from raysplit.http.routes import Rights, routes
 from raysplit.live.mistakes import mistake_of
 from raysplit.live.questions import QUESTIONS, Asks
+from raysplit.pictures.style import style_sheet
 
-_KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml", "txt": "text/plain"}
 _PAGE_HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'",
@@ -72,6 +75,7 @@ def create_app(
             closing=closing or threading.Event(),
         )
     )
+    app.include_router(page_routes(law, read=read))
     _add_errors(app, law)
     _add_page(app)
 
@@ -130,14 +134,25 @@ def _add_errors(app: FastAPI, law: Asks) -> None:
 
 def _add_page(app: FastAPI) -> None:
     """The page's files, read once; a name outside this list reaches no file."""
-    for file in (files("raysplit.live") / "page").iterdir():
-        name = file.name
-        kind = _KINDS.get(name.rpartition(".")[2])
+    contents = {file.name: file.read_bytes() for file in (files("raysplit.live") / "page").iterdir()}
+    contents["colours.css"] = style_sheet().encode()
+    for name, content in contents.items():
+        plain_name = name.removesuffix(".gz")
+        kind = _KINDS.get(plain_name.rpartition(".")[2])
         if kind is None:
             continue
-        path = "/" if name == "index.html" else f"/page/{name}"
-        app.add_api_route(path, _sender(file.read_bytes(), kind), methods=["GET"], include_in_schema=False)
+        path = "/" if name == "index.html" else f"/page/{plain_name}"
+        headers = {**_PAGE_HEADERS, "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"'}
+        if name != plain_name:  # every browser takes it
+            headers["Content-Encoding"] = "gzip"
+        sender = _sender(content, f"{kind}; charset=utf-8", headers)
+        app.add_api_route(path, sender, methods=["GET"], include_in_schema=False)
 
 
-def _sender(content: bytes, kind: str) -> Callable[[], Response]:
-    return lambda: Response(content, media_type=f"{kind}; charset=utf-8", headers=_PAGE_HEADERS)
+def _sender(content: bytes, kind: str, headers: dict[str, str]) -> Callable[[Request], Response]:
+    def send(request: Request) -> Response:
+        if request.headers.get("If-None-Match") == headers["ETag"]:
+            return Response(status_code=304, headers=headers)
+        return Response(content, media_type=kind, headers=headers)
+
+    return send

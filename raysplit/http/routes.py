@@ -5,7 +5,7 @@ Whatever takes more than a moment runs in a thread.
 
 import codecs
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ from raysplit.http.refusals import Refusal, Refused, of_mistake
 from raysplit.http.stream import stream
 from raysplit.live.answers import LawStamp, Status
 from raysplit.live.mistakes import mistake_of
-from raysplit.live.questions import QUESTIONS, AskEvents, Asks, AskStatus, Question, of_query, query_schema
+from raysplit.live.questions import QUESTIONS, A, AskEvents, Asks, AskStatus, Question, of_query, query_schema
 from raysplit.runs import MAX_COUNT
 
 MAX_BODY_BYTES = 8 * 2**20
@@ -103,7 +103,7 @@ def _standing(law: Asks, rights: Rights, status: Status) -> Standing:
 
 def _by_query(question: type[Question[Any]], answer: Callable[[Question[Any]], Response]) -> Callable[..., Response]:
     def get(request: Request) -> Response:
-        return answer(_asked(question, request))
+        return answer(asked_by(question, request.query_params.multi_items()))
 
     return get
 
@@ -130,7 +130,7 @@ def _add_stream(router: APIRouter, law: Asks, rights: Rights, closing: threading
         last_event_id: Annotated[int | SkipJsonSchema[None], Header(ge=-1, le=MAX_COUNT)] = None,
     ) -> Response:
         nonlocal n_streams
-        asked = _asked(AskEvents, request)
+        asked = asked_by(AskEvents, request.query_params.multi_items())
         assert isinstance(asked, AskEvents)
         if n_streams >= _MAX_STREAMS:
             raise Refused(429, f"{n_streams} streams are open already", headers={"Retry-After": "10"})
@@ -169,10 +169,10 @@ def _json(body: bytes) -> Response:
     return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
-def _asked(question: type[Question[Any]], request: Request) -> Question[Any]:
+def asked_by(question: type[Question[A]], query: Sequence[tuple[str, str]]) -> Question[A]:
     """Raises: Refused: the query makes no such question."""
     try:
-        return of_query(question, request.query_params.multi_items())
+        return of_query(question, query)
     except ValidationError as error:
         raise of_mistake(mistake_of(error.errors(include_url=False))) from error
 

@@ -1,18 +1,15 @@
 """Predicted against measured loss: the sweep's observations, and the final run that the law had not seen."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raysplit.report.final import RECOMMENDED
+from raysplit.pictures.spec import Key, Spec, axis, labelled, layer, legend, panel, picture
+from raysplit.pictures.style import CONFIG, FAINT, INK, MUTED, PAPER, domain_styles
+from raysplit.report.final import RECOMMENDED, Variant
 from raysplit.report.story import Story
-from raysplit.report.style import FAINT, INK, MUTED, PAPER, domain_styles, new_figure
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Array = NDArray[np.float64]
 _CROWDED = 150
@@ -51,108 +48,107 @@ def in_sample(story: Story) -> InSample:
     return InSample(measured=runs["loss"].to_numpy(float), predicted=out[0], low=out[1], high=out[2])
 
 
-def draw_prediction(story: Story, width: float) -> "Figure":
+def prediction_picture(story: Story, width: float) -> Spec:
     """Left (or above), both losses; right (or below), how far they are apart in percent, by run and domain."""
-    wide = width > 5
-    figure = new_figure(width=width, height=4.1 if wide else 7.4)
-    losses, errors = figure.subplots(*((1, 2) if wide else (2, 1)))
+    wide = width > 520
     known = in_sample(story)
-    _losses(losses, story, known)
-    _errors(errors, story, known)
-    _legend(figure, story, n_columns=3 if wide else 2)
-    return figure
+    half = (width - 166) / 2 if wide else width - 98
+    panels = [_losses(story, known, half), _errors(story, known, half)]
+    return picture(
+        {"hconcat": panels} if wide else {"vconcat": panels},
+        legend(_keys(story), width=width - 60, n_columns=3 if wide else 2),
+        config=CONFIG, description="Predicted and measured losses",
+    )  # fmt: skip
 
 
-def _losses(axes: "Axes", story: Story, known: InSample) -> None:
-    alpha = 0.55 if len(known.measured) <= _CROWDED else 0.3
-    ends = [min(known.measured.min(), known.predicted.min()), max(known.measured.max(), known.predicted.max())]
-    axes.axline((ends[0], ends[0]), slope=1, color=MUTED, linewidth=0.9, zorder=1)
-    final = story.final
-    for name, (colour, marker) in domain_styles(story.problem.domains).items():
-        own = (story.observations["domain"] == name).to_numpy()
-        axes.plot(
-            known.predicted[own], known.measured[own], marker, color=colour, alpha=alpha, markersize=3.2,
-            markeredgewidth=0, linestyle="none",
-        )  # fmt: skip
-        for title, variant in final.variants.items() if final else ():
-            if name in variant.predicted:
-                guess = variant.predicted[name]
-                axes.errorbar(
-                    [guess.mean], [variant.losses[name]], fmt=marker, color=colour,
-                    xerr=[[max(guess.mean - guess.low, 0)], [max(guess.high - guess.mean, 0)]], elinewidth=1.2,
-                    markersize=9 if title == RECOMMENDED else 6.5, markeredgecolor=INK, markeredgewidth=1.1, zorder=4,
-                )  # fmt: skip
-    axes.set_xlabel("predicted loss (nats/token)")
-    axes.set_ylabel("measured loss (nats/token)")
+def _predicted(story: Story) -> dict[str, Variant]:
+    """The final run's variants that the law spoke of before."""
+    return {name: v for name, v in (story.final.variants.items() if story.final else ()) if v.predicted}
 
 
-def _legend(figure: "Figure", story: Story, *, n_columns: int) -> None:
-    from matplotlib.lines import Line2D
+def _losses(story: Story, known: InSample, side: float) -> Spec:
+    styles = domain_styles(story.problem.domains)
+    dots: list[dict[str, Any]] = [
+        {"predicted": float(p), "measured": float(m), "fill": styles[name][0], "shape": styles[name][1]}
+        for p, m, name in zip(known.predicted, known.measured, story.observations["domain"], strict=True)
+    ]
+    marks: list[dict[str, Any]] = [
+        {
+            "predicted": guess.mean, "measured": variant.losses[name], "low": guess.low, "high": guess.high,
+            "fill": styles[name][0], "stroke": styles[name][0], "shape": styles[name][1],
+            "size": 110.0 if title == RECOMMENDED else 55.0,
+        }
+        for title, variant in _predicted(story).items()
+        for name, guess in variant.predicted.items()
+    ]  # fmt: skip
+    every = [value for row in (*dots, *marks) for value in (row["predicted"], row["measured"])]
+    ends = (min(every), max(every))
+    limits = (ends[0] - 0.04 * (ends[1] - ends[0]), ends[1] + 0.04 * (ends[1] - ends[0]))
+    opacity = 0.6 if len(dots) <= _CROWDED else 0.35
+    layers = [
+        layer({"type": "line", "color": MUTED, "strokeWidth": 1}, [{"x": e, "y": e} for e in ends], x="x", y="y"),
+        layer({"type": "point", "strokeWidth": 0, "size": 18, "opacity": opacity}, dots, "fill", "shape",
+              x="predicted", y="measured"),
+        layer({"type": "rule", "strokeWidth": 1.3, "clip": True}, marks, "stroke", x="low", x2="high", y="measured"),
+        layer({"type": "point", "stroke": INK, "strokeWidth": 1.1, "opacity": 1}, marks, "fill", "shape", "size",
+              x="predicted", y="measured"),
+    ]  # fmt: skip
+    return panel(
+        layers, x=axis("predicted loss (nats/token)", limits, tickCount=6),
+        y=axis("measured loss (nats/token)", limits, tickCount=6, minExtent=24, maxExtent=24), width=side, height=side,
+    )  # fmt: skip
 
-    def entry(marker: str, colour: str, size: float, edge: float, label: str) -> Line2D:
-        return Line2D(
-            [], [], marker=marker, color=colour, markersize=size, markeredgecolor=INK, markeredgewidth=edge,
-            linestyle="none", label=label,
-        )  # fmt: skip
 
-    handles = [entry(m, colour, 6, 0, name) for name, (colour, m) in domain_styles(story.problem.domains).items()]
-    handles.append(entry("o", MUTED, 3.2, 0, "sweep (in sample)"))
-    if story.final:
-        handles.append(entry("o", PAPER, 6.5, 1.1, "final run (out of sample)"))
-    figure.legend(handles=handles, loc="outside lower left", ncols=n_columns, columnspacing=1.2, handlelength=1.2)
-
-
-def _errors(axes: "Axes", story: Story, known: InSample) -> None:
+def _errors(story: Story, known: InSample, side: float) -> Spec:
     """One row for each variant of the final run and one for the sweep; one line for each domain in a row."""
     styles = domain_styles(story.problem.domains)
-    final = story.final
-    rows = ["sweep\n(in sample)"]
-    rows += [title.replace(" ", "\n", 1) for title, v in (final.variants.items() if final else ()) if v.predicted]
     step = 0.7 / max(len(styles), 2)
-    spread = float(np.quantile(np.abs(known.error), 0.98)) if final else float(np.abs(known.error).max())
-    widest = [spread]
-    for k, (name, (colour, marker)) in enumerate(styles.items()):
-        offset = (k - (len(styles) - 1) / 2) * step
-        own = (story.observations["domain"] == name).to_numpy()
-        axes.plot(
-            100 * known.error[own], np.full(own.sum(), offset), marker, color=colour, alpha=0.45, markersize=3.2,
-            markeredgewidth=0,
-        )  # fmt: skip
-        row = 0
-        for variant in final.variants.values() if final else ():
-            if not variant.predicted:
-                continue
-            row += 1
-            if (guess := variant.predicted.get(name)) is None:
-                continue
-            error = variant.losses[name] / guess.mean - 1.0
-            ends = [guess.low / guess.mean - 1.0, guess.high / guess.mean - 1.0]
-            # Wide intervals of far-off baselines may leave the frame; no mark does.
-            widest += [abs(error), *(map(abs, ends) if final and variant is final.recommended else ())]
-            axes.plot(
-                [100 * e for e in ends],
-                [row + offset] * 2,
-                color=colour,
-                linewidth=3.5,
-                alpha=0.3,
-                solid_capstyle="butt",
-            )
-            axes.plot(
-                [100 * error],
-                [row + offset],
-                marker,
-                color=colour,
-                markersize=6,
-                markeredgecolor=INK,
-                markeredgewidth=0.8,
-                zorder=4,
-            )
-    axes.axvline(0, color=MUTED, linewidth=0.9, zorder=1)
-    for row in range(1, len(rows)):
-        axes.axhline(row - 0.5, color=FAINT, linewidth=0.7)
-    axes.set_yticks(range(len(rows)), rows)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(-108 * max(widest), 108 * max(widest))
-    axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("measured above predicted (%)")
+    offsets = {name: (k - (len(styles) - 1) / 2) * step for k, name in enumerate(styles)}
+    variants = _predicted(story)
+    dots = [
+        {"error": 100 * float(e), "y": offsets[name], "fill": styles[name][0], "shape": styles[name][1]}
+        for e, name in zip(known.error, story.observations["domain"], strict=True)
+    ]
+    marks: list[dict[str, Any]] = [
+        {
+            "error": 100 * (variant.losses[name] / guess.mean - 1), "low": 100 * (guess.low / guess.mean - 1),
+            "high": 100 * (guess.high / guess.mean - 1), "y": row + offsets[name], "fill": styles[name][0],
+            "stroke": styles[name][0], "shape": styles[name][1], "is_own": title == RECOMMENDED,
+        }
+        for row, (title, variant) in enumerate(variants.items(), start=1)
+        for name, guess in variant.predicted.items()
+    ]  # fmt: skip
+    # Wide intervals of far-off baselines may leave the frame; no mark does.
+    widest = [100 * (float(np.quantile(np.abs(known.error), 0.98)) if marks else float(np.abs(known.error).max()))]
+    widest += [abs(row["error"]) for row in marks]
+    widest += [abs(row[end]) for row in marks if row["is_own"] for end in ("low", "high")]
+    rows = {0.0: ("sweep,", "in sample"), **{float(k): title.split(" ", 1) for k, title in enumerate(variants, 1)}}
+    between = [{"y": k + 0.5} for k in range(len(variants))]
+    layers = [
+        layer({"type": "rule", "color": MUTED}, [{"x": 0}], x="x"),
+        layer({"type": "rule", "color": FAINT}, between, y="y"),
+        layer({"type": "point", "strokeWidth": 0, "size": 18, "opacity": 0.5, "clip": True}, dots, "fill", "shape",
+              x="error", y="y"),
+        layer({"type": "rule", "strokeWidth": 5, "opacity": 0.3, "clip": True}, marks, "stroke", x="low", x2="high",
+              y="y"),
+        layer({"type": "point", "stroke": INK, "strokeWidth": 0.8, "size": 42, "opacity": 1}, marks, "fill", "shape",
+              x="error", y="y"),
+    ]  # fmt: skip
+    limit = 1.08 * max(widest)
+    return panel(
+        layers,
+        x=axis("measured above predicted (%)", (-limit, limit), tickCount=6),
+        y=axis(None, (len(rows) - 0.5, -0.5), **labelled(rows), grid=False, ticks=False, minExtent=72, maxExtent=72),
+        width=side, height=side,
+    )  # fmt: skip
+
+
+def _keys(story: Story) -> list[Key]:
+    keys = [
+        Key(label=name, colour=PAPER, fill=colour, shape=shape)
+        for name, (colour, shape) in domain_styles(story.problem.domains).items()
+    ]
+    keys.append(Key(label="sweep, in sample", colour=PAPER, fill=MUTED, shape="circle", size=20))
+    if _predicted(story):
+        keys.append(Key(label="final run, out of sample", colour=INK, fill=PAPER, shape="circle", size=55))
+    return keys

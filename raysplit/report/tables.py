@@ -1,8 +1,6 @@
-"""The page's tables: headings and rows of text, no markup."""
+"""The page's tables beside the advice's own."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from raysplit.live.answers import Ending
 from raysplit.quantities import format_count, format_flops, format_hyperparameter, format_seconds
@@ -11,90 +9,12 @@ from raysplit.report.costs import Cost, Costs
 from raysplit.report.final import RECOMMENDED
 from raysplit.report.story import Story
 from raysplit.split import Interval
+from raysplit.split.tables import Table
 from raysplit.tuning.tuned import Tuned
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Table:
-    title: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    """The first cell of a row is its heading."""
-    note: str = ""
-
-
-def loss_and_interval(loss: Interval) -> str:
-    return f"{loss.mean:.4f} ({loss.low:.4f} to {loss.high:.4f})"
 
 
 def percent_and_interval(share: Interval) -> str:
     return f"{share.mean:.2%} ({share.low:.2%} to {share.high:.2%})"
-
-
-def advice_tables(story: Story) -> list[Table]:
-    """The split by domain, what it gains, other sizes and other budgets."""
-    advice = story.advice
-    level = f"{advice.level:.0%} interval"
-    domains = [
-        [
-            name, f"{advice.weights[name]:.2f}", format_count(advice.split.specialize_tokens[name]),
-            f"{loss.mean:.4f}", f"{loss.low:.4f} to {loss.high:.4f}", f"{_bits(story, name, loss.mean):.4f}",
-        ]
-        for name, loss in advice.losses.items()
-    ]  # fmt: skip
-    domains.append(
-        ["weighted", "1.00", "", f"{advice.loss.mean:.4f}", f"{advice.loss.low:.4f} to {advice.loss.high:.4f}", ""]
-    )
-    tables = [
-        Table(
-            title="The advised split, by domain",
-            head=["domain", "weight", "specialize on (tokens)", "expected loss (nats/token)", level, "bits/byte"],
-            rows=domains,
-            note="A domain's interval is for one measurement, its noise included; the weighted one is for the law.",
-        )
-    ]
-    if advice.gains:
-        tables.append(
-            Table(
-                title="Expected gain over rules of thumb at the same size and budget",
-                head=["against", "its expected loss (nats/token)", f"gain ({level})"],
-                rows=[[g.baseline, f"{g.loss.mean:.4f}", percent_and_interval(g.gain)] for g in advice.gains],
-            )
-        )
-    if len(advice.sizes) > 1:
-        tables.append(
-            Table(
-                title="The best split at each size",
-                head=["model size N", "pretrain D", "loss (nats/token)", f"worse by ({level})", "best in draws"],
-                rows=[
-                    [
-                        format_count(s.split.n_params),
-                        format_count(s.split.pretrain_tokens),
-                        f"{s.loss.mean:.4f}",
-                        percent_and_interval(s.excess),
-                        f"{s.probability:.0%}",
-                    ]
-                    for s in advice.sizes
-                ],
-            )
-        )
-    if advice.budgets:
-        tables.append(
-            Table(
-                title="The advice at other budgets",
-                head=["budget (FLOPs)", "model size N", "pretrain D", "share D/T"],
-                rows=[
-                    [
-                        f"{b.budget_flops:.2e}",
-                        format_count(b.split.n_params),
-                        format_count(b.split.pretrain_tokens),
-                        f"{b.pretrain_share:.0%}",
-                    ]
-                    for b in advice.budgets
-                ],
-            )
-        )
-    return tables
 
 
 def tuning_tables(tuned: Tuned) -> list[Table]:
@@ -316,7 +236,3 @@ def corpus_table(story: Story) -> Table:
         note=f"Vocabulary of {story.manifest.tokenizer.vocab_size} tokens; identity of tokens and tokenizer "
              f"{story.manifest.identity}.",
     )  # fmt: skip
-
-
-def _bits(story: Story, domain: str, loss: float) -> float:
-    return loss / math.log(2) / story.bytes_per_token[domain]

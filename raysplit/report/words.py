@@ -116,18 +116,20 @@ def tree_caption(story: Story, costs: Costs) -> str:
     trunks = sum(not c.domain for c in history.chains)
     sharing = costs.independent.flops / costs.spent.flops if costs.spent.flops else 1.0
     branches = _count(len(history.chains) - trunks, "branch")
+    rises = ", ".join(map(format_count, story.setup.specialize_grid))
     text = (
-        f"{_count(trunks, 'trunk')} and {branches}; each mark is a measurement after its cooldown. Each token was "
+        f"{_count(trunks, 'trunk')} and {branches}: a trunk runs from left to right, and a branch rises by a mark for "
+        f"each D' ({rises}). A filled mark is a measurement after its cooldown. Each token was "
         f"trained once: as independent runs the same points would have cost {sharing:.1f} times as much."
     )
     if history.stops:
         saved = costs.stopped.flops / costs.spent.flops
         text += (
-            f" Stopped early, because the rest could not change the decision for its price (open marks): "
+            f" Stopped early, because the rest could not change the decision for its price (crosses): "
             f"{_count(len(history.stops), 'trial')}, which saved {saved:.0%} of what the sweep spent."
         )
     if history.failures:
-        text += f" Failed (crosses): {_count(len(history.failures), 'trial')}."
+        text += f" Failed (red crosses): {_count(len(history.failures), 'trial')}."
     return text
 
 

@@ -1,31 +1,23 @@
 """From a run folder to its page and figures."""
 
 import base64
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from raysplit import __version__
 from raysplit.errors import RunError
+from raysplit.pictures.images import png_of, svg_of
+from raysplit.pictures.style import PAGE_PIXELS, PHONE_PIXELS, darkened, style_sheet
 from raysplit.report import tables, words
 from raysplit.report.costs import Costs, costs_of
-from raysplit.report.curve_figure import draw_curve
-from raysplit.report.path_figure import draw_path
-from raysplit.report.prediction_figure import draw_prediction
-from raysplit.report.rate_figure import draw_rates
+from raysplit.report.figures import Figure, figures_of
+from raysplit.report.rate_figure import rate_picture
 from raysplit.report.story import Story, read_story
-from raysplit.report.style import DARK, PAGE_WIDTH, PHONE_WIDTH, in_style
-from raysplit.report.tree_figure import draw_tree
+from raysplit.split.tables import advice_facts, advice_tables
 from raysplit.sweep.folder import RunFolder, write_text
 from raysplit.tuning.tuned import Tuned
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-_PNG_DPI = 300
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,14 +32,6 @@ class Plate:
     phone_dark: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Picture:
-    file: str
-    title: str
-    draw: Callable[[Story, float], "Figure"]
-    caption: str
-
-
 def write_report(folder: RunFolder) -> Path:
     """Write the page and its figures into the run's report folder; returns the page's path.
 
@@ -60,22 +44,22 @@ def write_report(folder: RunFolder) -> Path:
     try:
         folder.report.mkdir(parents=True, exist_ok=True)
         plates = []
-        for picture in _pictures(story, costs):
-            with in_style():
-                page, phone = (picture.draw(story, width) for width in (PAGE_WIDTH, PHONE_WIDTH))
-                page.savefig(folder.report / f"{picture.file}.png", dpi=_PNG_DPI)
-                wide, narrow = _svg(page), _svg(phone)
-            plates.append(
-                Plate(
-                    title=picture.title, caption=picture.caption, page=_uri(wide), page_dark=_uri(_darkened(wide)),
-                    phone=_uri(narrow), phone_dark=_uri(_darkened(narrow)),
-                )
-            )  # fmt: skip
+        for figure in figures_of(story, costs):
+            (folder.report / f"{figure.file}.png").write_bytes(png_of(figure.picture(PAGE_PIXELS)))
+            plates.append(_plate(figure))
         path = folder.report / "report.html"
         write_text(path, render_page(story, costs, plates))
     except OSError as error:
         raise RunError(f"{folder.report}: cannot be written: {error.strerror}") from error
     return path
+
+
+def _plate(figure: Figure) -> Plate:
+    wide, narrow = (svg_of(figure.picture(width)) for width in (PAGE_PIXELS, PHONE_PIXELS))
+    return Plate(
+        title=figure.title, caption=figure.caption, page=_uri(wide), page_dark=_uri(darkened(wide)),
+        phone=_uri(narrow), phone_dark=_uri(darkened(narrow)),
+    )  # fmt: skip
 
 
 def render_page(story: Story, costs: Costs, plates: list[Plate]) -> str:
@@ -90,7 +74,9 @@ def render_page(story: Story, costs: Costs, plates: list[Plate]) -> str:
         "outcome": words.outcome(story),
         "warnings": words.warnings_of(story),
         "figures": plates,
-        "advice": tables.advice_tables(story),
+        "facts": advice_facts(story.advice),
+        "level": f"{story.advice.level:.0%}",
+        "advice": advice_tables(story.advice, bytes_per_token=story.bytes_per_token),
         "final": tables.final_tables(story),
         "sweep": [tables.cost_table(story, costs), tables.round_table(story), *tables.ending_tables(story)],
         "tuning": [] if story.tuned is None else tables.tuning_tables(story.tuned),
@@ -98,26 +84,9 @@ def render_page(story: Story, costs: Costs, plates: list[Plate]) -> str:
         "law": [*([choice] if choice else []), tables.corpus_table(story)],
         "space_yaml": story.space_yaml,
         "version": __version__,
+        "colours": style_sheet(),
     }
     return Environment(autoescape=True, undefined=StrictUndefined).from_string(template).render(content)
-
-
-def _pictures(story: Story, costs: Costs) -> list[_Picture]:
-    found = [
-        _Picture(file="split", title="Loss against the share of the tokens in pretraining", draw=draw_curve,
-                 caption=words.curve_caption(story)),
-        _Picture(file="prediction", title="Predicted and measured loss", draw=draw_prediction,
-                 caption=words.prediction_caption(story)),
-        _Picture(file="tree", title="The tree of runs", draw=draw_tree, caption=words.tree_caption(story, costs)),
-    ]  # fmt: skip
-    if story.history.advices:
-        found.append(_Picture(file="path", title="How the recommendation moved", draw=draw_path,
-                              caption=words.path_caption(story)))  # fmt: skip
-    if (tuned := story.tuned) is not None:
-        found.append(_Picture(file="learning_rate", title="The learning rate",
-                              draw=lambda story, width: draw_rates(tuned, story.setup.sizes, width),
-                              caption=words.rate_caption(tuned)))  # fmt: skip
-    return found
 
 
 def draw_learning_rate(tuned: Tuned, sizes: Sequence[int], folder: RunFolder) -> Path:
@@ -129,23 +98,10 @@ def draw_learning_rate(tuned: Tuned, sizes: Sequence[int], folder: RunFolder) ->
     path = folder.report / "learning_rate.png"
     try:
         folder.report.mkdir(parents=True, exist_ok=True)
-        with in_style():
-            draw_rates(tuned, sizes, PAGE_WIDTH).savefig(path, dpi=_PNG_DPI)
+        path.write_bytes(png_of(rate_picture(tuned, sizes, PAGE_PIXELS)))
     except OSError as error:
         raise RunError(f"{folder.report}: cannot be written: {error.strerror}") from error
     return path
-
-
-def _svg(figure: "Figure") -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
-
-
-def _darkened(svg: str) -> str:
-    for light, dark in DARK.items():
-        svg = svg.replace(light, dark)
-    return svg
 
 
 def _uri(svg: str) -> str:

@@ -211,10 +211,28 @@ def test_a_byte_order_mark_is_no_mistake(client: TestClient) -> None:
 def test_the_page_works_below_a_path_of_a_proxy_s(client: TestClient) -> None:
     """As under /user/me/proxy/8350/ of a JupyterHub: no address of the page begins at the root."""
     page = client.get("/").text
-    scripts = re.findall(r'"page/[a-z]+\.js"', page)
+    scripts = re.findall(r'"page/(?!vega)[a-z]+\.js"', page)  # Vega is given all that it draws
     texts = [page, *(client.get("/" + name.strip('"')).text for name in scripts)]
     assert len(scripts) > 5
     assert [found for text in texts for found in re.findall(r"""["'`]/[a-z][^"'`]*""", text)] == []
+
+
+def test_a_browser_that_has_a_file_gets_it_no_second_time(client: TestClient) -> None:
+    first = client.get("/page/vega.js")
+    assert first.headers["Content-Encoding"] == "gzip"
+    assert int(first.headers["Content-Length"]) < 400_000 < len(first.content)
+    again = client.get("/page/vega.js", headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert client.get("/page/page.css", headers={"If-None-Match": first.headers["ETag"]}).status_code == 200
+
+
+def test_pictures_come_in_the_colours_of_the_page(client: TestClient) -> None:
+    sheet = client.get("/page/colours.css").text
+    for path in ("advice", "moved", "tree"):
+        text = client.get(f"/page/{path}?width=400").text
+        assert not re.findall("#[0-9a-f]{6}", text)
+        assert {f"--{name}:" for name in re.findall(r"var\(--(\w+)\)", text)} <= set(sheet.split())
+        assert client.get(f"/page/{path}?width=much").status_code == 422
 
 
 def test_choices_are_told(client: TestClient) -> None:
@@ -415,6 +433,10 @@ def test_an_event_holds_no_long_lists(service: LawService) -> None:
 ASKED_BY_GET = [
     "/",
     "/page/page.css",
+    "/page/vega.js",
+    "/page/advice?width=400",
+    "/page/moved?width=400",
+    "/page/tree?width=400",
     "/healthz",
     "/metrics",
     "/openapi.json",

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from raysplit.http.server import Server, serve_in_thread
 from raysplit.live.service import LawService
+from raysplit.pictures.tree import say
 from raysplit.quantities import format_count
 from tests.http.served import ASKED, TOKEN, measure, opened
 
@@ -59,6 +60,7 @@ def answered(page: Page) -> dict[str, object]:
     """The what-if answer, once it has come."""
     page.wait_for_selector("#answer[data-answer]")
     page.wait_for_selector(".answer:not([aria-busy])")
+    page.locator("#curve svg").wait_for()
     shown: dict[str, object] = json.loads(page.locator("#answer").get_attribute("data-answer") or "")
     return shown
 
@@ -69,10 +71,10 @@ def test_it_follows_a_sweep(service: LawService, server: Server, page: Page) -> 
     measure(service, 6)
     page.wait_for_selector("#now:not([hidden])")
     page.get_by_text(f"{len(service.observations())} observations ·").wait_for()
-    shown = page.locator("#tree circle.measured").count()
     measure(service, 30)
     page.get_by_text(f"{len(service.observations())} observations ·").wait_for()
-    page.wait_for_function(f"document.querySelectorAll('#tree circle.measured').length > {shown}")
+    for trial in service.trials():
+        page.locator("#tree").get_by_role("img", name=say(trial), exact=True).wait_for(state="attached")
     share = service.advise().advice.pretrain_share.mean
     page.get_by_text(f"fitted to {len(service.observations())} observations").wait_for()
     assert (page.locator("#share").text_content() or "").startswith(f"{100 * share:.0f}")
@@ -82,7 +84,10 @@ def test_it_follows_a_sweep(service: LawService, server: Server, page: Page) -> 
     assert stops
     assert page.locator("#stopped li").count() == len(stops)
     assert stops[-1].data["why"] in (page.locator("#stopped li").first.text_content() or "")
-    assert page.locator("#moved svg circle").count() >= 2
+    drawn = page.request.get(f"{server.url}/page/moved?width=500").json()["vconcat"][0]["layer"][0]["data"]["values"]
+    assert len(drawn) >= 2
+    assert drawn[-1]["mean"] == share
+    page.locator("#moved svg").wait_for()
     for name in ASKED.domains:
         tokens = service.advise().advice.split.specialize_tokens[name]
         assert format_count(tokens) in (page.locator("#domains tr", has_text=name).text_content() or "")
@@ -95,7 +100,7 @@ def test_sliders_ask_what_the_service_is_asked(service: LawService, server: Serv
     assert answered(page)["pretrain_tokens"] == target.split.pretrain_tokens
 
     def set_to(selector: str, value: float) -> dict[str, object]:
-        with page.expect_response(lambda answer: "/v1/curve" in answer.url):
+        with page.expect_response(lambda answer: "/page/advice" in answer.url):
             page.locator(selector).fill(str(value))
         return answered(page)
 
@@ -112,13 +117,13 @@ def test_sliders_ask_what_the_service_is_asked(service: LawService, server: Serv
     shown = set_to("#size-slider", 1)
     assert shown["n_params"] == asked.split.n_params == size
     assert shown["loss"] == pytest.approx(asked.loss.mean)
-    with page.expect_response(lambda answer: "/v1/curve" in answer.url):
+    with page.expect_response(lambda answer: "/page/advice" in answer.url):
         page.get_by_text("by each expert").click()
     each = service.advise(
         budget_flops=asked.budget_flops, weights=weights, n_params=(size,), accounting="per-expert"
     ).advice
     assert answered(page)["loss"] == pytest.approx(each.loss.mean)
-    with page.expect_response(lambda answer: "/v1/curve" in answer.url):
+    with page.expect_response(lambda answer: "/page/advice" in answer.url):
         page.locator("#reset").click()
     assert answered(page)["pretrain_tokens"] == target.split.pretrain_tokens
 
@@ -131,7 +136,7 @@ def test_a_budget_can_be_typed_and_nonsense_is_told(service: LawService, server:
     box.fill("much")
     box.press("Tab")
     page.get_by_text("a positive number such as 3e21").wait_for()
-    with page.expect_response(lambda answer: "/v1/curve" in answer.url):
+    with page.expect_response(lambda answer: "/page/advice" in answer.url):
         box.fill("3T")
         box.press("Tab")
     assert answered(page)["pretrain_tokens"] == service.advise(budget_flops=3e12).advice.split.pretrain_tokens
@@ -146,7 +151,7 @@ def test_it_can_be_worked_by_keyboard(service: LawService, server: Server, page:
     for _ in range(30):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.id || document.activeElement.dataset.trial || ''"))
-        if reached[-1] in {trial.name for trial in service.trials()}:
+        if any(say(trial).startswith(f"{reached[-1]}:") for trial in service.trials()):
             break
     assert {"budget-flops", "budget-slider", "size-slider", "weight-0", "weight-1"} <= set(reached)
     before = page.locator("#tree-detail").text_content()

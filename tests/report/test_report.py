@@ -10,20 +10,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 from raysplit.errors import CorpusError, RunError
+from raysplit.http.app import create_app
 from raysplit.journal import Journal
+from raysplit.live.service import LawService
+from raysplit.pictures.images import svg_of
+from raysplit.pictures.style import PAGE_PIXELS, PHONE_PIXELS, darkened, style_sheet
 from raysplit.quantities import format_count
 from raysplit.report import write_report
 from raysplit.report.budget_line import measured_variants, weighted
 from raysplit.report.costs import costs_of
-from raysplit.report.curve_figure import draw_curve
-from raysplit.report.path_figure import draw_path
-from raysplit.report.prediction_figure import draw_prediction, in_sample
-from raysplit.report.rate_figure import draw_rates
+from raysplit.report.figures import figures_of, moved_picture, runs_picture, split_picture
+from raysplit.report.prediction_figure import in_sample, prediction_picture
+from raysplit.report.rate_figure import rate_picture
 from raysplit.report.story import Story, read_story
-from raysplit.report.style import DARK, PAGE_WIDTH, PHONE_WIDTH, domain_styles, in_style
-from raysplit.report.tree_figure import draw_tree
 from raysplit.report.words import answer, outcome, path_caption, warnings_of
 from raysplit.report.write import render_page
 from raysplit.sweep.folder import RunFolder
@@ -120,9 +122,9 @@ def test_dark_figures_are_the_light_ones_in_other_colours(reported: tuple[RunFol
         base64.b64decode(re.findall(rf'{attribute}="data:image/svg\+xml;base64,([^"]*)"', page)[which]).decode()
         for attribute, which in (("srcset", 2), ("src", 0))
     )
-    assert len(dark) == len(light)
-    assert not any(colour in dark for colour in DARK)
-    assert not any(colour in light for colour in set(DARK.values()) - set(DARK))
+    assert dark == darkened(light) != light
+    assert {"#1c1e21", "#ffffff", "#0072b2"} & set(re.findall("#[0-9a-f]{6}", light))
+    assert not set(re.findall("#[0-9a-f]{6}", dark)) - set(re.findall("#[0-9a-f]{6}", style_sheet().split("@media")[1]))
 
 
 def test_every_text_is_escaped(reported: tuple[RunFolder, str]) -> None:
@@ -175,41 +177,66 @@ def test_a_final_run_of_another_budget_is_left_out_of_the_curve(opening: RunFold
     assert any("another size or budget" in warning for warning in warnings_of(story))
 
 
-@pytest.mark.parametrize("width", [PAGE_WIDTH, PHONE_WIDTH])
+@pytest.mark.parametrize("width", [PAGE_PIXELS, PHONE_PIXELS])
 def test_figures_show_their_data_without_a_final_run(opening: RunFolder, width: float) -> None:
     story = read_story(opening)
-    with in_style():
-        curve, prediction, tree, path = (f(story, width) for f in (draw_curve, draw_prediction, draw_tree, draw_path))
-    assert all(axes.lines for axes in (curve.axes[0], *prediction.axes, *tree.axes, *path.axes))
-    assert {axes.get_title("left") for axes in tree.axes} == {f"N = {format_count(n)}" for n in story.setup.sizes}
-    dots = [line for line in prediction.axes[0].lines if line.get_linestyle() == "None"]
-    assert sum(np.size(line.get_xdata()) for line in dots) == len(story.observations)
-    assert np.size(curve.axes[0].lines[0].get_xdata()) > 100
+    dots = [
+        row for row in marks_of(prediction_picture(story, width), "point") if row.keys() >= {"predicted", "measured"}
+    ]
+    assert sorted(row["measured"] for row in dots) == sorted(story.observations["loss"])
+    assert len(marks_of(split_picture(story, width), "line")) > 100
+    measured = [
+        row for row in marks_of(runs_picture(story, width), "point") if row.get("fill") not in (None, "#ffffff")
+    ]
+    assert len(measured) >= len(story.history.losses)
+    for figure in figures_of(story, costs_of(story.setup, story.history)):
+        drawn = re.search(r'width="(\d+)"', svg_of(figure.picture(width)))
+        assert drawn is not None
+        assert float(drawn[1]) == pytest.approx(width, rel=0.06), figure.file
+
+
+def marks_of(picture: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    """The rows of every layer of this type of mark, legends too."""
+    found = []
+    for part in (*picture.get("vconcat", ()), *picture.get("hconcat", ()), *picture.get("layer", ())):
+        found += marks_of(part, kind)
+    return found + (picture["data"]["values"] if picture.get("mark", {}).get("type") == kind else [])
+
+
+def domain_of(panel: dict[str, Any], channel: str) -> tuple[float, float]:
+    """The limits of a panel's axis."""
+    low, high = next(
+        layer["encoding"][channel]["scale"]["domain"] for layer in panel["layer"] if channel in layer["encoding"]
+    )
+    return low, high
+
+
+def words_of(picture: dict[str, Any]) -> set[str]:
+    return {row["text"] for row in marks_of(picture, "text")}
 
 
 def test_one_recommendation_looks_sensible(opening: RunFolder) -> None:
     story = read_story(opening)
     assert len(story.history.advices) == 1
     assert path_caption(story).startswith("One recommendation, after")
-    with in_style():
-        share, size, regret = draw_path(story, PAGE_WIDTH).axes
-    low, high = share.get_ylim()
+    share, size, regret = moved_picture(story, PAGE_PIXELS)["vconcat"]
+    low, high = domain_of(share, "y")
     assert low < story.history.advices[0].pretrain_share.mean < high
     assert high - low >= 0.29
-    assert size.get_ylim()[0] < story.advice.split.n_params < size.get_ylim()[1]
-    assert regret.get_xlim()[0] == 0
+    assert domain_of(size, "y")[0] < story.advice.split.n_params < domain_of(size, "y")[1]
+    assert domain_of(regret, "x")[0] == 0
 
 
 def test_stops_and_failures_are_in_the_tree_and_the_tables(reported: tuple[RunFolder, str]) -> None:
     folder, _ = reported
     story = read_story(folder)
     assert len(story.history.stops) == len(story.history.failures) == 1
-    with in_style():
-        tree = draw_tree(story, PAGE_WIDTH)
-    labels = {text.get_text() for legend in tree.legends for text in legend.get_texts()}
-    assert {"stopped there", "failed", "not trained", *story.problem.domains} <= labels
-    markers = [line.get_marker() for axes in tree.axes for line in axes.lines]
-    assert markers.count("x") == markers.count("|") == 1
+    picture = runs_picture(story, PAGE_PIXELS)
+    assert {"stopped there", "failed", "not trained", *story.problem.domains} <= words_of(picture)
+    spoken = [row["text"] for row in marks_of(picture, "rule") if "name" in row]
+    assert len(spoken) == len(story.history.chains)
+    assert sum(": stopped; " in words and "not worth <its> price" in words for words in spoken) == 1
+    assert sum(": failed; " in words and WHY_FAILED in words for words in spoken) == 1
 
 
 def test_costs_are_those_of_the_tree(reported: tuple[RunFolder, str]) -> None:
@@ -234,12 +261,6 @@ def test_in_sample_errors_are_those_of_the_law(opening: RunFolder) -> None:
     assert known.predicted[3] == pytest.approx(float(one.mean))
     assert known.measured[3] == row["loss"]
     assert abs(known.error).mean() < 0.03
-
-
-def test_domains_can_be_told_apart_without_colour() -> None:
-    styles = domain_styles([f"domain-{k}" for k in range(56)])
-    assert len(set(styles.values())) == 56
-    assert len({marker for _, marker in list(styles.values())[:8]}) == 8
 
 
 def test_an_unfinished_sweep_is_refused_by_name(opening: RunFolder) -> None:
@@ -276,9 +297,8 @@ def test_many_rounds_tell_how_the_share_moved(tmp_path: Path) -> None:
     past = story.history.advices
     assert len(past) > 1
     assert f"to {past[-1].pretrain_share.mean:.0%}" in path_caption(story)
-    with in_style():
-        share = draw_path(story, PHONE_WIDTH).axes[0]
-    assert np.size(share.lines[0].get_xdata()) == len(past)
+    share = moved_picture(story, PHONE_PIXELS)["vconcat"][0]
+    assert [row["mean"] for row in marks_of(share, "line")] == [advice.pretrain_share.mean for advice in past]
 
 
 @pytest.fixture(scope="module")
@@ -317,15 +337,47 @@ def test_a_sweep_without_tuning_says_nothing_of_it(reported: tuple[RunFolder, st
     assert "Hyperparameters" not in reported[1]
 
 
-@pytest.mark.parametrize("width", [PAGE_WIDTH, PHONE_WIDTH])
+@pytest.mark.parametrize("width", [PAGE_PIXELS, PHONE_PIXELS])
 def test_the_rates_and_their_rule_are_drawn(tuned_run: RunFolder, width: float) -> None:
     tuned = read_tuned(tuned_run.hyperparameters)
     assert tuned is not None
     sizes = [13_000, 28_000, 110_000]
-    with in_style():
-        left, right = draw_rates(tuned, sizes, width).axes
-    drawn = sum(np.size(line.get_xdata()) for line in left.lines if line.get_marker() not in ("None", None, ""))
-    assert drawn == np.isfinite([t.loss for t in tuned.tried]).sum()
-    [rule] = [line for line in right.lines if str(line.get_label()).startswith("the rule at D = ")]
-    assert np.allclose(rule.get_ydata(), [tuned.rate(n) for n in np.asarray(rule.get_xdata()).tolist()])
-    assert [text.get_text() for text in right.get_xticklabels()] == [format_count(n) for n in sizes]
+    picture = rate_picture(tuned, sizes, width)
+    tried = [row for row in marks_of(picture, "point") if "excess" in row]
+    assert len(tried) == np.isfinite([t.loss for t in tuned.tried]).sum()
+    trunks = marks_of(picture, "tick")
+    assert [(row["n_params"], row["rate"]) for row in trunks] == [(n, tuned.rate(n)) for n in sizes]
+
+
+def test_the_page_shows_the_numbers_of_the_report(reported: tuple[RunFolder, str]) -> None:
+    """The live law of the same journal, asked as the page asks it: the same rows, curve and tree, each written once."""
+    folder, html = reported
+    story, text = read_story(folder), text_of(html)
+    journal = Journal(folder.journal)
+    service = LawService(story.history.run, journal)
+    page = TestClient(create_app(service))
+    shown = page.get("/page/advice", params={"width": PAGE_PIXELS}).json()
+    tree = page.get("/page/tree", params={"width": PAGE_PIXELS}).json()
+    service.close()
+    journal.close()
+    assert story.advice.to_json() == service.advise().advice.to_json()
+    for fact in shown["facts"]:
+        assert f"{fact['label']} {fact['value']} {fact['note']}" in text
+    for table in shown["tables"]:
+        for row in table["rows"]:
+            assert " ".join(cell for cell in row if cell) in text
+    ours, theirs = (
+        {row["share"]: row for row in marks_of(picture, "area")}
+        for picture in (split_picture(story, PAGE_PIXELS), shown["curve"])
+    )
+    common = ours.keys() & theirs.keys()
+    assert len(common) > 10
+    assert {share: pytest.approx(row) for share, row in ours.items() if share in common} == {
+        share: theirs[share] for share in common
+    }
+    spoken = [
+        {row["text"] for row in marks_of(picture, "rule") if "name" in row}
+        for picture in (runs_picture(story, PAGE_PIXELS), tree)
+    ]
+    # But for the stop and the failure that the fixtures wrote into the journal, of milestones that no round asked for.
+    assert len({words.partition(":")[0] for words in spoken[0] ^ spoken[1]}) == 2

@@ -1,10 +1,10 @@
 // "What if?": sliders that ask the same law about another target.
 
+import { drawBar, factOf, gainsLine } from "./advice.js";
 import { get } from "./api.js";
-import { drawCurve } from "./curve.js";
-import { count, flops, loss, parse, percent } from "./format.js";
-import { drawBar, gainsLine } from "./split.js";
-import { domainClass, html } from "./svg.js";
+import { draw, widthOf } from "./draw.js";
+import { count, flops, parse, percent } from "./format.js";
+import { domainClass, html } from "./html.js";
 
 const $ = (id) => document.getElementById(id);
 const PER_DECADE = 20; // steps of the budget's slider
@@ -12,7 +12,6 @@ const PER_DOUBLING = 4; // steps of a weight's slider
 
 let target = null; // the advice at the sweep's own target
 let budget = null; // asked for, null where it is the target's
-let shown = null;
 let asked = 0;
 let timer = 0;
 
@@ -50,16 +49,9 @@ export function start() {
     labels();
     later();
   });
-  let width = 0;
-  new ResizeObserver(() => {
-    if (shown && $("curve").clientWidth !== width) {
-      width = $("curve").clientWidth;
-      drawCurve($("curve"), shown.curve, shown.advice);
-    }
-  }).observe($("curve"));
 }
 
-// A new law, or the first one: ask again, keeping what the sliders say.
+// A new law, or another width: ask again, keeping what the sliders say.
 export function setTarget(live) {
   const { advice } = live;
   const first = target === null;
@@ -125,12 +117,10 @@ async function ask(live = null) {
   const parameters = question();
   $("answer").closest(".answer").setAttribute("aria-busy", "true");
   try {
-    const { advice, law } = live && !parameters.length ? live : await get("v1/advise", parameters);
-    const curve = await get("v1/curve", [...parameters.filter(([name]) => name !== "n_params"), ["n_params", String(advice.split.n_params)], ["at_n_params", String(advice.split.n_params)]]);
+    const shown = live && !parameters.length ? live : await get("page/advice", [...parameters, ["width", String(widthOf($("curve")))]]);
     if (mine !== asked) return;
-    shown = { advice, curve };
-    show(advice, law, parameters.length > 0);
-    drawCurve($("curve"), curve, advice);
+    show(shown, parameters.length > 0);
+    await draw($("curve"), shown.curve);
     complain("");
   } catch (error) {
     if (mine === asked) complain(error.status ? error.message : "The server does not answer.");
@@ -139,19 +129,19 @@ async function ask(live = null) {
   }
 }
 
-function show(advice, law, changed) {
-  const domains = Object.keys(advice.weights);
-  drawBar($("answer-bar"), advice.split, domains);
+function show(shown, changed) {
+  const { advice, law } = shown;
+  drawBar($("answer-bar"), advice.split, Object.keys(advice.weights));
   const line = $("answer");
+  const [, , , loss, interval] = shown.tables[0].rows.at(-1);
+  const said = (label) => html("b", { "data-answer": label }, factOf(shown, label).value);
   line.replaceChildren(
-    html("b", { "data-answer": "share" }, percent(advice.pretrain_share.mean)), " in pretraining · ",
-    html("b", { "data-answer": "size" }, count(advice.split.n_params)), " parameters · ",
-    html("b", { "data-answer": "tokens" }, count(advice.split.pretrain_tokens)), " tokens of the mixture · loss ",
-    html("b", { "data-answer": "loss" }, loss(advice.loss.mean)), ` (${loss(advice.loss.low)} to ${loss(advice.loss.high)})`,
+    said("share"), " in pretraining · ", said("model size"), " parameters · ", said("pretrain"), " tokens of the mixture · loss ",
+    html("b", { "data-answer": "loss" }, loss), ` (${interval})`,
   );
   line.dataset.version = law.version;
   line.dataset.answer = JSON.stringify({ ...advice.split, loss: advice.loss.mean });
-  $("answer-gains").textContent = gainsLine(advice);
+  $("answer-gains").textContent = gainsLine(shown);
   const at = `${flops(advice.budget_flops)} FLOPs and ${count(advice.split.n_params)} parameters`;
   $("curve-title").textContent = `Loss against the share in pretraining, at ${at}${changed ? "" : ", the sweep's target"}`;
 }

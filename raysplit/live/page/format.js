@@ -13,7 +13,7 @@ export function flops(value) {
 }
 
 export function percent(share, digits = 0) {
-  return `${(100 * share).toFixed(digits)}\u202f%`;
+  return `${(100 * share).toFixed(digits)}%`;
 }
 
 export function loss(value) {

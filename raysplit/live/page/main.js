@@ -1,16 +1,17 @@
 // The page: ask once for everything, then again for what an event of the journal may have changed.
 
+import { drawBar, factOf, tableOf } from "./advice.js";
 import { Refused, follow, get, setToken } from "./api.js";
 import * as whatIf from "./ask.js";
-import { count, flops, loss, percent, seconds } from "./format.js";
-import { drawHistory } from "./history.js";
-import { drawBar } from "./split.js";
-import { domainClass, html, make } from "./svg.js";
-import { STATES, drawTree, say } from "./tree.js";
+import { draw, widthOf } from "./draw.js";
+import { count, flops, percent, seconds } from "./format.js";
+import { domainClass, html } from "./html.js";
+
+const STATES = ["planned", "running", "done", "stopped", "failed"];
 
 const $ = (id) => document.getElementById(id);
 
-const known = { steps: [], stops: [], status: null, statusAt: 0, advice: null, trials: [] };
+const known = { stops: [], status: null, statusAt: 0, advice: null, trials: [] };
 const stale = new Set();
 let refreshing = null;
 
@@ -46,19 +47,20 @@ async function askStatus() {
 }
 
 async function askLaw() {
-  const [live, steps] = await Promise.all([get("v1/advise"), get("v1/history")]);
-  Object.assign(known, { advice: live.advice, version: live.law.version, steps });
-  drawNow(live.advice, live.law);
-  drawHistory($("moved"), steps);
+  const moved = get("page/moved", { width: widthOf($("moved")) });
+  const shown = await get("page/advice", { width: widthOf($("curve")) });
+  Object.assign(known, { shown, advice: shown.advice, version: shown.law.version });
+  drawNow(shown);
   drawStanding();
-  await whatIf.setTarget(live);
+  await Promise.all([moved.then((picture) => draw($("moved"), picture)), whatIf.setTarget(shown)]);
 }
 
 async function askTrials() {
-  [known.trials, known.stops] = await Promise.all([get("v1/trials"), get("v1/endings")]);
-  drawTrials();
+  const [trials, stops, tree] = await Promise.all([get("v1/trials"), get("v1/endings"), get("page/tree", { width: widthOf($("tree")) })]);
+  Object.assign(known, { trials, stops });
   drawStops();
   drawBudget();
+  if (trials.length) await draw($("tree"), tree, (words) => { $("tree-detail").textContent = words; });
 }
 
 function domains() {
@@ -66,31 +68,28 @@ function domains() {
   return [...new Set(known.trials.map((trial) => trial.domain).filter(Boolean))].sort();
 }
 
-function drawNow(advice, law) {
+function drawNow(shown) {
+  const { advice, law, facts, tables } = shown;
   $("law-line").textContent = `Law ${law.version}, fitted to ${law.n_observations} observations at ${new Date(law.fitted_at).toLocaleString()}; ${law.forms.join(", ")}${law.settled ? "" : "; provisional: forms and calibration are those of an earlier law"}`;
   $("no-law").hidden = true;
   $("now").hidden = false;
-  const share = advice.pretrain_share;
-  $("share").textContent = percent(share.mean);
-  $("share-range").textContent = `${percent(advice.level)} interval ${percent(share.low)} to ${percent(share.high)}; from ${percent(advice.flat[0])} to ${percent(advice.flat[1])} costs at most 0.5\u202f% more loss`;
-  const facts = [
-    ["model size", `${count(advice.split.n_params)}`, `best in ${percent(advice.sizes.find((s) => s.split.n_params === advice.split.n_params).probability)} of draws`],
-    ["pretrain on", count(advice.split.pretrain_tokens), "tokens of the mixture"],
-    ["for a budget of", flops(advice.budget_flops), `FLOPs, ${advice.accounting === "shared" ? "one seed for all experts" : "each expert alone"}`],
-    ["expected regret", percent(advice.expected_regret, 2), "of the loss"],
-  ];
-  $("facts").replaceChildren(...facts.map(([name, value, more]) => html("div", {}, html("dt", {}, name), html("dd", {}, html("b", {}, value), ` ${more}`))));
+  const share = factOf(shown, "share");
+  const level = percent(advice.level);
+  $("share").textContent = share.value;
+  $("share-note").textContent = share.note;
+  $("share-range").textContent = `${level} interval ${share.interval}`;
+  $("facts").replaceChildren(...facts.filter((fact) => fact !== share).map(({ label, value, note, interval }) => html("div", {},
+    html("dt", {}, label), html("dd", {}, html("b", {}, value), ` ${note}${interval ? `, ${level} interval ${interval}` : ""}`))));
   const names = domains();
   drawBar($("bar"), advice.split, names);
-  const cell = (text, attributes = {}) => html("td", attributes, text);
-  $("domains").replaceChildren(
-    html("thead", {}, html("tr", {}, ...["domain", "weight", "specialize on", "loss", `${percent(advice.level)} interval`].map((t) => html("th", { scope: "col" }, t)))),
-    html("tbody", {}, ...names.map((name) => html("tr", {},
-      html("th", { scope: "row" }, html("span", { class: `swatch ${domainClass(names, name)}` }), name),
-      cell(advice.weights[name].toFixed(2)), cell(count(advice.split.specialize_tokens[name])), cell(loss(advice.losses[name].mean)),
-      cell(`${loss(advice.losses[name].low)} to ${loss(advice.losses[name].high)}`),
-    ))),
-  );
+  const [first, ...others] = tables;
+  $("domains").replaceChildren(...tableOf(first, names));
+  $("domains-note").textContent = first.note;
+  $("more").replaceChildren(...others.flatMap((table) => [
+    html("h3", {}, table.title),
+    html("div", { class: "table-scroll", role: "region", "aria-label": table.title, tabindex: 0 }, html("table", {}, ...tableOf(table))),
+    html("p", { class: "quiet" }, table.note),
+  ]));
   $("warnings").replaceChildren(...advice.warnings.map((text) => html("li", {}, text)));
 }
 
@@ -103,7 +102,7 @@ function drawStanding() {
   const parts = [status.finished ? "ended" : status.round ? `round ${status.round}` : "not begun", `${status.n_observations} observations`];
   parts.push(law ? `law ${law.version}, ${seconds(age)} old${behind > 0 ? `, ${behind} not yet in it` : ""}` : "no law yet");
   $("standing").textContent = parts.join(" · ");
-  document.title = known.advice ? `${percent(known.advice.pretrain_share.mean)} · raysplit` : "raysplit";
+  document.title = known.shown ? `${factOf(known.shown, "share").value} · raysplit` : "raysplit";
   $("trouble").hidden = !status.trouble;
   $("trouble").textContent = status.trouble;
   $("finished").hidden = !status.finished;
@@ -128,21 +127,6 @@ function drawBudget() {
   $("budget").replaceChildren(...children);
   const states = STATES.map((state) => [state, trials.filter((trial) => trial.state === state).length]);
   $("counts").replaceChildren(...states.map(([state, n]) => html("div", { class: n ? `some ${state}` : state }, html("dt", {}, state), html("dd", {}, String(n)))));
-}
-
-function drawTrials() {
-  const names = domains();
-  drawTree($("tree"), known.trials, names, (trial) => { $("tree-detail").textContent = say(trial); });
-  const entry = (name, ...marks) => {
-    const key = make("svg", { class: "key-mark", width: 22, height: 14, viewBox: "0 0 22 14", "aria-hidden": "true" }, ...marks);
-    return html("li", {}, key, name);
-  };
-  const mark = (look, dot) => make("g", { class: `trial ${look}` }, make("circle", { class: `dot ${dot}`, cx: 11, cy: 7, r: dot === "open" ? 2.5 : 3.5 }));
-  $("tree-legend").replaceChildren(
-    ...names.map((name) => entry(name, make("g", { class: `trial ${domainClass(names, name)}` }, make("line", { class: "trained", x1: 2, x2: 20, y1: 7, y2: 7 })))),
-    entry("measured", mark("trunk", "measured")), entry("under way", mark("trunk running", "under-way")), entry("planned", mark("trunk planned", "open")),
-    entry("stopped or failed", make("g", { class: "trial trunk stopped" }, make("path", { class: "cross", d: "M8 4l6 6m0 -6l-6 6" }))),
-  );
 }
 
 function drawStops() {
@@ -190,8 +174,8 @@ let widthBefore = document.documentElement.clientWidth;
 addEventListener("resize", () => {
   if (document.documentElement.clientWidth === widthBefore) return; // a phone's address bar
   widthBefore = document.documentElement.clientWidth;
-  drawHistory($("moved"), known.steps);
-  if (known.trials.length) drawTrials();
+  known.version = null; // every picture is laid out for its width
+  refresh("status", "trials");
 });
 
 whatIf.start();

@@ -1,0 +1,144 @@
+"""The advice as rows of words, the same for the terminal, the report and the live page."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from raysplit.quantities import format_count, format_flops
+from raysplit.split.advice import FLAT_TOLERANCE, Advice, Interval
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fact:
+    """One line of the answer."""
+
+    label: str
+    value: str
+    note: str
+    interval: str = ""
+    """At the advice's level; empty where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """Headings and rows of text, no markup."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    """The first cell of a row is its heading."""
+    note: str = ""
+
+
+def advice_title(advice: Advice) -> str:
+    """What the advice answers."""
+    accounting = "one seed and all experts" if advice.accounting == "shared" else "each expert alone"
+    return f"Best split of {format_flops(advice.budget_flops)} ({accounting})"
+
+
+def advice_facts(advice: Advice) -> list[Fact]:
+    """The split and how sure it is."""
+    split, share = advice.split, advice.pretrain_share
+    facts = [
+        Fact(
+            label="model size", value=format_count(split.n_params),
+            note=f"non-embedding parameters (best in {advice.probability:.0%} of {advice.n_draws} draws of the law)",
+        ),
+        Fact(label="pretrain", value=format_count(split.pretrain_tokens), note="tokens of the mixture"),
+        Fact(
+            label="share", value=f"{share.mean:.0%}", note="of the tokens in pretraining",
+            interval=f"{share.low:.0%} to {share.high:.0%}",
+        ),
+        Fact(
+            label="as good", value=f"{advice.flat[0]:.0%} to {advice.flat[1]:.0%}",
+            note=f"of the tokens in pretraining cost at most {FLAT_TOLERANCE:.1%} more loss",
+        ),
+        Fact(label="regret", value=f"{advice.expected_regret:.2%}", note="of the loss expected"),
+    ]  # fmt: skip
+    if (found := advice.calibration) is not None:
+        stretch = f"; losses' intervals are {found.stretch:.1f} times as wide for it" if found.stretch >= 1.05 else ""
+        within = f"of {found.n_losses} held-out losses of larger runs lay in their {found.level:.0%} interval"
+        facts.append(Fact(label="calibration", value=f"{found.coverage:.0%}", note=within + stretch))
+    return facts
+
+
+def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None = None) -> list[Table]:
+    """The split by domain, what it gains, other sizes and budgets, and the forms of the law; those that have rows.
+
+    Args:
+        advice: whose tables.
+        bytes_per_token: of each domain's held-out text, for a column of bits per byte; without it there is none.
+    """
+    interval = f"{advice.level:.0%} interval"
+    tables = [
+        _domains(advice, interval, bytes_per_token),
+        Table(
+            title="Expected gain over rules of thumb at the same size and budget",
+            head=["against", "loss", "gain", "interval"],
+            rows=[[gain.baseline, f"{gain.loss.mean:.4f}", *_percent(gain.gain)] for gain in advice.gains],
+            note=f"Loss in nats per token; a gain's {interval} is the law's.",
+        ),
+        Table(
+            title="The best split at each size",
+            head=["model size", "pretrain", "loss", "worse by", "interval", "best in"],
+            rows=[
+                [
+                    format_count(size.split.n_params), format_count(size.split.pretrain_tokens),
+                    f"{size.loss.mean:.4f}", *_percent(size.excess), f"{size.probability:.0%}",
+                ]
+                for size in (advice.sizes if len(advice.sizes) > 1 else ())
+            ],
+            note="“Best in” is the share of the law's draws in which a size is the best.",
+        ),
+        Table(
+            title="The advice at other budgets",
+            head=["at a budget of", "model size", "pretrain", "share"],
+            rows=[
+                [
+                    format_flops(other.budget_flops), format_count(other.split.n_params),
+                    format_count(other.split.pretrain_tokens), f"{other.pretrain_share:.0%}",
+                ]
+                for other in advice.budgets
+            ],
+        ),
+        Table(
+            title="The forms of the law behind it",
+            head=["form", "weight", "fits"],
+            rows=[
+                [name, f"{form.weight:.0%}", ", ".join(f"{n} {how}" for how, n in Counter(form.fits.values()).items())]
+                for name, form in advice.forms.items()
+            ],
+        ),
+    ]  # fmt: skip
+    return [table for table in tables if table.rows]
+
+
+def _domains(advice: Advice, interval: str, bytes_per_token: Mapping[str, float] | None) -> Table:
+    def bits(domain: str, loss: float) -> list[str]:
+        return [] if bytes_per_token is None else [f"{loss / math.log(2) / bytes_per_token[domain]:.4f}"]
+
+    rows = [
+        [
+            name, f"{advice.weights[name]:.2f}", format_count(advice.split.specialize_tokens[name]), *_loss(loss),
+            *bits(name, loss.mean),
+        ]
+        for name, loss in advice.losses.items()
+    ]  # fmt: skip
+    head = ["domain", "weight", "specialize on", "loss", interval]
+    empty = [] if bytes_per_token is None else [""]
+    return Table(
+        title="The advised split, by domain",
+        head=head if bytes_per_token is None else [*head, "bits/byte"],
+        rows=[*rows, ["weighted", "", "", *_loss(advice.loss), *empty]],
+        note="Tokens of each domain, and loss in nats per token. A domain's interval is for one measurement, its noise "
+             "included; the weighted one is for the law.",
+    )  # fmt: skip
+
+
+def _loss(loss: Interval) -> list[str]:
+    return [f"{loss.mean:.4f}", f"{loss.low:.4f} to {loss.high:.4f}"]
+
+
+def _percent(share: Interval) -> list[str]:
+    return [f"{share.mean:.2%}", f"{share.low:.2%} to {share.high:.2%}"]
