@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from raysplit.design.tasks import Measured
 from raysplit.design.tree import Trial
 from raysplit.errors import RunError
 from raysplit.journal import Journal, ReadJournal, read_journal
@@ -56,7 +57,8 @@ def test_a_journal_of_an_older_raysplit_needs_to_be_told(tmp_path: Path) -> None
     service, losses = LawService(RUN, journal), true_losses(ASKED)
     trial = service.claim().trial
     assert trial is not None
-    service.record(trial, trial.milestones[0], losses=losses(trial, trial.milestones[0]), tokens=0, wall_seconds=0.0)
+    first = trial.milestones[0]
+    service.record(trial, first, Measured(losses=losses(trial, first), tokens=0, wall_seconds=0.0))
     journal.close()
     old = Journal(tmp_path / "old")
     old.append_many([(r.kind, r.data) for r in journal.records if r.kind != "setup"])
