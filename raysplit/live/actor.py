@@ -93,8 +93,19 @@ class LawActor:
             else:
                 return
 
+    # Any question of `raysplit.live.questions`, by a method for each group of threads: Ray Client takes no option that
+    # names the group of a call.
+
+    @ray.method(concurrency_group="ask")
     def ask(self, question: Question[Any]) -> Any:
-        """Any question of `raysplit.live.questions`; who asks names the question's concurrency group."""
+        return self._service.ask(question)
+
+    @_look
+    def look(self, question: Question[Any]) -> Any:
+        return self._service.ask(question)
+
+    @_ingest
+    def ingest(self, question: Question[Any]) -> Any:
         return self._service.ask(question)
 
     def claim(self, running: Collection[Trial]) -> Claim:

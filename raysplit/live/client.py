@@ -134,7 +134,7 @@ def _in_our_words(error: Exception, seconds: float) -> Exception:
 
 def sent(actor: ActorHandle, question: Question[Any]) -> Any:
     """A reference to the answer."""
-    return actor.ask.options(concurrency_group=question.group).remote(question)
+    return getattr(actor, question.group).remote(question)
 
 
 def actor_name(sweep_id: str) -> str:

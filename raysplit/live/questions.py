@@ -50,7 +50,7 @@ from raysplit.runs import MAX_COUNT, Observation
 A = TypeVar("A")
 P = ParamSpec("P")
 Group = Literal["ask", "ingest", "look"]
-"""Whose threads of the law actor answer: so no kind of question waits for another kind's work."""
+"""Which method, and so whose threads, of the law actor answers: no kind of question waits for another kind's work."""
 
 _MAX_FLOPS = 1e40
 _MAX_SIZES, _MAX_WEIGHTS, _MAX_KINDS = 32, 256, 32
