@@ -23,6 +23,7 @@ import numpy as np
 import ray
 from pydantic import TypeAdapter
 
+from raysplit.http.face import HttpFace
 from raysplit.http.options import HttpOptions
 from raysplit.http.server import serve_in_thread
 from raysplit.live.actor import start_law_actor
@@ -114,7 +115,10 @@ def main() -> None:
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
         per_token = dict.fromkeys(setup.domains, 1.0)
         actor = start_law_actor(
-            "placement", RunSetup(setup=setup, bytes_per_token=per_token), Path(folder) / "journal", face=LOCAL
+            "placement",
+            RunSetup(setup=setup, bytes_per_token=per_token),
+            Path(folder) / "journal",
+            face=HttpFace(LOCAL),
         )
         law = LiveLaw(actor)
         law.observe(rows[:400])
@@ -127,7 +131,7 @@ def main() -> None:
         assert first is not None
         gateway = ray.remote(num_cpus=0)(Gateway).remote(actor)
         places: dict[str, Callable[[], str]] = {
-            "in the law actor": lambda: str(ray.get(actor.serve.remote(LOCAL))),
+            "in the law actor": lambda: str(ray.get(actor.serve.remote(HttpFace(LOCAL)))),
             "in a gateway actor": lambda: str(ray.get(gateway.url.remote())),
         }
         try:

@@ -30,9 +30,10 @@ from pathlib import Path
 import numpy as np
 import ray
 
+from raysplit.http.face import HttpFace
 from raysplit.http.options import HttpOptions
-from raysplit.live.actor import sent, start_law_actor
-from raysplit.live.client import LiveLaw
+from raysplit.live.actor import start_law_actor
+from raysplit.live.client import LiveLaw, sent
 from raysplit.live.questions import AskStamp
 from raysplit.live.run_setup import RunSetup
 from raysplit.runs import Observation, check_runs, to_frame
@@ -117,12 +118,12 @@ def over_http(url: str, path: str) -> Callable[[], None]:
     return get
 
 
-def processes_below(pid: int) -> list[int]:
-    """The actor's fit processes."""
+def fit_workers() -> list[int]:
+    """The processes of the actors that fit."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+            if (folder / "cmdline").read_bytes().startswith(b"ray::FitWorker"):
                 found.append(int(folder.name))
         except OSError:
             continue
@@ -176,10 +177,10 @@ def measure(scale: float) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder, joined_cluster(None, address=None):
         actor = start_law_actor(
             "benchmark", RunSetup(setup=setup, bytes_per_token=dict.fromkeys(DOMAINS, 1.0)), Path(folder) / "journal",
-            face=HttpOptions(host="127.0.0.1", port=0),
+            face=HttpFace(HttpOptions(host="127.0.0.1", port=0)),
         )  # fmt: skip
         law = LiveLaw(actor, timeout_seconds=300)
-        url = ray.get(actor.serve.remote(HttpOptions(host="127.0.0.1", port=0)))
+        url = ray.get(actor.serve.remote(HttpFace(HttpOptions(host="127.0.0.1", port=0))))
         pid = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
 
         load(law, rows[:n_small])
@@ -217,7 +218,7 @@ def measure(scale: float) -> dict[str, object]:
         found["ingest"] = {"observations_per_s": round((len(rows) - n_large) / seconds), "batch": BATCH}
         wait_for(lambda: law.stamp().n_observations > n_large)
         found["memory"] = {
-            "actor_mb": rss_mb(pid), "fit_processes_mb": [rss_mb(below) for below in processes_below(pid)],
+            "actor_mb": rss_mb(pid), "fit_workers_mb": [rss_mb(worker) for worker in fit_workers()],
         }  # fmt: skip
         version = law.stamp().version
         os.kill(pid, signal.SIGKILL)

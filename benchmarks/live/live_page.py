@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -20,7 +21,10 @@ from playwright.sync_api import Browser, sync_playwright
 
 from raysplit.http.server import serve_in_thread
 from raysplit.journal import Journal
-from raysplit.live.refit import LawsBehind
+from raysplit.live.fitted import FitTarget
+from raysplit.live.fitting import FitterHere
+from raysplit.live.laws_behind import LawsBehind
+from raysplit.live.observations import ObservationTable
 from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
 from raysplit.runs import read_runs
@@ -55,6 +59,11 @@ def load_seconds(browser: Browser, url: str) -> tuple[list[float], list[float]]:
     return loads, drawn
 
 
+def fit_here(table: ObservationTable, target: FitTarget, niceness: int) -> FitterHere:
+    """There is no Ray here: the fits share this process."""
+    return FitterHere(table, target)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="Folder for the screenshots; none are taken without it.")
@@ -72,7 +81,11 @@ def main() -> None:
         sync_playwright() as playwright,
     ):
         per_token = dict.fromkeys(setup.domains, 1.0)
-        service = LawService(RunSetup(setup=setup, bytes_per_token=per_token), journal, make_laws=LawsBehind)
+        service = LawService(
+            RunSetup(setup=setup, bytes_per_token=per_token),
+            journal,
+            make_laws=partial(LawsBehind, make_fitter=fit_here),
+        )
         server = serve_in_thread(service)
         losses = slowly(table_losses(runs, setup.domains), hurry, options.seconds)
         sweep = threading.Thread(target=replay, args=(service, losses), daemon=True)

@@ -18,7 +18,7 @@ from ray.actor import ActorHandle
 from raysplit.design.evidence import Evidence, evidence_of
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
-from raysplit.live import beacon
+from raysplit.live import endpoint
 from raysplit.live.actor import start_law_actor
 from raysplit.live.run_setup import RunSetup
 from raysplit.runs import read_runs
@@ -94,7 +94,7 @@ def played_sweep(folder: Path, *, seconds: float, sweep_budget_flops: float = SW
     finally:
         ended.set()
         sweep.join()
-        beacon.put_out(run.path)
+        endpoint.remove(run.path)
         ray.kill(actor)
 
 

@@ -52,9 +52,9 @@ def ask_run(run_folder: Path) -> Asked:
     Raises:
         RunError: the folder holds no run, or its sweep has not begun.
     """
-    from raysplit.live import beacon
+    from raysplit.live import endpoint
 
-    if beacon.find(run_folder) is not None:
+    if endpoint.find(run_folder) is not None:
         from raysplit.live.client import connect
 
         try:

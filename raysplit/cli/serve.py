@@ -15,6 +15,7 @@ from raysplit.cli.options import (
     take_over_option,
 )
 from raysplit.errors import RunError
+from raysplit.http.face import HttpFace
 from raysplit.http.options import DEFAULT_ADDRESS, HttpOptions, read_http_options
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def serve(
     While its sweep is live, its law actor serves, for as long as the sweep lasts; one that has ended is served from
     here until Ctrl-C, to read. Writing needs the token in RAYSPLIT_TOKEN.
     """
-    from raysplit.live import beacon
+    from raysplit.live import endpoint
 
     if not source.exists():
         raise RunError(f"{source}: there is no such file or folder; give a run folder, or a space with --out")
@@ -60,10 +61,10 @@ def serve(
     if idle := [option for option, value in given.items() if value]:
         say(f"{source} is a run folder: {', '.join(idle)} not needed for it, and not used")
     run_folder = source
-    if beacon.find(run_folder) is not None:
+    if endpoint.find(run_folder) is not None:
         from raysplit.live.client import connect
 
-        url = connect(run_folder).serve(http)
+        url = connect(run_folder).serve(HttpFace(http))
         own = not http.port or url.endswith(f":{http.port}")
         how = "served by" if own else "served already, and not elsewhere as well, by"
         console.print(f"{how} the sweep's law actor, as long as the sweep lasts: {url}")
@@ -75,7 +76,7 @@ def serve(
         console.print("this sweep is not running; its journal is shown as it was left")
     if service.status().n_observations:
         service.law()  # what is wrong with it shows here
-    server = http.serve(service)
+    server = HttpFace(http).serve(service)
     console.print(f"serving {run_folder} at {server.url}; Ctrl-C ends it")
     try:
         while True:
@@ -99,7 +100,7 @@ def _serve_space(
     from raysplit.sweep.serve import served
 
     with served(space_file, out, http=http, ray_address=ray_address, take_over=take_over, tell=say) as folder:
-        url = connect(folder.path).serve(http)
+        url = connect(folder.path).serve(HttpFace(http))
         console.print(f"live law: raysplit.connect({str(folder.path)!r}), or `raysplit advise {out}`")
         console.print(f"over HTTP: {url}; Ctrl-C ends it, everything reported is kept")
         while True:

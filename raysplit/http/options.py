@@ -6,14 +6,9 @@ import ipaddress
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 from raysplit.errors import RunError
-
-if TYPE_CHECKING:
-    from raysplit.http.server import Server
-    from raysplit.live.service import LawService
 
 DEFAULT_ADDRESS = "127.0.0.1:8350"
 TOKEN_VARIABLE = "RAYSPLIT_TOKEN"
@@ -55,28 +50,6 @@ class HttpOptions:
             raise RunError(
                 f"{self.host} is reached from other machines: a token is needed for writing; set {TOKEN_VARIABLE}"
             )
-
-    def serve(self, law: "LawService") -> "Server":
-        """Serve a law of this process until the handle is closed.
-
-        Raises:
-            RunError: the address cannot be bound.
-        """
-        from raysplit.http.server import serve_in_thread
-
-        return serve_in_thread(
-            law,
-            host=self.host,
-            port=self.port,
-            token=self.token,
-            open_reading=self.open_reading,
-            allowed_hosts=self.allowed_hosts,
-        )
-
-    def at(self, url: str) -> "HttpOptions":
-        """The same with the port that was found, and of the token only what tells it."""
-        token = None if self.token is None else digest(self.token)
-        return replace(self, port=int(url.rpartition(":")[2]), token=token)
 
     def lacks(self, asked: "HttpOptions") -> list[str]:
         """What somebody asks for that a law served by these options does not give."""

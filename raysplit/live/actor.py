@@ -4,6 +4,7 @@ import pickle
 import threading
 import time
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,15 @@ from raysplit.design.tasks import Outcome
 from raysplit.design.tree import Trial
 from raysplit.errors import RaysplitError, RunError
 from raysplit.journal import Journal
+from raysplit.live.client import NAMESPACE, actor_name, sent
 from raysplit.live.face import Face, Served
+from raysplit.live.fit_actor import FitActor
+from raysplit.live.law_store import LawStore, laws_beside
+from raysplit.live.laws_behind import LawsBehind
 from raysplit.live.questions import AskStatus, Question
-from raysplit.live.refit import LawsBehind
 from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import Claim, LawService
-from raysplit.live.shelf import Shelf
 
-NAMESPACE = "raysplit"
 _THREADS = {"ask": 4, "ingest": 4, "look": 2}
 """Threads of each group of methods, so that no one waits for another kind's work; what a sweep decides has its own."""
 _DECIDING_THREADS = 8
@@ -46,8 +48,8 @@ class LawActor:
         self._service = LawService(
             run,
             opened,
-            make_laws=LawsBehind,
-            shelf=Shelf(laws_beside(journal), last_seq=last_seq, fence=opened.fence),
+            make_laws=partial(LawsBehind, make_fitter=FitActor),
+            store=LawStore(laws_beside(journal), last_seq=last_seq, fence=opened.fence),
         )
 
         self._served: Served | None = None
@@ -158,19 +160,3 @@ def start_law_actor(
             raise error.cause from None
         raise
     return actor
-
-
-def sent(actor: ActorHandle, question: Question[Any]) -> Any:
-    """A reference to the answer."""
-    return actor.ask.options(concurrency_group=question.group).remote(question)
-
-
-def actor_name(sweep_id: str) -> str:
-    return f"law-{sweep_id}"
-
-
-def laws_beside(journal: str | Path) -> str | Path:
-    """Where the laws of a journal are kept."""
-    if isinstance(journal, str) and "://" in journal:
-        return journal.rpartition("/")[0] + "/laws"
-    return Path(journal).parent / "laws"

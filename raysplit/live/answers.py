@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from raysplit.design.tree import Trial
 from raysplit.split import Advice, Interval
 
 
@@ -161,6 +162,23 @@ class TrialState:
     """Why it was stopped or has failed."""
     losses: Mapping[int, Mapping[str, float]]
     """By milestone and domain, nats per token."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ending:
+    """A trial that was stopped, or that failed."""
+
+    time: str
+    """UTC, ISO 8601."""
+    kind: Literal["stop", "failure"]
+    trial: Trial
+    milestone: int
+    """After which it was stopped, or on the way to which it failed; tokens."""
+    skipped: tuple[int, ...]
+    """Milestones that were planned and not measured then."""
+    why: str
+    law_observations: int = 0
+    """That the law knew by which it was stopped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,11 +11,12 @@ from ray.actor import ActorHandle
 
 from raysplit import ray_private
 from raysplit.errors import RunError
-from raysplit.live import beacon
-from raysplit.live.actor import NAMESPACE, actor_name, sent
+from raysplit.live import endpoint
 from raysplit.live.addresses import check_address, join_error
 from raysplit.live.face import Face
 from raysplit.live.questions import A, Asks, AsksLater, Question
+
+NAMESPACE = "raysplit"
 
 
 def connect(
@@ -40,9 +41,9 @@ def connect(
     if os.sep in str(run) or Path(run).is_dir():
         folder = Path(run)
         # A cluster that is named may be reachable in another way than the file says, as through Ray Client.
-        found = beacon.find(folder) if address is None else beacon.read(folder)
+        found = endpoint.find(folder) if address is None else endpoint.read(folder)
         if found is None:
-            raise RunError(f"{run}: no live law (its {beacon.FILE_NAME} is missing, or the cluster it names is gone)")
+            raise RunError(f"{run}: no live law (its {endpoint.FILE_NAME} is missing, or the cluster it names is gone)")
         name, namespace = found.actor, found.namespace
     elif str(run).startswith(actor_name("")):
         name = str(run)
@@ -129,3 +130,12 @@ def _in_our_words(error: Exception, seconds: float) -> Exception:
     if isinstance(error, ray.exceptions.RayActorError):
         return RunError("the law actor has ended; has the sweep?")
     return error
+
+
+def sent(actor: ActorHandle, question: Question[Any]) -> Any:
+    """A reference to the answer."""
+    return actor.ask.options(concurrency_group=question.group).remote(question)
+
+
+def actor_name(sweep_id: str) -> str:
+    return f"law-{sweep_id}"

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from raysplit.live.service import LawService
+    from raysplit.live.questions import Asks
 
 
 class Served(Protocol):
@@ -18,7 +18,7 @@ class Served(Protocol):
 class Face(Protocol):
     """How a law is to be served. It is pickled, and the cluster remembers it for a restart of the law's process."""
 
-    def serve(self, law: "LawService") -> Served:
+    def serve(self, law: "Asks") -> Served:
         """Begin to serve.
 
         Raises:

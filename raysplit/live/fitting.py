@@ -1,18 +1,16 @@
-"""What the live law fits and how: thoroughly, as a decision needs it, or quickly, from where the last fit ended.
-
-Pure: no Ray, no threads. `raysplit.live.fit_process` runs it in a process of its own.
-"""
+"""What the live law fits and how: fully, as a decision needs it, or quickly, from where the last fit ended."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
-from raysplit.errors import RaysplitError
+from raysplit.errors import LawError, RaysplitError
 from raysplit.law import Law, WarmStart, fit_law
-from raysplit.live.asking import check_domains
-from raysplit.live.observations import Reported, rows_to_fit
+from raysplit.live.fitted import FitTarget, Fitted
+from raysplit.live.observations import ObservationTable, Reported, rows_to_fit
 from raysplit.runs import to_frame
-from raysplit.split import Advice, Choice, Problem, advise, fit_for_decision
+from raysplit.split import Advice, Problem, advise, fit_for_decision
 
 _QUICK_DRAWS = 24
 _QUICK_ITERATIONS = 3
@@ -20,36 +18,49 @@ _QUICK_ITERATIONS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
-    """What a law is fitted for."""
+class FitJob:
+    """Fit what was known after a journal record: fully, or quickly where it says from where to go on."""
 
-    problem: Problem
-    step_tokens: float
-    seed: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Fitted:
-    """A law and how it came about."""
-
-    law: Law
-    choice: Choice
     seq: int
-    """Of the last journal record whose observations it knows."""
-    n_observations: int
-    """Reported then."""
-    n_fitted: int
-    """Of them, as many as were fitted (`raysplit.live.observations.rows_to_fit`)."""
-    thorough: bool
-    """A function of the observations alone: the forms were chosen and calibrated, the fits not gone on from others."""
-    n_chosen: int
-    """Observations that the forms were chosen by."""
-    seconds: float
-    advice: Advice | None = None
-    """On the target; None where there is none, and `problem` of asking it again says why."""
+    chosen: Fitted | None = None
+    """The full fit whose forms and calibration are kept; None fits fully."""
+    start: Law | None = None
+    """Where a quick fit goes on; a law of the same forms."""
 
 
-def fit_thoroughly(rows: Sequence[Reported], seq: int, target: Target, *, with_advice: bool = True) -> Fitted:
+class Fitter(Protocol):
+    """Carries out one job after the other."""
+
+    def fit(self, job: FitJob) -> Fitted:
+        """The law that was asked for.
+
+        Raises:
+            LawError: no form can be fitted.
+            RunError: the fitter has failed.
+        """
+        ...
+
+    def close(self) -> None:
+        """End it, whatever it is at."""
+
+
+class FitterHere:
+    """Fits in the thread that asks."""
+
+    def __init__(self, table: ObservationTable, target: FitTarget) -> None:
+        self._table, self._target = table, target
+
+    def fit(self, job: FitJob) -> Fitted:
+        rows = self._table.until(job.seq)
+        if job.chosen is None:
+            return fit_fully(rows, job.seq, self._target)
+        assert job.start is not None
+        return fit_quickly(rows, job.seq, self._target, chosen=job.chosen, start=job.start)
+
+    def close(self) -> None: ...
+
+
+def fit_fully(rows: Sequence[Reported], seq: int, target: FitTarget, *, with_advice: bool = True) -> Fitted:
     """Choose the forms, fit them and calibrate: the law of these rows, whatever was fitted before.
 
     Raises:
@@ -66,21 +77,21 @@ def fit_thoroughly(rows: Sequence[Reported], seq: int, target: Target, *, with_a
         seq=seq,
         n_observations=len(rows),
         n_fitted=len(kept),
-        thorough=True,
+        full=True,
         n_chosen=len(rows),
         seconds=time.monotonic() - started,
         advice=advice,
     )
 
 
-def fit_quickly(rows: Sequence[Reported], seq: int, target: Target, *, chosen: Fitted, start: Law) -> Fitted:
+def fit_quickly(rows: Sequence[Reported], seq: int, target: FitTarget, *, chosen: Fitted, start: Law) -> Fitted:
     """The law of these rows by the forms and the calibration of an earlier choice.
 
     Args:
         rows: at least one.
         seq: of the last of them.
         target: what for.
-        chosen: the last thorough fit.
+        chosen: the last full fit.
         start: where the fits go on; a law of the same forms.
 
     Raises:
@@ -105,7 +116,7 @@ def fit_quickly(rows: Sequence[Reported], seq: int, target: Target, *, chosen: F
         seq=seq,
         n_observations=len(rows),
         n_fitted=len(kept),
-        thorough=False,
+        full=False,
         n_chosen=chosen.n_chosen,
         advice=advice_or_none(law, target.problem),
         seconds=time.monotonic() - started,
@@ -118,3 +129,13 @@ def advice_or_none(law: Law, problem: Problem) -> Advice | None:
         return advise(law, problem)
     except RaysplitError:  # who asks for it is told
         return None
+
+
+def check_domains(law: Law, domains: tuple[str, ...]) -> None:
+    """Refuse to answer about domains of which nothing was measured.
+
+    Raises:
+        LawError: there are some.
+    """
+    if missing := [name for name in domains if name not in law.domains]:
+        raise LawError(f"no observation yet of {', '.join(missing)}; a split needs a loss of every domain")

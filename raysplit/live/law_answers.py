@@ -4,14 +4,14 @@ import json
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
 
-from raysplit.errors import LawError, SplitError, UnknownValue
+from raysplit.errors import LawError, SplitError, UnknownValue, unknown
 from raysplit.law import Law
 from raysplit.live.answers import (
     AdviceStep,
@@ -24,8 +24,11 @@ from raysplit.live.answers import (
     ObservationPage,
     WholeLaw,
 )
-from raysplit.live.asking import check_domains, curve_of, problem_of, whether_to_go_on
+from raysplit.live.fitted import LawVersion
+from raysplit.live.fitting import check_domains
+from raysplit.live.law_store import Laws
 from raysplit.live.observations import checked
+from raysplit.live.of_law import curve_of, whether_to_go_on
 from raysplit.live.questions import (
     A,
     AskAdvice,
@@ -42,8 +45,7 @@ from raysplit.live.questions import (
     Question,
     ShouldGoOn,
 )
-from raysplit.live.refit import Laws
-from raysplit.live.shelf import Version
+from raysplit.live.run_setup import ModelFamily
 from raysplit.live.state import SweepState
 from raysplit.split import Advice, Choice, Problem, advise
 
@@ -84,15 +86,15 @@ class LawAnswers(Asks):
         return WholeLaw(law=json.loads(known.fitted.law.to_json()), stamp=self._stamp(known))
 
     def answer_stamp(self, question: AskStamp) -> LawStamp | None:
-        latest = self._laws.shelf.latest
+        latest = self._laws.store.latest
         return self._stamp(latest) if latest else None
 
     def answer_laws(self, question: AskLaws) -> list[LawStamp]:
-        return [self._stamp(version) for version in self._laws.shelf.all()]
+        return [self._stamp(version) for version in self._laws.store.all()]
 
     def answer_history(self, question: AskHistory) -> list[AdviceStep]:
         steps = []
-        for version in self._laws.shelf.all():
+        for version in self._laws.store.all():
             try:
                 advice = self._advice(version, AskAdvice())
             except (LawError, SplitError):  # of too few domains
@@ -154,14 +156,14 @@ class LawAnswers(Asks):
 
     # Inside.
 
-    def _version(self, version: int | None) -> Version:
+    def _version(self, version: int | None) -> LawVersion:
         if version is not None:
-            return self._laws.shelf.get(version)
+            return self._laws.store.get(version)
         if not len(self._state.table):
             raise LawError(self._state.finish or "no observations yet; the law needs the opening round")
         return self._laws.latest()
 
-    def _stamp(self, known: Version) -> LawStamp:
+    def _stamp(self, known: LawVersion) -> LawStamp:
         return LawStamp(
             version=known.version,
             n_observations=known.fitted.n_observations,
@@ -169,16 +171,18 @@ class LawAnswers(Asks):
             fitted_at=datetime.fromtimestamp(known.fitted_at, UTC).isoformat(timespec="milliseconds"),
             age_seconds=max(0.0, time.time() - known.fitted_at),  # a clock that was set back makes no law of tomorrow
             forms=tuple(known.fitted.law.form_weights),
-            settled=known.fitted.thorough,
+            settled=known.fitted.full,
         )
 
-    def _advice(self, known: Version, question: AskAdvice) -> Advice:
-        problem, law = self._problem(question, known), known.fitted.law
+    def _advice(self, known: LawVersion, question: AskAdvice) -> Advice:
         asked = replace(question, version=None)
+        if asked == AskAdvice() and known.fitted.advice is not None:
+            return known.fitted.advice
+        problem, law = self._problem(question, known), known.fitted.law
         found: Advice = self._remembered((known.version, known.fitted.seq, repr(asked)), lambda: advise(law, problem))
         return found
 
-    def _problem(self, question: AskAdvice | AskCurve, known: Version) -> Problem:
+    def _problem(self, question: AskAdvice | AskCurve, known: LawVersion) -> Problem:
         problem = problem_of(self.setup.problem, question, family=self.run.family)
         check_domains(known.fitted.law, problem.domains)
         return problem
@@ -191,3 +195,37 @@ class LawAnswers(Asks):
             while len(self._answers) > _ANSWERS_KEPT:
                 self._answers.popitem(last=False)
         return found
+
+
+def problem_of(target: Problem, question: AskAdvice | AskCurve, *, family: ModelFamily | None) -> Problem:
+    """The target with what the question changes of it.
+
+    Args:
+        target: what a question that says nothing asks.
+        question: budget, sizes, weights, accounting.
+        family: tells the FLOPs of sizes that are not the target's; None where only those can be asked for.
+
+    Raises:
+        SplitError: a domain or size is unknown.
+    """
+    problem = target
+    if question.budget_flops is not None:
+        problem = replace(problem, budget_flops=question.budget_flops)
+    if question.accounting is not None:
+        problem = replace(problem, accounting=question.accounting)
+    if question.weights:
+        for name in question.weights:
+            if name not in target.domains:
+                raise SplitError("weights: " + unknown("domain", name, target.domains))
+        problem = replace(problem, weights=[question.weights.get(name, 1.0) for name in target.domains])
+    if question.n_params:
+        problem = replace(problem, sizes=dict(_size(n, target.sizes, family) for n in question.n_params))
+    return problem
+
+
+def _size(n_params: int, known: Mapping[int, float], family: ModelFamily | None) -> tuple[int, float]:
+    if n_params in known:
+        return n_params, known[n_params]
+    if family is None:
+        raise SplitError("n_params: " + unknown("model size", n_params, known))
+    return family.nearest(n_params)

@@ -31,6 +31,7 @@ from raysplit.live.answers import (
     Accepted,
     AdviceStep,
     Curve,
+    Ending,
     Event,
     GoOn,
     LawStamp,
@@ -312,6 +313,11 @@ class AskTrials(Question[list[TrialState]], path="/v1/trials", group="look"):
 
 
 @dataclass(frozen=True, config=_STRICT)
+class AskEndings(Question[list[Ending]], path="/v1/endings", group="look"):
+    """Every trial that was stopped or has failed, in the order of the journal, and why."""
+
+
+@dataclass(frozen=True, config=_STRICT)
 class AskPage(Question[ObservationPage], path="/v1/observations", group="look"):
     """What the law knows, a page at a time, ordered by size, tokens and domain."""
 
@@ -408,6 +414,7 @@ class _Questions:
     stamp = Asked(AskStamp)
     status = Asked(AskStatus)
     trials = Asked(AskTrials)
+    endings = Asked(AskEndings)
     observations = Asked(AskTable)
     observations_page = Asked(AskPage)
     observe = Asked(Observe)

@@ -18,18 +18,18 @@ from raysplit.design.tree import Trial
 from raysplit.design.value import Belief
 from raysplit.errors import RunError
 from raysplit.journal import Journal, ReadJournal
-from raysplit.live.answers import Accepted, Event, Status, TrialState
-from raysplit.live.fitting import Target
+from raysplit.live.answers import Accepted, Ending, Event, Status, TrialState
+from raysplit.live.fitted import FitTarget
 from raysplit.live.law_answers import LawAnswers
+from raysplit.live.law_store import Laws, LawStore
+from raysplit.live.laws import LawsOnDemand
 from raysplit.live.observations import ObservationTable, as_row, checked, new_to
-from raysplit.live.questions import AskEvents, AskStatus, AskTrials, Observe
-from raysplit.live.refit import Laws, LawsOnDemand
+from raysplit.live.questions import AskEndings, AskEvents, AskStatus, AskTrials, Observe
 from raysplit.live.run_setup import KIND, RunSetup, recorded_setup
-from raysplit.live.shelf import Shelf
 from raysplit.live.state import state_of
 from raysplit.split import Advice, advise
 
-MakeLaws = Callable[[ObservationTable, Target, Shelf], Laws]
+MakeLaws = Callable[[ObservationTable, FitTarget, LawStore], Laws]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +49,7 @@ class LawService(LawAnswers):
         journal: Journal | ReadJournal,
         *,
         make_laws: MakeLaws = LawsOnDemand,
-        shelf: Shelf | None = None,
+        store: LawStore | None = None,
     ) -> None:
         """Take up the sweep that the journal tells of, or begin one.
 
@@ -58,7 +58,7 @@ class LawService(LawAnswers):
                 nothing; None goes by the journal.
             journal: open, of this sweep.
             make_laws: `LawsOnDemand`, which fits when asked and holds up who asks, or `LawsBehind`, for a live actor.
-            shelf: laws fitted before, and where to put new ones; by default in memory.
+            store: laws fitted before, and where to put new ones; by default in memory.
 
         Raises:
             RunError: the journal does not say what its sweep rests on, and ``run`` is None; or it cannot be written.
@@ -70,9 +70,9 @@ class LawService(LawAnswers):
         """One decision of the sweep at a time."""
         run = _settled(run, journal)
         setup, state = run.setup, state_of(journal.records, run)
-        target = Target(problem=setup.problem, step_tokens=setup.step_tokens, seed=setup.seed)
+        target = FitTarget(problem=setup.problem, step_tokens=setup.step_tokens, seed=setup.seed)
         last_seq = journal.records[-1].seq if journal.records else -1
-        laws = make_laws(state.table, target, shelf or Shelf(None, last_seq=last_seq))
+        laws = make_laws(state.table, target, store or LawStore(None, last_seq=last_seq))
         super().__init__(state, laws)
         self._running: frozenset[Trial] = frozenset()
         self._round_belief: tuple[int, Belief] | None = None
@@ -205,6 +205,10 @@ class LawService(LawAnswers):
         with self._lock:
             return self._state.states(self._running)
 
+    def answer_endings(self, question: AskEndings) -> list[Ending]:
+        with self._lock:
+            return list(self._state.endings)
+
     def answer_events(self, question: AskEvents) -> list[Event]:
         with self._lock:
             records = self.journal.records
@@ -214,7 +218,7 @@ class LawService(LawAnswers):
         return [Event(seq=r.seq, time=r.time, kind=r.kind, data=r.data) for r in wanted]
 
     def answer_status(self, question: AskStatus) -> Status:
-        latest = self._laws.shelf.latest
+        latest = self._laws.store.latest
         with self._lock:
             state = self._state
             return Status(

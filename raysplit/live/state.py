@@ -13,7 +13,7 @@ from raysplit.design.campaign import Round
 from raysplit.design.evidence import Evidence, chain, evidence_of, is_orphan, key, remaining
 from raysplit.design.tree import Trial
 from raysplit.journal import Record
-from raysplit.live.answers import TrialState
+from raysplit.live.answers import Ending, TrialState
 from raysplit.live.observations import ObservationTable, Reported
 from raysplit.live.run_setup import RunSetup
 from raysplit.runs import Observation
@@ -29,23 +29,6 @@ class BegunRound:
     n_observations: int
     known_seq: int
     """Of the last journal record whose observations its law knows."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ending:
-    """A trial that was stopped, or that failed."""
-
-    time: str
-    """UTC, ISO 8601."""
-    kind: Literal["stop", "failure"]
-    trial: Trial
-    milestone: int
-    """After which it was stopped, or on the way to which it failed; tokens."""
-    skipped: tuple[int, ...]
-    """Milestones that were planned and not measured then."""
-    why: str
-    law_observations: int = 0
-    """That the law knew by which it was stopped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +52,7 @@ class SweepState:
         self.losses: dict[tuple[Trial, int], Mapping[str, float]] = {}
         """By `raysplit.design.evidence.key` of a measurement: loss of every domain, nats per token."""
         self.rounds: list[BegunRound] = []
-        self.endings: list[Ending] = []
+        self._endings: list[Ending] = []
         self.advices: list[PastAdvice] = []
         self.finish = ""
         """Why the sweep ended; empty while it runs."""
@@ -95,14 +78,22 @@ class SweepState:
         return self.rounds[-1].round.trials if self.rounds else ()
 
     @property
-    def stops(self) -> tuple[Ending, ...]:
-        """Without the milestones that a later round measured after all; each is left with its trial's last stop."""
-        found = [ending for ending in self.endings if ending.kind == "stop"]
-        last = {chain(ending.trial): i for i, ending in enumerate(found)}
+    def endings(self) -> tuple[Ending, ...]:
+        """Stops and failures as they came.
+
+        Stops are without the milestones that a later round measured after all; each is left with its trial's last stop.
+        """
+        last = {chain(ending.trial): i for i, ending in enumerate(self._endings) if ending.kind == "stop"}
         return tuple(
-            replace(ending, skipped=self._unmeasured(ending) if last[chain(ending.trial)] == i else ())
-            for i, ending in enumerate(found)
+            ending
+            if ending.kind == "failure"
+            else replace(ending, skipped=self._unmeasured(ending) if last[chain(ending.trial)] == i else ())
+            for i, ending in enumerate(self._endings)
         )
+
+    @property
+    def stops(self) -> tuple[Ending, ...]:
+        return tuple(ending for ending in self.endings if ending.kind == "stop")
 
     @property
     def failures(self) -> tuple[Ending, ...]:
@@ -111,7 +102,7 @@ class SweepState:
     @property
     def chains(self) -> dict[Trial, tuple[int, ...]]:
         """Every trunk and branch that was tried (`chain`) with its measured milestones, rising."""
-        found: dict[Trial, list[int]] = {chain(ending.trial): [] for ending in self.endings}
+        found: dict[Trial, list[int]] = {chain(ending.trial): [] for ending in self._endings}
         for each, milestone in self.losses:
             found.setdefault(each, []).append(milestone)
         return {each: tuple(sorted(milestones)) for each, milestones in sorted(found.items())}
@@ -221,7 +212,7 @@ class SweepState:
     def _on_stop(self, record: Record, data: Mapping[str, Any]) -> None:
         trial = trial_from_dict(data["trial"])
         self.paused[chain(trial)] = self.stopped[chain(trial)] = data["why"]
-        self.endings.append(
+        self._endings.append(
             Ending(
                 time=record.time, kind="stop", trial=trial, milestone=data["milestone"],
                 skipped=tuple(data["skipped"]), why=data["why"], law_observations=data["n_observations"],
@@ -233,7 +224,7 @@ class SweepState:
         self.closed[chain(trial)] = data["why"]
         asked = self._asked.get(chain(trial), trial)
         left = tuple(sorted(m for m in asked.milestones if key(trial, m) not in self.losses))
-        self.endings.append(
+        self._endings.append(
             Ending(
                 time=record.time, kind="failure", trial=trial, milestone=data["milestone"], skipped=left,
                 why=data["why"],

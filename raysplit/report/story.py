@@ -79,7 +79,7 @@ def read_story(folder: RunFolder) -> Story:
             raise RunError(f"{path}: is missing; a report needs a finished sweep (run the same `raysplit sweep` again)")
     manifest = read_manifest(folder.corpus)
     records = read_journal(folder.journal)
-    history = state_of(records, setup_of_run(folder, space, records))
+    history = state_of(records, setup_of_run(folder, records))
     setup = history.run.setup
     law_text = folder.law.read_text(encoding="utf-8")
     advice = Advice.from_json(folder.advice.read_text(encoding="utf-8"))

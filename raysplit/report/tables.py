@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raysplit.live.state import Ending
+from raysplit.live.answers import Ending
 from raysplit.quantities import format_count, format_flops, format_hyperparameter, format_seconds
 from raysplit.report.budget_line import weighted
 from raysplit.report.costs import Cost, Costs

@@ -8,7 +8,7 @@ import numpy as np
 
 from raysplit.design.evidence import chain
 from raysplit.design.tree import Trial
-from raysplit.live.state import Ending
+from raysplit.live.answers import Ending
 from raysplit.quantities import format_count
 from raysplit.report.story import Story
 from raysplit.report.style import ALARM, INK, PAPER, count_ticks, domain_styles, new_figure

@@ -131,6 +131,19 @@ def existing_run(path: Path) -> tuple[RunFolder, Space]:
     return folder, load_space(folder.tuned_space if folder.tuned_space.exists() else folder.space)
 
 
+def run_with_journal(path: Path) -> RunFolder:
+    """A run folder whose journal has begun: all that an answer needs.
+
+    Raises:
+        RunError: the folder holds no run, or its sweep has not begun.
+    """
+    folder = RunFolder(path=path.absolute())
+    if not has_journal(folder.journal):
+        existing_run(path)
+        raise RunError(f"{path}: its sweep has not begun; start it with `raysplit sweep`")
+    return folder
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader finds the old one or the new one, never half of one."""
     partial = path.with_name(path.name + ".partial")

@@ -18,19 +18,21 @@ from raysplit.design.campaign import opening
 from raysplit.design.evidence import price_together
 from raysplit.design.setup import Setup
 from raysplit.errors import RunError
+from raysplit.http.face import HttpFace
 from raysplit.http.options import HttpOptions
-from raysplit.journal import ReadJournal, Record, has_journal, read_journal
-from raysplit.live import beacon
-from raysplit.live.actor import NAMESPACE, actor_name, laws_beside, start_law_actor
+from raysplit.journal import ReadJournal, Record, read_journal
+from raysplit.live import endpoint
+from raysplit.live.actor import start_law_actor
 from raysplit.live.answers import Status
-from raysplit.live.beacon import Beacon
+from raysplit.live.client import NAMESPACE, actor_name
+from raysplit.live.endpoint import Endpoint
+from raysplit.live.law_store import LawStore, laws_beside
 from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
-from raysplit.live.shelf import Shelf
 from raysplit.space import Space, dump_space
 from raysplit.sweep.backend import run_all
 from raysplit.sweep.cluster import joined_cluster
-from raysplit.sweep.folder import RunFolder, existing_run, write_text
+from raysplit.sweep.folder import RunFolder, run_with_journal, write_text
 from raysplit.sweep.lanes import Lanes, running_lanes
 from raysplit.sweep.law_client import ActorLaw
 from raysplit.sweep.run_setup import recorded, setup_of_corpus, setup_of_run
@@ -55,8 +57,8 @@ def show_law(folder: RunFolder) -> None:
     """Tell in the run folder where its law actor, of the cluster that this process has joined, can be found."""
     address = ray.get_runtime_context().gcs_address
     mode = os.environ.get("RAY_AUTH_MODE", "")
-    found = Beacon(actor=actor_name(folder.sweep_id), namespace=NAMESPACE, address=address, auth_mode=mode)
-    beacon.light(folder.path, found)
+    found = Endpoint(actor=actor_name(folder.sweep_id), namespace=NAMESPACE, address=address, auth_mode=mode)
+    endpoint.write(folder.path, found)
 
 
 def run_sweep(
@@ -91,15 +93,16 @@ def run_sweep(
         console.print(f"taking up the sweep at {before.n_observations} observations")
     with joined_cluster(space.compute, address=ray_address):
         console.print(f"live law: raysplit.connect({str(folder.path)!r}), or `raysplit advise {folder.path}`")
-        law = start_law_actor(folder.sweep_id, run, folder.journal, face=http)
-        if http is not None:
-            console.print(f"its page: {ray.get(law.serve.remote(http))}")
+        face = None if http is None else HttpFace(http)
+        law = start_law_actor(folder.sweep_id, run, folder.journal, face=face)
+        if face is not None:
+            console.print(f"its page: {ray.get(law.serve.remote(face))}")
         show_law(folder)
         try:
             with running_lanes(space, folder, law=law, console=console, title="sweep") as lanes:
                 _tune(folder, Trials(ActorLaw(law), lanes=run.setup.lanes), lanes)
         finally:
-            beacon.put_out(folder.path)
+            endpoint.remove(folder.path)
             ray.kill(law)
     service = _reading(run, folder, recorded(folder))
     status = service.status()
@@ -165,11 +168,9 @@ def read_service(run_folder: Path) -> LawService:
         RunError: the folder holds no run, or its sweep has not begun.
         CorpusError: the corpus of a sweep is not there, and its journal is of an older raysplit.
     """
-    folder, space = existing_run(run_folder)
-    if not has_journal(folder.journal):
-        raise RunError(f"{run_folder}: its sweep has not begun; start it with `raysplit sweep`")
+    folder = run_with_journal(run_folder)
     records = read_journal(folder.journal)
-    return _reading(setup_of_run(folder, space, records), folder, records)
+    return _reading(setup_of_run(folder, records), folder, records)
 
 
 def _reading(run: RunSetup, folder: RunFolder, records: list[Record]) -> LawService:
@@ -178,7 +179,7 @@ def _reading(run: RunSetup, folder: RunFolder, records: list[Record]) -> LawServ
     return LawService(
         run,
         ReadJournal(records),
-        shelf=Shelf(laws_beside(folder.journal), last_seq=last_seq),
+        store=LawStore(laws_beside(folder.journal), last_seq=last_seq),
     )
 
 

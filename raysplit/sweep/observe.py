@@ -9,15 +9,14 @@ import pandas as pd
 
 from raysplit.errors import RunError
 from raysplit.http.client import HttpClient
-from raysplit.journal import Journal, has_journal, read_journal
-from raysplit.live import beacon
-from raysplit.live.actor import laws_beside
+from raysplit.journal import Journal, read_journal
+from raysplit.live import endpoint
 from raysplit.live.answers import Accepted
+from raysplit.live.law_store import LawStore, laws_beside
 from raysplit.live.observations import MAX_BATCH
 from raysplit.live.service import LawService
-from raysplit.live.shelf import Shelf
 from raysplit.runs import Observation
-from raysplit.sweep.folder import existing_run
+from raysplit.sweep.folder import run_with_journal
 from raysplit.sweep.holder import held
 from raysplit.sweep.launch import write_results
 from raysplit.sweep.run_setup import setup_of_run
@@ -60,19 +59,17 @@ def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) 
         RunError: the folder holds no run, its live law cannot be reached, or the disk refused.
         CorpusError: the corpus of a sweep is not there, and its journal is of an older raysplit.
     """
-    if beacon.find(run_folder) is not None:
+    if endpoint.find(run_folder) is not None:
         from raysplit.live.client import connect
 
         return Observed(accepted=_tell(connect(run_folder), runs), told="the live law")
-    folder, space = existing_run(run_folder)
-    if (folder.path / beacon.FILE_NAME).exists() and not offline:
+    folder = run_with_journal(run_folder)
+    if (folder.path / endpoint.FILE_NAME).exists() and not offline:
         raise RunError(
-            f"{run_folder}: {beacon.FILE_NAME} tells of a live law on a cluster that does not answer from here. Give "
+            f"{run_folder}: {endpoint.FILE_NAME} tells of a live law on a cluster that does not answer from here. Give "
             "the table on that cluster; or, if the sweep was killed, add --offline: a law that runs would have to stop"
         )
-    if not has_journal(folder.journal):
-        raise RunError(f"{run_folder}: its sweep has not begun; start it with `raysplit sweep`")
-    run = setup_of_run(folder, space, read_journal(folder.journal))  # before opening takes it from who wrote
+    run = setup_of_run(folder, read_journal(folder.journal))  # before opening takes it from who wrote
     with (
         held(folder.path, command="raysplit observe", take_over=offline),
         closing(Journal(folder.journal)) as journal,
@@ -81,7 +78,7 @@ def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) 
         service = LawService(
             run,
             journal,
-            shelf=Shelf(laws_beside(folder.journal), last_seq=last_seq),
+            store=LawStore(laws_beside(folder.journal), last_seq=last_seq),
         )
         accepted = _tell(service, runs)
         if accepted.n_new and service.status().finished:

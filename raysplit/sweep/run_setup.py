@@ -7,7 +7,7 @@ from raysplit.design.setup import setup_of
 from raysplit.journal import Record, has_journal, read_journal
 from raysplit.live.run_setup import ModelFamily, RunSetup, recorded_setup
 from raysplit.space import Space
-from raysplit.sweep.folder import RunFolder
+from raysplit.sweep.folder import RunFolder, existing_run
 
 
 def setup_of_corpus(space: Space, corpus: Corpus) -> RunSetup:
@@ -40,16 +40,18 @@ def setup_of_space(space: Space) -> RunSetup:
     )
 
 
-def setup_of_run(folder: RunFolder, space: Space, records: Sequence[Record]) -> RunSetup:
+def setup_of_run(folder: RunFolder, records: Sequence[Record]) -> RunSetup:
     """Of the run whose journal these records are, where they do not say so themselves.
 
     A law that is served alone has neither corpus nor rounds.
 
     Raises:
+        RunError: the folder holds no run.
         CorpusError: the corpus of a sweep is not there.
     """
     if (data := recorded_setup(records)) is not None:
         return RunSetup.of_data(data)
+    _, space = existing_run(folder.path)
     if folder.corpus.exists() or any(record.kind == "round" for record in records):
         return setup_of_corpus(space, Corpus.open(folder.corpus))
     return setup_of_space(space)

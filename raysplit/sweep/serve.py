@@ -7,8 +7,9 @@ from pathlib import Path
 import ray
 
 from raysplit.errors import RunError
+from raysplit.http.face import HttpFace
 from raysplit.http.options import HttpOptions
-from raysplit.live import beacon
+from raysplit.live import endpoint
 from raysplit.live.actor import start_law_actor
 from raysplit.live.run_setup import RunSetup
 from raysplit.space import load_space
@@ -38,9 +39,9 @@ def served(
     space = load_space(space_file)
     with held(out, command="raysplit serve", take_over=take_over, tell=tell):
         folder = open_run(out, space)
-        if beacon.find(folder.path) is not None:
+        if endpoint.find(folder.path) is not None:
             raise RunError(f"{folder.path}: its law is live already; ask it with `raysplit status {folder.path}`")
-        run = setup_of_run(folder, space, recorded(folder))
+        run = setup_of_run(folder, recorded(folder))
         with _live(run, folder, http=http, ray_address=ray_address):
             yield folder
 
@@ -48,10 +49,10 @@ def served(
 @contextmanager
 def _live(run: RunSetup, folder: RunFolder, *, http: HttpOptions, ray_address: str | None) -> Iterator[None]:
     with joined_cluster(None, address=ray_address):
-        law = start_law_actor(folder.sweep_id, run, folder.journal, face=http)
+        law = start_law_actor(folder.sweep_id, run, folder.journal, face=HttpFace(http))
         show_law(folder)
         try:
             yield
         finally:
-            beacon.put_out(folder.path)
+            endpoint.remove(folder.path)
             ray.kill(law)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,18 +125,18 @@ def sweep_folder(raysplit: Command, space_file: Callable[..., Path], tmp_path: P
     from raysplit.corpus import Corpus
     from raysplit.design.tasks import Measured
     from raysplit.journal import Journal
-    from raysplit.live.run_setup import RunSetup
     from raysplit.live.service import LawService
     from raysplit.space import load_space
     from raysplit.sweep.folder import existing_run
     from raysplit.sweep.run_setup import setup_of_corpus
 
     def make(*, n_trials: int) -> Path:
-        run = tmp_path / "run"
-        assert raysplit("corpus", "build", space_file(), "--out", run).exit_code == 0
-        folder, space = existing_run(run)
+        path = tmp_path / "run"
+        assert raysplit("corpus", "build", space_file(), "--out", path).exit_code == 0
+        folder, space = existing_run(path)
         assert load_space(folder.space) == space
-        setup = setup_of_corpus(space, Corpus.open(folder.corpus)).setup
+        run = setup_of_corpus(space, Corpus.open(folder.corpus))
+        setup = run.setup
         law = law_of(known_theta(n_domains=2))
 
         def losses(trial: Any, milestone: int) -> dict[str, float]:
@@ -143,7 +144,7 @@ def sweep_folder(raysplit: Command, space_file: Callable[..., Path], tmp_path: P
             return dict(zip(setup.domains, map(float, law.loss([[trial.n_params]], [[d]], [[s]])[0]), strict=True))
 
         with closing(Journal(folder.journal)) as journal:
-            service = LawService(RunSetup(setup=setup, bytes_per_token=dict.fromkeys(setup.domains, 2.0)), journal)
+            service = LawService(replace(run, bytes_per_token=dict.fromkeys(setup.domains, 2.0)), journal)
             for _ in range(n_trials):
                 if (trial := service.claim().trial) is None:
                     break
@@ -151,7 +152,7 @@ def sweep_folder(raysplit: Command, space_file: Callable[..., Path], tmp_path: P
                     service.record(
                         trial, milestone, Measured(losses=losses(trial, milestone), tokens=0, wall_seconds=0.0)
                     )
-        return run
+        return path
 
     return make
 

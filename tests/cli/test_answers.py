@@ -1,6 +1,7 @@
 """From a table, a law or a run folder to an answer. All losses here are synthetic."""
 
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -174,6 +175,20 @@ def test_a_run_is_asked_while_it_goes_on(raysplit: Command, run_folder: Path) ->
     assert lost.exit_code == 2
     assert "domain-7" in lost.stderr
     assert {file: file.read_bytes() for file in (run_folder / "journal").iterdir()} == before
+
+
+def test_a_journal_alone_answers(raysplit: Command, run_folder: Path, tmp_path: Path) -> None:
+    """No corpus, no space, no law that was fitted before."""
+    (tmp_path / "alone").mkdir()
+    shutil.copytree(run_folder / "journal", tmp_path / "alone" / "journal")
+    asked = ("--n-params", "14k", "--n-params", "28k", "--budget-flops", "1e11", "--json")
+    here, there = (raysplit("advise", folder, *asked) for folder in (run_folder, tmp_path / "alone"))
+    assert there.exit_code == 0, there.stderr
+    told = [
+        {name: value for name, value in json.loads(answer.stdout).items() if name != "law"} for answer in (here, there)
+    ]
+    assert told[0] == told[1]
+    assert raysplit("status", tmp_path / "alone").stdout == raysplit("status", run_folder).stdout
 
 
 def test_why_trials_failed_is_told_once_for_each_reason(raysplit: Command, run_folder: Path) -> None:

@@ -12,7 +12,7 @@ from raysplit.design.tasks import Measured
 from raysplit.journal import Journal
 from raysplit.law import Law
 from raysplit.live import fitting
-from raysplit.live.refit import LawsOnDemand
+from raysplit.live.laws import LawsOnDemand
 from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
 from raysplit.split import Choice, Problem

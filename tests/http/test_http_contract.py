@@ -17,7 +17,7 @@ from tests.http.served import TOKEN, measure, opened
 ROUTES = [
     *(
         ("GET", f"/v1/{name}")
-        for name in ("advise", "predict", "curve", "law", "laws", "status", "trials", "events", "history")
+        for name in ("advise", "predict", "curve", "law", "laws", "status", "trials", "endings", "events", "history")
     ),
     ("GET", "/v1/observations"),
     ("POST", "/v1/observations"),

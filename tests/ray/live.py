@@ -11,7 +11,8 @@ import numpy as np
 import ray
 from ray.actor import ActorHandle
 
-from raysplit.live.fitting import Target, fit_thoroughly
+from raysplit.live.fitted import FitTarget
+from raysplit.live.fitting import fit_fully
 from raysplit.live.observations import Reported
 from raysplit.live.run_setup import RunSetup
 from raysplit.runs import Observation
@@ -47,8 +48,8 @@ def observations(n: int) -> list[Observation]:
 def undisturbed(rows: Iterable[Observation]) -> str:
     """The settled law of these observations, as JSON."""
     known = [Reported(seq=0, observation=row, own=False) for row in rows]
-    target = Target(problem=ASKED.problem, step_tokens=ASKED.step_tokens, seed=ASKED.seed)
-    return fit_thoroughly(known, 0, target, with_advice=False).law.to_json()
+    target = FitTarget(problem=ASKED.problem, step_tokens=ASKED.step_tokens, seed=ASKED.seed)
+    return fit_fully(known, 0, target, with_advice=False).law.to_json()
 
 
 def settled(actor: ActorHandle, n_observations: int) -> str:

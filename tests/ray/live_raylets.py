@@ -13,8 +13,7 @@ from ray.actor import ActorHandle
 from ray.cluster_utils import Cluster
 from ray.exceptions import RayActorError
 
-from raysplit.live.actor import sent
-from raysplit.live.client import LiveLaw
+from raysplit.live.client import LiveLaw, sent
 from raysplit.live.questions import Observe
 from tests.ray import live
 

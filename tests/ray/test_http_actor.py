@@ -12,9 +12,10 @@ import pytest
 import ray
 
 from raysplit.errors import RunError
+from raysplit.http.face import HttpFace
 from raysplit.http.options import HttpOptions
-from raysplit.live.actor import NAMESPACE, start_law_actor
-from raysplit.live.client import LiveLaw
+from raysplit.live.actor import start_law_actor
+from raysplit.live.client import NAMESPACE, LiveLaw
 from raysplit.live.run_setup import RunSetup
 from raysplit.ray_private import kept_in_cluster
 from tests.design.doubles import setup
@@ -31,7 +32,7 @@ def joined(ray_address: str) -> None:
 
 
 def start(name: str, journal: Path, http: HttpOptions) -> Any:
-    return start_law_actor(name, RUN, journal, face=http)
+    return start_law_actor(name, RUN, journal, face=HttpFace(http))
 
 
 def answer(url: str) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def test_it_comes_back_with_the_actor(tmp_path: Path, port: int) -> None:
     options = HttpOptions(host="127.0.0.1", port=port, token=TOKEN)
     actor = start("http-comes-back", tmp_path / "journal", options)
     try:
-        url = ray.get(actor.serve.remote(options))
+        url = ray.get(actor.serve.remote(HttpFace(options)))
         assert url == f"http://127.0.0.1:{port}"
         taken = httpx.post(
             f"{url}/v1/observations",
@@ -88,7 +89,7 @@ def test_it_comes_back_with_the_actor(tmp_path: Path, port: int) -> None:
 def test_a_server_asked_for_later_comes_back_as_well_as_soon_as_its_port_is_free(tmp_path: Path) -> None:
     actor = start_law_actor("http-later", RUN, tmp_path / "journal")
     try:
-        url = ray.get(actor.serve.remote(HttpOptions(host="127.0.0.1", port=0, token=TOKEN)))
+        url = ray.get(actor.serve.remote(HttpFace(HttpOptions(host="127.0.0.1", port=0, token=TOKEN))))
         port = int(url.rpartition(":")[2])
         with socket.socket() as other:
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

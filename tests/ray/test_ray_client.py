@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from raysplit.live.actor import actor_name
-from raysplit.live.client import LiveLaw
+from raysplit.live.client import LiveLaw, actor_name
 from tests.conftest import REPOSITORY
 from tests.ray import live
 

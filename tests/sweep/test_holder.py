@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from raysplit.errors import FolderTaken, RunError
-from raysplit.live import beacon
+from raysplit.live import endpoint
 from raysplit.sweep import holder
 from raysplit.sweep.folder import RunFolder
 from raysplit.sweep.holder import STALE_SECONDS, Holder, held
@@ -253,7 +253,7 @@ def test_the_docs_say_so(repository: Path) -> None:
         assert f"| `{field}` |" in page
     folder = RunFolder(path=repository)
     paths = [getattr(folder, name) for name in vars(RunFolder) if isinstance(getattr(folder, name, None), Path)]
-    for path in [*paths, folder.observations("csv"), repository / beacon.FILE_NAME, repository / holder.FOLDER_NAME]:
+    for path in [*paths, folder.observations("csv"), repository / endpoint.FILE_NAME, repository / holder.FOLDER_NAME]:
         assert f"| `{path.name}` |" in page or path == repository
     assert f"no sign of life for {STALE_SECONDS:.0f} s" in page
     assert f"notices within {holder.BEAT_SECONDS:.0f} s" in page

@@ -14,12 +14,8 @@ const known = { steps: [], stops: [], status: null, statusAt: 0, advice: null, t
 const stale = new Set();
 let refreshing = null;
 
-function onEvents(events, restarted) {
-  if (restarted) known.stops = [];
-  for (const { kind, data, time } of events) {
-    if (kind === "stop" || kind === "failure") known.stops.push({ kind, time, ...data });
-  }
-  drawStops();
+// What a record means, the law's state knows: something new is reason to ask again.
+function onEvents() {
   refresh("status", "trials");
 }
 
@@ -59,7 +55,7 @@ async function askLaw() {
 }
 
 async function askTrials() {
-  known.trials = await get("v1/trials");
+  [known.trials, known.stops] = await Promise.all([get("v1/trials"), get("v1/endings")]);
   drawTrials();
   drawStops();
   drawBudget();

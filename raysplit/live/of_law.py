@@ -1,16 +1,10 @@
 """Answers from one fitted law: plain functions, so that a live actor, a read journal and a law file answer alike."""
 
-from collections.abc import Mapping
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 
-from raysplit.errors import LawError, SplitError, unknown
 from raysplit.law import Law
 from raysplit.live.answers import Curve, GoOn, LawStamp
-from raysplit.live.questions import AskAdvice, AskCurve
-from raysplit.live.run_setup import ModelFamily
 from raysplit.runs import Observation
 from raysplit.split import LossCurve, Problem, best_by_size, loss_curve
 from raysplit.split.measured import comparable, measured_surface
@@ -19,50 +13,6 @@ _SHARES = np.linspace(0.0, 1.0, 101)
 _LEVEL = 0.9
 _SURPRISE_LEVEL = 0.999
 """A loss above this central interval is no bad luck: one run in two thousand, were the law right."""
-
-
-def problem_of(target: Problem, question: AskAdvice | AskCurve, *, family: ModelFamily | None) -> Problem:
-    """The target with what the question changes of it.
-
-    Args:
-        target: what a question that says nothing asks.
-        question: budget, sizes, weights, accounting.
-        family: tells the FLOPs of sizes that are not the target's; None where only those can be asked for.
-
-    Raises:
-        SplitError: a domain or size is unknown.
-    """
-    problem = target
-    if question.budget_flops is not None:
-        problem = replace(problem, budget_flops=question.budget_flops)
-    if question.accounting is not None:
-        problem = replace(problem, accounting=question.accounting)
-    if question.weights:
-        for name in question.weights:
-            if name not in target.domains:
-                raise SplitError("weights: " + unknown("domain", name, target.domains))
-        problem = replace(problem, weights=[question.weights.get(name, 1.0) for name in target.domains])
-    if question.n_params:
-        problem = replace(problem, sizes=dict(_size(n, target.sizes, family) for n in question.n_params))
-    return problem
-
-
-def _size(n_params: int, known: Mapping[int, float], family: ModelFamily | None) -> tuple[int, float]:
-    if n_params in known:
-        return n_params, known[n_params]
-    if family is None:
-        raise SplitError("n_params: " + unknown("model size", n_params, known))
-    return family.nearest(n_params)
-
-
-def check_domains(law: Law, domains: tuple[str, ...]) -> None:
-    """Refuse to answer about domains of which nothing was measured.
-
-    Raises:
-        LawError: there are some.
-    """
-    if missing := [name for name in domains if name not in law.domains]:
-        raise LawError(f"no observation yet of {', '.join(missing)}; a split needs a loss of every domain")
 
 
 def curve_of(law: Law, problem: Problem, observations: pd.DataFrame, *, n_params: int | None) -> Curve:

@@ -10,36 +10,24 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from raysplit import strict_json
 from raysplit.errors import LawError, RaysplitError, UnknownValue
 from raysplit.journal.storage import Storage, open_storage
 from raysplit.law import Law
-from raysplit.live.fitting import Fitted
+from raysplit.live.fitted import Fitted, LawVersion
 from raysplit.split import Choice, FormScore
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _KEPT = 48
 """The last so many versions are kept."""
 _NAME = re.compile(r"law-(\d{8})-(\d+)\.json")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Version:
-    """One fitted law that was made known."""
-
-    version: int
-    fitted_at: float
-    """Seconds since 1970, UTC."""
-    of_round: bool
-    """Whether a round of the sweep rests on it; such are never pruned."""
-    fitted: Fitted
-
-
-class Shelf:
+class LawStore:
     """The laws of one journal. Methods may be called from several threads."""
 
     def __init__(self, folder: str | Path | None, *, last_seq: int, fence: int | None = None) -> None:
@@ -52,22 +40,22 @@ class Shelf:
         """
         self._lock = threading.Lock()
         self._fence = fence
-        self._versions: dict[int, Version] = {}
+        self._versions: dict[int, LawVersion] = {}
         self._storage: Storage | None = None if folder is None else open_storage(folder)
         self._names: dict[int, str] = {}
         self._load(last_seq)
         self._n_versions = max(self._versions, default=0)
         self.latest = self._find_latest()
-        """The one that knows the most; among those a thorough one, and the last."""
+        """The one that knows the most; among those one of a full fit, and the last."""
         self.trouble = ""
         """Why the last law could not be stored; it is served all the same, and lost with the process."""
 
-    def all(self) -> list[Version]:
+    def all(self) -> list[LawVersion]:
         """Oldest first."""
         with self._lock:
             return [self._versions[number] for number in sorted(self._versions)]
 
-    def get(self, version: int) -> Version:
+    def get(self, version: int) -> LawVersion:
         """One version.
 
         Raises:
@@ -78,12 +66,12 @@ class Shelf:
             raise UnknownValue("version", "version of the law", version, [v.version for v in self.all()])
         return found
 
-    def put(self, fitted: Fitted, *, of_round: bool = False) -> Version:
+    def put(self, fitted: Fitted, *, of_round: bool = False) -> LawVersion:
         """Number a law, store it and make it known; where laws are only read, as 0, since who writes counts on."""
         with self._lock:
             only_reads = self._storage is not None and self._fence is None
             number = 0 if only_reads else self._n_versions + 1
-            made = Version(version=number, fitted_at=time.time(), of_round=of_round, fitted=fitted)
+            made = LawVersion(version=number, fitted_at=time.time(), of_round=of_round, fitted=fitted)
             self._store(made)
             self._n_versions = max(self._n_versions, number)
             self._versions = {**self._versions, number: made}
@@ -91,18 +79,18 @@ class Shelf:
             self.latest = self._find_latest()
         return made
 
-    def keep(self, version: int) -> Version:
+    def keep(self, version: int) -> LawVersion:
         """Mark a version as one that a round rests on."""
         with self._lock:
             old = self._versions[version]
-            made = Version(version=version, fitted_at=old.fitted_at, of_round=True, fitted=old.fitted)
+            made = LawVersion(version=version, fitted_at=old.fitted_at, of_round=True, fitted=old.fitted)
             self._store(made)
             self._versions = {**self._versions, version: made}
             self.latest = self._find_latest()
         return made
 
-    def _find_latest(self) -> Version | None:
-        return max(self._versions.values(), key=lambda v: (v.fitted.seq, v.fitted.thorough, v.version), default=None)
+    def _find_latest(self) -> LawVersion | None:
+        return max(self._versions.values(), key=lambda v: (v.fitted.seq, v.fitted.full, v.version), default=None)
 
     def _prune(self) -> None:
         passing = sorted(v.version for v in self._versions.values() if not v.of_round)
@@ -117,7 +105,7 @@ class Shelf:
     def _name(self, number: int) -> str:
         return f"law-{number:08d}-{self._fence}.json"
 
-    def _store(self, made: Version) -> None:
+    def _store(self, made: LawVersion) -> None:
         if self._storage is None or self._fence is None:
             return
         name = self._name(made.version)
@@ -144,7 +132,38 @@ class Shelf:
                 self._versions[made.version], self._names[made.version] = made, name
 
 
-def _to_json(made: Version) -> str:
+class Laws(Protocol):
+    """The laws of a table."""
+
+    store: LawStore
+
+    def grew(self) -> None:
+        """The table has more observations."""
+
+    def latest(self) -> LawVersion:
+        """The law to answer from.
+
+        Raises:
+            LawError: there is none.
+        """
+        ...
+
+    def of_round(self, seq: int) -> Fitted:
+        """The law, fully fitted, of what was known after a journal record, which is waited for.
+
+        Raises:
+            LawError: no form can be fitted.
+        """
+        ...
+
+    def trouble(self) -> str:
+        """What last went wrong behind the answers; empty when nothing has."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def _to_json(made: LawVersion) -> str:
     fitted = made.fitted
     return strict_json.dumps(
         {
@@ -159,15 +178,15 @@ def _to_json(made: Version) -> str:
     )
 
 
-_FIELDS = ("seq", "n_observations", "n_fitted", "thorough", "n_chosen", "seconds")
+_FIELDS = ("seq", "n_observations", "n_fitted", "full", "n_chosen", "seconds")
 
 
-def _from_json(text: str) -> Version:
+def _from_json(text: str) -> LawVersion:
     raw: Mapping[str, Any] = json.loads(text)
     if raw["schema_version"] != SCHEMA_VERSION:
         raise LawError(f"law of schema version {raw['schema_version']!r}")
     choice = raw["choice"]
-    return Version(
+    return LawVersion(
         version=raw["version"],
         fitted_at=raw["fitted_at"],
         of_round=raw["of_round"],
@@ -177,3 +196,10 @@ def _from_json(text: str) -> Version:
             law=Law.from_json(json.dumps(raw["law"])),
         ),
     )
+
+
+def laws_beside(journal: str | Path) -> str | Path:
+    """Where the laws of a journal are kept."""
+    if isinstance(journal, str) and "://" in journal:
+        return journal.rpartition("/")[0] + "/laws"
+    return Path(journal).parent / "laws"

@@ -11,7 +11,7 @@ _PATIENCE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Beacon:
+class Endpoint:
     """A named actor on a Ray cluster."""
 
     actor: str
@@ -22,36 +22,36 @@ class Beacon:
     """``token`` where the cluster asks for Ray's token: one that runs on this machine as long as the sweep does."""
 
 
-def light(folder: Path, beacon: Beacon) -> None:
+def write(folder: Path, endpoint: Endpoint) -> None:
     """Write the file; a folder that cannot be written goes without."""
     path = folder / FILE_NAME
     try:
-        path.with_suffix(".partial").write_text(json.dumps(asdict(beacon), indent=1), encoding="utf-8")
+        path.with_suffix(".partial").write_text(json.dumps(asdict(endpoint), indent=1), encoding="utf-8")
         os.replace(path.with_suffix(".partial"), path)
     except OSError:  # who asks then has to name the cluster
         return
 
 
-def put_out(folder: Path) -> None:
+def remove(folder: Path) -> None:
     (folder / FILE_NAME).unlink(missing_ok=True)
 
 
-def read(folder: Path) -> Beacon | None:
+def read(folder: Path) -> Endpoint | None:
     """What the file says, be that so or not; None where there is none to read."""
     try:
-        return Beacon(**json.loads((folder / FILE_NAME).read_text(encoding="utf-8")))
+        return Endpoint(**json.loads((folder / FILE_NAME).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def find(folder: Path) -> Beacon | None:
+def find(folder: Path) -> Endpoint | None:
     """What the file says, if its cluster still answers at all; None otherwise."""
-    beacon = read(folder)
-    if beacon is None:
+    endpoint = read(folder)
+    if endpoint is None:
         return None
-    host, _, port = beacon.address.rpartition(":")
+    host, _, port = endpoint.address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE_SECONDS):
-            return beacon
+            return endpoint
     except (OSError, ValueError):
         return None

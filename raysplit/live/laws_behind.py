@@ -1,103 +1,43 @@
-"""Who keeps the law up to date: fits behind the answers in a live actor, or fits when asked in a replay or a reader."""
+"""The law kept up to date behind the answers of a live actor."""
 
 import threading
 import time
-from typing import Protocol
+from collections.abc import Callable
 
 from raysplit.errors import LawError, RaysplitError, RunError
-from raysplit.live.fit_process import FitProcess
-from raysplit.live.fitting import Fitted, Target, fit_thoroughly
+from raysplit.live.fitted import FitTarget, Fitted, LawVersion
+from raysplit.live.fitting import FitJob, Fitter
+from raysplit.live.law_store import LawStore
 from raysplit.live.observations import ObservationTable
-from raysplit.live.shelf import Shelf, Version
 
+MakeFitter = Callable[[ObservationTable, FitTarget, int], Fitter]
+"""Of a table, for a target, at a niceness."""
 _SETTLE_SECONDS = 2.0
-"""Without anything new for so long, the law is fitted thoroughly: it is then that of the observations alone."""
+"""Without anything new for so long, the law is fitted fully: it is then that of the observations alone."""
 _GROWTH = 0.25
 """While observations keep coming, the forms are chosen again when there are so many more than at the last choice."""
 _RETRY_SECONDS = 5.0
-_QUICK_NICENESS, _THOROUGH_NICENESS = 5, 10
-
-
-class Laws(Protocol):
-    """The laws of a table."""
-
-    shelf: Shelf
-
-    def grew(self) -> None:
-        """The table has more observations."""
-
-    def latest(self) -> Version:
-        """The law to answer from.
-
-        Raises:
-            LawError: there is none.
-        """
-        ...
-
-    def of_round(self, seq: int) -> Fitted:
-        """The thorough law of what was known after a journal record, which is waited for.
-
-        Raises:
-            LawError: no form can be fitted.
-        """
-        ...
-
-    def trouble(self) -> str:
-        """What last went wrong behind the answers; empty when nothing has."""
-        ...
-
-    def close(self) -> None: ...
-
-
-class LawsOnDemand:
-    """Fits the law of all observations when someone asks and it is not there: nothing else runs."""
-
-    def __init__(self, table: ObservationTable, target: Target, shelf: Shelf) -> None:
-        self._table, self._target, self.shelf = table, target, shelf
-        self._lock = threading.Lock()
-        self._rounds: dict[int, Fitted] = {}
-
-    def grew(self) -> None:
-        pass
-
-    def latest(self) -> Version:
-        seq = self._table.last_seq
-        with self._lock:
-            latest = self.shelf.latest
-            if latest is None or latest.fitted.seq != seq or not latest.fitted.thorough:
-                latest = self.shelf.put(self._fit(seq))
-            return latest
-
-    def of_round(self, seq: int) -> Fitted:
-        if seq == self._table.last_seq:
-            return self.latest().fitted
-        with self._lock:
-            if seq not in self._rounds:
-                self._rounds = {seq: self._fit(seq)}
-            return self._rounds[seq]
-
-    def trouble(self) -> str:
-        return ""
-
-    def close(self) -> None:
-        pass
-
-    def _fit(self, seq: int) -> Fitted:
-        return fit_thoroughly(self._table.until(seq), seq, self._target, with_advice=False)
+_QUICK_NICENESS, _FULL_NICENESS = 5, 10
 
 
 class LawsBehind:
-    """Fits in two processes of their own while the last finished law answers.
+    """Fits by two fitters while the last finished law answers.
 
     One goes on from the last law whenever something new has come in: at most one such fit is under way, and one more,
-    of the newest table, waits. The other fits thoroughly: for the sweep's rounds; when nothing new has come in for a
+    of the newest table, waits. The other fits fully: for the sweep's rounds; when nothing new has come in for a
     while; and when the table has grown so much that the forms should be chosen again.
     """
 
     def __init__(
-        self, table: ObservationTable, target: Target, shelf: Shelf, *, settle_seconds: float = _SETTLE_SECONDS
+        self,
+        table: ObservationTable,
+        target: FitTarget,
+        store: LawStore,
+        *,
+        make_fitter: MakeFitter,
+        settle_seconds: float = _SETTLE_SECONDS,
     ) -> None:
-        self._table, self._target, self.shelf = table, target, shelf
+        self._table, self._target, self.store = table, target, store
         self._settle_seconds = settle_seconds
         self._changed = threading.Condition()
         self._closed = False
@@ -105,17 +45,15 @@ class LawsBehind:
         self._trouble = ""
         self._wanted: dict[int, Fitted | RaysplitError | None] = {}
         """Laws that rounds wait for, by seq."""
-        latest = shelf.latest
-        thorough = [v.fitted for v in shelf.all() if v.fitted.thorough]
-        self._chosen: Fitted | None = thorough[-1] if thorough else latest.fitted if latest else None
+        latest = store.latest
+        full = [v.fitted for v in store.all() if v.fitted.full]
+        self._chosen: Fitted | None = full[-1] if full else latest.fitted if latest else None
         self._failed_seq = -1
-        """A thorough fit of what was known then has failed; it would again."""
-        self._processes = [
-            FitProcess(table, target, niceness=niceness) for niceness in (_QUICK_NICENESS, _THOROUGH_NICENESS)
-        ]
+        """A full fit of what was known then has failed; it would again."""
+        self._fitters = [make_fitter(table, target, niceness) for niceness in (_QUICK_NICENESS, _FULL_NICENESS)]
         self._threads = [
-            threading.Thread(target=loop, args=(process,), daemon=True, name=loop.__name__)
-            for loop, process in zip((self._go_on, self._settle), self._processes, strict=True)
+            threading.Thread(target=loop, args=(fitter,), daemon=True, name=loop.__name__)
+            for loop, fitter in zip((self._go_on, self._settle), self._fitters, strict=True)
         ]
         for thread in self._threads:
             thread.start()
@@ -125,8 +63,8 @@ class LawsBehind:
             self._grown_at = time.monotonic()
             self._changed.notify_all()
 
-    def latest(self) -> Version:
-        if (latest := self.shelf.latest) is not None:
+    def latest(self) -> LawVersion:
+        if (latest := self.store.latest) is not None:
             return latest
         if len(self._table) == 0:
             raise LawError("no observations yet; the law needs the opening round")
@@ -135,9 +73,9 @@ class LawsBehind:
         raise LawError(f"no law yet: the first fit, of {len(self._table)} observations, is under way")
 
     def of_round(self, seq: int) -> Fitted:
-        for version in self.shelf.all():
-            if version.fitted.thorough and version.fitted.seq == seq:
-                return (version if version.of_round else self.shelf.keep(version.version)).fitted
+        for version in self.store.all():
+            if version.fitted.full and version.fitted.seq == seq:
+                return (version if version.of_round else self.store.keep(version.version)).fitted
         with self._changed:
             if not isinstance(self._wanted.get(seq), Fitted):  # a failure was told to who asked then; this asks again
                 self._wanted[seq] = None
@@ -151,19 +89,19 @@ class LawsBehind:
         return found
 
     def trouble(self) -> str:
-        return self._trouble or self.shelf.trouble
+        return self._trouble or self.store.trouble
 
     def close(self) -> None:
-        """End both processes."""
+        """End both fitters."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        for process in self._processes:
-            process.close()
+        for fitter in self._fitters:
+            fitter.close()
 
     # The two threads.
 
-    def _go_on(self, process: FitProcess) -> None:
+    def _go_on(self, fitter: Fitter) -> None:
         while True:
             with self._changed:
                 while not self._closed and not self._is_behind():
@@ -172,19 +110,19 @@ class LawsBehind:
                     return
                 chosen, seq = self._chosen, self._table.last_seq
             assert chosen is not None
-            latest = self.shelf.latest
+            latest = self.store.latest
             goes_on = latest is not None and latest.fitted.choice.weights == chosen.choice.weights
             start = latest.fitted.law if latest is not None and goes_on else chosen.law
             try:
-                fitted = process.quick(seq, chosen=chosen, start=start)
+                fitted = fitter.fit(FitJob(seq=seq, chosen=chosen, start=start))
             except Exception as error:  # a thread that died of it would leave the law behind for good
                 self._pause(_told(error))
                 continue
             if self._is_newest(fitted):
-                self.shelf.put(fitted)
+                self.store.put(fitted)
             self._done()
 
-    def _settle(self, process: FitProcess) -> None:
+    def _settle(self, fitter: Fitter) -> None:
         while True:
             with self._changed:
                 while not self._closed and (seq := self._to_settle()) is None:
@@ -193,7 +131,7 @@ class LawsBehind:
                     return
                 assert seq is not None
             try:
-                fitted = process.thorough(seq)
+                fitted = fitter.fit(FitJob(seq=seq))
             except Exception as error:  # a thread that died of it would leave rounds waiting for ever
                 if isinstance(error, LawError):
                     self._failed_seq = seq
@@ -202,27 +140,27 @@ class LawsBehind:
                 continue
             with self._changed:
                 of_round = seq in self._wanted
-            self.shelf.put(fitted, of_round=of_round)
+            self.store.put(fitted, of_round=of_round)
             self._chosen = fitted
             self._answer(seq, fitted)
             self._done()
 
     def _is_behind(self) -> bool:
         """Whether there are observations that the latest law does not know, and a choice of forms to fit them by."""
-        latest = self.shelf.latest
+        latest = self.store.latest
         return self._chosen is not None and (latest is None or latest.fitted.seq < self._table.last_seq)
 
     def _is_newest(self, fitted: Fitted) -> bool:
-        latest = self.shelf.latest
+        latest = self.store.latest
         return latest is None or latest.fitted.seq < fitted.seq
 
     def _to_settle(self) -> int | None:
-        """Up to which record to fit thoroughly now; None while there is nothing to."""
+        """Up to which record to fit fully now; None while there is nothing to."""
         for seq, found in self._wanted.items():
             if found is None:
                 return seq
-        seq, latest = self._table.last_seq, self.shelf.latest
-        settled = latest is not None and latest.fitted.seq >= seq and latest.fitted.thorough
+        seq, latest = self._table.last_seq, self.store.latest
+        settled = latest is not None and latest.fitted.seq >= seq and latest.fitted.full
         if len(self._table) == 0 or settled or seq == self._failed_seq:
             return None
         if self._chosen is None or len(self._table) >= (1 + _GROWTH) * self._chosen.n_chosen:
