@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from raysplit.cli.options import COUNT, QUANTITY
-from raysplit.live.questions import Row
+from raysplit.live.questions import ObservationRow
 from raysplit.quantities import (
     BEGINS_AS_NUMBER,
     format_count,
@@ -178,7 +178,7 @@ def through_a_table(value: object) -> int:
 def through_http(value: object) -> int:
     value = value.item() if isinstance(value, np.generic) else str(value) if isinstance(value, Decimal) else value
     row = {"n_params": value, "pretrain_tokens": "1B", "specialize_tokens": 0, "domain": "law", "loss": 3.25}
-    return Row.model_validate_json(json.dumps(row)).n_params
+    return ObservationRow.model_validate_json(json.dumps(row)).n_params
 
 
 DOORS: dict[str, Callable[[Any], float]] = {

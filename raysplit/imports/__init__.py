@@ -4,8 +4,8 @@ Everything is read from files. Of the tools only two are needed: `tensorboard` f
 logs of runs that were never synced.
 """
 
-from raysplit.imports.columns import FIELDS, Choice
+from raysplit.imports.columns import FIELDS, ColumnChoice
 from raysplit.imports.read import KINDS, guess_kind, import_runs
 from raysplit.imports.rows import Imported
 
-__all__ = ["FIELDS", "KINDS", "Choice", "Imported", "guess_kind", "import_runs"]
+__all__ = ["FIELDS", "KINDS", "ColumnChoice", "Imported", "guess_kind", "import_runs"]

@@ -37,7 +37,7 @@ _COUNTS_ALL = re.compile(r"(?<!non_embedding_)(num_param|parameters|model_size|m
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
+class ColumnChoice:
     """Where a field's values come from."""
 
     field: str
@@ -57,7 +57,9 @@ class Choice:
         return self.column or f"{self.constant!r} for every run"
 
 
-def choose_columns(found: Found, *, columns: Mapping[str, str], constants: Mapping[str, str]) -> dict[str, Choice]:
+def choose_columns(
+    found: Found, *, columns: Mapping[str, str], constants: Mapping[str, str]
+) -> dict[str, ColumnChoice]:
     """A choice for every field that the source has or that was told.
 
     Args:
@@ -79,7 +81,7 @@ def choose_columns(found: Found, *, columns: Mapping[str, str], constants: Mappi
         reasons = "; ".join(f"{len(runs)} {reason}" for reason, runs in found.unusable().items())
         raise TableError(f"{found.origin}: no run is usable ({reasons})")
     names = found.names
-    chosen = {f: Choice(field=f, constant=value, how="given") for f, value in constants.items()}
+    chosen = {f: ColumnChoice(field=f, constant=value, how="given") for f, value in constants.items()}
     for field, column in columns.items():
         chosen[field] = _choice(field, _given(found, field, column, names), how="given", names=names)
     for field in FIELDS:
@@ -104,7 +106,7 @@ def _fitting(pattern: str, names: Sequence[str]) -> dict[str, str]:
     return {match["domain"]: name for name in names if (match := fits.fullmatch(name))}
 
 
-def losses_of(row: FoundRow, choices: Mapping[str, Choice]) -> list[tuple[str | None, str]]:
+def losses_of(row: FoundRow, choices: Mapping[str, ColumnChoice]) -> list[tuple[str | None, str]]:
     """(domain, column) of each loss in a row: one, or one a domain where the run is not of one domain alone."""
     loss, domain = choices["loss"], choices.get("domain")
     value = None if domain is None else row.values.get(domain.column) if domain.column else domain.constant
@@ -116,7 +118,7 @@ def losses_of(row: FoundRow, choices: Mapping[str, Choice]) -> list[tuple[str | 
     return [(name, column) for name, column in loss.by_domain.items() if column in row.values]
 
 
-def _choice(field: str, column: str, *, how: str, names: Sequence[str], note: str = "") -> Choice:
+def _choice(field: str, column: str, *, how: str, names: Sequence[str], note: str = "") -> ColumnChoice:
     """A column for a field, with what its name says of its unit or meaning."""
     power = split_unit(column).power if field in COUNTED else 0
     notes = [note] if note else []
@@ -131,7 +133,7 @@ def _choice(field: str, column: str, *, how: str, names: Sequence[str], note: st
         notes.append("the lowest along the run? what compares is the last, after its cooldown")
     if field == "loss" and (words := words_in(column) & NO_LOSS):
         notes.append(f"{', '.join(sorted(words))}? the loss is in nats per token")
-    return Choice(field=field, column=column, how=how, note="; ".join(notes), power=power, by_domain=by_domain)
+    return ColumnChoice(field=field, column=column, how=how, note="; ".join(notes), power=power, by_domain=by_domain)
 
 
 def _given(found: Found, field: str, column: str, names: Sequence[str]) -> str:
@@ -157,7 +159,7 @@ def _given(found: Found, field: str, column: str, names: Sequence[str]) -> str:
     raise TableError(f"{found.origin}: {field}: {unknown('column', column, names)}")
 
 
-def _guess(found: Found, field: str, names: Sequence[str]) -> Choice | None:
+def _guess(found: Found, field: str, names: Sequence[str]) -> ColumnChoice | None:
     if field == "loss" and found.loss_columns:
         return _choice(field, found.loss_columns, how="own name", names=names)
     if field in names:
@@ -166,7 +168,7 @@ def _guess(found: Found, field: str, names: Sequence[str]) -> Choice | None:
                 f"{found.origin}: loss: beside {other!r} a column 'loss' is most often that of training; say which "
                 f"with --column loss={other} or --column loss=loss"
             )
-        return Choice(field=field, column=field, how="own name")
+        return ColumnChoice(field=field, column=field, how="own name")
     plain = {name: plain_name(split_unit(name).stem if field in COUNTED else name) for name in names}
     for alias in ALIASES.get(field, (field,)):
         for fits in (_is, _ends_a_path, _ends):
@@ -183,7 +185,7 @@ def _guess(found: Found, field: str, names: Sequence[str]) -> Choice | None:
                 note = "counts embeddings too?" if counts_all else ""
                 return _choice(field, fitting[0], how="guessed", names=names, note=note)
     if field == "loss" and found.objective in names:
-        return Choice(
+        return ColumnChoice(
             field=field, column=found.objective, how="guessed", note="the objective: a loss on held-out text?"
         )
     return None
@@ -216,10 +218,14 @@ def _agree(found: Found, names: Sequence[str]) -> bool:
     return all(len({str(row.values[n]) for n in names if n in row.values}) <= 1 for row in found.rows)
 
 
-def _tokens_of_the_run(chosen: Mapping[str, Choice], names: Sequence[str]) -> dict[str, Choice]:
+def _tokens_of_the_run(chosen: Mapping[str, ColumnChoice], names: Sequence[str]) -> dict[str, ColumnChoice]:
     """Where one count of tokens is known and the other is not, that is what the run itself has counted."""
     unknown = [field for field in ("pretrain_tokens", "specialize_tokens") if field not in chosen]
     counted = [name for name in names if plain_name(name).endswith(_TOKENS_SEEN)]
     if len(unknown) != 1 or len(counted) != 1:
         return {}
-    return {unknown[0]: Choice(field=unknown[0], column=counted[0], how="guessed", note="tokens that the run has seen")}
+    return {
+        unknown[0]: ColumnChoice(
+            field=unknown[0], column=counted[0], how="guessed", note="tokens that the run has seen"
+        )
+    }

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from raysplit.imports.columns import Choice, losses_of
+from raysplit.imports.columns import ColumnChoice, losses_of
 from raysplit.imports.found import STEP, FoundRow
 from raysplit.imports.names import plain_name
 from raysplit.quantities import parse_quantity
@@ -41,7 +41,7 @@ class Thinned(NamedTuple):
     """Rows along which the step rises, as in a history or in runs of their own."""
 
 
-def last_of_runs(rows: Sequence[FoundRow], choices: Mapping[str, Choice], names: Sequence[str]) -> Thinned:
+def last_of_runs(rows: Sequence[FoundRow], choices: Mapping[str, ColumnChoice], names: Sequence[str]) -> Thinned:
     """The rows without those of earlier steps of the same run.
 
     Rows may be of one run where they have its name, or no name and one size, domain, seed and setting, as long as the
@@ -84,14 +84,14 @@ def _are_many(steps: Sequence[float]) -> bool:
     return len(steps) >= (_MANY_EVEN if is_even else _MANY)
 
 
-def has_loss(row: FoundRow, choices: Mapping[str, Choice]) -> bool:
+def has_loss(row: FoundRow, choices: Mapping[str, ColumnChoice]) -> bool:
     """Whether a row says any loss."""
     return any(not is_nothing(row.values.get(column)) for _, column in losses_of(row, choices))
 
 
 def _runs(
     rows: Sequence[FoundRow],
-    choices: Mapping[str, Choice],
+    choices: Mapping[str, ColumnChoice],
     names: Sequence[str],
     step_of: Callable[[FoundRow], float],
     *,
@@ -116,7 +116,7 @@ def _runs(
 
 
 def _rising(
-    rows: Sequence[FoundRow], choices: Mapping[str, Choice], step_of: Callable[[FoundRow], float]
+    rows: Sequence[FoundRow], choices: Mapping[str, ColumnChoice], step_of: Callable[[FoundRow], float]
 ) -> list[list[FoundRow]]:
     """Rows cut where the step does not rise; but Lightning writes two rows a step, of training and of evaluation."""
     runs: list[list[FoundRow]] = []
@@ -130,12 +130,12 @@ def _rising(
     return runs
 
 
-def _raw(row: FoundRow, choices: Mapping[str, Choice], field: str) -> str:
+def _raw(row: FoundRow, choices: Mapping[str, ColumnChoice], field: str) -> str:
     choice = choices.get(field)
     return str(row.values.get(choice.column, "")) if choice and choice.column else ""
 
 
-def _tokens(choices: Mapping[str, Choice]) -> Callable[[FoundRow], float]:
+def _tokens(choices: Mapping[str, ColumnChoice]) -> Callable[[FoundRow], float]:
     columns = [choices[f].column for f in ("pretrain_tokens", "specialize_tokens") if choices[f].column]
     return lambda row: sum(_number(row.values.get(column)) for column in columns) if columns else math.nan
 

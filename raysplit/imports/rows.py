@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from raysplit.errors import TableError
-from raysplit.imports.columns import COUNTED, Choice, losses_of
+from raysplit.imports.columns import COUNTED, ColumnChoice, losses_of
 from raysplit.imports.found import Found, FoundRow, shown
 from raysplit.imports.histories import has_loss, last_of_runs
 from raysplit.imports.names import plain_name
@@ -40,7 +40,7 @@ class Imported:
     kind: str
     runs: pd.DataFrame
     """As `raysplit.runs.check_runs` gives it, without optional columns of which nothing is known."""
-    choices: Mapping[str, Choice]
+    choices: Mapping[str, ColumnChoice]
     skipped: Mapping[str, Sequence[str]]
     """Runs left out, and pieces that could not be read, by reason."""
     notes: Sequence[str] = ()
@@ -55,7 +55,7 @@ class _Measured:
     values: dict[str, Any]
 
 
-def take_rows(found: Found, choices: Mapping[str, Choice], *, all_points: bool | None = None) -> Imported:
+def take_rows(found: Found, choices: Mapping[str, ColumnChoice], *, all_points: bool | None = None) -> Imported:
     """The observations of a source.
 
     Left out, and counted, are runs that ended badly or have not ended, whose loss is no finite number, that lack a
@@ -95,7 +95,7 @@ def take_rows(found: Found, choices: Mapping[str, Choice], *, all_points: bool |
 
 def _ended(
     rows: Sequence[FoundRow],
-    choices: Mapping[str, Choice],
+    choices: Mapping[str, ColumnChoice],
     found: Found,
     skipped: dict[str, list[str]],
     notes: list[str],
@@ -129,7 +129,7 @@ def _ended(
 
 def _measured(
     rows: Iterable[FoundRow],
-    choices: Mapping[str, Choice],
+    choices: Mapping[str, ColumnChoice],
     skipped: dict[str, list[str]],
     rounded: Counter[str],
 ) -> Iterator[_Measured]:
@@ -145,7 +145,7 @@ def _measured(
                 yield _Measured(row=row, values=values)
 
 
-def _merged(rows: Sequence[FoundRow], choices: Mapping[str, Choice]) -> list[str]:
+def _merged(rows: Sequence[FoundRow], choices: Mapping[str, ColumnChoice]) -> list[str]:
     """A word on columns whose filled cells may stand for the empty ones below them too."""
     notes = []
     for field in ("n_params", "pretrain_tokens", "specialize_tokens", "domain"):
@@ -208,7 +208,7 @@ def _tuned(repeated: Sequence[Sequence[_Measured]]) -> list[str]:
 
 
 def _read(
-    row: FoundRow, choices: Mapping[str, Choice], domain: str | None, loss_column: str, rounded: Counter[str]
+    row: FoundRow, choices: Mapping[str, ColumnChoice], domain: str | None, loss_column: str, rounded: Counter[str]
 ) -> tuple[dict[str, Any], str]:
     """The values of one observation, or why it is left out."""
     values: dict[str, Any] = {"trial": row.run, "seed": 0}
@@ -243,7 +243,7 @@ def _says_how_it_ended(cell: str) -> bool:
     return not re.search(r"\d|nan|inf", cell, re.IGNORECASE) and is_well(cell) is False
 
 
-def _parsed(row: FoundRow, choice: Choice, source: str, value: object, rounded: Counter[str]) -> Any:
+def _parsed(row: FoundRow, choice: ColumnChoice, source: str, value: object, rounded: Counter[str]) -> Any:
     field = choice.field
     if field in _TEXTS:
         return str(value).strip()
@@ -258,7 +258,7 @@ def _parsed(row: FoundRow, choice: Choice, source: str, value: object, rounded: 
     return number
 
 
-def _number(value: object, choice: Choice, rounded: Counter[str]) -> float:
+def _number(value: object, choice: ColumnChoice, rounded: Counter[str]) -> float:
     """A number, or one as people write it; a finite one if whole."""
     if choice.field in COUNTED:
         has_unit = isinstance(value, str) and value.strip()[-1:].isalpha()

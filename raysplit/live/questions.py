@@ -144,7 +144,7 @@ Accounting = Annotated[
 ]
 
 
-class Row(BaseModel):
+class ObservationRow(BaseModel):
     """One measured loss; units as in `raysplit.runs.Observation`."""
 
     model_config = ConfigDict(extra="forbid")
@@ -172,13 +172,13 @@ class Row(BaseModel):
         return as_row(question.observation)
 
 
-class Batch(BaseModel):
+class ObservationBatch(BaseModel):
     """Observations to add: all of them are stored, or none."""
 
     model_config = ConfigDict(extra="forbid")
 
     schema_version: Literal[1]
-    observations: Annotated[list[Row], Field(min_length=1, max_length=MAX_BATCH)]
+    observations: Annotated[list[ObservationRow], Field(min_length=1, max_length=MAX_BATCH)]
 
     def question(self) -> "Observe":
         return Observe([row.observation() for row in self.observations])
@@ -192,12 +192,12 @@ class Question(Generic[A]):
     """What is asked, and how it goes over HTTP."""
 
     name: ClassVar[str]
-    """Of the method that asks it, set by `Asked`."""
+    """Of the method that asks it, set by `Asking`."""
     answer: ClassVar[Any]
     """Type of what it is answered with."""
     path: ClassVar[str]
     """Over HTTP; empty for what is asked on the cluster alone."""
-    body: ClassVar[type[Batch] | type[Row] | None]
+    body: ClassVar[type[ObservationBatch] | type[ObservationRow] | None]
     """Of a POST; a question without one is a GET and its fields the query."""
     writes: ClassVar[bool]
     """Whether it needs the right to write."""
@@ -208,7 +208,7 @@ class Question(Generic[A]):
     def __init_subclass__(
         cls,
         path: str = "",
-        body: type[Batch] | type[Row] | None = None,
+        body: type[ObservationBatch] | type[ObservationRow] | None = None,
         writes: bool = False,
         group: Group = "ask",
         error: type[RaysplitError] = LawError,
@@ -357,7 +357,7 @@ def _observation(value: Any) -> Observation:
 
 @dataclass(frozen=True, config=_STRICT)
 class Observe(
-    Question[Accepted], path="/v1/observations", body=Batch, writes=True, group="ingest", error=TableError
+    Question[Accepted], path="/v1/observations", body=ObservationBatch, writes=True, group="ingest", error=TableError
 ):  # fmt: skip
     """Add runs measured elsewhere: all of a batch is on disk when this answers, or nothing of it.
 
@@ -368,13 +368,13 @@ class Observe(
 
 
 @dataclass(frozen=True, config=_STRICT)
-class ShouldGoOn(Question[GoOn], path="/v1/should-go-on", body=Row, error=TableError):
+class ShouldGoOn(Question[GoOn], path="/v1/should-go-on", body=ObservationRow, error=TableError):
     """Whether a run that raysplit did not start is worth its next tokens; nothing is stored."""
 
     observation: Annotated[Observation, PlainValidator(_observation)]
 
 
-class Asked(Generic[P, A]):
+class Asking(Generic[P, A]):
     """A question as a method: makes it of the arguments and asks it."""
 
     def __init__(self, question: Callable[P, Question[A]]) -> None:
@@ -385,7 +385,7 @@ class Asked(Generic[P, A]):
         self.question.name = name
 
     @overload
-    def __get__(self, law: None, owner: type) -> "Asked[P, A]": ...
+    def __get__(self, law: None, owner: type) -> "Asking[P, A]": ...
     @overload
     def __get__(self, law: "AsksLater", owner: type) -> Callable[P, Coroutine[Any, Any, A]]: ...
     @overload
@@ -404,22 +404,22 @@ class Asked(Generic[P, A]):
 class _Questions:
     """The list. Each is a method of `Asks` and of `AsksLater`."""
 
-    advise = Asked(AskAdvice)
-    predict = Asked(AskPrediction)
-    curve = Asked(AskCurve)
-    law = Asked(AskLaw)
-    whole_law = Asked(AskWholeLaw)
-    laws = Asked(AskLaws)
-    history = Asked(AskHistory)
-    stamp = Asked(AskStamp)
-    status = Asked(AskStatus)
-    trials = Asked(AskTrials)
-    endings = Asked(AskEndings)
-    observations = Asked(AskTable)
-    observations_page = Asked(AskPage)
-    observe = Asked(Observe)
-    should_go_on = Asked(ShouldGoOn)
-    events = Asked(AskEvents)
+    advise = Asking(AskAdvice)
+    predict = Asking(AskPrediction)
+    curve = Asking(AskCurve)
+    law = Asking(AskLaw)
+    whole_law = Asking(AskWholeLaw)
+    laws = Asking(AskLaws)
+    history = Asking(AskHistory)
+    stamp = Asking(AskStamp)
+    status = Asking(AskStatus)
+    trials = Asking(AskTrials)
+    endings = Asking(AskEndings)
+    observations = Asking(AskTable)
+    observations_page = Asking(AskPage)
+    observe = Asking(Observe)
+    should_go_on = Asking(ShouldGoOn)
+    events = Asking(AskEvents)
 
 
 class Asks(_Questions):
@@ -437,7 +437,7 @@ class AsksLater(_Questions):
 
 
 QUESTIONS: tuple[type[Question[Any]], ...] = tuple(
-    asked.question for asked in vars(_Questions).values() if isinstance(asked, Asked)
+    asked.question for asked in vars(_Questions).values() if isinstance(asked, Asking)
 )
 
 

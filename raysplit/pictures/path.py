@@ -20,7 +20,7 @@ _LEFT, _RIGHT = 66, 14
 """Pixels beside the plots."""
 
 
-class PastAdvice(Protocol):
+class DrawnAdvice(Protocol):
     """What was recommended once."""
 
     @property
@@ -34,7 +34,7 @@ class PastAdvice(Protocol):
 
 
 def path_picture(
-    advices: Sequence[PastAdvice],
+    advices: Sequence[DrawnAdvice],
     *,
     sizes: Sequence[int],
     regret_tolerance: float,
@@ -73,7 +73,7 @@ def _axis(title: str | Sequence[str], domain: tuple[float, float], **more: objec
     return axis(title, domain, minExtent=40, maxExtent=40, titlePadding=2, **more)
 
 
-def _share(advices: Sequence[PastAdvice], along: Sequence[float], x: Spec, *, width: float, labels: bool) -> Spec:
+def _share(advices: Sequence[DrawnAdvice], along: Sequence[float], x: Spec, *, width: float, labels: bool) -> Spec:
     shares = [a.pretrain_share for a in advices]
     rows = [
         {
@@ -115,7 +115,7 @@ def _apart(rows: Sequence[dict[str, object]], least: float) -> list[dict[str, ob
 
 
 def _size(
-    advices: Sequence[PastAdvice], along: Sequence[float], x: Spec, sizes: Sequence[int], *, width: float
+    advices: Sequence[DrawnAdvice], along: Sequence[float], x: Spec, sizes: Sequence[int], *, width: float
 ) -> Spec:
     rows = [{"x": at, "n_params": a.n_params} for at, a in zip(along, advices, strict=True)]
     shown = _spread(sorted({*sizes}), _MOST_SIZES)
@@ -132,7 +132,7 @@ def _size(
     return panel(layers, x=x, y=y, width=width, height=75)
 
 
-def _regret(advices: Sequence[PastAdvice], along: Sequence[float], x: Spec, tolerance: float, *, width: float) -> Spec:
+def _regret(advices: Sequence[DrawnAdvice], along: Sequence[float], x: Spec, tolerance: float, *, width: float) -> Spec:
     rows = [{"x": at, "regret": 100 * a.expected_regret} for at, a in zip(along, advices, strict=True)]
     shown = [value for value in (*(row["regret"] for row in rows), tolerance) if value > 0] or [1.0]
     limits = (min(shown) / 2, max(shown) * 2)

@@ -15,7 +15,7 @@ _MOST_GAP = 12
 """Pixels between the branches of two domains."""
 
 
-class Trial(Protocol):
+class DrawnTrial(Protocol):
     """A trunk or a branch and how far it has got: `raysplit.live.answers.TrialState`."""
 
     @property
@@ -38,7 +38,7 @@ class Trial(Protocol):
     def losses(self) -> Mapping[int, Mapping[str, float]]: ...
 
 
-def tree_picture(trials: Sequence[Trial], *, domains: Sequence[str], width: float) -> Spec:
+def tree_picture(trials: Sequence[DrawnTrial], *, domains: Sequence[str], width: float) -> Spec:
     """One line for each trunk, from left to right by D; branches rise from it by D', one for each domain.
 
     Every trial has one wide, invisible mark with its name as key and its words as description, for pointers, keyboards
@@ -97,7 +97,7 @@ def tree_picture(trials: Sequence[Trial], *, domains: Sequence[str], width: floa
 class _Places:
     """Where each milestone of each trial is drawn, in pixels of the plot, y from the bottom."""
 
-    def __init__(self, trials: Sequence[Trial], domains: Sequence[str], *, width: float) -> None:
+    def __init__(self, trials: Sequence[DrawnTrial], domains: Sequence[str], *, width: float) -> None:
         self.width = width - _LEFT - _RIGHT
         self.columns = sorted({d for t in trials for d in ((t.pretrain_tokens,) if t.domain else t.milestones)})
         self._rises = sorted({m for t in trials if t.domain for m in t.milestones})
@@ -117,13 +117,13 @@ class _Places:
             y += 30 + _RISE * max((self._rises.index(m) + 1 for m in own), default=0)
         self.height = y
 
-    def of(self, trial: Trial, milestone: int) -> dict[str, float]:
+    def of(self, trial: DrawnTrial, milestone: int) -> dict[str, float]:
         bottom = self._bottoms[trial.n_params, trial.seed]
         if not trial.domain:
             return {"x": self._column(milestone), "y": bottom}
         return {"x": self.start(trial)["x"], "y": bottom + 7 + _RISE * (self._rises.index(milestone) + 0.5)}
 
-    def start(self, trial: Trial) -> dict[str, float]:
+    def start(self, trial: DrawnTrial) -> dict[str, float]:
         """Where a trial begins: at the left, or on its trunk's line."""
         bottom = self._bottoms[trial.n_params, trial.seed]
         if not trial.domain:
@@ -145,7 +145,7 @@ class _Places:
         return {"scale": {"domain": [0, self.height], "nice": False}, "axis": None}
 
 
-def _add_lines(lines: list[dict[str, Any]], trial: Trial, place: _Places, colour: str) -> None:
+def _add_lines(lines: list[dict[str, Any]], trial: DrawnTrial, place: _Places, colour: str) -> None:
     """The way that was planned, dashed where it was given up, and what was trained of it."""
     start, end = place.start(trial), place.of(trial, max(trial.milestones))
     given_up = trial.state in ("stopped", "failed")
@@ -164,7 +164,7 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in ("trial", "is_way")}
 
 
-def say(trial: Trial) -> str:
+def say(trial: DrawnTrial) -> str:
     """A trial in words, for who points at it or listens."""
     after = f"{trial.domain} after {format_count(trial.pretrain_tokens)} tokens of pretraining"
     seed = f", seed {trial.seed}" if trial.seed else ""
@@ -181,7 +181,7 @@ def say(trial: Trial) -> str:
     return "; ".join([*parts, *([trial.why] if trial.why else [])]) + "."
 
 
-def _keys(trials: Sequence[Trial], domains: Sequence[str]) -> list[Key]:
+def _keys(trials: Sequence[DrawnTrial], domains: Sequence[str]) -> list[Key]:
     keys = [Key(label="trunk (mixture)", colour=INK, line=2.2, shape="circle")]
     keys += [
         Key(label=name, colour=colour, line=1.6, shape=shape)

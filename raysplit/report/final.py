@@ -15,7 +15,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Variant(_Record):
+class TrainedVariant(_Record):
     """One way to spend the target budget, trained and measured."""
 
     pretrain_tokens: int
@@ -35,11 +35,11 @@ class FinalRun(_Record):
     n_params: int
     seed_losses: dict[str, float]
     """Of the un-branched seed at the recommended D."""
-    variants: dict[str, Variant]
+    variants: dict[str, TrainedVariant]
     wall_seconds: float
 
     @property
-    def recommended(self) -> Variant | None:
+    def recommended(self) -> TrainedVariant | None:
         return self.variants.get(RECOMMENDED)
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from raysplit.pictures.spec import Key, Spec, axis, labelled, layer, legend, panel, picture
 from raysplit.pictures.style import CONFIG, FAINT, INK, MUTED, PAPER, domain_styles
-from raysplit.report.final import RECOMMENDED, Variant
+from raysplit.report.final import RECOMMENDED, TrainedVariant
 from raysplit.report.story import Story
 
 Array = NDArray[np.float64]
@@ -61,7 +61,7 @@ def prediction_picture(story: Story, width: float) -> Spec:
     )  # fmt: skip
 
 
-def _predicted(story: Story) -> dict[str, Variant]:
+def _predicted(story: Story) -> dict[str, TrainedVariant]:
     """The final run's variants that the law spoke of before."""
     return {name: v for name, v in (story.final.variants.items() if story.final else ()) if v.predicted}
 

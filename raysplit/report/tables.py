@@ -9,7 +9,7 @@ from raysplit.report.costs import Cost, Costs
 from raysplit.report.final import RECOMMENDED
 from raysplit.report.story import Story
 from raysplit.split import Interval
-from raysplit.split.tables import Table
+from raysplit.split.tables import AnswerTable
 from raysplit.tuning.tuned import Tuned
 
 
@@ -17,7 +17,7 @@ def percent_and_interval(share: Interval) -> str:
     return f"{share.mean:.2%} ({share.low:.2%} to {share.high:.2%})"
 
 
-def tuning_tables(tuned: Tuned) -> list[Table]:
+def tuning_tables(tuned: Tuned) -> list[AnswerTable]:
     """The best learning rates, the other hyperparameters, and the studies that they come from."""
     rates = [
         [
@@ -29,7 +29,7 @@ def tuning_tables(tuned: Tuned) -> list[Table]:
         for o in tuned.optima
     ]  # fmt: skip
     tables = [
-        Table(
+        AnswerTable(
             title="The best learning rate at each size and number of tokens",
             head=[
                 "N, D", "best rate", "standard error", "by the rule", "loss (nats/token)", "a factor of 2 costs",
@@ -41,7 +41,7 @@ def tuning_tables(tuned: Tuned) -> list[Table]:
     ]  # fmt: skip
     if tuned.chosen:
         tables.append(
-            Table(
+            AnswerTable(
                 title="The other hyperparameters",
                 head=["hyperparameter", "study", "chosen", "before", "range tried", "note"],
                 rows=[
@@ -63,7 +63,7 @@ def tuning_tables(tuned: Tuned) -> list[Table]:
         for s in tuned.studies
     ]  # fmt: skip
     tables.append(
-        Table(
+        AnswerTable(
             title="Studies",
             head=["study", "trials", "stopped early", "failed", "best loss", "loss of the values before"],
             rows=studies,
@@ -73,7 +73,7 @@ def tuning_tables(tuned: Tuned) -> list[Table]:
     return tables
 
 
-def final_tables(story: Story) -> list[Table]:
+def final_tables(story: Story) -> list[AnswerTable]:
     """The final run: the recommended split by domain, and every variant; none before it was trained."""
     final = story.final
     if final is None:
@@ -92,7 +92,7 @@ def final_tables(story: Story) -> list[Table]:
                 f"{final.seed_losses[name]:.4f}" if name in final.seed_losses else "",
             ])  # fmt: skip
         tables.append(
-            Table(
+            AnswerTable(
                 title="Final run at the recommended split: predicted and measured",
                 head=["domain", "specialized on", "predicted (nats/token)", f"{story.advice.level:.0%} interval",
                       "measured (nats/token)", "measured above", "inside", "measured (bits/byte)",
@@ -115,7 +115,7 @@ def final_tables(story: Story) -> list[Table]:
              expected if story.final_is_comparable else ""]
         )  # fmt: skip
     tables.append(
-        Table(
+        AnswerTable(
             title="Final run: every variant, measured at the same budget",
             head=["variant", "D", "FLOPs", "weighted loss (nats/token)", "recommended is better by", "as expected"],
             rows=rows, note=_noise_note(story),
@@ -123,7 +123,7 @@ def final_tables(story: Story) -> list[Table]:
     )  # fmt: skip
     domains = list(story.problem.domains)
     tables.append(
-        Table(
+        AnswerTable(
             title="Final run: measured loss of every domain, nats/token (bits/byte)",
             head=["variant", *domains],
             rows=[[name, *(f"{v.losses[d]:.4f} ({v.bits_per_byte[d]:.4f})" for d in domains)] for name, v in variants],
@@ -139,7 +139,7 @@ def _noise_note(story: Story) -> str:
     return f"One run each. Between seeds one loss varies by {noise:.2%} (one standard deviation, from repeated runs)."
 
 
-def cost_table(story: Story, costs: Costs) -> Table:
+def cost_table(story: Story, costs: Costs) -> AnswerTable:
     """What the sweep spent and saved."""
     history = story.history
 
@@ -156,7 +156,7 @@ def cost_table(story: Story, costs: Costs) -> Table:
     rounds = f"{len(history.rounds)} round{'s' if len(history.rounds) != 1 else ''}"
     target = costs.spent.flops / story.advice.budget_flops
     time = f"{format_seconds(history.lane_seconds)} of lane time, " if history.lane_seconds else ""
-    return Table(
+    return AnswerTable(
         title="What the sweep cost, and what it saved",
         head=["", "points measured", "tokens", "FLOPs", "of the sweep's FLOPs"],
         rows=rows,
@@ -166,22 +166,22 @@ def cost_table(story: Story, costs: Costs) -> Table:
     )  # fmt: skip
 
 
-def round_table(story: Story) -> Table:
+def round_table(story: Story) -> AnswerTable:
     rows = [
         [str(r.index + 1), str(len(r.round.trials)), str(r.n_observations), r.round.why] for r in story.history.rounds
     ]
-    return Table(title="Rounds", head=["round", "trials", "observations before", "why"], rows=rows,
+    return AnswerTable(title="Rounds", head=["round", "trials", "observations before", "why"], rows=rows,
                  note=f"End: {story.history.finish}." if story.history.finish else "")  # fmt: skip
 
 
-def ending_tables(story: Story) -> list[Table]:
+def ending_tables(story: Story) -> list[AnswerTable]:
     """Stops and failures with their reasons; none where nothing was stopped or failed."""
     named = (
         ("Stopped trials", "after", story.history.stops),
         ("Failed trials", "heading for", story.history.failures),
     )
     return [
-        Table(
+        AnswerTable(
             title=title, head=["trial", when, "never measured", "law's observations", "why"],
             rows=[
                 [
@@ -203,7 +203,7 @@ def _trial(ending: Ending) -> str:
     return f"N = {format_count(trial.n_params)}, {where}{seed}"
 
 
-def choice_table(story: Story) -> Table | None:
+def choice_table(story: Story) -> AnswerTable | None:
     """How the forms of the law were chosen; None where it was not."""
     if story.choice is None:
         return None
@@ -216,16 +216,16 @@ def choice_table(story: Story) -> Table | None:
          share(s.held_out_error), s.note]
         for s in story.choice.scores
     ]  # fmt: skip
-    return Table(
+    return AnswerTable(
         title="Choice between forms of the law",
         head=["form", "weight", "regret, mean", "regret, worst", "held-out cases", "held-out error", "note"],
         rows=rows, note=story.choice.sentence,
     )  # fmt: skip
 
 
-def corpus_table(story: Story) -> Table:
+def corpus_table(story: Story) -> AnswerTable:
     shares = story.space.corpus.shares
-    return Table(
+    return AnswerTable(
         title="Corpus",
         head=["domain", "share of the mixture", "training tokens", "held-out tokens", "bytes/token", "licence"],
         rows=[

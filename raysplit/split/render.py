@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from raysplit.split.advice import Advice
-from raysplit.split.tables import Table, advice_facts, advice_tables, advice_title
+from raysplit.split.tables import AnswerTable, advice_facts, advice_tables, advice_title
 
 
 def render_advice(advice: Advice) -> str:
@@ -18,7 +18,7 @@ def render_advice(advice: Advice) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _aligned(table: Table) -> Iterable[str]:
+def _aligned(table: AnswerTable) -> Iterable[str]:
     """First column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(table.head, *table.rows, strict=True)]
     for first, *others in (table.head, *table.rows):

@@ -21,7 +21,7 @@ class Fact:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Table:
+class AnswerTable:
     """Headings and rows of text, no markup."""
 
     title: str
@@ -63,7 +63,7 @@ def advice_facts(advice: Advice) -> list[Fact]:
     return facts
 
 
-def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None = None) -> list[Table]:
+def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None = None) -> list[AnswerTable]:
     """The split by domain, what it gains, other sizes and budgets, and the forms of the law; those that have rows.
 
     Args:
@@ -73,13 +73,13 @@ def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None
     interval = f"{advice.level:.0%} interval"
     tables = [
         _domains(advice, interval, bytes_per_token),
-        Table(
+        AnswerTable(
             title="Expected gain over rules of thumb at the same size and budget",
             head=["against", "loss", "gain", "interval"],
             rows=[[gain.baseline, f"{gain.loss.mean:.4f}", *_percent(gain.gain)] for gain in advice.gains],
             note=f"Loss in nats per token; a gain's {interval} is the law's.",
         ),
-        Table(
+        AnswerTable(
             title="The best split at each size",
             head=["model size", "pretrain", "loss", "worse by", "interval", "best in"],
             rows=[
@@ -91,7 +91,7 @@ def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None
             ],
             note="“Best in” is the share of the law's draws in which a size is the best.",
         ),
-        Table(
+        AnswerTable(
             title="The advice at other budgets",
             head=["at a budget of", "model size", "pretrain", "share"],
             rows=[
@@ -102,7 +102,7 @@ def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None
                 for other in advice.budgets
             ],
         ),
-        Table(
+        AnswerTable(
             title="The forms of the law behind it",
             head=["form", "weight", "fits"],
             rows=[
@@ -114,7 +114,7 @@ def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None
     return [table for table in tables if table.rows]
 
 
-def _domains(advice: Advice, interval: str, bytes_per_token: Mapping[str, float] | None) -> Table:
+def _domains(advice: Advice, interval: str, bytes_per_token: Mapping[str, float] | None) -> AnswerTable:
     def bits(domain: str, loss: float) -> list[str]:
         return [] if bytes_per_token is None else [f"{loss / math.log(2) / bytes_per_token[domain]:.4f}"]
 
@@ -127,7 +127,7 @@ def _domains(advice: Advice, interval: str, bytes_per_token: Mapping[str, float]
     ]  # fmt: skip
     head = ["domain", "weight", "specialize on", "loss", interval]
     empty = [] if bytes_per_token is None else [""]
-    return Table(
+    return AnswerTable(
         title="The advised split, by domain",
         head=head if bytes_per_token is None else [*head, "bits/byte"],
         rows=[*rows, ["weighted", "", "", *_loss(advice.loss), *empty]],

@@ -12,7 +12,7 @@ from raysplit.design.hyperparameters import Edge, Optimum, Range, Tried, find_op
 from raysplit.design.tasks import Failed, Measured, Outcome, Task
 from raysplit.design.tree import Node, Trial
 from raysplit.space import Space, TuningSpec
-from raysplit.tuning.studies import Parameter, Reading, StudyEnd, StudyResult, StudyTrial, TrainingFailed
+from raysplit.tuning.studies import Hyperparameter, Reading, StudyEnd, StudyResult, StudyTrial, TrainingFailed
 
 LEARNING_RATE, BRANCH = "learning_rate", "branch"
 TrainAll = Callable[[Sequence[Task]], Sequence[Outcome]]
@@ -124,7 +124,7 @@ class Trunk:
         _ = end.best  # refuses a study of failures alone
         return self._optima(end.results, end.parameters[0].range)
 
-    def rate_edges(self, results: Sequence[StudyResult], parameters: Sequence[Parameter]) -> dict[str, Edge]:
+    def rate_edges(self, results: Sequence[StudyResult], parameters: Sequence[Hyperparameter]) -> dict[str, Edge]:
         """Where the optimum of some milestone lies; lower down when every trial diverged."""
         optima = self._optima(results, parameters[0].range)
         edges: list[Edge] = [optimum.edge for optimum in optima if optimum.edge] if optima else ["low"]

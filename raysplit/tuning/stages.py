@@ -24,7 +24,7 @@ from raysplit.quantities import format_count, format_hyperparameter
 from raysplit.space import Space
 from raysplit.tuning.objectives import BRANCH, LEARNING_RATE, Branches, Points, StudyTrainer, TrainAll, Trunk, section
 from raysplit.tuning.storage import StudyStore
-from raysplit.tuning.studies import Objective, Parameter, StudyEnd, run_study
+from raysplit.tuning.studies import Hyperparameter, Objective, StudyEnd, run_study
 from raysplit.tuning.tuned import Chosen, StudySummary, Tuned
 
 STEPS, RATE = "steps", "rate"
@@ -48,14 +48,14 @@ def points_of(space: Space, *, vocab_size: int) -> Points:
     )
 
 
-def rate_parameter(space: Space, n_params: int) -> Parameter:
+def rate_parameter(space: Space, n_params: int) -> Hyperparameter:
     """The learning rate of a size's trunk."""
     own = space.training.learning_rate.peak(n_params, space.horizon_tokens)
     low, high = section(space).learning_rate or (own / _DEFAULT_RATE_FACTOR, own * _DEFAULT_RATE_FACTOR)
-    return Parameter(name=LEARNING_RATE, range=Range(low=low, high=high, most=max(_MOST_RATE, high)), own=own)
+    return Hyperparameter(name=LEARNING_RATE, range=Range(low=low, high=high, most=max(_MOST_RATE, high)), own=own)
 
 
-def other_parameters(space: Space, points: Points) -> dict[str, Parameter]:
+def other_parameters(space: Space, points: Points) -> dict[str, Hyperparameter]:
     """What else is tuned, by name, with the limits to which its range may be widened."""
     tuning, training = section(space), space.training
     constant, step = 1 - training.cooldown_fraction, space.micro_step_tokens
@@ -74,7 +74,7 @@ def other_parameters(space: Space, points: Points) -> dict[str, Parameter]:
             low, high = given
             tried = Range(low=low, high=high, log=name == "branch_rate_factor", least=least, most=max(most, high))
             whole = step if name == "batch_tokens" else int(name.endswith("_tokens"))
-            found[name] = Parameter(name=name, range=tried, own=getattr(training, name), step=whole)
+            found[name] = Hyperparameter(name=name, range=tried, own=getattr(training, name), step=whole)
     return found
 
 
@@ -123,7 +123,7 @@ def tune(
     trainer = StudyTrainer(space=space, folder=checkpoints, vocab_size=vocab_size, train_all=train_all)
     ends: dict[str, StudyEnd] = {}
 
-    def study(name: str, parameters: Sequence[Parameter], objective: Objective, **options: Any) -> StudyEnd:
+    def study(name: str, parameters: Sequence[Hyperparameter], objective: Objective, **options: Any) -> StudyEnd:
         end = ends[name] = run_study(
             store.prefix + name, parameters, objective, storage=store.storage, n_trials=tuning.n_trials,
             n_lanes=space.compute.lanes, seed=tuning.seed, tell=tell, **options,
@@ -174,7 +174,7 @@ def rule_sentence(tuned: Tuned) -> str:
     )
 
 
-def _chosen(study: str, end: StudyEnd, parameters: Sequence[Parameter]) -> list[Chosen]:
+def _chosen(study: str, end: StudyEnd, parameters: Sequence[Hyperparameter]) -> list[Chosen]:
     """The best trial's values of some of a study's hyperparameters."""
     best, ranges = end.best.values, {p.name: p.range for p in end.parameters}
     return [

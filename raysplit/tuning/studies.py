@@ -28,7 +28,7 @@ _INDEX, _RESULT = "place", "outcome"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Parameter:
+class Hyperparameter:
     """One hyperparameter of a study."""
 
     name: str
@@ -93,7 +93,7 @@ class StudyEnd:
     """A finished study."""
 
     name: str
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[Hyperparameter, ...]
     """With the ranges as they were at the end."""
     results: tuple[StudyResult, ...]
     """By index."""
@@ -136,10 +136,10 @@ class Objective(Protocol):
         """The trial has ended; what it left on disk is not needed."""
 
 
-Edges = Callable[[Sequence[StudyResult], Sequence[Parameter]], Mapping[str, Edge]]
+Edges = Callable[[Sequence[StudyResult], Sequence[Hyperparameter]], Mapping[str, Edge]]
 
 
-def edges_of_best(results: Sequence[StudyResult], parameters: Sequence[Parameter]) -> dict[str, Edge]:
+def edges_of_best(results: Sequence[StudyResult], parameters: Sequence[Hyperparameter]) -> dict[str, Edge]:
     """The hyperparameters whose value in the best result lies at an end of its range, and which."""
     best = min(results, key=lambda result: result.loss)
     found = {p.name: p.range.edge(best.values[p.name]) for p in parameters if math.isfinite(best.loss)}
@@ -148,7 +148,7 @@ def edges_of_best(results: Sequence[StudyResult], parameters: Sequence[Parameter
 
 def run_study(
     name: str,
-    parameters: Sequence[Parameter],
+    parameters: Sequence[Hyperparameter],
     objective: Objective,
     *,
     storage: Any,
@@ -200,12 +200,12 @@ def run_study(
     return StudyEnd(name=name, parameters=parameters, results=tuple(results), edges=edges)
 
 
-def _told(parameter: Parameter) -> str:
+def _told(parameter: Hyperparameter) -> str:
     low, high = (format_hyperparameter(parameter.name, end) for end in (parameter.range.low, parameter.range.high))
     return f"{parameter.name} widened to {low} to {high}"
 
 
-def _opening(parameters: Sequence[Parameter]) -> list[dict[str, float]]:
+def _opening(parameters: Sequence[Hyperparameter]) -> list[dict[str, float]]:
     """The values that a study begins with, whatever its sampler: the space's own, then, for one alone, a spread."""
     own = {p.name: p.range.clip(p.own) for p in parameters}
     if len(parameters) > 1:
@@ -214,7 +214,7 @@ def _opening(parameters: Sequence[Parameter]) -> list[dict[str, float]]:
     return [own, *({parameter.name: parameter.at(share)} for share in _SPREAD)]
 
 
-def _beyond(parameters: Sequence[Parameter], edges: Mapping[str, Edge]) -> list[dict[str, float]]:
+def _beyond(parameters: Sequence[Hyperparameter], edges: Mapping[str, Edge]) -> list[dict[str, float]]:
     """What is tried first in a range just widened: its new part; for several at once that is the sampler's task."""
     if len(parameters) > 1:
         return []
@@ -227,7 +227,7 @@ def _beyond(parameters: Sequence[Parameter], edges: Mapping[str, Edge]) -> list[
 def _run_round(
     study: Any,
     name: str,
-    parameters: Sequence[Parameter],
+    parameters: Sequence[Hyperparameter],
     objective: Objective,
     indices: Sequence[int],
     fixed: Mapping[int, Mapping[str, float]],
@@ -261,7 +261,7 @@ def _run_round(
 
 
 def _ask(
-    study: Any, parameters: Sequence[Parameter], index: int, values: Mapping[str, float] | None, *, seed: int
+    study: Any, parameters: Sequence[Hyperparameter], index: int, values: Mapping[str, float] | None, *, seed: int
 ) -> Any:
     import optuna
     from optuna.distributions import FloatDistribution, IntDistribution

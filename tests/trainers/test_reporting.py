@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from raysplit.errors import RunError
-from raysplit.live.questions import Row
+from raysplit.live.questions import ObservationRow
 from raysplit.runs import Observation
 from raysplit.trainers.outside_run import OutsideRun
 from raysplit.trainers.reporter import LawToTell, Reporter
@@ -191,7 +191,7 @@ def test_any_name_of_a_run_is_taken_over_http(start: Start, name: str) -> None:
     run.close()
     [seen] = law.told.values()
     row = {"n_params": 1, "pretrain_tokens": 1, "specialize_tokens": 1, "domain": "law", "loss": 1, "trial": seen.trial}
-    assert Row.model_validate(row).trial == seen.trial != ""
+    assert ObservationRow.model_validate(row).trial == seen.trial != ""
 
 
 class TestMistakes:
