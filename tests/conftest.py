@@ -35,6 +35,28 @@ settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
+RAY_TESTS = "tests/ray/"
+"""They share one cluster and its sweeps, so one process runs them all, from the beginning."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Files to the processes of ``--numprocesses``, and to one of them all that needs the shared Ray cluster."""
+    from xdist.scheduler import LoadScopeScheduling  # only where it runs
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return RAY_TESTS if nodeid.startswith(RAY_TESTS) else nodeid.partition("::")[0]
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: not item.nodeid.startswith(RAY_TESTS))
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Fix the global generators; torch's only where the test, or one before it, has loaded torch."""

@@ -15,7 +15,6 @@ from raysplit.cli.options import (
     take_over_option,
 )
 from raysplit.errors import RunError
-from raysplit.http.face import HttpFace
 from raysplit.http.options import DEFAULT_ADDRESS, HttpOptions, read_http_options
 
 if TYPE_CHECKING:
@@ -46,6 +45,7 @@ def serve(
     While its sweep is live, its law actor serves, for as long as the sweep lasts; one that has ended is served from
     here until Ctrl-C, to read. Writing needs the token in RAYSPLIT_TOKEN.
     """
+    from raysplit.http.face import HttpFace  # brings the law along, which `--help` must not load
     from raysplit.live import endpoint
 
     if not source.exists():
@@ -96,6 +96,7 @@ def _serve_space(
     *,
     take_over: bool,
 ) -> None:
+    from raysplit.http.face import HttpFace
     from raysplit.live.client import connect
     from raysplit.sweep.serve import served
 

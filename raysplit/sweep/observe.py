@@ -13,7 +13,7 @@ from raysplit.journal import Journal, read_journal
 from raysplit.live import endpoint
 from raysplit.live.answers import Accepted
 from raysplit.live.law_store import LawStore, laws_beside
-from raysplit.live.observations import MAX_BATCH
+from raysplit.live.observations import MAX_BATCH, checked
 from raysplit.live.service import LawService
 from raysplit.runs import Observation
 from raysplit.sweep.folder import run_with_journal
@@ -39,7 +39,9 @@ def observe_server(url: str, token: str | None, runs: pd.DataFrame) -> Observed:
         TableError: the law refuses a row; of its batch of `MAX_BATCH` nothing was stored.
         RunError: the server cannot be reached, or refuses the token.
     """
-    return Observed(accepted=_tell(HttpClient(url, token, timeout_seconds=120.0), runs), told=f"the live law at {url}")
+    return Observed(
+        accepted=_tell(HttpClient(url, token, timeout_seconds=120.0), _batches(runs)), told=f"the live law at {url}"
+    )
 
 
 def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) -> Observed:
@@ -62,14 +64,16 @@ def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) 
     if endpoint.find(run_folder) is not None:
         from raysplit.live.client import connect
 
-        return Observed(accepted=_tell(connect(run_folder), runs), told="the live law")
+        return Observed(accepted=_tell(connect(run_folder), _batches(runs)), told="the live law")
     folder = run_with_journal(run_folder)
     if (folder.path / endpoint.FILE_NAME).exists() and not offline:
         raise RunError(
             f"{run_folder}: {endpoint.FILE_NAME} tells of a live law on a cluster that does not answer from here. Give "
             "the table on that cluster; or, if the sweep was killed, add --offline: a law that runs would have to stop"
         )
-    run = setup_of_run(folder, read_journal(folder.journal))  # before opening takes it from who wrote
+    run, batches = setup_of_run(folder, read_journal(folder.journal)), _batches(runs)
+    for batch in batches:
+        checked(batch, run.setup.domains)  # before opening the journal takes it from who writes it
     with (
         held(folder.path, command="raysplit observe", take_over=offline),
         closing(Journal(folder.journal)) as journal,
@@ -80,23 +84,23 @@ def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) 
             journal,
             store=LawStore(laws_beside(folder.journal), last_seq=last_seq),
         )
-        accepted = _tell(service, runs)
+        accepted = _tell(service, batches)
         if accepted.n_new and service.status().finished:
             write_results(service, folder)
         service.close()
     return Observed(accepted=accepted, told="the journal")
 
 
-def _tell(law: LawToTell, runs: pd.DataFrame) -> Accepted:
+def _batches(runs: pd.DataFrame) -> list[list[Observation]]:
     observations = [Observation(**{str(k): v for k, v in row.items()}) for row in runs.to_dict("records")]
+    return [observations[i : i + MAX_BATCH] for i in range(0, len(observations), MAX_BATCH)]
+
+
+def _tell(law: LawToTell, batches: Sequence[Sequence[Observation]]) -> Accepted:
     total = Accepted(n_new=0, n_repeated=0, n_known=0)
-    for batch in _batches(observations):
+    for batch in batches:
         said = law.observe(batch)
         total = Accepted(
             n_new=total.n_new + said.n_new, n_repeated=total.n_repeated + said.n_repeated, n_known=said.n_known
         )
     return total
-
-
-def _batches(observations: Sequence[Observation]) -> list[Sequence[Observation]]:
-    return [observations[i : i + MAX_BATCH] for i in range(0, len(observations), MAX_BATCH)]

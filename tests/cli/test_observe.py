@@ -81,9 +81,10 @@ def test_a_law_that_may_live_elsewhere_is_not_written_past(
 def test_a_refusal_takes_no_journal_from_who_writes_it(
     refusal: Callable[..., str], run_folder: Path, runs: Path
 ) -> None:
+    strange = runs.with_name("strange.csv")
+    pd.read_csv(runs).head(1).assign(domain="strange").to_csv(strange, index=False)
     with closing(Journal(run_folder / "journal")) as writer:
-        (run_folder / "corpus").rename(run_folder / "elsewhere")
-        assert "holds no finished corpus" in refusal("observe", run_folder, runs)
+        assert "'strange'" in refusal("observe", run_folder, strange)
         writer.append("advice", {})
 
 

@@ -21,14 +21,6 @@ ADAPTIVE: dict[str, dict[str, Any]] = {"sweep": {"pretrain_tokens": [4096, 8192,
 """Changes of the tiny space for a sweep that chooses its own points."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests here go to one of the processes that run the suite, since they share one cluster and its sweeps."""
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.xdist_group("ray"))
-
-
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with spaces in its name that holds texts, spaces and runs."""
