@@ -12,6 +12,7 @@ from raysplit.corpus.corpus import Corpus
 from raysplit.corpus.locks import lock_file
 from raysplit.corpus.manifest import (
     MANIFEST_FILE,
+    NO_TOKENS,
     DomainRecord,
     Manifest,
     SideRecord,
@@ -86,7 +87,7 @@ def _clear(out: Path, *names: str) -> None:
 def _existing(spec: CorpusSpec, out: Path) -> Corpus:
     manifest = read_manifest(out)
     if manifest.spec_hash != spec_hash(spec):
-        fields = [field for field in CorpusSpec.model_fields if field != "max_epochs"]
+        fields = [field for field in CorpusSpec.model_fields if field not in NO_TOKENS]
         changed = [field for field in fields if _as_written(manifest.spec, field) != _as_written(spec, field)]
         changed = changed or ["the edition of a package text"]
         raise CorpusError(
@@ -125,7 +126,7 @@ def _build(spec: CorpusSpec, out: Path, *, progress: Progress, shard_bytes: int)
     for name, documents in sources.items():
         with step(f"read {name}") as report:
             spools[name] = spool_documents(
-                documents.texts,
+                documents.documents,
                 out / _SPOOL / f"{name}.txt",
                 domain=name,
                 seed=spec.seed,
@@ -182,8 +183,14 @@ def _sample(spools: dict[str, Spool], spec: CorpusSpec) -> Iterator[str]:
 
 def _enough(spool: Spool, tally: Tally, source: SourceSpec) -> None:
     n = len(spool.lengths)
-    if n >= 2:
+    if n >= 2 and 0 < spool.n_validation < n:
         return
+    if n >= 2:
+        side = "all" if spool.n_validation else "none"
+        raise CorpusError(
+            f"{tally.where}: of its {n} documents {side} are held out by {source.held_out_column!r}; it needs some to "
+            "train on, and some to measure its loss on"
+        )
     remedy = "cut it, with"
     if source.split_on is not None:
         remedy = f"split_on = {source.split_on!r} cuts nothing; take"
@@ -236,7 +243,7 @@ def _record(sides: dict[str, SideRecord], spool: Spool, spec: CorpusSpec, domain
         n_duplicates=sum(spool.duplicates_of.values()),
         duplicates_of=spool.duplicates_of,
         not_read=tally.so_far(),
-        held_out_note=_held_out_note(spool, spec.validation_fraction),
+        held_out_note="" if source.held_out_column else _held_out_note(spool, spec.validation_fraction),
         source=source,
         edition=edition(package) if package else "",
         licence=source.licence or (LICENCES[package] if package else None),
