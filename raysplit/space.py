@@ -203,8 +203,8 @@ class DiscoverSpec(_Section):
     """A sentence encoder of Hugging Face, by name or folder, in place of character n-grams."""
     excerpt_bytes: Annotated[Count, Field(ge=64)] = 4096
     """How much of a document's beginning is looked at."""
-    sample_bytes: PositiveCount = 64_000_000
-    """Training text that clusters are fitted to; every document is then put into the cluster it fits."""
+    sample_bytes: PositiveCount = 32_000_000
+    """Beginnings of training documents that clusters are fitted to; then every document goes where it fits."""
     mixture: ShareRule = "bytes"
     """Shares of the clusters in the pretraining mixture: as their text is, or equal."""
     weights: ShareRule = "bytes"

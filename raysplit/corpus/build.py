@@ -1,6 +1,5 @@
 """Building a corpus: documents are read and spooled, a tokenizer is trained, the tokens are packed into shards."""
 
-import errno
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -8,8 +7,8 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from raysplit.corpus.building import building
 from raysplit.corpus.corpus import Corpus
-from raysplit.corpus.locks import lock_file
 from raysplit.corpus.manifest import (
     MANIFEST_FILE,
     NO_TOKENS,
@@ -63,7 +62,7 @@ def build_corpus(
             checked before the first document is read.
     """
     out = Path(out)
-    with _explained(out), _locked(out):
+    with building(out, what="corpus", lock=_LOCK, record=MANIFEST_FILE):
         if (out / MANIFEST_FILE).exists():
             return _existing(spec, out)
         _clear(out, _SPOOL, _SHARDS, _TOKENIZER)
@@ -271,28 +270,3 @@ def _enough_room(spools: dict[str, Spool], out: Path, *, bytes_per_token: int) -
     free = shutil.disk_usage(out).free
     if free < need:
         raise CorpusError(f"{out}: the shards need up to {need / 1e6:.0f} MB and the disk has {free / 1e6:.0f} MB left")
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Hold the folder; the lock goes with the process, however it ends.
-
-    The lock file marks the folder as a corpus's own, so that nothing of another's is ever cleared away.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    known = {_LOCK, MANIFEST_FILE}
-    found = {path.name for path in out.iterdir()}
-    if found and not found & known:
-        raise CorpusError(f"{out}: is not empty and holds no corpus (found {min(found)!r}); choose another folder")
-    with (out / _LOCK).open("w") as lock:
-        lock_file(lock.fileno(), out / _LOCK, wait=True)
-        yield
-
-
-@contextmanager
-def _explained(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise CorpusError(f"{out}: the corpus cannot be written there: {reason}") from error

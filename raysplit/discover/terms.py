@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from raysplit.errors import CorpusError
-
 _WORD = r"[^\W\d_]{2,}"
 """Letters of any script."""
 _MOST_WORDS = 20_000
@@ -15,8 +13,8 @@ _NAME_WORDS, _NAME_CHARACTERS = 3, 16
 def telling_terms(texts: Sequence[str], labels: np.ndarray, *, k: int, n_terms: int) -> list[list[str]]:
     """The words of each cluster that tell most, the most telling first; none where texts have no words.
 
-    A word t tells p_k(t) log(p_k(t) / q_k(t)): p_k is the share of the cluster's documents that have it, q_k that of the
-    others, each with half a document added. It is the word's part in the divergence of the two.
+    A word t tells p_k(t) log(p_k(t) / q_k(t)): p_k is the share of the cluster's documents that have it, q_k that of
+    the others, each with half a document added. It is the word's part in the divergence of the two.
 
     Args:
         texts: documents, or excerpts of them.
@@ -52,19 +50,21 @@ def cluster_names(terms: Sequence[Sequence[str]]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def agreement(labels: Sequence[int] | np.ndarray, clusters: Sequence[int] | np.ndarray) -> tuple[float, float]:
+def agreement(documents: np.ndarray) -> tuple[float, float]:
     """How well clusters agree with labels: normalized mutual information, and purity, each in [0, 1].
 
-    The information is over the mean of the two entropies (scikit-learn's default); purity is the share of documents
+    The information is over the mean of the two entropies, as scikit-learn has it; purity is the share of documents
     whose label is the most frequent one of their cluster.
 
-    Raises:
-        CorpusError: there are no documents.
+    Args:
+        documents: (labels, clusters), how many there are of each pair.
     """
-    from sklearn.metrics import normalized_mutual_info_score
-    from sklearn.metrics.cluster import contingency_matrix
-
-    if not len(labels):
-        raise CorpusError("agreement with labels: there are no documents")
-    table = contingency_matrix(labels, clusters)  # (labels, clusters)
-    return float(normalized_mutual_info_score(labels, clusters)), float(table.max(axis=0).sum() / table.sum())
+    joint = documents / documents.sum()
+    apart = np.outer(joint.sum(axis=1), joint.sum(axis=0))
+    seen = joint > 0
+    information = float(joint[seen] @ np.log(joint[seen] / apart[seen]))
+    entropies = [
+        float(-share[share > 0] @ np.log(share[share > 0])) for share in (joint.sum(axis=1), joint.sum(axis=0))
+    ]
+    mean = sum(entropies) / 2
+    return (information / mean if mean > 0 else 1.0), float(joint.max(axis=0).sum())
