@@ -2,7 +2,6 @@
 
 from importlib.resources import files
 
-from raysplit import __version__
 from raysplit.discover.record import Agreement, Clusters, Discovery
 from raysplit.quantities import format_bytes
 
@@ -20,7 +19,6 @@ def render_page(clusters: Clusters, discovery: Discovery) -> str:
         "sources": list(discovery.corpus.sources or discovery.corpus.domains),
         "clusters": clusters.clusters,
         "settings": discovery.settings.model_dump(),
-        "version": __version__,
     }
     return Environment(autoescape=True, undefined=StrictUndefined).from_string(template).render(content)
 

@@ -79,7 +79,7 @@ def short_clusters(space: Space, clusters: Clusters) -> list[str]:
         if needed > space.corpus.max_epochs * has:
             said.append(
                 f"cluster {cluster.name!r} has {has:,} bytes to train on, fewer than the {needed:,} tokens of the "
-                "longest path through trunk and branch: give fewer clusters, a smaller discover.balance, shorter grids or "
-                "a larger corpus.max_epochs"
+                "longest path through trunk and branch: give fewer clusters, a smaller discover.balance, shorter grids "
+                "or a larger corpus.max_epochs"
             )
     return said
