@@ -201,7 +201,7 @@ class DiscoverSpec(_Section):
     """The most bytes of a cluster, as a multiple of an equal share; null for no limit."""
     encoder: str | None = None
     """A sentence encoder of Hugging Face, by name or folder, in place of character n-grams."""
-    excerpt_bytes: Annotated[Count, Field(ge=64)] = 4096
+    excerpt_bytes: Annotated[Count, Field(ge=64)] = 2048
     """How much of a document's beginning is looked at."""
     sample_bytes: PositiveCount = 32_000_000
     """Beginnings of training documents that clusters are fitted to; then every document goes where it fits."""
