@@ -165,7 +165,7 @@ def compare(
     """
     from raysplit.split import compare_partitions, fit_for_decision, render_partitions
 
-    of_run = {str(table): _observations_and_weights(table) for table in tables}
+    of_run = {str(table): observations_and_weights(table) for table in tables}
     runs_of = {name: read_table(table, as_is=as_is, is_all=True) for name, (table, _) in of_run.items()}
     known = {domain for runs in runs_of.values() for domain in runs["domain"].unique()}
     for domain, _ in weights:
@@ -241,7 +241,7 @@ def advise(
         show(render_advice(advice))
 
 
-def _observations_and_weights(path: Path) -> tuple[Path, dict[str, float]]:
+def observations_and_weights(path: Path) -> tuple[Path, dict[str, float]]:
     """A table as it is; of a run folder the observations, with the weights of its domains."""
     if not (path / "space.yaml").is_file():
         return path, {}
