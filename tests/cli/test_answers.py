@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from raysplit.cli.answer import observations_and_weights
 from raysplit.design.tasks import Failed
 from raysplit.journal import Journal
 from raysplit.law import Law
@@ -126,6 +127,17 @@ def test_two_ways_to_divide_the_text_are_compared(
     assert {line.split()[0] for line in said[1:]} == {str(two), str(three)}
     assert "at least two" in refusal("compare", two, "--budget-flops", BUDGET)
     assert "domain-9" in refusal("compare", two, three, "--budget-flops", BUDGET, "--weight", "domain-9=1")
+
+
+def test_a_run_folder_is_compared_by_its_observations_and_its_own_weights(
+    space_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    space_file(target__domain_weights={"domain-0": 3, "domain-1": 1}).rename(tmp_path / "run" / "space.yaml")
+    table, weights = observations_and_weights(tmp_path / "run")
+    assert table == tmp_path / "run" / "observations.parquet"
+    assert weights == {"domain-0": 0.75, "domain-1": 0.25}
+    assert observations_and_weights(tmp_path / "runs.csv") == (tmp_path / "runs.csv", {})
 
 
 @pytest.mark.parametrize("policy", ["grid", "adaptive"])
