@@ -36,6 +36,14 @@ class RunError(RaysplitError):
     """A run folder that cannot be written, or that belongs to another sweep."""
 
 
+class ExpertError(RaysplitError):
+    """A model's folder that is missing, damaged or unlike the others beside it, or a text that it cannot take."""
+
+
+class TaskError(RaysplitError):
+    """An unknown task, or one whose data cannot be read or do not fit the models."""
+
+
 class FolderTaken(RunError):
     """A run folder that another command has taken over from this one."""
 
