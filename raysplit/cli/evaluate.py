@@ -25,7 +25,7 @@ _DEFAULT_TASKS = "held-out,made"
     "--tasks",
     default=_DEFAULT_TASKS,
     show_default=True,
-    help="Names with commas between them: held-out; made (cloze, continuation, pairs); public (arc_easy, lambada, ...).",
+    help="Names with commas: held-out; made (cloze, continuation, pairs); public (arc_easy, lambada, ...).",
 )
 @click.option("--limit", type=int, help="Items of each task; all when left out.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the results; RUN/evaluation when left out.")
@@ -123,7 +123,9 @@ def _routers(text: str | None) -> Any:
 
 
 def _print(plain: "PlainTable", console: "Console") -> None:
-    table = Table(*plain.head, box=None, padding=(0, 2), title=plain.title, title_justify="left", caption=plain.note)
+    table = Table(box=None, padding=(0, 2), title=plain.title, title_justify="left", caption=plain.note)
+    for title in plain.head:
+        table.add_column(title, overflow="fold")
     for row in plain.rows:
         table.add_row(*row)
     console.print(table)

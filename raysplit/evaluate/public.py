@@ -1,7 +1,7 @@
 """The public benchmarks: where their rows come from, and the item that a row makes.
 
-Prompts and choices are those of lm-eval 0.4.13, zero-shot, so that results agree item by item; CommonsenseQA and MMLU are
-asked in the cloze form (the text of the answer, not its letter), as OLMES does for small models (2406.08446).
+Prompts and choices are those of lm-eval 0.4.13, zero-shot, so that results agree item by item. CommonsenseQA and MMLU
+are asked in the cloze form (the text of the answer, not its letter), as OLMES does for small models (2406.08446).
 """
 
 import re

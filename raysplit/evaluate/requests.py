@@ -1,7 +1,7 @@
 """Items as tokens, cut between context and continuation exactly as lm-eval 0.4.13 does (`lm_eval/api/model.py`).
 
-Blanks at the end of a context move into the continuation. Context and continuation are encoded together; what goes beyond
-the length of the context encoded alone is scored. A context that is too long loses its beginning.
+Blanks at the end of a context move into the continuation. Context and continuation are encoded together; what goes
+beyond the length of the context encoded alone is scored. A context that is too long loses its beginning.
 """
 
 from collections.abc import Sequence
@@ -84,9 +84,9 @@ def check_truncation(task: Task, requests: Requests, *, context_length: int, mod
     share = requests.n_truncated / len(task.items)
     if share > MOST_TRUNCATED:
         raise TaskError(
-            f"task {task.name}: {requests.n_truncated:,} of {len(task.items):,} items ({share:.0%}) are longer than the "
-            f"context of {model} ({context_length:,} tokens), and at most {MOST_TRUNCATED:.0%} may be cut; leave the "
-            "task out, or evaluate models with a longer context"
+            f"task {task.name}: {requests.n_truncated:,} of {len(task.items):,} items ({share:.0%}) are longer than "
+            f"the context of {model} ({context_length:,} tokens), and at most {MOST_TRUNCATED:.0%} may be cut; leave "
+            "the task out, or evaluate models with a longer context"
         )
 
 

@@ -47,7 +47,9 @@ class LoadedExpert:
 
     def __init__(self, folder: ExpertFolder, *, device: torch.device, precision: Precision) -> None:
         from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()  # one a model, for the reading of files that are there
         if precision not in _DTYPES:
             raise ExpertError(unknown("precision", precision, PRECISIONS))
         try:

@@ -2,11 +2,13 @@
 
 import socket
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import uvicorn
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from raysplit.errors import RunError
 from raysplit.experts.app import make_app
@@ -24,8 +26,13 @@ class ExpertServer:
     _thread: threading.Thread
 
     @classmethod
-    def start(cls, expert_set: ExpertSet, *, host: str, port: int, token: str | None) -> Self:
+    def start(
+        cls, expert_set: ExpertSet, *, host: str, port: int, token: str | None, allowed_hosts: Sequence[str] = ()
+    ) -> Self:
         """Serve at an address; port 0 takes one that is free.
+
+        Without a token only requests to this host's own names are answered, and to ``allowed_hosts``, so that a page
+        in somebody's browser cannot reach the server by a name that it has pointed here.
 
         Raises:
             RunError: the address cannot be bound.
@@ -37,7 +44,10 @@ class ExpertServer:
         except OSError as error:
             bound.close()
             raise RunError(f"http://{host}:{port}: cannot be bound: {error.strerror or error}") from error
-        config = uvicorn.Config(make_app(expert_set, token=token), log_level="warning", lifespan="off", ws="none")
+        app = make_app(expert_set, token=token)
+        if token is None and ":" not in host:  # the middleware cannot read the address [::1]
+            app.add_middleware(TrustedHostMiddleware, allowed_hosts=[host, "localhost", "127.0.0.1", *allowed_hosts])
+        config = uvicorn.Config(app, log_level="warning", lifespan="off", ws="none")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()

@@ -14,7 +14,7 @@ from raysplit.train.export import complete_export
 from raysplit.train.models import build_model
 from tests.corpus.texts import files_source, write_files
 
-CONTEXT, N_PARAMS = 64, 14_000
+CONTEXT, N_PARAMS = 128, 14_000
 PEOPLE = ("Ann", "Bo", "Cy", "Di", "Ed", "Flo", "Gus", "Hal")
 DEEDS = ("saw", "has", "met", "fed")
 BEASTS = ("a cat", "a dog", "an owl", "a hen", "the ox", "the elk", "my fox", "my cow", "no ant", "no bee")
@@ -22,21 +22,21 @@ NAMES = ("total", "count", "width", "depth", "price", "speed")
 
 
 def stories(n: int, *, seed: int = 0) -> list[str]:
-    """Documents of a dozen short sentences."""
+    """Documents of forty short sentences."""
     draw = np.random.default_rng([seed, 1])
     return [
-        " ".join(f"{draw.choice(PEOPLE)} {draw.choice(DEEDS)} {draw.choice(BEASTS)}." for _ in range(12))
+        " ".join(f"{draw.choice(PEOPLE)} {draw.choice(DEEDS)} {draw.choice(BEASTS)}." for _ in range(40))
         for _ in range(n)
     ]
 
 
 def programs(n: int, *, seed: int = 0) -> list[str]:
-    """Documents of a dozen assignments."""
+    """Documents of twenty assignments."""
     draw = np.random.default_rng([seed, 2])
     return [
         "\n".join(
             f"{draw.choice(NAMES)} = {draw.choice(NAMES)} + {draw.integers(10)} * ({draw.choice(NAMES)} - 1)"
-            for _ in range(12)
+            for _ in range(20)
         )
         for _ in range(n)
     ]
@@ -46,7 +46,7 @@ def make_run(folder: Path) -> Path:
     """RUN/corpus, RUN/experts/{seed,stories,programs} and RUN/final.json."""
     texts = {"stories": stories(120), "programs": programs(120)}
     sources = {name: files_source(write_files(folder / "text" / name, given)) for name, given in texts.items()}
-    spec = CorpusSpec(domains=sources, tokenizer=TokenizerSpec(vocab_size=320), validation_fraction=0.25)
+    spec = CorpusSpec(domains=sources, tokenizer=TokenizerSpec(vocab_size=350), validation_fraction=0.25)
     corpus = build_corpus(spec, folder / "corpus")
     weights = trained(corpus, None, n_steps=40)
     export(weights, folder / "experts" / "seed", corpus)
