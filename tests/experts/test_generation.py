@@ -14,8 +14,8 @@ MIXTURE = Routing(router="uniform", top=None, updated=True)
 
 
 @pytest.fixture(scope="module")
-def expert_set(run_folder: Path) -> ExpertSet:
-    return ExpertSet(read_experts(run_folder), device="cpu")
+def expert_set(expert_run: Path) -> ExpertSet:
+    return ExpertSet(read_experts(expert_run), device="cpu")
 
 
 def written(expert_set: ExpertSet, prompt: str, how: Routing | str, **sampling: object) -> str:
@@ -23,10 +23,10 @@ def written(expert_set: ExpertSet, prompt: str, how: Routing | str, **sampling: 
     return "".join(piece.text for piece in pieces)
 
 
-def test_one_expert_writes_what_transformers_writes(expert_set: ExpertSet, run_folder: Path) -> None:
+def test_one_expert_writes_what_transformers_writes(expert_set: ExpertSet, expert_run: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = run_folder / "experts" / "stories"
+    folder = expert_run / "experts" / "stories"
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
     prompt = tokenizer("Ann saw", return_tensors="pt")
     expected = model.generate(**prompt, max_length=30)[0, prompt.input_ids.shape[1] :]
@@ -74,8 +74,8 @@ def test_it_stops_at_the_context(expert_set: ExpertSet) -> None:
     assert n_prompt + last.n_tokens == CONTEXT
 
 
-def test_what_cannot_be_is_refused_before_anything_is_loaded(expert_set: ExpertSet, run_folder: Path) -> None:
-    fresh = ExpertSet(read_experts(run_folder), device="cpu")
+def test_what_cannot_be_is_refused_before_anything_is_loaded(expert_set: ExpertSet, expert_run: Path) -> None:
+    fresh = ExpertSet(read_experts(expert_run), device="cpu")
     with pytest.raises(ExpertError, match=f"the prompt has [0-9,]+ tokens, and these experts read {CONTEXT} with"):
         fresh.generate("Ann saw a cat. " * 100, MIXTURE, Sampling())
     with pytest.raises(ExpertError, match="unknown expert 'story' \\(did you mean 'stories'\\?\\)"):

@@ -1,5 +1,7 @@
 """The mathematics of mixtures: exact against what they are defined by, for any experts and weights."""
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +37,7 @@ def test_updated_weights_give_the_sequence_likelihood_of_one_expert_drawn_by_the
 def test_fixed_weights_mix_each_token(case: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     log_probs, log_weights, offsets = case
     found = mixture(log_probs, log_weights, offsets, updated=False)
-    for number, (start, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+    for number, (start, end) in enumerate(pairwise(offsets)):
         probs = np.exp(log_weights[:, number]) @ np.exp(log_probs[:, start:end])
         np.testing.assert_allclose(np.exp(found[start:end]), probs, rtol=1e-9)
 

@@ -18,8 +18,8 @@ TEXTS = [stories(1, seed=9)[0], programs(1, seed=9)[0], ""]
 
 
 @pytest.fixture(scope="module")
-def expert_set(run_folder: Path) -> ExpertSet:
-    return ExpertSet(read_experts(run_folder), clusterer=NearestWords(), device="cpu")
+def expert_set(expert_run: Path) -> ExpertSet:
+    return ExpertSet(read_experts(expert_run), clusterer=NearestWords(), device="cpu")
 
 
 @pytest.mark.parametrize("router", ["centre", "likelihood"])
@@ -88,14 +88,14 @@ def test_the_fitted_temperature_is_the_one_under_which_the_texts_were_drawn(expe
     assert found == pytest.approx(2.0, rel=0.1)
 
 
-def copied(run_folder: Path, to: Path) -> Path:
-    shutil.copytree(run_folder / "experts", to / "experts")
-    shutil.copy(run_folder / "final.json", to / "final.json")
+def copied(expert_run: Path, to: Path) -> Path:
+    shutil.copytree(expert_run / "experts", to / "experts")
+    shutil.copy(expert_run / "final.json", to / "final.json")
     return to
 
 
-def test_a_missing_expert_is_named(run_folder: Path, tmp_path: Path) -> None:
-    run = copied(run_folder, tmp_path)
+def test_a_missing_expert_is_named(expert_run: Path, tmp_path: Path) -> None:
+    run = copied(expert_run, tmp_path)
     shutil.rmtree(run / "experts" / "stories")
     with pytest.raises(ExpertError, match=r"experts/stories: is missing, and the domain 'stories' is served by it"):
         read_experts(run)
@@ -117,8 +117,8 @@ def test_a_run_without_models_and_a_folder_that_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["tokenizer", "vocabulary", "weights"])
-def test_a_folder_unlike_the_others_is_refused(run_folder: Path, tmp_path: Path, change: str) -> None:
-    run = copied(run_folder, tmp_path)
+def test_a_folder_unlike_the_others_is_refused(expert_run: Path, tmp_path: Path, change: str) -> None:
+    run = copied(expert_run, tmp_path)
     odd = run / "experts" / "stories"
     if change == "tokenizer":
         (odd / "tokenizer.json").write_text((odd / "tokenizer.json").read_text() + " ")
@@ -133,10 +133,13 @@ def test_a_folder_unlike_the_others_is_refused(run_folder: Path, tmp_path: Path,
     assert "stories" in str(refused.value)
 
 
-def test_a_list_of_folders_has_no_seed_and_goes_to_all_alike(run_folder: Path) -> None:
-    experts = read_experts(*(run_folder / "experts" / name for name in ("stories", "programs")))
+def test_a_list_of_folders_has_no_seed_and_goes_to_all_alike(expert_run: Path) -> None:
+    experts = read_experts(*(expert_run / "experts" / name for name in ("stories", "programs")))
     expert_set = ExpertSet(experts, device="cpu")
-    assert expert_set.route([""], Routing(router="likelihood", top=None))[0].weights == {"stories": 0.5, "programs": 0.5}
+    assert expert_set.route([""], Routing(router="likelihood", top=None))[0].weights == {
+        "stories": 0.5,
+        "programs": 0.5,
+    }
     with pytest.raises(ExpertError, match="has no clusterer, which the router centre needs"):
         expert_set.route(["Ann"], Routing(router="centre"))
 
@@ -150,8 +153,8 @@ def test_a_routing_is_checked_when_made(fields: dict[str, object], said: str) ->
         Routing(**{"router": "centre", **fields})  # type: ignore[arg-type]
 
 
-def test_models_are_loaded_when_asked_for_and_the_oldest_goes(run_folder: Path) -> None:
-    expert_set = ExpertSet(read_experts(run_folder), device="cpu", n_kept=2)
+def test_models_are_loaded_when_asked_for_and_the_oldest_goes(expert_run: Path) -> None:
+    expert_set = ExpertSet(read_experts(expert_run), device="cpu", n_kept=2)
     assert expert_set.shelf.held == ()
     for name in ("stories", "seed", "stories", "programs"):
         expert_set.shelf.take(name)
