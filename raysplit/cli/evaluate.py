@@ -63,8 +63,8 @@ def evaluate(
 
     Of a RUN: its seed, each expert, and its experts under each router, as top 1, top 2 and a mixture of all.
     """
+    from raysplit.evaluate.plan import Wanted
     from raysplit.evaluate.results import ITEMS, RESULTS, tables_of
-    from raysplit.evaluate.run import Wanted
     from raysplit.evaluate.run import evaluate as run_evaluation
     from raysplit.experts.folders import is_run_folder
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
 
 import numpy as np
 
@@ -16,7 +18,10 @@ _MOST_BYTES = 4096
 """Of a document, so that a few long ones do not take the time of many."""
 _LEAST_BYTES = 320
 """Of a document that a prefix can be read of, and something after it."""
-_FITTED_EVERY = 4
+_MOST_DOCUMENTS = 1000
+"""Of each domain, that tasks are made from; a task's limit takes the first of them."""
+_FITTED_EVERY, _MOST_FITTED = 4, 32
+_PIECE_TOKENS = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,44 +31,53 @@ class HeldOut:
     documents: Mapping[str, Sequence[str]]
     """What is reported is measured on these."""
     fitted: Mapping[str, Sequence[str]]
-    """Temperatures are fitted on these: every fourth document."""
+    """Temperatures are fitted on these: every fourth document, up to 32."""
     origin: str
 
 
-def read_held_out(corpus: Corpus, *, limit: int | None) -> HeldOut:
+def read_held_out(corpus: Corpus) -> HeldOut:
     """The first held-out documents of each domain that are long enough to read on in.
-
-    Args:
-        corpus: of the run.
-        limit: of documents of each domain that are measured on; None for all.
 
     Raises:
         TaskError: a domain holds none.
     """
-    tokens = TextTokens.of(corpus.tokenizer_path)
     measured: dict[str, list[str]] = {}
     fitted: dict[str, list[str]] = {}
     for domain in corpus.domains:
-        measured[domain], fitted[domain] = [], []
-        for number, text in enumerate(_long_enough(_documents(corpus, domain, tokens))):
-            mine = fitted if number % _FITTED_EVERY == _FITTED_EVERY - 1 else measured
-            mine[domain].append(text)
-            if limit is not None and len(measured[domain]) >= limit:
-                break
-        if not measured[domain]:
+        texts = list(islice(_long_enough(documents_of(corpus, domain, side="validation")), _MOST_DOCUMENTS))
+        if not texts:
             raise TaskError(
                 f"{corpus.folder}: domain {domain!r} holds out no document of {_LEAST_BYTES} bytes or more; "
                 "raise corpus.validation_fraction"
             )
+        fitted[domain] = texts[_FITTED_EVERY - 1 :: _FITTED_EVERY][:_MOST_FITTED]
+        kept = set(range(_FITTED_EVERY - 1, len(texts), _FITTED_EVERY)[:_MOST_FITTED])
+        measured[domain] = [text for number, text in enumerate(texts) if number not in kept]
     return HeldOut(documents=measured, fitted=fitted, origin=f"held-out documents of {corpus.folder}")
 
 
-def held_out_tasks(held_out: HeldOut) -> list[Task]:
+def held_out_tasks(held_out: HeldOut, *, limit: int | None) -> list[Task]:
     """One task a domain: read on in each document after its beginning, which is what routers see."""
     return [
-        Task(name=f"{HELD_OUT}/{domain}", items=document_items(texts, domain), source=held_out.origin, is_document=True)
+        Task(
+            name=f"{HELD_OUT}/{domain}",
+            items=document_items(texts[:limit], domain),
+            source=held_out.origin,
+            is_document=True,
+        )
         for domain, texts in held_out.documents.items()
     ]
+
+
+def documents_of(corpus: Corpus, domain: str, *, side: Literal["train", "validation"]) -> Iterator[str]:
+    """Texts between the ends of text; the corpus keeps nothing but their tokens."""
+    tokens = TextTokens.of(corpus.tokenizer_path)
+    rest = np.empty(0, dtype=np.int64)
+    for piece in corpus.token_pieces(domain, side=side, piece_tokens=_PIECE_TOKENS):
+        whole = np.concatenate([rest, piece])
+        *documents, rest = np.split(whole, np.flatnonzero(whole == tokens.end_of_text) + 1)
+        for document in documents:
+            yield tokens.decode(document)
 
 
 def document_items(texts: Sequence[str], domain: str) -> tuple[Item, ...]:
@@ -79,12 +93,3 @@ def _long_enough(texts: Iterator[str]) -> Iterator[str]:
         raw = text.encode(errors="replace")
         if len(raw) >= _LEAST_BYTES:
             yield raw[:_MOST_BYTES].decode(errors="ignore")
-
-
-def _documents(corpus: Corpus, domain: str, tokens: TextTokens) -> Iterator[str]:
-    """Texts between the ends of text; the corpus keeps nothing but their tokens."""
-    side = corpus.validation_tokens(domain)
-    ends = np.flatnonzero(side == tokens.end_of_text)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    for start, end in zip(starts, ends, strict=True):
-        yield tokens.decode(side[start:end])

@@ -37,6 +37,11 @@ class Task:
     context is read in windows; of other tasks the beginning of a long context is cut off."""
 
     @property
+    def kind(self) -> str:
+        """Its name without the domain: ``cloze`` of ``cloze/law``."""
+        return self.name.partition("/")[0]
+
+    @property
     def n_choices(self) -> int:
         """The most that an item has; 1 where a continuation is only to be likely."""
         return max(len(item.requests) for item in self.items)

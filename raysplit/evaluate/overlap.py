@@ -4,16 +4,13 @@
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-
-import numpy as np
+from collections.abc import Iterable, Sequence
 
 from raysplit.corpus import Corpus
+from raysplit.evaluate.held_out import documents_of
 from raysplit.evaluate.items import Task
-from raysplit.experts.tokens import TextTokens
 
 N_WORDS = 13
-_PIECE_TOKENS = 1 << 20
 _WORD = re.compile(r"\w+")
 
 
@@ -30,22 +27,11 @@ def overlapping(tasks: Sequence[Task], corpus: Corpus) -> dict[str, dict[str, in
                 owners.setdefault(gram, []).append((number, at))
     found: dict[str, dict[str, int]] = {task.name: {} for task in tasks}
     for domain in corpus.domains:
-        read = {owner for gram in _corpus_grams(corpus, domain) if gram in owners for owner in owners[gram]}
+        texts = documents_of(corpus, domain, side="train")
+        read = {owner for text in texts for gram in _grams(_words(text)) for owner in owners.get(gram, ())}
         for number, task in enumerate(tasks):
             found[task.name][domain] = sum(owner[0] == number for owner in read)
     return found
-
-
-def _corpus_grams(corpus: Corpus, domain: str) -> Iterator[int]:
-    """Of all training text; what lies across two documents is no n-gram of either."""
-    tokens = TextTokens.of(corpus.tokenizer_path)
-    rest = np.empty(0, dtype=np.int64)
-    for piece in corpus.training_tokens(domain, piece_tokens=_PIECE_TOKENS):
-        whole = np.concatenate([rest, piece])
-        *documents, rest = np.split(whole, np.flatnonzero(whole == tokens.end_of_text) + 1)
-        for document in documents:
-            yield from _grams(_words(tokens.decode(document)))
-    yield from _grams(_words(tokens.decode(rest)))
 
 
 def _words(text: str) -> list[str]:

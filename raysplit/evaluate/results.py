@@ -34,7 +34,7 @@ class TaskRecord:
     chance: float | None
     """Accuracy of a guess."""
     n_truncated: Mapping[str, int]
-    """By subject: items that lost their beginning."""
+    """By source: items that lost their beginning."""
     n_overlapping: Mapping[str, int] | None
     """By domain: items of which 13 words in a row stand in the run's training text; None where nobody looked."""
 

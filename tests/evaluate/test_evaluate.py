@@ -1,4 +1,4 @@
-"""An evaluation from run folder to results: what it says, that it goes on, and what it refuses before it reads a model."""
+"""An evaluation from run folder to results: what it says, that it goes on, what it refuses before it reads a model."""
 
 import json
 from collections.abc import Callable
@@ -10,12 +10,14 @@ import pytest
 
 from raysplit.corpus import Corpus
 from raysplit.errors import ExpertError, RunError, TaskError
-from raysplit.evaluate import run as evaluation_run
 from raysplit.evaluate.items import Task, text_item
 from raysplit.evaluate.overlap import overlapping
+from raysplit.evaluate.plan import TASKS as KNOWN_TASKS
+from raysplit.evaluate.plan import Wanted
 from raysplit.evaluate.results import Evaluation, read_evaluation, tables_of
-from raysplit.evaluate.run import Wanted, evaluate
+from raysplit.evaluate.run import evaluate
 from raysplit.experts.shelf import Shelf
+from raysplit.experts.tokens import TextTokens
 from tests.experts.tiny_runs import NearestWords, programs
 
 TASKS = ("held-out", "cloze", "arc_easy", "lambada")
@@ -69,6 +71,17 @@ def test_each_figure_has_its_interval_and_each_but_the_seeds_its_difference(foun
             (f.task, f.metric, f.subject) == (finding.task, finding.metric, "seed") for f in found.findings
         )
         assert (finding.difference is not None) == (finding.subject != "seed" and has_against)
+
+
+def test_domains_are_told_together_as_well(found: Evaluation) -> None:
+    parts = [value(found, f"held-out/{domain}", "seed", "bits_per_byte") for domain in ("stories", "programs")]
+    assert min(parts) < value(found, "held-out", "seed", "bits_per_byte") < max(parts)
+    sizes = {task.name: task.n_items for task in found.tasks}
+    assert sizes["held-out"] == sizes["held-out/stories"] + sizes["held-out/programs"]
+    chosen = [value(found, f"cloze/{domain}", "seed", "accuracy") for domain in ("stories", "programs")]
+    weights = [sizes["cloze/stories"], sizes["cloze/programs"]]
+    expected = sum(a * n for a, n in zip(chosen, weights, strict=True)) / sum(weights)
+    assert value(found, "cloze", "seed", "accuracy") == pytest.approx(expected)
 
 
 def test_greedy_accuracy_is_told_of_single_models_alone(found: Evaluation) -> None:
@@ -176,9 +189,7 @@ def test_a_task_that_does_not_fit_is_refused_before_a_model_is_read(
 
 def test_overlap_counts_items_that_stand_in_training_text(expert_run: Path) -> None:
     corpus = Corpus.open(expert_run / "corpus")
-    training = corpus._train["programs"].read(0, 200)
-    from raysplit.experts.tokens import TextTokens
-
+    training = next(corpus.token_pieces("programs", side="train", piece_tokens=200))
     text = TextTokens.of(corpus.tokenizer_path).decode(training)
     unseen = programs(1, seed=77)[0]
     items = (text_item(0, "Read:", " " + text), text_item(1, "Write:", " " + unseen), text_item(2, "a", " b"))
@@ -188,7 +199,7 @@ def test_overlap_counts_items_that_stand_in_training_text(expert_run: Path) -> N
 
 def test_every_name_of_a_task_is_documented(repository: Path) -> None:
     page = (repository / "docs" / "evaluate.md").read_text()
-    for name in evaluation_run.TASKS:
+    for name in KNOWN_TASKS:
         assert f"`{name}`" in page, name
 
 

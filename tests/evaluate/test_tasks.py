@@ -129,7 +129,7 @@ def corpus(expert_run: Path) -> Corpus:
 
 
 def test_documents_are_those_held_out_and_those_fitted_on_are_others(corpus: Corpus, expert_run: Path) -> None:
-    held_out = read_held_out(corpus, limit=None)
+    held_out = read_held_out(corpus)
     texts = {path.read_text() for path in (expert_run / "text" / "stories").iterdir()}
     measured, fitted = held_out.documents["stories"], held_out.fitted["stories"]
     assert {*measured, *fitted} <= texts
@@ -137,7 +137,7 @@ def test_documents_are_those_held_out_and_those_fitted_on_are_others(corpus: Cor
     assert fitted
     assert not {*measured} & {*fitted}
     assert len(measured) + len(fitted) == corpus.manifest.domains["stories"].validation.n_documents
-    for task in held_out_tasks(held_out):
+    for task in held_out_tasks(held_out, limit=None):
         for item, text in zip(task.items, held_out.documents[task.name.split("/")[1]], strict=True):
             [(context, continuation)] = item.requests
             assert context + continuation == text
@@ -146,7 +146,7 @@ def test_documents_are_those_held_out_and_those_fitted_on_are_others(corpus: Cor
 
 @pytest.mark.parametrize("kind", MADE)
 def test_made_tasks_are_the_same_again_and_more_items_change_none(corpus: Corpus, kind: str) -> None:
-    held_out = read_held_out(corpus, limit=None)
+    held_out = read_held_out(corpus)
     few, many, again = (made_tasks(kind, held_out, context_bytes=90, limit=n) for n in (5, 15, 15))
     assert many == again
     assert [task.name for task in many] == [f"{kind}/stories", f"{kind}/programs"]
@@ -156,7 +156,7 @@ def test_made_tasks_are_the_same_again_and_more_items_change_none(corpus: Corpus
 
 @pytest.mark.parametrize("kind", MADE)
 def test_the_right_choice_goes_on_the_document_and_lies_anywhere(corpus: Corpus, kind: str) -> None:
-    held_out = read_held_out(corpus, limit=None)
+    held_out = read_held_out(corpus)
     for task in made_tasks(kind, held_out, context_bytes=90, limit=None):
         documents = held_out.documents[task.name.split("/")[1]]
         for item in task.items:
