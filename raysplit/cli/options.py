@@ -2,12 +2,14 @@
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from raysplit.errors import RaysplitError, RunError
 from raysplit.files import read_text
@@ -48,6 +50,23 @@ def open_console() -> Console:
     if not console.is_terminal:
         console.width = _LOG_WIDTH
     return console
+
+
+@contextmanager
+def steps_shown(console: Console) -> Iterator[Callable[[str, float], None]]:
+    """Progress of long work: a bar for each step on a terminal, elsewhere a line; told a step and the share done."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show_step(step: str, share: float) -> None:
+            if step not in tasks:
+                tasks[step] = bar.add_task(step, total=1.0)
+                if not console.is_terminal:
+                    console.print(f"  {step} ...")
+            bar.update(tasks[step], completed=share)
+
+        yield show_step
 
 
 def read_json(path: Path, parse: Callable[[str], T]) -> T:
@@ -143,7 +162,21 @@ class OfDomain(click.ParamType):
         return domain, QUANTITY.convert(number, param, ctx)
 
 
-QUANTITY, COUNT, OF_DOMAIN = Quantity(), Count(), OfDomain()
+class ClusterNumbers(click.ParamType):
+    """Numbers of clusters, such as 4,8,16."""
+
+    name = "k[,k...]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        numbers = [COUNT.convert(number, param, ctx) for number in str(value).split(",")]
+        if min(numbers) < 2 or len(set(numbers)) < len(numbers):
+            self.fail(f"{value!r}: give different numbers of clusters, each at least 2, such as 4,8,16", param, ctx)
+        return tuple(numbers)
+
+
+QUANTITY, COUNT, OF_DOMAIN, KS = Quantity(), Count(), OfDomain(), ClusterNumbers()
 
 space_argument = click.argument("space_file", metavar="SPACE", type=click.Path(path_type=Path))
 run_argument = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from raysplit.cli.options import (
+    KS,
     QUANTITY,
     allow_host_option,
     as_is_option,
@@ -23,6 +23,7 @@ from raysplit.cli.options import (
     run_argument,
     say,
     space_argument,
+    steps_shown,
     take_over_option,
 )
 
@@ -61,6 +62,7 @@ def run(
     space, folder = _begin(space_file, out, take_over=take_over)
     _check_cluster(folder, console, ray_address)
     _rule(console, "1/5  corpus")
+    space = _discovered(space, folder, console)
     corpus_ = _corpus(space, folder, console)
     space = _tuned(space, folder, corpus_, console, ray_address)
     if not folder.advice.exists():  # run again, a finished sweep needs no plan
@@ -86,17 +88,51 @@ def corpus() -> None:
 @take_over_option
 def corpus_build(space_file: Path, out: Path, take_over: bool) -> None:
     """Read, deduplicate, hold out, tokenize and pack the domains of SPACE into the run folder's corpus."""
+    console = open_console()
     space, folder = _begin(space_file, out, take_over=take_over)
-    _corpus(space, folder, open_console())
+    _corpus(_discovered(space, folder, console), folder, console)
+
+
+@corpus.command("discover")
+@space_argument
+@click.option("--k", "ks", type=KS, help="Numbers of clusters, such as 4,8,16; the space's own when left out.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write to; discovered/NAME when left out.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of the clustering; the space's own when left out.")
+@click.option("--ray", "on_ray", is_flag=True, help="Label the documents with Ray Data.")
+@ray_address_option
+def corpus_discover(
+    space_file: Path,
+    ks: tuple[int, ...] | None,
+    out: Path | None,
+    seed: int | None,
+    on_ray: bool,
+    ray_address: str | None,
+) -> None:
+    """Find domains in the text of SPACE, as clusters; labels that the space gives are only compared with.
+
+    For each K of --k it writes a search space with these domains, ready for `raysplit run`, and a page that shows them.
+    """
+    from raysplit.cli.discovering import discover_spaces
+
+    discover_spaces(
+        space_file,
+        ks=ks,
+        out=out,
+        seed=seed,
+        on_ray=on_ray or ray_address is not None,
+        ray_address=ray_address,
+        console=open_console(),
+    )
 
 
 @click.command()
 @space_argument
 def plan(space_file: Path) -> None:
     """What a sweep of SPACE would train: trials, tokens, FLOPs, disk and time, timed by a few real steps."""
+    from raysplit.discover.spaces import expected_space
     from raysplit.space import load_space
 
-    space = load_space(space_file)
+    space = expected_space(load_space(space_file))
     _print_plan(space, space.corpus.tokenizer.vocab_size, open_console())
 
 
@@ -121,6 +157,7 @@ def tune(space_file: Path, out: Path, ray_address: str | None, take_over: bool) 
     if space.tuning is None:
         raise SpaceError(f"{space_file}: there is no section tuning, so nothing to tune; see search_spaces/tuned.yaml")
     _check_cluster(folder, console, ray_address)
+    space = _discovered(space, folder, console)
     corpus_ = _corpus(space, folder, console)
     tuned_space = _tuned(space, folder, corpus_, console, ray_address)
     console.print(f"written: {folder.hyperparameters}, {folder.tuned_space}")
@@ -151,6 +188,7 @@ def sweep(
     console, http = open_console(), _http(http_address, closed_reading, allowed_hosts)
     space, folder = _begin(space_file, out, take_over=take_over)
     _check_cluster(folder, console, ray_address)
+    space = _discovered(space, folder, console)
     corpus_ = _corpus(space, folder, console)
     space = _tuned(space, folder, corpus_, console, ray_address)
     _sweep(space, folder, corpus_, console, ray_address, http)
@@ -277,11 +315,12 @@ def _rule(console: Console, title: str) -> None:
 def _begin(space_file: Path, out: Path, *, take_over: bool) -> "tuple[Space, RunFolder]":
     """Everything that can be wrong without building anything; from here on the folder is this command's."""
     from raysplit.design.setup import setup_of
+    from raysplit.discover.spaces import expected_space
     from raysplit.space import load_space
     from raysplit.sweep.folder import open_run
 
     space = load_space(space_file)
-    setup_of(space, vocab_size=space.corpus.tokenizer.vocab_size)  # a target that no split meets
+    setup_of(expected_space(space), vocab_size=space.corpus.tokenizer.vocab_size)  # a target that no split meets
     _hold(out, take_over=take_over)
     return space, open_run(out, space)
 
@@ -302,6 +341,15 @@ def _check_cluster(folder: "RunFolder", console: Console, ray_address: str | Non
         console.print(chosen)
 
 
+def _discovered(space: "Space", folder: "RunFolder", console: Console) -> "Space":
+    """The space with its domains, which are found where it has none."""
+    if space.corpus.discover is None:
+        return space
+    from raysplit.cli.discovering import discover_in_run
+
+    return discover_in_run(space, folder, console)
+
+
 def _corpus(space: "Space", folder: "RunFolder", console: Console) -> "Corpus":
     from raysplit.corpus import build_corpus
     from raysplit.corpus.manifest import MANIFEST_FILE
@@ -310,17 +358,7 @@ def _corpus(space: "Space", folder: "RunFolder", console: Console) -> "Corpus":
 
     if (folder.corpus / MANIFEST_FILE).exists():
         console.print(f"  as built before; to read the text anew, delete {folder.corpus}")
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def show(step: str, share: float) -> None:
-            if step not in tasks:
-                tasks[step] = bar.add_task(step, total=1.0)
-                if not console.is_terminal:
-                    console.print(f"  {step} ...")
-            bar.update(tasks[step], completed=share)
-
+    with steps_shown(console) as show:
         built = build_corpus(space.corpus, folder.corpus, progress=show)
     for name, record in built.manifest.domains.items():
         console.print(

@@ -1,6 +1,5 @@
 """Building a corpus: documents are read and spooled, a tokenizer is trained, the tokens are packed into shards."""
 
-import errno
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -8,10 +7,11 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from raysplit.corpus.building import building
 from raysplit.corpus.corpus import Corpus
-from raysplit.corpus.locks import lock_file
 from raysplit.corpus.manifest import (
     MANIFEST_FILE,
+    NO_TOKENS,
     DomainRecord,
     Manifest,
     SideRecord,
@@ -62,7 +62,7 @@ def build_corpus(
             checked before the first document is read.
     """
     out = Path(out)
-    with _explained(out), _locked(out):
+    with building(out, what="corpus", lock=_LOCK, record=MANIFEST_FILE):
         if (out / MANIFEST_FILE).exists():
             return _existing(spec, out)
         _clear(out, _SPOOL, _SHARDS, _TOKENIZER)
@@ -86,7 +86,7 @@ def _clear(out: Path, *names: str) -> None:
 def _existing(spec: CorpusSpec, out: Path) -> Corpus:
     manifest = read_manifest(out)
     if manifest.spec_hash != spec_hash(spec):
-        fields = [field for field in CorpusSpec.model_fields if field != "max_epochs"]
+        fields = [field for field in CorpusSpec.model_fields if field not in NO_TOKENS]
         changed = [field for field in fields if _as_written(manifest.spec, field) != _as_written(spec, field)]
         changed = changed or ["the edition of a package text"]
         raise CorpusError(
@@ -125,7 +125,7 @@ def _build(spec: CorpusSpec, out: Path, *, progress: Progress, shard_bytes: int)
     for name, documents in sources.items():
         with step(f"read {name}") as report:
             spools[name] = spool_documents(
-                documents.texts,
+                documents.documents,
                 out / _SPOOL / f"{name}.txt",
                 domain=name,
                 seed=spec.seed,
@@ -182,8 +182,14 @@ def _sample(spools: dict[str, Spool], spec: CorpusSpec) -> Iterator[str]:
 
 def _enough(spool: Spool, tally: Tally, source: SourceSpec) -> None:
     n = len(spool.lengths)
-    if n >= 2:
+    if n >= 2 and 0 < spool.n_validation < n:
         return
+    if n >= 2:
+        side = "all" if spool.n_validation else "none"
+        raise CorpusError(
+            f"{tally.where}: of its {n} documents {side} are held out by {source.held_out_column!r}; it needs some to "
+            "train on, and some to measure its loss on"
+        )
     remedy = "cut it, with"
     if source.split_on is not None:
         remedy = f"split_on = {source.split_on!r} cuts nothing; take"
@@ -236,7 +242,7 @@ def _record(sides: dict[str, SideRecord], spool: Spool, spec: CorpusSpec, domain
         n_duplicates=sum(spool.duplicates_of.values()),
         duplicates_of=spool.duplicates_of,
         not_read=tally.so_far(),
-        held_out_note=_held_out_note(spool, spec.validation_fraction),
+        held_out_note="" if source.held_out_column else _held_out_note(spool, spec.validation_fraction),
         source=source,
         edition=edition(package) if package else "",
         licence=source.licence or (LICENCES[package] if package else None),
@@ -264,28 +270,3 @@ def _enough_room(spools: dict[str, Spool], out: Path, *, bytes_per_token: int) -
     free = shutil.disk_usage(out).free
     if free < need:
         raise CorpusError(f"{out}: the shards need up to {need / 1e6:.0f} MB and the disk has {free / 1e6:.0f} MB left")
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Hold the folder; the lock goes with the process, however it ends.
-
-    The lock file marks the folder as a corpus's own, so that nothing of another's is ever cleared away.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    known = {_LOCK, MANIFEST_FILE}
-    found = {path.name for path in out.iterdir()}
-    if found and not found & known:
-        raise CorpusError(f"{out}: is not empty and holds no corpus (found {min(found)!r}); choose another folder")
-    with (out / _LOCK).open("w") as lock:
-        lock_file(lock.fileno(), out / _LOCK, wait=True)
-        yield
-
-
-@contextmanager
-def _explained(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise CorpusError(f"{out}: the corpus cannot be written there: {reason}") from error

@@ -17,8 +17,10 @@ from raysplit.space import CorpusSpec, SourceSpec
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA_VERSION: Final = 1
-_LATER_FIELDS = ("split_on", "encoding", "on_bad")
+_LATER_FIELDS = ("split_on", "encoding", "on_bad", "held_out_column")
 """Of a source, since corpora were first built."""
+NO_TOKENS = ("max_epochs", "sources", "discover", "clusterer")
+"""Fields of a specification that change no token of its corpus, which is built of domains alone."""
 
 
 class _Record(BaseModel):
@@ -102,9 +104,10 @@ class Manifest(_Record):
 def spec_hash(spec: CorpusSpec) -> str:
     """Hash of everything that decides the corpus: the specification, and the pinned editions of package texts.
 
-    How often tokens may be repeated is left out: it is checked when the corpus is used, and changes no token of it.
+    How often tokens may be repeated is left out: it is checked when the corpus is used, and changes no token of it. So
+    is where its domains come from.
     """
-    content = spec.model_dump(mode="json", exclude={"max_epochs"})
+    content = spec.model_dump(mode="json", exclude=set(NO_TOKENS))
     for source in content["domains"].values():
         for field in _LATER_FIELDS:  # one left at its default says what a space without it said
             if source[field] == SourceSpec.model_fields[field].default:

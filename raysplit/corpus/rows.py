@@ -35,6 +35,7 @@ _NAME_CHARACTERS, _MOST_NAMES = 60, 20  # of a table without a header the text i
 _GAP = re.compile(r"[\s,]*")
 _FIRST_ROWS = 100
 """Rows that tell whether a table of objects has a column at all; each may lack what it has no value for."""
+_FLAGS = {"true": True, "1": True, "false": False, "0": False}
 _UNFINISHED_CHARACTERS = 12
 """A fault so near to the end of what is there may only be that more is to come: ``-Infini``."""
 
@@ -93,6 +94,19 @@ def text_in(row: Mapping[str, Any], column: str) -> str:
     if not isinstance(value, str):
         raise Unreadable(f"column {column!r} holds {type(value).__name__}, not text")
     return value
+
+
+def flag_in(row: Mapping[str, Any], column: str) -> bool:
+    """Whether a row's column says true.
+
+    Raises:
+        Unreadable: it says neither that nor false.
+    """
+    value = row.get(column)
+    said = str(value).strip().lower()
+    if said not in _FLAGS:
+        raise Unreadable(f"column {column!r} holds {value!r}, which is neither true nor false")
+    return _FLAGS[said]
 
 
 def _json_rows(path: Path, columns: Sequence[str], encoding: str | None, bad: Bad, *, by_line: bool) -> Iterator[Row]:

@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from raysplit.corpus.lines import text_lines, whole_text
 from raysplit.corpus.listing import list_files, matches
 from raysplit.corpus.not_read import Tally, Unreadable
 from raysplit.corpus.packages import package_documents
 from raysplit.corpus.pieces import cut, lines_of
-from raysplit.corpus.rows import TABLE_FORMATS, Row, check_columns, rows_of, text_in
+from raysplit.corpus.rows import TABLE_FORMATS, Row, check_columns, flag_in, rows_of, text_in
 from raysplit.errors import CorpusError, unknown
 from raysplit.files import suffix_of
 from raysplit.space import SourceSpec
@@ -23,15 +23,22 @@ _TEXT_TYPES = ("string", "large_string", "string_view", "binary", "large_binary"
 """Of the library's columns."""
 
 
+class Document(NamedTuple):
+    """A text, and whether its source holds it out; None where the source does not say."""
+
+    text: str
+    is_held_out: bool | None = None
+
+
 @dataclass(frozen=True)
 class Documents:
     """The documents of a source, which are read as they are asked for, and what was not read so far."""
 
-    texts: Iterator[str]
+    documents: Iterator[Document]
     tally: Tally
 
     def __iter__(self) -> Iterator[str]:
-        return self.texts
+        return (document.text for document in self.documents)
 
 
 def open_source(source: SourceSpec, *, domain: str) -> Documents:
@@ -46,29 +53,33 @@ def open_source(source: SourceSpec, *, domain: str) -> Documents:
     """
     tally = Tally(source, domain=domain)
     try:
-        texts = _opened(source, tally, domain=domain)
+        documents = _opened(source, tally, domain=domain)
     except OSError as error:  # of a folder on the way; what is below it is counted
         raise CorpusError(f"{tally.where[:1000]}: cannot be read: {error.strerror or error}") from error
     if source.split_on is not None and source.kind != "files":
-        texts = (piece for text in texts for piece in cut(lines_of(text.replace("\r\n", "\n")), source.split_on))
-    return Documents(_not_blank(texts, tally), tally)
+        documents = (
+            Document(piece, document.is_held_out)
+            for document in documents
+            for piece in cut(lines_of(document.text.replace("\r\n", "\n")), source.split_on)
+        )
+    return Documents(_not_blank(documents, tally), tally)
 
 
-def _opened(source: SourceSpec, tally: Tally, *, domain: str) -> Iterator[str]:
+def _opened(source: SourceSpec, tally: Tally, *, domain: str) -> Iterator[Document]:
     if source.kind == "package":
         assert source.package is not None
-        return package_documents(source.package)
+        return map(Document, package_documents(source.package))
     if source.kind == "files":
-        return _files(source, tally)
+        return map(Document, _files(source, tally))
     label = (source.label or domain).strip()
     rows = _table(source, tally) if source.kind == "table" else _huggingface(source, tally, label=label)
     return _texts_of(rows, source, tally, label=label)
 
 
-def _not_blank(texts: Iterator[str], tally: Tally) -> Iterator[str]:
-    for text in texts:
-        if text and not text.isspace():
-            yield text
+def _not_blank(documents: Iterator[Document], tally: Tally) -> Iterator[Document]:
+    for document in documents:
+        if document.text and not document.text.isspace():
+            yield document
         else:
             tally.n_blank += 1
 
@@ -129,7 +140,7 @@ def _table(source: SourceSpec, tally: Tally) -> Iterator[tuple[Path, Row]]:
     for path in paths:
         if suffix_of(path) not in TABLE_FORMATS:
             raise CorpusError(f"{tally.where}: {path.name}: {unknown('table format', suffix_of(path), TABLE_FORMATS)}")
-    wanted = [source.text_column, *([source.label_column] if source.label_column else [])]
+    wanted = _columns(source)
     tables = []
     for path in paths:
         try:
@@ -138,6 +149,10 @@ def _table(source: SourceSpec, tally: Tally) -> Iterator[tuple[Path, Row]]:
             tally.bad_file(path, error)
     tally.check()
     return _rows(tables, tally)
+
+
+def _columns(source: SourceSpec) -> list[str]:
+    return [source.text_column, *filter(None, [source.label_column, source.held_out_column])]
 
 
 def _rows(tables: list[tuple[Path, Iterator[Row]]], tally: Tally) -> Iterator[tuple[Path, Row]]:
@@ -200,7 +215,7 @@ def _huggingface(source: SourceSpec, tally: Tally, *, label: str) -> Iterator[tu
     elif is_saved and source.split != SourceSpec.model_fields["split"].default:
         raise CorpusError(f"{tally.where}: is one dataset without splits; leave out split = {source.split!r}")
     columns = dataset.column_names or list(next(iter(dataset.take(1)), {}))  # a stream may not know its columns
-    wanted = [source.text_column, *([source.label_column] if source.label_column else [])]
+    wanted = _columns(source)
     try:
         check_columns(columns, wanted)
     except Unreadable as error:
@@ -229,7 +244,7 @@ def _explained(rows: Iterator[Any], path: Path, tally: Tally) -> Iterator[tuple[
         raise CorpusError(f"{tally.where}: reading failed: {error}") from error
 
 
-def _texts_of(rows: Iterator[tuple[Path, Row]], source: SourceSpec, tally: Tally, *, label: str) -> Iterator[str]:
+def _texts_of(rows: Iterator[tuple[Path, Row]], source: SourceSpec, tally: Tally, *, label: str) -> Iterator[Document]:
     """Texts of the rows that carry ``label``, or of all of them when the source has no label column."""
     others: dict[str, int] = {}
     found = source.label_column is None
@@ -242,7 +257,8 @@ def _texts_of(rows: Iterator[tuple[Path, Row]], source: SourceSpec, tally: Tally
                 continue
             found = True
         try:
-            yield text_in(row, source.text_column)
+            held_out = flag_in(row, source.held_out_column) if source.held_out_column else None
+            yield Document(text_in(row, source.text_column), held_out)
         except Unreadable as error:
             tally.bad_row(path, place, error)
     if not found:

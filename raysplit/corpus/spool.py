@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from raysplit.corpus.sources import Document
+
 HELD_OUT_TOLERANCE = 0.25
 """The share of held-out text may miss what is wanted by this much of it; more is said."""
 _ORDINARY = 0.5
@@ -58,7 +60,7 @@ class Spool:
 
 
 def spool_documents(
-    documents: Iterator[str],
+    documents: Iterator[Document],
     path: Path,
     *,
     domain: str,
@@ -71,16 +73,18 @@ def spool_documents(
     """Write the unique documents of one domain to ``path``, in the order read, up to ``max_bytes`` of text.
 
     Args:
+        documents: held out as they say, and where they say nothing as ``validation_fraction`` asks.
         owners: key -> domain of every document kept so far, in this and earlier domains; added to.
         progress: called with the share of ``max_bytes`` that has been read, where there is such a limit.
 
     """
     ends: list[int] = []
     keys: list[int] = []
+    said: list[bool | None] = []
     duplicates_of: dict[str, int] = {}
     n_bytes = 0
     with path.open("wb") as file:
-        for text in documents:
+        for text, is_held_out in documents:
             key = document_key(text, seed=seed)
             owner = owners.get(key)
             if owner is not None:
@@ -92,6 +96,7 @@ def spool_documents(
             n_bytes += len(data)
             ends.append(n_bytes)
             keys.append(int.from_bytes(key[:8], "big"))
+            said.append(is_held_out)
             if len(ends) % 256 == 0 and max_bytes:
                 progress(min(1.0, n_bytes / max_bytes))
             if max_bytes is not None and n_bytes >= max_bytes:
@@ -99,7 +104,10 @@ def spool_documents(
     starts = np.array([0, *ends[:-1]], dtype=np.int64)
     lengths = np.array(ends, dtype=np.int64) - starts
     by_key = np.argsort(np.array(keys, dtype=np.uint64), kind="stable")
-    held_out = _held_out(lengths[by_key], validation_fraction)
+    if None in said or not said:
+        held_out = _held_out(lengths[by_key], validation_fraction)
+    else:
+        held_out = np.flatnonzero(np.array(said)[by_key])
     order = by_key[np.concatenate([held_out, np.setdiff1d(np.arange(len(by_key)), held_out)])]
     return Spool(
         path=path,

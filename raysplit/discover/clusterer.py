@@ -41,7 +41,11 @@ class Clusterer:
 
     def assign(self, texts: Sequence[str]) -> np.ndarray:
         """(n,) int64 numbers of the texts' domains."""
-        return np.argmin(self.distances(texts) + self.offsets, axis=1)
+        return self.nearest(self.vectors(texts))
+
+    def nearest(self, vectors: np.ndarray) -> np.ndarray:
+        """(n,) int64 numbers of the domains of texts with these ``vectors`` (n, d), as `vectors` gives them."""
+        return np.argmin(squared_distances(vectors, self.centres) + self.offsets, axis=1)
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
         """(n, d) float32 features of the texts' beginnings; of unit length, or zero where there is nothing to see."""

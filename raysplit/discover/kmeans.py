@@ -21,8 +21,8 @@ _MOST_ROUNDS = 50
 _SAME = 1e-4
 """Rounds end when one lowers the cost by less than this part of it."""
 _STEPS_PER_CLUSTER = 200
-_LEAST_STEP = 1e-6
-"""Of a price, where points tie; squared distances between unit vectors reach 4."""
+_LEAST_STEP = 1e-3
+"""By which a price rises at least, so that two full clusters do not take points from each other for ever."""
 
 
 @dataclass(frozen=True, kw_only=True)

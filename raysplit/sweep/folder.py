@@ -28,6 +28,16 @@ class RunFolder:
         return self.path / _SPACE
 
     @property
+    def discovery(self) -> Path:
+        """The clusters that are its domains, where the space has text without labels."""
+        return self.path / "discovery"
+
+    @property
+    def discovered_space(self) -> Path:
+        """The space with its domains, which everything after discovery goes by."""
+        return self.path / "discovered_space.yaml"
+
+    @property
     def tuned_space(self) -> Path:
         """The space with the hyperparameters that were found, which everything after tuning goes by."""
         return self.path / "tuned_space.yaml"
@@ -119,7 +129,7 @@ def open_run(path: Path, space: Space) -> RunFolder:
 
 
 def existing_run(path: Path) -> tuple[RunFolder, Space]:
-    """A run folder with its resolved search space, the tuned one where hyperparameters were tuned.
+    """A run folder with its resolved search space: with domains that were found, and hyperparameters that were tuned.
 
     Raises:
         RunError: the folder holds no run.
@@ -127,7 +137,8 @@ def existing_run(path: Path) -> tuple[RunFolder, Space]:
     folder = RunFolder(path=path.absolute())
     if not folder.space.exists():
         raise RunError(f"{path}: is not a run folder (no {_SPACE}); give the folder that `raysplit sweep` wrote to")
-    return folder, load_space(folder.tuned_space if folder.tuned_space.exists() else folder.space)
+    resolved = (path for path in (folder.tuned_space, folder.discovered_space) if path.exists())
+    return folder, load_space(next(resolved, folder.space))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -139,12 +139,17 @@ def text_notes(space: Space) -> list[str]:
         f"of a domain up to {format_count(max(needed.values()))} tokens are trained on (its share of D, then D'), each "
         f"at most corpus.max_epochs = {corpus.max_epochs:g} times"
     ]
+    if corpus.discover is not None:
+        notes.append(
+            f"its domains are found in the text first: {corpus.discover.k} clusters, reckoned here as equally large"
+        )
     for name, source in corpus.domains.items():
         if source.max_bytes is not None and needed[name] > corpus.max_epochs * source.max_bytes:
             notes.append(
                 f"warning: domain {name!r}: max_bytes = {source.max_bytes:,} bytes of text hold fewer than the "
                 f"{needed[name]:,} tokens; raise it or corpus.max_epochs, or shorten the grids"
             )
+    for name, source in {**corpus.domains, **corpus.sources}.items():
         path = source.path or ""
         if source.kind in ("files", "table") and not has_magic(path) and not Path(path).exists():
             notes.append(f"warning: domain {name!r}: {path}: no such file or folder here")

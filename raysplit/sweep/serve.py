@@ -6,7 +6,7 @@ from pathlib import Path
 
 import ray
 
-from raysplit.errors import RunError
+from raysplit.errors import RunError, SpaceError
 from raysplit.live import beacon
 from raysplit.live.actor import start_law_actor
 from raysplit.live.http_options import HttpOptions
@@ -31,10 +31,16 @@ def served(
     """Serve the law of a space for the length of a ``with`` block; no corpus is needed, since nothing is trained.
 
     Raises:
+        SpaceError: the space is unusable, or has no domains yet.
         RunError: the run's law is served already, the folder is held by another command or cannot be written, or the
             address cannot be bound.
     """
     space = load_space(space_file)
+    if space.corpus.discover is not None:
+        raise SpaceError(
+            f"{space_file}: its domains are yet to be found; run `raysplit corpus discover {space_file}` and serve the "
+            "space that it writes"
+        )
     with held(out, command="raysplit serve", take_over=take_over, tell=tell):
         folder = open_run(out, space)
         if beacon.find(folder.path) is not None:

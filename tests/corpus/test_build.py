@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 
 from raysplit.corpus import Corpus, build_corpus
 from raysplit.corpus.manifest import spec_hash
+from raysplit.corpus.sources import Document
 from raysplit.corpus.spool import HELD_OUT_TOLERANCE, Spool, document_key, spool_documents
 from raysplit.errors import CorpusError
 from raysplit.space import SourceSpec, TokenizerSpec
@@ -84,7 +85,7 @@ def test_order_and_side_depend_on_the_text_and_the_seed_alone(
 ) -> None:
     def read(texts: list[str]) -> tuple[list[str], int]:
         spool = spool_documents(
-            iter(texts),
+            map(Document, texts),
             tmp_path_factory.mktemp("spool") / "domain.txt",
             domain="domain",
             seed=seed,
@@ -109,7 +110,7 @@ def spooled(folder: Path, lengths: list[int], *, fraction: float) -> Spool:
     """Documents of so many bytes."""
     texts = [f"{number} ".ljust(length, "x") for number, length in enumerate(lengths)]
     return spool_documents(
-        iter(texts), folder / "domain.txt", domain="domain", seed=0, owners={}, max_bytes=None,
+        map(Document, texts), folder / "domain.txt", domain="domain", seed=0, owners={}, max_bytes=None,
         validation_fraction=fraction, progress=lambda done: None,
     )  # fmt: skip
 

@@ -1,0 +1,37 @@
+"""A folder that one command at a time builds something in, and nothing of another's."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from raysplit.corpus.locks import lock_file
+from raysplit.errors import CorpusError
+
+
+@contextmanager
+def building(out: Path, *, what: str, lock: str, record: str) -> Iterator[None]:
+    """Hold the folder, which is made where it is not there; the lock goes with the process, however it ends.
+
+    The lock file marks the folder as raysplit's own, so that nothing of another's is ever cleared away.
+
+    Args:
+        out: the folder.
+        what: is built there, for messages.
+        lock: name of the lock file.
+        record: name of the file that says what was built, once it is whole.
+
+    Raises:
+        CorpusError: the folder holds other things, or cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        found = {path.name for path in out.iterdir()}
+        if found and not found & {lock, record}:
+            raise CorpusError(f"{out}: is not empty and holds no {what} (found {min(found)!r}); choose another folder")
+        with (out / lock).open("w") as file:
+            lock_file(file.fileno(), out / lock, wait=True)
+            yield
+    except OSError as error:
+        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        raise CorpusError(f"{out}: the {what} cannot be written there: {reason}") from error

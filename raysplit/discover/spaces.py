@@ -1,0 +1,85 @@
+"""Search spaces before and after discovery: with K domains that are yet to be found, and with those that were."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from raysplit.discover.discovery import TOKENIZER
+from raysplit.discover.record import (
+    DOCUMENTS_FILE,
+    HELD_OUT_COLUMN,
+    Clusters,
+    Discovery,
+    clusters_folder,
+    label_column,
+    read_clusters,
+)
+from raysplit.space import SourceSpec, Space, parse_space
+
+
+def expected_space(space: Space) -> Space:
+    """What can be reckoned with before discovery: K domains of equal size called c0, c1, ...
+
+    A space whose domains are given is as it was.
+    """
+    if space.corpus.discover is None:
+        return space
+    k = space.corpus.discover.k
+    limits = [source.max_bytes for source in space.corpus.sources.values()]
+    max_bytes = None if None in limits else sum(filter(None, limits)) // k
+    unread = SourceSpec.model_construct(kind="package", max_bytes=max_bytes)
+    corpus = space.corpus.model_copy(update={"domains": {f"c{number}": unread for number in range(k)}})
+    return space.model_copy(update={"corpus": corpus})
+
+
+def discovered_space(space: Space, discovery: Discovery, out: Path, *, k: int) -> Space:
+    """The space with the clusters that the discovery in ``out`` found as its domains.
+
+    Their shares in the mixture, and the weights of their losses, are the bytes that there are to train on, unless
+    the discovery's settings make them equal. Paths are relative to the folder of these clusters, where the space is
+    meant to lie.
+
+    Raises:
+        CorpusError: the discovery is damaged.
+        SpaceError: a setting of the space does not go with its new domains.
+    """
+    clusters = read_clusters(out, k).clusters
+    settings = discovery.settings
+    n_bytes = {cluster.name: cluster.train.n_text_bytes for cluster in clusters}
+    corpus: dict[str, Any] = space.corpus.model_dump(mode="json") | {
+        "domains": {
+            cluster.name: {
+                "kind": "table", "path": f"../{DOCUMENTS_FILE}", "label_column": label_column(k),
+                "label": cluster.name, "held_out_column": HELD_OUT_COLUMN, "licence": cluster.licence,
+            }
+            for cluster in clusters
+        },
+        "sources": {},
+        "discover": None,
+        "clusterer": "clusterer",
+        "mixture": n_bytes if settings.mixture == "bytes" else None,
+    }  # fmt: skip
+    if space.corpus.tokenizer.kind == "bpe":
+        corpus["tokenizer"] = {**corpus["tokenizer"], "kind": "huggingface", "name": f"../{TOKENIZER}"}
+    raw = space.model_dump(mode="json") | {"corpus": corpus}
+    raw["target"] = raw["target"] | {"domain_weights": n_bytes if settings.weights == "bytes" else None}
+    return parse_space(raw, origin=str(clusters_folder(out, k)))
+
+
+def short_clusters(space: Space, clusters: Clusters) -> list[str]:
+    """Sentences on clusters with fewer bytes to train on than the grids of a discovered space ask tokens of them.
+
+    A build finds out exactly, and refuses what is too little; a token has at least a byte, so this much is certain
+    before.
+    """
+    said = []
+    for cluster in clusters.clusters:
+        needed = math.ceil(space.corpus.shares[cluster.name] * max(space.pretrain_grid)) + max(space.specialize_grid)
+        has = cluster.train.n_text_bytes
+        if needed > space.corpus.max_epochs * has:
+            said.append(
+                f"cluster {cluster.name!r} has {has:,} bytes to train on, fewer than the {needed:,} tokens of the "
+                "longest path through trunk and branch: give fewer clusters, a smaller discover.balance, shorter grids "
+                "or a larger corpus.max_epochs"
+            )
+    return said
