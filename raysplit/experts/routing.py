@@ -14,6 +14,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
+from raysplit.corpus.manifest import MANIFEST_FILE, read_manifest
 from raysplit.errors import ExpertError, unknown
 from raysplit.experts.folders import Experts
 from raysplit.experts.mixture import mixture
@@ -22,8 +23,7 @@ RouterName = Literal["centre", "likelihood", "label", "uniform"]
 ROUTERS: tuple[RouterName, ...] = get_args(RouterName)
 PREFIX_BYTES = 256
 """Of a document, that routers see."""
-CLUSTERER_FOLDER = "clusterer"
-"""Of a run, where its domains were discovered."""
+CORPUS_FOLDER = "corpus"
 _TEMPERATURES = (1e-3, 1e4)
 
 
@@ -188,17 +188,21 @@ def prefix_of(text: str) -> str:
 
 
 def clusterer_of(run_folder: Path) -> Clusterer | None:
-    """The clusterer that found the run's domains; None where they were given.
+    """The clusterer that found the run's domains, as its corpus names it; None where they were given.
 
     Raises:
-        CorpusError: it is damaged.
+        CorpusError: it is gone or damaged.
     """
-    folder = run_folder / CLUSTERER_FOLDER
-    if not folder.is_dir():
-        return None
     from raysplit.discover.clusterer import Clusterer as Discovered
 
-    return Discovered.load(folder)
+    if not (run_folder / CORPUS_FOLDER / MANIFEST_FILE).exists():
+        return None
+    recorded = read_manifest(run_folder / CORPUS_FOLDER).spec.clusterer
+    if recorded is None:
+        return None
+    # Where the run was moved with its discovery, that lies in it still.
+    here = run_folder / "discovery" / Path(recorded).parent.name / Path(recorded).name
+    return Discovered.load(here if here.is_dir() else recorded)
 
 
 def centre_flops(clusterer: Clusterer, text: str) -> float:

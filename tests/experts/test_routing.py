@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from raysplit.discover.clusterer import Clusterer
+from raysplit.discover.features import CharacterFeatures
 from raysplit.errors import ExpertError, RunError
 from raysplit.experts import ExpertSet, Routing, read_experts
 from raysplit.experts.routing import fit_temperature, log_weights, prefix_of
@@ -27,6 +29,33 @@ def test_each_text_goes_to_its_own_expert_and_an_empty_one_to_the_seed(expert_se
     routes = expert_set.route(TEXTS, Routing(router=router))  # type: ignore[arg-type]
     assert [route.weights for route in routes] == [{"stories": 1.0}, {"programs": 1.0}, {"seed": 1.0}]
     assert [route.is_fallback for route in routes] == [False, False, True]
+
+
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_the_clusterer_that_found_the_domains_is_used(expert_run: Path, tmp_path: Path, is_moved: bool) -> None:
+    """As its corpus names it, and where the run was moved as it lies in it."""
+    texts = [*stories(30, seed=5), *programs(30, seed=5)]
+    features = CharacterFeatures.fit(texts, seed=0)
+    vectors = features(texts)
+    clusterer = Clusterer(
+        domains=("stories", "programs"),
+        centres=np.stack([vectors[:30].mean(axis=0), vectors[30:].mean(axis=0)]).astype(np.float64),
+        offsets=np.zeros(2),
+        features=features,
+        excerpt_bytes=2000,
+    )
+    run = copied(expert_run, tmp_path / "run")
+    made_in = run if is_moved else tmp_path
+    clusterer.save(made_in / "discovery" / "k2" / "clusterer")
+    manifest = json.loads((expert_run / "corpus" / "manifest.json").read_text())
+    named = (tmp_path / "gone" if is_moved else tmp_path) / "discovery" / "k2" / "clusterer"
+    manifest["spec"]["clusterer"] = str(named)
+    (run / "corpus").mkdir()
+    (run / "corpus" / "manifest.json").write_text(json.dumps(manifest))
+    expert_set = ExpertSet.open(run, device="cpu")
+    how = expert_set.default_routing()
+    assert how.router == "centre"
+    assert [list(route.weights) for route in expert_set.route(TEXTS, how)] == [["stories"], ["programs"], ["seed"]]
 
 
 def test_a_known_label_is_obeyed(expert_set: ExpertSet) -> None:
