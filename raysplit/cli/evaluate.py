@@ -100,6 +100,8 @@ def evaluate(
         evaluation = run_evaluation(wanted, out, progress=progress)
     for table in tables_of(evaluation):
         _print(table, console)
+    for reason in evaluation.left_out.values():
+        say(f"left out: {reason}")
     console.print(f"written: {out / RESULTS}, {out / ITEMS}")
 
 

@@ -99,6 +99,8 @@ class Plan:
     against: str
     """Name of the subject that all others are held against."""
     tasks: Sequence[Task]
+    left_out: Mapping[str, str]
+    """Tasks of a group that do not fit a context, and why."""
     fit_task: Task | None
     """Documents on which temperatures are fitted; None where there is no run."""
     requests: Mapping[Path, Mapping[str, Requests]]
@@ -122,22 +124,21 @@ def make_plan(wanted: Wanted) -> Plan:
     run_folder = next((source.path for source in sources if is_run_folder(source.path)), None)
     held_out = _held_out(wanted, run_folder)
     tasks, fit_task = _tasks(wanted, sources, held_out), _fit_task(held_out)
-    requests = {}
-    for source in sources:
-        context_length = source.experts.context_length
-        asked = [*tasks, *([fit_task] if fit_task else [])]
-        requests[source.path] = {
-            task.name: encode(task, source.tokens, context_length=context_length) for task in asked
+    asked = [*tasks, *([fit_task] if fit_task else [])]
+    requests = {
+        source.path: {
+            task.name: encode(task, source.tokens, context_length=source.experts.context_length) for task in asked
         }
-        for task in tasks:
-            found = requests[source.path][task.name]
-            check_truncation(task, found, context_length=context_length, model=str(source.path))
+        for source in sources
+    }
+    left_out = _left_out(wanted, sources, tasks, requests)
     return Plan(
         device=device,
         sources=sources,
         subjects=subjects,
         against=against,
-        tasks=tasks,
+        tasks=[task for task in tasks if task.name not in left_out],
+        left_out=left_out,
         fit_task=fit_task,
         requests=requests,
         run_folder=run_folder,
@@ -198,6 +199,27 @@ def _tasks(wanted: Wanted, sources: Sequence[Source], held_out: HeldOut | None) 
             if not made:
                 raise TaskError(f"task {name}: the held-out documents are too few or too short to make an item of")
             found += made
+    return found
+
+
+def _left_out(
+    wanted: Wanted, sources: Sequence[Source], tasks: Sequence[Task], requests: Mapping[Path, Mapping[str, Requests]]
+) -> dict[str, str]:
+    """Tasks that do not fit, and why; one that was asked for by its own name ends the evaluation instead."""
+    found: dict[str, str] = {}
+    for task in tasks:
+        try:
+            for source in sources:
+                check_truncation(
+                    task,
+                    requests[source.path][task.name],
+                    context_length=source.experts.context_length,
+                    model=str(source.path),
+                )
+        except TaskError as error:
+            found[task.name] = str(error)
+            if task.kind in wanted.tasks or len(found) == len(tasks):
+                raise
     return found
 
 

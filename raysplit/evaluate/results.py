@@ -72,6 +72,8 @@ class Evaluation:
     subjects: Sequence[SubjectRecord]
     tasks: Sequence[TaskRecord]
     findings: Sequence[Finding]
+    left_out: Mapping[str, str]
+    """Tasks of a group that do not fit a context, and why."""
     schema_version: int = 1
 
     @property

@@ -65,6 +65,7 @@ def evaluate(wanted: Wanted, out: Path, *, progress: Progress = lambda what, don
             for s in plan.subjects
         ],
         tasks=_task_records(plan, look_for_overlap=wanted.look_for_overlap),
+        left_out=plan.left_out,
         findings=[found for name, mine in measured.items() for found in _findings(name, mine, against=plan.against)],
     )
     write_evaluation(evaluation, items, out)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class Experts:
     """By name; the seed under `SEED_FOLDER`, where there is one."""
     serving: Mapping[str, str]
     """Domain -> name of the folder that serves it: its expert, or the seed where it has none."""
-    is_run: bool = field(default=False)
+    is_run: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -13,14 +13,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 
-def mixture(
-    log_probs: np.ndarray,
-    log_weights: np.ndarray,
-    offsets: np.ndarray,
-    *,
-    updated: bool,
-    update_from: np.ndarray | None = None,
-) -> np.ndarray:
+def mixture(log_probs: np.ndarray, log_weights: np.ndarray, offsets: np.ndarray, *, updated: bool) -> np.ndarray:
     """Log-probability of each token under the mixture.
 
     Args:
@@ -28,8 +21,6 @@ def mixture(
         log_weights: (K, r) of each sequence, normalised over K; -inf leaves an expert out.
         offsets: (r + 1,) where each sequence begins among the tokens, and their number at the end.
         updated: whether the weights follow the tokens read.
-        update_from: (r,) number of a sequence's leading tokens by which the weights were already chosen, and which
-            therefore do not count again; none by default.
 
     Returns:
         (n,) nats.
@@ -37,11 +28,8 @@ def mixture(
     sequence = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))  # (n,)
     weights = log_weights[:, sequence]  # (K, n)
     if updated:
-        seen = np.asarray(log_probs, dtype=np.float64)
-        if update_from is not None:
-            place = np.arange(len(sequence)) - offsets[sequence]
-            seen = np.where(place >= update_from[sequence], seen, 0.0)
-        before = np.concatenate([np.zeros((len(seen), 1)), np.cumsum(seen, axis=1)], axis=1)  # (K, n + 1), exclusive
+        read = np.cumsum(log_probs, axis=1, dtype=np.float64)
+        before = np.concatenate([np.zeros((len(read), 1)), read], axis=1)  # (K, n + 1), exclusive
         weights = weights + before[:, :-1] - before[:, offsets[sequence]]
         weights = weights - logsumexp(weights, axis=0)
     return logsumexp(weights + log_probs, axis=0)

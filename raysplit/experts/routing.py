@@ -2,7 +2,8 @@
 
 Every router looks at the context alone, never at what is to be predicted. Its scores (n texts, K experts) become
 weights w ~ exp(score / T), T fitted on held-out text. For the nearest centre the score is -d2, d2 the *squared*
-distance from the text to the centre, so that the kernel is exp(-d2 / T), as c-BTM writes it (2303.14177, eq. 3).
+distance from the text to the centre, so that the kernel is exp(-d2 / T), as the paper on c-BTM has it (2303.14177; its
+code squares twice).
 """
 
 from collections.abc import Sequence

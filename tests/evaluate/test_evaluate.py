@@ -18,6 +18,7 @@ from raysplit.evaluate.results import Evaluation, read_evaluation, tables_of
 from raysplit.evaluate.run import evaluate
 from raysplit.experts.shelf import Shelf
 from raysplit.experts.tokens import TextTokens
+from tests.evaluate.conftest import ROWS
 from tests.experts.tiny_runs import NearestWords, programs
 
 TASKS = ("held-out", "cloze", "arc_easy", "lambada")
@@ -185,6 +186,21 @@ def test_a_task_that_does_not_fit_is_refused_before_a_model_is_read(
     data = write_rows("lambada", [{"text": "Ann saw a cat. " * 60 + "Bo"}])
     with pytest.raises(TaskError, match=r"task lambada: 1 of 1 items \(100%\) are longer than the context of"):
         evaluate(replace(wanted, tasks=["lambada"], data=data), tmp_path / "out")
+
+
+def test_a_task_of_a_group_that_does_not_fit_is_left_out_with_a_word(
+    wanted: Wanted,
+    tmp_path: Path,
+    write_rows: Callable[[str, list[dict[str, object]]], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("raysplit.evaluate.plan.GROUPS", {"public": ("lambada", "piqa")})
+    write_rows("lambada", [{"text": "Ann saw a cat. " * 60 + "Bo"}])
+    data = write_rows("piqa", ROWS["piqa"])
+    found = evaluate(replace(wanted, tasks=["public"], data=data), tmp_path / "out")
+    assert [task.name for task in found.tasks] == ["piqa"]
+    assert list(found.left_out) == ["lambada"]
+    assert "longer than the context" in found.left_out["lambada"]
 
 
 def test_overlap_counts_items_that_stand_in_training_text(expert_run: Path) -> None:

@@ -61,14 +61,3 @@ def test_no_token_is_likelier_than_its_likeliest_expert_says(case: tuple[np.ndar
     log_probs, log_weights, offsets = case
     for updated in (False, True):
         assert (mixture(log_probs, log_weights, offsets, updated=updated) <= log_probs.max(axis=0) + 1e-8).all()
-
-
-def test_tokens_that_chose_the_weights_do_not_count_again() -> None:
-    rng = np.random.default_rng(0)
-    log_probs, offsets = -rng.exponential(2.0, size=(3, 10)), np.array([0, 10])
-    prior = np.log(np.full((3, 1), 1 / 3))
-    posterior = log_probs[:, :4].sum(axis=1, keepdims=True) + prior
-    posterior -= logsumexp(posterior, axis=0)
-    after = mixture(log_probs, posterior, offsets, updated=True, update_from=np.array([4]))[4:]
-    whole = mixture(log_probs, prior, offsets, updated=True)[4:]
-    np.testing.assert_allclose(after, whole, atol=1e-9)
