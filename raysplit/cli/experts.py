@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 from rich.table import Table
 
-from raysplit.cli.options import open_console, show
+from raysplit.cli.options import open_console, run_argument, show
 from raysplit.errors import ExpertError
 from raysplit.files import read_text
 
@@ -34,7 +34,6 @@ class Top(click.ParamType):
 
 TOP = Top()
 
-run_option = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 router_option = click.option(
     "--router",
     type=click.Choice(_ROUTERS),
@@ -58,7 +57,7 @@ precision_option = click.option(
 
 
 @click.command()
-@run_option
+@run_argument
 @click.option("--text", "text_file", required=True, help="File with the text, or - for the standard input.")
 @click.option("--lines", is_flag=True, help="Every line is a text of its own.")
 @router_option
@@ -106,7 +105,7 @@ def route(
 
 
 @click.command()
-@run_option
+@run_argument
 @click.option("--prompt", default="", help="Text to go on from; without one a document is begun.")
 @click.option("--expert", help="Write with this one, without a router.")
 @router_option

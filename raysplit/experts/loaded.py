@@ -96,9 +96,9 @@ class LoadedExpert:
             for row, (number, start, n) in zip(tokens, batch, strict=True):
                 row[: n + 1] = sequences[number][start : start + n + 1]
             found, greedy = self._pass(torch.from_numpy(tokens).to(self.device))
-            for row, (number, start, n) in enumerate(batch):
-                log_probs[number][start : start + n] = found[row, :n]
-                is_greedy[number][start : start + n] = greedy[row, :n]
+            for at_row, (number, start, n) in enumerate(batch):
+                log_probs[number][start : start + n] = found[at_row, :n]
+                is_greedy[number][start : start + n] = greedy[at_row, :n]
             done(sum(n for _, _, n in batch))
         return [TokenScores(log_probs=p, is_greedy=g) for p, g in zip(log_probs, is_greedy, strict=True)]
 
