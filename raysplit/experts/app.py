@@ -67,7 +67,7 @@ def make_app(expert_set: ExpertSet, *, token: str | None) -> FastAPI:
         token: that every request must bear; None for none.
     """
     app = FastAPI(title="raysplit experts", docs_url=None, redoc_url=None)
-    models = {
+    models: dict[str, Routing | str] = {
         ROUTED: expert_set.default_routing(),
         MIXTURE: Routing(router="uniform", top=None, updated=True),
         **{name: name for name in expert_set.names},

@@ -35,8 +35,7 @@ def test_each_text_goes_to_its_own_expert_and_an_empty_one_to_the_seed(expert_se
 def test_the_clusterer_that_found_the_domains_is_used(expert_run: Path, tmp_path: Path, is_moved: bool) -> None:
     """As its corpus names it, and where the run was moved as it lies in it."""
     texts = [*stories(30, seed=5), *programs(30, seed=5)]
-    features = CharacterFeatures.fit(texts, seed=0)
-    vectors = features(texts)
+    features, vectors = CharacterFeatures.fit(texts, seed=0)
     clusterer = Clusterer(
         domains=("stories", "programs"),
         centres=np.stack([vectors[:30].mean(axis=0), vectors[30:].mean(axis=0)]).astype(np.float64),
