@@ -7,6 +7,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from raysplit.discover.spaces import expected_space
 from raysplit.errors import SpaceError
 from raysplit.space import Space, dump_space, load_space, parse_space
 
@@ -71,7 +72,7 @@ def test_every_file_is_read_and_round_trips(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_target_affords_each_of_its_sizes_more_than_the_smallest_trunk(path: Path) -> None:
-    space = load_space(path)
+    space = expected_space(load_space(path))
     for n_params in space.target.model_sizes or space.model.sizes:
         tokens = space.target.budget_flops / space.shape(n_params, space.corpus.tokenizer.vocab_size).flops_per_token
         assert tokens > min(filter(None, space.pretrain_grid)) + len(space.domains) * min(space.specialize_grid)
@@ -80,7 +81,7 @@ def test_every_target_affords_each_of_its_sizes_more_than_the_smallest_trunk(pat
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_sweep_is_cheaper_than_its_own_grid(path: Path) -> None:
     """Else the adaptive policy of the file has nothing to choose."""
-    space = load_space(path)
+    space = expected_space(load_space(path))
     if space.sweep.policy == "grid":
         pytest.skip("measures its whole grid")
     tokens = max(space.pretrain_grid)
@@ -104,6 +105,21 @@ def test_every_sweep_is_cheaper_than_its_own_grid(path: Path) -> None:
         ("modle", {}, ["unknown key 'modle'", "did you mean 'model'?"]),
         ("corpus.domains.law.pth", "x", ["unknown key 'corpus.domains.law.pth'", "corpus.domains.law.path"]),
         ("training.zero_stage", 4, ["training.zero_stage", "unknown ZeRO stage '4'", "Known: 0, 1, 2, 3"]),
+        ("corpus.sources", {"all": LAW}, ["has both domains and sources"]),
+        ("corpus.discover", {"k": 4}, ["corpus: discover finds domains in `sources`"]),
+        ("corpus", {"sources": {"all": LAW}}, ["corpus: sources are text without labels", "`discover: {k: 8}`"]),
+        (
+            "corpus",
+            {"sources": {"all": LAW}, "discover": {"k": 1}},
+            ["corpus.discover.k", "greater than or equal to 2"],
+        ),
+        ("corpus", {"sources": {"all": LAW}, "discover": {"k": "many"}}, ["corpus.discover.k", "'many'"]),
+        ("corpus", {"sources": {"all": LAW}, "discover": {"k": 4, "balance": 1}}, ["discover.balance", "1.05"]),
+        (
+            "corpus",
+            {"sources": {"all": LAW}, "discover": {"k": 4}, "mixture": {"all": 1}},
+            ["mixture: the domains are yet to be found", "corpus.discover"],
+        ),
         ("target.domain_weights", {"lgal": 1}, ["unknown domain 'lgal'", "Known: code, law"]),
         ("corpus.mixture", {"code": 1, "lwa": 2}, ["unknown domain 'lwa' (did you mean 'law'?)", "Known: code, law"]),
         ("sweep.pretrain_tokens", [0], ["sweep.pretrain_tokens", "at least one D must be above 0"]),

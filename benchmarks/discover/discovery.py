@@ -1,7 +1,7 @@
-"""Does discovery find seven kinds of text again whose labels it does not see, how fast, and from how little of a text?
+"""Does discovery find seven kinds of text again whose labels it does not see, how fast, and from how little of it?
 
-Standard library, sympy, botocore, google-api, Shakespeare, King James, SMILES: 2 MB each, as `search_spaces/experts.yaml`
-has them. Clusters are fitted to training documents and judged on held-out ones. Seconds are of CPU, one thread.
+Standard library, sympy, botocore, google-api, Shakespeare, King James, SMILES: 2 MB each, as the space `experts` has
+them. Clusters are fitted to training documents and judged on held-out ones. Seconds are of CPU, one thread.
 
     .venv/bin/python benchmarks/discover/discovery.py
     .venv/bin/python benchmarks/discover/discovery.py --megabytes 300    # memory, on a made-up file of that size
@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from raysplit.corpus.packages import package_documents
-from raysplit.discover.clusterer import Clusterer, excerpt
+from raysplit.discover.clusterer import Clusterer, excerpt, features_of
 from raysplit.discover.discovery import discover
 from raysplit.discover.features import CharacterFeatures
 from raysplit.discover.kmeans import balanced_kmeans
@@ -33,6 +33,7 @@ from raysplit.space import CorpusSpec, DiscoverSpec, SourceSpec, TokenizerSpec
 KINDS = ("python-stdlib", "sympy", "botocore", "google-api", "shakespeare", "king-james", "molecules")
 SOURCES = {kind: SourceSpec(kind="package", package=kind, max_bytes=2_000_000) for kind in KINDS}
 RESTARTS = 10
+WHOLE = 10**9
 PREFIXES_BYTES = (32, 128, 256, 512)
 
 
@@ -61,46 +62,42 @@ def accuracy(folder: Path) -> None:
         spec.sources, folder, seed=0, validation_fraction=spec.validation_fraction, progress=lambda step, done: None
     )
     texts, lengths, kinds, held_out = documents_of(piles)
-    print(f"{len(texts):,} documents, {lengths.sum() / 1e6:.1f} MB, {held_out.sum()} held out; K = 7")
-    print(
-        "\nexcerpt  seed  balance   held out: NMI purity   all: NMI purity   largest/equal: fitted, all   fit s  label s"
-    )
-    for excerpt_bytes, seeds in ((4096, (0, 1, 2)), (512, (0,)), (2048, (0,)), (10**9, (0,))):
-        sample, n_bytes = training_sample(piles, sample_bytes=10**9, excerpt_bytes=excerpt_bytes)
-        for seed in seeds:
-            start = time.process_time()
-            features, vectors = CharacterFeatures.fit([excerpt(text, excerpt_bytes) for text in sample], seed=seed)
-            fitted = time.process_time()
-            everything = np.empty(0)
-            for balance in (1.5, None):
-                found = balanced_kmeans(vectors, n_bytes, k=7, balance=balance, seed=seed, restarts=RESTARTS)
-                clustered = time.process_time()
-                clusterer = Clusterer(
-                    domains=KINDS, centres=found.centres, offsets=found.offsets, features=features,
-                    excerpt_bytes=excerpt_bytes,
-                )  # fmt: skip
-                if not len(everything):
-                    fit_seconds = clustered - start
-                    everything = clusterer.vectors(texts)
-                    label_seconds = time.process_time() - clustered
-                labels = clusterer.nearest(everything)
-                sizes = np.bincount(labels, lengths, 7)
-                print(
-                    f"{excerpt_bytes if excerpt_bytes < 10**9 else 'all':>7}  {seed:>4}  {balance or 'none':>7}   "
-                    f"{judge(kinds[held_out], labels[held_out]):>21}   {judge(kinds, labels):>16}   "
-                    f"{found.evenness:>19.2f} {sizes.max() * 7 / sizes.sum():>6.2f}   {fit_seconds:>5.1f}  {label_seconds:>7.1f}",
-                    flush=True,
-                )
-                if seed == 0 and balance is not None:
-                    own = labels[held_out]
-                    chosen = [texts[number] for number in np.flatnonzero(held_out)]
-                    shares = [
-                        (np.argmin(clusterer.distances([excerpt(t, n) for t in chosen]), axis=1) == own).mean()
-                        for n in PREFIXES_BYTES
-                    ]
-                    print("         the nearest centre to the first " + ", ".join(map(str, PREFIXES_BYTES))
-                          + " bytes is the document's own: " + ", ".join(f"{share:.3f}" for share in shares))  # fmt: skip
-            del fitted
+    print(f"{len(texts):,} documents, {lengths.sum() / 1e6:.1f} MB, {held_out.sum()} held out; K = 7\n")
+    print("excerpt  seed  balance  held out: NMI purity  all: NMI purity  largest/equal: fitted, all  fit s  label s")
+    for excerpt_bytes, seed in ((4096, 0), (4096, 1), (4096, 2), (2048, 0), (512, 0), (WHOLE, 0)):
+        sample, n_bytes = training_sample(piles, sample_bytes=WHOLE, excerpt_bytes=excerpt_bytes)
+        start = time.process_time()
+        features, vectors = CharacterFeatures.fit([excerpt(text, excerpt_bytes) for text in sample], seed=seed)
+        fitted = time.process_time()
+        everything = features_of(texts, features, excerpt_bytes=excerpt_bytes)
+        labelled = time.process_time()
+        for balance in (1.5, None):
+            found = balanced_kmeans(vectors, n_bytes, k=7, balance=balance, seed=seed, restarts=RESTARTS)
+            clusterer = Clusterer(
+                domains=KINDS, centres=found.centres, offsets=found.offsets, features=features,
+                excerpt_bytes=excerpt_bytes,
+            )  # fmt: skip
+            labels = clusterer.nearest(everything)
+            sizes = np.bincount(labels, lengths, 7)
+            print(
+                f"{excerpt_bytes if excerpt_bytes < WHOLE else 'whole':>7}  {seed:>4}  {balance or 'none':>7}  "
+                f"{judge(kinds[held_out], labels[held_out]):>20}  {judge(kinds, labels):>15}  "
+                f"{found.evenness:>19.2f} {sizes.max() * 7 / sizes.sum():>6.2f}  {fitted - start:>5.1f}  "
+                f"{labelled - fitted:>7.1f}",
+                flush=True,
+            )
+            if balance is not None:
+                print(prefixes([text for text, out in zip(texts, held_out, strict=True) if out], clusterer), flush=True)
+
+
+def prefixes(texts: list[str], clusterer: Clusterer) -> str:
+    """How often the nearest centre to a text's beginning is the text's own cluster."""
+    own = clusterer.assign(texts)
+    shares = [
+        (np.argmin(clusterer.distances([excerpt(text, n_bytes) for text in texts]), axis=1) == own).mean()
+        for n_bytes in PREFIXES_BYTES
+    ]
+    return f"         from the first {PREFIXES_BYTES} bytes: " + ", ".join(f"{share:.3f}" for share in shares)
 
 
 def whole(folder: Path) -> None:
@@ -132,11 +129,13 @@ def memory(folder: Path, megabytes: int) -> None:
     assert spec.discover is not None
     record = discover(spec, spec.discover, (7,), folder / "out")
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"{path.stat().st_size / 1e6:.0f} MB in {record.n_documents:,} documents: {time.process_time() - start:.0f} s of "
-          f"CPU, {time.perf_counter() - wall:.0f} s of wall time; most memory {after / 1e3:.0f} MB, {before / 1e3:.0f} MB "
-          "of it before")  # fmt: skip
-    print(f"evenness {read_clusters(folder / 'out', 7).evenness:.2f}, "
-          f"of the sample {read_clusters(folder / 'out', 7).evenness_fitted:.2f}")  # fmt: skip
+    clusters = read_clusters(folder / "out", 7)
+    print(
+        f"{path.stat().st_size / 1e6:.0f} MB in {record.n_documents:,} documents: {time.process_time() - start:.0f} s "
+        f"of CPU, {time.perf_counter() - wall:.0f} s of wall time\n"
+        f"memory {after / 1e3:.0f} MB at most, {before / 1e3:.0f} MB of it before\n"
+        f"largest/equal {clusters.evenness:.2f}, in the sample {clusters.evenness_fitted:.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def fit(
 
 
 @click.command()
-@click.argument("tables", metavar="A.csv B.csv ...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("tables", metavar="RUN|A.csv RUN|B.csv ...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--budget-flops", type=QUANTITY, required=True, help="Target budget, the same for all.")
 @click.option("--n-params", type=COUNT, multiple=True, help="Sizes to choose between; repeat for several.")
 @accounting_option
@@ -160,18 +160,21 @@ def compare(
 ) -> None:
     """Into how many domains? One table of runs for each way to divide the same text, compared at their best splits.
 
-    Weights are each domain's share of the text; the losses must be of the same held-out text and tokenizer.
+    Weights are each domain's share of the text; a RUN folder has them in its search space. The losses must be of the
+    same held-out text and tokenizer.
     """
     from raysplit.split import compare_partitions, fit_for_decision, render_partitions
 
-    runs_of = {str(table): read_table(table, as_is=as_is, is_all=True) for table in tables}
+    of_run = {str(table): _observations_and_weights(table) for table in tables}
+    runs_of = {name: read_table(table, as_is=as_is, is_all=True) for name, (table, _) in of_run.items()}
     known = {domain for runs in runs_of.values() for domain in runs["domain"].unique()}
     for domain, _ in weights:
         if domain not in known:
             raise RunError("--weight: " + unknown("domain", domain, sorted(known)))
     candidates = {}
     for name, runs in runs_of.items():
-        own = tuple((domain, weight) for domain, weight in weights if domain in set(runs["domain"]))
+        given = of_run[name][1] | dict(weights)
+        own = tuple((domain, weight) for domain, weight in given.items() if domain in set(runs["domain"]))
         problem = _problem_of(runs, budget_flops, accounting, own)
         law, _ = fit_for_decision(runs, problem, seed=seed)
         candidates[name] = (law, _sized(law, problem, n_params))
@@ -236,6 +239,16 @@ def advise(
         show(strict_json.dumps({**json.loads(advice.to_json()), **rests_on}, indent=2))
     else:
         show(render_advice(advice))
+
+
+def _observations_and_weights(path: Path) -> tuple[Path, dict[str, float]]:
+    """A table as it is; of a run folder the observations, with the weights of its domains."""
+    if not (path / "space.yaml").is_file():
+        return path, {}
+    from raysplit.sweep.folder import existing_run
+
+    folder, space = existing_run(path)
+    return folder.observations("parquet"), space.weights()
 
 
 def _problem_of(

@@ -82,7 +82,7 @@ def discover(
     sources = corpus.sources or corpus.domains
     editions = tuple(edition(source.package) for source in sources.values() if source.package)
     asked = Discovery(
-        corpus=corpus, settings=settings, ks=tuple(ks), editions=editions,
+        corpus=corpus.model_copy(update={"max_epochs": 1.0}), settings=settings, ks=tuple(ks), editions=editions,
         n_documents=0, n_duplicates=0, n_sample_documents=0, notes=(),
     )  # fmt: skip
     with building(out, what="discovery", lock=_LOCK, record=DISCOVERY_FILE):

@@ -112,7 +112,8 @@ class EncoderFeatures:
         import torch
 
         tokenizer, model = self._parts
-        most = min(_MOST_ENCODER_TOKENS, tokenizer.model_max_length, model.config.max_position_embeddings)
+        positions = getattr(model.config, "max_position_embeddings", _MOST_ENCODER_TOKENS)
+        most = min(_MOST_ENCODER_TOKENS, tokenizer.model_max_length, positions)
         means = []
         for start in range(0, len(texts), _BATCH_TEXTS):
             batch = tokenizer(

@@ -76,7 +76,7 @@ class Discovery(_Record):
 
     schema_version: Literal[1] = 1
     corpus: CorpusSpec
-    """With the sources as they were asked for."""
+    """With the sources as they were asked for, but for `max_epochs`, which changes no cluster."""
     settings: DiscoverSpec
     ks: tuple[int, ...]
     editions: tuple[str, ...]

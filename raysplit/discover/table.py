@@ -69,7 +69,7 @@ def write_documents(
             writer.write_table(pa.table({name: columns[name] for name in schema.names}, schema=schema))
             sides = is_held_out.astype(np.int64)
             for tally, own in zip(tallies, labels.T, strict=True):
-                np.add.at(tally.n_documents, (sides, source, own), 1)
+                np.add.at(tally.n_documents, (sides, numbers["source"], own), 1)
                 np.add.at(tally.n_text_bytes, (sides, own), block.lengths)
             progress(done / len(blocks))
     partial.replace(path)

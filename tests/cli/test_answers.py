@@ -112,7 +112,12 @@ def test_a_fit_refuses_what_makes_no_sense(
 
 
 def test_two_ways_to_divide_the_text_are_compared(
-    raysplit: Command, refusal: Callable[..., str], fitted: dict[str, Any], table: pd.DataFrame, tmp_path: Path
+    raysplit: Command,
+    refusal: Callable[..., str],
+    fitted: dict[str, Any],
+    table: pd.DataFrame,
+    space_file: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
     """The same losses and one domain more that is no better: it costs tokens and gains nothing."""
     third = table[table["domain"] == "domain-1"].assign(domain="domain-2")
@@ -122,6 +127,14 @@ def test_two_ways_to_divide_the_text_are_compared(
     said = raysplit("compare", two, three, "--budget-flops", BUDGET, *shares).stdout.splitlines()
     assert "best in" in said[1]
     assert {line.split()[0] for line in said[1:]} == {str(two), str(three)}
+    run = tmp_path / "run"  # has its weights itself
+    run.mkdir()
+    table.to_parquet(run / "observations.parquet")
+    space_file(target__domain_weights={"domain-0": 2, "domain-1": 1}).rename(run / "space.yaml")
+    of_run = raysplit("compare", run, two, "--budget-flops", BUDGET).stdout.splitlines()
+    losses = {line.split()[0]: line.split()[4] for line in said[1:] + of_run[1:]}
+    weighted = next(line.split()[4] for line in said[1:] if line.startswith(str(two)))
+    assert losses[str(run)] == weighted != losses[str(two)]
     assert "at least two" in refusal("compare", two, "--budget-flops", BUDGET)
     assert "domain-9" in refusal("compare", two, three, "--budget-flops", BUDGET, "--weight", "domain-9=1")
 

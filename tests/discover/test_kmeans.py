@@ -31,6 +31,7 @@ def test_offsets_give_the_cheapest_assignment_under_a_capacity(seed: int, k: int
         (weights[:, None] * distances).ravel(),
         A_ub=loads, b_ub=np.full(k, capacity), A_eq=np.kron(np.eye(n), np.ones(k)), b_eq=np.ones(n),
     )  # fmt: skip
+    assert best.fun is not None
     cost = weights @ distances[np.arange(n), labels]
     assert best.fun - 1e-9 <= cost <= best.fun + 1e-3 * weights.sum() + 1.5 * k * np.ptp(distances) / 4
 
