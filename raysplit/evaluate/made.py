@@ -109,7 +109,7 @@ def made_tasks(kind: str, held_out: HeldOut, *, context_bytes: int, limit: int |
     for name, documents in held_out.documents.items():
         words = Counter(word for text in documents for word in _WORD.findall(text))
         domain = Domain(name=name, documents=documents, words=words)
-        items = []
+        items: list[Item] = []
         for number, place in enumerate(_places(documents, context_bytes)):
             if limit is not None and len(items) >= limit:
                 break

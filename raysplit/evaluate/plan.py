@@ -148,7 +148,9 @@ def make_plan(wanted: Wanted) -> Plan:
 def _subjects(wanted: Wanted, sources: Sequence[Source]) -> list[Subject]:
     found: list[Subject] = []
     for source in sources:
-        possible: list[RouterName] = ["label", *(["centre"] if source.clusterer else []), "likelihood", "uniform"]
+        possible: list[RouterName] = ["label", "likelihood", "uniform"]
+        if source.clusterer is not None:
+            possible.insert(1, "centre")
         if wanted.routers is not None and "centre" in wanted.routers and not source.clusterer and source.experts.is_run:
             raise TaskError(f"{source.path}: has no clusterer, which the router centre needs; leave centre out")
         chosen = possible if wanted.routers is None else [router for router in wanted.routers if router in possible]

@@ -143,18 +143,15 @@ def _pooled(parts: Sequence[_Measured]) -> _Measured:
 
 
 def _item_rows(task: Task, measured: Mapping[str, _Measured]) -> pd.DataFrame:
-    keys = [item.key for item in task.items]
-    return pd.concat(
-        pd.DataFrame(
-            {
-                "task": task.name,
-                "subject": name,
-                "item": keys,
-                **{metric: each.values for metric, each in mine.figures.items()},
-            }
-        )
-        for name, mine in measured.items()
-    )
+    """A row for each subject and item, a column for each metric."""
+    parts = []
+    for name, mine in measured.items():
+        part = pd.DataFrame({str(metric): each.values for metric, each in mine.figures.items()})
+        part.insert(0, "item", [item.key for item in task.items])
+        part.insert(0, "subject", name)
+        part.insert(0, "task", task.name)
+        parts.append(part)
+    return pd.concat(parts)
 
 
 def _findings(task: str, measured: Mapping[str, _Measured], *, against: str) -> Iterator[Finding]:

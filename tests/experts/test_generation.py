@@ -83,7 +83,7 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(expert_set: ExpertS
     assert fresh.shelf.held == ()
     for wrong in ({"max_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"stop": ("",)}):
         with pytest.raises(ExpertError, match=next(iter(wrong))):
-            Sampling(**wrong)  # type: ignore[arg-type]
+            Sampling(**wrong)
 
 
 def test_characters_of_several_tokens_are_not_cut(expert_set: ExpertSet) -> None:

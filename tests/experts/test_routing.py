@@ -79,7 +79,7 @@ def test_what_a_choice_costs_is_told_with_it(expert_set: ExpertSet) -> None:
 
 def test_only_the_beginning_of_a_text_decides(expert_set: ExpertSet) -> None:
     for router in ("centre", "likelihood"):
-        how = Routing(router=router, top=None)  # type: ignore[arg-type]
+        how = Routing(router=router, top=None)
         [alone], [with_more] = (expert_set.route([text], how) for text in (TEXTS[0], TEXTS[0] + " " + TEXTS[1]))
         assert alone == with_more
 
@@ -183,7 +183,7 @@ def test_a_routing_is_checked_when_made(fields: dict[str, object], said: str) ->
 
 def test_models_are_loaded_when_asked_for_and_the_oldest_goes(expert_run: Path) -> None:
     expert_set = ExpertSet(read_experts(expert_run), device="cpu", n_kept=2)
-    assert expert_set.shelf.held == ()
+    assert not expert_set.shelf.held
     for name in ("stories", "seed", "stories", "programs"):
         expert_set.shelf.take(name)
     assert expert_set.shelf.held == ("stories", "programs")
