@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raysplit.corpus import Corpus
-from raysplit.errors import TaskError, unknown
+from raysplit.errors import CorpusError, TaskError, unknown
 from raysplit.evaluate.held_out import HELD_OUT, HeldOut, document_items, held_out_tasks, read_held_out
 from raysplit.evaluate.items import Task
 from raysplit.evaluate.made import CONTINUED_BYTES, MADE, made_tasks
@@ -19,7 +19,7 @@ from raysplit.experts import routing as routers
 from raysplit.experts.cost import forward_flops_per_token
 from raysplit.experts.folders import Experts, is_run_folder, read_experts
 from raysplit.experts.loaded import Precision, device_of
-from raysplit.experts.routing import Clusterer, RouterName
+from raysplit.experts.routing import CORPUS_FOLDER, Clusterer, RouterName
 from raysplit.experts.tokens import TextTokens
 
 GROUPS: dict[str, tuple[str, ...]] = {"made": MADE, "public": tuple(BENCHMARKS)}
@@ -173,16 +173,21 @@ def _against(wanted: Wanted, sources: Sequence[Source], subjects: Sequence[Subje
 
 
 def _held_out(wanted: Wanted, run_folder: Path | None) -> HeldOut | None:
-    """The held-out documents of the first run with a corpus; None where there is no run and none is needed."""
+    """The held-out documents of the first run: for tasks made from them, and for the routers' temperatures."""
     needed = [name for name in wanted.task_names if name == HELD_OUT or name in MADE]
-    if run_folder is None or (not needed and not (run_folder / "corpus").is_dir()):
+    if run_folder is None:
         if needed:
             raise TaskError(
                 f"tasks {', '.join(needed)} are made from a run's held-out documents; give a run folder as well, or "
                 f"choose from {', '.join(BENCHMARKS)}"
             )
         return None
-    return read_held_out(Corpus.open(run_folder / "corpus"))
+    try:
+        return read_held_out(Corpus.open(run_folder / CORPUS_FOLDER))
+    except (CorpusError, TaskError):
+        if needed:
+            raise
+        return None  # the temperatures stay at 1
 
 
 def _tasks(wanted: Wanted, sources: Sequence[Source], held_out: HeldOut | None) -> list[Task]:

@@ -16,6 +16,7 @@ from raysplit.evaluate.results import Evaluation, Finding, SubjectRecord, TaskRe
 from raysplit.evaluate.scores import Scores, n_tokens, score_task
 from raysplit.evaluate.subjects import Subject, fitted, outcome
 from raysplit.experts.loaded import LoadedExpert
+from raysplit.experts.routing import CORPUS_FOLDER
 from raysplit.experts.shelf import Shelf
 
 Progress = Callable[[str, int, int], None]
@@ -173,7 +174,7 @@ def _findings(task: str, measured: Mapping[str, _Measured], *, against: str) -> 
 def _task_records(plan: Plan, *, look_for_overlap: bool) -> list[TaskRecord]:
     overlap = None
     if look_for_overlap and plan.run_folder is not None:
-        overlap = overlapping(plan.tasks, Corpus.open(plan.run_folder / "corpus"))
+        overlap = overlapping(plan.tasks, Corpus.open(plan.run_folder / CORPUS_FOLDER))
     records = [
         TaskRecord(
             name=task.name,

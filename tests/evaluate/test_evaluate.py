@@ -147,6 +147,15 @@ def test_a_folder_beside_a_run_and_one_alone(expert_run: Path, data_folder: Path
     assert all(finding.difference is None for finding in found.findings)
 
 
+def test_public_tasks_need_no_corpus_of_the_run(expert_run: Path, data_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "experts").symlink_to(expert_run / "experts")
+    wanted = Wanted(sources=[tmp_path / "run"], tasks=["piqa"], data=str(data_folder), device="cpu", tops=(1,))
+    found = evaluate(wanted, tmp_path / "out")
+    assert [task.name for task in found.tasks] == ["piqa"]
+    assert {subject.temperature for subject in found.subjects} == {None, 1.0}
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
