@@ -48,6 +48,14 @@ class LaneError(RaysplitError):
     """What machines did to a task, or to every lane: no verdict on a trial."""
 
 
+class ExpertError(RaysplitError):
+    """A model's folder that is missing, damaged or unlike the others beside it, or a text that it cannot take."""
+
+
+class TaskError(RaysplitError):
+    """An unknown task, or one whose data cannot be read or do not fit the models."""
+
+
 class FolderTaken(RunError):
     """A run folder that another command has taken over from this one."""
 

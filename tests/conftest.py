@@ -129,6 +129,14 @@ def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             ray.shutdown()
 
 
+@pytest.fixture(scope="session")
+def expert_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with its corpus, a seed and two experts, which no test changes."""
+    from tests.experts.tiny_runs import make_run
+
+    return make_run(tmp_path_factory.mktemp("experts") / "run")
+
+
 @contextmanager
 def _loose_ends() -> Iterator[None]:
     """Ray drops handles of its own processes and log files without closing them: a warning each, which are not ours."""

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 import raysplit
-from raysplit.cli import answer, journal, live, outside, serve, work
+from raysplit.cli import answer, evaluate, experts, journal, live, outside, serve, work
 from raysplit.cli.options import say
 from raysplit.errors import FolderTaken, RaysplitError
 
@@ -124,6 +124,9 @@ for command in (
     work.sweep,
     work.train,
     work.report,
+    experts.route,
+    experts.generate,
+    evaluate.evaluate,
     work.replay,
     outside.import_,
     outside.observe,

@@ -29,6 +29,14 @@ if TYPE_CHECKING:
 @closed_reading_option
 @allow_host_option
 @take_over_option
+@click.option("--experts", is_flag=True, help="Serve the experts of RUN in place of its law: an OpenAI-compatible API.")
+@click.option(
+    "--keep-loaded",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Experts in memory at most; the one used longest ago goes.",
+)
 def serve(
     source: Path,
     out: Path | None,
@@ -37,8 +45,10 @@ def serve(
     closed_reading: bool,
     allowed_hosts: tuple[str, ...],
     take_over: bool,
+    experts: bool,
+    keep_loaded: int,
 ) -> None:
-    """Serve the law of a RUN over HTTP, with a page to watch it and to ask it.
+    """Serve the law of a RUN over HTTP, with a page to watch it and to ask it; or its experts, with --experts.
 
     Of a SPACE: a live law without a sweep, which learns from what is reported to it until Ctrl-C; nothing is trained.
 
@@ -52,6 +62,9 @@ def serve(
         raise RunError(f"{source}: there is no such file or folder; give a run folder, or a space with --out")
     http = read_http_options(address, open_reading=not closed_reading, allowed_hosts=allowed_hosts)
     console = open_console()
+    if experts:
+        _serve_experts(source, http, console, keep_loaded=keep_loaded)
+        return
     if source.is_file():
         if out is None:
             raise RunError("a SPACE needs a run folder: give --out")
@@ -85,6 +98,19 @@ def serve(
         console.print("closed")
     finally:
         server.close()
+
+
+def _serve_experts(run_folder: Path, http: HttpOptions, console: "Console", *, keep_loaded: int) -> None:
+    from raysplit.experts import ExpertSet
+    from raysplit.experts.server import ExpertServer
+
+    expert_set = ExpertSet.open(run_folder, n_kept=keep_loaded)
+    with ExpertServer.start(
+        expert_set, host=http.host, port=http.port, token=http.token, allowed_hosts=http.allowed_hosts
+    ) as server:
+        console.print(f"serving the experts of {run_folder} at {server.url}; Ctrl-C ends it")
+        while True:
+            time.sleep(3600)
 
 
 def _serve_space(

@@ -2,11 +2,11 @@
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 
@@ -173,6 +173,19 @@ class Corpus:
         """
         n_windows = self.n_validation_windows(domain, context_length=context_length, max_tokens=max_tokens)
         return self._validation[domain].windows(np.arange(n_windows), context_length=context_length)
+
+    def token_pieces(
+        self, domain: str, *, side: Literal["train", "validation"], piece_tokens: int
+    ) -> Iterator[np.ndarray]:
+        """Every token of one side of a domain in their order, an end of text after each document; (n,) int64 at a time.
+
+        Raises:
+            CorpusError: the domain is unknown.
+        """
+        self._known(domain)
+        reader = (self._train if side == "train" else self._validation)[domain]
+        for start in range(0, len(reader), piece_tokens):
+            yield reader.read(start, min(piece_tokens, len(reader) - start))
 
     def n_validation_windows(self, domain: str, *, context_length: int, max_tokens: int) -> int:
         """How many windows `validation` gives.

@@ -25,7 +25,7 @@ def test_the_slider_and_the_command_agree(raysplit: Command, run_folder: Path) -
             page = browser.new_page()
             page.goto(server.url)
             page.wait_for_selector("#answer[data-answer]")
-            with page.expect_response(lambda answer: "/v1/curve" in answer.url):
+            with page.expect_response(lambda answer: "/page/advice" in answer.url):
                 page.locator("#budget-slider").fill("10")
             page.wait_for_selector(".answer:not([aria-busy])")
             shown = json.loads(page.get_attribute("#answer", "data-answer") or "")

@@ -1,0 +1,43 @@
+"""How much of a task a run may have read: items of which a run of 13 words stands in its training text.
+
+13 words, lower case, signs left out, as GPT-3's report counts them (2005.14165, appendix C).
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from raysplit.corpus import Corpus
+from raysplit.evaluate.held_out import documents_of
+from raysplit.evaluate.items import Task
+
+N_WORDS = 13
+_WORD = re.compile(r"\w+")
+
+
+def overlapping(tasks: Sequence[Task], corpus: Corpus) -> dict[str, dict[str, int]]:
+    """Task -> domain -> items of which 13 words in a row stand in the domain's training text.
+
+    The items' n-grams are held, and the text goes by; an item of fewer words has none, and never overlaps.
+    """
+    owners: dict[int, list[tuple[int, int]]] = {}
+    for number, task in enumerate(tasks):
+        for at, item in enumerate(task.items):
+            text = " ".join(dict.fromkeys(part for request in item.requests for part in request))
+            for gram in set(_grams(_words(text))):
+                owners.setdefault(gram, []).append((number, at))
+    found: dict[str, dict[str, int]] = {task.name: {} for task in tasks}
+    for domain in corpus.domains:
+        texts = documents_of(corpus, domain, side="train")
+        read = {owner for text in texts for gram in _grams(_words(text)) for owner in owners.get(gram, ())}
+        for number, task in enumerate(tasks):
+            found[task.name][domain] = sum(owner[0] == number for owner in read)
+    return found
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+def _grams(words: Sequence[str]) -> Iterable[int]:
+    """A hash of each; of 64 bits, so that two alike are the same one."""
+    return (hash(tuple(words[at : at + N_WORDS])) for at in range(len(words) - N_WORDS + 1))

@@ -1,0 +1,248 @@
+"""What an evaluation is to do, checked before any model is read: sources, subjects, tasks and their requests."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from raysplit.corpus import Corpus
+from raysplit.errors import CorpusError, TaskError, unknown
+from raysplit.evaluate.held_out import HELD_OUT, HeldOut, document_items, held_out_tasks, read_held_out
+from raysplit.evaluate.items import Task
+from raysplit.evaluate.made import CONTINUED_BYTES, MADE, made_tasks
+from raysplit.evaluate.public import BENCHMARKS
+from raysplit.evaluate.requests import Requests, check_truncation, encode
+from raysplit.evaluate.rows import PACKAGE, check_data, public_task
+from raysplit.evaluate.subjects import Subject, subjects_of
+from raysplit.experts import routing as routers
+from raysplit.experts.cost import forward_flops_per_token
+from raysplit.experts.folders import Experts, is_run_folder, read_experts
+from raysplit.experts.loaded import Precision, device_of
+from raysplit.experts.routing import CORPUS_FOLDER, Clusterer, RouterName
+from raysplit.experts.tokens import TextTokens
+
+GROUPS: dict[str, tuple[str, ...]] = {"made": MADE, "public": tuple(BENCHMARKS)}
+TASKS = (HELD_OUT, *MADE, *BENCHMARKS, *GROUPS)
+_FITTED = "fitted"
+_MOST_CONTEXT_BYTES = 512
+_SAFE_SHARE = 0.8
+"""Of the context, that texts of the held-out text's mean bytes a token fill; some take more tokens."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """What to evaluate, and how.
+
+    Raises:
+        TaskError: an unknown task, or a limit below 1.
+    """
+
+    sources: Sequence[Path]
+    """Run folders and Hugging Face folders."""
+    tasks: Sequence[str]
+    """Names, or groups of them, as `TASKS` lists them."""
+    limit: int | None = None
+    """Of items of each task; None for all."""
+    data: str = PACKAGE
+    """Of the public tasks: a package, the hub, or a folder."""
+    against: str | None = None
+    """The subject that all others are held against; the seed of the first run, or the first model, when None."""
+    routers: Sequence[RouterName] | None = None
+    """None for all that the run allows."""
+    tops: Sequence[int | None] = (1, 2, None)
+    device: str = "auto"
+    precision: Precision = "stored"
+    batch_tokens: int = 8192
+    look_for_overlap: bool = False
+
+    def __post_init__(self) -> None:
+        for name in self.tasks:
+            if name not in TASKS:
+                raise TaskError(unknown("task", name, TASKS))
+        if self.limit is not None and self.limit < 1:
+            raise TaskError(f"limit = {self.limit}: at least one item is needed; give a number from 1")
+
+    @property
+    def task_names(self) -> list[str]:
+        """Each once, groups as what they hold."""
+        return list(dict.fromkeys(each for name in self.tasks for each in GROUPS.get(name, (name,))))
+
+
+@dataclass(frozen=True)
+class Source:
+    """One run, or one model."""
+
+    path: Path
+    experts: Experts
+
+    @cached_property
+    def clusterer(self) -> Clusterer | None:
+        return routers.clusterer_of(self.path) if self.experts.is_run else None
+
+    @cached_property
+    def tokens(self) -> TextTokens:
+        return TextTokens.of(next(iter(self.experts.folders.values())).path)
+
+    @cached_property
+    def flops(self) -> dict[str, float]:
+        return {name: float(forward_flops_per_token(f.path)) for name, f in self.experts.folders.items()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """An evaluation that nothing is known to be wrong with."""
+
+    device: Any
+    sources: Sequence[Source]
+    subjects: Sequence[Subject]
+    against: str
+    """Name of the subject that all others are held against."""
+    tasks: Sequence[Task]
+    left_out: Mapping[str, str]
+    """Tasks of a group that do not fit a context, and why."""
+    fit_task: Task | None
+    """Documents on which temperatures are fitted; None where there is no run."""
+    requests: Mapping[Path, Mapping[str, Requests]]
+    """By source and task, the one for fitting too."""
+    run_folder: Path | None
+    """The first run, whose corpus the made tasks are from."""
+
+
+def make_plan(wanted: Wanted) -> Plan:
+    """Read and check everything but the models' weights.
+
+    Raises:
+        ExpertError, RunError: a model's folder or a run is not as it must be.
+        TaskError: a task's data are not, too much of them does not fit a context, or a subject is unknown.
+        CorpusError: a run's corpus is missing or damaged, or the data's archive cannot be fetched.
+    """
+    device = device_of(wanted.device)
+    sources = [Source(path, read_experts(path)) for path in wanted.sources]
+    subjects = _subjects(wanted, sources)
+    against = _against(wanted, sources, subjects)
+    run_folder = next((source.path for source in sources if is_run_folder(source.path)), None)
+    held_out = _held_out(wanted, run_folder)
+    tasks, fit_task = _tasks(wanted, sources, held_out), _fit_task(held_out)
+    asked = [*tasks, *([fit_task] if fit_task else [])]
+    requests = {
+        source.path: {
+            task.name: encode(task, source.tokens, context_length=source.experts.context_length) for task in asked
+        }
+        for source in sources
+    }
+    left_out = _left_out(wanted, sources, tasks, requests)
+    return Plan(
+        device=device,
+        sources=sources,
+        subjects=subjects,
+        against=against,
+        tasks=[task for task in tasks if task.name not in left_out],
+        left_out=left_out,
+        fit_task=fit_task,
+        requests=requests,
+        run_folder=run_folder,
+    )
+
+
+def _subjects(wanted: Wanted, sources: Sequence[Source]) -> list[Subject]:
+    found: list[Subject] = []
+    for source in sources:
+        possible: list[RouterName] = ["label", "likelihood", "uniform"]
+        if source.clusterer is not None:
+            possible.insert(1, "centre")
+        if wanted.routers is not None and "centre" in wanted.routers and not source.clusterer and source.experts.is_run:
+            raise TaskError(f"{source.path}: has no clusterer, which the router centre needs; leave centre out")
+        chosen = possible if wanted.routers is None else [router for router in wanted.routers if router in possible]
+        label = source.path.resolve().name if len(sources) > 1 and source.experts.is_run else ""
+        found += subjects_of(source.experts, label=label, routers_wanted=chosen, tops=wanted.tops)
+    names = [subject.name for subject in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise TaskError(f"two models are called {', '.join(twice)}; rename a folder, so that they can be told apart")
+    return found
+
+
+def _against(wanted: Wanted, sources: Sequence[Source], subjects: Sequence[Subject]) -> str:
+    names = [subject.name for subject in subjects]
+    if wanted.against is not None:
+        if wanted.against not in names:
+            raise TaskError(f"--against: {unknown('subject', wanted.against, names)}")
+        return wanted.against
+    seed = sources[0].experts.seed
+    return next((s.name for s in subjects if s.how == seed and s.experts is sources[0].experts), names[0])
+
+
+def _held_out(wanted: Wanted, run_folder: Path | None) -> HeldOut | None:
+    """The held-out documents of the first run: for tasks made from them, and for the routers' temperatures."""
+    needed = [name for name in wanted.task_names if name == HELD_OUT or name in MADE]
+    if run_folder is None:
+        if needed:
+            raise TaskError(
+                f"tasks {', '.join(needed)} are made from a run's held-out documents; give a run folder as well, or "
+                f"choose from {', '.join(BENCHMARKS)}"
+            )
+        return None
+    try:
+        return read_held_out(Corpus.open(run_folder / CORPUS_FOLDER))
+    except (CorpusError, TaskError):
+        if needed:
+            raise
+        return None  # the temperatures stay at 1
+
+
+def _tasks(wanted: Wanted, sources: Sequence[Source], held_out: HeldOut | None) -> list[Task]:
+    check_data([name for name in wanted.task_names if name in BENCHMARKS], wanted.data)
+    found: list[Task] = []
+    for name in wanted.task_names:
+        if name in BENCHMARKS:
+            found.append(public_task(name, data=wanted.data, limit=wanted.limit))
+            continue
+        assert held_out is not None
+        if name == HELD_OUT:
+            found += held_out_tasks(held_out, limit=wanted.limit)
+        else:
+            context_bytes = _context_bytes(sources, held_out)
+            made = made_tasks(name, held_out, context_bytes=context_bytes, limit=wanted.limit)
+            if not made:
+                raise TaskError(f"task {name}: the held-out documents are too few or too short to make an item of")
+            found += made
+    return found
+
+
+def _left_out(
+    wanted: Wanted, sources: Sequence[Source], tasks: Sequence[Task], requests: Mapping[Path, Mapping[str, Requests]]
+) -> dict[str, str]:
+    """Tasks that do not fit, and why; one that was asked for by its own name ends the evaluation instead."""
+    found: dict[str, str] = {}
+    for task in tasks:
+        try:
+            for source in sources:
+                check_truncation(
+                    task,
+                    requests[source.path][task.name],
+                    context_length=source.experts.context_length,
+                    model=str(source.path),
+                )
+        except TaskError as error:
+            found[task.name] = str(error)
+            if task.kind in wanted.tasks or len(found) == len(tasks):
+                raise
+    return found
+
+
+def _context_bytes(sources: Sequence[Source], held_out: HeldOut) -> int:
+    """What leaves room for the continuation in the shortest context, by the domain that takes the most tokens."""
+    rooms = []
+    for source in sources:
+        for texts in held_out.documents.values():
+            n_tokens = sum(map(len, source.tokens.encode(texts)))
+            bytes_per_token = sum(len(text.encode(errors="replace")) for text in texts) / n_tokens
+            rooms.append(_SAFE_SHARE * source.experts.context_length * bytes_per_token)
+    return max(CONTINUED_BYTES // 2, min(_MOST_CONTEXT_BYTES, int(min(rooms)) - CONTINUED_BYTES))
+
+
+def _fit_task(held_out: HeldOut | None) -> Task | None:
+    if held_out is None:
+        return None
+    items = [item for domain, texts in held_out.fitted.items() for item in document_items(texts, domain)]
+    return Task(name=_FITTED, items=tuple(items), source=held_out.origin, is_document=True) if items else None

@@ -1,0 +1,166 @@
+"""What an evaluation found: written as JSON and Parquet, and as tables of text for a terminal or a report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+from pydantic import TypeAdapter, ValidationError
+
+from raysplit import strict_json
+from raysplit.errors import RunError
+from raysplit.evaluate.metrics import LOWER_IS_BETTER, Metric
+from raysplit.quantities import format_flops
+from raysplit.split import Interval
+
+RESULTS, ITEMS = "evaluation.json", "items.parquet"
+_TITLES: dict[Metric, str] = {
+    "bits_per_byte": "Bits per byte of the right answer",
+    "loss": "Held-out loss, nats per token",
+    "prob_per_char": "Probability of the right answer per character",
+    "accuracy": "Accuracy",
+    "accuracy_per_char": "Accuracy, likelihoods divided by characters",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskRecord:
+    """What was asked."""
+
+    name: str
+    source: str
+    n_items: int
+    n_choices: int
+    chance: float | None
+    """Accuracy of a guess."""
+    n_truncated: Mapping[str, int]
+    """By source: items that lost their beginning."""
+    n_overlapping: Mapping[str, int] | None
+    """By domain: items of which 13 words in a row stand in the run's training text; None where nobody looked."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SubjectRecord:
+    """Who was asked."""
+
+    name: str
+    origin: str
+    temperature: float | None
+    """Of a router, as fitted on held-out text; 1 where there was none to fit it on, None of a model alone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One metric of one subject on one task."""
+
+    task: str
+    subject: str
+    metric: Metric
+    value: Interval
+    difference: Interval | None
+    """From the subject that all are held against, over the same items; None of that one itself."""
+    flops_per_token: float
+    """At inference, the router's included."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """Everything that was found."""
+
+    against: str
+    level: float
+    subjects: Sequence[SubjectRecord]
+    tasks: Sequence[TaskRecord]
+    findings: Sequence[Finding]
+    left_out: Mapping[str, str]
+    """Tasks of a group that do not fit a context, and why."""
+    schema_version: int = 1
+
+    @property
+    def metrics(self) -> list[Metric]:
+        return list(dict.fromkeys(finding.metric for finding in self.findings))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlainTable:
+    """Headings and rows of text; the first cell of a row is its heading."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+def write_evaluation(evaluation: Evaluation, items: pd.DataFrame, folder: Path) -> None:
+    """Write `RESULTS` and `ITEMS` into a folder, each whole or not at all."""
+    for path, write in (
+        (folder / RESULTS, lambda p: p.write_text(strict_json.dumps(asdict(evaluation), indent=1), encoding="utf-8")),
+        (folder / ITEMS, lambda p: items.to_parquet(p, index=False)),
+    ):
+        partial = path.with_name(path.name + ".partial")
+        write(partial)
+        partial.replace(path)
+
+
+def read_evaluation(path: Path) -> Evaluation | None:
+    """What `write_evaluation` wrote; None where there is none.
+
+    Raises:
+        RunError: the file is damaged or of another version.
+    """
+    try:
+        return TypeAdapter(Evaluation).validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from error
+
+
+def tables_of(evaluation: Evaluation) -> list[PlainTable]:
+    """One table a metric, tasks down and subjects across, then what each costs at inference."""
+    return [*(_metric_table(evaluation, metric) for metric in evaluation.metrics), _cost_table(evaluation)]
+
+
+def _metric_table(evaluation: Evaluation, metric: Metric) -> PlainTable:
+    found = {(f.task, f.subject): f for f in evaluation.findings if f.metric == metric}
+    with_chance = metric.startswith("accuracy")
+    rows = []
+    for task in evaluation.tasks:
+        mine = [found.get((task.name, subject.name)) for subject in evaluation.subjects]
+        if any(mine):
+            chance = [f"{task.chance:.3f}" if task.chance is not None else ""] if with_chance else []
+            rows.append([task.name, f"{task.n_items:,}", *chance, *(_cell(f, task, with_chance) for f in mine)])
+    better = "lower" if metric in LOWER_IS_BETTER else "higher"
+    return PlainTable(
+        title=_TITLES[metric],
+        head=["task", "items", *(["chance"] if with_chance else []), *(s.name for s in evaluation.subjects)],
+        rows=rows,
+        note=f"{better} is better; + or -: better or worse than {evaluation.against}, with the {evaluation.level:.0%} "
+        "interval of the paired difference on one side of 0"
+        + ("; ~: chance lies in the interval" if with_chance else ""),
+    )
+
+
+def _cell(finding: Finding | None, task: TaskRecord, with_chance: bool) -> str:
+    if finding is None:
+        return ""
+    mark, difference = "", finding.difference
+    if difference is not None and (difference.low > 0 or difference.high < 0):
+        mark = " +" if (difference.mean < 0) == (finding.metric in LOWER_IS_BETTER) else " -"
+    value = finding.value
+    if with_chance and task.chance is not None and value.low <= task.chance <= value.high:
+        mark += " ~"
+    return f"{value.mean:.4f}{mark}"
+
+
+def _cost_table(evaluation: Evaluation) -> PlainTable:
+    found = {(f.task, f.subject): f.flops_per_token for f in evaluation.findings}
+    rows = [
+        [task.name, *(format_flops(found[task.name, s.name]) for s in evaluation.subjects)]
+        for task in evaluation.tasks
+    ]  # fmt: skip
+    return PlainTable(
+        title="Inference per token, the router included",
+        head=["task", *(subject.name for subject in evaluation.subjects)],
+        rows=rows,
+    )

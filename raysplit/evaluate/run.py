@@ -1,0 +1,208 @@
+"""One evaluation from what is wanted to what was found."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from raysplit.corpus import Corpus
+from raysplit.evaluate.items import Task
+from raysplit.evaluate.metrics import LEVEL, Figures, Metric, figures_of, interval, paired, resampled_means
+from raysplit.evaluate.overlap import overlapping
+from raysplit.evaluate.plan import Plan, Source, Wanted, make_plan
+from raysplit.evaluate.results import Evaluation, Finding, SubjectRecord, TaskRecord, write_evaluation
+from raysplit.evaluate.scores import Scores, n_tokens, score_task
+from raysplit.evaluate.subjects import Subject, fitted, outcome
+from raysplit.experts.loaded import LoadedExpert
+from raysplit.experts.routing import CORPUS_FOLDER
+from raysplit.experts.shelf import Shelf
+
+Progress = Callable[[str, int, int], None]
+"""What is under way, tokens that are done of it, and of how many."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Measured:
+    """One subject on one task, or on all domains of a kind of task."""
+
+    figures: Mapping[Metric, Figures]
+    flops: float
+    """At inference, of all requests."""
+    n_tokens: int
+
+
+def evaluate(wanted: Wanted, out: Path, *, progress: Progress = lambda what, done, total: None) -> Evaluation:
+    """Evaluate, and write `evaluation.json`, `items.parquet` and the table of scores into ``out``.
+
+    Args:
+        wanted: what to evaluate.
+        out: folder; what an interrupted evaluation left there is gone on from.
+        progress: told as it goes.
+
+    Raises:
+        ExpertError, RunError, TaskError, CorpusError: as `make_plan`, before anything is read or written.
+    """
+    plan = make_plan(wanted)
+    out.mkdir(parents=True, exist_ok=True)
+    measured: dict[str, dict[str, _Measured]] = {task.name: {} for task in plan.tasks}
+    temperatures: dict[str, float] = {}
+    for source in plan.sources:
+        scores = _scores(source, plan, wanted, out, progress)
+        for subject in _fitted_subjects(source, plan, scores):
+            if not isinstance(subject.how, str):
+                temperatures[subject.name] = subject.how.temperature
+            for task in plan.tasks:
+                measured[task.name][subject.name] = _measured(subject, task, source, plan, scores[task.name])
+    items = pd.concat([_item_rows(task, measured[task.name]) for task in plan.tasks], ignore_index=True)
+    for kind, tasks in _kinds(plan.tasks):
+        measured[kind] = {s.name: _pooled([measured[task.name][s.name] for task in tasks]) for s in plan.subjects}
+    evaluation = Evaluation(
+        against=plan.against,
+        level=LEVEL,
+        subjects=[
+            SubjectRecord(name=s.name, origin=str(s.experts.origin), temperature=temperatures.get(s.name))
+            for s in plan.subjects
+        ],
+        tasks=_task_records(plan, look_for_overlap=wanted.look_for_overlap),
+        left_out=plan.left_out,
+        findings=[found for name, mine in measured.items() for found in _findings(name, mine, against=plan.against)],
+    )
+    write_evaluation(evaluation, items, out)
+    return evaluation
+
+
+def _scores(source: Source, plan: Plan, wanted: Wanted, out: Path, progress: Progress) -> dict[str, dict[str, Scores]]:
+    """Task -> folder -> scores; a model reads all tasks before the next one is loaded."""
+    asked = plan.requests[source.path]
+    shelf = Shelf(source.experts, device=plan.device, precision=wanted.precision, n_kept=1)
+    total = sum(n_tokens(requests) for requests in asked.values())
+    found: dict[str, dict[str, Scores]] = {name: {} for name in asked}
+    for name, folder in source.experts.folders.items():
+        n_done = 0
+
+        def done(n: int, name: str = name) -> None:
+            nonlocal n_done
+            n_done += n
+            progress(f"{source.path.name}: {name}", n_done, total)
+
+        def take(name: str = name) -> LoadedExpert:
+            return shelf.take(name)
+
+        for task_name, requests in asked.items():
+            found[task_name][name] = score_task(
+                folder,
+                task_name,
+                requests,
+                take=take,
+                keep_in=out / "scores",
+                precision=wanted.precision,
+                batch_tokens=wanted.batch_tokens,
+                done=done,
+            )
+    return found
+
+
+def _fitted_subjects(source: Source, plan: Plan, scores: Mapping[str, Mapping[str, Scores]]) -> list[Subject]:
+    """The source's subjects, each router at the temperature that suits held-out text best, where there is some."""
+    mine = [subject for subject in plan.subjects if subject.experts is source.experts]
+    if (task := plan.fit_task) is None:
+        return mine
+    requests = plan.requests[source.path][task.name]
+    return [fitted(s, task, requests, scores[task.name], clusterer=source.clusterer) for s in mine]
+
+
+def _measured(subject: Subject, task: Task, source: Source, plan: Plan, scores: Mapping[str, Scores]) -> _Measured:
+    requests = plan.requests[source.path][task.name]
+    found = outcome(subject, task, requests, scores, clusterer=source.clusterer, flops=source.flops)
+    n_read = sum(map(len, requests.tokens))
+    return _Measured(figures=figures_of(task, requests, found), flops=found.flops_per_token * n_read, n_tokens=n_read)
+
+
+def _kinds(tasks: Sequence[Task]) -> Iterator[tuple[str, list[Task]]]:
+    """Kinds of task of which there are several, one a domain."""
+    for kind in dict.fromkeys(task.kind for task in tasks):
+        mine = [task for task in tasks if task.kind == kind]
+        if len(mine) > 1:
+            yield kind, mine
+
+
+def _pooled(parts: Sequence[_Measured]) -> _Measured:
+    """All domains' items as one task."""
+    figures = {
+        metric: Figures(
+            values=np.concatenate([part.figures[metric].values for part in parts]),
+            weights=np.concatenate([part.figures[metric].weights for part in parts]),
+        )
+        for metric in parts[0].figures
+        if all(metric in part.figures for part in parts)
+    }
+    return _Measured(
+        figures=figures, flops=sum(part.flops for part in parts), n_tokens=sum(part.n_tokens for part in parts)
+    )
+
+
+def _item_rows(task: Task, measured: Mapping[str, _Measured]) -> pd.DataFrame:
+    """A row for each subject and item, a column for each metric."""
+    parts = []
+    for name, mine in measured.items():
+        part = pd.DataFrame({str(metric): each.values for metric, each in mine.figures.items()})
+        part.insert(0, "item", [item.key for item in task.items])
+        part.insert(0, "subject", name)
+        part.insert(0, "task", task.name)
+        parts.append(part)
+    return pd.concat(parts)
+
+
+def _findings(task: str, measured: Mapping[str, _Measured], *, against: str) -> Iterator[Finding]:
+    for metric in dict.fromkeys(metric for mine in measured.values() for metric in mine.figures):
+        figures = {name: mine.figures[metric] for name, mine in measured.items() if metric in mine.figures}
+        resampled = resampled_means(figures)
+        for name, each in figures.items():
+            is_held = name != against and against in figures
+            yield Finding(
+                task=task,
+                subject=name,
+                metric=metric,
+                value=interval(each, resampled[name]),
+                difference=paired(each, resampled[name], figures[against], resampled[against]) if is_held else None,
+                flops_per_token=measured[name].flops / measured[name].n_tokens,
+            )
+
+
+def _task_records(plan: Plan, *, look_for_overlap: bool) -> list[TaskRecord]:
+    overlap = None
+    if look_for_overlap and plan.run_folder is not None:
+        overlap = overlapping(plan.tasks, Corpus.open(plan.run_folder / CORPUS_FOLDER))
+    records = [
+        TaskRecord(
+            name=task.name,
+            source=task.source,
+            n_items=len(task.items),
+            n_choices=task.n_choices,
+            chance=task.chance,
+            n_truncated={
+                str(source.path): plan.requests[source.path][task.name].n_truncated for source in plan.sources
+            },
+            n_overlapping=None if overlap is None else overlap[task.name],
+        )
+        for task in plan.tasks
+    ]
+    return [*records, *(_pooled_record(kind, tasks, records) for kind, tasks in _kinds(plan.tasks))]
+
+
+def _pooled_record(kind: str, tasks: Sequence[Task], records: Sequence[TaskRecord]) -> TaskRecord:
+    names = {task.name for task in tasks}
+    parts = [record for record in records if record.name in names]
+    whole = Task(name=kind, items=tuple(item for task in tasks for item in task.items), source=tasks[0].source)
+    known = [part.n_overlapping for part in parts if part.n_overlapping is not None]
+    return TaskRecord(
+        name=kind,
+        source=whole.source,
+        n_items=len(whole.items),
+        n_choices=whole.n_choices,
+        chance=whole.chance,
+        n_truncated={path: sum(part.n_truncated[path] for part in parts) for path in parts[0].n_truncated},
+        n_overlapping={domain: sum(each[domain] for each in known) for domain in known[0]} if known else None,
+    )

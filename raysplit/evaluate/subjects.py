@@ -1,0 +1,192 @@
+"""What is evaluated: a model alone, or the experts of a run under a routing, which is arithmetic on their tables."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from raysplit.evaluate.items import Task
+from raysplit.evaluate.requests import Requests
+from raysplit.evaluate.scores import Scores, offsets_of
+from raysplit.experts import routing as routers
+from raysplit.experts.folders import Experts
+from raysplit.experts.mixture import mixture, sums
+from raysplit.experts.routing import Clusterer, RouterName, Routing
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subject:
+    """One column of the comparison."""
+
+    name: str
+    experts: Experts
+    how: Routing | str
+    """A routing, or the name of the one folder."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What a subject says of a task's r requests."""
+
+    log_likelihoods: np.ndarray
+    """(r,) nats of the continuations."""
+    is_greedy: np.ndarray | None
+    """(r,) whether greedy decoding gives the continuation; None for a mixture, whose whole distribution is not kept."""
+    flops_per_token: float
+    """Inference FLOPs of the task over its tokens, the router's included."""
+
+
+def subjects_of(
+    experts: Experts, *, label: str, routers_wanted: Sequence[RouterName], tops: Sequence[int | None]
+) -> list[Subject]:
+    """Each model alone, and where there is more than one to choose from each router at each top-k.
+
+    Args:
+        experts: of a run, or one folder.
+        label: goes before the names, so that two runs can be told apart; empty for none.
+        routers_wanted: which routers.
+        tops: how many experts are kept; None for all.
+    """
+    before = f"{label}:" if label else ""
+    found = [Subject(name=f"{before}{name}", experts=experts, how=name) for name in experts.names]
+    n_candidates = int(routers.candidates(experts).sum())
+    if n_candidates < 2:
+        return found
+    ways = []
+    for router in routers_wanted:
+        for top in tops if router != "label" else (1,):
+            kept = None if top is None or top >= n_candidates else top
+            # Uniform weights that do not follow the text would be those of no router; that they follow is the point.
+            ways.append(Routing(router=router, top=kept if router != "uniform" else None, updated=router == "uniform"))
+            if router == "centre" and kept is None:
+                ways.append(Routing(router=router, top=None, updated=True))
+    found += [Subject(name=f"{before}{how.name}", experts=experts, how=how) for how in dict.fromkeys(ways)]
+    return found
+
+
+def outcome(
+    subject: Subject,
+    task: Task,
+    requests: Requests,
+    scores: Mapping[str, Scores],
+    *,
+    clusterer: Clusterer | None,
+    flops: Mapping[str, float],
+) -> Outcome:
+    """What a subject says of a task.
+
+    Args:
+        subject: who.
+        task: what is asked.
+        requests: its tokens.
+        scores: of each of the subject's folders.
+        clusterer: for the router ``centre``.
+        flops: forward FLOPs per token of each folder.
+    """
+    offsets = offsets_of(requests.tokens)
+    scored = np.concatenate(
+        [
+            np.arange(len(tokens) - 1) >= len(tokens) - 1 - n
+            for tokens, n in zip(requests.tokens, requests.n_scored, strict=True)
+        ]
+    )
+    if isinstance(subject.how, str):
+        alone = scores[subject.how]
+        return Outcome(
+            log_likelihoods=sums(np.where(scored, alone.log_probs, 0.0), offsets),
+            is_greedy=sums(scored & ~alone.is_greedy, offsets) == 0,
+            flops_per_token=flops[subject.how],
+        )
+    names = subject.experts.names
+    weights = item_weights(subject.experts, task, requests, scores, subject.how, clusterer=clusterer)  # (items, K)
+    tokens = mixture(
+        np.stack([scores[name].log_probs for name in names]),
+        weights[requests.item].T,
+        offsets,
+        updated=subject.how.updated,
+    )
+    return Outcome(
+        log_likelihoods=sums(np.where(scored, tokens, 0.0), offsets),
+        is_greedy=None,
+        flops_per_token=_flops_per_token(subject, task, requests, weights, clusterer=clusterer, flops=flops),
+    )
+
+
+def item_weights(
+    experts: Experts,
+    task: Task,
+    requests: Requests,
+    scores: Mapping[str, Scores],
+    how: Routing,
+    *,
+    clusterer: Clusterer | None,
+) -> np.ndarray:
+    """(items, K) log-weights of the experts, chosen once an item by its shared context."""
+    found = router_scores(experts, task, scores, how.router, clusterer=clusterer)
+    is_empty = np.array([len(context) < 2 for context in requests.contexts])
+    if how.router == "label":
+        is_empty = np.zeros(len(task.items), dtype=bool)
+    return routers.log_weights(experts, found, how, is_empty=is_empty)
+
+
+def router_scores(
+    experts: Experts, task: Task, scores: Mapping[str, Scores], router: RouterName, *, clusterer: Clusterer | None
+) -> np.ndarray:
+    """(items, K) of a router; a task whose items are of no domain of these experts has no labels."""
+    if router == "centre":
+        assert clusterer is not None
+        return routers.centre_scores(experts, clusterer, [item.routed_by for item in task.items])
+    if router == "likelihood":
+        likelihoods = np.stack([scores[name].context_log_likelihoods for name in experts.names], axis=1)
+        return routers.likelihood_scores(experts, likelihoods)
+    if router == "label":
+        known = [item.domain if item.domain in experts.serving else "" for item in task.items]
+        return routers.label_scores(experts, known)
+    return routers.uniform_scores(experts, len(task.items))
+
+
+def fitted(
+    subject: Subject, task: Task, requests: Requests, scores: Mapping[str, Scores], *, clusterer: Clusterer | None
+) -> Subject:
+    """The subject at the temperature that suits a task of held-out documents best; label and uniform have none."""
+    how = subject.how
+    if isinstance(how, str) or how.router in ("label", "uniform"):
+        return subject
+    experts = subject.experts
+    after = [len(tokens) - 1 - n for tokens, n in zip(requests.tokens, requests.n_scored, strict=True)]
+    scored = np.concatenate([np.arange(len(t) - 1) >= n for t, n in zip(requests.tokens, after, strict=True)])
+    temperature = routers.fit_temperature(
+        experts,
+        router_scores(experts, task, scores, how.router, clusterer=clusterer),
+        np.stack([scores[name].log_probs[scored] for name in experts.names]),
+        np.cumsum([0, *requests.n_scored]),
+        how,
+    )
+    return replace(subject, how=how.at(temperature))
+
+
+def _flops_per_token(
+    subject: Subject,
+    task: Task,
+    requests: Requests,
+    weights: np.ndarray,
+    *,
+    clusterer: Clusterer | None,
+    flops: Mapping[str, float],
+) -> float:
+    """Of all forward passes and the router's choices, over the tokens of the requests."""
+    assert isinstance(subject.how, Routing)
+    each = np.array([flops[name] for name in subject.experts.names])
+    kept = weights > -np.inf  # (items, K)
+    per_token = (kept * each).sum(axis=1)  # (items,)
+    n_tokens = np.array([len(tokens) for tokens in requests.tokens])
+    total = float((per_token[requests.item] * n_tokens).sum())
+    if subject.how.router == "centre":
+        assert clusterer is not None
+        total += sum(routers.centre_flops(clusterer, item.routed_by) for item in task.items)
+    elif subject.how.router == "likelihood":
+        n_read = np.array([len(context) for context in requests.contexts])
+        total += float(
+            (routers.likelihood_flops(subject.experts, each, n_read, n_kept=int(kept.sum(axis=1).max()))).sum()
+        )
+    return total / float(n_tokens.sum())

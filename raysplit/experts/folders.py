@@ -1,0 +1,188 @@
+"""The experts of a run, or any Hugging Face folders with one tokenizer, checked before anything is loaded."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raysplit.errors import ExpertError, RunError, unknown
+from raysplit.space import SEED_FOLDER
+
+EXPERTS_FOLDER = "experts"
+_CONFIG = "config.json"
+_CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "n_ctx")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+_WEIGHTS = ("*.safetensors", "*.bin")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExpertFolder:
+    """One model as a Hugging Face folder: what can be known of it without loading its weights."""
+
+    name: str
+    path: Path
+    context_length: int
+    """Tokens."""
+    vocab_size: int
+    tokenizer_sha256: str
+    """Of the files that decide its tokens."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of configuration, tokenizer and weights; the weights by size and time, as they may be hundreds of GB."""
+        digest = hashlib.sha256(self.path.joinpath(_CONFIG).read_bytes() + self.tokenizer_sha256.encode())
+        for path in _weights(self.path):
+            about = path.stat()
+            digest.update(f"{path.name} {about.st_size} {about.st_mtime_ns}\n".encode())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Experts:
+    """Models with one tokenizer, and which of them serves which domain."""
+
+    origin: Path
+    """Run folder, or the folder of the first model."""
+    folders: Mapping[str, ExpertFolder]
+    """By name; the seed under `SEED_FOLDER`, where there is one."""
+    serving: Mapping[str, str]
+    """Domain -> name of the folder that serves it: its expert, or the seed where it has none."""
+    is_run: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.folders)
+
+    @property
+    def seed(self) -> str | None:
+        """Name of the fallback for a text that says nothing, where there is one."""
+        return SEED_FOLDER if SEED_FOLDER in self.folders else None
+
+    @property
+    def context_length(self) -> int:
+        """What all of them can take."""
+        return min(folder.context_length for folder in self.folders.values())
+
+    def check_known(self, name: str) -> None:
+        """Refuse a name that no folder has.
+
+        Raises:
+            ExpertError: there is no such expert.
+        """
+        if name not in self.folders:
+            raise ExpertError(f"{self.origin}: {unknown('expert', name, self.folders)}")
+
+
+def read_folder(path: Path, *, name: str = "") -> ExpertFolder:
+    """What a Hugging Face folder says of its model.
+
+    Raises:
+        ExpertError: the folder is missing, or lacks a file that a model needs.
+    """
+    if not path.is_dir():
+        raise ExpertError(f"{path}: there is no such folder; give a Hugging Face folder or a run folder")
+    try:
+        config: dict[str, Any] = json.loads((path / _CONFIG).read_bytes())
+    except FileNotFoundError as error:
+        raise ExpertError(f"{path}: is neither a Hugging Face folder (no {_CONFIG}) nor a run with experts") from error
+    except (OSError, ValueError) as error:
+        raise ExpertError(f"{path / _CONFIG}: cannot be read: {error}") from error
+    context_length = next((config[key] for key in _CONTEXT_FIELDS if isinstance(config.get(key), int)), None)
+    if context_length is None or not isinstance(config.get("vocab_size"), int):
+        raise ExpertError(f"{path / _CONFIG}: needs vocab_size and one of {', '.join(_CONTEXT_FIELDS)}, as integers")
+    if not _weights(path):
+        raise ExpertError(f"{path}: holds no weights ({' or '.join(_WEIGHTS)})")
+    return ExpertFolder(
+        name=name or path.resolve().name,
+        path=path,
+        context_length=context_length,
+        vocab_size=config["vocab_size"],
+        tokenizer_sha256=_tokenizer_hash(path),
+    )
+
+
+def is_run_folder(path: Path) -> bool:
+    """Whether experts lie in it as a run leaves them."""
+    return (path / EXPERTS_FOLDER).is_dir() or (path / "space.yaml").is_file()
+
+
+def read_experts(*sources: Path) -> Experts:
+    """The experts of one run folder, or those in a list of Hugging Face folders.
+
+    Raises:
+        ExpertError: an expert is missing, or the tokenizer or the vocabulary of one differs from the others'.
+        RunError: the run has no final run yet.
+    """
+    if len(sources) == 1 and is_run_folder(sources[0]):
+        return _of_run(sources[0])
+    folders: dict[str, ExpertFolder] = {}
+    for path in sources:
+        folder = read_folder(path)
+        if folder.name in folders:
+            raise ExpertError(f"{path}: a second folder of the name {folder.name!r}; rename one")
+        folders[folder.name] = folder
+    _check_alike(list(folders.values()))
+    serving = {name: name for name in folders if name != SEED_FOLDER or len(folders) == 1}
+    return Experts(origin=sources[0], folders=folders, serving=serving)
+
+
+def _of_run(run_folder: Path) -> Experts:
+    """Every domain of the run must be served: by its own folder, or by the seed where the split gave it no tokens."""
+    at = run_folder / EXPERTS_FOLDER
+    whole = sorted(p for p in at.glob("*") if p.is_dir() and p.suffix != ".partial") if at.is_dir() else []
+    if not whole:
+        raise RunError(f"{at}: holds no models; `raysplit run` or `raysplit train` makes them")
+    folders = {path.name: read_folder(path, name=path.name) for path in whole}
+    _check_alike(list(folders.values()))
+    serving = {}
+    for domain, own_tokens in _trained_domains(run_folder, list(folders)).items():
+        server = domain if own_tokens or domain in folders else SEED_FOLDER
+        if server not in folders:
+            raise ExpertError(
+                f"{at / server}: is missing, and the domain {domain!r} is served by it; `raysplit train` makes it again"
+            )
+        serving[domain] = server
+    return Experts(origin=run_folder, folders=folders, serving=serving, is_run=True)
+
+
+def _trained_domains(run_folder: Path, names: Sequence[str]) -> dict[str, int]:
+    """Domain -> tokens of its own, as the final run recorded them; the folders' own names where it recorded none."""
+    path = run_folder / "final.json"
+    if not path.exists():
+        return {name: 1 for name in names if name != SEED_FOLDER} or {SEED_FOLDER: 1}
+    try:
+        tokens = json.loads(path.read_bytes())["variants"]["recommended"]["specialize_tokens"]
+        return {str(domain): int(n) for domain, n in tokens.items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read: {error!r}") from error
+
+
+def _check_alike(folders: Sequence[ExpertFolder]) -> None:
+    first = folders[0]
+    for other in folders[1:]:
+        if other.tokenizer_sha256 != first.tokenizer_sha256:
+            raise ExpertError(
+                f"{other.path}: its tokenizer differs from that of {first.path}, and experts are mixed token by token; "
+                "give folders with one tokenizer"
+            )
+        if other.vocab_size != first.vocab_size:
+            raise ExpertError(
+                f"{other.path}: has a vocabulary of {other.vocab_size:,}, and {first.path} one of {first.vocab_size:,}"
+            )
+
+
+def _weights(path: Path) -> list[Path]:
+    return sorted(found for pattern in _WEIGHTS for found in path.glob(pattern))
+
+
+def _tokenizer_hash(path: Path) -> str:
+    files = [path / name for name in _TOKENIZER_FILES if (path / name).is_file()]
+    if not files:
+        raise ExpertError(f"{path}: holds no tokenizer ({', '.join(_TOKENIZER_FILES)})")
+    digest = hashlib.sha256()
+    # Beside tokenizer.json the others are older forms of the same, and may be left out.
+    for file in files[:1] if files[0].name == _TOKENIZER_FILES[0] else files:
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,129 @@
+"""One model in memory: the log-probabilities of tokens in batches, and of the next token one by one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from raysplit.errors import ExpertError, unknown
+from raysplit.experts.folders import ExpertFolder
+
+Precision = Literal["stored", "fp32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+_DTYPES: dict[Precision, str | torch.dtype] = {"stored": "auto", "fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenScores:
+    """Of one sequence of n tokens; the first is only read."""
+
+    log_probs: np.ndarray
+    """(n - 1,) float32 nats of each token after those before it."""
+    is_greedy: np.ndarray
+    """(n - 1,) whether no token was likelier."""
+
+
+def device_of(name: str) -> torch.device:
+    """``auto`` is a GPU where there is one.
+
+    Raises:
+        ExpertError: the device is unknown, or this machine has none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ExpertError(unknown("device", name, ("auto", "cpu", "cuda", "cuda:0"))) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ExpertError(f"device {name!r}: torch sees no GPU here; give cpu")
+    return device
+
+
+class LoadedExpert:
+    """A model on a device."""
+
+    def __init__(self, folder: ExpertFolder, *, device: torch.device, precision: Precision) -> None:
+        from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # one a model, for the reading of files that are there
+        if precision not in _DTYPES:
+            raise ExpertError(unknown("precision", precision, PRECISIONS))
+        try:
+            model: Any = AutoModelForCausalLM.from_pretrained(folder.path, dtype=_DTYPES[precision])
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ExpertError(f"{folder.path}: its model cannot be loaded: {error}") from error
+        self.folder, self.device = folder, device
+        self._model = model.to(device).eval()
+
+    @torch.inference_mode()
+    def score(
+        self,
+        sequences: Sequence[np.ndarray],
+        *,
+        batch_tokens: int = 8192,
+        done: Callable[[int], None] = lambda n_tokens: None,
+    ) -> list[TokenScores]:
+        """Score every token but the first of each sequence (n >= 2 tokens).
+
+        One longer than the context is read in windows: each token is scored once, after those of its window and the
+        one before that.
+
+        Args:
+            sequences: each (n,) integers.
+            batch_tokens: at most so many in one forward pass, padding included, but at least one window.
+            done: told how many tokens each pass has scored.
+        """
+        context = self.folder.context_length
+        log_probs = [np.empty(len(tokens) - 1, dtype=np.float32) for tokens in sequences]
+        is_greedy = [np.empty(len(tokens) - 1, dtype=bool) for tokens in sequences]
+        # (sequence, first target, number of targets), the longest first: what does not fit fails at once
+        windows = [
+            (number, start, min(context, len(tokens) - 1 - start))
+            for number, tokens in enumerate(sequences)
+            for start in range(0, len(tokens) - 1, context)
+        ]
+        windows.sort(key=lambda window: -window[2])
+        at = 0
+        while at < len(windows):
+            longest = windows[at][2]
+            batch = windows[at : at + max(1, batch_tokens // longest)]
+            at += len(batch)
+            tokens = np.zeros((len(batch), longest + 1), dtype=np.int64)
+            for row, (number, start, n) in zip(tokens, batch, strict=True):
+                row[: n + 1] = sequences[number][start : start + n + 1]
+            found, greedy = self._pass(torch.from_numpy(tokens).to(self.device))
+            for at_row, (number, start, n) in enumerate(batch):
+                log_probs[number][start : start + n] = found[at_row, :n]
+                is_greedy[number][start : start + n] = greedy[at_row, :n]
+            done(sum(n for _, _, n in batch))
+        return [TokenScores(log_probs=p, is_greedy=g) for p, g in zip(log_probs, is_greedy, strict=True)]
+
+    def reader(self) -> "Reader":
+        """Reads one text token by token."""
+        return Reader(self._model, self.device)
+
+    def _pass(self, tokens: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        logits = self._model(input_ids=tokens[:, :-1], use_cache=False).logits.float()  # (B, T, V)
+        targets = tokens[:, 1:]
+        picked = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)  # (B, T)
+        log_probs = picked - torch.logsumexp(logits, dim=-1)
+        return log_probs.cpu().numpy(), (logits.argmax(dim=-1) == targets).cpu().numpy()
+
+
+class Reader:
+    """A text under way in one model: what has been read is kept, so that each token is computed once."""
+
+    def __init__(self, model: Any, device: torch.device) -> None:
+        self._model, self._device, self._cache = model, device, None
+
+    @torch.inference_mode()
+    def read(self, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Read more tokens (n,); (V,) float64 log-probabilities of the next one."""
+        ids = torch.tensor(np.asarray(tokens, dtype=np.int64)[None], device=self._device)
+        out = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True)
+        self._cache = out.past_key_values
+        return torch.log_softmax(out.logits[0, -1].double(), dim=-1).cpu().numpy()
