@@ -70,18 +70,22 @@ def read_table(path: Path, *, as_is: bool, is_all: bool) -> "pd.DataFrame":
     Args:
         path: of the table.
         as_is: take what seems impossible.
-        is_all: an answer will rest on this table alone, so what it says nothing of is told too.
+        is_all: an answer will rest on this table alone, so what it says nothing of is told too, and too many rows are
+            thinned.
 
     Raises:
         TableError: the table is unusable, or says something impossible and not ``as_is``.
     """
     from raysplit.doubts import gaps_in, warnings_about
-    from raysplit.runs import read_runs
+    from raysplit.runs import read_runs, thinned
 
     doubts: list[str] = []
     runs = read_runs(path, note=doubts.append)
     doubts += warnings_about(runs, origin=str(path), as_is=as_is)
     doubts += [f"{path}: {gap}" for gap in gaps_in(runs) if is_all]
+    if is_all:
+        runs, thinning = thinned(runs)
+        doubts += [f"{path}: {thinning}"] if thinning else []
     for sentence in doubts:
         say(f"warning: {sentence}")
     return runs
