@@ -211,14 +211,17 @@ def test_checkpoints_along_runs_are_thinned_by_their_ratio_and_the_last_is_kept(
     runs = check_runs(
         pd.concat(
             [
-                pd.DataFrame({"n_params": n, "pretrain_tokens": d, "specialize_tokens": 0, "domain": "code", "loss": 3.0})
+                pd.DataFrame(
+                    {"n_params": n, "pretrain_tokens": d, "specialize_tokens": 0, "domain": "code", "loss": 3.0}
+                )
                 for n in (1_000_000, 2_000_000)
             ]
         ),
         origin="runs.csv",
     )
     kept, sentence = thinned(runs, max_rows=60)
-    assert len(kept) <= 60 and "2000 rows are more than the 60 that are fitted" in sentence
+    assert len(kept) <= 60
+    assert "2000 rows are more than the 60 that are fitted" in sentence
     for _, run in kept.groupby("n_params"):
         tokens = run["pretrain_tokens"].to_numpy()
         assert tokens[-1] == d[-1]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
+NOT_TOLD = 3
+"""Exit status of an answer of which something is withheld, where --strict was given."""
 
 _LOG_WIDTH = 140
 """Columns where no terminal says how many it has, so that tables in a log file are not cut."""
@@ -193,6 +195,13 @@ as_is_option = click.option(
     is_flag=True,
     help="Take the table's numbers as they are, where they seem impossible: fewer than 1,000 parameters or tokens, a "
     "loss above that of a model that knows nothing, losses that rise.",
+)
+
+strict_option = click.option(
+    "--strict",
+    "is_strict",
+    is_flag=True,
+    help=f"End with status {NOT_TOLD} where the runs do not tell all that the answer shows.",
 )
 
 AccountingName = Literal["shared", "per-expert"]

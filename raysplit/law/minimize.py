@@ -45,7 +45,7 @@ def minimize(problem: Problem, start: Array, *, max_iterations: int = 200, toler
         tolerance: A fit has converged when a step promises less than this share of its value.
     """
     step = max(1, _AT_ONCE // problem.n.shape[1])
-    parts = [np.arange(i, min(i + step, len(start))) for i in range(0, len(start), step)]
+    parts = [np.arange(i, min(i + step, len(start))) for i in range(0, max(len(start), 1), step)]
     ends = [_minimize(problem.rows(part), start[part], max_iterations, tolerance) for part in parts]
     return Minimum(
         phi=np.concatenate([end.phi for end in ends]),

@@ -29,6 +29,8 @@ _N_FOLDS = 8
 _MOST_ASKED = 16
 """Domains; of more, so many at even distances tell how strongly all are pooled."""
 _FOLD_ITERATIONS = 20
+_NO_KNOWLEDGE = 1e100
+"""A variance that stands for none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,4 +155,5 @@ def _variance(problem: Problem, phi: Array) -> Array:
     diagonal = np.einsum("bii->bi", information)
     scale = 1.0 / np.sqrt(np.maximum(diagonal, 1e-300))
     unit = information * scale[:, :, None] * scale[:, None, :] + 1e-12 * np.eye(phi.shape[1])
-    return np.maximum(np.einsum("bii->bi", np.linalg.inv(unit)), 1e-300) * scale**2
+    with np.errstate(over="ignore"):  # of a parameter on which a lone run says nothing
+        return np.minimum(np.maximum(np.einsum("bii->bi", np.linalg.inv(unit)), 1e-300) * scale**2, _NO_KNOWLEDGE)

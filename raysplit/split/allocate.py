@@ -158,16 +158,14 @@ def _best_of_corners(surface: DrawSurface, n: Array, d: Array, s: Array, limits:
         seed = surface.losses(n, d, np.zeros_like(s))
         gained = surface.weights * (seed - surface.losses(n, d, s))
     free = np.where((s > 0) & (s < limits), s, 0.0)
-    gain = np.where(free > 0, surface.gain(n, d, np.maximum(s, 1e-300)), 0.0)
+    gain = np.where(free > 0, surface.gain(n, d, np.where(free > 0, s, np.maximum(total, 1.0)[..., None])), 0.0)
     level = (free * gain).sum(axis=-1, keepdims=True) / np.maximum(free.sum(axis=-1, keepdims=True), 1e-300)
     doubtful = ((s > 0) & (level * s - gained > _NOTHING)).any(axis=(0, -1))  # (*points)
     if not doubtful.any():
         return s
     n, d = (np.broadcast_to(x, (len(x), *doubtful.shape))[:, doubtful] for x in (n, d))
     best = s.copy()
-    best[:, doubtful] = _some(
-        surface, n, d, s[:, doubtful], limits[:, doubtful], total[:, doubtful], seed[:, doubtful]
-    )
+    best[:, doubtful] = _some(surface, n, d, s[:, doubtful], limits[:, doubtful], total[:, doubtful], seed[:, doubtful])
     return best
 
 
@@ -180,7 +178,7 @@ def _some(surface: DrawSurface, n: Array, d: Array, s: Array, limits: Array, tot
     """
     n_domains = s.shape[-1]
     tried = total[..., None] * np.geomspace(0.25 / n_domains, 1.0, _TRIED)  # (B, points, tried)
-    each = np.minimum(np.maximum(tried, 1e-300)[..., None], limits[..., None, :])
+    each = np.minimum(tried[..., None], limits[..., None, :])
     mean_gain = seed[..., None, :] - surface.losses(n[..., None], d[..., None], each)
     mean_gain = surface.weights * mean_gain / np.maximum(each, 1e-300)
     top = np.argmax(mean_gain, axis=-2)[..., None, :]

@@ -15,7 +15,9 @@ from raysplit.split.problem import Problem
 
 _CALIBRATION_DRAWS = 32
 """Enough for a standard deviation."""
-_MOST_JUDGED = 8
+ONE_STAGE_FORMS = ("hoffmann",)
+"""Where no run was specialized, the parameters of a second stage would be their priors'."""
+MOST_JUDGED = 8
 """Domains by which forms are chosen and intervals checked; of more, so many at even distances stand for all."""
 
 
@@ -43,6 +45,8 @@ def fit_for_decision(
     Raises:
         LawError: there are no runs, or no form is known.
     """
+    if forms == DEFAULT_FORMS and (runs["specialize_tokens"] == 0).all():
+        forms = ONE_STAGE_FORMS
     judged, judged_problem = _judged(runs, problem)
     simplest_first = sorted(forms, key=lambda name: len(FORMS[name].parameters))
     try:
@@ -66,10 +70,10 @@ def fit_for_decision(
 
 
 def _judged(runs: pd.DataFrame, problem: Problem) -> tuple[pd.DataFrame, Problem]:
-    """The runs and the question of at most `_MOST_JUDGED` domains."""
-    if len(problem.domains) <= _MOST_JUDGED:
+    """The runs and the question of at most `MOST_JUDGED` domains."""
+    if len(problem.domains) <= MOST_JUDGED:
         return runs, problem
-    kept = np.linspace(0, len(problem.domains) - 1, _MOST_JUDGED).astype(int)
+    kept = np.linspace(0, len(problem.domains) - 1, MOST_JUDGED).astype(int)
     domains = tuple(problem.domains[k] for k in kept)
 
     def of_kept(by_domain: Mapping[str, float]) -> dict[str, float]:

@@ -5,21 +5,27 @@ from collections import Counter
 from raysplit.law import Calibration
 from raysplit.quantities import format_count, format_flops
 from raysplit.split.advice import FLAT_TOLERANCE, Advice, Interval
+from raysplit.split.telling import ALL, MODEL_SIZE, SHARE
 
 
 def render_advice(advice: Advice) -> str:
-    """Plain text, at most 100 columns wide unless a name is long."""
+    """Plain text, at most 100 columns wide unless a name is long or something is withheld."""
+    if ALL in advice.withheld:
+        return "\n".join(["No split is told by these runs.", *_withheld(advice), *_warnings(advice)]) + "\n"
     split = advice.split
     accounting = "one seed and all experts" if advice.accounting == "shared" else "each expert alone"
     share = advice.pretrain_share
     lines = [
         f"Best split of {format_flops(advice.budget_flops)} ({accounting})",
+        *([f"  priced by      {advice.price}"] if advice.price else []),
         f"  model size     {format_count(split.n_params)} non-embedding parameters"
-        f" (best in {advice.probability:.0%} of {advice.n_draws} draws of the law)",
-        f"  pretrain       {format_count(split.pretrain_tokens)} tokens of the mixture: {share.mean:.0%} of the tokens"
-        f" ({advice.level:.0%} interval {share.low:.0%} to {share.high:.0%})",
-        f"  as good        {advice.flat[0]:.0%} to {advice.flat[1]:.0%} of the tokens in pretraining cost at most"
-        f" {FLAT_TOLERANCE:.1%} more loss",
+        + (
+            ""
+            if MODEL_SIZE in advice.withheld
+            else f" (best in {advice.probability:.0%} of {advice.n_draws} draws of the law)"
+        ),
+        *_pretraining(advice, share),
+        *_exponents(advice),
         f"  regret         {advice.expected_regret:.2%} of the loss expected",
         *_calibration(advice.calibration),
         "",
@@ -35,7 +41,10 @@ def render_advice(advice: Advice) -> str:
     if advice.gains:
         rows = [[gain.baseline, f"{gain.loss.mean:.4f}", *_percent(gain.gain)] for gain in advice.gains]
         lines += ["", *_table(["against", "loss", "gain", "interval"], rows)]
-    if len(advice.sizes) > 1:
+    if len(advice.sizes) > 1 and MODEL_SIZE in advice.withheld:
+        rows = [[format_count(size.split.n_params), format_count(size.split.pretrain_tokens)] for size in advice.sizes]
+        lines += ["", *_table(["model size", "pretrain"], rows)]
+    elif len(advice.sizes) > 1:
         rows = [
             [
                 format_count(size.split.n_params),
@@ -68,8 +77,39 @@ def render_advice(advice: Advice) -> str:
             for name, form in advice.forms.items()
         ]
         lines += ["", *_table(["form", "weight", "fits"], rows)]
-    lines += [f"\nwarning: {warning}" for warning in advice.warnings]
+    lines += [*_withheld(advice), *_warnings(advice)]
     return "\n".join(lines) + "\n"
+
+
+def _warnings(advice: Advice) -> list[str]:
+    return [f"\nwarning: {warning}" for warning in advice.warnings]
+
+
+def _pretraining(advice: Advice, share: Interval) -> list[str]:
+    tokens = f"  pretrain       {format_count(advice.split.pretrain_tokens)} tokens of the mixture"
+    if SHARE in advice.withheld:
+        return [tokens]
+    return [
+        f"{tokens}: {share.mean:.0%} of the tokens ({advice.level:.0%} interval {share.low:.0%} to {share.high:.0%})",
+        f"  as good        {advice.flat[0]:.0%} to {advice.flat[1]:.0%} of the tokens in pretraining cost at most"
+        f" {FLAT_TOLERANCE:.1%} more loss",
+    ]
+
+
+def _exponents(advice: Advice) -> list[str]:
+    if not advice.exponents:
+        return []
+    told = [
+        f"{symbol} as C^{power.mean:.3f} ({power.low:.3f} to {power.high:.3f})"
+        for symbol, power in zip(("N", "D"), advice.exponents.values(), strict=True)
+    ]
+    return [f"  compute-opt.   with the budget C, {' and '.join(told)}"]
+
+
+def _withheld(advice: Advice) -> list[str]:
+    if not advice.withheld:
+        return []
+    return ["", "Not told by these runs", *(f"  {name}: {why}" for name, why in advice.withheld.items())]
 
 
 def _calibration(found: Calibration | None) -> list[str]:
