@@ -111,7 +111,7 @@ class Advice:
     price: str = ""
     """Where the FLOPs a token are from; empty where who asked gave them."""
     withheld: Mapping[str, str] = field(default_factory=dict)
-    """What the runs do not tell -> why, in a sentence (`raysplit.split.telling`): a number of that name is a prior's."""
+    """What the runs do not tell -> why (`raysplit.split.telling`): a number of that name is a prior's."""
     exponents: Mapping[str, Interval] = field(default_factory=dict)
     """Of the compute-optimal n_params and pretrain_tokens in the budget, where D' was never measured; else empty."""
     extrapolation: Mapping[str, float | None] = field(default_factory=dict)

@@ -170,11 +170,11 @@ def _best_of_corners(surface: DrawSurface, n: Array, d: Array, s: Array, limits:
 
 
 def _some(surface: DrawSurface, n: Array, d: Array, s: Array, limits: Array, total: Array, seed: Array) -> Array:
-    """The best of ``s``, the seed, and shares for the domains that gain most a token, (B, points, K); one axis of points.
+    """The best of ``s``, the seed, and shares for the domains that gain most a token, (B, points, K).
 
-    At a multiplier m a domain gets tokens if its largest mean gain, max over s of (loss of the seed - loss at s) / s, is
-    above m: so those that get some are the first ones in that order, and only their number is to be found. It costs as
-    many evaluations as the logarithm of the domains, not as their number.
+    At a multiplier m a domain gets tokens if its largest mean gain, max over s of (loss of the seed - loss at s) / s,
+    is above m: so those that get some are the first ones in that order, and only their number is to be found. It costs
+    as many evaluations as the logarithm of the domains, not as their number.
     """
     n_domains = s.shape[-1]
     tried = total[..., None] * np.geomspace(0.25 / n_domains, 1.0, _TRIED)  # (B, points, tried)
