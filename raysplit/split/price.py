@@ -16,7 +16,7 @@ SAME_PRICE = 1.1
 """FLOPs a token of one size that differ by less than this factor are one price."""
 FAMILY = "the model family's own FLOPs"
 TABLE = "the FLOPs that the runs paid"
-RULE = "6 N FLOPs a token, as the runs do not say what they paid"
+RULE = "6 N FLOPs a token"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

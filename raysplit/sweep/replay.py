@@ -20,6 +20,7 @@ from raysplit.errors import TableError
 from raysplit.live.ledger import trial_from_dict
 from raysplit.space import DesignName
 from raysplit.split import Problem
+from raysplit.split.price import RULE
 from raysplit.sweep.law_client import LawClient
 from raysplit.sweep.tune import LawScheduler, LawSearcher, result_of
 
@@ -179,7 +180,7 @@ def setup_of_table(
         )
         repeats.setdefault(at, set()).add(s or d)
     return Setup(
-        problem=Problem(budget_flops=budget_flops, sizes=flops, domains=domains),
+        problem=Problem(budget_flops=budget_flops, sizes=flops, domains=domains, price=RULE),
         flops_per_token=flops,
         domains=domains,
         tree=Tree(cooldown_start=cooldown_start, pretrain_grid=pretrain),
