@@ -44,7 +44,8 @@ def test_a_fit_of_a_runs_own_observations_answers_as_its_live_law() -> None:
     asked = replace(target, sizes=price.of([*FAMILY_FLOPS]), price=price.source)
     law, _ = fit_for_decision(RUNS, asked)
     rows = [
-        Known(seq=i, observation=Observation(**row), own=True) for i, row in enumerate(RUNS.to_dict(orient="records"))
+        Known(seq=i, observation=Observation(**{str(name): value for name, value in row.items()}), own=True)
+        for i, row in enumerate(RUNS.to_dict(orient="records"))
     ]
     live = fit_thoroughly(rows, len(rows) - 1, Target(problem=target, step_tokens=1.0, seed=0)).advice
     assert live is not None
