@@ -39,7 +39,11 @@ _COUNTS = ("n_params", "pretrain_tokens", "specialize_tokens", "seed")
 _POSITIVE = ("n_params", "loss", "weight")
 _MAY_BE_UNKNOWN = ("flops", "bits_per_byte", "wall_seconds")
 MAX_ROWS = 20_000
-"""Beyond this a choice of forms and their fit take more than a minute (LOG 2026-11-24); no sweep measures as much."""
+"""A live law fits a sample of so many (`raysplit.live.table`): its refits must stay quick."""
+MAX_ROWS_READ, MAX_ROWS_FITTED = 1_000_000, 40_000
+"""Of a table; one with more rows than are fitted is thinned (`thinned`)."""
+_SPACINGS = (2**0.125, 2**0.25, 2**0.5, 2.0, 4.0)
+"""Least ratio of the tokens of two points of one run in a thinned table, tried in this order."""
 MAX_COUNT = 2**53
 """Whole numbers beyond it are not told apart by floating point."""
 MAX_RATIO_SPREAD = 0.01
@@ -170,8 +174,10 @@ def check_runs(frame: pd.DataFrame, *, origin: str, note: Callable[[str], None] 
             )
     if frame.empty:
         raise TableError(f"{origin}: the table has no rows")
-    if len(frame) > MAX_ROWS:
-        raise TableError(f"{origin}: {len(frame)} rows; at most {MAX_ROWS} are fitted; keep one row per measured point")
+    if len(frame) > MAX_ROWS_READ:
+        raise TableError(
+            f"{origin}: {len(frame)} rows; at most {MAX_ROWS_READ} are read; keep one row per measured point"
+        )
     out = pd.DataFrame({name: frame[name] for name in REQUIRED})
     for name, default in OPTIONAL.items():
         # As objects, since a column that is empty throughout is read as numbers, which pandas will not fill with text.
@@ -228,6 +234,35 @@ def check_runs(frame: pd.DataFrame, *, origin: str, note: Callable[[str], None] 
             "give repeated runs different seeds, or drop one"
         )
     return out.sort_values(list(KEY), ignore_index=True)
+
+
+def thinned(runs: pd.DataFrame, *, max_rows: int = MAX_ROWS_FITTED) -> tuple[pd.DataFrame, str]:
+    """A checked table of at most ``max_rows`` rows, and the rule by which it was made as a sentence; empty if none was.
+
+    The rule: of the points along one trunk or branch, the last is kept, and of the others the last in each step of a
+    ratio of tokens, the smallest of some ratios that leaves few enough. Points that lie close along one run share its
+    luck and tell little more than one of them. Where runs themselves are too many, every so many-th row is kept.
+    """
+    if len(runs) <= max_rows:
+        return runs, ""
+    is_branch = runs["specialize_tokens"] > 0
+    tokens = np.where(is_branch, runs["specialize_tokens"], runs["pretrain_tokens"]).astype(float)
+    run = [
+        runs["n_params"], runs["seed"], runs["domain"], is_branch, runs["pretrain_tokens"].where(is_branch, -1)
+    ]  # fmt: skip
+    last = pd.Series(tokens, index=runs.index).groupby(run).transform("max")
+    kept = runs
+    for ratio in _SPACINGS:
+        step = np.floor(np.log(last / tokens) / math.log(ratio) + 1e-9)
+        kept = runs.loc[np.sort(pd.Series(tokens, index=runs.index).groupby([*run, step]).idxmax().to_numpy())]
+        if len(kept) <= max_rows:
+            break
+    n_points = len(kept)
+    if n_points > max_rows:
+        kept = kept.iloc[np.linspace(0, n_points - 1, max_rows).astype(int)]
+    sentence = f"{len(runs)} rows are more than the {max_rows} that are fitted: of the points along one run those are "
+    sentence += f"kept whose tokens differ by a factor of {ratio:.3g}, {n_points}"
+    return kept.reset_index(drop=True), sentence + ("" if len(kept) == n_points else f", and of these {len(kept)}")
 
 
 def _assumed(frame: pd.DataFrame, out: pd.DataFrame, rounded: Mapping[str, Sequence[int]]) -> Iterator[str]:

@@ -14,12 +14,13 @@ from raysplit.errors import TableError
 from raysplit.runs import (
     MAX_COUNT,
     MAX_RATIO_SPREAD,
-    MAX_ROWS,
+    MAX_ROWS_READ,
     OPTIONAL,
     REQUIRED,
     Observation,
     check_runs,
     read_runs,
+    thinned,
     to_frame,
 )
 
@@ -201,13 +202,33 @@ def test_one_row_is_a_table() -> None:
 
 
 def test_refuses_a_million_rows_before_it_looks_at_them() -> None:
-    many = pd.DataFrame({name: np.broadcast_to(np.nan, 1_000_000) for name in REQUIRED})
-    assert refusal(many) == f"runs.csv: 1000000 rows; at most {MAX_ROWS} are fitted; keep one row per measured point"
+    many = pd.DataFrame({name: np.broadcast_to(np.nan, MAX_ROWS_READ + 1) for name in REQUIRED})
+    assert refusal(many) == f"runs.csv: 1000001 rows; at most {MAX_ROWS_READ} are read; keep one row per measured point"
 
 
-def test_reads_as_many_rows_as_it_says() -> None:
-    full = pd.DataFrame({**GOOD, "domain": "code"}).iloc[[0] * MAX_ROWS].assign(seed=range(MAX_ROWS))
-    assert len(check_runs(full, origin="runs.csv")) == MAX_ROWS
+def test_checkpoints_along_runs_are_thinned_by_their_ratio_and_the_last_is_kept() -> None:
+    d = np.arange(1, 1001) * 1_000_000
+    runs = check_runs(
+        pd.concat(
+            [
+                pd.DataFrame(
+                    {"n_params": n, "pretrain_tokens": d, "specialize_tokens": 0, "domain": "code", "loss": 3.0}
+                )
+                for n in (1_000_000, 2_000_000)
+            ]
+        ),
+        origin="runs.csv",
+    )
+    kept, sentence = thinned(runs, max_rows=60)
+    assert len(kept) <= 60
+    assert "2000 rows are more than the 60 that are fitted" in sentence
+    for _, run in kept.groupby("n_params"):
+        tokens = run["pretrain_tokens"].to_numpy()
+        assert tokens[-1] == d[-1]
+        assert (tokens[2:] / tokens[1:-1]).min() > 1.2  # at least a factor of 2^(1/2) between the ends of two steps
+    assert thinned(runs) == (runs, "") or thinned(runs)[0] is runs
+    again, _ = thinned(runs.sample(frac=1.0, random_state=0).sort_index(), max_rows=60)
+    assert again.equals(kept)
 
 
 def test_runs_of_two_tokenizers_are_told_by_their_names() -> None:

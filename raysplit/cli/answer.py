@@ -1,6 +1,7 @@
 """Commands that answer: fit a table, advise, predict, and say where a sweep stands."""
 
 import json
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from rich.table import Table
 from raysplit import strict_json
 from raysplit.cli.options import (
     COUNT,
+    NOT_TOLD,
     OF_DOMAIN,
     QUANTITY,
     AccountingName,
@@ -19,8 +21,10 @@ from raysplit.cli.options import (
     open_console,
     read_json,
     read_table,
+    say,
     show,
     sizes_of,
+    strict_option,
     version_option,
 )
 from raysplit.errors import RunError, unknown
@@ -28,8 +32,9 @@ from raysplit.errors import RunError, unknown
 if TYPE_CHECKING:
     import pandas as pd
 
-    from raysplit.law import Law
-    from raysplit.split import Problem
+    from raysplit.law import Law, Repetition
+    from raysplit.split import Choice, Problem
+    from raysplit.split.price import Price
 
 weight_option = click.option(
     "--weight",
@@ -75,7 +80,14 @@ weight_option = click.option(
     type=COUNT,
     help="The seed exists: it was pretrained on so many tokens, has the one --n-params, and costs nothing more.",
 )
+@click.option(
+    "--suggest",
+    "n_suggested",
+    type=click.IntRange(1, 50),
+    help="Also name so many runs to add, priced, the most useful first; needs --budget-flops.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@strict_option
 @as_is_option
 def fit(
     table: Path,
@@ -87,7 +99,9 @@ def fit(
     max_tokens: tuple[tuple[str, float], ...],
     unique_tokens: tuple[tuple[str, float], ...],
     seed_tokens: int | None,
+    n_suggested: int | None,
     seed: int,
+    is_strict: bool,
     as_is: bool,
 ) -> None:
     """Fit the law to a table of runs, with no training at all.
@@ -95,6 +109,7 @@ def fit(
     Columns: n_params, pretrain_tokens, specialize_tokens, domain, loss; optional flops, seed, weight. Numbers may be
     written as 160M or 2B tokens.
     """
+    from raysplit.design.suggest import render_suggestions, suggest
     from raysplit.doubts import gaps_in
     from raysplit.law import Repetition
     from raysplit.split import advise, fit_for_decision, render_advice
@@ -102,11 +117,15 @@ def fit(
     console = open_console()
     if seed_tokens is not None and (len(n_params) != 1 or budget_flops is None):
         raise RunError("--seed-tokens: needs the seed's size as one --n-params, and --budget-flops")
+    if n_suggested is not None and budget_flops is None:
+        raise RunError("--suggest: needs --budget-flops, as a run is worth what it tells of a split")
     runs = read_table(table, as_is=as_is, is_all=True)
     if not out.parent.is_dir() or out.is_dir():
         reason = f"{out.parent} is not a folder" if not out.parent.is_dir() else "it is a folder"
         raise RunError(f"{out}: cannot be written: {reason}")
-    problem = replace(_problem_of(runs, budget_flops, accounting, weights), max_specialize_tokens=dict(max_tokens))
+    price = _price_of(runs, table)
+    problem = _problem_of(runs, price, budget_flops, accounting, weights)
+    problem = replace(problem, max_specialize_tokens=dict(max_tokens))
     repetition = Repetition(unique_specialize_tokens=dict(unique_tokens)) if unique_tokens else None
     law, choice = fit_for_decision(runs, problem, repetition=repetition, seed=seed)
     scores = Table("form", "weight", "regret", "worst", "held-out error", "fit", box=None, padding=(0, 2))
@@ -128,17 +147,23 @@ def fit(
         console.print(f"NOTE: {gap}")
     written = json.loads(law.to_json())
     written["choice"] = asdict(choice)
+    written["flops_per_token"] = {str(n): flops for n, flops in price.known.items()}
     try:
         out.write_text(strict_json.dumps(written, indent=1), encoding="utf-8")
     except OSError as error:
         raise RunError(f"{out}: cannot be written: {error.strerror or error}") from error
     console.print(f"law: {out}")
     if budget_flops is not None:
-        problem = _sized(law, problem, n_params)
+        problem = _sized(law, problem, price, n_params)
         if seed_tokens is not None:
             problem = replace(problem, fixed_seed=(n_params[0], float(seed_tokens)))
         console.print()
-        console.print(render_advice(advise(law, problem)))
+        advice = advise(law, problem, withheld=_told_by_priors(law, runs, problem, choice, repetition, seed))
+        console.print(render_advice(advice))
+        if n_suggested is not None:
+            console.print(render_suggestions(suggest(law, runs, problem, price, n_runs=n_suggested, seed=seed)))
+        if is_strict and advice.withheld:
+            sys.exit(NOT_TOLD)
 
 
 @click.command()
@@ -175,9 +200,10 @@ def compare(
     for name, runs in runs_of.items():
         given = of_run[name][1] | dict(weights)
         own = tuple((domain, weight) for domain, weight in given.items() if domain in set(runs["domain"]))
-        problem = _problem_of(runs, budget_flops, accounting, own)
+        price = _price_of(runs, Path(name))
+        problem = _problem_of(runs, price, budget_flops, accounting, own)
         law, _ = fit_for_decision(runs, problem, seed=seed)
-        candidates[name] = (law, _sized(law, problem, n_params))
+        candidates[name] = (law, _sized(law, problem, price, n_params))
     show(render_partitions(compare_partitions(candidates)))
 
 
@@ -189,6 +215,7 @@ def compare(
 @accounting_option
 @weight_option
 @version_option
+@strict_option
 @click.option("--json", "output", flag_value="json", default="table", help="Print the advice as JSON.")
 def advise(
     run_folder: Path | None,
@@ -198,6 +225,7 @@ def advise(
     accounting: AccountingName | None,
     weights: tuple[tuple[str, float], ...],
     version: int | None,
+    is_strict: bool,
     output: str,
 ) -> None:
     """Which split is best at a budget: from a finished or a running sweep's RUN folder, or from a law."""
@@ -225,18 +253,21 @@ def advise(
         if budget_flops is None:
             raise RunError("--law has no budget of its own: give --budget-flops")
         given = _weights_of(law.domains, weights)
+        price = read_json(law_file, _price_in)
         problem = Problem(
             budget_flops=budget_flops,
-            sizes={1: 6.0},
+            sizes={1: price(1)},
             domains=law.domains,
             weights=given,
             accounting=accounting or "shared",
         )
-        advice, rests_on = advise_on(law, _sized(law, problem, n_params)), {}
+        advice, rests_on = advise_on(law, _sized(law, problem, price, n_params)), {}
     if output == "json":
         show(strict_json.dumps({**json.loads(advice.to_json()), **rests_on}, indent=2))
     else:
         show(render_advice(advice))
+    if is_strict and advice.withheld:
+        sys.exit(NOT_TOLD)
 
 
 def observations_and_weights(path: Path) -> tuple[Path, dict[str, float]]:
@@ -251,21 +282,23 @@ def observations_and_weights(path: Path) -> tuple[Path, dict[str, float]]:
 
 def _problem_of(
     runs: "pd.DataFrame",
+    price: "Price",
     budget_flops: float | None,
     accounting: AccountingName | None,
     weights: tuple[tuple[str, float], ...],
 ) -> "Problem":
-    """The question about a table of runs, its own sizes at 6N; without a budget, one of the size of its runs."""
+    """The question about a table of runs, at its own sizes; without a budget, one of the size of its runs."""
     from raysplit.split import Problem
 
     domains = tuple(sorted(runs["domain"].unique()))
     return Problem(
         budget_flops=budget_flops
         or float(6 * runs["n_params"].max() * (runs["pretrain_tokens"] + runs["specialize_tokens"]).max()),
-        sizes={int(n): 6.0 * n for n in sorted(runs["n_params"].unique())},
+        sizes=price.of(sorted(runs["n_params"].unique())),
         domains=domains,
         weights=_weights_of(domains, weights),
         accounting=accounting or "shared",
+        price=price.source,
     )
 
 
@@ -278,11 +311,46 @@ def _weights_of(domains: tuple[str, ...], weights: tuple[tuple[str, float], ...]
     return [given.get(name, 1.0) for name in domains]
 
 
-def _sized(law: "Law", problem: "Problem", n_params: tuple[int, ...]) -> "Problem":
-    """The problem over the sizes asked for, or over all that the law's runs span, at 6N FLOPs a token."""
+def _price_of(runs: "pd.DataFrame", table: Path) -> "Price":
+    """What the runs say that a token costs; a doubt about it goes to the error stream."""
+    from raysplit.split.price import price_of
+
+    price, doubt = price_of(runs)
+    if doubt:
+        say(f"warning: {table}: {doubt}")
+    return price
+
+
+def _told_by_priors(
+    law: "Law", runs: "pd.DataFrame", problem: "Problem", choice: "Choice", repetition: "Repetition | None", seed: int
+) -> dict[str, str]:
+    """What is mostly the priors', where the domains are few enough to fit twice."""
+    from raysplit.law import WarmStart, fit_law
+    from raysplit.split.decision import MOST_JUDGED
+    from raysplit.split.telling import told_by_priors
+
+    def wider(prior_strength: float) -> "Law":
+        return fit_law(
+            runs, forms=list(choice.weights), form_weights=choice.weights, repetition=repetition, seed=seed,
+            prior_strength=prior_strength, n_draws=law.n_draws, start=WarmStart.of(law, explores=False),
+        )  # fmt: skip
+
+    return told_by_priors(law, problem, wider) if len(law.domains) <= MOST_JUDGED else {}
+
+
+def _price_in(text: str) -> "Price":
+    """The price that `raysplit fit` wrote beside a law."""
+    from raysplit.split.price import RULE, TABLE, Price
+
+    known = {int(n): float(flops) for n, flops in json.loads(text).get("flops_per_token", {}).items()}
+    return Price(known=known, source=TABLE if known else RULE)
+
+
+def _sized(law: "Law", problem: "Problem", price: "Price", n_params: tuple[int, ...]) -> "Problem":
+    """The problem over the sizes asked for, or over all that the law's runs span."""
     from raysplit.split import with_best_size
 
     low, high = (round(n) for n in law.support.n_params)
     if n_params or low == high:
-        return replace(problem, sizes={n: 6.0 * n for n in n_params or (low,)})
-    return with_best_size(law, problem, flops_per_token=lambda n: 6.0 * n, low=low, high=high)
+        return replace(problem, sizes=price.of(n_params or (low,)), price=price.source)
+    return replace(with_best_size(law, problem, flops_per_token=price, low=low, high=high), price=price.source)

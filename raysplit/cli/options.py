@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
+NOT_TOLD = 3
+"""Exit status of an answer of which something is withheld, where --strict was given."""
 
 _LOG_WIDTH = 140
 """Columns where no terminal says how many it has, so that tables in a log file are not cut."""
@@ -89,18 +91,22 @@ def read_table(path: Path, *, as_is: bool, is_all: bool) -> "pd.DataFrame":
     Args:
         path: of the table.
         as_is: take what seems impossible.
-        is_all: an answer will rest on this table alone, so what it says nothing of is told too.
+        is_all: an answer will rest on this table alone, so what it says nothing of is told too, and too many rows are
+            thinned.
 
     Raises:
         TableError: the table is unusable, or says something impossible and not ``as_is``.
     """
     from raysplit.doubts import gaps_in, warnings_about
-    from raysplit.runs import read_runs
+    from raysplit.runs import read_runs, thinned
 
     doubts: list[str] = []
     runs = read_runs(path, note=doubts.append)
     doubts += warnings_about(runs, origin=str(path), as_is=as_is)
     doubts += [f"{path}: {gap}" for gap in gaps_in(runs) if is_all]
+    if is_all:
+        runs, thinning = thinned(runs)
+        doubts += [f"{path}: {thinning}"] if thinning else []
     for sentence in doubts:
         say(f"warning: {sentence}")
     return runs
@@ -222,6 +228,13 @@ as_is_option = click.option(
     is_flag=True,
     help="Take the table's numbers as they are, where they seem impossible: fewer than 1,000 parameters or tokens, a "
     "loss above that of a model that knows nothing, losses that rise.",
+)
+
+strict_option = click.option(
+    "--strict",
+    "is_strict",
+    is_flag=True,
+    help=f"End with status {NOT_TOLD} where the runs do not tell all that the answer shows.",
 )
 
 AccountingName = Literal["shared", "per-expert"]

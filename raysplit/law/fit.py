@@ -24,6 +24,8 @@ NOISE_FLOOR = 1e-4
 """No residual sd is believed below this: a form that passes through all its runs has not shown them noiseless."""
 _WARM_GUESSES, _WARM_STARTS = 128, 3
 """Starts tried beside the optimum that is known."""
+_PILOTS = 8
+"""Of more domains than this, so many are searched for from many guesses."""
 HUBER_EFFICIENT = 1.345
 """Threshold in residual sds at which Huber's loss keeps 95 % of the efficiency of least squares on normal noise."""
 
@@ -154,8 +156,44 @@ def fit_cold(
     n_starts: int = 12,
     seed: int,
 ) -> list[tuple[Fit, Problem]]:
-    """Fits of which nothing is known yet, from the best of many guesses."""
+    """Fits of which nothing is known yet, from the best of many guesses.
+
+    Of many domains some are fitted so, `_PILOTS` of them, and the others from where these ended and a few guesses.
+    """
+    if len(problems) > _PILOTS:
+        return _fit_by_pilots(problems, samples, huber_delta, n_guesses, n_starts, seed)
     starts = [scored_starts(p, n_guesses=n_guesses, n_starts=n_starts, seed=seed) for p in problems]
+    return _from_starts(problems, samples, starts, huber_delta)
+
+
+def _fit_by_pilots(
+    problems: Sequence[Problem],
+    samples: Sequence[Sample],
+    huber_delta: float | None,
+    n_guesses: int,
+    n_starts: int,
+    seed: int,
+) -> list[tuple[Fit, Problem]]:
+    # Those of the most runs, which know best where the others may be.
+    pilots = np.argsort([-s.n.size for s in samples], kind="stable")[:_PILOTS]
+    first = fit_cold(
+        [problems[k] for k in pilots], [samples[k] for k in pilots], huber_delta=huber_delta, n_guesses=n_guesses,
+        n_starts=n_starts, seed=seed,
+    )  # fmt: skip
+    fitted = dict(zip(pilots.tolist(), first, strict=True))
+    alike = np.stack([problem.coordinates.to_phi(fit.theta) for fit, problem in first])
+    rest = [k for k in range(len(problems)) if k not in fitted]
+    starts = [
+        scored_starts(problems[k], n_guesses=_WARM_GUESSES, n_starts=_WARM_STARTS, seed=seed, alike=alike) for k in rest
+    ]
+    found = _from_starts([problems[k] for k in rest], [samples[k] for k in rest], starts, huber_delta)
+    fitted |= dict(zip(rest, found, strict=True))
+    return [fitted[k] for k in range(len(problems))]
+
+
+def _from_starts(
+    problems: Sequence[Problem], samples: Sequence[Sample], starts: Sequence[Array], huber_delta: float | None
+) -> list[tuple[Fit, Problem]]:
     ends = minimize_together(problems, starts, max_iterations=60, tolerance=1e-6)
     best = [end.phi[np.argmin(end.value)][None] for end in ends]
     if problems[0].prior_strength > 0 or huber_delta is None:

@@ -15,6 +15,7 @@ from raysplit.errors import LawError, unknown
 from raysplit.law.fit import Fit
 from raysplit.law.form import Array, Form
 from raysplit.law.forms import FORMS
+from raysplit.law.identified import Identified
 from raysplit.law.repetition import Repetition
 from raysplit.law.status import FitStatus
 from raysplit.quantities import format_count
@@ -96,6 +97,8 @@ class Law:
     """None where too few runs could be held out."""
     repetition: Repetition | None = None
     """Where tokens repeat: the forms are asked about fresh ones."""
+    identified: Identified | None = None
+    """What the runs vary; None for a law that was made and not fitted."""
     is_point: bool = field(default=False)
     """Whether this is the best guess alone, see `point`."""
 
@@ -238,6 +241,7 @@ class Law:
                 "support": {name: getattr(self.support, name) for name in Support.__dataclass_fields__},
                 "calibration": None if self.calibration is None else asdict(self.calibration),
                 "repetition": None if self.repetition is None else self.repetition.to_dict(),
+                "identified": None if self.identified is None else self.identified.to_dict(),
                 "members": [
                     {
                         "form": member.form.name,
@@ -282,6 +286,7 @@ class Law:
                 support=Support(**{name: tuple(span) for name, span in raw["support"].items()}),
                 calibration=None if raw["calibration"] is None else Calibration(**raw["calibration"]),
                 repetition=None if raw["repetition"] is None else Repetition.from_dict(raw["repetition"]),
+                identified=None if raw.get("identified") is None else Identified.from_dict(raw["identified"]),
                 members=tuple(_member_from(member, forms, len(raw["domains"])) for member in raw["members"]),
                 fits={
                     form: {domain: _fit_from(fit) for domain, fit in by_domain.items()}

@@ -26,7 +26,11 @@ from raysplit.law.objective import Problem, huber_scale
 STRENGTHS = (0.0, 1.0, 3.0, 10.0, 30.0)
 """Tried; 0 leaves every domain alone, 30 makes domains whose prior is a factor of 2 agree to 2 %."""
 _N_FOLDS = 8
+_MOST_ASKED = 16
+"""Domains; of more, so many at even distances tell how strongly all are pooled."""
 _FOLD_ITERATIONS = 20
+_NO_KNOWLEDGE = 1e100
+"""A variance that stands for none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,11 +49,13 @@ def choose_pooling(
     """The strength with the least error on branch points held out, each domain counting the same.
 
     Args:
-        problems: One a domain.
+        problems: One a domain; of more than `_MOST_ASKED` some stand for all.
         best: Their optima without pooling, (P,) each.
         clusters: The branch point of each run, numbered over all domains.
         forced: Whether some domain has too few runs to stand alone, so that strength 0 is out of the question.
     """
+    asked = np.unique(np.linspace(0, len(problems) - 1, min(len(problems), _MOST_ASKED)).astype(int))
+    problems, best, clusters = ([x[k] for k in asked] for x in (problems, best, clusters))
     n_folds = min(_N_FOLDS, len(np.unique(np.concatenate(clusters))))
     if len(problems) < 2 or n_folds < 2:
         return Pooling(strength=STRENGTHS[1] if forced and len(problems) > 1 else 0.0, held_out_error={})
@@ -149,4 +155,5 @@ def _variance(problem: Problem, phi: Array) -> Array:
     diagonal = np.einsum("bii->bi", information)
     scale = 1.0 / np.sqrt(np.maximum(diagonal, 1e-300))
     unit = information * scale[:, :, None] * scale[:, None, :] + 1e-12 * np.eye(phi.shape[1])
-    return np.maximum(np.einsum("bii->bi", np.linalg.inv(unit)), 1e-300) * scale**2
+    with np.errstate(over="ignore"):  # of a parameter on which a lone run says nothing
+        return np.minimum(np.maximum(np.einsum("bii->bi", np.linalg.inv(unit)), 1e-300) * scale**2, _NO_KNOWLEDGE)

@@ -12,6 +12,7 @@ from raysplit.law.draws import bootstrapped, perturbed, refitted
 from raysplit.law.fit import Fit, fit_again, fit_domains, hat_root, sample_of, scaled
 from raysplit.law.form import Form
 from raysplit.law.forms import FORMS
+from raysplit.law.identified import identify
 from raysplit.law.law import Law, Member, Support
 from raysplit.law.noise import Noise, Residuals, estimate_noise, repeated_seed_sd, shared_sd
 from raysplit.law.objective import Problem, Sample
@@ -146,6 +147,7 @@ def fit_law(
         seed_noise=seed_sd if seed_freedom else None,
         support=Support.of(runs),
         repetition=repetition,
+        identified=identify(runs),
     )
 
 

@@ -16,9 +16,14 @@ _MAX_LINEAR = 4
 """With more linear parameters than this the sets to try are too many; the rest are guessed like the nonlinear ones."""
 
 
-def scored_starts(problem: Problem, *, n_guesses: int, n_starts: int, seed: int) -> Array:
-    """The ``n_starts`` best of ``n_guesses`` guesses, (n_starts, P) search coordinates, best first."""
+def scored_starts(problem: Problem, *, n_guesses: int, n_starts: int, seed: int, alike: Array | None = None) -> Array:
+    """The ``n_starts`` best of ``n_guesses`` guesses, (n_starts, P) search coordinates, best first.
+
+    ``alike`` (n, P) are guesses beside these: where fits of domains of the same kind ended.
+    """
     phi = _guesses(problem, n_guesses, seed)
+    if alike is not None:
+        phi = np.concatenate([np.clip(alike, problem.coordinates.lower, problem.coordinates.upper), phi])
     phi = _solve_linear(problem, phi)
     value = problem.value(phi)
     return phi[np.argsort(value, kind="stable")[:n_starts]]

@@ -108,6 +108,12 @@ class Advice:
     calibration: Calibration | None = None
     """How the law's intervals did on runs held out, and how much those of `losses` are widened for it."""
     forms: Mapping[str, FormAdvice] = field(default_factory=dict)
+    price: str = ""
+    """Where the FLOPs a token are from; empty where who asked gave them."""
+    withheld: Mapping[str, str] = field(default_factory=dict)
+    """What the runs do not tell -> why (`raysplit.split.telling`): a number of that name is a prior's."""
+    exponents: Mapping[str, Interval] = field(default_factory=dict)
+    """Of the compute-optimal n_params and pretrain_tokens in the budget, where D' was never measured; else empty."""
     extrapolation: Mapping[str, float | None] = field(default_factory=dict)
     """By which factor the split lies outside what the runs span, by quantity; 1 inside, None for an unmeasured zero."""
     warnings: Sequence[str] = ()

@@ -16,6 +16,14 @@ from raysplit.split.problem import Array
 from raysplit.split.surface import DrawSurface
 
 _RECIPROCAL_STEPS, _LOG_STEPS = 12, 50
+_NOTHING = 1e-9
+"""Nats per token: less is no reason to leave a domain out."""
+_TRIED = 9
+"""Token counts at which a domain's mean gain is read."""
+_LEVELLED = 3
+"""Of these numbers the likeliest, whose tokens are then brought to one level."""
+_STEPS_A_FACTOR = 3.0
+"""How many domains get tokens is tried in so many steps a factor of e: all numbers up to 4."""
 _TOLERANCE = 1e-9
 """Largest move of a domain's tokens, as a share of R, at which the iteration has ended."""
 
@@ -23,11 +31,33 @@ _TOLERANCE = 1e-9
 def pour(a: Array, b: Array, caps: Array, total: Array) -> Array:
     """Tokens s_k = clip(a_k + b_k m, 0, cap_k) with the level m at which they sum to ``total``.
 
+    Without caps the sum is convex in m, and Newton's method from above drops one after the other those that stay empty
+    (Michelot 1986). Where a cap is then exceeded, all events at which a domain starts or stops are put in order.
+
     Args:
         a, b: (..., K), b positive.
         caps: (..., K), finite, none negative, summing to at least ``total``.
         total: (...), not negative.
     """
+    filled = caps > 0
+    while True:
+        share = np.where(filled, b, 0.0)
+        rate = share.sum(axis=-1)
+        missing = total - np.where(filled, a, 0.0).sum(axis=-1)
+        level = np.where(rate > 0, missing / np.where(rate > 0, rate, 1.0), 0.0)[..., None]
+        s = np.where(filled, a + b * level, 0.0)
+        still = s > 0
+        if (still == filled).all():
+            break
+        filled = still
+    over = (s > caps).any(axis=-1)
+    if over.any():
+        s[over] = _pour_capped(a[over], b[over], caps[over], np.broadcast_to(total, over.shape)[over])
+    return _meet(np.minimum(s, caps), share * (s < caps), caps, total)
+
+
+def _pour_capped(a: Array, b: Array, caps: Array, total: Array) -> Array:
+    """`pour` where caps count."""
     start, stop = -a / b, (caps - a) / b
     events = np.concatenate([start, stop], axis=-1)
     order = np.argsort(events, axis=-1)
@@ -40,8 +70,7 @@ def pour(a: Array, b: Array, caps: Array, total: Array) -> Array:
     speed = np.take_along_axis(rate, last, axis=-1)
     level = np.take_along_axis(events, last, axis=-1)
     level = level + np.where(speed > 0, (total[..., None] - before) / np.where(speed > 0, speed, 1.0), 0.0)
-    s = np.clip(a + b * level, 0.0, caps)
-    return _meet(s, b * ((s > 0) & (s < caps)), caps, total)
+    return np.clip(a + b * level, 0.0, caps)
 
 
 def _meet(s: Array, share: Array, caps: Array, total: Array) -> Array:
@@ -53,7 +82,14 @@ def _meet(s: Array, share: Array, caps: Array, total: Array) -> Array:
 
 
 def allocate(
-    surface: DrawSurface, n: Array, d: Array, total: Array, caps: Array, *, start: Array | None = None
+    surface: DrawSurface,
+    n: Array,
+    d: Array,
+    total: Array,
+    caps: Array,
+    *,
+    start: Array | None = None,
+    keeps_out: bool = False,
 ) -> Array:
     """Best tokens of each domain at each (N, D).
 
@@ -61,7 +97,8 @@ def allocate(
         surface: what to minimise.
         n, d, total: (1 or B, *points): N, D and R, the tokens to share out; B is the surface's number of draws.
         caps: (K,) or (1 or B, *points, K), may be infinite; where they sum to less than R, every domain gets its cap.
-        start: (B, *points, K), shares to start from; domain weights when left out.
+        start: (1 or B, *points, K), shares to start from; domain weights when left out.
+        keeps_out: Whether a domain without a share in ``start`` gets no tokens; who does is then not asked again.
 
     Returns:
         (B, *points, K) tokens; the sum is R up to rounding, or less where a cap makes that better.
@@ -72,64 +109,90 @@ def allocate(
     limits = np.minimum(caps, total[..., None])  # (B, *points, K)
     if n_domains == 1:
         return np.array(limits)
-    unit = np.where(total > 0, total, 1.0)[..., None]
     shares = np.broadcast_to(surface.weights if start is None else start, limits.shape)
+    if keeps_out:
+        limits = np.where(shares > 0, limits, 0.0)
+        total = np.minimum(total, limits.sum(axis=-1))
     s = pour(np.zeros_like(limits), np.maximum(shares, 1e-9), limits, total)
+    s = _at_one_level(surface, n, d, s, limits, total)
+    if keeps_out:
+        return s
+    return _best_of_corners(surface, n, d, s, limits, total)
+
+
+def _at_one_level(surface: DrawSurface, n: Array, d: Array, s: Array, limits: Array, total: Array) -> Array:
+    """Shares of the total with the same marginal gain, by Newton's method from ``s`` on, (B, *points, K)."""
+    points = s.shape[1:-1]
+    n, d, total = (np.broadcast_to(x, (len(x), *points)).reshape(len(x), -1) for x in (n, d, total))
+    s, limits = (np.array(x).reshape(len(x), -1, x.shape[-1]) for x in (s, np.broadcast_to(limits, s.shape)))
+    at = np.arange(s.shape[1])  # the points that have not settled
     for step in range(_RECIPROCAL_STEPS + _LOG_STEPS):
-        at = np.maximum(s, 1e-9 * unit)  # a power of s below one has no slope at zero
-        ahead = 1e-4 * at + 1e-6 * unit
-        gain = surface.gain(n, d, at)
-        fall = (gain - surface.gain(n, d, at + ahead)) / ahead  # -dg/ds
+        here, own_n, own_d, own_total = s[:, at], n[:, at], d[:, at], total[:, at]
+        unit = np.where(own_total > 0, own_total, 1.0)[..., None]
+        low = np.maximum(here, 1e-9 * unit)  # a power of s below one has no slope at zero
+        ahead = 1e-4 * low + 1e-6 * unit
+        gain = surface.gain(own_n, own_d, low)
+        fall = (gain - surface.gain(own_n, own_d, low + ahead)) / ahead  # -dg/ds
         top = np.maximum(gain.max(axis=-1, keepdims=True), np.finfo(float).tiny)
         gain = np.maximum(gain / top, 1e-250)  # a domain that gains nothing, or loses, is left with next to nothing
         reach = gain / np.maximum(fall / top, 1e-3 * gain / unit)  # nearly linear or concave: a bounded step
         # The tangent at s solved for s, where m is one over the multiplier: of 1/g, s + reach (g m - 1); of log g,
         # s + reach (log g + log m).
-        a, b = (s - reach, reach * gain) if step < _RECIPROCAL_STEPS else (s + reach * np.log(gain), reach)
-        moved = pour(a, np.maximum(b, 1e-12 * unit), limits, total)
-        change = np.abs(moved - s).max(axis=-1, keepdims=True) / unit
-        s = np.where(change < _TOLERANCE, s, moved)
-        if change.max() < _TOLERANCE:
+        a, b = (here - reach, reach * gain) if step < _RECIPROCAL_STEPS else (here + reach * np.log(gain), reach)
+        moved = pour(a, np.maximum(b, 1e-12 * unit), limits[:, at], own_total)
+        change = np.abs(moved - here).max(axis=-1) / unit[..., 0]
+        s[:, at] = moved
+        at = at[(change >= _TOLERANCE).any(axis=0)]
+        if not at.size:
             break
-    return _best_of_corners(surface, n, d, s, limits, total)
+    return s.reshape(len(s), *points, s.shape[-1])
 
 
 def _best_of_corners(surface: DrawSurface, n: Array, d: Array, s: Array, limits: Array, total: Array) -> Array:
-    """Where the loss is not convex from zero on, try leaving domains at the seed, one after another.
+    """Where the loss is not convex from zero on, give tokens to some domains only and leave the others at the seed.
 
     So it is where a marginal gain is larger at s than at zero, and where a law knows that the first tokens after the
     seed's own cooldown harm: a domain is then better left where all its tokens gain less than they would elsewhere.
     """
-    near_zero = np.broadcast_to(1e-9 * np.maximum(total, 1e-300)[..., None], s.shape)
-    gain = surface.gain(n, d, np.maximum(s, near_zero))
     with np.errstate(invalid="ignore"):  # infinity less infinity, where neither seed nor expert has seen any
-        gained = surface.weights * (surface.losses(n, d, np.zeros_like(s)) - surface.losses(n, d, s))
-    rising = gain > surface.gain(n, d, near_zero) * (1 + 1e-9)
-    doubtful = (rising | (gained < gain * s * (1 - 1e-9))).any(axis=(0, -1))  # (*points)
+        seed = surface.losses(n, d, np.zeros_like(s))
+        gained = surface.weights * (seed - surface.losses(n, d, s))
+    free = np.where((s > 0) & (s < limits), s, 0.0)
+    gain = np.where(free > 0, surface.gain(n, d, np.where(free > 0, s, np.maximum(total, 1.0)[..., None])), 0.0)
+    level = (free * gain).sum(axis=-1, keepdims=True) / np.maximum(free.sum(axis=-1, keepdims=True), 1e-300)
+    doubtful = ((s > 0) & (level * s - gained > _NOTHING)).any(axis=(0, -1))  # (*points)
     if not doubtful.any():
         return s
     n, d = (np.broadcast_to(x, (len(x), *doubtful.shape))[:, doubtful] for x in (n, d))
     best = s.copy()
-    best[:, doubtful] = _fewer(surface, n, d, s[:, doubtful], limits[:, doubtful], total[:, doubtful])
+    best[:, doubtful] = _some(surface, n, d, s[:, doubtful], limits[:, doubtful], total[:, doubtful], seed[:, doubtful])
     return best
 
 
-def _fewer(surface: DrawSurface, n: Array, d: Array, s: Array, limits: Array, total: Array) -> Array:
-    """Shares in which domains are left out for as long as that helps."""
-    others = ~np.eye(s.shape[-1], dtype=bool)  # one more axis before the last: which domain is left out
-    best, lowest = s, surface.loss(n, d, s)
-    for _ in range(s.shape[-1]):
-        # All from the same start, so that the domain is left out whose absence helps most.
-        allowed = np.where(others & (best > 0)[..., None, :], limits[..., None, :], 0.0)
-        spent = np.minimum(total[..., None], allowed.sum(axis=-1))  # where caps leave tokens unspent, unspent they are
-        start = np.broadcast_to(np.maximum(best, 1e-9 * limits + 1e-30)[..., None, :], allowed.shape)
-        corners = pour(np.zeros_like(allowed), start, allowed, spent)
-        losses = np.nan_to_num(surface.loss(n[..., None], d[..., None], corners), nan=np.inf)
-        least = np.argmin(losses, axis=-1)[..., None]
-        loss = np.take_along_axis(losses, least, axis=-1)[..., 0]
-        better = loss < lowest
-        if not better.any():
-            break
-        corner = np.take_along_axis(corners, least[..., None], axis=-2)[..., 0, :]
-        best, lowest = np.where(better[..., None], corner, best), np.where(better, loss, lowest)
-    return best
+def _some(surface: DrawSurface, n: Array, d: Array, s: Array, limits: Array, total: Array, seed: Array) -> Array:
+    """The best of ``s``, the seed, and shares for the domains that gain most a token, (B, points, K).
+
+    At a multiplier m a domain gets tokens if its largest mean gain, max over s of (loss of the seed - loss at s) / s,
+    is above m: so those that get some are the first ones in that order, and only their number is to be found. It costs
+    as many evaluations as the logarithm of the domains, not as their number.
+    """
+    n_domains = s.shape[-1]
+    tried = total[..., None] * np.geomspace(0.25 / n_domains, 1.0, _TRIED)  # (B, points, tried)
+    each = np.minimum(tried[..., None], limits[..., None, :])
+    mean_gain = seed[..., None, :] - surface.losses(n[..., None], d[..., None], each)
+    mean_gain = surface.weights * mean_gain / np.maximum(each, 1e-300)
+    top = np.argmax(mean_gain, axis=-2)[..., None, :]
+    most, tokens = (np.take_along_axis(x, top, axis=-2)[..., 0, :] for x in (mean_gain, each))
+    rank = np.argsort(np.argsort(-most, axis=-1), axis=-1)
+    counts = np.unique(np.round(np.geomspace(1.0, n_domains, 2 + round(_STEPS_A_FACTOR * np.log(n_domains)))))
+    allowed = np.where(rank[..., None, :] < counts[:, None], limits[..., None, :], 0.0)  # (B, points, counts, K)
+    spent = np.minimum(total[..., None], allowed.sum(axis=-1))  # where caps leave tokens unspent, unspent they are
+    corners = pour(np.zeros_like(allowed), np.broadcast_to(tokens[..., None, :], allowed.shape), allowed, spent)
+    losses = np.nan_to_num(surface.loss(n[..., None], d[..., None], corners), nan=np.inf)
+    likely = np.argsort(losses, axis=-1)[..., :_LEVELLED]
+    corners, allowed = (np.take_along_axis(x, likely[..., None], axis=-2) for x in (corners, allowed))
+    spent = np.take_along_axis(spent, likely, axis=-1)
+    levelled = _at_one_level(surface, n[..., None], d[..., None], corners, allowed, spent)
+    others = np.concatenate([corners[..., :1, :], levelled, np.zeros_like(s)[..., None, :], s[..., None, :]], axis=-2)
+    losses = np.nan_to_num(surface.loss(n[..., None], d[..., None], others), nan=np.inf)
+    return np.take_along_axis(others, np.argmin(losses, axis=-1)[..., None, None], axis=-2)[..., 0, :]

@@ -1,7 +1,7 @@
 """From a law and a problem to the advice."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,24 +16,35 @@ from raysplit.split.problem import Array, Problem, Split, baselines
 from raysplit.split.regret import domain_losses, expected_regret, losses_of
 from raysplit.split.search import SplitsBySize, best_by_size, best_split, best_split_per_draw
 from raysplit.split.surface import LawLike
+from raysplit.split.telling import EXPERTS, GAINS, MODEL_SIZE, SHARE, question_told
 
 _ROUNDING = 1e-6
 _SHARES = np.linspace(0.0, 1.0, 201)
 _BUDGET_FACTORS = (0.5, 2.0)
 
 
-def advise(law: Law, problem: Problem, *, level: float = 0.9, warnings: Sequence[str] = ()) -> Advice:
+def advise(
+    law: Law,
+    problem: Problem,
+    *,
+    level: float = 0.9,
+    warnings: Sequence[str] = (),
+    withheld: Mapping[str, str] | None = None,
+) -> Advice:
     """Best split of a budget under the mean of the law's draws, and what the draws say about it.
 
     Args:
         law: the law and its uncertainty; a single draw gives intervals of no width.
         problem: the budget and the constraints.
         level: of the intervals.
+        withheld: what else of the answer is known to be the priors', name -> reason (`raysplit.split.telling`).
         warnings: what else the reader must know, e.g. how the forms were chosen; kept first.
 
     Raises:
         SplitError: no split satisfies the constraints; the message names the one that fails.
     """
+    problem, untold = question_told(law, problem)
+    withheld = {**(withheld or {}), **untold}
     sizes = best_by_size(law, problem)
     chosen = int(sizes.best_size[0])
     split = sizes.split(0, chosen)
@@ -47,19 +58,22 @@ def advise(law: Law, problem: Problem, *, level: float = 0.9, warnings: Sequence
         accounting=problem.accounting,
         weights=dict(zip(problem.domains, problem.weights, strict=True)),
         split=split,
-        pretrain_share=replace(Interval.of(shares, level), mean=problem.pretrain_share(split)),
+        pretrain_share=_share(problem.pretrain_share(split), shares, withheld, level),
         unspent_flops=_unspent(problem, split),
         level=level,
         n_draws=law.n_draws,
         losses={name: _measured(law, split, name, own[:, k], level) for k, name in enumerate(problem.domains)},
         loss=Interval.of(weighted, level),
-        flat=flat,
-        indistinguishable=indistinguishable,
+        flat=(0.0, 1.0) if SHARE in withheld else flat,
+        indistinguishable=(0.0, 1.0) if SHARE in withheld else indistinguishable,
         sizes=_sizes(law, problem, sizes, per_draw.by_size, weighted, level),
-        gains=_gains(law, problem, split, weighted, level),
+        gains=[] if GAINS in withheld else _gains(law, problem, split, weighted, level),
         expected_regret=float(expected_regret(law, [split], problem, best=per_draw)[0]),
         budgets=_budgets(law, problem),
         calibration=law.calibration,
+        price=problem.price,
+        withheld=withheld,
+        exponents=_exponents(law, level) if EXPERTS in withheld and MODEL_SIZE not in withheld else {},
         forms={
             name: FormAdvice(weight=weight, fits={domain: fit.status.name for domain, fit in law.fits[name].items()})
             for name, weight in law.form_weights.items()
@@ -70,6 +84,29 @@ def advise(law: Law, problem: Problem, *, level: float = 0.9, warnings: Sequence
         },
         warnings=[*warnings, *law.warnings(*_points(split)), *_warnings(law, problem, split)],
     )
+
+
+def _share(advised: float, of_draws: Array, withheld: Mapping[str, str], level: float) -> Interval:
+    """D / T; where the runs do not tell it, anything may be the best."""
+    low, high = (0.0, 1.0) if SHARE in withheld else (None, None)
+    found = replace(Interval.of(of_draws, level), mean=advised)
+    return found if low is None or high is None else replace(found, low=low, high=high)
+
+
+def _exponents(law: Law, level: float) -> dict[str, Interval]:
+    """Powers of C in the best N and D, where L = E + A N^-a + B D^-b: b / (a + b) and a / (a + b) (2203.15556, eq. 4).
+
+    One domain each, in draws; the mean over domains is told.
+    """
+    of_size = np.full(law.n_draws, np.nan)
+    for member in law.members:
+        names = [p.name for p in member.form.parameters]
+        if member.draws.size and {"a", "b"} <= set(names):
+            a, b = (member.draw_theta[..., names.index(name)] for name in ("a", "b"))
+            of_size[member.draws] = (b / (a + b)).mean(axis=1)
+    if np.isnan(of_size).any():
+        return {}
+    return {"n_params": Interval.of(of_size, level), "pretrain_tokens": Interval.of(1.0 - of_size, level)}
 
 
 def _points(split: Split) -> tuple[float, float, Array]:
@@ -179,7 +216,11 @@ def _warnings(law: Law, problem: Problem, split: Split) -> list[str]:
     found = []
     if law.n_draws == 1:
         found.append("the law has a single draw, so every interval has no width")
-    if law.support.pretrain_tokens[0] > 0 and "from scratch" in baselines(problem, n_params=split.n_params):
+    if (
+        law.support.pretrain_tokens[0] > 0
+        and problem.max_specialize_tokens.get(problem.domains[0]) != 0
+        and "from scratch" in baselines(problem, n_params=split.n_params)
+    ):
         found.append("no run was trained from scratch, so the gain over that is a guess")
     if share := _unspent(problem, split) / problem.budget_flops:
         found.append(f"the data caps leave {share:.0%} of the budget unspent")
@@ -190,7 +231,11 @@ def _warnings(law: Law, problem: Problem, split: Split) -> list[str]:
     if split.pretrain_tokens and math.isclose(split.pretrain_tokens, problem.pretrain_cap, rel_tol=1e-6):
         found.append("pretraining is held back by the data there is")
     caps = dict(zip(problem.domains, problem.specialize_caps(np.array(split.pretrain_tokens)), strict=True))
-    held = [n for n, tokens in split.specialize_tokens.items() if math.isclose(tokens, caps[n], rel_tol=1e-6)]
+    held = [
+        n
+        for n, tokens in split.specialize_tokens.items()
+        if caps[n] > 0 and math.isclose(tokens, caps[n], rel_tol=1e-6)
+    ]
     if held:
         found.append(f"specialization is held back by the data there is of {', '.join(held)}")
     return found

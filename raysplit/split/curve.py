@@ -8,7 +8,7 @@ import numpy as np
 from raysplit.errors import SplitError, unknown
 from raysplit.split.problem import Array, Problem
 from raysplit.split.search import specialize_best
-from raysplit.split.surface import DrawSurface, LawLike, MeanSurface
+from raysplit.split.surface import DrawSurface, LawLike, MeanSurface, guide
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +44,7 @@ class LossCurve:
 def loss_curve(
     law: LawLike, problem: Problem, *, n_params: int, shares: Sequence[float] | Array, level: float = 0.9
 ) -> LossCurve:
-    """Best weighted loss at each D / T, the domains' tokens being chosen for the mean of the draws.
+    """Best weighted loss at each D / T, the domains' tokens being chosen for the law's best guess.
 
     An expert that would be worse than its seed, having had too few tokens to cool down, is not used: the seed is.
     Shares at which data caps leave part of the budget unspent are kept: the tokens are then fewer.
@@ -59,7 +59,8 @@ def loss_curve(
         raise SplitError(f"shares must be within 0 to 1, got {share.min():g} to {share.max():g}")
     *_, tokens = problem.pretrain_range(n_params)
     n, d = np.full((1, share.size), float(n_params)), (share * tokens)[None]
-    s = specialize_best(MeanSurface(law, problem), problem, n, d, np.full_like(d, tokens))
+    surface = guide(MeanSurface(law, problem), law, problem)
+    s = specialize_best(surface, problem, n, d, np.full_like(d, tokens))
     surface = DrawSurface(law, problem)
     seed = surface.losses(n, np.maximum(d, 1.0), np.zeros_like(s))  # from none at all there is nothing to read
     return LossCurve(

@@ -1,9 +1,10 @@
 """From a table of runs to the law that a decision should rest on: choose the forms by regret, then fit those."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pandas as pd
 
 from raysplit.errors import LawError
@@ -14,6 +15,10 @@ from raysplit.split.problem import Problem
 
 _CALIBRATION_DRAWS = 32
 """Enough for a standard deviation."""
+ONE_STAGE_FORMS = ("hoffmann",)
+"""Where no run was specialized, the parameters of a second stage would be their priors'."""
+MOST_JUDGED = 8
+"""Domains by which forms are chosen and intervals checked; of more, so many at even distances stand for all."""
 
 
 def fit_for_decision(
@@ -40,10 +45,13 @@ def fit_for_decision(
     Raises:
         LawError: there are no runs, or no form is known.
     """
+    if forms == DEFAULT_FORMS and (runs["specialize_tokens"] == 0).all():
+        forms = ONE_STAGE_FORMS
+    judged, judged_problem = _judged(runs, problem)
     simplest_first = sorted(forms, key=lambda name: len(FORMS[name].parameters))
     try:
         fit = partial(fit_alone, step_tokens=step_tokens, repetition=repetition, seed=seed)
-        choice = choose_forms(runs, problem, forms=simplest_first, fit=fit)
+        choice = choose_forms(judged, judged_problem, forms=simplest_first, fit=fit)
     except LawError as error:  # the priors of the simplest form stand in for runs until there are enough
         choice = Choice.forced(simplest_first[0], reason=str(error))
     fit_kept = partial(
@@ -57,5 +65,26 @@ def fit_for_decision(
     law = fit_kept(runs, n_draws=n_draws)
     if choice.scores:
         before = partial(fit_kept, n_draws=min(n_draws, _CALIBRATION_DRAWS))
-        law = replace(law, calibration=calibrate(runs, problem, before))
+        law = replace(law, calibration=calibrate(judged, judged_problem, before))
     return law, choice
+
+
+def _judged(runs: pd.DataFrame, problem: Problem) -> tuple[pd.DataFrame, Problem]:
+    """The runs and the question of at most `MOST_JUDGED` domains."""
+    if len(problem.domains) <= MOST_JUDGED:
+        return runs, problem
+    kept = np.linspace(0, len(problem.domains) - 1, MOST_JUDGED).astype(int)
+    domains = tuple(problem.domains[k] for k in kept)
+
+    def of_kept(by_domain: Mapping[str, float]) -> dict[str, float]:
+        return {name: value for name, value in by_domain.items() if name in domains}
+
+    asked = replace(
+        problem,
+        domains=domains,
+        weights=[problem.weights[k] for k in kept],
+        max_specialize_tokens=of_kept(problem.max_specialize_tokens),
+        available_tokens=of_kept(problem.available_tokens),
+        mixture=of_kept(problem.mixture),
+    )
+    return runs[runs["domain"].isin(domains)], asked

@@ -79,6 +79,8 @@ class Problem:
     """Highest weighted loss of the un-branched seed over the domains, for a seed that must itself stay of use."""
     inference_tokens: float = 0.0
     """Tokens to be served over the experts' life, at F(N) / 3 each; part of the budget."""
+    price: str = ""
+    """Where F(N) is from, for the answer to say (`raysplit.split.price`)."""
 
     def __post_init__(self) -> None:
         if self.accounting not in get_args(Accounting):

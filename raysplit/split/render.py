@@ -19,8 +19,9 @@ def render_advice(advice: Advice) -> str:
 
 
 def _aligned(table: AnswerTable) -> Iterable[str]:
-    """First column to the left, the others to the right."""
+    """First column to the left, the others to the right, but sentences."""
     widths = [max(map(len, column)) for column in zip(table.head, *table.rows, strict=True)]
     for first, *others in (table.head, *table.rows):
-        cells = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))]
-        yield "  " + "  ".join(cells)
+        place = str.ljust if table.is_prose else str.rjust
+        cells = [first.ljust(widths[0]), *(place(cell, w) for cell, w in zip(others, widths[1:], strict=True))]
+        yield "  " + "  ".join(cells).rstrip()

@@ -6,7 +6,7 @@ All sizes, draws and points go through numpy at once.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import overload
 
 import numpy as np
@@ -16,7 +16,7 @@ from raysplit.errors import SplitError
 from raysplit.quantities import format_count
 from raysplit.split.allocate import allocate
 from raysplit.split.problem import Array, Problem, Split
-from raysplit.split.surface import DrawSurface, LawLike, MeanSurface
+from raysplit.split.surface import DrawSurface, LawLike, MeanSurface, guide
 
 _GRID = np.linspace(0.0, 1.0, 25) ** 2 * (3 - 2 * np.linspace(0.0, 1.0, 25))
 _ZOOM = np.linspace(0.0, 1.0, 9)
@@ -89,8 +89,7 @@ def best_by_size(law: LawLike, problem: Problem) -> SplitsBySize:
     Raises:
         SplitError: no split satisfies the constraints; the message names the one that fails.
     """
-    surface = MeanSurface(law, problem)
-    return _search(surface, problem, law.support.pretrain_tokens[0], zooms=_ZOOMS_EXACT, every_size=True)
+    return _search(MeanSurface(law, problem), law, problem, zooms=_ZOOMS_EXACT, every_size=True)
 
 
 def best_split(law: LawLike, problem: Problem, *, rough: bool = False) -> Split:
@@ -99,8 +98,8 @@ def best_split(law: LawLike, problem: Problem, *, rough: bool = False) -> Split:
     Raises:
         SplitError: as `best_by_size`.
     """
-    surface, zooms = MeanSurface(law, problem), _ZOOMS_ROUGH if rough else _ZOOMS_EXACT
-    found = _search(surface, problem, law.support.pretrain_tokens[0], zooms=zooms, every_size=False)
+    zooms = _ZOOMS_ROUGH if rough else _ZOOMS_EXACT
+    found = _search(MeanSurface(law, problem), law, problem, zooms=zooms, every_size=False)
     return found.split(0, int(found.best_size[0]))
 
 
@@ -112,8 +111,8 @@ def best_split_per_draw(law: LawLike, problem: Problem) -> DrawSplits:
     Raises:
         SplitError: as `best_by_size`.
     """
-    surface, lowest = DrawSurface(law, problem), law.support.pretrain_tokens[0]
-    return DrawSplits(by_size=_search(surface, problem, lowest, zooms=_ZOOMS_ROUGH, every_size=False))
+    found = _search(DrawSurface(law, problem), law, problem, zooms=_ZOOMS_ROUGH, every_size=False)
+    return DrawSplits(by_size=found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +138,13 @@ class _Lowest:
         """These sizes alone."""
         return _Lowest(*(getattr(self, field.name)[:, sizes] for field in fields(self)))
 
+    def or_better(self, other: "_Lowest") -> "_Lowest":
+        """With another allocation at the same D where its loss is lower."""
+        lower = other.loss < self.loss
+        loss, general = (np.where(lower, getattr(other, x), getattr(self, x)) for x in ("loss", "general"))
+        tokens = np.where(lower[..., None], other.specialize_tokens, self.specialize_tokens)
+        return replace(self, specialize_tokens=tokens, loss=loss, general=general)
+
     def with_(self, sizes: NDArray[np.bool_], found: "_Lowest") -> "_Lowest":
         """With what was found for these sizes in their place."""
         every = _Lowest(*(getattr(self, field.name).copy() for field in fields(self)))
@@ -147,23 +153,30 @@ class _Lowest:
         return every
 
 
-def _search(surface: DrawSurface, problem: Problem, lowest: float, *, zooms: int, every_size: bool) -> SplitsBySize:
-    """Try the grid, then zoom in on the best D of each draw, at every size or at those that may be the best."""
-    sizes, low, high, total = _ranges(problem, lowest)
+def _search(surface: DrawSurface, law: LawLike, problem: Problem, *, zooms: int, every_size: bool) -> SplitsBySize:
+    """Try the grid, then zoom in on the best D of each draw, at every size or at those that may be the best.
+
+    On the grid the law's best guess shares the tokens out among the domains; the surface itself does from then on.
+    """
+    sizes, low, high, total = _ranges(problem, law.support.pretrain_tokens[0])
     n = np.array(sizes, dtype=float)[None, :, None]  # (1, J, 1)
     kink = np.array([problem.least_spending_all(*bounds) for bounds in zip(low, high, total, strict=True)])
     low, high, total, kink = (x[None, :, None] for x in (low, high, total, kink))
     # The kink where a data cap begins to bind may be far narrower than a cell of the grid.
     d: Array = np.sort(np.concatenate([low + (high - low) * _GRID, kink], axis=-1), axis=-1)
-    found = _lowest(surface, problem, n, d, total, None)
+    s = specialize_best(guide(surface, law, problem), problem, n, d, total)
+    found = _lowest(surface, problem, n, d, s)
     refined = found.in_question | every_size
     at, n, total = found.of(refined), n[:, refined], total[:, refined]
+    s = specialize_best(surface, problem, n, at.d, total, _shares(at.specialize_tokens))
+    at = at.or_better(_lowest(surface, problem, n, at.d, s))
     for _ in range(zooms):
         # The best point stays on the grid, so that zooming never loses ground.
         d = np.concatenate(
             [at.left + (at.d - at.left) * _ZOOM[::2], at.d + (at.right - at.d) * _ZOOM[2::2]], axis=-1
         )  # fmt: skip
-        at = _lowest(surface, problem, n, d, total, at.specialize_tokens)
+        s = specialize_best(surface, problem, n, d, total, _shares(at.specialize_tokens), keeps_out=True)
+        at = _lowest(surface, problem, n, d, s)
     found = found.with_(refined, at)
     if not np.isfinite(found.loss).any(axis=1).all():
         raise SplitError(
@@ -184,13 +197,18 @@ def _search(surface: DrawSurface, problem: Problem, lowest: float, *, zooms: int
     )
 
 
-def _lowest(surface: DrawSurface, problem: Problem, n: Array, d: Array, total: Array, experts: Array | None) -> _Lowest:
-    """The best of the D (1 or B, J, points), where the experts' shares are sought from those of ``experts`` on."""
-    start = None if experts is None else experts / np.maximum(experts.sum(axis=-1, keepdims=True), 1e-300)
-    s, loss, general = _evaluate(surface, problem, n, d, total, start)
+def _shares(tokens: Array) -> Array:
+    """Of each domain, (..., K); all alike where there are no tokens."""
+    total = tokens.sum(axis=-1, keepdims=True)
+    return np.where(total > 0, tokens / np.maximum(total, 1e-300), 1.0)
+
+
+def _lowest(surface: DrawSurface, problem: Problem, n: Array, d: Array, s: Array) -> _Lowest:
+    """The best of the D (1 or B, J, points) with these tokens of the domains (1 or B, J, points, K)."""
+    loss, general = _evaluate(surface, problem, n, d, s)
     ranked = np.where(general <= problem.max_general_loss, loss, _BARRED * (1.0 + general))
     best = np.argmin(ranked, axis=-1)[..., None]  # (B, J, 1)
-    d = np.broadcast_to(d, loss.shape)
+    d, s = np.broadcast_to(d, loss.shape), np.broadcast_to(s, (*loss.shape, s.shape[-1]))
     return _Lowest(
         d=np.take_along_axis(d, best, axis=-1),
         left=np.take_along_axis(d, np.maximum(best - 1, 0), axis=-1),
@@ -219,23 +237,30 @@ def _ranges(problem: Problem, lowest: float) -> tuple[tuple[int, ...], Array, Ar
 
 
 def specialize_best(
-    surface: DrawSurface, problem: Problem, n: Array, d: Array, total: Array, start: Array | None = None
+    surface: DrawSurface,
+    problem: Problem,
+    n: Array,
+    d: Array,
+    total: Array,
+    start: Array | None = None,
+    *,
+    keeps_out: bool = False,
 ) -> Array:
-    """Best D'_k (B, *points, K) at each N and D, when ``total`` tokens are to be spent; all (1 or B, *points)."""
+    """Best D'_k (B, *points, K) at each N and D, when ``total`` tokens are to be spent; all (1 or B, *points).
+
+    ``start`` and ``keeps_out`` as in `raysplit.split.allocate.allocate`.
+    """
     rest, caps = np.maximum(total - d, 0.0), problem.specialize_caps(d)
     if problem.accounting == "shared":
-        return allocate(surface, n, d, rest, caps, start=start)
+        return allocate(surface, n, d, rest, caps, start=start, keeps_out=keeps_out)
     shape = (surface.n_draws, *np.broadcast_shapes(n.shape, rest.shape)[1:], len(problem.domains))
     s = np.broadcast_to(np.minimum(rest[..., None], caps), shape)
     none = np.zeros_like(s)
     return np.where(surface.losses(n, d, none) < surface.losses(n, d, s), none, s)  # the seed may be the better expert
 
 
-def _evaluate(
-    surface: DrawSurface, problem: Problem, n: Array, d: Array, total: Array, start: Array | None
-) -> tuple[Array, Array, Array]:
-    """Best D'_k, weighted loss and weighted loss of the un-branched seed at each point."""
-    s = specialize_best(surface, problem, n, d, total, start)
+def _evaluate(surface: DrawSurface, problem: Problem, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
+    """Weighted loss and weighted loss of the un-branched seed at each point, (B, J, points)."""
     loss = np.nan_to_num(surface.loss(n, d, s), nan=np.inf)  # some forms have no loss where a domain sees no token
     general = -np.inf if problem.max_general_loss == np.inf else surface.loss(n, d, np.zeros_like(s))
-    return s, loss, np.broadcast_to(general, loss.shape)
+    return loss, np.broadcast_to(general, loss.shape)

@@ -7,7 +7,7 @@ import numpy as np
 
 from raysplit.errors import SplitError
 from raysplit.split.problem import Problem
-from raysplit.split.search import best_by_size
+from raysplit.split.search import best_split
 from raysplit.split.surface import LawLike
 
 _LADDER, _ZOOM, _ROUNDS = 17, 9, 5
@@ -29,7 +29,7 @@ def with_best_size(
         high: largest size allowed.
 
     Raises:
-        SplitError: the bounds are not in order, or as `best_by_size`.
+        SplitError: the bounds are not in order, or as `best_split`.
     """
     if not 0 < low < high:
         raise SplitError(f"model sizes from {low} to {high}: the bounds must be positive and rise")
@@ -41,8 +41,8 @@ def with_best_size(
     whole = ladder(low, high, _LADDER)
     rungs, best = list(whole.sizes), 0
     for _ in range(_ROUNDS):
-        found = best_by_size(law, replace(problem, sizes={n: float(flops_per_token(n)) for n in rungs}))
-        best = found.n_params[int(found.best_size[0])]
+        asked = replace(problem, sizes={n: float(flops_per_token(n)) for n in rungs})
+        best = best_split(law, asked, rough=True).n_params
         near = rungs.index(best)
         rungs = list(ladder(rungs[max(near - 1, 0)], rungs[min(near + 1, len(rungs) - 1)], _ZOOM).sizes)
         if best not in rungs:

@@ -1,5 +1,6 @@
 """The weighted loss that a split minimises, seen in the problem's order of domains."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +24,10 @@ class LawLike(Protocol):
     def support(self) -> Support: ...
     def loss(self, n_params: Array, pretrain_tokens: Array, specialize_tokens: Array) -> Array: ...
     def slope(self, n_params: Array, pretrain_tokens: Array, specialize_tokens: Array) -> Array: ...
+
+
+_AT_ONCE = 2**15
+"""Losses: their arrays together then stay in the cache of one core, 1 MiB and more."""
 
 
 class DrawSurface:
@@ -51,7 +56,7 @@ class DrawSurface:
     def losses(self, n: Array, d: Array, s: Array) -> Array:
         """Loss of each domain, (n_draws, *points, K); n and d are (1 or n_draws, *points), s has a last axis of K."""
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # no loss where no token was seen
-            return self._law.loss(n[..., None], d[..., None], s[..., self._to_law])[..., self._from_law]
+            return self._in_parts(self._law.loss, n, d, s)
 
     def loss(self, n: Array, d: Array, s: Array) -> Array:
         """Weighted loss, (n_draws, *points)."""
@@ -59,7 +64,22 @@ class DrawSurface:
 
     def gain(self, n: Array, d: Array, s: Array) -> Array:
         """What the weighted loss loses by one more token of each domain, (n_draws, *points, K)."""
-        return -self.weights * self._law.slope(n[..., None], d[..., None], s[..., self._to_law])[..., self._from_law]
+        return -self.weights * self._in_parts(self._law.slope, n, d, s)
+
+    def _in_parts(self, of_law: Callable[[Array, Array, Array], Array], n: Array, d: Array, s: Array) -> Array:
+        """What the law says at all points, as many at once as a processor's cache holds."""
+        points = np.broadcast_shapes(n.shape, d.shape, s.shape[:-1])[1:]
+        n, d = (np.broadcast_to(x, (len(x), *points)).reshape(len(x), -1, 1) for x in (n, d))
+        s = np.broadcast_to(s, (len(s), *points, s.shape[-1])).reshape(len(s), -1, s.shape[-1])[..., self._to_law]
+        step = max(1, _AT_ONCE // (self._law.n_draws * s.shape[-1]))
+        out = np.empty((self.n_draws, s.shape[1], s.shape[-1]))
+        for i in range(0, s.shape[1], step):
+            part = slice(i, i + step)
+            out[:, part] = self._of_draws(of_law(n[:, part], d[:, part], s[:, part]))
+        return out[..., self._from_law].reshape(self.n_draws, *points, s.shape[-1])
+
+    def _of_draws(self, said: Array) -> Array:
+        return said
 
 
 class MeanSurface(DrawSurface):
@@ -69,8 +89,14 @@ class MeanSurface(DrawSurface):
         super().__init__(law, problem)
         self.n_draws = 1
 
-    def losses(self, n: Array, d: Array, s: Array) -> Array:
-        return super().losses(n, d, s).mean(axis=0, keepdims=True)
+    def _of_draws(self, said: Array) -> Array:
+        return said.mean(axis=0, keepdims=True)
 
-    def gain(self, n: Array, d: Array, s: Array) -> Array:
-        return super().gain(n, d, s).mean(axis=0, keepdims=True)
+
+def guide(surface: DrawSurface, law: LawLike, problem: Problem) -> DrawSurface:
+    """The law's best guess alone, by which the many points of a search share their tokens out; the same without one.
+
+    What a share-out costs that is the best for a law nearby is of second order in how far they are apart.
+    """
+    point = getattr(law, "point", law)
+    return DrawSurface(point, problem) if point.n_draws < law.n_draws else surface

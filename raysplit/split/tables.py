@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from raysplit.quantities import format_count, format_flops
 from raysplit.split.advice import FLAT_TOLERANCE, Advice, Interval
+from raysplit.split.telling import ALL, MODEL_SIZE, SHARE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,33 +30,51 @@ class AnswerTable:
     rows: Sequence[Sequence[str]]
     """The first cell of a row is its heading."""
     note: str = ""
+    is_prose: bool = False
+    """Whether its cells are sentences, which stand to the left."""
 
 
 def advice_title(advice: Advice) -> str:
     """What the advice answers."""
+    if ALL in advice.withheld:
+        return "No split is told by these runs."
     accounting = "one seed and all experts" if advice.accounting == "shared" else "each expert alone"
     return f"Best split of {format_flops(advice.budget_flops)} ({accounting})"
 
 
 def advice_facts(advice: Advice) -> list[Fact]:
-    """The split and how sure it is."""
+    """The split and how sure it is; nothing of what the runs do not tell."""
+    if ALL in advice.withheld:
+        return []
     split, share = advice.split, advice.pretrain_share
-    facts = [
+    best = f" (best in {advice.probability:.0%} of {advice.n_draws} draws of the law)"
+    facts = [Fact(label="priced by", value=advice.price, note="")] if advice.price else []
+    facts += [
         Fact(
             label="model size", value=format_count(split.n_params),
-            note=f"non-embedding parameters (best in {advice.probability:.0%} of {advice.n_draws} draws of the law)",
+            note="non-embedding parameters" + ("" if MODEL_SIZE in advice.withheld else best),
         ),
         Fact(label="pretrain", value=format_count(split.pretrain_tokens), note="tokens of the mixture"),
-        Fact(
-            label="share", value=f"{share.mean:.0%}", note="of the tokens in pretraining",
-            interval=f"{share.low:.0%} to {share.high:.0%}",
-        ),
-        Fact(
-            label="as good", value=f"{advice.flat[0]:.0%} to {advice.flat[1]:.0%}",
-            note=f"of the tokens in pretraining cost at most {FLAT_TOLERANCE:.1%} more loss",
-        ),
-        Fact(label="regret", value=f"{advice.expected_regret:.2%}", note="of the loss expected"),
     ]  # fmt: skip
+    if SHARE not in advice.withheld:
+        facts += [
+            Fact(
+                label="share", value=f"{share.mean:.0%}", note="of the tokens in pretraining",
+                interval=f"{share.low:.0%} to {share.high:.0%}",
+            ),
+            Fact(
+                label="as good", value=f"{advice.flat[0]:.0%} to {advice.flat[1]:.0%}",
+                note=f"of the tokens in pretraining cost at most {FLAT_TOLERANCE:.1%} more loss",
+            ),
+        ]  # fmt: skip
+    facts += [
+        Fact(
+            label="compute-opt.", value=f"{symbol} as C^{power.mean:.3f}", note="with the budget C",
+            interval=f"{power.low:.3f} to {power.high:.3f}",
+        )
+        for symbol, power in zip(("N", "D"), advice.exponents.values(), strict=False)
+    ]  # fmt: skip
+    facts.append(Fact(label="regret", value=f"{advice.expected_regret:.2%}", note="of the loss expected"))
     if (found := advice.calibration) is not None:
         stretch = f"; losses' intervals are {found.stretch:.1f} times as wide for it" if found.stretch >= 1.05 else ""
         within = f"of {found.n_losses} held-out losses of larger runs lay in their {found.level:.0%} interval"
@@ -70,6 +89,8 @@ def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None
         advice: whose tables.
         bytes_per_token: of each domain's held-out text, for a column of bits per byte; without it there is none.
     """
+    if ALL in advice.withheld:
+        return [_withheld(advice)]
     interval = f"{advice.level:.0%} interval"
     tables = [
         _domains(advice, interval, bytes_per_token),
@@ -79,18 +100,7 @@ def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None
             rows=[[gain.baseline, f"{gain.loss.mean:.4f}", *_percent(gain.gain)] for gain in advice.gains],
             note=f"Loss in nats per token; a gain's {interval} is the law's.",
         ),
-        AnswerTable(
-            title="The best split at each size",
-            head=["model size", "pretrain", "loss", "worse by", "interval", "best in"],
-            rows=[
-                [
-                    format_count(size.split.n_params), format_count(size.split.pretrain_tokens),
-                    f"{size.loss.mean:.4f}", *_percent(size.excess), f"{size.probability:.0%}",
-                ]
-                for size in (advice.sizes if len(advice.sizes) > 1 else ())
-            ],
-            note="“Best in” is the share of the law's draws in which a size is the best.",
-        ),
+        _sizes(advice),
         AnswerTable(
             title="The advice at other budgets",
             head=["at a budget of", "model size", "pretrain", "share"],
@@ -110,8 +120,34 @@ def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None
                 for name, form in advice.forms.items()
             ],
         ),
+        _withheld(advice),
     ]  # fmt: skip
     return [table for table in tables if table.rows]
+
+
+def _sizes(advice: Advice) -> AnswerTable:
+    sizes, is_told = advice.sizes if len(advice.sizes) > 1 else (), MODEL_SIZE not in advice.withheld
+    return AnswerTable(
+        title="The best split at each size",
+        head=["model size", "pretrain", *(["loss", "worse by", "interval", "best in"] if is_told else [])],
+        rows=[
+            [
+                format_count(size.split.n_params), format_count(size.split.pretrain_tokens),
+                *([f"{size.loss.mean:.4f}", *_percent(size.excess), f"{size.probability:.0%}"] if is_told else []),
+            ]
+            for size in sizes
+        ],
+        note="“Best in” is the share of the law's draws in which a size is the best." if is_told else "",
+    )  # fmt: skip
+
+
+def _withheld(advice: Advice) -> AnswerTable:
+    return AnswerTable(
+        title="Not told by these runs",
+        head=["Not told by these runs", ""],
+        is_prose=True,
+        rows=[[*why] for why in advice.withheld.items()],
+    )
 
 
 def _domains(advice: Advice, interval: str, bytes_per_token: Mapping[str, float] | None) -> AnswerTable:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from raysplit.space import Space
+from raysplit.split.price import FAMILY
 from raysplit.split.problem import Problem
 
 
@@ -25,4 +26,5 @@ def target_problem(space: Space, *, vocab_size: int, domain_tokens: Mapping[str,
         accounting=space.target.accounting,
         available_tokens={name: space.corpus.max_epochs * tokens for name, tokens in (domain_tokens or {}).items()},
         mixture=space.corpus.shares,
+        price=FAMILY,
     )

@@ -20,6 +20,7 @@ from raysplit.design.tasks import Failed, Measured, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.errors import LaneError, TableError
 from raysplit.space import CooldownStart, DesignName
+from raysplit.split.price import RULE
 from raysplit.sweep.backend import Backend, Recorder
 from raysplit.sweep.grid_setup import setup_of_grid
 from raysplit.sweep.law_client import LawClient
@@ -204,6 +205,7 @@ def setup_of_table(
     )
     return replace(
         asked,
+        problem=replace(asked.problem, price=RULE),
         tree=replace(asked.tree, cooldown_start=CooldownStart(fraction=cooldown_fraction, least_steps=1)),
         repeats=tuple(_with_milestones(at, sorted(repeats[at])) for at in sorted(repeats) if _has_root(at, repeats)),
     )

@@ -9,7 +9,7 @@ from raysplit.files import open_bytes, open_text
 MAX_BYTES = 2**26
 """Of content, decompressed: 64 MiB, a table of 20,000 runs with two hundred columns."""
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]+:/", re.IGNORECASE)
-MAX_CELLS = 4_000_000
+MAX_CELLS = 8_000_000
 """That are not empty."""
 
 

@@ -225,3 +225,22 @@ def test_a_known_law_in_a_file_answers(raysplit: Command, tmp_path: Path) -> Non
     result = raysplit("advise", "--law", tmp_path / "law.json", "--budget-flops", "1e12", "--n-params", "36k")
     assert result.exit_code == 0
     assert "domain-2" in result.stdout
+
+
+def test_what_is_not_told_is_status_3_where_that_is_asked(
+    raysplit: Command, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    seeds = tmp_path / "seeds.csv"
+    table[table["specialize_tokens"] == 0].to_csv(seeds, index=False)
+    law = tmp_path / "law.json"
+    lax = raysplit("fit", seeds, "--out", law, "--budget-flops", BUDGET, "--suggest", "2")
+    assert lax.exit_code == 0
+    assert "Not told by these runs" in lax.stdout
+    assert "priced by      6 N FLOPs a token" in lax.stdout
+    assert "Runs to add, the most useful for their price first" in lax.stdout
+    assert raysplit("advise", "--law", law, "--budget-flops", BUDGET, "--strict").exit_code == 3
+    told = json.loads(raysplit("advise", "--law", law, "--budget-flops", BUDGET, "--json").stdout)
+    assert "specialize tokens" in told["withheld"]
+    refused = raysplit("fit", seeds, "--out", law, "--suggest", "2")
+    assert refused.exit_code == 2
+    assert "--suggest: needs --budget-flops" in refused.stderr

@@ -1,0 +1,100 @@
+"""What of an answer the runs tell, and what is withheld because only a prior would say it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from raysplit.law import Law
+from raysplit.law.identified import FEWEST_POINTS
+from raysplit.quantities import format_count
+from raysplit.split.problem import Problem
+from raysplit.split.search import best_split_per_draw
+
+MODEL_SIZE, SHARE, EXPERTS, GAINS, ALL = (
+    "model size", "pretrain share", "specialize tokens", "gains", "everything"
+)  # fmt: skip
+"""Names of what may be withheld; ``specialize tokens of DOMAIN`` is one domain's."""
+
+WIDENED = 1.5
+"""An interval that grows so much where the priors are twice as wide is the priors': of independent normal pieces of
+knowledge, they are then three quarters."""
+
+
+def told_by_priors(law: Law, problem: Problem, fit: Callable[[float], Law]) -> dict[str, str]:
+    """What of an answer is mostly the priors', measured: the law is fitted again with priors twice as wide.
+
+    Args:
+        law: as it answers.
+        problem: the question.
+        fit: makes the law of the same runs, forms and seed for a factor on the priors' precision.
+    """
+    asked, withheld = question_told(law, problem)
+    if SHARE in withheld:
+        return {}
+    wide = fit(0.25)
+    before, after = (_spread_of_share(one, asked) for one in (law, wide))
+    if after < WIDENED * before or after < _LEAST_SPREAD:
+        return {}
+    why = (
+        f"with priors twice as wide its interval is {after / max(before, 1e-9):.1f} times as wide: it is mostly theirs"
+    )
+    return {SHARE: why, GAINS: why}
+
+
+_LEAST_SPREAD = 0.02
+"""A share known to two hundredths is known, whoever told it."""
+
+
+def _spread_of_share(law: Law, problem: Problem) -> float:
+    """Standard deviation over the draws of the best D / T, each at its own best size."""
+    return float(np.std([problem.pretrain_share(split) for split in best_split_per_draw(law, problem)]))
+
+
+def question_told(law: Law, problem: Problem) -> tuple[Problem, dict[str, str]]:
+    """The part of a question that the runs behind a law can answer, and what is withheld of its answer, with reasons.
+
+    Where D' was never measured it is Chinchilla's question, the best N and D. Where one size was, it is the split at
+    that size.
+    """
+    known = law.identified
+    if known is None or (problem.fixed_seed is not None and known.specialization):
+        return problem, {}
+    withheld: dict[str, str] = {}
+    if known.n_points < FEWEST_POINTS:
+        withheld[ALL] = f"{known.n_points} distinct runs tell no curve; {FEWEST_POINTS} of several N, D and D' begin to"
+    if not known.sizes:
+        [only] = {round(n) for n in law.support.n_params}
+        withheld[MODEL_SIZE] = f"every run has N = {format_count(only)}: what another size would reach is not known"
+        if only in problem.sizes:
+            problem = replace(problem, sizes={only: problem.sizes[only]})
+    elif known.one_size_ratio is not None:
+        withheld[MODEL_SIZE] = (
+            f"every run has D/N = {known.one_size_ratio:.3g}: what is due to the size and what to the tokens is not "
+            "told apart"
+        )
+    if not known.specialization:
+        withheld[EXPERTS] = (
+            "no run varies D': what a domain's own tokens are worth is not known, so all are pretraining"
+        )
+        withheld[SHARE] = withheld[GAINS] = "no run varies D'"
+        if problem.fixed_seed is None:
+            problem = replace(problem, max_specialize_tokens=dict.fromkeys(problem.domains, 0.0), available_tokens={})
+    elif not known.pretraining:
+        withheld[SHARE] = withheld[GAINS] = (
+            "no two runs differ in D > 0: what more or less pretraining would do is not known"
+        )
+    elif known.one_branch_ratio is not None:
+        withheld[SHARE] = withheld[GAINS] = (
+            f"every run has D'/D = {known.one_branch_ratio:.3g}: tokens of the two stages are not told apart"
+        )
+    for name in known.without_specialization:
+        if name in problem.domains:
+            withheld[f"{EXPERTS} of {name}"] = f"no run varies D' of {name}; it is taken to be as the other domains"
+    for name in known.few_points:
+        if name in problem.domains:
+            withheld.setdefault(
+                f"{EXPERTS} of {name}",
+                f"{name} has fewer than {FEWEST_POINTS} distinct runs; it is taken to be as the other domains",
+            )
+    return problem, withheld
