@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from raysplit.live.fitting import FitTarget, fit_fully
+from raysplit.live.fitted import FitTarget
+from raysplit.live.fitting import fit_fully
 from raysplit.live.observations import Reported
 from raysplit.runs import Observation, check_runs
 from raysplit.split import Problem, advise, fit_for_decision
