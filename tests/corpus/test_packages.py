@@ -172,3 +172,15 @@ def test_molecules_come_a_hundred_to_a_document_each_once(cache: Path, monkeypat
     given_archive(monkeypatch, cache, "molecules", {"moses/dataset/data/train.csv.gz": gzip.compress(table.encode())})
     found = list(package_documents("molecules"))
     assert [document.split("\n") for document in found] == [lines[:100], lines[100:200], lines[200:]]
+
+
+def test_hebrew_has_letters_without_points_and_tags(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bible, talmud = [[["בְּרֵאשִׁית בָּרָא", "עַל־פְּנֵי"], [""]]], [{"a": ["<b>מאימתי</b> קורין"]}, []]
+    given_archive(
+        monkeypatch,
+        cache,
+        "hebrew",
+        {f"scriptures/json/{name}.json": json.dumps(text).encode() for name, text in
+         (("bible", bible), ("yerushalmi", talmud), ("zohar", ["no"]))},
+    )  # fmt: skip
+    assert list(package_documents("hebrew")) == ["בראשית ברא\nעל־פני", "מאימתי קורין"]
