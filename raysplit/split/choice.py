@@ -85,8 +85,15 @@ def fit_alone(
     Raises:
         LawError: every domain has too few runs for the form, so that none can lend to the others.
     """
-    law = fit_law(
-        runs, forms=[form], n_draws=1, draw_iterations=0, step_tokens=step_tokens, repetition=repetition, seed=seed
+    law = fit_law(  # forms are told apart by themselves, not by what else explains their misfit
+        runs,
+        forms=[form],
+        n_draws=1,
+        draw_iterations=0,
+        step_tokens=step_tokens,
+        repetition=repetition,
+        misfit_scale=0.0,
+        seed=seed,
     )
     fits = law.fits[form].values()
     if all(fit.status is FitStatus.TOO_FEW_RUNS for fit in fits):

@@ -54,8 +54,8 @@ def fit_for_decision(
         repetition=repetition,
         seed=seed,
     )
-    law = fit_kept(runs, n_draws=n_draws)
+    calibration = None
     if choice.scores:
-        before = partial(fit_kept, n_draws=min(n_draws, _CALIBRATION_DRAWS))
-        law = replace(law, calibration=calibrate(runs, problem, before))
-    return law, choice
+        calibration = calibrate(runs, problem, partial(fit_kept, n_draws=min(n_draws, _CALIBRATION_DRAWS)))
+    law = fit_kept(runs, n_draws=n_draws, misfit_scale=calibration.stretch if calibration else 1.0)
+    return replace(law, calibration=calibration), choice

@@ -75,7 +75,7 @@ def render_advice(advice: Advice) -> str:
 def _calibration(found: Calibration | None) -> list[str]:
     if found is None:
         return []
-    widened = f"; losses' intervals are {found.stretch:.1f} times as wide for it" if found.stretch >= 1.05 else ""
+    widened = f"; the forms' misfit is taken {found.stretch:.1f} times as large for it" if found.stretch >= 1.05 else ""
     return [
         f"  calibration    {found.coverage:.0%} of {found.n_losses} held-out losses of larger runs lay in their"
         f" {found.level:.0%} interval{widened}"
