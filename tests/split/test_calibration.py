@@ -5,7 +5,6 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from raysplit.law import Calibration, Law, WarmStart, fit_law
 from raysplit.split import Problem, advise, fit_for_decision, render_advice
@@ -48,7 +47,7 @@ def test_what_was_held_out_widens_the_law_itself() -> None:
         said = [one.predict("domain0", *point, noise=False) for one in (plain, wide)]
         widened.append(np.log(said[1].high / said[1].low) / np.log(said[0].high / said[0].low))
     assert widened[0] < widened[1]
-    assert 1.5 < widened[1]
+    assert widened[1] > 1.5
     told = replace(plain, calibration=Calibration(level=0.9, coverage=0.5, n_losses=9, stretch=3.0))
     assert WarmStart.of(told).misfit_scale == 3.0
 
