@@ -28,7 +28,7 @@ SAFE_EXTRAPOLATION = 4.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Support:
-    """What the runs span: least and greatest N, D and D' (0 where it was measured)."""
+    """What the runs span: least and greatest N, D and D' (0 where it was measured; D = 0 in every domain)."""
 
     n_params: tuple[float, float]
     pretrain_tokens: tuple[float, float]

@@ -87,7 +87,7 @@ def fit_law(
     runs = runs.sort_values([*_NEEDED, *(c for c in ("seed", "weight") if c in runs.columns)], ignore_index=True)
     counted = runs if repetition is None else repetition.counted(runs)
     is_scratch = _from_scratch(runs)
-    scratch, runs, counted = counted[is_scratch], runs[~is_scratch], counted[~is_scratch]
+    scratch, runs, counted = runs[is_scratch], runs[~is_scratch], counted[~is_scratch]
     domains, domain = np.unique(runs["domain"].to_numpy(dtype=str), return_inverse=True)
     samples = [sample_of(counted[domain == k], step_tokens=step_tokens) for k in range(len(domains))]
     cluster = _branch_points(runs)
@@ -181,13 +181,16 @@ def _from_scratch(runs: pd.DataFrame) -> NDArray[np.bool_]:
 def _with_scratch(law: Law, scratch: pd.DataFrame, seed: int) -> Law:
     """The law with what no pretraining costs, and D = 0 in its support where every domain has a run there."""
     least = law.support.pretrain_tokens[0]
+    repetition = law.repetition
     own = []
     for k, name in enumerate(law.domains):
         rows = scratch[scratch["domain"] == name]
         n, s = (rows[c].to_numpy(dtype=float) for c in ("n_params", "specialize_tokens"))
         at = [x[None, :, None] for x in (n, np.full_like(n, least), s)]
         known = np.concatenate([law.point.loss(*at)[..., k], law.loss(*at)[..., k]])
-        own.append(ScratchRuns(n=n, s=s, cost=np.log(rows["loss"].to_numpy(dtype=float)) - np.log(known)))
+        fresh = s if repetition is None else repetition.specialize(s[:, None], [name])[0][:, 0]
+        own.append(ScratchRuns(n=n, s=fresh, cost=np.log(rows["loss"].to_numpy(dtype=float)) - np.log(known)))
+    least = least if repetition is None else float(repetition.pretrain(np.array(least)))
     found = fit_scratch(own, least_tokens=least, rng=np.random.default_rng([seed, len(scratch)]))
     span = law.support.pretrain_tokens if not all(found.known) else (0.0, law.support.pretrain_tokens[1])
     return replace(law, scratch=found, support=replace(law.support, pretrain_tokens=span))
