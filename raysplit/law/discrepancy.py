@@ -177,7 +177,7 @@ class Scales:
 _AMPLITUDES = np.geomspace(3e-4, 3e-2, 21)
 _NOISES = np.geomspace(1e-3, 1e-1, 31)
 _WITHINS = (0.0, 0.25, 0.5, 0.75, 0.9)
-_USUAL_AMPLITUDE, _USUAL_FACTOR = 3e-3, math.log(3.0)
+_USUAL_AMPLITUDE, _USUAL_FACTOR = 6e-3, math.log(2.5)
 """Before any evidence: median and log sd of the amplitude that all domains share (LOG 2026-11-30)."""
 _DOMAIN_FACTOR = math.log(1.6)
 """Log sd by which a domain's own amplitude differs from it."""

@@ -189,6 +189,13 @@ class Law:
             loss = loss * factor
         return slope * worth if wants_slope else loss
 
+    def noise_at(self, pretrain_tokens: ArrayLike) -> Array:
+        """Log sd of one observation after so many tokens (*points), (*points, K): larger from scratch."""
+        d = np.asarray(pretrain_tokens, dtype=float)[..., None]
+        if self.scratch is None:
+            return np.broadcast_to(self.noise, (*d.shape[:-1], len(self.domains)))
+        return np.where(d < self.scratch.least_tokens, np.maximum(self.scratch.noise, self.noise), self.noise)
+
     def predict(
         self,
         domain: str,
@@ -220,8 +227,8 @@ class Law:
         mean, draws = self.point.loss(*inputs)[0, ..., k], self.loss(*inputs)[..., k]
         if noise:
             # Each draw stands for a normal of its own; 32 equally likely values of it are close enough.
-            spread = np.exp(self.noise[k] * ndtri((np.arange(32) + 0.5) / 32))
-            draws = (draws[:, None] * spread.reshape(-1, *(1,) * n.ndim)).reshape(-1, *n.shape)
+            normal = ndtri((np.arange(32) + 0.5) / 32).reshape(-1, *(1,) * n.ndim)
+            draws = (draws[:, None] * np.exp(self.noise_at(d)[..., k] * normal)).reshape(-1, *n.shape)
         low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0, method="weibull")
         return Prediction(mean=mean, low=np.asarray(low), high=np.asarray(high))
 

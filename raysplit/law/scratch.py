@@ -45,6 +45,7 @@ class Scratch:
     """Below the least D' measured from scratch the cost is that at it."""
     known: tuple[bool, ...]
     """Which domains have a run from scratch; the others' cost is the prior's, or what others lend, for designs only."""
+    noise: Array  # (K,), log sd of one run from scratch around the law
     mean: Array  # (K, 3), log kappa, q and p
     draws: Array  # (B, K, 3)
 
@@ -66,11 +67,12 @@ class Scratch:
         return cost, np.where(s > self.least_specialize, -q * cost / tokens, 0.0)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**self.__dict__, "mean": self.mean.tolist(), "draws": self.draws.tolist()}
+        arrays = {name: getattr(self, name).tolist() for name in ("noise", "mean", "draws")}
+        return {**self.__dict__, **arrays}
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> "Scratch":
-        arrays = {"mean": np.array(raw["mean"]), "draws": np.array(raw["draws"])}
+        arrays = {name: np.array(raw[name]) for name in ("noise", "mean", "draws")}
         return cls(**{**raw, **arrays, "middle": tuple(raw["middle"]), "known": tuple(raw["known"])})
 
 
@@ -123,6 +125,7 @@ def fit_scratch(runs: Sequence[ScratchRuns], *, least_tokens: float, rng: np.ran
         middle=middle,
         least_specialize=float(s_all.min()),
         known=tuple(bool(own.n.size) for own in runs),
+        noise=noise,
         mean=values[:, 0],
         draws=values[:, 1:].swapaxes(0, 1),
     )

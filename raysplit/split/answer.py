@@ -42,7 +42,7 @@ def advise(law: Law, problem: Problem, *, level: float = 0.9, warnings: Sequence
     per_draw = best_split_per_draw(law, problem)
     own = domain_losses(law, [split], problem)[:, 0]  # (n_draws, K)
     weighted = own @ np.asarray(problem.weights)
-    trained = _trained(law, problem, own[:, None], seed=0)[:, 0]
+    trained = _trained(law, problem, own[:, None], [split], seed=0)[:, 0]
     shares = _best_shares(per_draw.by_size, problem, split.n_params)
     flat, indistinguishable = _regions(law, problem, split, weighted, level)
     return Advice(
@@ -87,7 +87,7 @@ def _measured(law: Law, split: Split, domain: str, draws: Array, level: float) -
     return Interval(mean=float(draws.mean()), low=float(predicted.low), high=float(predicted.high))
 
 
-def _trained(law: Law, problem: Problem, losses: Array, *, seed: int) -> Array:
+def _trained(law: Law, problem: Problem, losses: Array, splits: Sequence[Split], *, seed: int) -> Array:
     """Weighted losses (_LUCKS x n_draws, n_splits) of splits that are trained, each in runs of its own.
 
     Every draw (n_draws, n_splits, K) is given the luck of some trunks and branches; ``seed`` keeps that of one group
@@ -95,7 +95,8 @@ def _trained(law: Law, problem: Problem, losses: Array, *, seed: int) -> Array:
     """
     rng = np.random.default_rng([seed, losses.shape[1]])
     shape = (_LUCKS, *losses.shape)
-    sd = law.noise[[law.domains.index(name) for name in problem.domains]]
+    of_law = law.noise_at([split.pretrain_tokens for split in splits])  # (n_splits, K)
+    sd = of_law[:, [law.domains.index(name) for name in problem.domains]]
     shared = np.sqrt(law.shared_noise) * rng.standard_normal(shape[:-1])[..., None]
     luck = shared + np.sqrt(1.0 - law.shared_noise) * rng.standard_normal(shape)
     weighted = (losses * np.exp(sd * luck)) @ np.asarray(problem.weights)
@@ -157,7 +158,7 @@ def _sizes(
 ) -> list[SizeAdvice]:
     splits = [sizes.split(0, j) for j in range(len(sizes.n_params))]
     by_domain, of_use = domain_losses(law, splits, problem), _of_use(law, problem, splits)
-    losses, others = by_domain @ np.asarray(problem.weights), _trained(law, problem, by_domain, seed=1)
+    losses, others = by_domain @ np.asarray(problem.weights), _trained(law, problem, by_domain, splits, seed=1)
     others[:, int(sizes.best_size[0])] = trained  # the advised split is one split, and its luck one luck
     return [
         SizeAdvice(
@@ -179,7 +180,10 @@ def _gains(law: Law, problem: Problem, split: Split, weighted: Array, trained: A
         return []
     of_use = _of_use(law, problem, list(named.values()))
     by_domain = domain_losses(law, list(named.values()), problem)
-    losses, others = by_domain @ np.asarray(problem.weights), _trained(law, problem, by_domain, seed=2)
+    losses, others = (
+        by_domain @ np.asarray(problem.weights),
+        _trained(law, problem, by_domain, list(named.values()), seed=2),
+    )
     return [
         Gain(
             baseline=name,

@@ -74,7 +74,7 @@ def test_slope_is_the_derivative_of_the_loss(law: Law) -> None:
     n, d, s = (x[None, :, None] for x in POINT)
     for either in (law, law.point):
         difference = (either.loss(n, d, 1.0001 * s) - either.loss(n, d, 0.9999 * s)) / (0.0002 * s)
-        assert either.slope(n, d, s) == pytest.approx(difference, rel=1e-6)
+        assert either.slope(n, d, s) == pytest.approx(difference, rel=1e-4)
 
 
 def test_permuted_rows_and_domains_give_the_same_law(runs: pd.DataFrame, law: Law) -> None:
@@ -157,7 +157,7 @@ def test_resampled_branch_points_and_perturbed_runs_agree_on_the_uncertainty() -
         for within in (0.0, 0.8):
             sizes, pretrain = (14e3, 24e3, 36e3, 64e3, 111e3), (0.25e6, 0.5e6, 1e6, 2e6, 4e6, 8e6)
             runs = synthetic("hoffmann", sizes=sizes, pretrain=pretrain, noise=0.01, within=within, seed=2)
-            law = fit_law(runs, forms=["hoffmann"], draw=draw, n_draws=200)
+            law = fit_law(runs, forms=["hoffmann"], draw=draw, n_draws=200, misfit_scale=0.0)
             width[draw, within] = float(np.log(law.loss(n, d, s)).std(axis=0).mean())
     for within in (0.0, 0.8):
         assert width["bootstrap", within] == pytest.approx(width["perturb", within], rel=0.4)
