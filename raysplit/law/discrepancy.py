@@ -8,7 +8,7 @@ g_k is a Gaussian process over the scaled logarithms t = (t_N, t_D, t_D') of N, 
     k(t, t') = a_k^2 sum_{j=0..3} (t . t')^j / j!,
 
 so g is a cubic whose coefficients are independent normals of sd a_k: smooth between the runs, growing outside of them,
-and as cheap to ask as a form is. Beyond the runs t grows ever more slowly, to 1.5, so that a far extrapolation is wide
+and as cheap to ask as a form is. Beyond the runs t grows ever more slowly, to 1.25, so that a far extrapolation is wide
 and not absurd. At D' = 0, where a seed is read after a cooldown of its own, g has another offset and two more slopes.
 
 The amplitudes a_k come from the residuals alone (restricted likelihood: what a fit of P parameters absorbs is taken
@@ -37,7 +37,7 @@ _LENGTH = 1.0
 """Length scale of g in units of t."""
 _LEAST_HALF_WIDTH = math.log(2.0)
 """Of a scaled logarithm, so that runs of one size do not make a double of it look infinitely far."""
-_REACH = 0.5
+_REACH = 0.25
 """How far beyond the runs t goes at most."""
 
 
