@@ -177,13 +177,13 @@ class Scales:
 _AMPLITUDES = np.geomspace(3e-4, 3e-2, 21)
 _NOISES = np.geomspace(1e-3, 1e-1, 31)
 _WITHINS = (0.0, 0.25, 0.5, 0.75, 0.9)
-_USUAL_AMPLITUDE, _USUAL_FACTOR = 6e-3, math.log(2.5)
+_USUAL_AMPLITUDE, _USUAL_FACTOR = 4e-3, math.log(2.5)
 """Before any evidence: median and log sd of the amplitude that all domains share (LOG 2026-11-30)."""
 _DOMAIN_FACTOR = math.log(1.6)
 """Log sd by which a domain's own amplitude differs from it."""
 _SHARED = 0.7
 """Correlation of g between domains: what a form gets wrong it gets wrong alike, in part."""
-_FREEDOM = 8.0
+_FREEDOM = 12.0
 """Of the t distribution that draws of g follow, since its amplitude is not known either."""
 _CUT = 2.5
 """Residuals are cut at this many sds, as the fit cuts outliers."""
