@@ -20,7 +20,7 @@ from sweep_methods import table
 from sweep_truths import synthetic_world
 
 from raysplit.design.campaign import Round, next_round, whole_grid
-from raysplit.design.candidates import Grid, believe, candidates_of
+from raysplit.design.candidates import CandidateGrid, believe, candidates_of
 from raysplit.design.evidence import evidence_of, key
 from raysplit.law import FORMS, Law, fit_law
 
@@ -54,7 +54,7 @@ def main() -> None:
     losses = {key(t, m): dict(world.losses(t, m) or {}) for t, m in points[:N_OBSERVATIONS]}
     law: Law = fit_law(table(setup, losses), forms=[FORMS["law-8+cooldown"]], pooling=1.0, n_draws=64)
     evidence = evidence_of(setup, losses)
-    grid = Grid.of(setup)
+    grid = CandidateGrid.of(setup)
     n_candidates = len(candidates_of(setup, grid, evidence).every)
     decision = next_round(setup, evidence, believe(setup, law))
     n_trials = len(decision.planned) if isinstance(decision, Round) else 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from raysplit.design.candidates import Grid, candidates_of, roots, trunk
+from raysplit.design.candidates import CandidateGrid, candidates_of, roots, trunk
 from raysplit.design.designs import DESIGNS
 from raysplit.design.evidence import Evidence, chain, key, price, price_together, remaining
 from raysplit.design.setup import Setup
@@ -105,7 +105,7 @@ def next_round(setup: Setup, evidence: Evidence, belief: Belief) -> Round | Fini
     Trials are added one by one; those already chosen count as observations on their way, so that a round is not four
     times the same question.
     """
-    grid = Grid.of(setup)
+    grid = CandidateGrid.of(setup)
     regret = belief.expected_regret
     if regret <= setup.regret_tolerance:
         return Finish(
@@ -161,7 +161,7 @@ def enlarged(
     It rests on the round's belief; what the round has planned counts as on its way and as spent. ``taken`` are other
     trials that still hold a lane. None where nothing is worth its cost.
     """
-    grid = Grid.of(setup)
+    grid = CandidateGrid.of(setup)
     for trial in within.planned:
         belief = belief.expecting(grid.columns(trial, trial.milestones))
     budget_left = setup.budget_flops - evidence.spent_flops
@@ -207,7 +207,7 @@ def judge(setup: Setup, evidence: Evidence, belief: Belief | None, trial: Trial,
         return Verdict(go_on=False, why="measured to the end")
     if belief is None or trial.is_trunk or not _judges(setup):
         return Verdict(go_on=True, why="part of the plan")
-    grid = Grid.of(setup)
+    grid = CandidateGrid.of(setup)
     for other in within.planned:
         if chain(other) != chain(trial):
             belief = belief.expecting(grid.columns(other, other.milestones))

@@ -36,7 +36,7 @@ class Candidate:
 class Candidates:
     """Everything that is open, with prices that fall as trunks are chosen."""
 
-    def __init__(self, setup: Setup, grid: "Grid", every: Sequence[Candidate], nodes: Checkpoints) -> None:
+    def __init__(self, setup: Setup, grid: "CandidateGrid", every: Sequence[Candidate], nodes: Checkpoints) -> None:
         self.every = list(every)
         self.open: NDArray[np.bool_] = np.ones(len(every), dtype=bool)
         """(M,) which can still be chosen."""
@@ -94,14 +94,14 @@ class Candidates:
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class CandidateGrid:
     """Which column of a belief is which observation."""
 
     domains: tuple[str, ...]
     index: Mapping[tuple[int, int, int], int]
 
     @classmethod
-    def of(cls, setup: Setup) -> "Grid":
+    def of(cls, setup: Setup) -> "CandidateGrid":
         points = [(n, d, 0) for n in setup.sizes for d in setup.pretrain_grid]
         points += [(n, d, s) for n in setup.sizes for d in roots(setup) for s in setup.specialize_grid]
         return cls(setup.domains, {point: i for i, point in enumerate(points)})
@@ -114,8 +114,8 @@ class Grid:
 
 
 def believe(setup: Setup, law: NoisyLaw) -> Belief:
-    """What a law says of the decision and of every point of the grid, as `Grid.columns` numbers them."""
-    grid = Grid.of(setup)
+    """What a law says of the decision and of every point of the grid, as `CandidateGrid.columns` numbers them."""
+    grid = CandidateGrid.of(setup)
     to_law = [law.domains.index(name) for name in grid.domains]
     n, d, s = np.array(list(grid.index), dtype=float).T
     belief = belief_of(law, setup.problem, n, d, s)
@@ -123,7 +123,7 @@ def believe(setup: Setup, law: NoisyLaw) -> Belief:
     return replace(belief, foreseen=belief.foreseen[:, order], noise=belief.noise[order])
 
 
-def candidates_of(setup: Setup, grid: Grid, evidence: Evidence) -> Candidates:
+def candidates_of(setup: Setup, grid: CandidateGrid, evidence: Evidence) -> Candidates:
     """Everything that is open: not measured, not given up, and deeper than what its chain has reached."""
     found: list[Candidate] = []
     tokens = _BranchTokens(setup.tree)
@@ -175,7 +175,7 @@ class _BranchTokens:
 
 
 def _branches(
-    setup: Setup, grid: Grid, evidence: Evidence, whole: Trial, tokens: _BranchTokens
+    setup: Setup, grid: CandidateGrid, evidence: Evidence, whole: Trial, tokens: _BranchTokens
 ) -> Iterable[tuple[int, Candidate]]:
     """One branch to each depth that is left, with every point on its way and, below zero, with the last one only."""
     if chain(whole) in evidence.closed:

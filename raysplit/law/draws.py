@@ -16,10 +16,10 @@ from raysplit.law.fit import Fit
 from raysplit.law.form import Array
 from raysplit.law.minimize import minimize_together
 from raysplit.law.noise import Noise
-from raysplit.law.objective import Problem
+from raysplit.law.objective import FitProblem
 from raysplit.law.pooling import difference_sd, is_pooled, lent
 
-Fitted = Sequence[tuple[Fit, Problem]]
+Fitted = Sequence[tuple[Fit, FitProblem]]
 """One form's fit to each domain, with the problem it solves."""
 
 
@@ -37,7 +37,7 @@ class Worlds:
         """B"""
         return len(self.counts if self.errors is None else self.errors)
 
-    def of(self, problem: Problem, best: Array) -> Problem:
+    def of(self, problem: FitProblem, best: Array) -> FitProblem:
         """A domain's problem in these worlds; best (1, P) is its optimum."""
         if self.errors is None:
             return replace(problem, weight=problem.weight * self.counts)

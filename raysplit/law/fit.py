@@ -9,7 +9,7 @@ import pandas as pd
 from raysplit.errors import LawError
 from raysplit.law.form import Array, Form
 from raysplit.law.minimize import Minimum, minimize_together
-from raysplit.law.objective import Coordinates, Problem, Sample
+from raysplit.law.objective import Coordinates, FitProblem, Sample
 from raysplit.law.starts import scored_starts
 from raysplit.law.status import FitStatus, diagnose_design
 
@@ -114,7 +114,7 @@ def fit_sample(
     n_guesses: int = 512,
     n_starts: int = 12,
     seed: int = 0,
-) -> tuple[Fit, Problem]:
+) -> tuple[Fit, FitProblem]:
     """`fit_form` on arrays; also returns the problem that was solved, for the draws around its optimum."""
     problem = _posed(form, sample, huber_delta=huber_delta, prior_strength=prior_strength)
     return fit_cold([problem], [sample], huber_delta=huber_delta, n_guesses=n_guesses, n_starts=n_starts, seed=seed)[0]
@@ -128,7 +128,7 @@ def fit_domains(
     prior_strength: float,
     seed: int,
     explores: bool = True,
-) -> list[tuple[Fit, Problem]]:
+) -> list[tuple[Fit, FitProblem]]:
     """`fit_sample` for several domains side by side.
 
     Args:
@@ -148,14 +148,14 @@ def fit_domains(
 
 
 def fit_cold(
-    problems: Sequence[Problem],
+    problems: Sequence[FitProblem],
     samples: Sequence[Sample],
     *,
     huber_delta: float | None,
     n_guesses: int = 512,
     n_starts: int = 12,
     seed: int,
-) -> list[tuple[Fit, Problem]]:
+) -> list[tuple[Fit, FitProblem]]:
     """Fits of which nothing is known yet, from the best of many guesses.
 
     Of many domains some are fitted so, `_PILOTS` of them, and the others from where these ended and a few guesses.
@@ -167,13 +167,13 @@ def fit_cold(
 
 
 def _fit_by_pilots(
-    problems: Sequence[Problem],
+    problems: Sequence[FitProblem],
     samples: Sequence[Sample],
     huber_delta: float | None,
     n_guesses: int,
     n_starts: int,
     seed: int,
-) -> list[tuple[Fit, Problem]]:
+) -> list[tuple[Fit, FitProblem]]:
     # Those of the most runs, which know best where the others may be.
     pilots = np.argsort([-s.n.size for s in samples], kind="stable")[:_PILOTS]
     first = fit_cold(
@@ -192,8 +192,8 @@ def _fit_by_pilots(
 
 
 def _from_starts(
-    problems: Sequence[Problem], samples: Sequence[Sample], starts: Sequence[Array], huber_delta: float | None
-) -> list[tuple[Fit, Problem]]:
+    problems: Sequence[FitProblem], samples: Sequence[Sample], starts: Sequence[Array], huber_delta: float | None
+) -> list[tuple[Fit, FitProblem]]:
     ends = minimize_together(problems, starts, max_iterations=60, tolerance=1e-6)
     best = [end.phi[np.argmin(end.value)][None] for end in ends]
     if problems[0].prior_strength > 0 or huber_delta is None:
@@ -206,8 +206,8 @@ def _from_starts(
 
 
 def _continued(
-    problems: Sequence[Problem], samples: Sequence[Sample], best: list[Array], seed: int, *, explores: bool
-) -> list[tuple[Fit, Problem]]:
+    problems: Sequence[FitProblem], samples: Sequence[Sample], best: list[Array], seed: int, *, explores: bool
+) -> list[tuple[Fit, FitProblem]]:
     problems = _rescaled(problems, best, None)
     if explores:
         best = [end.phi for end in minimize_together(problems, best, max_iterations=30, tolerance=1e-8)]
@@ -217,8 +217,13 @@ def _continued(
 
 
 def fit_again(
-    problems: Sequence[Problem], samples: Sequence[Sample], known: Sequence[Array], *, seed: int, explores: bool = True
-) -> list[tuple[Fit, Problem]]:
+    problems: Sequence[FitProblem],
+    samples: Sequence[Sample],
+    known: Sequence[Array],
+    *,
+    seed: int,
+    explores: bool = True,
+) -> list[tuple[Fit, FitProblem]]:
     """Fits from optima (P,) that are known up to a change of priors or a few runs; a few more starts may be tried."""
     if not explores:
         return _described(problems, samples, minimize_together(problems, [phi[None] for phi in known], tolerance=1e-8))
@@ -232,7 +237,7 @@ def fit_again(
     return _described(problems, samples, minimize_together(problems, starts, tolerance=1e-11))
 
 
-def _posed(form: Form, sample: Sample, *, huber_delta: float | None, prior_strength: float) -> Problem:
+def _posed(form: Form, sample: Sample, *, huber_delta: float | None, prior_strength: float) -> FitProblem:
     """What a fit minimises as long as no residual is known."""
     if not sample.n.size:
         raise LawError(f"{form.name}: no runs to fit")
@@ -241,7 +246,7 @@ def _posed(form: Form, sample: Sample, *, huber_delta: float | None, prior_stren
             raise LawError(f"{form.name}: {name} must be finite and positive in every run")
     if not np.isfinite(sample.log_loss).all():
         raise LawError(f"{form.name}: every loss must be finite and positive")
-    return Problem(
+    return FitProblem(
         form=form, coordinates=Coordinates(form, sample), middle=sample.middle[None], n=sample.n[None],
         d=sample.d[None], s=sample.s[None], log_loss=sample.log_loss[None], weight=sample.weight[None],
         prior_shift=np.zeros((1, len(form.parameters))), noise=np.full((1, 1), ASSUMED_NOISE),
@@ -249,17 +254,17 @@ def _posed(form: Form, sample: Sample, *, huber_delta: float | None, prior_stren
     )  # fmt: skip
 
 
-def _rescaled(problems: Sequence[Problem], best: Sequence[Array], huber_delta: float | None) -> list[Problem]:
+def _rescaled(problems: Sequence[FitProblem], best: Sequence[Array], huber_delta: float | None) -> list[FitProblem]:
     return [scaled(p, residual_sd(p, phi)[0], huber_delta) for p, phi in zip(problems, best, strict=True)]
 
 
-def scaled(problem: Problem, noise: float, huber_delta: float | None = None) -> Problem:
+def scaled(problem: FitProblem, noise: float, huber_delta: float | None = None) -> FitProblem:
     """The problem for a log sd of an observation, and outliers cut by it where no other threshold is given."""
     delta = HUBER_EFFICIENT * noise if huber_delta is None else huber_delta
     return replace(problem, noise=np.full((1, 1), noise), delta=np.full((1, 1), delta))
 
 
-def residual_sd(problem: Problem, phi: Array) -> tuple[float, float]:
+def residual_sd(problem: FitProblem, phi: Array) -> tuple[float, float]:
     """Robust sd of the log residuals at phi (1, P), corrected for the parameters fitted, and how many those are.
 
     The parameters fitted are counted by the trace of the hat matrix, so that one held by its prior counts little. The
@@ -277,7 +282,7 @@ def residual_sd(problem: Problem, phi: Array) -> tuple[float, float]:
     return max(float(np.sqrt(square / 0.7102 / freedom)), NOISE_FLOOR), effective
 
 
-def hat_root(problem: Problem, phi: Array) -> Array:
+def hat_root(problem: FitProblem, phi: Array) -> Array:
     """(R, P) matrix whose product with its transpose is the hat matrix of the regularised linear model around phi.
 
     Args:
@@ -293,12 +298,12 @@ def hat_root(problem: Problem, phi: Array) -> Array:
 
 
 def _described(
-    problems: Sequence[Problem], samples: Sequence[Sample], ends: Sequence[Minimum]
-) -> list[tuple[Fit, Problem]]:
+    problems: Sequence[FitProblem], samples: Sequence[Sample], ends: Sequence[Minimum]
+) -> list[tuple[Fit, FitProblem]]:
     return [(_describe(p, sample, end), p) for p, sample, end in zip(problems, samples, ends, strict=True)]
 
 
-def _describe(problem: Problem, sample: Sample, ends: Minimum) -> Fit:
+def _describe(problem: FitProblem, sample: Sample, ends: Minimum) -> Fit:
     form, c = problem.form, problem.coordinates
     best = int(np.argmin(ends.value))
     phi, value = ends.phi[best], ends.value[best]

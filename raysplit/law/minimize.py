@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysplit.law.form import Array
-from raysplit.law.objective import Problem, together
+from raysplit.law.objective import FitProblem, together
 
 _LINEAR_SOLVES = 2
 
@@ -35,7 +35,7 @@ _AT_ONCE = 2**15
 """Residuals: with their derivatives they then stay in the cache of one core, and memory does not grow with the fits."""
 
 
-def minimize(problem: Problem, start: Array, *, max_iterations: int = 200, tolerance: float = 1e-10) -> Minimum:
+def minimize(problem: FitProblem, start: Array, *, max_iterations: int = 200, tolerance: float = 1e-10) -> Minimum:
     """Minimise each row of a problem from its start, some rows at once.
 
     Args:
@@ -54,7 +54,7 @@ def minimize(problem: Problem, start: Array, *, max_iterations: int = 200, toler
     )
 
 
-def _minimize(problem: Problem, start: Array, max_iterations: int, tolerance: float) -> Minimum:
+def _minimize(problem: FitProblem, start: Array, max_iterations: int, tolerance: float) -> Minimum:
     bounds = problem.coordinates
     lower, upper = (np.broadcast_to(x, start.shape) for x in (bounds.lower, bounds.upper))
     phi = np.clip(start, lower, upper)
@@ -104,7 +104,7 @@ def _minimize(problem: Problem, start: Array, max_iterations: int, tolerance: fl
 
 
 def minimize_together(
-    problems: Sequence[Problem], starts: Sequence[Array], *, max_iterations: int = 200, tolerance: float = 1e-10
+    problems: Sequence[FitProblem], starts: Sequence[Array], *, max_iterations: int = 200, tolerance: float = 1e-10
 ) -> list[Minimum]:
     """`minimize` for several tables at once, (B_k, P) starts each; every fit ends where it would have ended alone."""
     n_fits = [len(start) for start in starts]
@@ -130,7 +130,7 @@ def _step(
     return step, 0.5 * np.einsum("bi,bi->b", right, step)
 
 
-def _solve_linear(rows: Problem, phi: Array, linear: NDArray[np.intp]) -> Array:
+def _solve_linear(rows: FitProblem, phi: Array, linear: NDArray[np.intp]) -> Array:
     """One Newton step of the majorant in the linear parameters alone; amplitudes shrink at most tenfold."""
     gradient, system = rows.linear_scores(phi, linear)
     right = -gradient

@@ -96,7 +96,7 @@ class Coordinates:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Problem:
+class FitProblem:
     """B fits of one form; the fields with a leading axis hold B rows, or one row for all."""
 
     form: Form
@@ -118,7 +118,7 @@ class Problem:
         """(B or 1, 1); None without priors."""
         return self.prior_strength * huber_scale(self.delta, self.noise) if self.prior_strength > 0 else None
 
-    def rows(self, index: NDArray[np.intp]) -> "Problem":
+    def rows(self, index: NDArray[np.intp]) -> "FitProblem":
         """The same problem for some of its fits."""
 
         def pick(x: Array) -> Array:
@@ -233,7 +233,7 @@ class Problem:
         return np.where(c.has_prior[:, None], out / c.prior_sd[..., :, None], 0.0)
 
 
-def together(problems: Sequence[Problem], n_fits: Sequence[int]) -> Problem:
+def together(problems: Sequence[FitProblem], n_fits: Sequence[int]) -> FitProblem:
     """Problems of several tables as one, whose rows are ``n_fits`` fits of each; shorter tables get rows of no weight.
 
     One domain's fit is so small that what a step costs is Python's, which this divides by the number of domains.
@@ -258,7 +258,7 @@ def together(problems: Sequence[Problem], n_fits: Sequence[int]) -> Problem:
         name: rows([getattr(p.coordinates, name)[None] for p in problems])
         for name in ("lower", "upper", "centre", "prior_sd")
     }
-    return Problem(
+    return FitProblem(
         form=first.form,
         coordinates=first.coordinates.moved(**bounds),
         middle=rows([p.middle for p in problems]),

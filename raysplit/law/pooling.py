@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from raysplit.law.form import Array
 from raysplit.law.minimize import minimize_together
-from raysplit.law.objective import Problem, huber_scale
+from raysplit.law.objective import FitProblem, huber_scale
 
 STRENGTHS = (0.0, 1.0, 3.0, 10.0, 30.0)
 """Tried; 0 leaves every domain alone, 30 makes domains whose prior is a factor of 2 agree to 2 %."""
@@ -44,7 +44,7 @@ class Pooling:
 
 
 def choose_pooling(
-    problems: Sequence[Problem], best: Sequence[Array], clusters: Sequence[NDArray[np.intp]], *, forced: bool
+    problems: Sequence[FitProblem], best: Sequence[Array], clusters: Sequence[NDArray[np.intp]], *, forced: bool
 ) -> Pooling:
     """The strength with the least error on branch points held out, each domain counting the same.
 
@@ -81,17 +81,17 @@ def choose_pooling(
     return Pooling(strength=min(errors, key=errors.__getitem__), held_out_error=errors)
 
 
-def _ends(problems: Sequence[Problem], starts: Sequence[Array]) -> list[Array]:
+def _ends(problems: Sequence[FitProblem], starts: Sequence[Array]) -> list[Array]:
     return [end.phi for end in minimize_together(problems, starts, max_iterations=_FOLD_ITERATIONS, tolerance=1e-6)]
 
 
-def _error(problem: Problem, phi: Array, held_out: NDArray[np.bool_], weight: Array) -> float:
+def _error(problem: FitProblem, phi: Array, held_out: NDArray[np.bool_], weight: Array) -> float:
     counted = np.where(held_out, weight, 0.0)
     size = np.where(held_out, np.abs(problem.residuals(phi)), 0.0)
     return float((counted * size).sum() / counted.sum())
 
 
-def pool(problems: Sequence[Problem], own: Sequence[Array], strength: float) -> list[Problem]:
+def pool(problems: Sequence[FitProblem], own: Sequence[Array], strength: float) -> list[FitProblem]:
     """The same fits with each domain's priors moved to what the others say.
 
     Args:
@@ -116,17 +116,17 @@ def pool(problems: Sequence[Problem], own: Sequence[Array], strength: float) -> 
     return out
 
 
-def is_pooled(problem: Problem) -> NDArray[np.bool_]:
+def is_pooled(problem: FitProblem) -> NDArray[np.bool_]:
     """Which parameters domains lend each other, (P,)."""
     return problem.coordinates.has_prior & ~problem.coordinates.linear
 
 
-def difference_sd(problem: Problem, strength: float) -> Array:
+def difference_sd(problem: FitProblem, strength: float) -> Array:
     """tau of the form's own priors, (P,); 1 where a parameter has none."""
     return np.where(is_pooled(problem), problem.coordinates.prior_sd, 1.0) / strength
 
 
-def lent(problems: Sequence[Problem], own: Sequence[Array], strength: float) -> tuple[list[Array], list[Array]]:
+def lent(problems: Sequence[FitProblem], own: Sequence[Array], strength: float) -> tuple[list[Array], list[Array]]:
     """Mean and standard deviation of each domain's pooled priors, (B, P) each; arguments as in `pool`."""
     pooled, tau = is_pooled(problems[0]), difference_sd(problems[0], strength)
     prior_sd = tau * strength
@@ -148,7 +148,7 @@ def lent(problems: Sequence[Problem], own: Sequence[Array], strength: float) -> 
     return means, sds
 
 
-def _variance(problem: Problem, phi: Array) -> Array:
+def _variance(problem: FitProblem, phi: Array) -> Array:
     """Posterior variance of each parameter around phi, (B, P)."""
     _, _, information = problem.scores(phi)
     information = information / huber_scale(problem.delta, problem.noise)[:, :, None]

@@ -15,7 +15,7 @@ from raysplit.law.forms import FORMS
 from raysplit.law.identified import identify
 from raysplit.law.law import Law, Member, Support
 from raysplit.law.noise import Noise, Residuals, estimate_noise, repeated_seed_sd, shared_sd
-from raysplit.law.objective import Problem, Sample
+from raysplit.law.objective import FitProblem, Sample
 from raysplit.law.pooling import choose_pooling, pool
 from raysplit.law.repetition import Repetition
 from raysplit.law.status import FitStatus
@@ -186,13 +186,13 @@ def _branch_points(runs: pd.DataFrame) -> NDArray[np.intp]:
 
 
 def _pooled(
-    fitted: list[tuple[Fit, Problem]],
+    fitted: list[tuple[Fit, FitProblem]],
     samples: list[Sample],
     clusters: list[NDArray[np.intp]],
     strength: float | None,
     seed: int,
     explores: bool,
-) -> tuple[list[tuple[Fit, Problem]], float]:
+) -> tuple[list[tuple[Fit, FitProblem]], float]:
     """One form's fits with the domains pooled, and how strongly."""
     problems = [problem for _, problem in fitted]
     best = [problem.coordinates.to_phi(fit.theta) for fit, problem in fitted]
@@ -210,7 +210,7 @@ def _pooled(
     return fit_again(rescaled, samples, best, seed=seed, explores=explores), strength
 
 
-def _enough_runs(chosen: list[Form], fitted: Mapping[str, list[tuple[Fit, Problem]]]) -> list[Form]:
+def _enough_runs(chosen: list[Form], fitted: Mapping[str, list[tuple[Fit, FitProblem]]]) -> list[Form]:
     # One domain that can carry a form lends to the others.
     kept = [f for f in chosen if any(fit.status is not FitStatus.TOO_FEW_RUNS for fit, _ in fitted[f.name])]
     return kept or [min(chosen, key=lambda form: len(form.parameters))]
@@ -218,7 +218,7 @@ def _enough_runs(chosen: list[Form], fitted: Mapping[str, list[tuple[Fit, Proble
 
 def _evidence(
     kept: list[Form],
-    fitted: Mapping[str, list[tuple[Fit, Problem]]],
+    fitted: Mapping[str, list[tuple[Fit, FitProblem]]],
     noises: Mapping[str, Noise],
     domain: NDArray[np.intp],
     cluster: NDArray[np.intp],
@@ -248,7 +248,7 @@ def _assign(weights: list[float], n_draws: int, seed: int) -> NDArray[np.intp]:
     return np.random.default_rng(seed).permutation(np.searchsorted(edges, (np.arange(n_draws) + 0.5) / n_draws))
 
 
-def _noise_of(fits: list[tuple[Fit, Problem]], domain: NDArray[np.intp], cluster: NDArray[np.intp]) -> Noise:
+def _noise_of(fits: list[tuple[Fit, FitProblem]], domain: NDArray[np.intp], cluster: NDArray[np.intp]) -> Noise:
     left = []
     for k, (fit, problem) in enumerate(fits):
         phi = problem.coordinates.to_phi(fit.theta)[None]

@@ -10,13 +10,15 @@ import numpy as np
 from scipy.stats import qmc
 
 from raysplit.law.form import Array
-from raysplit.law.objective import Problem
+from raysplit.law.objective import FitProblem
 
 _MAX_LINEAR = 4
 """With more linear parameters than this the sets to try are too many; the rest are guessed like the nonlinear ones."""
 
 
-def scored_starts(problem: Problem, *, n_guesses: int, n_starts: int, seed: int, alike: Array | None = None) -> Array:
+def scored_starts(
+    problem: FitProblem, *, n_guesses: int, n_starts: int, seed: int, alike: Array | None = None
+) -> Array:
     """The ``n_starts`` best of ``n_guesses`` guesses, (n_starts, P) search coordinates, best first.
 
     ``alike`` (n, P) are guesses beside these: where fits of domains of the same kind ended.
@@ -29,7 +31,7 @@ def scored_starts(problem: Problem, *, n_guesses: int, n_starts: int, seed: int,
     return phi[np.argsort(value, kind="stable")[:n_starts]]
 
 
-def _guesses(problem: Problem, n_guesses: int, seed: int) -> Array:
+def _guesses(problem: FitProblem, n_guesses: int, seed: int) -> Array:
     """A scrambled Sobol set over 1.5 standard deviations of each prior, or over the bounds where there is none."""
     c = problem.coordinates
     low, high = np.maximum(c.lower, c.centre - 1.5 * c.prior_sd), np.minimum(c.upper, c.centre + 1.5 * c.prior_sd)
@@ -40,7 +42,7 @@ def _guesses(problem: Problem, n_guesses: int, seed: int) -> Array:
     return np.asarray(low + unit * (high - low), dtype=float)
 
 
-def _solve_linear(problem: Problem, phi: Array) -> Array:
+def _solve_linear(problem: FitProblem, phi: Array) -> Array:
     """Put the best non-negative linear parameters into each guess; amplitudes that come out zero get a small share."""
     c, log_loss, weight = problem.coordinates, problem.log_loss[0], problem.weight[0]
     linear = np.flatnonzero(c.linear)[:_MAX_LINEAR]

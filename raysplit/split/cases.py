@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from raysplit.split.allocate import allocate
-from raysplit.split.measured import Grid, comparable
+from raysplit.split.measured import MeasuredGrid, comparable
 from raysplit.split.problem import Array, Problem
 from raysplit.split.surface import LawLike, MeanSurface
 
@@ -18,14 +18,14 @@ class Case:
 
     n_params: int
     total_tokens: float
-    grids: Mapping[int, Sequence[Grid]]
+    grids: Mapping[int, Sequence[MeasuredGrid]]
     """Measured D that can spend the budget, and each domain's grid there."""
-    everywhere: Mapping[int, Sequence[Grid]] = field(repr=False)
+    everywhere: Mapping[int, Sequence[MeasuredGrid]] = field(repr=False)
     """All measured D of the size, to interpolate between."""
 
 
 def cases_at(
-    grids: Mapping[int, Sequence[Grid]], n_params: int, top: float, factors: Sequence[float], problem: Problem
+    grids: Mapping[int, Sequence[MeasuredGrid]], n_params: int, top: float, factors: Sequence[float], problem: Problem
 ) -> list[Case]:
     """Cases of one size at these shares of a budget of ``top`` tokens, where at least three D can be compared."""
     found = []

@@ -15,7 +15,7 @@ from raysplit.split.problem import Accounting, Array
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Grid:
+class MeasuredGrid:
     """Measured D' of one domain at one (N, D), rising, and the mean losses over the seeds."""
 
     specialize_tokens: Array
@@ -32,7 +32,7 @@ class Grid:
         return float(np.interp(np.log(tokens + offset), np.log(s + offset), self.losses))
 
 
-Surface = Mapping[int, Mapping[int, Sequence[Grid]]]
+Surface = Mapping[int, Mapping[int, Sequence[MeasuredGrid]]]
 """N -> D -> one grid per domain; only the (N, D) at which every domain was measured."""
 
 
@@ -40,7 +40,7 @@ def measured_surface(runs: pd.DataFrame, domains: Sequence[str]) -> Surface:
     """Arrange a checked table of runs (see `raysplit.runs`) by N, D and domain."""
     keys = ["n_params", "pretrain_tokens", "domain", "specialize_tokens"]
     means = runs.groupby(keys, sort=True)["loss"].mean().reset_index()
-    surface: dict[int, dict[int, list[Grid]]] = {}
+    surface: dict[int, dict[int, list[MeasuredGrid]]] = {}
     at = zip(means["n_params"].astype(int), means["pretrain_tokens"].astype(int), strict=True)
     for n_params, pretrain_tokens in dict.fromkeys(at):
         rows = means[(means["n_params"] == n_params) & (means["pretrain_tokens"] == pretrain_tokens)]
@@ -48,7 +48,7 @@ def measured_surface(runs: pd.DataFrame, domains: Sequence[str]) -> Surface:
         for name in domains:
             own = rows[rows["domain"] == name]
             grids.append(
-                Grid(
+                MeasuredGrid(
                     specialize_tokens=own["specialize_tokens"].to_numpy(dtype=float),
                     losses=own["loss"].to_numpy(dtype=float),
                 )
@@ -64,7 +64,7 @@ def row_budget(runs: pd.DataFrame, *, n_domains: int, accounting: Accounting) ->
     return (runs["pretrain_tokens"] + copies * runs["specialize_tokens"]).to_numpy(dtype=float)
 
 
-def largest_budget(grids: Mapping[int, Sequence[Grid]], *, accounting: Accounting, n_choices: int = 3) -> float:
+def largest_budget(grids: Mapping[int, Sequence[MeasuredGrid]], *, accounting: Accounting, n_choices: int = 3) -> float:
     """Largest T at which ``n_choices`` measured D of one size can be compared; 0 where there are fewer."""
     tops = []
     for pretrain_tokens, domains in grids.items():
@@ -77,7 +77,7 @@ def largest_budget(grids: Mapping[int, Sequence[Grid]], *, accounting: Accountin
     return 0.0
 
 
-def comparable(grids: Mapping[int, Sequence[Grid]], total: float, *, accounting: Accounting) -> list[int]:
+def comparable(grids: Mapping[int, Sequence[MeasuredGrid]], total: float, *, accounting: Accounting) -> list[int]:
     """Measured D from which T tokens can be spent within the measured D' of every domain."""
     found = []
     for pretrain_tokens, domains in grids.items():

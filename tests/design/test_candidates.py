@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysplit.design.campaign import Round, next_round, opening, whole_grid
-from raysplit.design.candidates import Candidates, Grid, believe, candidates_of
+from raysplit.design.candidates import CandidateGrid, Candidates, believe, candidates_of
 from raysplit.design.designs import DESIGNS
 from raysplit.design.evidence import Evidence, chain, key, price_together
 from raysplit.design.setup import Setup
@@ -24,7 +24,7 @@ def opened(asked: Setup) -> Evidence:
 
 
 def all_of(asked: Setup, evidence: Evidence) -> Candidates:
-    return candidates_of(asked, Grid.of(asked), evidence)
+    return candidates_of(asked, CandidateGrid.of(asked), evidence)
 
 
 @given(scratch=st.booleans(), n_measured=st.integers(0, 12))

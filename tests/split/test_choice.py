@@ -12,7 +12,7 @@ from raysplit.errors import LawError
 from raysplit.law import Law
 from raysplit.law.form import Array
 from raysplit.split import Problem, choose_forms
-from raysplit.split.measured import Grid, comparable, largest_budget, measured_surface
+from raysplit.split.measured import MeasuredGrid, comparable, largest_budget, measured_surface
 from tests.split.doubles import known_law, known_theta, law_of, measured_table
 from tests.split.strategies import SIZES
 
@@ -121,11 +121,11 @@ def test_experts_reckoned_alone_are_compared_on_their_own_budget_lines() -> None
 
 
 def test_measured_losses_are_read_exactly_on_the_grid_between_it_in_order_and_never_outside() -> None:
-    grid = Grid(specialize_tokens=np.array([0.0, 1e5, 2e5]), losses=np.array([3.0, 2.5, 2.3]))
+    grid = MeasuredGrid(specialize_tokens=np.array([0.0, 1e5, 2e5]), losses=np.array([3.0, 2.5, 2.3]))
     assert [grid.loss(s) for s in (0.0, 1e5, 2e5)] == pytest.approx([3.0, 2.5, 2.3])
     assert 2.3 < grid.loss(1.5e5) < 2.5
     assert np.isnan(grid.loss(2.1e5))
-    without_zero = Grid(specialize_tokens=np.array([1e5, 2e5]), losses=np.array([2.5, 2.3]))
+    without_zero = MeasuredGrid(specialize_tokens=np.array([1e5, 2e5]), losses=np.array([2.5, 2.3]))
     assert np.isnan(without_zero.loss(5e4))
 
 
