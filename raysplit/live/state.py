@@ -211,6 +211,7 @@ class SweepState:
 
     def _on_stop(self, record: Record, data: Mapping[str, Any]) -> None:
         trial = trial_from_dict(data["trial"])
+        self._ask(trial)
         self.paused[chain(trial)] = self.stopped[chain(trial)] = data["why"]
         self._endings.append(
             Ending(
@@ -221,6 +222,7 @@ class SweepState:
 
     def _on_failure(self, record: Record, data: Mapping[str, Any]) -> None:
         trial = trial_from_dict(data["trial"])
+        self._ask(trial)
         self.closed[chain(trial)] = data["why"]
         asked = self._asked.get(chain(trial), trial)
         left = tuple(sorted(m for m in asked.milestones if key(trial, m) not in self.losses))

@@ -114,7 +114,7 @@ def test_a_server_asked_for_later_comes_back_as_well_as_soon_as_its_port_is_free
         told = {"schema_version": 1, "observations": [ROW]}
         assert httpx.post(f"{url}/v1/observations", json=told, trust_env=False).status_code == 401
         assert httpx.post(f"{url}/v1/observations", json=told, headers=headers, trust_env=False).status_code == 200
-        stored = kept_in_cluster(f"http-{actor._actor_id.hex()}".encode(), namespace=NAMESPACE)
+        stored = kept_in_cluster(f"face-{actor._actor_id.hex()}".encode(), namespace=NAMESPACE)
         assert stored
         assert TOKEN.encode() not in stored
     finally:
