@@ -197,7 +197,7 @@ import os
 from pathlib import Path
 
 import torch
-from tests.live.test_callbacks import *
+from tests.trainers.test_callbacks import *
 from tests.trainers.trainings import Padded, token_mean
 
 law = FakeLaw(limit=0.1)
