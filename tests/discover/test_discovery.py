@@ -205,6 +205,7 @@ def test_text_on_the_page_is_escaped(tmp_path: Path) -> None:
     assert "agree with" not in page, "there is one source"
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Data 2.60's own, of its defaults and of pandas 3.1
 def test_ray_gives_the_same_bytes(spec: CorpusSpec, out: Path, tmp_path: Path, ray_address: str) -> None:
     found_in(spec, tmp_path / "ray", 2, 3, label=label_with_ray)
     assert files_of(tmp_path / "ray") == files_of(out)
