@@ -40,7 +40,7 @@ def label_with_ray(blocks: Sequence[Block], clusterers: Sequence[Path]) -> Itera
     ordered = labelled.sort_values(["block", "document"])
     columns = [f"labels_{number}" for number in range(len(clusterers))]
     for _, block in ordered.groupby("block"):
-        yield block[columns].to_numpy()
+        yield block[columns].to_numpy(dtype=np.int64)
 
 
 class _BlockLabeller:

@@ -4,11 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from raysplit.errors import RaysplitError
-from raysplit.space import parse_space
-from raysplit.sweep.lanes import Lanes
 from tests.ray.conftest import Sweep
-from tests.ray.sweeps import Command, start, tiny_space
+from tests.ray.sweeps import Command, start, tiny_space, write_space
 
 HOSTILE = {
     # A shell under mpirun, and one under torchrun.
@@ -54,18 +51,18 @@ def test_what_other_launchers_left_breaks_no_lane_of_two_workers(run: Sweep, uni
     command.wait_until_gone()
 
 
-def test_what_ends_every_lane_is_said_in_a_line(ray_address: str, home: Path, tmp_path: Path) -> None:
-    space = parse_space(tiny_space(home / "texts", compute={"lanes": 1}), origin="test")
-    lanes = Lanes(space, run_folder=tmp_path, corpus_folder=tmp_path / "nowhere", law=None)
-    try:
-        with pytest.raises(RaysplitError) as raised:
-            lanes.wait_until_ready()
-    finally:
-        lanes.close()
-    said, log = str(raised.value), tmp_path / "ray" / "lane-0.log"
+def test_what_ends_every_lane_is_said_in_a_line(
+    ray_address: str, home: Path, tmp_path: Path, commands: list[Command]
+) -> None:
+    space = write_space(tmp_path / "space.yaml", tiny_space(home / "texts", compute={"lanes": 1}))
+    command = start(space, tmp_path, ray_address, out=tmp_path, cwd=home, module="tests.ray.failing_lane")
+    commands.append(command)
+    status, said = command.end()
+    assert status == 0, said
+    log = tmp_path / "ray" / "lane-0.log"
     assert said.startswith(f"lane 0 could not start 3 times in a row: CorpusError: {tmp_path / 'nowhere'}")
     assert str(log) in said
-    assert "\n" not in said
+    assert said.count("\n") == 1
     assert "Traceback" in log.read_text()
 
 
