@@ -91,6 +91,7 @@ class LawActor:
                 self._service.trouble_elsewhere = f"not served over HTTP since the restart: {error}"
                 time.sleep(_SERVE_RETRY_SECONDS)
             else:
+                self._service.trouble_elsewhere = ""
                 return
 
     # Any question of `raysplit.live.questions`, by a method for each group of threads: Ray Client takes no option that
