@@ -60,7 +60,7 @@ for domain, tokens in split.specialize_tokens.items():
         pretrain_tokens=split.pretrain_tokens,
         specialize_tokens=tokens,
         version=stamp.version,  # by the law that the split is of, though a newer one may be there by now
-    ).prediction
+    )
     print(f"{domain:<12} {found.mean:.3f} nats/token, 90 % interval {found.low:.3f} to {found.high:.3f}")
 
 # %% [markdown]
@@ -85,7 +85,7 @@ expected = law.predict(
     n_params=split.n_params,
     pretrain_tokens=split.pretrain_tokens,
     specialize_tokens=split.specialize_tokens[favourite],
-).prediction
+)
 for excess in (0.0, 0.1):
     mine = Observation(
         n_params=split.n_params,
