@@ -78,7 +78,7 @@ class LawSearcher(Searcher):
     """Hands out the trials of the current round, as many at once as there are lanes; Tune needs no limit of its own."""
 
     def __init__(self, trials: Trials) -> None:
-        super().__init__(metric=METRIC, mode="min")
+        super().__init__()  # no metric: Tune would ask for it in every report, and a user's trunk reports losses
         self._trials = trials
         self.finished = ""
         """Why the sweep has ended, once it has."""
