@@ -12,19 +12,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import ray
 from ray.actor import ActorHandle
 
 from raysplit.design.evidence import Evidence, evidence_of
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
-from raysplit.live import endpoint
-from raysplit.live.actor import start_law_actor
 from raysplit.live.run_setup import RunSetup
 from raysplit.runs import read_runs
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.folder import RunFolder
-from raysplit.sweep.launch import show_law
+from raysplit.sweep.launch import live_law
 from raysplit.sweep.law_client import ActorLaw
 from raysplit.sweep.replay import replay, setup_of_table, table_losses
 
@@ -70,11 +67,7 @@ def played_sweep(folder: Path, *, seconds: float, sweep_budget_flops: float = SW
     setup = setup_of_table(
         runs, budget_flops=BUDGET_FLOPS, sweep_budget_flops=sweep_budget_flops, regret_tolerance=3e-4, lanes=2
     )
-    run = RunFolder(path=folder.absolute())
-    actor = start_law_actor(
-        run.sweep_id, RunSetup(setup=setup, bytes_per_token=dict.fromkeys(setup.domains, 1.0)), run.journal
-    )
-    show_law(run)
+    run = RunSetup(setup=setup, bytes_per_token=dict.fromkeys(setup.domains, 1.0))
     ended = threading.Event()
     known = table_losses(runs, setup.domains)
 
@@ -83,19 +76,18 @@ def played_sweep(folder: Path, *, seconds: float, sweep_budget_flops: float = SW
             raise _Ended
         return known(trial, milestone)
 
-    def play() -> None:
+    def play(actor: ActorHandle) -> None:
         with suppress(_Ended):
             replay(PlayedLaw(actor, setup), look_up)
 
-    sweep = threading.Thread(target=play)
-    sweep.start()
-    try:
-        yield Played(actor=actor, thread=sweep)
-    finally:
-        ended.set()
-        sweep.join()
-        endpoint.remove(run.path)
-        ray.kill(actor)
+    with live_law(run, RunFolder(path=folder.absolute()), face=None) as actor:
+        sweep = threading.Thread(target=play, args=(actor,))
+        sweep.start()
+        try:
+            yield Played(actor=actor, thread=sweep)
+        finally:
+            ended.set()
+            sweep.join()
 
 
 def main() -> None:

@@ -4,12 +4,15 @@ import json
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import ray
 from ray import tune
+from ray.actor import ActorHandle
 from rich.console import Console
 
 from raysplit import strict_json
@@ -53,12 +56,22 @@ class SweepEnd:
     wall_seconds: float
 
 
-def show_law(folder: RunFolder) -> None:
-    """Tell in the run folder where its law actor, of the cluster that this process has joined, can be found."""
+@contextmanager
+def live_law(run: RunSetup, folder: RunFolder, *, face: HttpFace | None) -> Iterator[ActorHandle]:
+    """A run's law actor on the cluster that this process has joined, for the length of a ``with`` block.
+
+    The run folder tells meanwhile where it can be found.
+    """
+    law = start_law_actor(folder.sweep_id, run, folder.journal, face=face)
     address = ray.get_runtime_context().gcs_address
     mode = os.environ.get("RAY_AUTH_MODE", "")
     found = Endpoint(actor=actor_name(folder.sweep_id), namespace=NAMESPACE, address=address, auth_mode=mode)
     endpoint.write(folder.path, found)
+    try:
+        yield law
+    finally:
+        endpoint.remove(folder.path)
+        ray.kill(law)
 
 
 def run_sweep(
@@ -94,16 +107,11 @@ def run_sweep(
     with joined_cluster(space.compute, address=ray_address):
         console.print(f"live law: raysplit.connect({str(folder.path)!r}), or `raysplit advise {folder.path}`")
         face = None if http is None else HttpFace(http)
-        law = start_law_actor(folder.sweep_id, run, folder.journal, face=face)
-        if face is not None:
-            console.print(f"its page: {ray.get(law.serve.remote(face))}")
-        show_law(folder)
-        try:
+        with live_law(run, folder, face=face) as law:
+            if face is not None:
+                console.print(f"its page: {ray.get(law.serve.remote(face))}")
             with running_lanes(space, folder, law=law, console=console, title="sweep") as lanes:
                 _tune(folder, Trials(ActorLaw(law), lanes=run.setup.lanes), lanes)
-        finally:
-            endpoint.remove(folder.path)
-            ray.kill(law)
     service = _reading(run, folder, recorded(folder))
     status = service.status()
     if status.finished:

@@ -4,19 +4,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import ray
-
 from raysplit.errors import RunError, SpaceError
 from raysplit.http.face import HttpFace
 from raysplit.http.options import HttpOptions
 from raysplit.live import endpoint
-from raysplit.live.actor import start_law_actor
-from raysplit.live.run_setup import RunSetup
 from raysplit.space import load_space
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.folder import RunFolder, open_run
 from raysplit.sweep.holder import held
-from raysplit.sweep.launch import show_law
+from raysplit.sweep.launch import live_law
 from raysplit.sweep.run_setup import recorded, setup_of_run
 
 
@@ -48,17 +44,5 @@ def served(
         if endpoint.find(folder.path) is not None:
             raise RunError(f"{folder.path}: its law is live already; ask it with `raysplit status {folder.path}`")
         run = setup_of_run(folder, recorded(folder))
-        with _live(run, folder, http=http, ray_address=ray_address):
+        with joined_cluster(None, address=ray_address), live_law(run, folder, face=HttpFace(http)):
             yield folder
-
-
-@contextmanager
-def _live(run: RunSetup, folder: RunFolder, *, http: HttpOptions, ray_address: str | None) -> Iterator[None]:
-    with joined_cluster(None, address=ray_address):
-        law = start_law_actor(folder.sweep_id, run, folder.journal, face=HttpFace(http))
-        show_law(folder)
-        try:
-            yield
-        finally:
-            endpoint.remove(folder.path)
-            ray.kill(law)
