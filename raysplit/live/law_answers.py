@@ -44,6 +44,7 @@ from raysplit.live.questions import (
     AskWholeLaw,
     Question,
     ShouldGoOn,
+    SplitAsked,
 )
 from raysplit.live.run_setup import ModelFamily
 from raysplit.live.state import SweepState
@@ -182,7 +183,7 @@ class LawAnswers(Asks):
         found: Advice = self._remembered((known.version, known.fitted.seq, repr(asked)), lambda: advise(law, problem))
         return found
 
-    def _problem(self, question: AskAdvice | AskCurve, known: LawVersion) -> Problem:
+    def _problem(self, question: SplitAsked, known: LawVersion) -> Problem:
         problem = problem_of(self.setup.problem, question, family=self.run.family)
         check_domains(known.fitted.law, problem.domains)
         return problem
@@ -197,7 +198,7 @@ class LawAnswers(Asks):
         return found
 
 
-def problem_of(target: Problem, question: AskAdvice | AskCurve, *, family: ModelFamily | None) -> Problem:
+def problem_of(target: Problem, question: SplitAsked, *, family: ModelFamily | None) -> Problem:
     """The target with what the question changes of it.
 
     Args:

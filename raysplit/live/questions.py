@@ -236,8 +236,8 @@ _STRICT = ConfigDict(extra="forbid", validate_by_name=True)
 
 
 @dataclass(frozen=True, config=_STRICT)
-class AskAdvice(Question[LiveAdvice], path="/v1/advise", error=SplitError):
-    """The best split of the sweep's target, or of a budget, sizes, weights and accounting of your own."""
+class SplitAsked:
+    """What a question about splits may change of the sweep's own target, and which law it asks."""
 
     _: KW_ONLY
     budget_flops: MaybeFlops = None
@@ -245,6 +245,11 @@ class AskAdvice(Question[LiveAdvice], path="/v1/advise", error=SplitError):
     weights: Weights = Field(default_factory=dict)
     accounting: Accounting = None
     version: Version = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class AskAdvice(Question[LiveAdvice], SplitAsked, path="/v1/advise", error=SplitError):
+    """The best split of the sweep's target, or of a budget, sizes, weights and accounting of your own."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -261,16 +266,11 @@ class AskPrediction(Question[LivePrediction], path="/v1/predict"):
 
 
 @dataclass(frozen=True, config=_STRICT)
-class AskCurve(Question[Curve], path="/v1/curve", error=SplitError):
+class AskCurve(Question[Curve], SplitAsked, path="/v1/curve", error=SplitError):
     """The best loss against D / T at one size, its interval, and the measured splits of about this budget."""
 
     _: KW_ONLY
     at_n_params: Annotated[MaybeSize, Field(description="The curve's size; the advised one when left out.")] = None
-    budget_flops: MaybeFlops = None
-    n_params: Sizes = ()
-    weights: Weights = Field(default_factory=dict)
-    accounting: Accounting = None
-    version: Version = None
 
 
 @dataclass(frozen=True, config=_STRICT)
