@@ -14,7 +14,7 @@ from raysplit.errors import TaskError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from raysplit.evaluate.results import PlainTable
+    from raysplit.split.tables import AnswerTable
 
 _DEFAULT_TASKS = "held-out,made"
 
@@ -124,7 +124,7 @@ def _routers(text: str | None) -> Any:
     return names
 
 
-def _print(plain: "PlainTable", console: "Console") -> None:
+def _print(plain: "AnswerTable", console: "Console") -> None:
     table = Table(box=None, padding=(0, 2), title=plain.title, title_justify="left", caption=plain.note)
     for title in plain.head:
         table.add_column(title, overflow="fold")

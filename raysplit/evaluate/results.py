@@ -12,6 +12,7 @@ from raysplit.errors import RunError
 from raysplit.evaluate.metrics import LOWER_IS_BETTER, Metric
 from raysplit.quantities import format_flops
 from raysplit.split import Interval
+from raysplit.split.tables import AnswerTable
 
 RESULTS, ITEMS = "evaluation.json", "items.parquet"
 _TITLES: dict[Metric, str] = {
@@ -81,16 +82,6 @@ class Evaluation:
         return list(dict.fromkeys(finding.metric for finding in self.findings))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlainTable:
-    """Headings and rows of text; the first cell of a row is its heading."""
-
-    title: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
-
-
 def write_evaluation(evaluation: Evaluation, items: pd.DataFrame, folder: Path) -> None:
     """Write `RESULTS` and `ITEMS` into a folder, each whole or not at all."""
     for path, write in (
@@ -116,12 +107,12 @@ def read_evaluation(path: Path) -> Evaluation | None:
         raise RunError(f"{path}: cannot be read: {error}") from error
 
 
-def tables_of(evaluation: Evaluation) -> list[PlainTable]:
+def tables_of(evaluation: Evaluation) -> list[AnswerTable]:
     """One table a metric, tasks down and subjects across, then what each costs at inference."""
     return [*(_metric_table(evaluation, metric) for metric in evaluation.metrics), _cost_table(evaluation)]
 
 
-def _metric_table(evaluation: Evaluation, metric: Metric) -> PlainTable:
+def _metric_table(evaluation: Evaluation, metric: Metric) -> AnswerTable:
     found = {(f.task, f.subject): f for f in evaluation.findings if f.metric == metric}
     with_chance = metric.startswith("accuracy")
     rows = []
@@ -131,7 +122,7 @@ def _metric_table(evaluation: Evaluation, metric: Metric) -> PlainTable:
             chance = [f"{task.chance:.3f}" if task.chance is not None else ""] if with_chance else []
             rows.append([task.name, f"{task.n_items:,}", *chance, *(_cell(f, task, with_chance) for f in mine)])
     better = "lower" if metric in LOWER_IS_BETTER else "higher"
-    return PlainTable(
+    return AnswerTable(
         title=_TITLES[metric],
         head=["task", "items", *(["chance"] if with_chance else []), *(s.name for s in evaluation.subjects)],
         rows=rows,
@@ -153,13 +144,13 @@ def _cell(finding: Finding | None, task: TaskRecord, with_chance: bool) -> str:
     return f"{value.mean:.4f}{mark}"
 
 
-def _cost_table(evaluation: Evaluation) -> PlainTable:
+def _cost_table(evaluation: Evaluation) -> AnswerTable:
     found = {(f.task, f.subject): f.flops_per_token for f in evaluation.findings}
     rows = [
         [task.name, *(format_flops(found[task.name, s.name]) for s in evaluation.subjects)]
         for task in evaluation.tasks
     ]  # fmt: skip
-    return PlainTable(
+    return AnswerTable(
         title="Inference per token, the router included",
         head=["task", *(subject.name for subject in evaluation.subjects)],
         rows=rows,

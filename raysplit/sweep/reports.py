@@ -12,6 +12,7 @@ from typing import Any
 
 from raysplit.design.tree import Trial
 from raysplit.errors import RunError
+from raysplit.live.state import trial_from_dict
 
 LOSS, LOSSES = "loss", "losses"
 PRETRAIN, SPECIALIZE = "pretrain_tokens", "specialize_tokens"
@@ -33,8 +34,7 @@ def config_of(trial: Trial) -> dict[str, Any]:
 
 def trial_of(config: Mapping[str, Any]) -> Trial:
     """The trial of a config, whatever else the user has put into it."""
-    given = {name: config[name] for name in Trial.__dataclass_fields__}
-    return Trial(**{**given, "milestones": tuple(given["milestones"])})
+    return trial_from_dict({name: config[name] for name in Trial.__dataclass_fields__})
 
 
 def read_report(trial: Trial, result: Mapping[str, Any], domains: Sequence[str]) -> Report | None:
