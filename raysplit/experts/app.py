@@ -4,8 +4,6 @@ A model's name is that of an expert, ``routed`` (the router's first choice for e
 their weights following the text).
 """
 
-import hashlib
-import hmac
 import json
 import time
 import uuid
@@ -22,6 +20,7 @@ from raysplit.errors import ExpertError, unknown
 from raysplit.experts.expert_set import ExpertSet, Route
 from raysplit.experts.generation import Piece, Sampling
 from raysplit.experts.routing import Routing
+from raysplit.http.options import is_token
 
 ROUTED, MIXTURE = "routed", "mixture"
 
@@ -76,7 +75,7 @@ def make_app(expert_set: ExpertSet, *, token: str | None) -> FastAPI:
 
     def bearing(request: Request) -> None:
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if token is not None and not hmac.compare_digest(_hashed(given), _hashed(token)):
+        if token is not None and not is_token(given, token):
             raise HTTPException(401, "the token is missing or wrong; send Authorization: Bearer TOKEN")
 
     checked = Annotated[None, Depends(bearing)]
@@ -163,7 +162,3 @@ def _error(status: int, message: str) -> JSONResponse:
     kinds = {401: "authentication_error", 404: "not_found_error"}
     body = {"message": message, "type": kinds.get(status, "invalid_request_error"), "param": None, "code": None}
     return JSONResponse({"error": body}, status_code=status)
-
-
-def _hashed(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()

@@ -1,6 +1,5 @@
 """The endpoint under uvicorn: bound before it is told where, in a thread of its own."""
 
-import socket
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +9,9 @@ from typing import Self
 import uvicorn
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from raysplit.errors import RunError
 from raysplit.experts.app import make_app
 from raysplit.experts.expert_set import ExpertSet
+from raysplit.http.binding import bind
 
 _END_SECONDS = 30.0
 
@@ -37,13 +36,7 @@ class ExpertServer:
         Raises:
             RunError: the address cannot be bound.
         """
-        bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            bound.bind((host, port))
-        except OSError as error:
-            bound.close()
-            raise RunError(f"http://{host}:{port}: cannot be bound: {error.strerror or error}") from error
+        bound = bind(host, port)
         app = make_app(expert_set, token=token)
         if token is None and ":" not in host:  # the middleware cannot read the address [::1]
             app.add_middleware(TrustedHostMiddleware, allowed_hosts=[host, "localhost", "127.0.0.1", *allowed_hosts])

@@ -1,7 +1,5 @@
 """The HTTP server in a thread of the process that holds the law, with an event loop of its own."""
 
-import errno
-import socket
 import threading
 import time
 from dataclasses import dataclass, field
@@ -10,6 +8,7 @@ import uvicorn
 
 from raysplit.errors import RunError
 from raysplit.http.app import create_app
+from raysplit.http.binding import bind
 from raysplit.http.hosts import Hosts
 from raysplit.http.options import HttpOptions
 from raysplit.live.questions import Asks
@@ -17,13 +16,6 @@ from raysplit.live.questions import Asks
 _START_SECONDS = 30.0
 _LINGER_SECONDS = 3
 """For requests that are being answered when the server closes."""
-
-_REMEDIES = {
-    errno.EADDRINUSE: "; give another port, or 0 for any that is free",
-    errno.EACCES: "; ports below 1024 are the system's, give one above",
-    errno.EADDRNOTAVAIL: "; it is no address of this machine, 0.0.0.0 means all that it has",
-    socket.EAI_NONAME: "; give localhost, or an address of this machine",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +60,7 @@ def serve_in_thread(
     HttpOptions(host=host, port=port, token=token, open_reading=open_reading, allowed_hosts=allowed_hosts)
     closing, hosts = threading.Event(), Hosts(host, allowed_hosts)
     app = create_app(law, token=token, open_reading=open_reading, hosts=hosts, closing=closing)
-    bound = _bind(host, port)
+    bound = bind(host, port)
     config = uvicorn.Config(
         app, log_level="error", access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=_LINGER_SECONDS
     )
@@ -85,20 +77,3 @@ def serve_in_thread(
         time.sleep(0.005)
     shown = f"[{host}]" if ":" in host else host
     return Server(url=f"http://{shown}:{bound.getsockname()[1]}", _server=server, _thread=thread, _closing=closing)
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # asyncio switches Nagle off only where the protocol is named, and with it on an answer takes 40 ms more.
-        bound = socket.socket(family, kind, socket.IPPROTO_TCP)
-        try:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind(address)
-        except OSError:
-            bound.close()
-            raise
-    except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "")
-        raise RunError(f"http://{host}:{port}: cannot be bound: {error.strerror}{remedy}") from error
-    return bound

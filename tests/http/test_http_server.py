@@ -29,13 +29,6 @@ def service(tmp_path: Path) -> Iterator[LawService]:
 
 
 @pytest.fixture
-def server(service: LawService) -> Iterator[Server]:
-    server = serve_in_thread(service, token=TOKEN)
-    yield server
-    server.close()
-
-
-@pytest.fixture
 def client(server: Server) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.url, timeout=30, trust_env=False) as client:
         yield client

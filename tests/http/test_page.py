@@ -36,13 +36,6 @@ def service(tmp_path: Path) -> Iterator[LawService]:
 
 
 @pytest.fixture
-def server(service: LawService) -> Iterator[Server]:
-    server = serve_in_thread(service, token=TOKEN)
-    yield server
-    server.close()
-
-
-@pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     """A page that must not complain, and that asks no other host for anything."""
     complaints: list[str] = []
