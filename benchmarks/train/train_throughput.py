@@ -26,6 +26,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
+from raysplit.design.lane_shapes import LaneShape
 from raysplit.ladder import ModelShape, shape_for
 from raysplit.quantities import format_count, parse_count
 from raysplit.space import ComputeSpec, LearningRateSpec, TrainingSpec
@@ -54,7 +55,16 @@ def bare_loop(shape: ModelShape, training: TrainingSpec, device: str) -> Callabl
 
 
 def our_step(shape: ModelShape, training: TrainingSpec, device: str) -> Callable[[np.ndarray], float]:
-    engine = Engine(shape, training, seed=0, device=device)
+    lane = LaneShape(
+        n_workers=1,
+        n_nodes=1,
+        cpus_per_worker=1.0,
+        gpus_per_worker=float(device == "cuda"),
+        zero_stage=training.zero_stage,
+        micro_batch_sequences=training.micro_batch_sequences,
+        activation_checkpointing=False,
+    )
+    engine = Engine(shape, training, lane=lane, seed=0, device=device)
     return lambda windows: engine.step(windows, learning_rate=1e-4).item()
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from raysplit.design.lane_shapes import LaneShape
 from raysplit.design.tree import Trial
 from raysplit.space import TrainingSpec
 
@@ -21,6 +22,8 @@ class Task:
     """Hyperparameters of its own, as a study's trials have; None for the space's."""
     checkpoints: str = ""
     """Folder of its own for checkpoints; empty for the run's."""
+    lane_shape: LaneShape | None = None
+    """Of its own, as the final run's have; None for the size's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

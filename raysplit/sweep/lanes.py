@@ -20,6 +20,7 @@ from ray.actor import ActorHandle
 from ray.train.torch import TorchConfig, TorchTrainer
 from rich.console import Console
 
+from raysplit.design.lane_shapes import LaneShape, lane_shape_of
 from raysplit.design.tasks import Failed, Outcome, Task
 from raysplit.errors import LaneError
 from raysplit.quantities import format_seconds
@@ -53,6 +54,7 @@ class LaneConfig:
     """Resolved."""
     folder: RunFolder
     corpus_folder: Path
+    shape: LaneShape
     broker: ActorHandle
     law: ActorHandle | None
     """The law actor, which hears of every outcome; None where nobody keeps them."""
@@ -75,16 +77,16 @@ class LaneHost:
 
     def run(self, config: LaneConfig) -> None:
         os.environ.update(_QUIET)
-        compute = config.space.compute
-        on_gpu = compute.device == "cuda"
+        shape, on_gpu = config.shape, config.space.compute.device == "cuda"
+        each = {"CPU": shape.cpus_per_worker} | ({"GPU": shape.gpus_per_worker} if on_gpu else {})
         TorchTrainer(
             _serve,
             train_loop_config={"lane": config},
             torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
             scaling_config=ray.train.ScalingConfig(
-                num_workers=compute.workers_per_lane,
+                num_workers=shape.n_workers,
                 use_gpu=on_gpu,
-                resources_per_worker={"CPU": compute.cpus_per_worker} | ({"GPU": 1} if on_gpu else {}),
+                resources_per_worker=each,
             ),
             run_config=ray.train.RunConfig(
                 name=f"lane-{config.number}",
@@ -112,9 +114,10 @@ class Lanes:
         n_lanes = space.compute.lanes
         self.broker: ActorHandle = start_broker(n_lanes, stall_seconds=space.compute.stall_seconds)
         self.queue = LaneQueue(self.broker)
+        shape = lane_shape_of(space, min(space.model.sizes))
         config = LaneConfig(
-            number=0, space=space, folder=RunFolder(path=run_folder), corpus_folder=corpus_folder, broker=self.broker,
-            law=law,
+            number=0, space=space, shape=shape, folder=RunFolder(path=run_folder), corpus_folder=corpus_folder,
+            broker=self.broker, law=law,
         )  # fmt: skip
         self._hosts = [ray.remote(num_cpus=0)(LaneHost).remote() for _ in range(n_lanes)]
         self._runs = [host.run.remote(replace(config, number=number)) for number, host in enumerate(self._hosts)]
@@ -203,7 +206,7 @@ def _work(config: LaneConfig) -> None:
     space, broker, number = config.space, config.broker, config.number
     prepare_worker(space.compute)
     corpus = Corpus.open(config.corpus_folder)
-    lane = Lane(space, corpus, vocab_size=corpus.vocab_size, checkpoints=config.folder.checkpoints)
+    lane = Lane(space, corpus, shape=config.shape, vocab_size=corpus.vocab_size, checkpoints=config.folder.checkpoints)
     first = dist.get_rank() == 0
     start = ray.get(broker.join.remote(number, ray.get_runtime_context().current_actor)) if first else 0
 

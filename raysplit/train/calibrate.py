@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from raysplit.design.lane_shapes import lane_shape_of
 from raysplit.ladder import ModelShape
 from raysplit.space import Space
 from raysplit.train.engine import Engine
@@ -23,9 +24,6 @@ def seconds_per_token(space: Space, shapes: Iterable[ModelShape], *, n_steps: in
     """
     prepare_worker(space.compute)
     forget_launchers()
-    training = space.training.model_copy(
-        update={"batch_tokens": space.training.micro_batch_sequences * space.model.context_length}
-    )
     # DeepSpeed asks the environment, not torch, which of its node's ranks it is.
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
     rng = np.random.default_rng(0)
@@ -35,8 +33,12 @@ def seconds_per_token(space: Space, shapes: Iterable[ModelShape], *, n_steps: in
         backend = "nccl" if space.compute.device == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     for shape in shapes:
-        engine = Engine(shape, training, seed=0, device=space.compute.device)
-        windows = rng.integers(shape.vocab_size, size=(training.micro_batch_sequences, shape.context_length + 1))
+        lane = lane_shape_of(space, shape.n_params_non_embedding)
+        training = space.training.model_copy(
+            update={"batch_tokens": lane.micro_batch_sequences * space.model.context_length}
+        )
+        engine = Engine(shape, training, lane=lane, seed=0, device=space.compute.device)
+        windows = rng.integers(shape.vocab_size, size=(lane.micro_batch_sequences, shape.context_length + 1))
         times = [_timed_step(engine, windows) for _ in range(1 + n_steps)]
         out[shape.n_params_non_embedding] = min(times[1:]) / training.batch_tokens
         engine.close()

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
+from raysplit.design.lane_shapes import LaneShape
 from raysplit.errors import CheckpointError
 from raysplit.ladder import ModelShape
 from raysplit.space import TrainingSpec
@@ -35,17 +36,17 @@ class Divergence(Exception):
     """A loss that is NaN or infinite; the run has failed, others go on."""
 
 
-def deepspeed_config(training: TrainingSpec, *, n_workers: int, context_length: int) -> dict[str, Any]:
-    """DeepSpeed's configuration for one lane of ``n_workers`` ranks."""
+def deepspeed_config(training: TrainingSpec, lane: LaneShape, *, n_workers: int, context_length: int) -> dict[str, Any]:
+    """DeepSpeed's configuration for a lane that has come up with ``n_workers`` ranks."""
     sequences = training.batch_tokens // context_length
     bf16 = training.precision == "bf16"
     return {
         "train_batch_size": sequences,
-        "train_micro_batch_size_per_gpu": training.micro_batch_sequences,
-        "gradient_accumulation_steps": sequences // (training.micro_batch_sequences * n_workers),
+        "train_micro_batch_size_per_gpu": lane.micro_batch_sequences,
+        "gradient_accumulation_steps": sequences // (lane.micro_batch_sequences * n_workers),
         "gradient_clipping": training.gradient_clip,
         "bf16": {"enabled": bf16},
-        "zero_optimization": {"stage": training.zero_stage},
+        "zero_optimization": {"stage": lane.zero_stage},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
@@ -56,20 +57,20 @@ def deepspeed_config(training: TrainingSpec, *, n_workers: int, context_length: 
 class Engine:
     """A model of one shape with its optimizer under DeepSpeed; created with the weights of ``seed``."""
 
-    def __init__(self, shape: ModelShape, training: TrainingSpec, *, seed: int, device: str) -> None:
+    def __init__(self, shape: ModelShape, training: TrainingSpec, *, lane: LaneShape, seed: int, device: str) -> None:
         import deepspeed
 
-        self.shape, self.training = shape, training
+        self.shape, self.training, self.lane = shape, training, lane
         self.rank, self.n_workers = dist.get_rank(), dist.get_world_size()
-        config = deepspeed_config(training, n_workers=self.n_workers, context_length=shape.context_length)
+        config = deepspeed_config(training, lane, n_workers=self.n_workers, context_length=shape.context_length)
         # Before the ranks are known to it, zero.Init takes this one for the only one.
         deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
         # Stage 3 partitions each weight as it is made, so that no rank ever holds a whole 7B model.
         partition = (
-            deepspeed.zero.Init(config_dict_or_path=config) if training.zero_stage == 3 else (contextlib.nullcontext())
+            deepspeed.zero.Init(config_dict_or_path=config) if lane.zero_stage == 3 else (contextlib.nullcontext())
         )
         with partition:
-            model = build_model(shape, seed=seed, activation_checkpointing=training.activation_checkpointing)
+            model = build_model(shape, seed=seed, activation_checkpointing=lane.activation_checkpointing)
         optimizer = torch.optim.AdamW(
             _parameter_groups(model, training.weight_decay),
             lr=0.0,  # each step brings its own; the dry step by which DeepSpeed makes the moments must move nothing
@@ -86,7 +87,7 @@ class Engine:
         """One optimizer step on this rank's ``windows`` (n, context_length + 1); returns the mean loss, detached."""
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
-        micro = self.training.micro_batch_sequences
+        micro = self.lane.micro_batch_sequences
         total = torch.zeros((), device=self.device)
         n_micro = len(windows) // micro
         for start in range(0, len(windows), micro):
@@ -106,7 +107,7 @@ class Engine:
         self._engine.eval()
         mine = windows[self.rank :: self.n_workers]
         # All ranks make as many forward passes, which stage 3's gathering needs; short ranks repeat a window.
-        micro = self.training.micro_batch_sequences
+        micro = self.lane.micro_batch_sequences
         n_passes = math.ceil(math.ceil(len(windows) / self.n_workers) / micro)
         total = torch.zeros(2, dtype=torch.float64)
         with torch.no_grad():
@@ -183,7 +184,7 @@ class Engine:
 
         It is written beside its place and renamed last. See `raysplit.train.export` for what the files promise.
         """
-        weights = whole_weights(self._engine) if self.training.zero_stage == 3 else self._engine.module.state_dict()
+        weights = whole_weights(self._engine) if self.lane.zero_stage == 3 else self._engine.module.state_dict()
         if self.rank == 0:
             # A fresh model, since the engine's own may be partitioned, compiled or patched; of the trained precision.
             model = build_model(self.shape, seed=0).to(next(iter(weights.values())).dtype)

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from raysplit.design.lane_shapes import LaneShape
 from raysplit.design.tasks import Measured
 from raysplit.design.tree import Checkpoints, Node, Segment, Tree, Trial
 from raysplit.ladder import ModelShape
@@ -60,8 +61,9 @@ Progress = Callable[[int, float], None]
 class Lane:
     """One group of ranks that trains one trial at a time, with the engines it has warmed up."""
 
-    def __init__(self, space: Space, corpus: Text, *, vocab_size: int, checkpoints: Path) -> None:
-        self.space, self.corpus, self.vocab_size, self.checkpoints = space, corpus, vocab_size, checkpoints
+    def __init__(self, space: Space, corpus: Text, *, shape: LaneShape, vocab_size: int, checkpoints: Path) -> None:
+        self.space, self.corpus, self.shape = space, corpus, shape
+        self.vocab_size, self.checkpoints = vocab_size, checkpoints
         self._engines: dict[ModelShape, Engine] = {}
         context = space.model.context_length
         self._validation = {
@@ -202,7 +204,7 @@ class Lane:
     def _add_engine(self, shape: ModelShape, *, seed: int) -> Engine:
         while self._engines and shape.n_params_total + sum(s.n_params_total for s in self._engines) > _ENGINES_PARAMS:
             self._engines.pop(next(iter(self._engines))).close()
-        engine = Engine(shape, self.space.training, seed=seed, device=self.space.compute.device)
+        engine = Engine(shape, self.space.training, lane=self.shape, seed=seed, device=self.space.compute.device)
         self._engines[shape] = engine
         return engine
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from raysplit.design.lane_shapes import lane_shape_of
 from raysplit.errors import CheckpointError
 from raysplit.train.engine import Engine, deepspeed_config
 from tests.train.conftest import CONTEXT, VOCAB, make_space
@@ -27,7 +28,8 @@ def make_engine(tmp_path: Path) -> Iterator[MakeEngine]:
 
     def make(size: int = 14_000, seed: int = 0, **training: Any) -> Engine:
         space = make_space(tmp_path, **training)
-        made.append(Engine(space.shape(size, VOCAB), space.training, seed=seed, device="cpu"))
+        shape, lane = space.shape(size, VOCAB), lane_shape_of(space, size)
+        made.append(Engine(shape, space.training, lane=lane, seed=seed, device="cpu"))
         return made[-1]
 
     yield make
@@ -319,8 +321,8 @@ def test_an_interrupted_save_leaves_the_old_checkpoint(
 
 
 def test_the_configuration_shares_a_batch_over_workers(tmp_path: Path) -> None:
-    training = make_space(tmp_path).training
-    config = deepspeed_config(training, n_workers=2, context_length=CONTEXT)
+    space = make_space(tmp_path)
+    config = deepspeed_config(space.training, lane_shape_of(space, 14_000), n_workers=2, context_length=CONTEXT)
     assert config["gradient_accumulation_steps"] == 1
     assert config["train_batch_size"] == 8
 

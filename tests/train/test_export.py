@@ -15,6 +15,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from raysplit.corpus import Corpus, build_corpus
+from raysplit.design.lane_shapes import lane_shape_of
 from raysplit.space import CorpusSpec, TokenizerSpec
 from raysplit.train.card import HOW_TO_LOAD
 from raysplit.train.engine import Engine
@@ -81,7 +82,8 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         CorpusSpec(domains={"notes": source}, tokenizer=tokenizer, validation_fraction=0.2), home / "corpus"
     )
     space = make_space(home)
-    engine = Engine(space.shape(14_000, corpus.vocab_size), space.training, seed=0, device="cpu")
+    shape, lane = space.shape(14_000, corpus.vocab_size), lane_shape_of(space, 14_000)
+    engine = Engine(shape, space.training, lane=lane, seed=0, device="cpu")
     for step in range(120):
         windows = corpus.batch(seed=0, context_length=CONTEXT, start_tokens=step * 8 * CONTEXT, n_sequences=8)
         engine.step(windows, learning_rate=1e-2 * min(1.0, (120 - step) / 50))

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from raysplit.design.evidence import evidence_of, key
+from raysplit.design.lane_shapes import lane_shape_of
 from raysplit.design.setup import setup_of, tree_of
 from raysplit.design.tasks import Measured
 from raysplit.design.tree import Node, Trial
@@ -66,7 +67,8 @@ def lane(tmp_path: Path, text: np.ndarray) -> Iterator[Callable[..., Lane]]:
 
     def make(name: str = "checkpoints", **training: Any) -> Lane:
         space = make_space(tmp_path, **training)
-        made.append(Lane(space, Texts(text), vocab_size=VOCAB, checkpoints=tmp_path / name))
+        shape = lane_shape_of(space, 14_000)
+        made.append(Lane(space, Texts(text), shape=shape, vocab_size=VOCAB, checkpoints=tmp_path / name))
         return made[-1]
 
     yield make
