@@ -49,9 +49,9 @@ class Standing(Status):
 class Rights:
     """Who may do what on a server."""
 
-    read: Callable[..., None]
+    read: Callable[..., Awaitable[None]]
     """A dependency that refuses who may not read."""
-    write: Callable[..., None]
+    write: Callable[..., Awaitable[None]]
     reading_is_open: bool
     takes_observations: bool
 
