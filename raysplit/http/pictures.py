@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from pydantic import TypeAdapter
 
 from raysplit.errors import LawError, SplitError
-from raysplit.http.routes import asked_by
+from raysplit.http.asked import asked_by
 from raysplit.live.answers import LiveAdvice
 from raysplit.live.questions import AskAdvice, AskCurve, Asks
 from raysplit.pictures import curve_picture, path_picture, tree_picture
