@@ -22,6 +22,7 @@ from raysplit.live.face import Face, Served
 from raysplit.live.fit_actor import FitActor
 from raysplit.live.law_store import LawStore, laws_beside
 from raysplit.live.laws_behind import LawsBehind
+from raysplit.live.lease import Lease, Renewals
 from raysplit.live.questions import AskStatus, Question
 from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import Claim, LawService
@@ -42,6 +43,7 @@ class LawActor:
         self,
         run: RunSetup,
         journal: str | Path,
+        lease: Lease | None = None,
     ) -> None:
         opened = Journal(journal)
         last_seq = opened.records[-1].seq if opened.records else -1
@@ -52,6 +54,9 @@ class LawActor:
             store=LawStore(laws_beside(journal), last_seq=last_seq, fence=opened.fence),
         )
 
+        self._renewals = None if lease is None else Renewals(lease, end=_end_this_actor)
+        if self._renewals is not None:
+            threading.Thread(target=self._renewals.watch, daemon=True).start()
         self._served: Served | None = None
         self._face: Face
         self._serving = threading.Lock()
@@ -109,6 +114,12 @@ class LawActor:
     def ingest(self, question: Question[Any]) -> Any:
         return self._service.ask(question)
 
+    @_look
+    def renew(self) -> None:
+        """The driver is there."""
+        if self._renewals is not None:
+            self._renewals.renew()
+
     def claim(self, running: Collection[Trial]) -> Claim:
         return self._service.claim(running)
 
@@ -118,6 +129,10 @@ class LawActor:
     @_ingest
     def record(self, trial: Trial, milestone: int, outcome: Outcome) -> None:
         self._service.record(trial, milestone, outcome)
+
+
+def _end_this_actor() -> None:
+    ray.kill(ray.get_runtime_context().current_actor)  # all that it knows is in its journal
 
 
 def _face_key() -> bytes:
@@ -132,6 +147,7 @@ def start_law_actor(
     *,
     resources: Mapping[str, float] | None = None,
     face: Face | None = None,
+    lease: Lease | None = None,
 ) -> ActorHandle:
     """Start the sweep's law actor, or take over one that survived its driver.
 
@@ -141,6 +157,7 @@ def start_law_actor(
         journal: where the sweep's journal lies, on storage that the actor's node reaches after a restart too.
         resources: of the nodes that may hold it, in Ray's terms, where not all of them reach the storage.
         face: by which the actor serves, now and after a restart.
+        lease: after which it ends unless it is renewed; None for an actor that stays until it is killed.
 
     Raises:
         RunError: the journal cannot be opened, or the address not be bound.
@@ -159,7 +176,7 @@ def start_law_actor(
         get_if_exists=True,
         resources=dict(resources or {}),
     )
-    actor: ActorHandle = options.remote(run, journal)
+    actor: ActorHandle = options.remote(run, journal, lease)
     try:
         ray.get(sent(actor, AskStatus()))
         if face is not None:
