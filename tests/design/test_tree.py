@@ -130,6 +130,7 @@ nodes_ = st.builds(
     pretrain_tokens=st.integers(0, 20),
     domain=st.just(""),
     specialize_tokens=st.just(0),
+    cooldown_to=st.integers(0, 20),
 ) | st.builds(
     Node,
     n_params=st.integers(1, 20),
@@ -137,6 +138,7 @@ nodes_ = st.builds(
     pretrain_tokens=st.integers(0, 20),
     domain=names | st.sampled_from(["a", "a-1", "a-1-1", "1-1"]),
     specialize_tokens=st.integers(1, 20),
+    cooldown_to=st.integers(0, 20),
 )
 
 
