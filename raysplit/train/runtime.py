@@ -6,7 +6,7 @@ import warnings
 
 import torch
 
-from raysplit.space import ComputeSpec
+from raysplit.machines import ComputeSpec
 from raysplit.train import deepspeed_private
 
 
