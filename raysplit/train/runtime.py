@@ -22,6 +22,7 @@ def prepare_worker(compute: ComputeSpec) -> None:
         import deepspeed  # noqa: F401
 
     deepspeed_private.forbid_compiling()
+    deepspeed_private.forbid_memory_reports()
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
