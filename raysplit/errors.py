@@ -21,7 +21,11 @@ class CorpusError(RaysplitError):
 
 
 class CheckpointError(RaysplitError):
-    """A checkpoint that is missing, incomplete or of another model."""
+    """A checkpoint that is missing, or of another model."""
+
+
+class StorageError(RaysplitError):
+    """Storage that is missing, full, read-only or out of reach: no verdict on what was to be stored there."""
 
 
 class LawError(RaysplitError):

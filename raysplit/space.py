@@ -10,31 +10,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from raysplit.errors import SpaceError, unknown
 from raysplit.files import read_text
 from raysplit.ladder import ModelShape, shape_for
-from raysplit.quantities import parse_count, parse_quantity
+from raysplit.machines import ComputeSpec, ZeroStage
+from raysplit.quantities import format_count, parse_count
+from raysplit.section import (
+    SECRET,
+    Count,
+    Fraction,
+    PositiveCount,
+    PositiveQuantity,
+    Quantity,
+    Section,
+    without_password,
+)
 
-Count = Annotated[int, BeforeValidator(parse_count)]
-Quantity = Annotated[float, BeforeValidator(parse_quantity)]
-PositiveCount = Annotated[Count, Field(gt=0)]
-PositiveQuantity = Annotated[Quantity, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[Quantity, Field(gt=0, lt=1)]
 Share = Annotated[Quantity, Field(ge=0, lt=1)]
 
 
@@ -64,9 +67,6 @@ Name = Annotated[str, AfterValidator(_is_name)]
 
 _YAML = "tag:yaml.org,2002:"
 
-_SECRET = "secret"
-"""Type of pydantic's problem where the value is not to be shown."""
-
 _SMALLEST_PIECE = 100
 
 SEED_FOLDER = "seed"
@@ -93,10 +93,6 @@ class CooldownStart:
         return tokens - steps * self.step_tokens
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
 def _separator_or_size(value: object) -> object:
     try:
         return parse_count(value)
@@ -119,7 +115,7 @@ def _known_encoding(name: str) -> str:
     return name
 
 
-class SourceSpec(_Section):
+class SourceSpec(Section):
     """Where the documents of one domain come from; docs/text.md has the formats and the rules."""
 
     kind: Literal["files", "table", "huggingface", "package"]
@@ -190,7 +186,7 @@ _KINDS_WITH = {
 """Fields that are not for every kind: one that is set in vain is a mistake about the text."""
 
 
-class TokenizerSpec(_Section):
+class TokenizerSpec(Section):
     """A BPE trained on the mixture, or a Hugging Face tokenizer by name or path."""
 
     kind: Literal["bpe", "huggingface"] = "bpe"
@@ -210,7 +206,7 @@ class TokenizerSpec(_Section):
 ShareRule = Literal["bytes", "equal"]
 
 
-class DiscoverSpec(_Section):
+class DiscoverSpec(Section):
     """How domains are found in text without labels; docs/discover.md has the reasons."""
 
     k: Annotated[Count, Field(ge=2, le=1000)]
@@ -230,9 +226,9 @@ class DiscoverSpec(_Section):
     seed: Annotated[Count, Field(ge=0)] = 0
 
 
-class CorpusSpec(_Section):
-    domains: dict[Name, SourceSpec] = {}
-    sources: dict[Name, SourceSpec] = {}
+class CorpusSpec(Section):
+    domains: dict[Name, SourceSpec] = Field(default_factory=dict)
+    sources: dict[Name, SourceSpec] = Field(default_factory=dict)
     """In place of domains: text without labels, in which `discover` finds them. It does not look at a source's name;
     the page of the clusters compares with it."""
     discover: DiscoverSpec | None = None
@@ -299,7 +295,7 @@ _NOT_YET = (
 )
 
 
-class LearningRateSpec(_Section):
+class LearningRateSpec(Section):
     """Peak learning rate: lr(N, D) = reference (N / reference_params)^exponent (D / reference_tokens)^token_exponent.
 
     The fall with N follows Kaplan 2001.08361 (appendix D.6) in direction; the constants are this space's own, or what
@@ -333,13 +329,14 @@ class LearningRateSpec(_Section):
         return rate
 
 
-class TrainingSpec(_Section):
+class TrainingSpec(Section):
     batch_tokens: PositiveCount
     """Tokens in one optimizer step, over all workers of a lane; every token count is rounded to a multiple of it."""
     micro_batch_sequences: PositiveCount
-    """Sequences in one forward pass of one worker."""
+    """Sequences in one forward pass of one worker where no shape says otherwise. Where shapes are reckoned from
+    `compute.device_memory`, this is the most, `zero_stage` the lowest, and activations are kept if they can be."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    zero_stage: Count = 1
+    zero_stage: ZeroStage = 1
     activation_checkpointing: bool = False
     compile: bool = False
     """torch.compile the model; on two CPU cores the compile time is not earned back (LOG 2026-11-23)."""
@@ -365,15 +362,8 @@ class TrainingSpec(_Section):
     validation_tokens: PositiveCount
     """Held-out tokens of each domain read at every measured point; the same ones each time."""
 
-    @field_validator("zero_stage")
-    @classmethod
-    def _stage_exists(cls, stage: int) -> int:
-        if stage not in (0, 1, 2, 3):
-            raise ValueError(unknown("ZeRO stage", stage, (0, 1, 2, 3)))
-        return stage
 
-
-class TuningSpec(_Section):
+class TuningSpec(Section):
     """What `raysplit tune` tries, on small models, before the sweep; see `raysplit.tuning.stages`."""
 
     sizes: Annotated[tuple[PositiveCount, ...], Field(min_length=1)] | None = None
@@ -416,7 +406,7 @@ def _risen(grid: tuple[int, ...], what: str) -> tuple[int, ...]:
 DesignName = Literal["value", "v-optimal", "mspe", "d-optimal", "cheapest", "random"]
 
 
-class RepeatSpec(_Section):
+class RepeatSpec(Section):
     """Points measured again under other seeds (initialisation and data order), which tell the noise."""
 
     n_params: PositiveCount
@@ -425,7 +415,7 @@ class RepeatSpec(_Section):
     seeds: Annotated[tuple[Annotated[Count, Field(gt=0)], ...], Field(min_length=1)] = (1, 2)
 
 
-class SweepSpec(_Section):
+class SweepSpec(Section):
     pretrain_tokens: Annotated[tuple[Annotated[Count, Field(ge=0)], ...], Field(min_length=1)]
     """Grid of D; 0 is training from scratch on the domain."""
     specialize_tokens: Annotated[tuple[PositiveCount, ...], Field(min_length=1)]
@@ -455,12 +445,7 @@ class SweepSpec(_Section):
             raise ValueError(
                 f"{journal!r} is not a URL such as s3://bucket/sweep/journal; leave it out for the run folder"
             )
-        if journal is not None and urlsplit(journal).password:
-            # The space is copied into the run folder and the report, and the location is in every error.
-            raise PydanticCustomError(
-                _SECRET, "the URL holds a password; leave it to the environment, e.g. AWS_SECRET_ACCESS_KEY"
-            )
-        return journal
+        return None if journal is None else without_password(journal)
 
     @field_validator("pretrain_tokens", "specialize_tokens")
     @classmethod
@@ -475,7 +460,7 @@ class SweepSpec(_Section):
         return grid
 
 
-class TargetSpec(_Section):
+class TargetSpec(Section):
     """The question: the budget to split, and what counts."""
 
     budget_flops: PositiveQuantity
@@ -487,30 +472,13 @@ class TargetSpec(_Section):
     """How much each domain's loss counts; equal when left out."""
 
 
-class ModelSpec(_Section):
+class ModelSpec(Section):
     sizes: Annotated[tuple[PositiveCount, ...], Field(min_length=1)]
     """Wanted non-embedding parameter counts; each is met by the nearest shape of the ladder."""
     context_length: Annotated[Count, Field(ge=16, le=131_072)]
 
 
-class ComputeSpec(_Section):
-    """Lanes are Ray Train jobs that live as long as the sweep; each trains one trial at a time."""
-
-    device: Literal["cpu", "cuda"] = "cpu"
-    lanes: PositiveCount = 1
-    workers_per_lane: PositiveCount = 1
-    """Data-parallel DeepSpeed ranks of a lane."""
-    cpus_per_worker: PositiveQuantity = 1.0
-    stall_seconds: PositiveQuantity = 1800.0
-    """A lane that has said nothing for so long, and for ten times as long as its model size has ever been silent, is
-    started again, and another takes its trial."""
-
-    @property
-    def n_workers(self) -> int:
-        return self.lanes * self.workers_per_lane
-
-
-class Space(_Section):
+class Space(Section):
     """A whole search space; see the files in search_spaces/."""
 
     schema_version: Annotated[Literal[1], BeforeValidator(parse_count)] = 1
@@ -553,11 +521,25 @@ class Space(_Section):
         return self
 
     def _check_batch(self, field: str, batch_tokens: int) -> None:
-        if batch_tokens % self.micro_step_tokens:
-            raise ValueError(
-                f"{field} = {batch_tokens} is not a multiple of micro_batch_sequences x context_length x "
-                f"workers_per_lane = {self.micro_step_tokens}"
-            )
+        for n_params in self.model.sizes:
+            step = self._least_step_tokens(n_params)
+            if batch_tokens % step:
+                below = batch_tokens // step * step
+                raise ValueError(
+                    f"{field} = {batch_tokens} is not a multiple of micro_batch_sequences x context_length x workers "
+                    f"= {step}, as models of {format_count(n_params)} are trained; the nearest are "
+                    f"{f'{below} and ' if below else ''}{below + step}"
+                )
+
+    def _least_step_tokens(self, n_params: int) -> int:
+        """Tokens in one forward pass of all workers of a lane for a size, by as much as the space says itself."""
+        shape, compute = self.compute.shape_for(n_params), self.compute
+        is_reckoned = compute.device_memory is not None  # then what the shape leaves out is chosen to divide the batch
+        workers = (shape and shape.workers) or (1 if is_reckoned else compute.workers_per_lane)
+        sequences = (shape and shape.micro_batch_sequences) or (
+            1 if is_reckoned else self.training.micro_batch_sequences
+        )
+        return sequences * self.model.context_length * workers
 
     def _check_grid(self, field: str, grid: tuple[int, ...], batch_tokens: int) -> None:
         fraction = self.training.cooldown_fraction
@@ -582,8 +564,8 @@ class Space(_Section):
 
     @property
     def micro_step_tokens(self) -> int:
-        """Tokens in one forward pass of all workers of a lane."""
-        return self.training.micro_batch_sequences * self.model.context_length * self.compute.workers_per_lane
+        """Of which the tokens of a step are a multiple, whichever size is trained."""
+        return math.lcm(*map(self._least_step_tokens, self.model.sizes))
 
     def with_training(self, **fields: Any) -> "Space":
         """This space with some of its training hyperparameters set, checked again."""
@@ -727,7 +709,11 @@ def _with_absolute_paths(space: Space, base: Path, *, origin: str) -> Space:
         changes["discover"] = corpus.discover.model_copy(update={"encoder": local})
     if corpus.clusterer is not None:
         changes["clusterer"] = resolve(corpus.clusterer, "corpus.clusterer", or_name=False)
-    return space.model_copy(update={"corpus": corpus.model_copy(update=changes)})
+    sections: dict[str, Any] = {"corpus": corpus.model_copy(update=changes)}
+    if (storage := space.compute.storage) is not None and "://" not in storage:
+        local = resolve(storage, "compute.storage", or_name=False)
+        sections["compute"] = space.compute.model_copy(update={"storage": local})
+    return space.model_copy(update=sections)
 
 
 def explain(problem: Any, origin: str) -> str:
@@ -741,7 +727,7 @@ def explain(problem: Any, origin: str) -> str:
     is_section = problem["type"] in ("model_type", "dict_type")
     message = "expected keys with values" if is_section else problem["msg"].removeprefix("Value error, ")
     value = problem.get("input")
-    said = problem["type"] == _SECRET or isinstance(value, dict | _Section) or repr(value) in message
+    said = problem["type"] == SECRET or isinstance(value, dict | Section) or repr(value) in message
     shown = "" if said else f", got {value!r}"
     return f"{origin}: {where + ': ' if where else ''}{message}{shown}"
 

@@ -12,7 +12,7 @@ from tests.conftest import REPOSITORY
 MODULES = {"ray": ray_private, "deepspeed": deepspeed_private}
 PRIVATE = {
     "ray": r"\bray\.(?:\w+\.)*_\w+|\b_raylet\b|\b_internal_kv\w*|internal_kv\b|\"_base_exc\"",
-    "deepspeed": r"__compatible_ops__|_zero3_\w+|[\"'.]ds_(?:id|shape|numel|tensor|status)\b",
+    "deepspeed": r"__compatible_ops__|_zero3_\w+|see_memory_usage|_hp_\w+|[\"'.]ds_(?:id|shape|numel|tensor|status)\b",
     "torch": r"\btorch\.(?:\w+\.)*_[a-z]\w*",
     "transformers": r"\btransformers\.(?:\w+\.)*_[a-z]\w*",
 }

@@ -29,7 +29,7 @@ from raysplit.quantities import (
     parse_quantity,
 )
 from raysplit.runs import check_runs
-from raysplit.space import Count, Quantity
+from raysplit.section import Count, Quantity
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,11 @@ def test_every_sweep_is_cheaper_than_its_own_grid(path: Path) -> None:
             [{"n_params": "14k", "pretrain_tokens": "125k", "specialize_tokens": "1M"}],
             ["sweep.repeats: unknown specialize_tokens '1000000'", "Known: 62500, 125000"],
         ),
-        ("training.batch_tokens", 5000, ["training.batch_tokens = 5000 is not a multiple", "= 4096"]),
+        (
+            "training.batch_tokens",
+            5000,
+            ["training.batch_tokens = 5000 is not a multiple", "= 4096", "models of 14k", "nearest are 4096 and 8192"],
+        ),
         ("training.batch_tokens", "four thousand", ["training.batch_tokens", "'four thousand'", "250k"]),
         ("training.batch_tokens", 4096.5, ["training.batch_tokens", "whole number"]),
         ("training.cooldown_fraction", 1.5, ["training.cooldown_fraction", "less than 1", "1.5"]),
@@ -189,6 +193,65 @@ def test_names_field_value_and_choices(where: str, value: object, sentences: lis
     message = refusal(changed(where, value))
     for sentence in ["space.yaml: ", *sentences]:
         assert sentence in message
+
+
+GPUS: dict[str, Any] = {"device": "cuda", "gpus_per_node": 8, "nodes": 2, "device_memory": "80G", "gpu": "H100"}
+
+
+@pytest.mark.parametrize(
+    ("compute", "sentences"),
+    [
+        ({"shapes": [{"up_to": "30k"}, {"up_to": "14k"}]}, ["compute.shapes", "must rise", "[30000, 14000]"]),
+        ({"shapes": [{"workers": 2}]}, ["compute.shapes.0.up_to is missing"]),
+        (
+            {"shapes": [{"up_to": "1M", "worker": 2}]},
+            ["unknown key 'compute.shapes.0.worker'", "compute.shapes.0.workers"],
+        ),
+        ({"shapes": [{"up_to": "1M", "zero_stage": 4}]}, ["compute.shapes.0.zero_stage", "Known: 0, 1, 2, 3"]),
+        ({"shapes": [{"up_to": "1M", "workers": 6, "nodes": 4}]}, ["6 workers", "over 4 nodes", "[1, 2, 3, 6]"]),
+        ({"shapes": [{"up_to": "1M", "gpus_per_worker": 0.5}]}, ["gpus_per_worker means nothing to device 'cpu'"]),
+        ({"shapes": [{"up_to": "1M", "workers": 3, "micro_batch_sequences": 1}]}, ["4096 is not a multiple", "= 384"]),
+        (GPUS | {"shapes": [{"up_to": "1M", "gpus_per_worker": 2}]}, ["gpus_per_worker", "less than or equal to 1"]),
+        (GPUS | {"shapes": [{"up_to": "1M", "gpus_per_worker": 0.5, "workers": 2}]}, ["cannot share a GPU", "NCCL"]),
+        (GPUS | {"shapes": [{"up_to": "1M", "workers": 16, "nodes": 1}]}, ["16 workers a node", "give it 2 nodes"]),
+        (GPUS | {"shapes": [{"up_to": "1M", "workers": 32}]}, ["32 workers are more than the 16 GPUs"]),
+        (GPUS | {"gpu": "H10"}, ["compute.gpu", "unknown GPU 'H10' (did you mean 'H100'?)"]),
+        (GPUS | {"utilization": 40}, ["compute.utilization", "less than 1"]),
+        ({"device_memory": "80G"}, ["device_memory = 80000000000 means nothing to device 'cpu'"]),
+        ({"save_minutes": 0}, ["compute.save_minutes", "greater than 0"]),
+        ({"storage": "ftp://host/x"}, ["compute.storage", "unknown kind of storage 'ftp'", "s3, gs, abfs, file"]),
+        ({"storage": "s3://me:secret-word@host/x"}, ["compute.storage", "the URL holds a password"]),
+    ],
+)
+def test_machines_that_cannot_be_had_are_refused(compute: dict[str, Any], sentences: list[str]) -> None:
+    message = refusal(changed("compute", compute))
+    for sentence in ["space.yaml: ", *sentences]:
+        assert sentence in message
+    assert "secret-word" not in message
+
+
+def test_a_size_takes_the_first_shape_that_is_for_it() -> None:
+    """The ladder meets 20k with 27,792, which is a model of 20k for all that."""
+    shapes = [{"up_to": "20k"}, {"up_to": "30k", "workers": 2, "micro_batch_sequences": 16}]
+    compute = parse_space(changed("compute", {"shapes": shapes}), origin="space.yaml").compute
+    found = [compute.shape_for(n) for n in (9_000, 20_000, 27_792, 27_793, 30_000, 10**6)]
+    assert [shape and shape.up_to for shape in found] == [20_000, 20_000, 20_000, 30_000, 30_000, None]
+
+
+def test_a_batch_has_whole_passes_of_every_size() -> None:
+    shapes = [{"up_to": "14k", "workers": 3, "micro_batch_sequences": 4}, {"up_to": "30k", "micro_batch_sequences": 8}]
+    raw = changed("compute", {"shapes": shapes, "workers_per_lane": 2})
+    raw["training"]["batch_tokens"] = 6144
+    assert parse_space(raw, origin="space.yaml").micro_step_tokens == 48 * 128
+    raw["training"]["batch_tokens"] = 4096
+    assert "workers = 1536, as models of 14k are trained; the nearest are 3072 and 4608" in refusal(raw)
+
+
+def test_storage_is_a_url_or_starts_at_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    for written, meant in (("s3://bucket/x", "s3://bucket/x"), ("kept", str(tmp_path.resolve() / "kept"))):
+        path.write_text(yaml.safe_dump(changed("compute", {"storage": written})), encoding="utf-8")
+        assert load_space(path).compute.storage == meant
 
 
 def test_names_every_mistake_at_once() -> None:

@@ -6,26 +6,29 @@ observation is the part of its path that no one has trained yet.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raysplit.space import CooldownStart
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class Node:
-    """A checkpoint at the constant rate: on a trunk when ``domain`` is empty, else on a branch."""
+    """A checkpoint: on a trunk when ``domain`` is empty, else on a branch."""
 
     n_params: int
     seed: int
     pretrain_tokens: int
     domain: str = ""
     specialize_tokens: int = 0
+    cooldown_to: int = 0
+    """The milestone of the cooldown in whose midst it lies; 0 at the constant rate, from where alone others go on."""
 
     @property
     def folder(self) -> str:
         """Name of the checkpoint's folder."""
         trunk = f"n{self.n_params}-s{self.seed}-d{self.pretrain_tokens}"
-        return f"{trunk}-{self.domain}-{self.specialize_tokens}" if self.domain else trunk
+        place = f"{trunk}-{self.domain}-{self.specialize_tokens}" if self.domain else trunk
+        return f"{place}-to{self.cooldown_to}" if self.cooldown_to else place
 
     @property
     def position(self) -> int:
@@ -41,7 +44,8 @@ class Segment:
     end_tokens: int
     domain: str
     """Whose text is trained on; empty for the mixture."""
-    cooldown: bool
+    cooldown_tokens: int = 0
+    """Of the whole cooldown that it is, or is the rest of; 0 at the constant rate."""
 
     @property
     def start_tokens(self) -> int:
@@ -53,17 +57,20 @@ class Segment:
         return self.end_tokens - self.start_tokens
 
     @property
+    def cooldown(self) -> bool:
+        return self.cooldown_tokens > 0
+
+    @property
     def end(self) -> Node:
         """The checkpoint at the end of a constant-rate segment."""
+        return self.node_at(self.end_tokens)
+
+    def node_at(self, tokens: int) -> Node:
+        """The checkpoint at a position of the segment's own stream."""
+        cooldown_to = self.end_tokens if self.cooldown else 0
         if self.domain:
-            return Node(
-                n_params=self.start.n_params,
-                seed=self.start.seed,
-                pretrain_tokens=self.start.pretrain_tokens,
-                domain=self.domain,
-                specialize_tokens=self.end_tokens,
-            )
-        return Node(n_params=self.start.n_params, seed=self.start.seed, pretrain_tokens=self.end_tokens)
+            return replace(self.start, domain=self.domain, specialize_tokens=tokens, cooldown_to=cooldown_to)
+        return replace(self.start, pretrain_tokens=tokens, cooldown_to=cooldown_to)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
@@ -102,7 +109,7 @@ class Checkpoints:
     """A set of nodes that knows which of them lie on one trunk or branch, so that a price is not a search."""
 
     def __init__(self, nodes: Iterable[Node] = ()) -> None:
-        self._by_chain: dict[tuple[int, int, str, int], set[Node]] = {}
+        self._by_chain: dict[tuple[int, int, str, int, int], set[Node]] = {}
         self.update(nodes)
 
     def __contains__(self, node: object) -> bool:
@@ -133,19 +140,19 @@ class Checkpoints:
 
     def on_trunk(self, n_params: int, seed: int) -> Iterable[Node]:
         """Of one size and seed, before any branch."""
-        return self._by_chain.get((n_params, seed, "", 0), ())
+        return self._by_chain.get((n_params, seed, "", 0, 0), ())
 
-    def on_chain(self, trial: Trial) -> Iterable[Node]:
-        """On a trial's own trunk or branch, beyond its root."""
-        return self._by_chain.get((trial.n_params, trial.seed, trial.domain, _branch_point(trial)), ())
+    def on_chain(self, trial: Trial, *, cooldown_to: int = 0) -> Iterable[Node]:
+        """On a trial's own trunk or branch, beyond its root: at the constant rate, or in one cooldown."""
+        return self._by_chain.get((trial.n_params, trial.seed, trial.domain, _branch_point(trial), cooldown_to), ())
 
 
 def _branch_point(at: Node | Trial) -> int:
     return at.pretrain_tokens if at.domain else 0
 
 
-def _chain_of(node: Node) -> tuple[int, int, str, int]:
-    return node.n_params, node.seed, node.domain, _branch_point(node)
+def _chain_of(node: Node) -> tuple[int, int, str, int, int]:
+    return node.n_params, node.seed, node.domain, _branch_point(node), node.cooldown_to
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,7 +174,7 @@ class Tree:
         """What is left to train for the observation at ``milestone``, in order; the last segment is the cooldown.
 
         A trunk also runs on to the milestone itself at the constant rate, since branches leave it there. ``nodes`` are
-        the checkpoints that exist.
+        the checkpoints that exist; one in the midst of this cooldown shortens it.
         """
         cooldown_from = self.cooldown_start(milestone)
         stops = [cooldown_from]
@@ -186,11 +193,19 @@ class Tree:
         cooldown = None
         for stop in stops:
             if stop > _position(at, trial):
-                out.append(Segment(start=at, end_tokens=stop, domain=trial.domain, cooldown=False))
+                out.append(Segment(start=at, end_tokens=stop, domain=trial.domain))
                 at = out[-1].end
             if stop == cooldown_from:
-                start = self._node(trial, stop)
-                cooldown = Segment(start=start, end_tokens=milestone, domain=trial.domain, cooldown=True)
+                cooldown = Segment(
+                    start=max(
+                        nodes.on_chain(trial, cooldown_to=milestone),
+                        key=lambda node: node.position,
+                        default=self._node(trial, stop),
+                    ),
+                    end_tokens=milestone,
+                    domain=trial.domain,
+                    cooldown_tokens=milestone - stop,
+                )
         assert cooldown is not None
         return [*out, cooldown]
 

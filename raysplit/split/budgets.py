@@ -1,15 +1,7 @@
 """Budgets as people have them: GPU-hours, dollars or tokens, and the FLOPs that they are."""
 
 from raysplit.errors import SplitError, unknown
-
-PEAK_FLOPS_PER_SECOND = {
-    "A100": 312e12,
-    "H100-PCIe": 756e12,
-    "H100": 989e12,
-    "H200": 989e12,
-    "B200": 2250e12,
-}
-"""Dense bf16 matrix products of one GPU, from NVIDIA's data sheets (half of the figures "with sparsity")."""
+from raysplit.machines import PEAK_FLOPS_PER_SECOND
 
 
 def peak_flops_per_second(gpu: str) -> float:

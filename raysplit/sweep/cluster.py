@@ -17,7 +17,7 @@ from raysplit import ray_private
 from raysplit.errors import RunError
 from raysplit.live.addresses import check_address, in_a_line, join_error
 from raysplit.live.client import NAMESPACE
-from raysplit.space import ComputeSpec
+from raysplit.machines import ComputeSpec
 from raysplit.sweep.environment import set_up_worker
 from raysplit.sweep.socket_folder import choose_socket_folder
 from raysplit.train.launchers import forget_launchers

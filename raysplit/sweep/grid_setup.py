@@ -9,16 +9,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Tree
 from raysplit.errors import SpaceError, unknown
-from raysplit.space import (
-    CooldownStart,
-    Count,
-    DesignName,
-    PositiveCount,
-    PositiveQuantity,
-    Quantity,
-    Share,
-    explain,
-)
+from raysplit.section import Count, PositiveCount, PositiveQuantity, Quantity
+from raysplit.space import CooldownStart, DesignName, Share, explain
 from raysplit.split import Problem
 
 

@@ -1,7 +1,14 @@
-"""What lies in a folder of checkpoints, read from their manifests alone: neither torch nor DeepSpeed is needed."""
+"""What lies in a folder of checkpoints, read from their manifests alone: neither torch nor DeepSpeed is needed.
 
+A checkpoint is a folder of files with the state of every parameter, whole and in fp32, which any number of ranks at
+any ZeRO stage opens. Its manifest names each file with its size and SHA-256, and is put there last: a folder without
+one holds no checkpoint. What does not agree with its manifest, or a manifest with itself, is never opened.
+"""
+
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,65 +16,145 @@ from raysplit.design.tree import Node
 from raysplit.errors import CheckpointError
 from raysplit.ladder import ModelShape
 from raysplit.space import Space
+from raysplit.train.storage import Missing, Storage
 
 MANIFEST = "raysplit.json"
-"""Written last, so that a folder without it holds no complete checkpoint."""
 
 
-def read_checkpoint(folder: Path) -> dict[str, Any]:
-    """What a checkpoint folder says of itself.
+class Damaged(Exception):
+    """A checkpoint, or a file of one, that is not what was written: to be passed over."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredFile:
+    """What a file must be, and what it holds."""
+
+    name: str
+    n_bytes: int
+    sha256: str
+    parameters: tuple[str, ...]
+
+    @classmethod
+    def of(cls, name: str, content: bytes, parameters: Iterable[str]) -> "StoredFile":
+        digest = hashlib.sha256(content).hexdigest()
+        return cls(name=name, n_bytes=len(content), sha256=digest, parameters=tuple(parameters))
+
+    def check(self, content: bytes) -> None:
+        """Refuse what is not the file.
+
+        Raises:
+            Damaged: saying how it differs.
+        """
+        if len(content) != self.n_bytes:
+            raise Damaged(f"{self.name} has {len(content)} of {self.n_bytes} bytes")
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise Damaged(f"{self.name} has changed since it was written")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """All that is known of a checkpoint without its tensors."""
+
+    node: Node
+    shape: ModelShape
+    adam_steps: int
+    """Optimizer steps since Adam's moments were zero; the same for every parameter."""
+    passing: bool
+    """Whether it was saved on the way, against faults alone: nobody else goes on from it."""
+    files: tuple[StoredFile, ...]
+    """In the order of the model's parameters."""
+
+    def to_bytes(self) -> bytes:
+        content = asdict(self)
+        return json.dumps({**content, "sha256": _digest(content)}, indent=1).encode()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> "Manifest":
+        """Read it back.
+
+        Raises:
+            Damaged: it is not what was written.
+        """
+        try:
+            content: dict[str, Any] = json.loads(raw)
+            if content.pop("sha256") != _digest(content):
+                raise Damaged(f"{MANIFEST} has changed since it was written")
+            return cls(
+                node=Node(**content.pop("node")),
+                shape=ModelShape(**content.pop("shape")),
+                files=tuple(_file(**each) for each in content.pop("files")),
+                **content,
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Damaged(f"{MANIFEST} cannot be read ({error})") from error
+
+
+def _file(*, parameters: Iterable[str], **fields: Any) -> StoredFile:
+    return StoredFile(parameters=tuple(parameters), **fields)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_manifest(storage: Storage, folder: str) -> Manifest:
+    """The manifest of a checkpoint.
 
     Raises:
-        CheckpointError: there is no complete checkpoint.
+        Damaged: there is none, or it is not what was written, or there.
+        StorageError: it cannot be read.
     """
     try:
-        found: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}: no complete checkpoint ({error})") from error
-    return found
+        manifest = Manifest.from_bytes(storage.read(f"{folder}/{MANIFEST}"))
+    except Missing as error:
+        raise Damaged("no complete checkpoint") from error
+    if manifest.node.folder != folder:
+        raise Damaged(f"{MANIFEST} is of {manifest.node.folder}")
+    return manifest
 
 
-def stored_nodes(checkpoints: Path) -> set[Node]:
-    """The checkpoints that lie complete in a folder; what an interrupted save left is skipped."""
-    return {Node(**manifest["node"]) for _, manifest in _complete(checkpoints)}
+def stored(storage: Storage) -> tuple[dict[Node, Manifest], list[str]]:
+    """Every checkpoint that has a whole manifest, and the folders that hold none: of a save under way, or torn.
+
+    Raises:
+        StorageError: the storage cannot be read.
+    """
+    found, torn = {}, []
+    for folder in storage.folders():
+        try:
+            manifest = read_manifest(storage, folder)
+            found[manifest.node] = manifest
+        except Damaged:
+            torn.append(folder)
+    return found, torn
 
 
-def check_checkpoints(checkpoints: Path, space: Space, *, vocab_size: int) -> None:
+def stored_nodes(checkpoints: str | Path) -> set[Node]:
+    """The checkpoints of a location, as `stored` finds them."""
+    return set(stored(Storage(checkpoints))[0])
+
+
+def check_checkpoints(checkpoints: str | Path, space: Space, *, vocab_size: int) -> None:
     """Refuse, before anything starts, checkpoints that the lanes of this space could not continue from.
 
     Raises:
         CheckpointError: naming the folder, the model it holds and the one that the space has.
+        StorageError: the storage cannot be read.
     """
-    for folder, manifest in _complete(checkpoints):
-        shape = space.shape(manifest["node"]["n_params"], vocab_size)
-        check_fits(folder, manifest, shape=shape, n_workers=space.compute.workers_per_lane)
+    storage = Storage(checkpoints)
+    for node, manifest in stored(storage)[0].items():
+        check_fits(storage.label(node.folder), manifest, space.shape(node.n_params, vocab_size))
 
 
-def check_fits(folder: Path, manifest: dict[str, Any], *, shape: ModelShape, n_workers: int) -> None:
-    """Refuse a checkpoint of another model or world size.
+def check_fits(label: str, manifest: Manifest, shape: ModelShape) -> None:
+    """Refuse a checkpoint of another model.
 
     Raises:
         CheckpointError: naming both.
     """
-    saved = ModelShape(**manifest["shape"])
+    saved = manifest.shape
     if saved != shape:
         raise CheckpointError(
-            f"{folder}: holds a model of {saved.n_params_non_embedding} non-embedding parameters "
+            f"{label}: holds a model of {saved.n_params_non_embedding} non-embedding parameters "
             f"({saved}), this run needs {shape.n_params_non_embedding} ({shape})"
         )
-    if manifest["n_workers"] != n_workers:
-        raise CheckpointError(
-            f"{folder}: was saved by {manifest['n_workers']} workers, this lane has "
-            f"{n_workers}; set compute.workers_per_lane to {manifest['n_workers']}"
-        )
-
-
-def _complete(checkpoints: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for manifest in sorted(checkpoints.glob(f"*/{MANIFEST}")):
-        if not manifest.parent.name.endswith(".partial"):
-            # Another lane may delete one that it has passed between the listing and the reading.
-            try:
-                found = read_checkpoint(manifest.parent)
-            except CheckpointError:
-                continue
-            yield manifest.parent, found

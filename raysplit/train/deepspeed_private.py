@@ -21,10 +21,26 @@ def forbid_compiling() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
-def whole_weights(engine: Any) -> dict[str, torch.Tensor]:
-    """Of a model that stage 3 has partitioned, on the first rank; `save_16bit_model` writes a file in its stead."""
-    weights: dict[str, torch.Tensor] = engine._zero3_consolidated_16bit_state_dict()
-    return weights
+def forbid_memory_reports() -> None:
+    """Keep DeepSpeed's optimizer for bf16 from collecting garbage and printing its memory eight times.
+
+    That takes three seconds for each engine, and no option or log level stops it.
+    """
+    from deepspeed.runtime import bf16_optimizer
+
+    bf16_optimizer.see_memory_usage = lambda *_, **__: None
+
+
+def link_moments(engine: Any) -> None:
+    """Let `safe_get_full_optimizer_state` find Adam's moments, once a first step has made them.
+
+    Stages 1 and 2 link them to the parameters after the first group's step, when the second group has none yet, and
+    never again.
+    """
+    optimizer = engine.optimizer
+    if hasattr(optimizer, "_hp_optimizer_states_linked"):
+        optimizer._hp_optimizer_states_linked = False
+        optimizer._lazy_init_hp_params_optimizer_state()
 
 
 def is_partitioned(parameter: torch.nn.Parameter) -> bool:
@@ -32,9 +48,9 @@ def is_partitioned(parameter: torch.nn.Parameter) -> bool:
     return hasattr(parameter, "ds_id")
 
 
-def n_dims_of(parameter: torch.nn.Parameter) -> int:
-    """Of the whole parameter: a share has one."""
-    return len(getattr(parameter, "ds_shape", parameter.shape))
+def shape_of(parameter: torch.nn.Parameter) -> torch.Size:
+    """Of the whole parameter: a share has one dimension."""
+    return torch.Size(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def n_weights_of(parameter: torch.nn.Parameter) -> int:

@@ -1,15 +1,13 @@
-"""One DeepSpeed engine for one model shape: step, evaluate, save, load, export.
+"""One DeepSpeed engine for one model shape: step, evaluate, give and take its state, export.
 
 Every rank of a lane holds one and calls its methods together with the others. Nothing here knows of Ray.
 """
 
 import contextlib
-import json
 import math
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +17,33 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from raysplit.design.lane_shapes import LaneShape
-from raysplit.errors import CheckpointError
+from raysplit.errors import RunError
 from raysplit.ladder import ModelShape
 from raysplit.space import TrainingSpec
-from raysplit.train.checkpoints import MANIFEST, check_fits, read_checkpoint
-from raysplit.train.deepspeed_private import n_dims_of, whole_weights
-from raysplit.train.export import complete_export, share_mode
-from raysplit.train.models import build_model
-
-_TAG = "state"
-_PROBE_TOLERANCE = {"fp32": 1e-3, "bf16": 2e-2}
-"""Relative change of the probe loss that a faithful load may show: summation order over ranks, and the precision."""
+from raysplit.train.deepspeed_private import link_moments, shape_of
+from raysplit.train.export import complete_export
+from raysplit.train.models import drawn_weights, undrawn_model
+from raysplit.train.state import WEIGHT, adam_steps, assign, parameters_of, set_adam_steps, whole_of, zero_adam
 
 
 class Divergence(Exception):
     """A loss that is NaN or infinite; the run has failed, others go on."""
 
 
-def deepspeed_config(training: TrainingSpec, lane: LaneShape, *, n_workers: int, context_length: int) -> dict[str, Any]:
-    """DeepSpeed's configuration for a lane that has come up with ``n_workers`` ranks."""
-    sequences = training.batch_tokens // context_length
+def deepspeed_config(
+    training: TrainingSpec, lane: LaneShape, *, n_sequences: int, micro_batch_sequences: int
+) -> dict[str, Any]:
+    """DeepSpeed's configuration for a rank's ``n_sequences`` a step."""
     bf16 = training.precision == "bf16"
     return {
-        "train_batch_size": sequences,
-        "train_micro_batch_size_per_gpu": lane.micro_batch_sequences,
-        "gradient_accumulation_steps": sequences // (lane.micro_batch_sequences * n_workers),
+        "train_micro_batch_size_per_gpu": micro_batch_sequences,
+        "gradient_accumulation_steps": n_sequences // micro_batch_sequences,
         "gradient_clipping": training.gradient_clip,
         "bf16": {"enabled": bf16},
-        "zero_optimization": {"stage": lane.zero_stage},
+        # Summed in bf16, the gradients of many micro-batches lose what is small beside their sum.
+        "data_types": {"grad_accum_dtype": "fp32"},
+        # DeepSpeed has no sum in fp32 for bf16 at stage 0; stage 1 does the same with a share of the optimizer a rank.
+        "zero_optimization": {"stage": max(lane.zero_stage, int(bf16))},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
@@ -58,11 +55,18 @@ class Engine:
     """A model of one shape with its optimizer under DeepSpeed; created with the weights of ``seed``."""
 
     def __init__(self, shape: ModelShape, training: TrainingSpec, *, lane: LaneShape, seed: int, device: str) -> None:
+        """Build it on every rank.
+
+        Raises:
+            RunError: the ranks that there are cannot share the batch evenly.
+        """
         import deepspeed
 
         self.shape, self.training, self.lane = shape, training, lane
         self.rank, self.n_workers = dist.get_rank(), dist.get_world_size()
-        config = deepspeed_config(training, lane, n_workers=self.n_workers, context_length=shape.context_length)
+        n_sequences = _share_of_batch(training.batch_tokens // shape.context_length, n_workers=self.n_workers)
+        self._micro = math.gcd(lane.micro_batch_sequences, n_sequences)
+        config = deepspeed_config(training, lane, n_sequences=n_sequences, micro_batch_sequences=self._micro)
         # Before the ranks are known to it, zero.Init takes this one for the only one.
         deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
         # Stage 3 partitions each weight as it is made, so that no rank ever holds a whole 7B model.
@@ -70,24 +74,28 @@ class Engine:
             deepspeed.zero.Init(config_dict_or_path=config) if lane.zero_stage == 3 else (contextlib.nullcontext())
         )
         with partition:
-            model = build_model(shape, seed=seed, activation_checkpointing=lane.activation_checkpointing)
+            model = undrawn_model(shape, activation_checkpointing=lane.activation_checkpointing)
         optimizer = torch.optim.AdamW(
             _parameter_groups(model, training.weight_decay),
-            lr=0.0,  # each step brings its own; the dry step by which DeepSpeed makes the moments must move nothing
+            lr=0.0,  # each step brings its own; the dry step must move nothing
             betas=(training.adam_beta1, training.adam_beta2),
             fused=True,
         )
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
-        self.reset_optimizer()  # that dry step counts as one in stage 0 of bf16, which would skew Adam's first steps
+        self.device = torch.device(device, torch.cuda.current_device()) if device == "cuda" else torch.device(device)
+        self._parameters = parameters_of(self._engine)
+        # Adam's moments are made by the first step; only then can they be read and set.
+        self.step(np.zeros((n_sequences, 3), dtype=np.int64), learning_rate=0.0)
+        link_moments(self._engine)
+        self.begin(seed)
         if training.compile:
             self._engine.compile()
-        self.device = torch.device(device, torch.cuda.current_device()) if device == "cuda" else torch.device(device)
 
     def step(self, windows: np.ndarray, *, learning_rate: float) -> torch.Tensor:
         """One optimizer step on this rank's ``windows`` (n, context_length + 1); returns the mean loss, detached."""
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
-        micro = self.lane.micro_batch_sequences
+        micro = self._micro
         total = torch.zeros((), device=self.device)
         n_micro = len(windows) // micro
         for start in range(0, len(windows), micro):
@@ -107,7 +115,7 @@ class Engine:
         self._engine.eval()
         mine = windows[self.rank :: self.n_workers]
         # All ranks make as many forward passes, which stage 3's gathering needs; short ranks repeat a window.
-        micro = self.lane.micro_batch_sequences
+        micro = self._micro
         n_passes = math.ceil(math.ceil(len(windows) / self.n_workers) / micro)
         total = torch.zeros(2, dtype=torch.float64)
         with torch.no_grad():
@@ -127,72 +135,62 @@ class Engine:
         dist.all_reduce(total)
         return tuple((total / self.n_workers).tolist())
 
-    def save(self, folder: Path, *, about: Mapping[str, Any], probe: np.ndarray) -> None:
-        """Write a checkpoint that another engine of the same shape and world size continues from bit for bit.
-
-        It is written beside its place and renamed last, so an interrupted save leaves nothing that `load` accepts.
-        """
-        partial = _begin(folder) if self.rank == 0 else _partial(folder)
-        self._barrier()
-        probe_loss = self.loss_on(probe)
-        self._engine.save_checkpoint(str(partial), tag=_TAG, save_latest=False)
-        self._barrier()
-        if self.rank == 0:
-            manifest = {
-                **about,
-                "shape": asdict(self.shape),
-                "n_workers": self.n_workers,
-                "probe_loss": probe_loss,
-                "file_bytes": _file_bytes(partial),
-            }
-            (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
-            share_mode(partial, like=partial / MANIFEST)
-            _put(partial, folder)
-        self._barrier()
-
-    def load(self, folder: Path, *, probe: np.ndarray) -> None:
-        """Continue from a checkpoint.
-
-        Raises:
-            CheckpointError: the folder is missing or incomplete, is of another model or world size, or the loaded model
-                does not reproduce the loss that it was saved with.
-        """
-        manifest = read_checkpoint(folder)
-        check_fits(folder, manifest, shape=self.shape, n_workers=self.n_workers)
-        there = _file_bytes(folder)
-        for name, n_bytes in manifest["file_bytes"].items():
-            if there.get(name) != n_bytes:
-                found_bytes = f"{there[name]} of {n_bytes} bytes" if name in there else "missing"
-                raise CheckpointError(f"{folder}: the checkpoint is damaged: {name} is {found_bytes}")
-        self._engine.load_checkpoint(str(folder), tag=_TAG, load_lr_scheduler_states=False)
-        # DeepSpeed can load nothing without a word (stage 3 with load_module_only): believe only the loss.
-        expected, found = manifest["probe_loss"], self.loss_on(probe)
-        if not math.isclose(expected, found, rel_tol=_PROBE_TOLERANCE[self.training.precision]):
-            raise CheckpointError(f"{folder}: the loaded model has loss {found:.6f} where {expected:.6f} was saved")
+    def begin(self, seed: int) -> None:
+        """Start from the weights of a seed, with a fresh optimizer."""
+        weights = drawn_weights(self.shape, seed=seed)
+        for parameter, weight in zip(self._parameters.values(), weights, strict=True):
+            assign(self._engine, parameter, {WEIGHT: weight})
+        zero_adam(self._engine)
 
     def reset_optimizer(self) -> None:
         """Zero Adam's moments and step counts, as if the loaded weights were a fresh start."""
-        optimizer = self._engine.optimizer
-        optimizer = getattr(optimizer, "optimizer", optimizer)  # DeepSpeed's wrappers hold torch's
-        for state in optimizer.state.values():
-            for value in state.values():
-                if torch.is_tensor(value):
-                    value.zero_()
+        zero_adam(self._engine)
+
+    @property
+    def parameter_shapes(self) -> dict[str, torch.Size]:
+        """Of each whole parameter by its name, in the order in which weights are drawn; tied ones once."""
+        return {name: shape_of(parameter) for name, parameter in self._parameters.items()}
+
+    def whole(self, parameter: str, what: str) -> torch.Tensor:
+        """A copy of a parameter's fp32 weight or of one of its moments, gathered from the ranks."""
+        return whole_of(self._engine, self._parameters[parameter], what)
+
+    def assign(self, parameter: str, values: Mapping[str, torch.Tensor]) -> None:
+        """Set a parameter's fp32 weight and moments; the same whole ``values`` on every rank."""
+        assign(self._engine, self._parameters[parameter], values)
+
+    @property
+    def adam_steps(self) -> int:
+        """Optimizer steps since Adam's moments were zero."""
+        return adam_steps(self._engine)
+
+    @adam_steps.setter
+    def adam_steps(self, n_steps: int) -> None:
+        set_adam_steps(self._engine, n_steps)
 
     def export(self, folder: Path, *, tokenizer_folder: Path | None) -> None:
         """Write the model as a Hugging Face folder, with its tokenizer beside it, in place of what lay there.
 
         It is written beside its place and renamed last. See `raysplit.train.export` for what the files promise.
         """
-        weights = whole_weights(self._engine) if self.lane.zero_stage == 3 else self._engine.module.state_dict()
+        dtype = torch.bfloat16 if self.training.precision == "bf16" else torch.float32
+        weights = {}
+        for name in self._parameters:
+            weight = self.whole(name, WEIGHT)
+            if self.rank == 0:
+                weights[name] = weight.to(dtype).cpu()
         if self.rank == 0:
             # A fresh model, since the engine's own may be partitioned, compiled or patched; of the trained precision.
-            model = build_model(self.shape, seed=0).to(next(iter(weights.values())).dtype)
-            model.load_state_dict(weights)
-            partial = _begin(folder)
+            model = undrawn_model(self.shape).to(dtype)
+            for name, parameter in model.named_parameters():
+                parameter.data.copy_(weights.pop(name))
+            partial = folder.with_name(folder.name + ".partial")
+            shutil.rmtree(partial, ignore_errors=True)  # what an interrupted export has left
+            partial.mkdir(parents=True)
             model.save_pretrained(partial)
             complete_export(partial, tokenizer_folder=tokenizer_folder)
-            _put(partial, folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(partial, folder)
         self._barrier()
 
     def close(self) -> None:
@@ -212,34 +210,20 @@ class Engine:
             dist.barrier()
 
 
-def _partial(folder: Path) -> Path:
-    """Where a folder is written before it is whole."""
-    return folder.with_name(folder.name + ".partial")
-
-
-def _begin(folder: Path) -> Path:
-    """An empty partial folder, whatever an interrupted write has left there."""
-    partial = _partial(folder)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    return partial
-
-
-def _put(partial: Path, folder: Path) -> None:
-    """Give a whole folder its name, in place of an older one."""
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
-
-
-def _file_bytes(folder: Path) -> dict[str, int]:
-    """Size of each file of the state below ``folder``, by its path there."""
-    return {str(p.relative_to(folder)): p.stat().st_size for p in sorted((folder / _TAG).rglob("*")) if p.is_file()}
+def _share_of_batch(n_sequences: int, *, n_workers: int) -> int:
+    """Sequences of a step that each rank trains on."""
+    if n_sequences % n_workers:
+        raise RunError(
+            f"{n_workers} workers cannot share a batch of {n_sequences} sequences evenly; choose a number of workers "
+            "that divides it, or another training.batch_tokens"
+        )
+    return n_sequences // n_workers
 
 
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Decay matrices, not norms."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    n_dims = [n_dims_of(p) for p in parameters]
+    n_dims = [len(shape_of(p)) for p in parameters]
     return [
         {"params": [p for p, n in zip(parameters, n_dims, strict=True) if n >= 2], "weight_decay": weight_decay},
         {"params": [p for p, n in zip(parameters, n_dims, strict=True) if n < 2], "weight_decay": 0.0},

@@ -1,12 +1,11 @@
 """Hugging Face models of the ladder."""
 
-import contextlib
+from collections.abc import Iterator
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from raysplit.ladder import ModelShape
-from raysplit.train.deepspeed_private import is_partitioned
 
 
 def model_config(shape: ModelShape, *, attention: str = "sdpa") -> LlamaConfig:
@@ -30,36 +29,37 @@ def model_config(shape: ModelShape, *, attention: str = "sdpa") -> LlamaConfig:
     )
 
 
-def build_model(shape: ModelShape, *, seed: int, activation_checkpointing: bool = False) -> LlamaForCausalLM:
-    """A freshly initialised model; equal (shape, seed) give equal weights, partitioned over ranks or not."""
+def build_model(shape: ModelShape, *, seed: int) -> LlamaForCausalLM:
+    """A freshly initialised model; equal (shape, seed) give equal weights, as every engine begins with."""
+    model = undrawn_model(shape)
+    for parameter, weight in zip(model.parameters(), drawn_weights(shape, seed=seed), strict=True):
+        parameter.data.copy_(weight)
+    return model
+
+
+def undrawn_model(shape: ModelShape, *, activation_checkpointing: bool = False) -> LlamaForCausalLM:
+    """A model whose weights are anything.
+
+    transformers' own initialisation sees nothing of weights that DeepSpeed's stage 3 partitions as they are made, and
+    leaves them as torch made them: a first loss of 30 nats instead of 4.6 (LOG 2026-11-23).
+    """
     with torch.random.fork_rng():
         model = LlamaForCausalLM(model_config(shape))
-    _initialize(model, seed=seed)
     if activation_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model
 
 
-def _initialize(model: LlamaForCausalLM, *, seed: int) -> None:
-    """Draw every matrix and set every norm to one.
-
-    transformers' own initialisation sees nothing of weights that DeepSpeed's stage 3 partitions as they are made, and
-    leaves them as torch made them: a first loss of 30 nats instead of 4.6 (LOG 2026-11-23).
-    """
+def drawn_weights(shape: ModelShape, *, seed: int) -> Iterator[torch.Tensor]:
+    """Each whole parameter's first weights in the model's order, one at a time: matrices drawn, norms one."""
+    config = model_config(shape)
+    with torch.device("meta"):
+        parameters = list(LlamaForCausalLM(config).parameters())
     generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        with _whole(parameter), torch.no_grad():
-            if parameter.ndim >= 2:
-                drawn = torch.empty(parameter.shape)  # on the CPU, so that every device gets the same numbers
-                parameter.copy_(drawn.normal_(std=model.config.initializer_range, generator=generator))
-            else:
-                parameter.fill_(1.0)
-
-
-def _whole(parameter: torch.nn.Parameter) -> contextlib.AbstractContextManager[object]:
-    if not is_partitioned(parameter):
-        return contextlib.nullcontext()
-    import deepspeed
-
-    gathered: contextlib.AbstractContextManager[object] = deepspeed.zero.GatheredParameters(parameter, modifier_rank=0)
-    return gathered
+    for parameter in parameters:
+        if parameter.ndim >= 2:
+            # On the CPU, so that every device gets the same numbers.
+            drawn = torch.empty(parameter.shape, device="cpu")
+            yield drawn.normal_(std=config.initializer_range, generator=generator)
+        else:
+            yield torch.ones(parameter.shape, device="cpu")

@@ -3,10 +3,13 @@
 Every rank of the lane calls `Lane.measure` with the same trial; the result is the same on all of them.
 """
 
+import logging
 import math
-import shutil
+import re
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -17,14 +20,20 @@ import torch
 from raysplit.design.lane_shapes import LaneShape
 from raysplit.design.tasks import Measured
 from raysplit.design.tree import Checkpoints, Node, Segment, Tree, Trial
+from raysplit.errors import CheckpointError, StorageError
 from raysplit.ladder import ModelShape
 from raysplit.space import Space, TrainingSpec
-from raysplit.train.checkpoints import stored_nodes
+from raysplit.train.checkpoints import Damaged, Manifest, check_fits, stored
 from raysplit.train.engine import Divergence, Engine
+from raysplit.train.ranks import agree, is_first
+from raysplit.train.saving import Save, open_checkpoint
 from raysplit.train.schedule import learning_rate
+from raysplit.train.storage import Storage
 from raysplit.train.watch import STEPS, Watch
 
-_PROBE_SEQUENCES = 8
+_log = logging.getLogger(__name__)
+
+SAVE_MINUTES = 10.0
 _LOOK_SECONDS = 0.5
 """How often about progress is told and the loss looked at; each look waits for the device."""
 _HOPELESS = 2.0
@@ -54,64 +63,100 @@ class Text(Protocol):
     def validation(self, domain: str, *, context_length: int, max_tokens: int) -> np.ndarray: ...
 
 
-Progress = Callable[[int, float], None]
-"""Called now and then with (tokens trained for this measurement so far, last training loss)."""
+Progress = Callable[[int, float], bool | None]
+"""Called now and then with (tokens trained for this measurement so far, last training loss); True asks to save and
+stop, and one rank's word is enough."""
+
+
+class Interrupted(Exception):
+    """Training was asked to stop, and has saved where it stands."""
 
 
 class Lane:
     """One group of ranks that trains one trial at a time, with the engines it has warmed up."""
 
-    def __init__(self, space: Space, corpus: Text, *, shape: LaneShape, vocab_size: int, checkpoints: Path) -> None:
+    def __init__(
+        self,
+        space: Space,
+        corpus: Text,
+        *,
+        shape: LaneShape,
+        vocab_size: int,
+        checkpoints: str | Path,
+        save_minutes: float = SAVE_MINUTES,
+    ) -> None:
+        """Nothing is trained or stored yet.
+
+        Args:
+            space: the resolved search space.
+            corpus: what to train on.
+            shape: of the lane.
+            vocab_size: of the corpus' tokenizer.
+            checkpoints: folder that every rank sees, or URL (`raysplit.train.storage`).
+            save_minutes: how long to train within a segment before it is saved where it stands.
+        """
         self.space, self.corpus, self.shape = space, corpus, shape
-        self.vocab_size, self.checkpoints = vocab_size, checkpoints
+        self.vocab_size, self.storage = vocab_size, Storage(checkpoints)
+        self._save_seconds = 60 * save_minutes
         self._engines: dict[ModelShape, Engine] = {}
+        self._writer, self._reader = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("write", "read"))
+        self._saving: Save | None = None
+        self._nodes: dict[Node, Manifest] = {}
         context = space.model.context_length
         self._validation = {
             domain: corpus.validation(domain, context_length=context, max_tokens=space.training.validation_tokens)
             for domain in corpus.domains
         }
-        self._probe = np.concatenate([windows[:_PROBE_SEQUENCES] for windows in self._validation.values()])
 
-    def turn_to(self, training: TrainingSpec, checkpoints: Path) -> None:
-        """Train with these hyperparameters from now on, and keep checkpoints in this folder."""
+    def turn_to(self, training: TrainingSpec, checkpoints: str | Path) -> None:
+        """Train with these hyperparameters from now on, and keep checkpoints at this place."""
         if training.batch_tokens != self.space.training.batch_tokens:  # the only one of them that an engine is built on
             for engine in self._engines.values():
                 engine.close()
             self._engines.clear()
         self.space = self.space.model_copy(update={"training": training})
-        self.checkpoints = checkpoints
+        self.storage = Storage(checkpoints)
 
     def measure(self, trial: Trial, milestone: int, *, tree: Tree, on_progress: Progress) -> Measured:
         """Train what the tree lacks up to ``milestone``, cool down, and read every domain's held-out loss.
 
+        A damaged checkpoint is passed over: training goes on from the one before it.
+
         Raises:
             Divergence: the training or held-out loss or a gradient is not finite, the training loss has run away
                 (`raysplit.train.watch`), or the held-out loss is hopeless.
-            CheckpointError: the trial's root does not exist, or a checkpoint is damaged.
+            Interrupted: ``on_progress`` returned True; what was trained is saved.
+            CheckpointError: the trial's root does not exist, or a checkpoint is of another model.
+            StorageError: a checkpoint could not be written or read.
         """
         started = time.perf_counter()
-        # One rank looks at the disk for all, since they must not differ in what they train.
-        nodes = _agree(lambda: self._nodes(trial))
-        if trial.root.pretrain_tokens == 0 and trial.root not in nodes:
-            self._fresh(trial)
-            nodes |= {trial.root}
-        segments = tree.segments(trial, milestone, Checkpoints(nodes))
+        self._saving = None  # of a measurement that failed, if there is one
+        self._nodes = agree(lambda: self._stored_for(trial))
+        if trial.root.pretrain_tokens and trial.root not in self._nodes:
+            raise CheckpointError(f"{self.storage.label(trial.root.folder)}: no complete checkpoint")
         engine = self._engine(trial)
+        # A final run may pretrain on more than the sweep did; below that, both have the same rate.
+        horizon = max((self.space.horizon_tokens, *tree.pretrain_grid))
         tokens = 0
         at: Node | None = None
-        for segment in segments:
+        while True:
+            segment = self._next_segment(trial, milestone, tree, at=at)
             if segment.start != at:
-                self._load(engine, segment.start)
-                if segment.domain and not segment.start.domain and self.space.training.branch_optimizer == "reset":
-                    engine.reset_optimizer()
-            # A final run may pretrain on more than the sweep did; below that, both have the same rate.
-            horizon = max((self.space.horizon_tokens, *tree.pretrain_grid))
+                self._settle()
+                if not self._load(engine, segment.start):
+                    del self._nodes[segment.start]
+                    at = None
+                    continue
+            if segment.domain and not segment.start.domain and self.space.training.branch_optimizer == "reset":
+                engine.reset_optimizer()
             self._train(engine, segment, partial(_told_from, tokens, on_progress), horizon_tokens=horizon)
             tokens += segment.tokens
-            at = None if segment.cooldown else segment.end
-            if at is not None:
-                self._save(engine, at)
+            if segment.cooldown:
+                break
+            at = segment.end
+            self._save(engine, at, passing=False)
         losses = {domain: engine.loss_on(windows) for domain, windows in self._validation.items()}
+        self._settle()
         for domain, loss in losses.items():
             # A branch may well come to be wrong about the other domains.
             bound = _HOPELESS * math.log(self.vocab_size) if domain == trial.domain or trial.is_trunk else math.inf
@@ -125,30 +170,46 @@ class Lane:
         """Delete the checkpoints that a stored measurement has made useless.
 
         Of a trunk the starts of this trial's measured cooldowns, where no branch leaves; those of points that it has
-        passed and nobody has measured stay. Of a branch all but the deepest.
+        passed and nobody has measured stay. Of a branch all but the deepest. Of both what was saved within segments.
         """
-        if torch.distributed.get_rank() != 0:
+        if not is_first():
             return
         cooled = {tree.cooldown_start(m) for m in trial.milestones if m <= milestone} - {0, *tree.pretrain_grid}
-        for node in self._nodes(trial):
-            if trial.is_trunk:
-                passed = not node.domain and node.pretrain_tokens in cooled
+        for node, manifest in self._stored_for(trial).items():
+            if not is_on_chain(node.folder, trial):
+                continue
+            if manifest.passing:
+                passed = node.position <= milestone and (node.cooldown_to or node.position not in tree.pretrain_grid)
+            elif trial.is_trunk:
+                passed = node.pretrain_tokens in cooled
             else:
-                passed = (node.domain, node.pretrain_tokens) == (trial.domain, trial.pretrain_tokens) and (
-                    node.specialize_tokens < tree.cooldown_start(milestone)
-                )
+                passed = node.specialize_tokens < tree.cooldown_start(milestone)
             if passed:
-                shutil.rmtree(self.checkpoints / node.folder, ignore_errors=True)
+                self.storage.delete(node.folder)
 
     def export(self, trial: Trial, folder: Path, *, tokenizer_folder: Path | None) -> None:
         """Write the model as `measure` of ``trial`` has just left it, cooled down, as a Hugging Face folder."""
         self._engine(trial).export(folder, tokenizer_folder=tokenizer_folder)
+
+    def _next_segment(self, trial: Trial, milestone: int, tree: Tree, *, at: Node | None) -> Segment:
+        """What to train now, where the engine stands ``at`` a node whose save may yet be under way."""
+        nodes = Checkpoints(self._nodes if at is None else {*self._nodes, at})
+        segment = tree.segments(trial, milestone, nodes)[0]
+        root = trial.root
+        if segment.start != root or root.pretrain_tokens == 0 or root in nodes:
+            return segment
+        # The root has proved damaged: the trunk is trained again from where it can be.
+        before = (n for n in nodes if not n.domain and not n.cooldown_to and n.position < root.position)
+        return Segment(
+            start=max(before, default=replace(root, pretrain_tokens=0)), end_tokens=root.pretrain_tokens, domain=""
+        )
 
     def _train(self, engine: Engine, segment: Segment, on_progress: Progress, *, horizon_tokens: int) -> None:
         training = self.space.training
         n_params = segment.start.n_params
         positions = range(segment.start_tokens, segment.end_tokens, training.batch_tokens)
         looked_at, looked, next_look = 0, time.perf_counter(), 1
+        saved = looked
         watch = Watch(vocab_size=self.vocab_size)
         window: list[torch.Tensor] = []
         seen: list[torch.Tensor] = []
@@ -167,9 +228,11 @@ class Lane:
                 window.clear()
             if n_steps in (next_look, len(positions)):
                 after = position + training.batch_tokens
-                # All ranks look at the same steps and see the same mean, or one would give up while others wait for it.
-                value, seconds, *means = engine.mean_over_ranks(
-                    loss.item(), time.perf_counter() - looked, *(mean.item() for mean in seen)
+                is_written = self._saving is None or self._saving.is_written
+                is_due = time.perf_counter() - saved >= self._save_seconds
+                # All ranks look at the same steps and see the same means, or one would give up while others wait.
+                value, seconds, written, due, *means = engine.mean_over_ranks(
+                    loss.item(), time.perf_counter() - looked, is_written, is_due, *(mean.item() for mean in seen)
                 )
                 seen.clear()
                 next_look = n_steps + max(1, int(_LOOK_SECONDS * (n_steps - looked_at) / seconds))
@@ -180,7 +243,18 @@ class Lane:
                         f"{complaint} after {after} tokens of {segment.start.folder} "
                         f"-> {segment.domain or 'mixture'} {segment.end_tokens}"
                     )
-                on_progress(after - segment.start_tokens, value)
+                asked = on_progress(after - segment.start_tokens, value)
+                (stop,) = engine.mean_over_ranks(bool(asked))
+                if written == 1.0:
+                    self._settle()
+                if after == segment.end_tokens:
+                    return
+                if stop or due == 1.0:
+                    self._save(engine, segment.node_at(after), passing=True)
+                    saved = time.perf_counter()
+                if stop:
+                    self._settle(must=True)
+                    raise Interrupted(f"asked to stop after {after} tokens of {segment.start.folder}")
 
     def _batch(self, *, domain: str | None, seed: int, start_tokens: int, branch_tokens: int) -> np.ndarray:
         """This rank's share of one step's windows."""
@@ -208,38 +282,75 @@ class Lane:
         self._engines[shape] = engine
         return engine
 
-    def _fresh(self, trial: Trial) -> None:
-        """Begin a trunk, or a branch from none: new weights of its seed, saved as its checkpoint at zero tokens."""
-        shape = self.space.shape(trial.n_params, self.vocab_size)
-        if shape in self._engines:
-            self._engines.pop(shape).close()
-        self._save(self._add_engine(shape, seed=trial.seed), trial.root)
-
-    def _nodes(self, trial: Trial) -> set[Node]:
+    def _stored_for(self, trial: Trial) -> dict[Node, Manifest]:
+        """The checkpoints of a trial's size and seed; what its own killed saves have left is deleted."""
+        found, torn = stored(self.storage)
+        for folder in torn:
+            if is_on_chain(folder, trial):
+                self.storage.delete(folder)
         return {
-            node
-            for node in stored_nodes(self.checkpoints)
+            node: manifest
+            for node, manifest in found.items()
             if (node.n_params, node.seed) == (trial.n_params, trial.seed)
         }
 
-    def _save(self, engine: Engine, node: Node) -> None:
-        engine.save(self.checkpoints / node.folder, about={"node": node_to_dict(node)}, probe=self._probe)
+    def _save(self, engine: Engine, node: Node, *, passing: bool) -> None:
+        """Begin to save the engine's state; one save at a time is under way."""
+        self._settle()
+        self._saving = Save(engine, self.storage, node, passing=passing, writer=self._writer)
 
-    def _load(self, engine: Engine, node: Node) -> None:
-        engine.load(self.checkpoints / node.folder, probe=self._probe)
+    def _settle(self, *, must: bool = False) -> None:
+        """Wait for the save that is under way, and let go of what it has replaced.
+
+        A save within a segment that fails is made up for by the next one, unless it ``must`` succeed.
+        """
+        save, self._saving = self._saving, None
+        if save is None:
+            return
+        try:
+            manifest = save.finish()
+        except StorageError as error:
+            if must or not save.passing:
+                raise
+            _log.warning("training goes on without a save: %s", error)
+            return
+        self._nodes[save.node] = manifest
+        before = [n for n, m in self._nodes.items() if m.passing and is_before(n, save.node)]
+        for node in sorted(before, key=lambda node: node.position)[:-1]:
+            # The last of them stays, in case that the new one proves damaged.
+            del self._nodes[node]
+            if is_first():
+                self.storage.delete(node.folder)
+
+    def _load(self, engine: Engine, node: Node) -> bool:
+        """Continue from a node; whether it could be."""
+        if node.position == 0 and not node.domain:
+            engine.begin(node.seed)
+            return True
+        manifest = self._nodes[node]
+        check_fits(self.storage.label(node.folder), manifest, engine.shape)
+        try:
+            open_checkpoint(engine, self.storage, manifest, reader=self._reader)
+        except Damaged as error:
+            _log.warning("%s: passed over, since %s", self.storage.label(node.folder), error)
+            return False
+        return True
 
 
-def _told_from(done_tokens: int, on_progress: Progress, tokens: int, loss: float) -> None:
-    on_progress(done_tokens + tokens, loss)
+def is_on_chain(folder: str, trial: Trial) -> bool:
+    """Whether a checkpoint's folder lies on a trial's own trunk or branch, beyond its root."""
+    own = f"n{trial.n_params}-s{trial.seed}-d"
+    own += f"{trial.pretrain_tokens}-{re.escape(trial.domain)}-" if trial.domain else ""
+    return re.fullmatch(own + r"\d+(-to\d+)?", folder) is not None
 
 
-def _agree(look: Callable[[], set[Node]]) -> set[Node]:
-    """What the first rank sees, on every rank."""
-    seen = [look() if torch.distributed.get_rank() == 0 else None]
-    torch.distributed.broadcast_object_list(seen, src=0)
-    assert seen[0] is not None
-    return seen[0]
+def is_before(node: Node, later: Node) -> bool:
+    """Whether a checkpoint comes before another of the same stretch of the tree."""
+    here, there = (
+        replace(n, pretrain_tokens=0) if not n.domain else replace(n, specialize_tokens=0) for n in (node, later)
+    )
+    return here == there and node.position < later.position
 
 
-def node_to_dict(node: Node) -> dict[str, int | str]:
-    return {name: getattr(node, name) for name in Node.__dataclass_fields__}
+def _told_from(done_tokens: int, on_progress: Progress, tokens: int, loss: float) -> bool | None:
+    return on_progress(done_tokens + tokens, loss)

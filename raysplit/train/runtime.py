@@ -6,7 +6,7 @@ import warnings
 
 import torch
 
-from raysplit.space import ComputeSpec
+from raysplit.machines import ComputeSpec
 from raysplit.train import deepspeed_private
 
 
@@ -22,6 +22,7 @@ def prepare_worker(compute: ComputeSpec) -> None:
         import deepspeed  # noqa: F401
 
     deepspeed_private.forbid_compiling()
+    deepspeed_private.forbid_memory_reports()
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()

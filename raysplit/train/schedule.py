@@ -23,5 +23,5 @@ def learning_rate(
     if after_step < warmup_tokens:
         rate *= after_step / warmup_tokens
     if segment.cooldown:
-        rate *= (segment.end_tokens - position_tokens) / (segment.tokens + training.batch_tokens)
+        rate *= (segment.end_tokens - position_tokens) / (segment.cooldown_tokens + training.batch_tokens)
     return rate

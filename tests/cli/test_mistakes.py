@@ -1,18 +1,17 @@
 """Mistakes that a person can mend: status 2 and one line that names the thing, before anything expensive."""
 
-import json
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from raysplit.design.tree import Node
 from raysplit.ladder import shape_for
-from raysplit.train.checkpoints import MANIFEST
+from raysplit.train.checkpoints import MANIFEST, Manifest
 from tests.cli.conftest import Command
 
 Refusal = Callable[..., str]
@@ -151,10 +150,11 @@ def test_a_checkpoint_of_another_model_size(
     out = tmp_path / "run"
     assert raysplit("corpus", "build", space_file(), "--out", out).exit_code == 0
     shape = shape_for(1_000_000, vocab_size=300, context_length=64)
-    node = {"n_params": 14_000, "seed": 0, "pretrain_tokens": 4096, "domain": "", "specialize_tokens": 0}
-    folder = out / "checkpoints" / "n13408-s0-d4096"
+    node = Node(n_params=14_000, seed=0, pretrain_tokens=4096)
+    folder = out / "checkpoints" / node.folder
     folder.mkdir(parents=True)
-    (folder / MANIFEST).write_text(json.dumps({"node": node, "shape": asdict(shape), "n_workers": 1}))
+    manifest = Manifest(node=node, shape=shape, adam_steps=16, passing=False, files=())
+    (folder / MANIFEST).write_bytes(manifest.to_bytes())
     line = refusal("sweep", space_file(), "--out", out)
     for word in (str(folder), str(shape.n_params_non_embedding), "this run needs"):
         assert word in line

@@ -130,6 +130,7 @@ nodes_ = st.builds(
     pretrain_tokens=st.integers(0, 20),
     domain=st.just(""),
     specialize_tokens=st.just(0),
+    cooldown_to=st.integers(0, 20),
 ) | st.builds(
     Node,
     n_params=st.integers(1, 20),
@@ -137,9 +138,24 @@ nodes_ = st.builds(
     pretrain_tokens=st.integers(0, 20),
     domain=names | st.sampled_from(["a", "a-1", "a-1-1", "1-1"]),
     specialize_tokens=st.integers(1, 20),
+    cooldown_to=st.integers(0, 20),
 )
 
 
 @given(nodes_, nodes_)
 def test_two_checkpoints_never_share_a_folder(one: Node, other: Node) -> None:
     assert (one.folder == other.folder) == (one == other)
+
+
+def test_an_unfinished_cooldown_goes_on_and_nothing_else_does_from_it() -> None:
+    """Its rate falls as if it had never stopped, since the segment knows the whole cooldown."""
+    trial = branch(8, 16, 24)
+    cooling = replace(trial.root, domain="a", specialize_tokens=14, cooldown_to=16)
+    nodes = Checkpoints({trial.root, replace(cooling, specialize_tokens=12, cooldown_to=0), cooling})
+    (rest,) = QUARTER.segments(trial, 16, nodes)
+    assert (rest.start, rest.tokens, rest.cooldown_tokens) == (cooling, 2, 4)
+    constant, other = QUARTER.segments(trial, 24, nodes)
+    assert (constant.start_tokens, constant.end_tokens) == (12, 18)
+    assert (other.tokens, other.cooldown_tokens) == (6, 6)
+    assert rest.node_at(15) == replace(cooling, specialize_tokens=15)
+    assert len({node.folder for node in nodes}) == 3

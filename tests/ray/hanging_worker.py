@@ -11,7 +11,7 @@ from pathlib import Path
 
 import ray
 
-from raysplit.space import ComputeSpec
+from raysplit.machines import ComputeSpec
 from raysplit.sweep.cluster import joined_cluster
 
 

@@ -21,7 +21,7 @@ def one_rank() -> Iterator[None]:
     """
     import torch.distributed as dist
 
-    from raysplit.space import ComputeSpec
+    from raysplit.machines import ComputeSpec
     from raysplit.train.runtime import prepare_worker
 
     prepare_worker(ComputeSpec())

@@ -17,7 +17,7 @@ from raysplit.design.tasks import Measured
 from raysplit.design.tree import Node, Trial
 from raysplit.errors import CheckpointError
 from raysplit.space import Space
-from raysplit.train.checkpoints import stored_nodes
+from raysplit.train.checkpoints import stored
 from raysplit.train.engine import Divergence, Engine
 from raysplit.train.run import Lane
 from tests.train.conftest import VOCAB, make_space
@@ -88,6 +88,10 @@ def trunk(lane: Lane, *milestones: int, seed: int = 0, wanted: int = 14_000) -> 
 
 def branch(lane: Lane, domain: str, root: int, *milestones: int, seed: int = 0) -> Trial:
     return Trial(n_params=size(lane.space), seed=seed, domain=domain, pretrain_tokens=root, milestones=milestones)
+
+
+def kept(lane: Lane) -> set[Node]:
+    return set(stored(lane.storage)[0])
 
 
 def measure(lane: Lane, trial: Trial, milestone: int) -> Measured:
@@ -187,15 +191,17 @@ def test_what_a_branch_has_of_its_own_leaves_trunks_and_experts_from_scratch_as_
     assert (trained, changed, scratch) == (True, False, True)
 
 
-def test_a_lane_that_turns_to_other_hyperparameters_and_back_is_as_it_was(lane: Callable[..., Lane]) -> None:
+def test_a_lane_that_turns_to_other_hyperparameters_and_back_is_as_it_was(
+    lane: Callable[..., Lane], tmp_path: Path
+) -> None:
     one, fresh = lane("a"), lane("b")
     plain = one.space.training
     measure(one, trunk(one, 2048), 2048)
     for change in ({"batch_tokens": 128}, {"learning_rate": plain.learning_rate.model_copy(update={"reference": 0.1})}):
-        one.turn_to(plain.model_copy(update=change), one.checkpoints.parent / str(*change))
+        one.turn_to(plain.model_copy(update=change), str(tmp_path / str(*change)))
         turned = measure(one, trunk(one, 2048), 2048).losses
         assert turned == measure(lane(f"c{next(iter(change))}", **_plain(change)), trunk(fresh, 2048), 2048).losses
-    one.turn_to(plain, one.checkpoints.parent / "a")
+    one.turn_to(plain, str(tmp_path / "a"))
     measure(fresh, trunk(fresh, 2048), 2048)
     assert (
         measure(one, branch(one, "library", 2048, 1024), 1024).losses
@@ -235,27 +241,25 @@ def test_an_interrupted_measurement_goes_on_from_its_last_checkpoint(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("raysplit.train.engine.Engine.loss_on", _after(5, stop))
+        patch.setattr("raysplit.train.engine.Engine.step", _after(12, stop))
         with pytest.raises(KeyboardInterrupt):
             measure(interrupted, trunk(interrupted, 4096), 4096)
-    left = stored_nodes(interrupted.checkpoints)
-    assert left
+    assert kept(interrupted)
     again = lane("a")
     resumed = measure(again, trunk(again, 4096), 4096)
     assert resumed.tokens < 4096 + 1024
     assert resumed.losses == measure(whole, trunk(whole, 4096), 4096).losses
 
 
-def _after(n: int, then: Callable[..., float]) -> Callable[..., float]:
-    from raysplit.train.engine import Engine
-
-    original = Engine.loss_on
+def _after(n: int, then: Callable[..., Any]) -> Callable[..., Any]:
+    original = Engine.step
     calls = iter(range(n))
 
-    def loss_on(self: Engine, windows: np.ndarray) -> float:
-        return original(self, windows) if next(calls, None) is not None else then()
+    def step(self: Engine, windows: np.ndarray, *, learning_rate: float) -> torch.Tensor:
+        made = original(self, windows, learning_rate=learning_rate)
+        return made if next(calls, None) is not None else then()
 
-    return loss_on
+    return step
 
 
 def test_forgetting_keeps_what_others_start_from(lane: Callable[..., Lane]) -> None:
@@ -264,13 +268,12 @@ def test_forgetting_keeps_what_others_start_from(lane: Callable[..., Lane]) -> N
     n = size(one.space)
     measure(one, trunk(one, *grid), grid[0])
     measure(one, trunk(one, *grid), grid[1])
-    kept = stored_nodes(one.checkpoints)
-    roots = {Node(n_params=n, seed=0, pretrain_tokens=d) for d in (0, *grid)}
-    assert kept == roots, "roots of branches, and no start of a measured cooldown"
+    roots = {Node(n_params=n, seed=0, pretrain_tokens=d) for d in grid}
+    assert kept(one) == roots, "roots of branches, no start of a measured cooldown, and no seed"
     measure(one, branch(one, "library", 2048, 1024, 2048), 1024)
     measure(one, branch(one, "library", 2048, 1024, 2048), 2048)
-    assert roots < stored_nodes(one.checkpoints)
-    assert len(stored_nodes(one.checkpoints)) == len(roots) + 1, "a branch keeps its deepest"
+    assert roots < kept(one)
+    assert len(kept(one)) == len(roots) + 1, "a branch keeps its deepest"
 
 
 def test_a_branch_without_its_trunk_is_refused(lane: Callable[..., Lane]) -> None:
@@ -328,13 +331,13 @@ def test_a_loss_that_runs_away_ends_the_measurement_early(
 def test_a_poisoned_loss_is_a_divergence(lane: Callable[..., Lane], monkeypatch: pytest.MonkeyPatch) -> None:
     one = lane()
     measure(one, trunk(one, 2048), 2048)
-    nodes = stored_nodes(one.checkpoints)
+    nodes = kept(one)
 
     with monkeypatch.context() as patch:
         patch.setattr("raysplit.train.engine.Engine._loss", _poisoned)
         with pytest.raises((Divergence, CheckpointError)):
             measure(one, branch(one, "library", 2048, 1024), 1024)
-    assert stored_nodes(one.checkpoints) == nodes, "nothing of it is kept"
+    assert kept(one) == nodes, "nothing of it is kept"
 
 
 def _poisoned(self: Any, windows: np.ndarray) -> torch.Tensor:
@@ -359,9 +362,9 @@ def test_waypoints_of_a_final_run_do_not_touch_a_sweeps_checkpoints(lane: Callab
     grid = one.space.pretrain_grid
     for tokens in grid:
         measure(one, trunk(one, *grid), tokens)
-    before = stored_nodes(one.checkpoints)
+    before = kept(one)
     final = replace(tree_of(one.space), pretrain_grid=(6144,))
     trial = trunk(one, 6144)
     one.measure(trial, 6144, tree=final, on_progress=lambda tokens, loss: None)
     one.forget_passed(trial, 6144, tree=final)
-    assert before <= stored_nodes(one.checkpoints)
+    assert before <= kept(one)

@@ -33,7 +33,9 @@ def segment(*, start: int, n_steps: int, cooldown: bool, domain: str = "", root:
         if domain
         else Node(n_params=N, seed=0, pretrain_tokens=start)
     )
-    return Segment(start=at, end_tokens=start + n_steps * BATCH, domain=domain, cooldown=cooldown)
+    return Segment(
+        start=at, end_tokens=start + n_steps * BATCH, domain=domain, cooldown_tokens=cooldown * n_steps * BATCH
+    )
 
 
 @given(n_steps=st.integers(4, 200))

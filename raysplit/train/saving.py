@@ -1,0 +1,194 @@
+"""Write and open checkpoints: every rank a share of the files, none the whole of a large model.
+
+A file holds whole parameters, in the model's order: for each its fp32 weight and both of Adam's moments, as
+safetensors. Ranks take turns at the files, so a file's rank holds 12 bytes a parameter of its share and no more. Every
+rank calls each function here together with the others.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from uuid import uuid4
+
+import safetensors.torch
+import torch
+import torch.distributed as dist
+
+from raysplit.design.tree import Node
+from raysplit.errors import StorageError
+from raysplit.train.checkpoints import MANIFEST, Damaged, Manifest, StoredFile, read_manifest
+from raysplit.train.engine import Engine
+from raysplit.train.ranks import agree, gathered
+from raysplit.train.state import MOMENTS, WEIGHT
+from raysplit.train.storage import Missing, Storage
+
+_FILE_BYTES = 256 * 2**20
+"""About what a file holds, so that a rank that writes or reads one needs little memory beside its share."""
+_WHAT = (WEIGHT, *MOMENTS)
+
+
+class Save:
+    """A checkpoint on its way: copied off the device, and written by a thread while training goes on.
+
+    What it holds is the engine's state when it was made; a step after that changes nothing of it.
+    """
+
+    def __init__(self, engine: Engine, storage: Storage, node: Node, *, passing: bool, writer: Executor) -> None:
+        """Copy this rank's share, and begin to write it.
+
+        Args:
+            engine: which stands at ``node``.
+            storage: of the checkpoints.
+            node: where in the tree that is.
+            passing: as `Manifest.passing` has it.
+            writer: of one thread.
+        """
+        self.node, self.passing = node, passing
+        self._storage, self._shape, self._adam_steps = storage, engine.shape, engine.adam_steps
+        share: dict[int, dict[str, torch.Tensor]] = {}
+        for number, parameters in enumerate(_grouped(engine.parameter_shapes)):
+            for parameter in parameters:
+                whole = {what: engine.whole(parameter, what) for what in _WHAT}
+                if number % dist.get_world_size() == dist.get_rank():
+                    tensors = share.setdefault(number, {})
+                    tensors |= {_key(what, parameter): value.cpu() for what, value in whole.items()}
+        self._files: Future[dict[int, StoredFile]] = writer.submit(_write, storage, node.folder, share)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether this rank's share is, or has failed."""
+        return self._files.done()
+
+    def finish(self) -> Manifest:
+        """Wait for every rank's files, then put the manifest that makes a checkpoint of them.
+
+        Raises:
+            StorageError: on every rank, where one of them could not write.
+        """
+        failure = self._files.exception()
+        if failure is not None and not isinstance(failure, StorageError):
+            raise failure
+        every = gathered(failure or self._files.result())
+        shares = []
+        for each in every:
+            if isinstance(each, StorageError):
+                raise each
+            shares.append(each)
+        return agree(lambda: self._put_manifest(shares))
+
+    def _put_manifest(self, shares: Sequence[Mapping[int, StoredFile]]) -> Manifest:
+        files = {number: file for share in shares for number, file in share.items()}
+        manifest = Manifest(
+            node=self.node,
+            shape=self._shape,
+            adam_steps=self._adam_steps,
+            passing=self.passing,
+            files=tuple(files[number] for number in sorted(files)),
+        )
+        folder = self.node.folder
+        try:
+            replaced = {file.name for file in read_manifest(self._storage, folder).files}
+        except Damaged:
+            replaced = set()
+        self._storage.put(f"{folder}/{MANIFEST}", manifest.to_bytes())
+        for name in replaced:
+            self._storage.delete(f"{folder}/{name}")
+        return manifest
+
+
+def open_checkpoint(engine: Engine, storage: Storage, manifest: Manifest, *, reader: Executor) -> None:
+    """Give an engine the state of a checkpoint. Each file is read by one rank, which sends the others its tensors.
+
+    Args:
+        engine: of the same shape, with any number of ranks at any stage.
+        storage: of the checkpoints.
+        manifest: of the checkpoint; the same on every rank.
+        reader: of one thread, which reads this rank's next file meanwhile.
+
+    Raises:
+        Damaged: on every rank, where a file is not what was written; the engine's state is worth nothing then.
+        StorageError: on every rank, where one of them could not read.
+    """
+    rank, n_ranks = dist.get_rank(), dist.get_world_size()
+    mine = _read_ahead(storage, manifest.node.folder, manifest.files[rank::n_ranks], reader)
+    for number, file in enumerate(manifest.files):
+        owner = number % n_ranks
+        found = next(mine) if owner == rank else {}
+        failure = gathered(found if isinstance(found, Exception) else None)[owner]
+        if failure is not None:
+            raise failure
+        assert not isinstance(found, Exception)
+        for parameter in file.parameters:
+            shape = engine.parameter_shapes[parameter]
+            values = {what: _sent(found.get(_key(what, parameter)), shape, owner, engine.device) for what in _WHAT}
+            engine.assign(parameter, values)
+    engine.adam_steps = manifest.adam_steps
+
+
+def _grouped(shapes: Mapping[str, torch.Size]) -> Iterator[list[str]]:
+    """The parameters of each file."""
+    group: list[str] = []
+    n_bytes = 0
+    for parameter, shape in shapes.items():
+        own_bytes = 4 * len(_WHAT) * shape.numel()
+        if group and n_bytes + own_bytes > _FILE_BYTES:
+            yield group
+            group, n_bytes = [], 0
+        group.append(parameter)
+        n_bytes += own_bytes
+    yield group
+
+
+def _key(what: str, parameter: str) -> str:
+    return f"{what}/{parameter}"
+
+
+def _write(storage: Storage, folder: str, share: dict[int, dict[str, torch.Tensor]]) -> dict[int, StoredFile]:
+    """Write each file under a name that no other save uses; its tensors are let go."""
+    written = {}
+    for number in sorted(share):
+        tensors = share.pop(number)
+        parameters = dict.fromkeys(key.partition("/")[2] for key in tensors)
+        content = safetensors.torch.save(tensors)
+        del tensors
+        written[number] = StoredFile.of(f"{number:05d}-{uuid4().hex[:12]}.safetensors", content, parameters)
+        storage.put(f"{folder}/{written[number].name}", content)
+    return written
+
+
+def _read_ahead(
+    storage: Storage, folder: str, files: Sequence[StoredFile], reader: Executor
+) -> Iterator[dict[str, torch.Tensor] | Exception]:
+    """The tensors of each file, or why there are none; the next file is read while one is used."""
+    pending: deque[Future[dict[str, torch.Tensor]]] = deque()
+    for file in files:
+        pending.append(reader.submit(_read, storage, folder, file))
+        if len(pending) == 2:
+            yield _outcome(pending.popleft())
+    while pending:
+        yield _outcome(pending.popleft())
+
+
+def _outcome(reading: Future[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor] | Exception:
+    try:
+        return reading.result()
+    except (Damaged, StorageError) as error:
+        return error
+
+
+def _read(storage: Storage, folder: str, file: StoredFile) -> dict[str, torch.Tensor]:
+    try:
+        content = storage.read(f"{folder}/{file.name}")
+    except Missing as error:
+        raise Damaged(f"{file.name} is missing") from error
+    file.check(content)
+    tensors: dict[str, torch.Tensor] = safetensors.torch.load(content)
+    return tensors
+
+
+def _sent(value: torch.Tensor | None, shape: torch.Size, owner: int, device: torch.device) -> torch.Tensor:
+    """A tensor of one rank on the device of every rank."""
+    here = torch.empty(shape, device=device) if value is None else value.to(device)
+    if dist.get_world_size() > 1:
+        dist.broadcast(here, src=owner)
+    return here
