@@ -226,6 +226,18 @@ class DiscoverSpec(Section):
     seed: Annotated[Count, Field(ge=0)] = 0
 
 
+class NearDuplicateSpec(Section):
+    """Training documents that are nearly held-out ones, which would make losses look better than they are.
+
+    Two texts are as near as the share of their shingles, runs of neighbouring words, that they have in common: the
+    Jaccard similarity, which MinHash estimates to about 0.04.
+    """
+
+    threshold: Annotated[Quantity, Field(ge=0.3, le=1)] = 0.8
+    """A training document at least so near to a held-out one is left out."""
+    shingle_words: Annotated[Count, Field(ge=1, le=50)] = 5
+
+
 class CorpusSpec(Section):
     domains: dict[Name, SourceSpec] = Field(default_factory=dict)
     sources: dict[Name, SourceSpec] = Field(default_factory=dict)
@@ -239,6 +251,8 @@ class CorpusSpec(Section):
     """Share of each domain in the pretraining mixture; uniform when left out, normalised to sum to one."""
     validation_fraction: Fraction = 0.02
     """Share of the text of each domain held out, in bytes; whole documents, drawn by their hash."""
+    near_duplicates: NearDuplicateSpec | None = NearDuplicateSpec()
+    """What counts as nearly a held-out document, which is not trained on; null trains on all but exact copies."""
     max_epochs: Annotated[Quantity, Field(ge=1)] = 1.0
     """How often a domain's tokens may be repeated on one path through trunk and branch; 1 forbids repetition."""
     seed: Annotated[Count, Field(ge=0)] = 0

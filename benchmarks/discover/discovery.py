@@ -41,9 +41,10 @@ def documents_of(piles: list[Pile]) -> tuple[list[str], np.ndarray, np.ndarray, 
     """All texts; their bytes, kinds and whether they are held out, (n,) each."""
     texts, lengths, kinds, held_out = [], [], [], []
     for kind, pile in enumerate(piles):
-        for block, is_held_out in pile.blocks():
-            texts += block.texts()
-            lengths.append(block.lengths)
+        for block in pile.blocks():
+            documents, is_held_out = block.documents()
+            texts += [document.decode() for document in documents]
+            lengths.append(np.array(list(map(len, documents))))
             kinds.append(np.full(len(is_held_out), kind))
             held_out.append(is_held_out)
     return texts, np.concatenate(lengths), np.concatenate(kinds), np.concatenate(held_out)

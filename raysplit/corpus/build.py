@@ -1,14 +1,26 @@
-"""Building a corpus: documents are read and spooled, a tokenizer is trained, the tokens are packed into shards."""
+"""Building a corpus: documents are read and spooled, a tokenizer is trained, the tokens are packed into shards.
 
+What an interrupted build wrote is taken up by the next one, as long as the specification, the sources' files and the
+libraries are the same: parts of sources that were read, signatures, the tokenizer, packed buckets, whole shards. The
+corpus depends neither on the number of processes nor on where a build was interrupted.
+"""
+
+import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+
 from raysplit.corpus.building import building
 from raysplit.corpus.corpus import Corpus
+from raysplit.corpus.held_out import HELD_OUT_TOLERANCE
 from raysplit.corpus.manifest import (
     MANIFEST_FILE,
     NO_TOKENS,
@@ -21,41 +33,75 @@ from raysplit.corpus.manifest import (
     spec_hash,
     write_manifest,
 )
+from raysplit.corpus.near import save_signatures, signatures_of
 from raysplit.corpus.not_read import Tally
 from raysplit.corpus.packages import LICENCES, edition
+from raysplit.corpus.packing import SIDES, Bucket, Packed, Side, SideCount, pack_bucket
+from raysplit.corpus.parallel import cores, enough_processes, in_parallel
+from raysplit.corpus.reading import RUN_BYTES
+from raysplit.corpus.runs import write_durably
 from raysplit.corpus.sampling import mixture_of
-from raysplit.corpus.shards import SHARD_BYTES, Shard, ShardWriter, TokenType, token_type
-from raysplit.corpus.sources import open_source
-from raysplit.corpus.spool import HELD_OUT_TOLERANCE, Spool, spool_documents
-from raysplit.corpus.tokenizer import CorpusTokenizer, hash_folder, load_huggingface, save_bpe, train_bpe
+from raysplit.corpus.shards import SHARD_BYTES, token_type
+from raysplit.corpus.slices import SLICE_BYTES, Slice, slices_of, texts_of, training_texts
+from raysplit.corpus.sources import Documents, open_source
+from raysplit.corpus.spool import PART_BYTES, Reader, Report, Spooled, spool_sources
+from raysplit.corpus.tokenizer import (
+    CorpusTokenizer,
+    hash_folder,
+    load_huggingface,
+    load_saved_bpe,
+    save_bpe,
+    train_bpe,
+)
 from raysplit.errors import CorpusError
-from raysplit.space import CorpusSpec, SourceSpec
+from raysplit.space import CorpusSpec, NearDuplicateSpec, SourceSpec
 
 Progress = Callable[[str, float], None]
 """Called with the name of the step and the share of it that is done, in [0, 1]."""
 
 _SPOOL, _SHARDS, _TOKENIZER, _LOCK = "spool", "shards", "tokenizer", ".corpus.lock"
-_BATCH_BYTES = 1 << 19  # text encoded at once
 _MIN_SAMPLE_BYTES = 1 << 23
 _SAMPLE_BYTES_PER_TOKEN = 4096  # of a BPE's vocabulary
+_LIBRARIES = ("tokenizers", "numpy", "rensa")
+"""Whose versions may decide a corpus."""
 
 
 def _silent(step: str, done: float) -> None:
     pass
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkSizes:
+    """How the work is cut, in bytes of files, of text, of text. No corpus depends on it."""
+
+    part_bytes: int = PART_BYTES
+    run_bytes: int = RUN_BYTES
+    slice_bytes: int = SLICE_BYTES
+
+
 def build_corpus(
-    spec: CorpusSpec, out: Path, *, progress: Progress = _silent, shard_bytes: int = SHARD_BYTES
+    spec: CorpusSpec,
+    out: Path,
+    *,
+    progress: Progress = _silent,
+    n_processes: int | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    work: WorkSizes = WorkSizes(),
 ) -> Corpus:
     """Build the corpus of ``spec`` in the folder ``out``, or open it if it is already there.
 
-    The folder becomes a corpus at the last moment, when its manifest appears; what an interrupted build left is
-    removed by the next one. A folder that holds the corpus of another specification is refused, never overwritten,
-    because runs may depend on it. Changes inside a source (a file added to a folder) are not looked for. Two processes
-    that build in one folder take turns.
+    The folder becomes a corpus at the last moment, when its manifest appears; an interrupted build is gone on with by
+    the next one. A folder that holds the corpus of another specification is refused, never overwritten, because runs
+    may depend on it. Of a finished corpus, changes inside a source (a file added to a folder) are not looked for. Two
+    processes that build in one folder take turns.
 
     Args:
+        spec: what to build.
+        out: folder that belongs to the corpus.
+        progress: told of each step.
+        n_processes: how many work at it, at most; as many as there are cores when None. Little text takes fewer.
         shard_bytes: size at which a new shard file starts.
+        work: how the work is cut.
 
     Raises:
         CorpusError: a source, the tokenizer or the folder is unusable; everything that can be checked cheaply is
@@ -64,17 +110,23 @@ def build_corpus(
     out = Path(out)
     with building(out, what="corpus", lock=_LOCK, record=MANIFEST_FILE):
         if (out / MANIFEST_FILE).exists():
+            _clear(out, _SPOOL)
             return _existing(spec, out)
-        _clear(out, _SPOOL, _SHARDS, _TOKENIZER)
-        (out / _SPOOL).mkdir()
-        (out / _SHARDS).mkdir()
+        build = _Build(
+            spec=spec,
+            out=out,
+            progress=progress,
+            n_processes=n_processes or cores(),
+            shard_bytes=shard_bytes,
+            work=work,
+        )
         try:
-            manifest = _build(spec, out, progress=progress, shard_bytes=shard_bytes)
-        except BaseException:
+            manifest = build.run()
+        except CorpusError:  # what has to be mended changes what there is to read
             _clear(out, _SPOOL, _SHARDS, _TOKENIZER)
             raise
-        _clear(out, _SPOOL)
         write_manifest(manifest, out)
+        _clear(out, _SPOOL)
         return Corpus.open(out)
 
 
@@ -100,92 +152,226 @@ def _as_written(spec: CorpusSpec, field: str) -> str:
     return spec.model_dump_json(include={field})
 
 
-def _build(spec: CorpusSpec, out: Path, *, progress: Progress, shard_bytes: int) -> Manifest:
-    seconds: dict[str, float] = {}
+@dataclass(frozen=True, kw_only=True)
+class _Build:
+    """One build, from sources to manifest."""
+
+    spec: CorpusSpec
+    out: Path
+    progress: Progress
+    n_processes: int
+    shard_bytes: int
+    work: WorkSizes
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of each step."""
 
     @contextmanager
-    def step(name: str) -> Iterator[Callable[[float], None]]:
+    def step(self, name: str) -> Iterator[Report]:
         start = time.perf_counter()
-        progress(name, 0.0)
-        yield lambda done: progress(name, done)
-        progress(name, 1.0)
-        seconds[name] = round(time.perf_counter() - start, 3)
+        self.progress(name, 0.0)
+        yield lambda done: self.progress(name, done)
+        self.progress(name, 1.0)
+        self.seconds[name] = round(time.perf_counter() - start, 3)
 
-    mixture_of(spec.shares)  # refuses impossible shares
-    given = None
-    if spec.tokenizer.kind == "huggingface":
-        assert spec.tokenizer.name is not None
-        with step("load tokenizer"):
-            given = load_huggingface(spec.tokenizer.name, copy_to=out / _TOKENIZER)
-    with step("open sources"):
-        sources = {name: open_source(source, domain=name) for name, source in spec.domains.items()}
+    def run(self) -> Manifest:
+        spec = self.spec
+        mixture_of(spec.shares)  # refuses impossible shares
+        given = self._given_tokenizer()
+        with self.step("open sources"):
+            opened = {name: open_source(source, domain=name) for name, source in spec.domains.items()}
+        self._take_up(opened, keep_tokenizer=given is not None)
+        spooled = self._spool(opened)
+        with self.step("compare held-out text"):
+            near = self._signatures(spooled)
+        if (tokenizer := given) is None:
+            with self.step("train tokenizer"):
+                tokenizer = self._trained_tokenizer(spooled, near)
+        _enough_room(spooled, self.out, bytes_per_token=2 if token_type(tokenizer.vocab_size) == "uint16" else 4)
+        return Manifest(
+            spec_hash=spec_hash(spec),
+            spec=spec,
+            dtype=token_type(tokenizer.vocab_size),
+            tokenizer=TokenizerRecord(
+                folder=_TOKENIZER,
+                sha256=hash_folder(self.out / _TOKENIZER),
+                vocab_size=tokenizer.vocab_size,
+                end_of_text=tokenizer.end_of_text,
+            ),
+            domains=self._pack(spooled, opened, tokenizer, near),
+            versions={name: version(name) for name in _LIBRARIES},
+            build_seconds=self.seconds,
+        )
 
-    spools: dict[str, Spool] = {}
-    owners: dict[bytes, str] = {}
-    for name, documents in sources.items():
-        with step(f"read {name}") as report:
-            spools[name] = spool_documents(
-                documents.documents,
-                out / _SPOOL / f"{name}.txt",
-                domain=name,
-                seed=spec.seed,
-                owners=owners,
-                max_bytes=spec.domains[name].max_bytes,
-                validation_fraction=spec.validation_fraction,
-                progress=report,
-            )
-        documents.tally.check()
-        _enough(spools[name], documents.tally, spec.domains[name])
+    @property
+    def _folder(self) -> Path:
+        return self.out / _SPOOL
 
-    if given is None:
-        with step("train tokenizer"):
-            tokenizer = train_bpe(_sample(spools, spec), vocab_size=spec.tokenizer.vocab_size)
-            save_bpe(tokenizer, out / _TOKENIZER)
-    else:
-        tokenizer = given
+    def _given_tokenizer(self) -> CorpusTokenizer | None:
+        if self.spec.tokenizer.kind != "huggingface":
+            return None
+        assert self.spec.tokenizer.name is not None
+        _clear(self.out, _TOKENIZER)
+        with self.step("load tokenizer"):
+            return load_huggingface(self.spec.tokenizer.name, copy_to=self.out / _TOKENIZER)
 
-    dtype = token_type(tokenizer.vocab_size)
-    _enough_room(spools, out, bytes_per_token=2 if dtype == "uint16" else 4)
-    domains: dict[str, DomainRecord] = {}
-    for name, spool in spools.items():
-        with step(f"pack {name}") as report:
-            sides = _pack(name, spool, tokenizer, out, dtype=dtype, shard_bytes=shard_bytes, progress=report)
-        domains[name] = _record(sides, spool, spec, name, sources[name].tally)
-        spool.path.unlink()
-    return Manifest(
-        spec_hash=spec_hash(spec),
-        spec=spec,
-        dtype=dtype,
-        tokenizer=TokenizerRecord(
-            folder=_TOKENIZER,
-            sha256=hash_folder(out / _TOKENIZER),
-            vocab_size=tokenizer.vocab_size,
-            end_of_text=tokenizer.end_of_text,
-        ),
-        domains=domains,
-        versions={name: version(name) for name in ("tokenizers", "numpy")},
-        build_seconds=seconds,
-    )
+    def _take_up(self, opened: Mapping[str, Documents], *, keep_tokenizer: bool) -> None:
+        """Keep what an interrupted build of the same corpus wrote, and clear away what another one did."""
+        mark = self._folder / "build"
+        identity = _identity(self.spec, opened, self.shard_bytes, self.work)
+        if not mark.exists() or mark.read_text(encoding="utf-8") != identity:
+            _clear(self.out, _SPOOL, _SHARDS, *(() if keep_tokenizer else (_TOKENIZER,)))
+            self._folder.mkdir()
+            write_durably(mark, [identity.encode()])
+        (self.out / _SHARDS).mkdir(exist_ok=True)
+
+    def _spool(self, opened: Mapping[str, Documents]) -> dict[str, Spooled]:
+        n_bytes = sum(path.stat().st_size for documents in opened.values() for path in documents.paths)
+        reader = Reader(
+            self.spec.domains,
+            opened,
+            self._folder,
+            seed=self.spec.seed,
+            n_processes=enough_processes(n_bytes, at_most=self.n_processes),
+            run_bytes=self.work.run_bytes,
+            part_bytes=self.work.part_bytes,
+        )
+        fraction = self.spec.validation_fraction
+        spooled = spool_sources(reader, self.spec.domains, fraction=fraction, step=self.step)
+        for name, source in self.spec.domains.items():
+            _enough(spooled[name], opened[name].tally, source)
+        return spooled
+
+    def _slices(self, spooled: Spooled) -> list[Slice]:
+        return slices_of(spooled, slice_bytes=self.work.slice_bytes)
+
+    def _signatures(self, spooled: Mapping[str, Spooled]) -> Path | None:
+        """Write those of all held-out documents, to find what is nearly one of them."""
+        near = self.spec.near_duplicates
+        path = self._folder / "held-out.signatures"
+        if near is None or path.exists():
+            return None if near is None else path
+        slices = [(number, part) for number, one in enumerate(spooled.values()) for part in self._slices(one)]
+        slices = [(number, part) for number, part in slices if len(part.held_out)]
+        n_bytes = sum(one.held_out.n_bytes for one in spooled.values())
+        found = in_parallel(
+            partial(_held_out_signatures, near),
+            [part for _, part in slices],
+            n_processes=enough_processes(n_bytes, at_most=self.n_processes),
+        )
+        signatures: list[object] = []
+        owners: list[int] = []
+        for (number, _), own in zip(slices, found, strict=True):
+            signatures += own
+            owners += [number] * len(own)
+        save_signatures(path, near, signatures, np.array(owners, dtype=np.int64))
+        return path
+
+    def _trained_tokenizer(self, spooled: Mapping[str, Spooled], near: Path | None) -> CorpusTokenizer:
+        folder = self.out / _TOKENIZER
+        if folder.exists():
+            return load_saved_bpe(folder)
+        tokenizer = train_bpe(self._sample(spooled, near), vocab_size=self.spec.tokenizer.vocab_size)
+        partial_folder = self._folder / _TOKENIZER
+        shutil.rmtree(partial_folder, ignore_errors=True)
+        save_bpe(tokenizer, partial_folder)
+        partial_folder.replace(folder)
+        return tokenizer
+
+    def _sample(self, spooled: Mapping[str, Spooled], near: Path | None) -> Iterator[str]:
+        """Training documents in the mixture's proportions, to learn merges from; a small domain gives all it has."""
+        wanted = max(_MIN_SAMPLE_BYTES, _SAMPLE_BYTES_PER_TOKEN * self.spec.tokenizer.vocab_size)
+        for name, one in spooled.items():
+            room = self.spec.shares[name] * wanted
+            for text in self._training_texts(one, near):
+                yield text
+                room -= len(text)
+                if room <= 0:
+                    break
+
+    def _training_texts(self, spooled: Spooled, near: Path | None) -> Iterator[str]:
+        for part in self._slices(spooled):
+            for texts in training_texts(part.load()[1], near, Counter()):
+                yield from texts
+
+    def _pack(
+        self,
+        spooled: Mapping[str, Spooled],
+        opened: Mapping[str, Documents],
+        tokenizer: CorpusTokenizer,
+        near: Path | None,
+    ) -> dict[str, DomainRecord]:
+        dtype = token_type(tokenizer.vocab_size)
+        folder = self._folder / f"packed-{hash_folder(self.out / _TOKENIZER)[:16]}"
+        if not folder.exists():  # shards of another tokenizer
+            _clear(self.out, _SHARDS)
+            (self.out / _SHARDS).mkdir()
+            folder.mkdir()
+        buckets = {
+            name: [
+                Bucket(
+                    slice=part,
+                    near=near,
+                    tokenizer=self.out / _TOKENIZER,
+                    end_of_text=tokenizer.end_of_text,
+                    dtype=dtype,
+                    stem=str(folder / f"{name}-{number:05d}"),
+                )
+                for number, part in enumerate(self._slices(one))
+            ]
+            for name, one in spooled.items()
+        }
+        n_bytes = sum(one.kept.n_bytes for one in spooled.values())
+        results = in_parallel(
+            pack_bucket,
+            [bucket for each in buckets.values() for bucket in each],
+            n_processes=enough_processes(n_bytes, at_most=self.n_processes),
+        )
+        records = {}
+        for name, each in buckets.items():
+            sides = {
+                side: Side(
+                    self.out / _SHARDS,
+                    f"{name}.{side}",
+                    record=folder / f"{name}.{side}.json",
+                    dtype=dtype,
+                    shard_bytes=self.shard_bytes,
+                )
+                for side in SIDES
+            }
+            packed: list[Packed] = []
+            with self.step(f"pack {name}") as report:
+                for bucket in each:
+                    packed.append(next(results))
+                    for side, shards in sides.items():
+                        shards.append(bucket.tokens_path(side), packed[-1].sides[side].n_tokens)
+                    report(len(packed) / len(each))
+                finished = {side: _side_record(shards, side, packed, self.out) for side, shards in sides.items()}
+            records[name] = _record(finished, packed, spooled[name], self.spec, name, opened[name].tally)
+        return records
 
 
-def _sample(spools: dict[str, Spool], spec: CorpusSpec) -> Iterator[str]:
-    """Training documents in the mixture's proportions, to learn merges from; a small domain gives all it has."""
-    wanted = max(_MIN_SAMPLE_BYTES, _SAMPLE_BYTES_PER_TOKEN * spec.tokenizer.vocab_size)
-    for name, spool in spools.items():
-        room = spec.shares[name] * wanted
-        for batch in spool.texts(start=spool.n_validation, stop=len(spool.lengths), batch_bytes=1):
-            yield from batch
-            room -= sum(map(len, batch))
-            if room <= 0:
-                break
+def _identity(spec: CorpusSpec, opened: Mapping[str, Documents], shard_bytes: int, work: WorkSizes) -> str:
+    """What has to be the same for a build to go on with the work of another."""
+    digest = hashlib.sha256()
+    for documents in opened.values():
+        for path in documents.paths:
+            state = path.stat()
+            digest.update(f"{path} {state.st_size} {state.st_mtime_ns}\n".encode())
+    editions = [edition(source.package) for source in spec.domains.values() if source.package]
+    versions = [version(name) for name in _LIBRARIES]
+    return "\n".join(map(str, [spec_hash(spec), digest.hexdigest(), editions, versions, shard_bytes, work]))
 
 
-def _enough(spool: Spool, tally: Tally, source: SourceSpec) -> None:
-    n = len(spool.lengths)
-    if n >= 2 and 0 < spool.n_validation < n:
+def _held_out_signatures(near: NearDuplicateSpec, part: Slice) -> list[object]:
+    return [one for texts in texts_of(part.load()[0]) for one in signatures_of(texts, near)]
+
+
+def _enough(spooled: Spooled, tally: Tally, source: SourceSpec) -> None:
+    n, n_held_out = spooled.kept.n_documents, len(spooled.held_out.keys)
+    if n >= 2 and 0 < n_held_out < n:
         return
     if n >= 2:
-        side = "all" if spool.n_validation else "none"
+        side = "all" if n_held_out else "none"
         raise CorpusError(
             f"{tally.where}: of its {n} documents {side} are held out by {source.held_out_column!r}; it needs some to "
             "train on, and some to measure its loss on"
@@ -193,80 +379,74 @@ def _enough(spool: Spool, tally: Tally, source: SourceSpec) -> None:
     remedy = "cut it, with"
     if source.split_on is not None:
         remedy = f"split_on = {source.split_on!r} cuts nothing; take"
-    if source.max_bytes is not None and spool.lengths.sum() >= source.max_bytes:
+    if source.max_bytes is not None and spooled.kept.n_bytes >= source.max_bytes:
         remedy = f"max_bytes = {source.max_bytes} ends the reading there; raise it, or cut the text, with"
     said = [
         f"{n} document{'s' if n != 1 else ''} with text; it needs at least 2, one of them held out",
         *([f'{remedy} split_on: "\\n\\n" or split_on: 64k'] if n == 1 else []),
-        *filter(None, [duplicates_sentence(spool.duplicates_of)]),
+        *filter(None, [duplicates_sentence(spooled.kept.duplicates_of)]),
         *tally.so_far().sentences(),
     ]
     raise CorpusError(f"{tally.where}: {'; '.join(said)}")
 
 
-def _pack(
+def _side_record(side: Side, name: str, packed: list[Packed], out: Path) -> SideRecord:
+    count = sum((one.sides[name] for one in packed), SideCount())
+    return SideRecord(
+        n_tokens=count.n_tokens,
+        n_text_bytes=count.n_text_bytes,
+        n_documents=count.n_documents,
+        shards=side.finish(relative_to=out),
+    )
+
+
+def _record(
+    sides: Mapping[str, SideRecord],
+    packed: list[Packed],
+    spooled: Spooled,
+    spec: CorpusSpec,
     domain: str,
-    spool: Spool,
-    tokenizer: CorpusTokenizer,
-    out: Path,
-    *,
-    dtype: TokenType,
-    shard_bytes: int,
-    progress: Callable[[float], None],
-) -> dict[str, SideRecord]:
-    total_bytes, done_bytes = int(spool.lengths.sum()), 0
-    sides: dict[str, SideRecord] = {}
-    n_documents = len(spool.lengths)
-    for side, start, stop in (("validation", 0, spool.n_validation), ("train", spool.n_validation, n_documents)):
-        with ShardWriter(out / _SHARDS, f"{domain}.{side}", dtype=dtype, shard_bytes=shard_bytes) as writer:
-            for texts in spool.texts(start=start, stop=stop, batch_bytes=_BATCH_BYTES):
-                writer.append(tokenizer.encode(texts))
-                done_bytes += sum(len(text.encode()) for text in texts)
-                progress(done_bytes / total_bytes)
-            shards = writer.finish(relative_to=out)
-        sides[side] = SideRecord(
-            n_tokens=_total(shards),
-            n_text_bytes=int(spool.lengths[start:stop].sum()),
-            n_documents=stop - start,
-            shards=shards,
-        )
-    return sides
-
-
-def _record(sides: dict[str, SideRecord], spool: Spool, spec: CorpusSpec, domain: str, tally: Tally) -> DomainRecord:
+    tally: Tally,
+) -> DomainRecord:
     source = spec.domains[domain]
+    if not sides["train"].n_documents:
+        raise CorpusError(
+            f"{tally.where}: all its training documents are nearly held-out ones (near_duplicates.threshold = "
+            f"{spec.near_duplicates and spec.near_duplicates.threshold}); bring other text, or raise the threshold"
+        )
     package = source.package if source.kind == "package" else None
+    near_of = sum((Counter(one.near_of) for one in packed), Counter())
+    names = list(spec.domains)
     return DomainRecord(
         train=sides["train"],
         validation=sides["validation"],
-        n_duplicates=sum(spool.duplicates_of.values()),
-        duplicates_of=spool.duplicates_of,
+        n_duplicates=sum(spooled.kept.duplicates_of.values()),
+        duplicates_of=dict(spooled.kept.duplicates_of),
+        near_duplicates_of=(
+            None if spec.near_duplicates is None else {names[number]: n for number, n in sorted(near_of.items())}
+        ),
         not_read=tally.so_far(),
-        held_out_note="" if source.held_out_column else _held_out_note(spool, spec.validation_fraction),
+        held_out_note="" if source.held_out_column else _held_out_note(spooled, spec.validation_fraction),
         source=source,
         edition=edition(package) if package else "",
         licence=source.licence or (LICENCES[package] if package else None),
     )
 
 
-def _held_out_note(spool: Spool, wanted: float) -> str:
-    share = spool.validation_share
+def _held_out_note(spooled: Spooled, wanted: float) -> str:
+    share = spooled.validation_share
     if abs(share / wanted - 1) <= HELD_OUT_TOLERANCE:
         return ""
-    largest = spool.lengths.max() / spool.lengths.sum()
+    kept = spooled.kept
     return (
-        f"{share:.2%} of its text is held out where {wanted:.2%} is wanted: it has {len(spool.lengths)} documents, the "
-        f"largest with {largest:.0%} of it; `split_on` cuts large ones"
+        f"{share:.2%} of its text is held out where {wanted:.2%} is wanted: it has {kept.n_documents} documents, the "
+        f"largest with {kept.longest / kept.n_bytes:.0%} of it; `split_on` cuts large ones"
     )
 
 
-def _total(shards: tuple[Shard, ...]) -> int:
-    return sum(shard.n_tokens for shard in shards)
-
-
-def _enough_room(spools: dict[str, Spool], out: Path, *, bytes_per_token: int) -> None:
-    # A token stands for at least two bytes of text, or nearly so; the spools go as the shards come.
-    need = sum(int(spool.lengths.sum()) for spool in spools.values()) * bytes_per_token // 2
+def _enough_room(spooled: Mapping[str, Spooled], out: Path, *, bytes_per_token: int) -> None:
+    # A token stands for at least two bytes of text, or nearly so; tokens go from their buckets as shards come.
+    need = sum(one.kept.n_bytes for one in spooled.values()) * bytes_per_token // 2
     free = shutil.disk_usage(out).free
     if free < need:
         raise CorpusError(f"{out}: the shards need up to {need / 1e6:.0f} MB and the disk has {free / 1e6:.0f} MB left")

@@ -13,10 +13,13 @@ from raysplit.corpus.not_read import NotRead
 from raysplit.corpus.packages import ARCHIVES
 from raysplit.corpus.shards import Shard, TokenType
 from raysplit.errors import CorpusError
-from raysplit.space import CorpusSpec, SourceSpec
+from raysplit.space import CorpusSpec, NearDuplicateSpec, SourceSpec
 
 MANIFEST_FILE = "manifest.json"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""2 knows of near-duplicates; a corpus of 1 has the same shards, and is read as it is."""
+_HASHED_AS: Final = 1
+"""A specification that says what one of version 1 said has its hash."""
 _LATER_FIELDS = ("split_on", "encoding", "on_bad", "held_out_column")
 """Of a source, since corpora were first built."""
 NO_TOKENS = ("max_epochs", "sources", "discover", "clusterer")
@@ -44,6 +47,14 @@ def duplicates_sentence(duplicates_of: Mapping[str, int]) -> str:
     return f"left out {sum(duplicates_of.values())} whose text was read before: {owners}" if owners else ""
 
 
+def near_duplicates_sentence(near_duplicates_of: Mapping[str, int] | None) -> str:
+    """What was dropped because it is nearly held-out text; empty where nothing was."""
+    if near_duplicates_of is None:
+        return "training documents that are nearly held-out ones were not looked for"
+    owners = ", ".join(f"{n} of {owner}" for owner, n in near_duplicates_of.items())
+    return f"left out {sum(near_duplicates_of.values())} nearly held out: {owners}" if owners else ""
+
+
 class DomainRecord(_Record):
     train: SideRecord
     validation: SideRecord
@@ -51,6 +62,9 @@ class DomainRecord(_Record):
     """Documents dropped because their text, up to white space, had been read before."""
     duplicates_of: dict[str, int]
     """The same, by the domain that keeps the text."""
+    near_duplicates_of: dict[str, int] | None = None
+    """Training documents dropped because they are nearly held-out ones, by the domain that holds those out; None where
+    they were not looked for."""
     not_read: NotRead = NotRead()
     """What the source holds beside its documents."""
     held_out_note: str = ""
@@ -64,7 +78,8 @@ class DomainRecord(_Record):
     def notes(self) -> list[str]:
         """Sentences on what a person would not expect of the domain."""
         duplicates = duplicates_sentence(self.duplicates_of)
-        return [*self.not_read.sentences(), *filter(None, [duplicates, self.held_out_note])]
+        near = near_duplicates_sentence(self.near_duplicates_of)
+        return [*self.not_read.sentences(), *filter(None, [duplicates, near, self.held_out_note])]
 
 
 class TokenizerRecord(_Record):
@@ -77,7 +92,7 @@ class TokenizerRecord(_Record):
 
 
 class Manifest(_Record):
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     spec_hash: str
     spec: CorpusSpec
     dtype: TokenType
@@ -108,12 +123,14 @@ def spec_hash(spec: CorpusSpec) -> str:
     is where its domains come from.
     """
     content = spec.model_dump(mode="json", exclude=set(NO_TOKENS))
+    if spec.near_duplicates == NearDuplicateSpec():
+        del content["near_duplicates"]
     for source in content["domains"].values():
         for field in _LATER_FIELDS:  # one left at its default says what a space without it said
             if source[field] == SourceSpec.model_fields[field].default:
                 del source[field]
     pins = [ARCHIVES[source.package].sha256 for source in spec.domains.values() if source.package in ARCHIVES]
-    text = json.dumps([SCHEMA_VERSION, content, pins])  # order counts: of two domains the first keeps a shared text
+    text = json.dumps([_HASHED_AS, content, pins])  # order counts: of two domains the first keeps a shared text
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,7 +1,7 @@
 """What a source holds beside its documents: counted whole, the first few by name, and never passed over in silence."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -84,6 +84,36 @@ def _listed(names: tuple[str, ...], n: int, separator: str) -> str:
     return separator.join(shown) + (f"{separator}and {n - len(shown)} more" if n > len(shown) else "")
 
 
+class Counts(BaseModel):
+    """What was not read of a part of a source, to be put together with the other parts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    n_rows: int = 0
+    n_blank: int = 0
+    n_bad_files: int = 0
+    n_bad_rows: int = 0
+    bad: tuple[tuple[str, str], ...] = ()
+    """Names and reasons of the first that are bad."""
+    labels: dict[str, int] = {}
+    """Rows with each label, where the source chooses by label."""
+
+    @property
+    def numbers(self) -> tuple[int, int, int, int]:
+        return self.n_rows, self.n_blank, self.n_bad_files, self.n_bad_rows
+
+    def as_of(self, numbers: Iterable[int]) -> "Counts":
+        """These counts when their ``numbers`` were still those."""
+        n_rows, n_blank, n_bad_files, n_bad_rows = map(int, numbers)
+        return Counts(
+            n_rows=n_rows,
+            n_blank=n_blank,
+            n_bad_files=n_bad_files,
+            n_bad_rows=n_bad_rows,
+            bad=self.bad[: n_bad_files + n_bad_rows],
+        )
+
+
 class Tally:
     """Counts what a source gives while it is read, and ends the reading where too much of it is bad."""
 
@@ -97,6 +127,8 @@ class Tally:
         self._others: list[str] = []
         self._left_behind: list[str] = []
         self._remarks: list[str] = []
+        self.labels: dict[str, int] = {}
+        """Rows with each label, where the source chooses by label."""
         self.n_files = self.n_rows = self.n_blank = 0
         self._n_bad_files = self._n_bad_rows = 0
 
@@ -153,6 +185,32 @@ class Tally:
                 first = "; ".join(_by_reason(self._bad[:_SHOWN]))
                 said = first if n == 1 else f"{n_bad} of {n} {what} cannot be read, more than one in ten: {first}"
                 raise CorpusError(f"{self.where}: {said}\n{_REMEDY}")
+
+    @property
+    def numbers(self) -> tuple[int, int, int, int]:
+        """Those of `Counts`, which change while documents are read."""
+        return self.n_rows, self.n_blank, self._n_bad_files, self._n_bad_rows
+
+    def counts(self) -> Counts:
+        n_rows, n_blank, n_bad_files, n_bad_rows = self.numbers
+        return Counts(
+            n_rows=n_rows,
+            n_blank=n_blank,
+            n_bad_files=n_bad_files,
+            n_bad_rows=n_bad_rows,
+            bad=tuple(self._bad),
+            labels=self.labels,
+        )
+
+    def add(self, counts: Counts) -> None:
+        """Take in what was counted elsewhere, in a part of the source that comes after those before."""
+        self.n_rows += counts.n_rows
+        self.n_blank += counts.n_blank
+        self._n_bad_files += counts.n_bad_files
+        self._n_bad_rows += counts.n_bad_rows
+        self._bad = [*self._bad, *counts.bad][:_NAMED]
+        for label, n in counts.labels.items():
+            self.labels[label] = self.labels.get(label, 0) + n
 
     def so_far(self) -> NotRead:
         return NotRead(

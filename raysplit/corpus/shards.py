@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Literal, Self
@@ -33,14 +34,25 @@ def token_type(vocab_size: int) -> TokenType:
 class ShardWriter:
     """Appends tokens to `<stem>-00000.bin`, `<stem>-00001.bin`, ... and starts a new file at ``shard_bytes``."""
 
-    def __init__(self, folder: Path, stem: str, *, dtype: TokenType, shard_bytes: int = SHARD_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        stem: str,
+        *,
+        dtype: TokenType,
+        shard_bytes: int = SHARD_BYTES,
+        finished: tuple[Shard, ...] = (),
+        on_finished: Callable[[tuple[Shard, ...]], None] = lambda shards: None,
+    ) -> None:
+        """Go on behind the files that are ``finished``; ``on_finished`` is told of all of them after each."""
         self._folder, self._stem = folder, stem
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._shard_tokens = max(1, shard_bytes // self._dtype.itemsize)
         self._file: BinaryIO | None = None
         self._digest = hashlib.sha256()
         self._room = 0
-        self._finished: list[Shard] = []
+        self._finished = list(finished)
+        self._on_finished = on_finished
 
     def __enter__(self) -> Self:
         return self
@@ -48,6 +60,12 @@ class ShardWriter:
     def __exit__(self, kind: type[BaseException] | None, value: object, traceback: TracebackType | None) -> None:
         if self._file is not None:
             self._file.close()
+
+    @property
+    def n_tokens(self) -> int:
+        """That were written so far, those of finished files with them."""
+        in_file = self._shard_tokens - self._room if self._file is not None else 0
+        return sum(shard.n_tokens for shard in self._finished) + in_file
 
     def append(self, tokens: np.ndarray) -> None:
         """Write ``tokens`` (n,), over as many files as they need."""
@@ -87,6 +105,7 @@ class ShardWriter:
             )
         )
         self._file, self._room = None, 0
+        self._on_finished(tuple(self._finished))
 
 
 class TokenReader:

@@ -30,22 +30,37 @@ class Document(NamedTuple):
     is_held_out: bool | None = None
 
 
+class Part(NamedTuple):
+    """Files of a source that are read together; none of a source that is one part."""
+
+    paths: tuple[Path, ...] = ()
+    n_bytes: int = 0
+    """Of the files, as they lie on the disk."""
+
+
 @dataclass(frozen=True)
 class Documents:
     """The documents of a source, which are read as they are asked for, and what was not read so far."""
 
     documents: Iterator[Document]
     tally: Tally
+    paths: tuple[Path, ...] = ()
+    """The files it is read from, in this order; none of a package or dataset."""
 
     def __iter__(self) -> Iterator[str]:
         return (document.text for document in self.documents)
 
 
-def open_source(source: SourceSpec, *, domain: str) -> Documents:
+def open_source(source: SourceSpec, *, domain: str, part: Part | None = None) -> Documents:
     """Check that the source is there and has what is asked of it, then give its documents, blank ones left out.
 
     The checks are made at once; the documents are read as the iterator is consumed. Who has consumed it asks the tally
     whether too much was bad.
+
+    Args:
+        source: what to read.
+        domain: whose it is.
+        part: of `parts_of` the whole source: read that alone, without the checks that need all of it.
 
     Raises:
         CorpusError: nothing is there, a column or a label is unknown, or a file cannot be read. Problems deep inside a
@@ -53,27 +68,78 @@ def open_source(source: SourceSpec, *, domain: str) -> Documents:
     """
     tally = Tally(source, domain=domain)
     try:
-        documents = _opened(source, tally, domain=domain)
+        documents = _opened(source, tally, domain=domain, part=part)
     except OSError as error:  # of a folder on the way; what is below it is counted
         raise CorpusError(f"{tally.where[:1000]}: cannot be read: {error.strerror or error}") from error
+    texts = documents.documents
+    if source.label_column is not None and part is None:
+        texts = _labels_checked(texts, source, tally, domain=domain)
     if source.split_on is not None and source.kind != "files":
-        documents = (
+        texts = (
             Document(piece, document.is_held_out)
-            for document in documents
+            for document in texts
             for piece in cut(lines_of(document.text.replace("\r\n", "\n")), source.split_on)
         )
-    return Documents(_not_blank(documents, tally), tally)
+    return Documents(_not_blank(texts, tally), tally, documents.paths)
 
 
-def _opened(source: SourceSpec, tally: Tally, *, domain: str) -> Iterator[Document]:
+def parts_of(paths: Sequence[Path], *, part_bytes: int) -> list[Part]:
+    """Files of a source in parts of about so many bytes on the disk, in their order; one part without files."""
+    parts: list[Part] = []
+    group: list[Path] = []
+    n_bytes = 0
+    for path in paths:
+        group.append(path)
+        n_bytes += path.stat().st_size
+        if n_bytes >= part_bytes:
+            parts.append(Part(tuple(group), n_bytes))
+            group, n_bytes = [], 0
+    return [*parts, Part(tuple(group), n_bytes)] if group or not parts else parts
+
+
+def check_labels(tally: Tally, source: SourceSpec, *, domain: str) -> None:
+    """Whether any row of the whole source carries its label; labels that differ from it in case are remarked on.
+
+    Raises:
+        CorpusError: none does.
+    """
+    label = _label(source, domain)
+    if label not in tally.labels:
+        known = list(islice(sorted(tally.labels), 20))
+        raise CorpusError(f"{tally.where}: column {source.label_column!r}: {unknown('label', label, known)}")
+    for other in sorted(tally.labels):
+        if other != label and other.casefold() == label.casefold():
+            tally.remark(f"left out {tally.labels[other]} rows with the label {other!r}, which is not {label!r}")
+
+
+def _label(source: SourceSpec, domain: str) -> str:
+    return (source.label or domain).strip()
+
+
+def _labels_checked(
+    documents: Iterator[Document], source: SourceSpec, tally: Tally, *, domain: str
+) -> Iterator[Document]:
+    yield from documents
+    check_labels(tally, source, domain=domain)
+
+
+def _opened(source: SourceSpec, tally: Tally, *, domain: str, part: Part | None) -> Documents:
     if source.kind == "package":
         assert source.package is not None
-        return map(Document, package_documents(source.package))
+        return Documents(map(Document, package_documents(source.package)), tally)
     if source.kind == "files":
-        return map(Document, _files(source, tally))
-    label = (source.label or domain).strip()
-    rows = _table(source, tally) if source.kind == "table" else _huggingface(source, tally, label=label)
-    return _texts_of(rows, source, tally, label=label)
+        paths = _files(source, tally) if part is None else list(part.paths)
+        # One file holds many texts; as a single document it could not be split into training and held-out text.
+        split_on = source.split_on or (_PIECE_CHARACTERS if paths == [Path(str(source.path))] else None)
+        return Documents(map(Document, _texts(paths, source.encoding, split_on, tally)), tally, tuple(paths))
+    label = _label(source, domain)
+    if source.kind == "huggingface":
+        return Documents(_texts_of(_huggingface(source, tally, label=label), source, tally, label=label), tally)
+    tables = _tables(_table_paths(source, tally) if part is None else part.paths, source, tally)
+    if part is None:
+        tally.check()
+    texts = _texts_of(_rows(tables, tally), source, tally, label=label)
+    return Documents(texts, tally, tuple(path for path, _ in tables))
 
 
 def _not_blank(documents: Iterator[Document], tally: Tally) -> Iterator[Document]:
@@ -84,7 +150,7 @@ def _not_blank(documents: Iterator[Document], tally: Tally) -> Iterator[Document
             tally.n_blank += 1
 
 
-def _files(source: SourceSpec, tally: Tally) -> Iterator[str]:
+def _files(source: SourceSpec, tally: Tally) -> list[Path]:
     root = Path(str(source.path))
     paths = list_files(root, lambda relative: matches(relative, source.pattern), tally)
     if not paths:
@@ -99,9 +165,7 @@ def _files(source: SourceSpec, tally: Tally) -> Iterator[str]:
             f"took {len(tables)} of {len(paths)} files for plain text that are tables, such as "
             f"{tally.name(tables[0])}; `kind: table` reads their rows"
         )
-    # One file holds many texts; as a single document it could not be split into training and held-out text.
-    split_on = source.split_on or (_PIECE_CHARACTERS if paths == [root] else None)
-    return _texts(paths, source.encoding, split_on, tally)
+    return paths
 
 
 def _texts(paths: list[Path], encoding: str | None, split_on: int | str | None, tally: Tally) -> Iterator[str]:
@@ -129,7 +193,7 @@ def _bad_rows(path: Path, tally: Tally) -> Callable[[str, str], None]:
     return bad
 
 
-def _table(source: SourceSpec, tally: Tally) -> Iterator[tuple[Path, Row]]:
+def _table_paths(source: SourceSpec, tally: Tally) -> list[Path]:
     root = Path(str(source.path))
     _is_not_saved(root, tally)
     paths = list_files(root, _is_table, tally)
@@ -140,6 +204,11 @@ def _table(source: SourceSpec, tally: Tally) -> Iterator[tuple[Path, Row]]:
     for path in paths:
         if suffix_of(path) not in TABLE_FORMATS:
             raise CorpusError(f"{tally.where}: {path.name}: {unknown('table format', suffix_of(path), TABLE_FORMATS)}")
+    return paths
+
+
+def _tables(paths: Sequence[Path], source: SourceSpec, tally: Tally) -> list[tuple[Path, Iterator[Row]]]:
+    """Those that can be opened, with their rows, which are yet to be read."""
     wanted = _columns(source)
     tables = []
     for path in paths:
@@ -147,8 +216,7 @@ def _table(source: SourceSpec, tally: Tally) -> Iterator[tuple[Path, Row]]:
             tables.append((path, rows_of(path, wanted, encoding=source.encoding, bad=_bad_rows(path, tally))))
         except Unreadable as error:
             tally.bad_file(path, error)
-    tally.check()
-    return _rows(tables, tally)
+    return tables
 
 
 def _columns(source: SourceSpec) -> list[str]:
@@ -246,24 +314,15 @@ def _explained(rows: Iterator[Any], path: Path, tally: Tally) -> Iterator[tuple[
 
 def _texts_of(rows: Iterator[tuple[Path, Row]], source: SourceSpec, tally: Tally, *, label: str) -> Iterator[Document]:
     """Texts of the rows that carry ``label``, or of all of them when the source has no label column."""
-    others: dict[str, int] = {}
-    found = source.label_column is None
     for path, (place, row) in rows:
         tally.n_rows += 1
         if source.label_column is not None:
             value = str(row.get(source.label_column)).strip()
+            tally.labels[value] = tally.labels.get(value, 0) + 1
             if value != label:
-                others[value] = others.get(value, 0) + 1
                 continue
-            found = True
         try:
             held_out = flag_in(row, source.held_out_column) if source.held_out_column else None
             yield Document(text_in(row, source.text_column), held_out)
         except Unreadable as error:
             tally.bad_row(path, place, error)
-    if not found:
-        known = list(islice(sorted(others), 20))
-        raise CorpusError(f"{tally.where}: column {source.label_column!r}: {unknown('label', label, known)}")
-    for other in sorted(others):
-        if other.casefold() == label.casefold():
-            tally.remark(f"left out {others[other]} rows with the label {other!r}, which is not {label!r}")

@@ -1,151 +1,159 @@
-"""Documents on disk between reading and packing, so that a corpus need not fit in memory.
+"""All documents of some sources on disk: read in parallel, copies left out, each on its side."""
 
-Each document has a key: a seeded hash of its text, white space normalised. One key does three things: equal keys are
-duplicates; the order of keys is the shuffled order of the documents; and the first documents of that order are the
-held-out ones, but for those so large that they alone would decide what the held-out text is. So the side a text is on
-depends on the texts and the seed, not on where or when they were read; and all of a document is on one side.
-"""
-
-import hashlib
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
+from raysplit.corpus.held_out import HeldOut, hold_out
+from raysplit.corpus.parallel import in_parallel
+from raysplit.corpus.reading import RUN_BYTES, PartRead, PartToRead, read_part
+from raysplit.corpus.runs import Run
+from raysplit.corpus.sources import Documents, Part, check_labels, parts_of
+from raysplit.corpus.unique import End, Kept, end_of, keep_unique
+from raysplit.space import SourceSpec
 
-from raysplit.corpus.sources import Document
+PART_BYTES = 64 << 20
+"""Of files that one process reads at a time."""
+_MORE = 1.2
 
-HELD_OUT_TOLERANCE = 0.25
-"""The share of held-out text may miss what is wanted by this much of it; more is said."""
-_ORDINARY = 0.5
-"""A document of more than this part of the held-out text would decide what the losses of the domain say."""
-_MOST_DOCUMENTS = 0.75
+Report = Callable[[float], None]
+Step = Callable[[str], AbstractContextManager[Report]]
+"""Begins a step by its name; what it gives is told the share that is done."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spool:
-    """The unique documents of one domain: those held out, then those to train on, each in the order of their keys."""
+class Spooled:
+    """The documents of one domain."""
 
-    path: Path
-    starts: np.ndarray
-    """(n,) int64 bytes, where each document starts in the file."""
-    lengths: np.ndarray
-    """(n,) int64 bytes."""
-    n_validation: int
-    """The first so many documents are held out."""
-    duplicates_of: dict[str, int]
+    runs: tuple[Run, ...]
+    kept: Kept
+    held_out: HeldOut
 
     @property
     def validation_share(self) -> float:
         """Of the text, in bytes."""
-        return float(self.lengths[: self.n_validation].sum() / self.lengths.sum())
-
-    def texts(self, *, start: int, stop: int, batch_bytes: int) -> Iterator[list[str]]:
-        """Documents ``start`` to ``stop`` of the key order, in lists of about ``batch_bytes``."""
-        if start == stop:
-            return
-        data = np.memmap(self.path, dtype=np.uint8, mode="r")
-        batch: list[str] = []
-        n_bytes = 0
-        for begin, length in zip(self.starts[start:stop], self.lengths[start:stop], strict=True):
-            batch.append(data[begin : begin + length].tobytes().decode("utf-8"))
-            n_bytes += int(length)
-            if n_bytes >= batch_bytes:
-                yield batch
-                batch, n_bytes = [], 0
-        if batch:
-            yield batch
+        return self.held_out.n_bytes / self.kept.n_bytes
 
 
-def spool_documents(
-    documents: Iterator[Document],
-    path: Path,
-    *,
-    domain: str,
-    seed: int,
-    owners: dict[bytes, str],
-    max_bytes: int | None,
-    validation_fraction: float,
-    progress: Callable[[float], None],
-) -> Spool:
-    """Write the unique documents of one domain to ``path``, in the order read, up to ``max_bytes`` of text.
+class Reader:
+    """Reads sources into runs; what an earlier reader wrote into the same folder is not read again."""
 
-    Args:
-        documents: held out as they say, and where they say nothing as ``validation_fraction`` asks.
-        owners: key -> domain of every document kept so far, in this and earlier domains; added to.
-        progress: called with the share of ``max_bytes`` that has been read, where there is such a limit.
+    def __init__(
+        self,
+        sources: Mapping[str, SourceSpec],
+        opened: Mapping[str, Documents],
+        folder: Path,
+        *,
+        seed: int,
+        n_processes: int,
+        run_bytes: int = RUN_BYTES,
+        part_bytes: int = PART_BYTES,
+    ) -> None:
+        self._sources, self._opened, self._folder = sources, opened, folder
+        self._seed, self._n_processes = seed, n_processes
+        self._run_bytes, self._part_bytes = run_bytes, part_bytes
+        self._parts: dict[str, list[PartRead]] = {}
 
-    """
-    ends: list[int] = []
-    keys: list[int] = []
-    said: list[bool | None] = []
-    duplicates_of: dict[str, int] = {}
-    n_bytes = 0
-    with path.open("wb") as file:
-        for text, is_held_out in documents:
-            key = document_key(text, seed=seed)
-            owner = owners.get(key)
-            if owner is not None:
-                duplicates_of[owner] = duplicates_of.get(owner, 0) + 1
-                continue
-            owners[key] = domain
-            data = text.encode("utf-8", errors="replace")  # JSON can spell half of a surrogate pair
-            file.write(data)
-            n_bytes += len(data)
-            ends.append(n_bytes)
-            keys.append(int.from_bytes(key[:8], "big"))
-            said.append(is_held_out)
-            if len(ends) % 256 == 0 and max_bytes:
-                progress(min(1.0, n_bytes / max_bytes))
-            if max_bytes is not None and n_bytes >= max_bytes:
+    def read(self, *, step: Step) -> tuple[dict[str, tuple[Run, ...]], dict[str, Kept]]:
+        """The runs of every source, and what is kept of them.
+
+        Of sources with a limit as much is read as the limit asks for once copies are left out, which is known when
+        they are compared. The tallies say what was not read.
+
+        Raises:
+            CorpusError: too much of a source cannot be read, or no row of it has its label.
+        """
+        tasks = {name: self._tasks(name) for name in self._sources}
+        results = in_parallel(
+            read_part, [task for each in tasks.values() for task in each], n_processes=self._n_processes
+        )
+        for name, each in tasks.items():
+            with step(f"read {name}") as report:
+                self._parts[name] = []
+                for _ in each:
+                    self._parts[name].append(next(results))
+                    report(len(self._parts[name]) / len(each))
+            if self._sources[name].max_bytes is None:
+                self._count(name)
+        ends: dict[str, End] = {}
+        for name, source in self._sources.items():
+            if source.max_bytes is not None:
+                self._read_to_limit(name, source.max_bytes, ends)
+        runs = {name: self._runs(name) for name in self._sources}
+        return runs, keep_unique(runs, ends, n_processes=self._n_processes)
+
+    def _tasks(self, name: str) -> list[PartToRead]:
+        source = self._sources[name]
+        paths = self._opened[name].paths
+        # Where a limit ends the reading depends on all that was read before, so one process reads it all.
+        parts = [Part(paths)] if source.max_bytes is not None else parts_of(paths, part_bytes=self._part_bytes)
+        return [
+            PartToRead(
+                source=source,
+                domain=name,
+                part=part,
+                stem=str(self._folder / f"{name}-{number:05d}"),
+                seed=self._seed,
+                wanted_bytes=source.max_bytes,
+                run_bytes=self._run_bytes,
+            )
+            for number, part in enumerate(parts)
+        ]
+
+    def _runs(self, name: str) -> tuple[Run, ...]:
+        return tuple(run for part in self._parts[name] for run in part.runs)
+
+    def _read_to_limit(self, name: str, max_bytes: int, ends: dict[str, End]) -> None:
+        """Find where the source's kept text reaches its limit, reading on where copies took the place of others."""
+        names = list(self._sources)
+        upto = names[: names.index(name) + 1]
+        (task,) = self._tasks(name)
+        (part,) = self._parts[name]
+        while part.n_bytes >= max_bytes:
+            kept = keep_unique({one: self._runs(one) for one in upto}, ends, n_processes=self._n_processes)[name]
+            reached = end_of(part.runs, max_bytes=max_bytes)
+            if reached is not None:
+                ends[name] = reached.end
+                self._parts[name] = [part.model_copy(update={"counts": part.counts.as_of(reached.counts)})]
+                self._count(name, is_whole=False)
+                return
+            if part.is_whole:
                 break
-    starts = np.array([0, *ends[:-1]], dtype=np.int64)
-    lengths = np.array(ends, dtype=np.int64) - starts
-    by_key = np.argsort(np.array(keys, dtype=np.uint64), kind="stable")
-    if None in said or not said:
-        held_out = _held_out(lengths[by_key], validation_fraction)
-    else:
-        held_out = np.flatnonzero(np.array(said)[by_key])
-    order = by_key[np.concatenate([held_out, np.setdiff1d(np.arange(len(by_key)), held_out)])]
-    return Spool(
-        path=path,
-        starts=starts[order],
-        lengths=lengths[order],
-        n_validation=len(held_out),
-        duplicates_of=duplicates_of,
-    )
+            wanted = int(part.n_bytes * _MORE * max_bytes / max(kept.n_bytes, max_bytes // 2))
+            part = read_part(replace(task, wanted_bytes=wanted))
+            self._parts[name] = [part]
+        self._count(name)
+
+    def _count(self, name: str, *, is_whole: bool = True) -> None:
+        tally, source = self._opened[name].tally, self._sources[name]
+        for part in self._parts[name]:
+            tally.add(part.counts)
+        if source.label_column is not None and is_whole:
+            check_labels(tally, source, domain=name)
+        tally.check()
 
 
-def document_key(text: str, *, seed: int) -> bytes:
-    """16 bytes that agree for texts equal up to white space."""
-    normalised = " ".join(text.split()).encode("utf-8", errors="replace")
-    return hashlib.blake2b(normalised, digest_size=16, key=str(seed).encode()).digest()
-
-
-def _held_out(lengths: np.ndarray, fraction: float) -> np.ndarray:
-    """Which documents make up about ``fraction`` of the text, in rising order.
-
-    From the first on, those of at most half the wanted text; where these do not suffice larger ones too, the smallest
-    first. None that would take the whole to more than a quarter above what is wanted, unless it is the only one. And at
-    least one, but of several no more than three quarters (or ``fraction``): else small documents beside a huge one
-    would all be held out, and nothing like them be trained on.
+def spool_sources(
+    reader: Reader, sources: Mapping[str, SourceSpec], *, fraction: float, step: Step
+) -> dict[str, Spooled]:
+    """Read all, and draw what is held out; of a source with fewer than two documents nothing is.
 
     Args:
-        lengths: (n,) bytes of the documents, in the order of their keys.
-        fraction: of all bytes, in (0, 1).
+        reader: of the sources.
+        sources: which say whether they hold out documents themselves.
+        fraction: of a source's text to hold out.
+        step: told what is done.
+
+    Raises:
+        CorpusError: as `Reader.read`.
     """
-    wanted = fraction * lengths.sum()
-    most = min(len(lengths) - 1, max(1, math.ceil(max(_MOST_DOCUMENTS, fraction) * len(lengths))))
-    small = np.flatnonzero(lengths <= _ORDINARY * wanted)
-    large = np.flatnonzero(lengths > _ORDINARY * wanted)
-    chosen: list[int] = []
-    reached = 0
-    for document in chain(small, large[np.argsort(lengths[large], kind="stable")]):
-        if reached >= wanted or len(chosen) >= most:
-            break
-        if not chosen or reached + lengths[document] <= (1 + HELD_OUT_TOLERANCE) * wanted:
-            chosen.append(document)
-            reached += int(lengths[document])
-    return np.array(sorted(chosen), dtype=np.int64)
+    runs, kept = reader.read(step=step)
+    return {
+        name: Spooled(
+            runs=runs[name],
+            kept=kept[name],
+            held_out=hold_out(runs[name], kept[name], fraction=None if source.held_out_column else fraction),
+        )
+        for name, source in sources.items()
+    }

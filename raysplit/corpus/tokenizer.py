@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +31,11 @@ class CorpusTokenizer:
 
     def encode(self, texts: list[str]) -> np.ndarray:
         """(n,) uint32 tokens of all ``texts``, each followed by the end of text; the texts are encoded in parallel."""
-        encodings = self.backend.encode_batch_fast(texts, add_special_tokens=False)
-        parts = [np.array([*encoding.ids, self.end_of_text], dtype=np.uint32) for encoding in encodings]
-        return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint32)
+        tokens = array("I")  # which takes a list of numbers twice as fast as numpy does
+        for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False):
+            tokens.extend(encoding.ids)
+            tokens.append(self.end_of_text)
+        return np.frombuffer(tokens, dtype=np.uint32)
 
 
 def train_bpe(texts: Iterable[str], *, vocab_size: int) -> CorpusTokenizer:
@@ -56,8 +60,7 @@ def train_bpe(texts: Iterable[str], *, vocab_size: int) -> CorpusTokenizer:
         raise CorpusError(
             f"tokenizer.vocab_size = {vocab_size}: the corpus is too small for so many tokens, its text gave {reached}"
         )
-    backend.encode_special_tokens = True  # a document that spells out the end of text does not end there
-    return CorpusTokenizer(backend=backend, end_of_text=backend.get_vocab()[END_OF_TEXT])
+    return CorpusTokenizer(backend=_for_documents(backend), end_of_text=backend.get_vocab()[END_OF_TEXT])
 
 
 def save_bpe(tokenizer: CorpusTokenizer, folder: Path) -> None:
@@ -66,6 +69,31 @@ def save_bpe(tokenizer: CorpusTokenizer, folder: Path) -> None:
     tokenizer.backend.save(str(folder / "tokenizer.json"))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END_OF_TEXT, "bos_token": END_OF_TEXT}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+
+
+def load_saved(folder: Path, *, end_of_text: int) -> CorpusTokenizer:
+    """The tokenizer of a corpus's folder, as it encodes documents; loaded once in each process."""
+    path = folder / "tokenizer.json"
+    return _loaded(path, path.stat().st_mtime_ns, end_of_text)
+
+
+@lru_cache(maxsize=1)
+def _loaded(path: Path, written_ns: int, end_of_text: int) -> CorpusTokenizer:
+    _use_all_cores()
+    return CorpusTokenizer(backend=_for_documents(Tokenizer.from_file(str(path))), end_of_text=end_of_text)
+
+
+def _for_documents(backend: Tokenizer) -> Tokenizer:
+    backend.encode_special_tokens = True  # a document that spells out the end of text does not end there
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def load_saved_bpe(folder: Path) -> CorpusTokenizer:
+    """What `save_bpe` wrote."""
+    backend = _for_documents(Tokenizer.from_file(str(folder / "tokenizer.json")))
+    return CorpusTokenizer(backend=backend, end_of_text=backend.get_vocab()[END_OF_TEXT])
 
 
 def load_huggingface(name: str, *, copy_to: Path) -> CorpusTokenizer:
@@ -86,12 +114,7 @@ def load_huggingface(name: str, *, copy_to: Path) -> CorpusTokenizer:
     if tokenizer.eos_token_id is None:
         raise CorpusError(f"tokenizer.name = {name!r}: has no end-of-text (eos) token to put between documents")
     tokenizer.save_pretrained(copy_to)
-    backend = tokenizer.backend_tokenizer
-    backend.encode_special_tokens = True
-    backend.no_truncation()
-    backend.no_padding()
-    _use_all_cores()
-    return CorpusTokenizer(backend=backend, end_of_text=tokenizer.eos_token_id)
+    return CorpusTokenizer(backend=_for_documents(tokenizer.backend_tokenizer), end_of_text=tokenizer.eos_token_id)
 
 
 def hash_folder(folder: Path) -> str:

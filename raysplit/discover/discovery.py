@@ -140,8 +140,8 @@ def _discover(
         progress("train tokenizer", 1.0)
     record = asked.model_copy(
         update={
-            "n_documents": sum(len(pile.spool.lengths) for pile in piles),
-            "n_duplicates": sum(sum(pile.spool.duplicates_of.values()) for pile in piles),
+            "n_documents": sum(pile.n_documents for pile in piles),
+            "n_duplicates": sum(pile.n_duplicates for pile in piles),
             "n_sample_documents": len(texts),
             "notes": tuple(f"{pile.source}: {note}" for pile in piles for note in pile.notes),
         }
@@ -154,7 +154,7 @@ def _discover(
 
 
 def _enough(piles: Sequence[Pile], ks: Sequence[int]) -> None:
-    n_documents = sum(len(pile.spool.lengths) for pile in piles)
+    n_documents = sum(pile.n_documents for pile in piles)
     notes = "".join(f"; {pile.source}: {note}" for pile in piles for note in pile.notes)
     if n_documents < 2:
         raise CorpusError(

@@ -6,22 +6,22 @@ from typing import Any
 
 import numpy as np
 
+from raysplit.corpus.slices import Slice
 from raysplit.discover.clusterer import Clusterer
-from raysplit.discover.pile import Block
 
-Labeller = Callable[[Sequence[Block], Sequence[Path]], Iterator[np.ndarray]]
+Labeller = Callable[[Sequence[Slice], Sequence[Path]], Iterator[np.ndarray]]
 """Given blocks of documents and folders of clusterers with the same features: (documents, clusterers) labels of each
 block, in their order."""
 
 
-def label_here(blocks: Sequence[Block], clusterers: Sequence[Path]) -> Iterator[np.ndarray]:
+def label_here(blocks: Sequence[Slice], clusterers: Sequence[Path]) -> Iterator[np.ndarray]:
     """One block after the other, in this process."""
     label = _BlockLabeller(clusterers)
     for block in blocks:
         yield label(block)
 
 
-def label_with_ray(blocks: Sequence[Block], clusterers: Sequence[Path]) -> Iterator[np.ndarray]:
+def label_with_ray(blocks: Sequence[Slice], clusterers: Sequence[Path]) -> Iterator[np.ndarray]:
     """Blocks in parallel with Ray Data, on the cluster that this process is connected to.
 
     Text does not travel: workers read their blocks from the file system, which all nodes must share, and send numbers.
@@ -47,7 +47,7 @@ class _BlockLabeller:
     def __init__(self, clusterers: Sequence[Path]) -> None:
         self._clusterers = [Clusterer.load(folder) for folder in clusterers]
 
-    def __call__(self, block: Block) -> np.ndarray:
+    def __call__(self, block: Slice) -> np.ndarray:
         vectors = self._clusterers[0].vectors(block.texts())
         return np.stack([clusterer.nearest(vectors) for clusterer in self._clusterers], axis=1)
 
@@ -58,7 +58,7 @@ class _RayLabeller:
     def __init__(self, blocks: Any, clusterers: Sequence[Path]) -> None:
         import ray
 
-        self._blocks: list[Block] = ray.get(blocks) if isinstance(blocks, ray.ObjectRef) else blocks
+        self._blocks: list[Slice] = ray.get(blocks) if isinstance(blocks, ray.ObjectRef) else blocks
         self._label = _BlockLabeller(clusterers)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

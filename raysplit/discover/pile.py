@@ -1,15 +1,17 @@
 """Documents without labels on disk: read once, each on its side, in blocks that can be labelled one by one."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from raysplit.corpus.manifest import duplicates_sentence
+from raysplit.corpus.parallel import cores, enough_processes
+from raysplit.corpus.slices import Slice, slices_of
 from raysplit.corpus.sources import open_source
-from raysplit.corpus.spool import Spool, spool_documents
+from raysplit.corpus.spool import Reader, Report, Spooled, spool_sources
 from raysplit.space import SourceSpec
 
 Progress = Callable[[str, float], None]
@@ -19,52 +21,37 @@ _BLOCK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
-    """Documents that lie together in a file."""
-
-    path: Path
-    starts: np.ndarray
-    """(n,) int64 bytes, each the end of the one before."""
-    lengths: np.ndarray
-    """(n,) int64 bytes."""
-
-    def texts(self) -> list[str]:
-        """(n,) the documents."""
-        with self.path.open("rb") as file:
-            file.seek(int(self.starts[0]))
-            data = file.read(int(self.lengths.sum()))
-        ends = np.cumsum(self.lengths)
-        return [data[end - length : end].decode() for end, length in zip(ends, self.lengths, strict=True)]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Pile:
     """The unique documents of one source."""
 
     source: str
-    spool: Spool
+    spooled: Spooled
     notes: tuple[str, ...]
     """What was not read."""
 
     @property
     def n_bytes(self) -> int:
-        return int(self.spool.lengths.sum())
+        return self.spooled.kept.n_bytes
+
+    @property
+    def n_documents(self) -> int:
+        return self.spooled.kept.n_documents
+
+    @property
+    def n_duplicates(self) -> int:
+        return sum(self.spooled.kept.duplicates_of.values())
 
     @property
     def n_train(self) -> int:
-        return len(self.spool.lengths) - self.spool.n_validation
+        return self.n_documents - len(self.spooled.held_out.keys)
 
-    def blocks(self) -> Iterator[tuple[Block, np.ndarray]]:
-        """All documents in the order in which they were read, and (n,) whether each is held out."""
-        as_read = np.argsort(self.spool.starts, kind="stable")
-        starts, lengths = self.spool.starts[as_read], self.spool.lengths[as_read]
-        is_held_out = as_read < self.spool.n_validation
-        numbers = (starts + lengths - 1) // _BLOCK_BYTES
-        cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1), len(starts)]
-        for first, last in pairwise(cuts):
-            if first < last:
-                block = Block(path=self.spool.path, starts=starts[first:last], lengths=lengths[first:last])
-                yield block, is_held_out[first:last]
+    def blocks(self) -> list[Slice]:
+        """All documents in the order of their hashes, in pieces that have some."""
+        return [block for block in slices_of(self.spooled, slice_bytes=_BLOCK_BYTES) if block.n_documents]
+
+    def training_documents(self) -> Iterator[bytes]:
+        for block in self.blocks():
+            yield from block.load()[1]
 
 
 def read_piles(
@@ -78,27 +65,28 @@ def read_piles(
     Raises:
         CorpusError: a source is unusable, or too much of it cannot be read.
     """
+
+    @contextmanager
+    def step(name: str) -> Iterator[Report]:
+        progress(name, 0.0)
+        yield lambda done: progress(name, done)
+        progress(name, 1.0)
+
     opened = {name: open_source(source, domain=name) for name, source in sources.items()}
-    owners: dict[bytes, str] = {}
-    piles = []
-    for name, documents in opened.items():
-        step = f"read {name}"
-        progress(step, 0.0)
-        spool = spool_documents(
-            documents.documents,
-            folder / f"{name}.txt",
-            domain=name,
-            seed=seed,
-            owners=owners,
-            max_bytes=sources[name].max_bytes,
-            validation_fraction=validation_fraction,
-            progress=lambda done, step=step: progress(step, done),  # type: ignore[misc]
+    n_bytes = sum(path.stat().st_size for documents in opened.values() for path in documents.paths)
+    reader = Reader(sources, opened, folder, seed=seed, n_processes=enough_processes(n_bytes, at_most=cores()))
+    spooled = spool_sources(reader, sources, fraction=validation_fraction, step=step)
+    return [
+        Pile(
+            source=name,
+            spooled=one,
+            notes=(
+                *opened[name].tally.so_far().sentences(),
+                *filter(None, [duplicates_sentence(one.kept.duplicates_of)]),
+            ),
         )
-        documents.tally.check()
-        progress(step, 1.0)
-        notes = [*documents.tally.so_far().sentences(), *filter(None, [duplicates_sentence(spool.duplicates_of)])]
-        piles.append(Pile(source=name, spool=spool, notes=tuple(notes)))
-    return piles
+        for name, one in spooled.items()
+    ]
 
 
 def training_sample(
@@ -118,11 +106,12 @@ def training_sample(
     texts: list[str] = []
     lengths: list[int] = []
     for pile in piles:
-        spool = pile.spool
-        taken = np.minimum(spool.lengths[spool.n_validation :], excerpt_bytes or np.iinfo(np.int64).max)
-        n = int(np.searchsorted(np.cumsum(taken), sample_bytes * pile.n_bytes / max(total, 1))) + 1
-        stop = min(spool.n_validation + n, len(spool.lengths))
-        for batch in spool.texts(start=spool.n_validation, stop=stop, batch_bytes=1):
-            texts += [text if excerpt_bytes is None else text[:excerpt_bytes] for text in batch]
-        lengths += spool.lengths[spool.n_validation : stop].tolist()
+        room = sample_bytes * pile.n_bytes / max(total, 1)
+        for document in pile.training_documents():
+            text = document.decode()
+            texts.append(text if excerpt_bytes is None else text[:excerpt_bytes])
+            lengths.append(len(document))
+            room -= min(len(document), excerpt_bytes or len(document))
+            if room <= 0:
+                break
     return texts, np.array(lengths, dtype=np.int64)

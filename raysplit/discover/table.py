@@ -54,23 +54,25 @@ def write_documents(
         )
         for names in clusterings.values()
     ]
-    blocks = [(number, block, is_held_out) for number, pile in enumerate(piles) for block, is_held_out in pile.blocks()]
+    blocks = [(number, block) for number, pile in enumerate(piles) for block in pile.blocks()]
     partial = path.with_name(path.name + ".partial")
     progress(0.0)
     with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
-        labelled = label([block for _, block, _ in blocks], clusterers)
-        for done, ((source, block, is_held_out), labels) in enumerate(zip(blocks, labelled, strict=True), start=1):
+        labelled = label([block for _, block in blocks], clusterers)
+        for done, ((source, block), labels) in enumerate(zip(blocks, labelled, strict=True), start=1):
             numbers = {"source": np.full(len(labels), source), **dict(zip(clusterings, labels.T, strict=True))}
             coded = {
                 column: pa.DictionaryArray.from_arrays(pa.array(numbers[column], pa.int32()), pa.array(list(names)))
                 for column, names in names_of.items()
             }
-            columns = {"text": block.texts(), HELD_OUT_COLUMN: is_held_out, **coded}
+            documents, is_held_out = block.documents()
+            texts = [document.decode() for document in documents]
+            columns = {"text": texts, HELD_OUT_COLUMN: is_held_out, **coded}
             writer.write_table(pa.table({name: columns[name] for name in schema.names}, schema=schema))
             sides = is_held_out.astype(np.int64)
             for tally, own in zip(tallies, labels.T, strict=True):
                 np.add.at(tally.n_documents, (sides, numbers["source"], own), 1)
-                np.add.at(tally.n_text_bytes, (sides, own), block.lengths)
+                np.add.at(tally.n_text_bytes, (sides, own), list(map(len, documents)))
             progress(done / len(blocks))
     partial.replace(path)
     return tallies

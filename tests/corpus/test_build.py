@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 import re
 import shutil
 import signal
@@ -9,18 +10,17 @@ import subprocess
 import sys
 import textwrap
 from collections import namedtuple
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from raysplit.corpus import Corpus, build_corpus
+from raysplit.corpus.held_out import HELD_OUT_TOLERANCE, HeldOut, drawn
 from raysplit.corpus.manifest import spec_hash
-from raysplit.corpus.sources import Document
-from raysplit.corpus.spool import HELD_OUT_TOLERANCE, Spool, document_key, spool_documents
 from raysplit.errors import CorpusError
 from raysplit.space import SourceSpec, TokenizerSpec
 from tests.corpus.texts import documents, files_source, small_corpus, spec_of, write_files
@@ -74,45 +74,16 @@ def test_copies_are_dropped_within_and_across_domains(tmp_path: Path) -> None:
     assert sum(map(len, sides)) == len(set().union(*sides)) == 30
 
 
-@given(
-    texts=st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=30), min_size=2, max_size=30),
-    seed=st.integers(0, 1000),
-    fraction=st.floats(0.01, 0.9),
-    data=st.data(),
-)
-def test_order_and_side_depend_on_the_text_and_the_seed_alone(
-    tmp_path_factory: pytest.TempPathFactory, texts: list[str], seed: int, fraction: float, data: st.DataObject
-) -> None:
-    def read(texts: list[str]) -> tuple[list[str], int]:
-        spool = spool_documents(
-            map(Document, texts),
-            tmp_path_factory.mktemp("spool") / "domain.txt",
-            domain="domain",
-            seed=seed,
-            owners={},
-            max_bytes=None,
-            validation_fraction=fraction,
-            progress=lambda done: None,
-        )
-        read_back = [text for batch in spool.texts(start=0, stop=len(spool.lengths), batch_bytes=20) for text in batch]
-        return read_back, spool.n_validation
+def draw(lengths: list[int], fraction: float, *, at_once: int = 100) -> tuple[list[int], HeldOut]:
+    """Lengths of the held-out documents, of those whose keys are their places."""
+    keys, sizes = np.arange(len(lengths), dtype=np.uint64), np.array(lengths)
 
-    unique = list({document_key(text, seed=seed): text for text in texts}.values())
-    if len(unique) < 2:
-        return
-    order, n_held_out = read(unique)
-    assert sorted(order) == sorted(unique)
-    assert 1 <= n_held_out < len(unique)
-    assert read(data.draw(st.permutations(unique))) == (order, n_held_out)
+    def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(0, len(lengths), at_once):
+            yield keys[start : start + at_once], sizes[start : start + at_once]
 
-
-def spooled(folder: Path, lengths: list[int], *, fraction: float) -> Spool:
-    """Documents of so many bytes."""
-    texts = [f"{number} ".ljust(length, "x") for number, length in enumerate(lengths)]
-    return spool_documents(
-        map(Document, texts), folder / "domain.txt", domain="domain", seed=0, owners={}, max_bytes=None,
-        validation_fraction=fraction, progress=lambda done: None,
-    )  # fmt: skip
+    held_out = drawn(chunks, fraction, n_documents=len(lengths), n_bytes=sum(lengths))
+    return [lengths[int(key)] for key in held_out.keys], held_out
 
 
 @pytest.mark.parametrize("fraction", [0.02, 0.05, 0.2])
@@ -124,25 +95,25 @@ def spooled(folder: Path, lengths: list[int], *, fraction: float) -> Spool:
     ],
     ids=["equal", "one large", "a thousandfold", "one larger than all others"],
 )  # fmt: skip
-def test_the_share_held_out_is_one_of_text(tmp_path: Path, lengths: list[int], fraction: float) -> None:
-    spool = spooled(tmp_path, lengths, fraction=fraction)
-    assert spool.validation_share == pytest.approx(fraction, rel=HELD_OUT_TOLERANCE)
-    held_out = spool.lengths[: spool.n_validation]
-    assert held_out.max() <= 0.55 * held_out.sum()
+def test_the_share_held_out_is_one_of_text(lengths: list[int], fraction: float) -> None:
+    shuffled = random.Random(0).sample(lengths, len(lengths))
+    held_out, found = draw(shuffled, fraction)
+    assert found.n_bytes == sum(held_out)
+    assert sum(held_out) / sum(lengths) == pytest.approx(fraction, rel=HELD_OUT_TOLERANCE)
+    assert max(held_out) <= 0.55 * sum(held_out)
+    assert np.array_equal(draw(shuffled, fraction, at_once=7)[1].keys, found.keys)
 
 
-def test_ordinary_documents_are_held_out_in_the_order_of_their_keys(tmp_path: Path) -> None:
+def test_ordinary_documents_are_held_out_in_the_order_of_their_keys() -> None:
     """As they were before large ones were passed over, so that an older corpus is built again as it was."""
-    spool = spooled(tmp_path, [1000 + number for number in range(400)], fraction=0.05)
-    (text,) = spool.texts(start=0, stop=400, batch_bytes=1 << 30)
-    keys = [document_key(one, seed=0) for one in text]
-    assert keys == sorted(keys)
+    _, held_out = draw([1000 + number for number in range(400)], 0.05)
+    assert held_out.keys.tolist() == list(range(len(held_out.keys)))
 
 
-def test_small_documents_beside_a_huge_one_are_not_all_held_out(tmp_path: Path) -> None:
-    spool = spooled(tmp_path, [1_000_000, *[1000] * 40], fraction=0.2)
-    assert spool.n_validation == 31
-    assert spool.lengths[: spool.n_validation].max() == 1000
+def test_small_documents_beside_a_huge_one_are_not_all_held_out() -> None:
+    held_out, _ = draw([1_000_000, *[1000] * 40], 0.2)
+    assert len(held_out) == 31
+    assert max(held_out) == 1000
 
 
 def test_a_share_that_cannot_be_met_is_said(tmp_path: Path) -> None:
@@ -229,7 +200,7 @@ def test_progress_names_every_step_and_goes_from_zero_to_one(tmp_path: Path, sou
     build_corpus(
         spec_of({"a": source}), tmp_path / "out", progress=lambda step, done: seen.setdefault(step, []).append(done)
     )
-    assert list(seen) == ["open sources", "read a", "train tokenizer", "pack a"]
+    assert list(seen) == ["open sources", "read a", "compare held-out text", "train tokenizer", "pack a"]
     for shares in seen.values():
         assert shares == sorted(shares)
         assert (shares[0], shares[-1]) == (0.0, 1.0)

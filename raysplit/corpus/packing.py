@@ -1,0 +1,137 @@
+"""Documents become tokens, slice by slice in any number of processes; then the tokens are laid one after another."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from raysplit.corpus.runs import write_durably
+from raysplit.corpus.shards import Shard, ShardWriter, TokenType
+from raysplit.corpus.slices import Slice, texts_of, training_texts
+from raysplit.corpus.tokenizer import load_saved
+
+SIDES = ("validation", "train")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """A slice of a domain to be packed."""
+
+    slice: Slice
+    near: Path | None
+    """Signatures of all held-out texts; None where nearly equal ones are not looked for."""
+    tokenizer: Path
+    end_of_text: int
+    dtype: TokenType
+    stem: str
+    """Path that the names of its files begin with."""
+
+    def tokens_path(self, side: str) -> Path:
+        return Path(f"{self.stem}.{side}.bin")
+
+
+class SideCount(BaseModel):
+    """What one side has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    n_tokens: int = 0
+    n_text_bytes: int = 0
+    n_documents: int = 0
+
+    def __add__(self, other: "SideCount") -> "SideCount":
+        return SideCount(
+            n_tokens=self.n_tokens + other.n_tokens,
+            n_text_bytes=self.n_text_bytes + other.n_text_bytes,
+            n_documents=self.n_documents + other.n_documents,
+        )
+
+
+class Packed(BaseModel):
+    """What became of a bucket; its file is written last."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sides: dict[str, SideCount]
+    near_of: dict[int, int]
+    """Documents left out because they are nearly held-out ones, by the number of the domain that holds those out."""
+
+
+def pack_bucket(bucket: Bucket) -> Packed:
+    """Write the tokens of both sides of a bucket, in key order, unless they are there."""
+    record = Path(bucket.stem + ".json")
+    if record.exists():
+        return Packed.model_validate_json(record.read_bytes())
+    held_out, train = bucket.slice.load()
+    left_out: Counter[int] = Counter()
+    sides = {
+        "validation": _pack_side(bucket, "validation", texts_of(held_out)),
+        "train": _pack_side(bucket, "train", training_texts(train, bucket.near, left_out)),
+    }
+    packed = Packed(sides=sides, near_of=dict(left_out))
+    _write_record(record, packed)
+    return packed
+
+
+def _pack_side(bucket: Bucket, side: str, batches: Iterable[list[str]]) -> SideCount:
+    tokenizer = load_saved(bucket.tokenizer, end_of_text=bucket.end_of_text)
+    count = SideCount()
+    parts: list[bytes] = []
+    for texts in batches:
+        tokens = tokenizer.encode(texts)
+        parts.append(tokens.astype(np.dtype(bucket.dtype).newbyteorder("<")).tobytes())
+        n_bytes = sum(len(text.encode()) for text in texts)
+        count += SideCount(n_tokens=len(tokens), n_text_bytes=n_bytes, n_documents=len(texts))
+    write_durably(bucket.tokens_path(side), parts)
+    return count
+
+
+class _Finished(BaseModel):
+    """Shards of one side that are whole."""
+
+    shards: tuple[Shard, ...] = ()
+
+
+class Side:
+    """The shards of one side of a domain, which grow by one bucket after the other."""
+
+    def __init__(self, folder: Path, stem: str, *, record: Path, dtype: TokenType, shard_bytes: int) -> None:
+        """Go on with the shards that ``record`` says are whole, where it is there."""
+        self._record = record
+        done = _Finished.model_validate_json(record.read_bytes()) if record.exists() else _Finished()
+        self._writer = ShardWriter(
+            folder, stem, dtype=dtype, shard_bytes=shard_bytes, finished=done.shards, on_finished=self._save
+        )
+        self._dtype = np.dtype(dtype).newbyteorder("<")
+        self._n_tokens = 0
+        """Of the buckets so far."""
+        self._waiting: list[tuple[int, Path]] = []
+        """Files of tokens that are needed until so many tokens are in whole shards."""
+
+    def append(self, path: Path, n_tokens: int) -> None:
+        """Take the tokens of the next bucket, as far as they are not in a whole shard yet."""
+        n_there = self._writer.n_tokens - self._n_tokens
+        self._n_tokens += n_tokens
+        if n_there < n_tokens:
+            self._writer.append(np.fromfile(path, dtype=self._dtype, offset=n_there * self._dtype.itemsize))
+        self._waiting.append((self._n_tokens, path))
+
+    def finish(self, *, relative_to: Path) -> tuple[Shard, ...]:
+        """Close the last shard; see `ShardWriter.finish`."""
+        with self._writer:
+            return self._writer.finish(relative_to=relative_to)
+
+    def _save(self, shards: tuple[Shard, ...]) -> None:
+        _write_record(self._record, _Finished(shards=shards))
+        n_whole = sum(shard.n_tokens for shard in shards)
+        while self._waiting and self._waiting[0][0] <= n_whole:
+            self._waiting.pop(0)[1].unlink(missing_ok=True)
+
+
+def _write_record(path: Path, record: BaseModel) -> None:
+    partial = path.with_name(path.name + ".partial")
+    write_durably(partial, [record.model_dump_json().encode()])
+    partial.replace(path)

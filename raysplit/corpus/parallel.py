@@ -1,0 +1,69 @@
+"""Work in processes, in order."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_WORTH_BYTES = 16 << 20
+"""Text for which another process pays: it starts in about two seconds."""
+_IDLE_SECONDS = 10
+_LOOK_SECONDS = 0.2
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def enough_processes(n_bytes: int, *, at_most: int) -> int:
+    """How many processes are worth their start for so much text."""
+    return max(1, min(at_most, n_bytes // _WORTH_BYTES))
+
+
+def in_parallel(work: Callable[[T], R], tasks: Iterable[T], *, n_processes: int) -> Iterator[R]:
+    """What ``work`` gives for each task, in the order of the tasks.
+
+    Tasks are taken as they are needed, a few ahead. One process is this one. More are joblib's, which neither fork, nor
+    import the caller's script, nor outlive this process; an error in one of them is raised here.
+    """
+    if n_processes == 1:
+        yield from map(work, tasks)
+        return
+    from joblib import Parallel, delayed
+
+    workers = Parallel(
+        n_jobs=n_processes,
+        backend="loky",
+        return_as="generator",
+        pre_dispatch=2 * n_processes,
+        batch_size=1,
+        max_nbytes=None,
+        idle_worker_timeout=_IDLE_SECONDS,
+    )
+    yield from workers(delayed(_in_worker)(work, task) for task in tasks)
+
+
+def _in_worker(work: Callable[[T], R], task: T) -> R:
+    _begin_worker()
+    return work(task)
+
+
+@cache
+def _begin_worker() -> None:
+    """A worker has one core: libraries that would take all of them are told before they start."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["RAYON_NUM_THREADS"] = "1"
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """A build that was killed writes no more."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)
