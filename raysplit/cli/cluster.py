@@ -15,7 +15,7 @@ from raysplit.errors import RunError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from raysplit.machines.findings import Finding
+    from raysplit.doctor.findings import Finding
 
 dashboard_option = click.option(
     "--address",
@@ -38,8 +38,8 @@ def doctor(space_file: Path | None, out: Path | None, ray_address: str | None, o
     clocks, disks and limits. The exit status is 0 where all is well, 1 for warnings, 2 for errors.
     """
     from raysplit.design.lane_shapes import lane_shape_of
-    from raysplit.machines.examine import examine_cluster, examine_here
-    from raysplit.machines.findings import exit_status
+    from raysplit.doctor.examine import examine_cluster, examine_here
+    from raysplit.doctor.findings import exit_status
     from raysplit.space import load_space
 
     space = None if space_file is None else load_space(space_file)
@@ -83,7 +83,7 @@ def submit(
     What stands after `--` is given to `raysplit run`. The same line again continues a job that has ended, and follows
     one that runs. `raysplit stop` ends it in order.
     """
-    from raysplit.machines.jobs import Jobs, SubmittedRun
+    from raysplit.sweep.jobs import Jobs, SubmittedRun
 
     more = (("--http", http_address) if http_address else ()) + options
     run = SubmittedRun.of(space_file, out, options=more)
@@ -105,7 +105,7 @@ def submit(
 @click.option("--json", "output", flag_value="json", default="text", help="Print it as JSON.")
 def stop(out: str, address: str | None, output: str) -> None:
     """End a submitted sweep in order; everything measured is kept, and `raysplit submit` continues it."""
-    from raysplit.machines.jobs import Jobs
+    from raysplit.sweep.jobs import Jobs
 
     with Jobs.at(address) as jobs:
         job = jobs.running_in(out)

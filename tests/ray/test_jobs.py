@@ -12,9 +12,12 @@ import pytest
 
 from tests.ray.sweeps import records, tiny_space, write_space
 
-pytestmark = pytest.mark.skipif(
-    " " in sys.executable, reason="Ray 2.60 starts no workers on a cluster whose Python lies in a path with spaces"
-)
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        " " in sys.executable, reason="Ray 2.60 starts no workers on a cluster whose Python lies in a path with spaces"
+    ),
+]
 
 
 def free_port() -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from raysplit.machines.storage import check_folder, check_readable
+from raysplit.doctor.storage import check_folder, check_readable
 
 
 def nodes(*roots: Path) -> Callable[..., list[tuple[str, object]]]:
@@ -30,7 +30,7 @@ def test_a_shared_folder_has_no_findings_and_keeps_nothing(tmp_path: Path) -> No
 
 
 def test_a_folder_that_each_node_has_for_itself_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raysplit.machines.storage._SEEN_WITHIN_SECONDS", 0.0)
+    monkeypatch.setattr("raysplit.doctor.storage._SEEN_WITHIN_SECONDS", 0.0)
     found = check_folder(Path("/runs"), nodes(tmp_path / "a", tmp_path / "b"), marker="m")
     assert [finding.where for finding in found] == ["node0", "node1"]
     assert "does not show what node1 wrote" in found[0].what

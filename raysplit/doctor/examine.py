@@ -16,10 +16,10 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysplit.design.lane_shapes import LaneShape
-from raysplit.machines.facts import NodeFacts, look_here
-from raysplit.machines.findings import Finding, findings_of, in_order
-from raysplit.machines.ranks import address_of_first, sum_over_ranks
-from raysplit.machines.storage import check_folder, check_readable
+from raysplit.doctor.facts import NodeFacts, look_here
+from raysplit.doctor.findings import Finding, findings_of, in_order
+from raysplit.doctor.ranks import address_of_first, sum_over_ranks
+from raysplit.doctor.storage import check_folder, check_readable
 
 _ANSWER_SECONDS = 120.0
 """For a first worker process on a busy node, with its imports."""

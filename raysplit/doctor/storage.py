@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from raysplit.machines.findings import Finding
+from raysplit.doctor.findings import Finding
 
 _PREFIX = ".raysplit-doctor-"
 _SEEN_WITHIN_SECONDS = 5.0

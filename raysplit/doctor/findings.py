@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raysplit.design.lane_shapes import LaneShape
-from raysplit.machines.facts import NodeFacts
+from raysplit.doctor.facts import NodeFacts
 from raysplit.quantities import format_bytes, format_count
 
 Severity = Literal["error", "warning"]

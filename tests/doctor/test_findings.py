@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from raysplit.design.lane_shapes import LaneShape
-from raysplit.machines.facts import NodeFacts
-from raysplit.machines.findings import Finding, exit_status, findings_of, in_order
+from raysplit.doctor.facts import NodeFacts
+from raysplit.doctor.findings import Finding, exit_status, findings_of, in_order
 
 GOOD = NodeFacts(
     name="a",
