@@ -1,6 +1,5 @@
 """The section `compute` of a search space: which machines there are, and what each model size gets of them."""
 
-from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -165,10 +164,6 @@ def divisors(n: int) -> list[int]:
     return sorted({d for k in range(1, int(n**0.5) + 1) if n % k == 0 for d in (k, n // k)})
 
 
-def spread_over(n_workers: int, *, per_node: int) -> int:
-    """The fewest nodes that ``n_workers`` fill evenly."""
+def fewest_nodes(n_workers: int, *, per_node: int) -> int:
+    """That ``n_workers`` fill evenly."""
     return min(nodes for nodes in divisors(n_workers) if n_workers // nodes <= per_node)
-
-
-def nearest(wanted: float, choices: Iterable[int]) -> int:
-    return min(choices, key=lambda choice: abs(choice - wanted))
