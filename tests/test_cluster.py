@@ -149,13 +149,14 @@ def test_gpu_nodes_come_and_go_with_the_sweep(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["aws", "gcp"])
-def test_a_gpu_node_holds_a_lane_of_the_search_space(name: str, repository: Path) -> None:
+def test_the_gpu_nodes_are_those_of_the_search_space(name: str, repository: Path) -> None:
     compute = load_space(repository / "search_spaces" / "cluster_8x8.yaml").compute
     config = read(CLUSTER / f"{name}.yaml")
-    for kind, node in config["available_node_types"].items():
-        if kind != config["head_node_type"]:
-            assert node["resources"]["GPU"] == 8
-            assert node["resources"]["CPU"] >= 8 * compute.cpus_per_worker
+    workers = [node for kind, node in config["available_node_types"].items() if kind != config["head_node_type"]]
+    assert config["max_workers"] == sum(node["max_workers"] for node in workers) == compute.nodes
+    for node in workers:
+        assert node["resources"]["GPU"] == compute.gpus_per_node
+        assert node["resources"]["CPU"] >= compute.gpus_per_node * compute.cpus_per_worker
 
 
 @pytest.mark.parametrize("path", sorted((CLUSTER / "kuberay").glob("*.yaml")), ids=lambda path: path.stem)

@@ -89,6 +89,7 @@ class Corpus:
         domain: str | None = None,
         branch_tokens: int = 0,
         replay_share: float = 0.0,
+        part: tuple[int, int] = (0, 1),
     ) -> np.ndarray:
         """Training windows at a position of a stream; a pure function of its arguments.
 
@@ -106,9 +107,10 @@ class Corpus:
             n_sequences: how many windows.
             domain: of a branch; None for the mixture.
             replay_share: of a branch's windows, in [0, 1); spread evenly over the branch.
+            part: (i, n) for the windows i, i + n, i + 2 n, ... of them alone, as rank i of n reads them.
 
         Returns:
-            (n_sequences, context_length + 1) int64; columns [:-1] are inputs, columns [1:] targets.
+            (n_sequences, or its part, context_length + 1) int64; columns [:-1] are inputs, columns [1:] targets.
 
         Raises:
             CorpusError: the domain is unknown, or holds less than one window.
@@ -116,7 +118,8 @@ class Corpus:
         """
         start = _whole_windows("start_tokens", start_tokens, context_length)
         branch = _whole_windows("branch_tokens", branch_tokens, context_length)
-        positions = start + np.arange(n_sequences)
+        first, stride = part
+        positions = start + np.arange(first, n_sequences, stride)
         if domain is None:
             if branch:
                 raise ValueError(f"branch_tokens = {branch_tokens} is the start of a branch, which needs a domain")
@@ -124,7 +127,7 @@ class Corpus:
         else:
             self._known(domain)
             numbers, places = self._branch_places(domain, branch, positions, replay_share)
-        out = np.empty((n_sequences, context_length + 1), dtype=np.int64)
+        out = np.empty((len(positions), context_length + 1), dtype=np.int64)
         for number in np.unique(numbers):
             name = self.domains[number]
             chosen = numbers == number

@@ -91,7 +91,7 @@ class Engine:
         if training.compile:
             self._engine.compile()
 
-    def step(self, windows: np.ndarray, *, learning_rate: float) -> torch.Tensor:
+    def step(self, windows: torch.Tensor | np.ndarray, *, learning_rate: float) -> torch.Tensor:
         """One optimizer step on this rank's ``windows`` (n, context_length + 1); returns the mean loss, detached."""
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -200,8 +200,8 @@ class Engine:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _loss(self, windows: np.ndarray) -> torch.Tensor:
-        tokens = torch.from_numpy(windows).to(self.device, non_blocking=True)  # (B, T + 1)
+    def _loss(self, windows: torch.Tensor | np.ndarray) -> torch.Tensor:
+        tokens = torch.as_tensor(windows).to(self.device, non_blocking=True)  # (B, T + 1)
         logits = self._engine(input_ids=tokens[:, :-1]).logits  # (B, T, V)
         return F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
 

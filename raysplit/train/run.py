@@ -23,6 +23,7 @@ from raysplit.design.tree import Checkpoints, Node, Segment, Tree, Trial
 from raysplit.errors import CheckpointError, StorageError
 from raysplit.ladder import ModelShape
 from raysplit.space import Space, TrainingSpec
+from raysplit.train.ahead import done_ahead
 from raysplit.train.checkpoints import Damaged, Manifest, check_fits, stored
 from raysplit.train.engine import Divergence, Engine
 from raysplit.train.ranks import agree, is_first
@@ -33,7 +34,6 @@ from raysplit.train.watch import STEPS, Watch
 
 _log = logging.getLogger(__name__)
 
-SAVE_MINUTES = 10.0
 _LOOK_SECONDS = 0.5
 """How often about progress is told and the loss looked at; each look waits for the device."""
 _HOPELESS = 2.0
@@ -58,6 +58,7 @@ class Text(Protocol):
         domain: str | None = None,
         branch_tokens: int = 0,
         replay_share: float = 0.0,
+        part: tuple[int, int] = (0, 1),
     ) -> np.ndarray: ...
 
     def validation(self, domain: str, *, context_length: int, max_tokens: int) -> np.ndarray: ...
@@ -76,14 +77,7 @@ class Lane:
     """One group of ranks that trains one trial at a time, with the engines it has warmed up."""
 
     def __init__(
-        self,
-        space: Space,
-        corpus: Text,
-        *,
-        shape: LaneShape,
-        vocab_size: int,
-        checkpoints: str | Path,
-        save_minutes: float = SAVE_MINUTES,
+        self, space: Space, corpus: Text, *, shape: LaneShape, vocab_size: int, checkpoints: str | Path
     ) -> None:
         """Nothing is trained or stored yet.
 
@@ -93,11 +87,10 @@ class Lane:
             shape: of the lane.
             vocab_size: of the corpus' tokenizer.
             checkpoints: folder that every rank sees, or URL (`raysplit.train.storage`).
-            save_minutes: how long to train within a segment before it is saved where it stands.
         """
         self.space, self.corpus, self.shape = space, corpus, shape
         self.vocab_size, self.storage = vocab_size, Storage(checkpoints)
-        self._save_seconds = 60 * save_minutes
+        self._save_every = self._save_seconds
         self._engines: dict[ModelShape, Engine] = {}
         self._writer, self._reader = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("write", "read"))
         self._saving: Save | None = None
@@ -213,13 +206,8 @@ class Lane:
         watch = Watch(vocab_size=self.vocab_size)
         window: list[torch.Tensor] = []
         seen: list[torch.Tensor] = []
-        for n_steps, position in enumerate(positions, start=1):
-            windows = self._batch(
-                domain=segment.domain or None,
-                seed=segment.start.seed,
-                start_tokens=position,
-                branch_tokens=segment.start.pretrain_tokens if segment.domain else 0,
-            )
+        read = done_ahead(partial(self._windows, segment), positions, thread=self._reader)
+        for n_steps, (position, windows) in enumerate(zip(positions, read, strict=True), start=1):
             rate = learning_rate(segment, position, training=training, n_params=n_params, horizon_tokens=horizon_tokens)
             loss = engine.step(windows, learning_rate=rate)
             window.append(loss)
@@ -229,7 +217,7 @@ class Lane:
             if n_steps in (next_look, len(positions)):
                 after = position + training.batch_tokens
                 is_written = self._saving is None or self._saving.is_written
-                is_due = time.perf_counter() - saved >= self._save_seconds
+                is_due = time.perf_counter() - saved >= self._save_every
                 # All ranks look at the same steps and see the same means, or one would give up while others wait.
                 value, seconds, written, due, *means = engine.mean_over_ranks(
                     loss.item(), time.perf_counter() - looked, is_written, is_due, *(mean.item() for mean in seen)
@@ -256,20 +244,23 @@ class Lane:
                     self._settle(must=True)
                     raise Interrupted(f"asked to stop after {after} tokens of {segment.start.folder}")
 
-    def _batch(self, *, domain: str | None, seed: int, start_tokens: int, branch_tokens: int) -> np.ndarray:
-        """This rank's share of one step's windows."""
+    def _windows(self, segment: Segment, start_tokens: int) -> torch.Tensor:
+        """This rank's windows of one step, where the device fetches them from while it works."""
         context = self.space.model.context_length
-        windows = self.corpus.batch(
-            seed=seed,
-            context_length=context,
-            start_tokens=start_tokens,
-            domain=domain,
-            branch_tokens=branch_tokens,
-            n_sequences=self.space.training.batch_tokens // context,
-            replay_share=self.space.training.replay_share if branch_tokens else 0.0,
+        branch_tokens = segment.start.pretrain_tokens if segment.domain else 0
+        windows = torch.from_numpy(
+            self.corpus.batch(
+                seed=segment.start.seed,
+                context_length=context,
+                start_tokens=start_tokens,
+                domain=segment.domain or None,
+                branch_tokens=branch_tokens,
+                n_sequences=self.space.training.batch_tokens // context,
+                replay_share=self.space.training.replay_share if branch_tokens else 0.0,
+                part=(torch.distributed.get_rank(), torch.distributed.get_world_size()),
+            )
         )
-        rank, n_workers = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        return np.ascontiguousarray(windows[rank::n_workers])
+        return windows.pin_memory() if self.space.compute.device == "cuda" else windows
 
     def _engine(self, trial: Trial) -> Engine:
         shape = self.space.shape(trial.n_params, self.vocab_size)
@@ -281,6 +272,10 @@ class Lane:
         engine = Engine(shape, self.space.training, lane=self.shape, seed=seed, device=self.space.compute.device)
         self._engines[shape] = engine
         return engine
+
+    @property
+    def _save_seconds(self) -> float:
+        return 60 * self.space.compute.save_minutes
 
     def _stored_for(self, trial: Trial) -> dict[Node, Manifest]:
         """The checkpoints of a trial's size and seed; what its own killed saves have left is deleted."""
@@ -314,6 +309,8 @@ class Lane:
                 raise
             _log.warning("training goes on without a save: %s", error)
             return
+        # A fault costs what was trained since the last save was begun, until the next one has ended.
+        self._save_every = max(0.5 * self._save_seconds, self._save_seconds - save.seconds)
         self._nodes[save.node] = manifest
         before = [n for n, m in self._nodes.items() if m.passing and is_before(n, save.node)]
         for node in sorted(before, key=lambda node: node.position)[:-1]:

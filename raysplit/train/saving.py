@@ -5,9 +5,10 @@ safetensors. Ranks take turns at the files, so a file's rank holds 12 bytes a pa
 rank calls each function here together with the others.
 """
 
-from collections import deque
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from functools import partial
 from uuid import uuid4
 
 import safetensors.torch
@@ -16,6 +17,7 @@ import torch.distributed as dist
 
 from raysplit.design.tree import Node
 from raysplit.errors import StorageError
+from raysplit.train.ahead import done_ahead
 from raysplit.train.checkpoints import MANIFEST, Damaged, Manifest, StoredFile, read_manifest
 from raysplit.train.engine import Engine
 from raysplit.train.ranks import agree, gathered
@@ -43,7 +45,7 @@ class Save:
             passing: as `Manifest.passing` has it.
             writer: of one thread.
         """
-        self.node, self.passing = node, passing
+        self.node, self.passing, self._begun = node, passing, time.perf_counter()
         self._storage, self._shape, self._adam_steps = storage, engine.shape, engine.adam_steps
         share: dict[int, dict[str, torch.Tensor]] = {}
         for number, parameters in enumerate(_grouped(engine.parameter_shapes)):
@@ -58,6 +60,11 @@ class Save:
     def is_written(self) -> bool:
         """Whether this rank's share is, or has failed."""
         return self._files.done()
+
+    @property
+    def seconds(self) -> float:
+        """Since it was begun."""
+        return time.perf_counter() - self._begun
 
     def finish(self) -> Manifest:
         """Wait for every rank's files, then put the manifest that makes a checkpoint of them.
@@ -110,7 +117,8 @@ def open_checkpoint(engine: Engine, storage: Storage, manifest: Manifest, *, rea
         StorageError: on every rank, where one of them could not read.
     """
     rank, n_ranks = dist.get_rank(), dist.get_world_size()
-    mine = _read_ahead(storage, manifest.node.folder, manifest.files[rank::n_ranks], reader)
+    read = partial(_read_or_why_not, storage, manifest.node.folder)
+    mine = done_ahead(read, manifest.files[rank::n_ranks], thread=reader)
     for number, file in enumerate(manifest.files):
         owner = number % n_ranks
         found = next(mine) if owner == rank else {}
@@ -156,22 +164,11 @@ def _write(storage: Storage, folder: str, share: dict[int, dict[str, torch.Tenso
     return written
 
 
-def _read_ahead(
-    storage: Storage, folder: str, files: Sequence[StoredFile], reader: Executor
-) -> Iterator[dict[str, torch.Tensor] | Exception]:
-    """The tensors of each file, or why there are none; the next file is read while one is used."""
-    pending: deque[Future[dict[str, torch.Tensor]]] = deque()
-    for file in files:
-        pending.append(reader.submit(_read, storage, folder, file))
-        if len(pending) == 2:
-            yield _outcome(pending.popleft())
-    while pending:
-        yield _outcome(pending.popleft())
-
-
-def _outcome(reading: Future[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor] | Exception:
+def _read_or_why_not(
+    storage: Storage, folder: str, file: StoredFile
+) -> dict[str, torch.Tensor] | Damaged | StorageError:
     try:
-        return reading.result()
+        return _read(storage, folder, file)
     except (Damaged, StorageError) as error:
         return error
 

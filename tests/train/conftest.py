@@ -35,6 +35,10 @@ def one_rank() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def text() -> np.ndarray:
+    return read_text()
+
+
+def read_text() -> np.ndarray:
     """Bytes of this interpreter's own `os` module, as tokens below VOCAB."""
     raw = np.frombuffer(Path(os.__file__).read_bytes(), dtype=np.uint8)
     return np.minimum(np.maximum(raw.astype(np.int64) - 31, 0), VOCAB - 1)
@@ -48,6 +52,43 @@ def windows(text: np.ndarray) -> Callable[[int, int], np.ndarray]:
         return np.stack([text[i * CONTEXT : i * CONTEXT + CONTEXT + 1] for i in range(start, start + n)])
 
     return cut
+
+
+class Texts:
+    """Two domains out of one text, read as the corpus promises: a pure function of (seed, position)."""
+
+    domains = ("library", "license")
+
+    def __init__(self, text: np.ndarray) -> None:
+        half = len(text) // 2
+        self._of = {"library": text[:half], "license": text[half:] ^ 1}
+
+    def batch(
+        self,
+        *,
+        seed: int,
+        context_length: int,
+        start_tokens: int,
+        n_sequences: int,
+        domain: str | None = None,
+        branch_tokens: int = 0,
+        replay_share: float = 0.0,
+        part: tuple[int, int] = (0, 1),
+    ) -> np.ndarray:
+        out = []
+        for i in range(n_sequences)[part[0] :: part[1]]:
+            at = start_tokens // context_length + i + branch_tokens // context_length
+            replayed = replay_share and at % round(1 / replay_share) == 1
+            name = self.domains[at % 2] if domain is None or replayed else domain
+            text = self._of[name]
+            start = (at * 7919 + seed * 104729) % (len(text) - context_length - 2)
+            out.append(text[start : start + context_length + 1])
+        return np.stack(out)
+
+    def validation(self, domain: str, *, context_length: int, max_tokens: int) -> np.ndarray:
+        text = self._of[domain]
+        n = max_tokens // context_length
+        return np.stack([text[i * 50 : i * 50 + context_length + 1] for i in range(n)])
 
 
 def make_space(tmp_path: Path, **training: Any) -> Space:

@@ -20,45 +20,9 @@ from raysplit.space import Space
 from raysplit.train.checkpoints import stored
 from raysplit.train.engine import Divergence, Engine
 from raysplit.train.run import Lane
-from tests.train.conftest import VOCAB, make_space
+from tests.train.conftest import VOCAB, Texts, make_space
 
 pytestmark = pytest.mark.usefixtures("one_rank")
-
-
-class Texts:
-    """Two domains out of one text, read as the corpus promises: a pure function of (seed, position)."""
-
-    domains = ("library", "license")
-
-    def __init__(self, text: np.ndarray) -> None:
-        half = len(text) // 2
-        self._of = {"library": text[:half], "license": text[half:] ^ 1}
-
-    def batch(
-        self,
-        *,
-        seed: int,
-        context_length: int,
-        start_tokens: int,
-        n_sequences: int,
-        domain: str | None = None,
-        branch_tokens: int = 0,
-        replay_share: float = 0.0,
-    ) -> np.ndarray:
-        out = []
-        for i in range(n_sequences):
-            at = start_tokens // context_length + i + branch_tokens // context_length
-            replayed = replay_share and at % round(1 / replay_share) == 1
-            name = self.domains[at % 2] if domain is None or replayed else domain
-            text = self._of[name]
-            start = (at * 7919 + seed * 104729) % (len(text) - context_length - 2)
-            out.append(text[start : start + context_length + 1])
-        return np.stack(out)
-
-    def validation(self, domain: str, *, context_length: int, max_tokens: int) -> np.ndarray:
-        text = self._of[domain]
-        n = max_tokens // context_length
-        return np.stack([text[i * 50 : i * 50 + context_length + 1] for i in range(n)])
 
 
 @pytest.fixture

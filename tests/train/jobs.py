@@ -1,0 +1,78 @@
+"""What the processes of `tests.train.processes` are given to do."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from raysplit.design.lane_shapes import lane_shape_of
+from raysplit.design.setup import tree_of
+from raysplit.design.tree import Trial
+from raysplit.space import Space
+from raysplit.train import run
+from raysplit.train.engine import Engine
+from raysplit.train.run import Lane
+from tests.train.conftest import VOCAB, Texts, make_space, read_text
+
+LOG = "steps.log"
+
+
+def lane_in(folder: Path, *, save_minutes: float = 10.0, **training: Any) -> Lane:
+    space = make_space(folder, **training)
+    space = space.model_copy(update={"compute": space.compute.model_copy(update={"save_minutes": save_minutes})})
+    shape = lane_shape_of(space, 14_000)
+    return Lane(space, Texts(read_text()), shape=shape, vocab_size=VOCAB, checkpoints=folder / "checkpoints")
+
+
+def size(space: Space) -> int:
+    return space.shape(14_000, VOCAB).n_params_non_embedding
+
+
+def trunk(space: Space, *milestones: int) -> Trial:
+    return Trial(n_params=size(space), seed=0, domain="", pretrain_tokens=milestones[-1], milestones=milestones)
+
+
+def branch(space: Space, root: int, *milestones: int) -> Trial:
+    return Trial(n_params=size(space), seed=0, domain="library", pretrain_tokens=root, milestones=milestones)
+
+
+def measure(folder: Path, tasks: Sequence[tuple[int | None, int]], training: dict[str, Any]) -> list[Any]:
+    """What a lane measures: for (None, D) a trunk, for (D, D') a branch of it."""
+    lane = lane_in(folder, **training)
+    out = []
+    for root, milestone in tasks:
+        trial = trunk(lane.space, milestone) if root is None else branch(lane.space, root, milestone)
+        out.append(lane.measure(trial, milestone, tree=tree_of(lane.space), on_progress=lambda tokens, loss: None))
+    return out
+
+
+def measure_logged(folder: Path, milestone: int, save_steps: int, step_seconds: float) -> Any:
+    """A trunk, saved every so many steps of this slow training; each step and save goes into a log, by position.
+
+    The clock of the lane is the number of its steps, so that a busy machine changes nothing.
+    """
+    lane = lane_in(folder, save_minutes=save_steps / 60)
+    batch = lane.space.training.batch_tokens
+    with (folder / LOG).open("a", buffering=1) as log:
+        n_steps = 0
+        step, train = Engine.step, Lane._train
+
+        def logged_step(self: Engine, windows: Any, *, learning_rate: float) -> Any:
+            nonlocal n_steps
+            made = step(self, windows, learning_rate=learning_rate)
+            if learning_rate:
+                n_steps += 1
+                time.sleep(step_seconds)
+                log.write(f"step {segment_at[0]} {segment_at[1]}\n")
+                segment_at[1] += batch
+            return made
+
+        def logged_train(self: Lane, engine: Engine, segment: Any, *args: Any, **named: Any) -> None:
+            segment_at[:] = [f"{segment.end_tokens}-{int(segment.cooldown)}", segment.start_tokens]
+            train(self, engine, segment, *args, **named)
+
+        segment_at: list[Any] = ["", 0]
+        Engine.step, Lane._train = logged_step, logged_train  # type: ignore[method-assign]
+        run.time = type("Steps", (), {"perf_counter": staticmethod(lambda: n_steps)})  # type: ignore[assignment]
+        trial = trunk(lane.space, milestone)
+        return lane.measure(trial, milestone, tree=tree_of(lane.space), on_progress=lambda tokens, loss: None)
