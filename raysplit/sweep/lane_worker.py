@@ -67,10 +67,7 @@ def _work(config: LaneConfig) -> None:
     prepare_worker(space.compute)
     corpus = Corpus.open(config.corpus_folder)
     shape = lane_shape_of(space, min(space.model.sizes))
-    lane = Lane(
-        space, corpus, shape=shape, vocab_size=corpus.vocab_size, checkpoints=config.folder.checkpoints,
-        save_minutes=space.compute.save_minutes,
-    )  # fmt: skip
+    lane = Lane(space, corpus, shape=shape, vocab_size=corpus.vocab_size, checkpoints=config.folder.checkpoints)
     first = dist.get_rank() == 0
     if first:
         here = ray.get_runtime_context().current_actor
