@@ -73,6 +73,6 @@ def measure_logged(folder: Path, milestone: int, save_steps: int, step_seconds: 
 
         segment_at: list[Any] = ["", 0]
         Engine.step, Lane._train = logged_step, logged_train  # type: ignore[method-assign]
-        run.time = type("Steps", (), {"perf_counter": staticmethod(lambda: n_steps)})  # type: ignore[assignment]
+        run.time = type("Steps", (), {"perf_counter": staticmethod(lambda: n_steps)})  # type: ignore[assignment, attr-defined]
         trial = trunk(lane.space, milestone)
         return lane.measure(trial, milestone, tree=tree_of(lane.space), on_progress=lambda tokens, loss: None)
