@@ -91,7 +91,7 @@ class Engine:
         link_moments(self._engine)
         self.begin(seed)
         if training.compile:
-            self._engine.compile()
+            self._engine.module.model.compile()  # below DeepSpeed's own hooks, which it cannot see through
 
     def step(self, windows: torch.Tensor | np.ndarray, *, learning_rate: float) -> torch.Tensor:
         """One optimizer step on this rank's ``windows`` (n, context_length + 1); returns the mean loss, detached."""
