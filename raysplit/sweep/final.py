@@ -121,7 +121,8 @@ def run_final(
         # A model that was taken away since is trained again.
         if not exports.get(name) or (Path(exports[name]) / CONFIG).exists()
     }
-    check_checkpoints(folder.checkpoints, space, vocab_size=corpus.vocab_size)
+    checkpoints = folder.checkpoints_at(space.compute.storage)
+    check_checkpoints(checkpoints, space, vocab_size=corpus.vocab_size)
     if missing := [part for part in parts if part.name not in done]:
         with (
             joined_cluster(space.compute, address=ray_address),
