@@ -110,6 +110,6 @@ def test_typos_that_ray_lets_through_are_found() -> None:
 def test_the_aws_nodes_are_those_of_the_search_space(repository: Path) -> None:
     compute = load_space(repository / "search_spaces" / "cluster_8x8.yaml").compute
     worker = read(repository / "cluster" / "aws.yaml")["available_node_types"]["node_of_8_gpus"]
-    assert worker["min_workers"] * worker["resources"]["GPU"] == compute.n_workers
-    assert worker["resources"]["GPU"] == compute.workers_per_lane
-    assert worker["resources"]["CPU"] >= compute.workers_per_lane * compute.cpus_per_worker
+    assert worker["max_workers"] == compute.nodes
+    assert worker["resources"]["GPU"] == compute.gpus_per_node
+    assert worker["resources"]["CPU"] >= compute.gpus_per_node * compute.cpus_per_worker

@@ -33,6 +33,7 @@ from raysplit.cli.options import (
 
 if TYPE_CHECKING:
     from raysplit.corpus import Corpus
+    from raysplit.design.setup import Setup
     from raysplit.http.options import HttpOptions
     from raysplit.space import Space
     from raysplit.split import Advice
@@ -407,21 +408,16 @@ def _tuned(work: _Work, corpus: "Corpus") -> _Work:
 
 def _print_plan(space: "Space", vocab_size: int, console: Console) -> None:
     from raysplit.design.setup import setup_of
-    from raysplit.sweep.plan import describe_plan, make_plan, text_notes
-    from raysplit.train.calibrate import can_train_on, seconds_per_token
+    from raysplit.sweep.plan import describe_plan, make_plan, plan_notes, text_notes
 
     setup = setup_of(space, vocab_size=vocab_size)
-    shapes = [space.shape(n, vocab_size) for n in setup.sizes]
-    timed = None
-    if can_train_on(space.compute.device):
-        with console.status("timing a few real steps of each size ...", spinner="line"):
-            timed = seconds_per_token(space, shapes)
-    rows, notes = describe_plan(make_plan(space, setup, vocab_size=vocab_size, seconds_per_token=timed))
-    table = Table(*rows[0], box=None, padding=(0, 2))
-    for row in rows[1:]:
-        table.add_row(*row)
-    console.print(table)
-    notes += text_notes(space)
+    plan_ = make_plan(space, setup, vocab_size=vocab_size, seconds_per_token=_timed(space, setup, vocab_size, console))
+    for title, rows in describe_plan(plan_):
+        table = Table(*rows[0], title=title, title_justify="left", box=None, padding=(0, 2))
+        for row in rows[1:]:
+            table.add_row(*row)
+        console.print(table)
+    notes = plan_notes(plan_) + text_notes(space)
     if space.tuning is not None:
         from raysplit.quantities import format_flops
         from raysplit.tuning.stages import expected_flops
@@ -430,6 +426,17 @@ def _print_plan(space: "Space", vocab_size: int, console: Console) -> None:
         notes.append(f"before that, hyperparameters are tuned: about {trained}, more where a range is widened")
     for note in notes:
         console.print(note)
+
+
+def _timed(space: "Space", setup: "Setup", vocab_size: int, console: Console) -> "dict[int, float]":
+    """Seconds a token of the sizes that this machine can time: it has the device, and the device holds them alone."""
+    from raysplit.train.calibrate import can_train_on, fitting_alone, seconds_per_token
+
+    if not can_train_on(space.compute.device):
+        return {}
+    models = [space.shape(n, vocab_size) for n in setup.sizes]
+    with console.status("timing a few real steps of each size ...", spinner="line"):
+        return seconds_per_token(space, fitting_alone(space, models))
 
 
 def _http(address: str | None, closed_reading: bool, allowed_hosts: tuple[str, ...]) -> "HttpOptions | None":

@@ -1,4 +1,4 @@
-"""What a sweep is going to cost, before anything trains."""
+"""What a sweep is going to cost and on which machines, before anything trains."""
 
 import math
 from collections.abc import Mapping
@@ -8,23 +8,28 @@ from pathlib import Path
 
 from raysplit.design.campaign import opening, whole_grid
 from raysplit.design.evidence import price_together
+from raysplit.design.lane_shapes import LaneShape, bytes_of, lane_shape_of
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
 from raysplit.quantities import format_bytes, format_count, format_flops, format_seconds
 from raysplit.space import Space
+from raysplit.sweep.speed import Speed, busy_share, lanes_at_a_time, speed_of
 
 _LANE_START_SECONDS = 20.0
-_STATE_BYTES = {"fp32": 12, "bf16": 14}
-"""Bytes of a checkpoint for each parameter: fp32 weights and Adam's two moments, and the bf16 weights beside them."""
+_STATE_BYTES = 12
+"""Bytes of a checkpoint for each parameter: fp32 weights and Adam's two moments."""
 _FORWARD_SHARE = 1 / 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanRow:
-    """What one size takes if the whole grid is measured."""
+    """What one size takes if the whole grid is measured, and what it is trained on."""
 
     n_params: int
     n_params_total: int
+    lane: LaneShape
+    rank_bytes: float
+    """Of its device, on each worker."""
     n_trials: int
     n_points: int
     tokens: int
@@ -32,9 +37,13 @@ class PlanRow:
     tokens_alone: int
     """If every point were a run of its own."""
     flops: float
+    checkpoint_bytes: float
+    """Of one."""
     disk_bytes: float
+    """Of those that the tree needs at the end."""
+    speed: Speed | None
     seconds: float | None
-    """On one lane; None without a calibration."""
+    """On one lane; None where nobody knows the speed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,54 +53,98 @@ class Plan:
     budget_flops: float
     """Of the sweep; infinite without a limit."""
     target_flops: float
+    busy_share: float
+    """Share of the time in which a lane has work; measured on other sweeps, see `raysplit.sweep.speed`."""
+    n_lanes: float
+    """At a time, in the mean over the work."""
     seconds_low: float | None
-    """Wall time on all lanes if the sweep ends after its opening."""
+    """Wall time if the sweep ends after its opening."""
     seconds_high: float | None
     """If it spends its whole budget, or measures the whole grid."""
     disk_bytes: float
+    """At the end, with one more of the largest for each lane: what is saved while it trains."""
+    gpu: str | None
+    utilization: float
 
     @property
     def grid_flops(self) -> float:
         return sum(row.flops for row in self.rows)
 
+    @property
+    def is_timed(self) -> bool:
+        return all(row.speed and row.speed.is_timed for row in self.rows)
 
-def make_plan(space: Space, setup: Setup, *, vocab_size: int, seconds_per_token: Mapping[int, float] | None) -> Plan:
-    """Reckon trials, tokens, FLOPs, disk and time.
+
+def make_plan(space: Space, setup: Setup, *, vocab_size: int, seconds_per_token: Mapping[int, float]) -> Plan:
+    """Reckon machines, trials, tokens, FLOPs, disk and time.
 
     Args:
         space: the search space.
         setup: its resolved set-up.
         vocab_size: of the tokenizer.
-        seconds_per_token: of one worker by size, from `raysplit.train.calibrate`; None leaves times out.
+        seconds_per_token: of one worker by size, from `raysplit.train.calibrate`, as far as sizes could be timed.
+
+    Raises:
+        SpaceError: a size does not fit on the machines; names the nearest shape that does.
     """
     grid = whole_grid(setup).trials
+    first = opening(setup).trials if setup.policy == "adaptive" else grid
     rows = tuple(_row(space, setup, n, grid, vocab_size, seconds_per_token) for n in setup.sizes)
-    opening_flops = price_together(setup, opening(setup).trials if setup.policy == "adaptive" else grid)
-    grid_flops = sum(row.flops for row in rows)
+    opening_flops, grid_flops = price_together(setup, first), sum(row.flops for row in rows)
+    lane_seconds = [row.seconds for row in rows if row.seconds is not None]
+    n_lanes = busy = 1.0
     low = high = None
-    if seconds_per_token is not None:
-        whole = sum(row.seconds or 0.0 for row in rows) / setup.lanes
-        per_flop = whole / grid_flops
-        low = _LANE_START_SECONDS + min(opening_flops, setup.budget_flops) * per_flop
-        high = _LANE_START_SECONDS + min(grid_flops, max(setup.budget_flops, opening_flops)) * per_flop
+    if len(lane_seconds) == len(rows):
+        n_lanes = lanes_at_a_time(space, [(row.lane, s) for row, s in zip(rows, lane_seconds, strict=True)])
+        together = sum(lane_seconds) / n_lanes
+        busy = busy_share(n_lanes, idle_lanes=space.sweep.idle_lanes)
+        low, high = (
+            _LANE_START_SECONDS
+            + max(together / busy * flops / grid_flops, _longest_seconds(trials, rows, most_flops=flops))
+            for trials, flops in (
+                (first, min(opening_flops, setup.budget_flops)),
+                (grid, min(grid_flops, max(setup.budget_flops, opening_flops))),
+            )
+        )
     return Plan(
         rows=rows,
         opening_flops=opening_flops,
         budget_flops=setup.budget_flops,
         target_flops=setup.problem.budget_flops,
+        busy_share=busy,
+        n_lanes=n_lanes,
         seconds_low=low,
         seconds_high=high,
-        disk_bytes=sum(row.disk_bytes for row in rows),
+        disk_bytes=sum(row.disk_bytes for row in rows) + setup.lanes * max(row.checkpoint_bytes for row in rows),
+        gpu=space.compute.gpu,
+        utilization=space.compute.utilization,
     )
 
 
-def describe_plan(plan: Plan) -> tuple[list[tuple[str, ...]], list[str]]:
-    """The plan as rows of a table (header first) and sentences below it."""
-    table: list[tuple[str, ...]] = [
-        ("N", "with embedding", "trials", "points", "tokens", "as single runs", "FLOPs", "disk", "one lane")
+def describe_plan(plan: Plan) -> list[tuple[str, list[tuple[str, ...]]]]:
+    """The plan as titled tables, each with its header first."""
+    machines: list[tuple[str, ...]] = [
+        ("N", "ranks", "nodes", "ZeRO", "micro-batch", "memory a rank", "tokens/s", "one lane", "checkpoint")
+    ]
+    work: list[tuple[str, ...]] = [
+        ("N", "with embedding", "trials", "points", "tokens", "as single runs", "FLOPs", "disk")
     ]
     for row in plan.rows:
-        table.append(
+        lane, mark = row.lane, "" if row.speed and row.speed.is_timed else "~"
+        machines.append(
+            (
+                format_count(row.n_params),
+                _ranks(lane),
+                str(lane.n_nodes),
+                str(lane.zero_stage),
+                f"{lane.micro_batch_sequences}{', twice' if lane.activation_checkpointing else ''}",
+                format_bytes(row.rank_bytes),
+                "not timed" if row.speed is None else f"{mark}{format_count(row.speed.of_lane(lane))}",
+                "not timed" if row.seconds is None else f"{mark}{format_seconds(row.seconds)}",
+                format_bytes(row.checkpoint_bytes),
+            )
+        )
+        work.append(
             (
                 format_count(row.n_params),
                 format_count(row.n_params_total),
@@ -101,13 +154,19 @@ def describe_plan(plan: Plan) -> tuple[list[tuple[str, ...]], list[str]]:
                 format_count(row.tokens_alone),
                 f"{row.flops:.2e}",
                 format_bytes(row.disk_bytes),
-                format_seconds(row.seconds) if row.seconds is not None else "not timed",
             )
         )
+    return [("machines", machines), ("work, if the whole grid is measured", work)]
+
+
+def plan_notes(plan: Plan) -> list[str]:
+    """What is said below the tables, a sentence each."""
     notes = [
         f"whole grid {format_flops(plan.grid_flops)}; opening round {format_flops(plan.opening_flops)}; "
         f"target budget {format_flops(plan.target_flops)}; checkpoints at most {format_bytes(plan.disk_bytes)}"
     ]
+    if any(row.lane.activation_checkpointing for row in plan.rows):
+        notes.append("twice: activations are computed twice, which takes a third more and is no part of the FLOPs")
     if plan.budget_flops < float("inf"):
         notes.append(
             f"sweep budget {format_flops(plan.budget_flops)}, "
@@ -118,14 +177,52 @@ def describe_plan(plan: Plan) -> tuple[list[tuple[str, ...]], list[str]]:
                 "warning: the opening round alone is over the sweep's budget; raise sweep.budget_flops or "
                 "shorten the grids"
             )
-    if plan.seconds_low is not None and plan.seconds_high is not None:
+    return [*notes, *_time_notes(plan)]
+
+
+def hours_sentence(plan: Plan) -> str:
+    """How long the sweep is to take, as the search spaces advertise it; empty where nobody knows the speed."""
+    if plan.seconds_low is None or plan.seconds_high is None:
+        return ""
+    return f"about {_duration(plan.seconds_low)} to {_duration(plan.seconds_high)} for the sweep"
+
+
+def _time_notes(plan: Plan) -> list[str]:
+    if not (hours := hours_sentence(plan)):
+        return [
+            "not timed: this machine lacks the device that the space asks for, and compute.gpu does not name it to "
+            "reckon with"
+        ]
+    notes = [
+        f"{hours}, reading the held-out text included, with {plan.n_lanes:.3g} lanes at a time that have work for "
+        f"{100 * plan.busy_share:.0f} % of it (measured on replayed sweeps with equal lanes, LOG 2026-11-26)"
+    ]
+    if not plan.is_timed:
         notes.append(
-            f"about {format_seconds(plan.seconds_low)} to {format_seconds(plan.seconds_high)} on all lanes, "
-            "reading the held-out text included"
+            f"times with ~ are reckoned, not measured: F(N) at {100 * plan.utilization:.0f} % of the bf16 peak of one "
+            f"{plan.gpu} (compute.gpu, compute.utilization), without what ranks say to each other"
         )
-    else:
-        notes.append("not timed: this machine lacks the device that the space asks for")
-    return table, notes
+    return notes
+
+
+def _duration(seconds: float) -> str:
+    """Hours without minutes from ten hours on, since nothing here is known better than that."""
+    return f"{seconds / 3600:.0f} h" if seconds >= 36_000 else format_seconds(seconds)
+
+
+def _ranks(lane: LaneShape) -> str:
+    shares = lane.gpus_per_worker % 1
+    return f"{lane.n_workers} of {lane.gpus_per_worker:g} GPU" if shares else str(lane.n_workers)
+
+
+def _longest_seconds(trials: tuple[Trial, ...], rows: tuple[PlanRow, ...], *, most_flops: float) -> float:
+    """What no number of lanes makes shorter: the longest path through a trunk and a branch that so many FLOPs pay."""
+    by_size, longest = {row.n_params: row for row in rows}, 0.0
+    for trial in trials:
+        row, tokens = by_size[trial.n_params], max(sum(trial.point(m)) for m in trial.milestones)
+        if row.speed is not None and tokens * row.flops / row.tokens <= most_flops:
+            longest = max(longest, tokens / row.speed.of_lane(row.lane))
+    return longest
 
 
 def text_notes(space: Space) -> list[str]:
@@ -162,27 +259,31 @@ def _row(
     n_params: int,
     grid: tuple[Trial, ...],
     vocab_size: int,
-    seconds_per_token: Mapping[int, float] | None,
+    timed: Mapping[int, float],
 ) -> PlanRow:
     trials = [trial for trial in grid if trial.n_params == n_params]
     points = [trial.point(m) for trial in trials for m in trial.milestones]
     flops = price_together(setup, trials)
     tokens = round(flops / setup.flops_per_token[n_params])
-    total = space.shape(n_params, vocab_size).n_params_total
-    # Trunks keep a checkpoint at every D of the grid and at zero, each branch its deepest.
-    n_kept = sum(1 + len(setup.pretrain_grid) if trial.is_trunk else 1 for trial in trials)
+    model = space.shape(n_params, vocab_size)
+    lane = lane_shape_of(space, n_params, vocab_size=vocab_size)
+    # A trunk keeps a checkpoint at every D of the grid, each branch its deepest; what is drawn from a seed is no file.
+    n_kept = sum(sum(d > 0 for d in setup.pretrain_grid) if trial.is_trunk else 1 for trial in trials)
+    checkpoint_bytes = float(model.n_params_total * _STATE_BYTES)
     read = len(points) * len(setup.domains) * space.training.validation_tokens * _FORWARD_SHARE
-    seconds = None
-    if seconds_per_token is not None:
-        seconds = (tokens + read) * seconds_per_token[n_params] / space.compute.workers_per_lane
+    speed = speed_of(space, model, lane, timed)
     return PlanRow(
         n_params=n_params,
-        n_params_total=total,
+        n_params_total=model.n_params_total,
+        lane=lane,
+        rank_bytes=bytes_of(space, model, lane).total,
         n_trials=len(trials),
         n_points=len(points),
         tokens=tokens,
         tokens_alone=sum(map(sum, points)),
         flops=flops,
-        disk_bytes=float(n_kept * total * _STATE_BYTES[space.training.precision]),
-        seconds=seconds,
+        checkpoint_bytes=checkpoint_bytes,
+        disk_bytes=n_kept * checkpoint_bytes,
+        speed=speed,
+        seconds=None if speed is None else (tokens + read) / speed.of_lane(lane),
     )

@@ -3,12 +3,13 @@
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
-from raysplit.design.lane_shapes import lane_shape_of
+from raysplit.design.lane_shapes import USABLE_SHARE, LaneShape, bytes_of, lane_shape_of
 from raysplit.ladder import ModelShape
 from raysplit.space import Space
 from raysplit.train.engine import Engine
@@ -33,7 +34,7 @@ def seconds_per_token(space: Space, shapes: Iterable[ModelShape], *, n_steps: in
         backend = "nccl" if space.compute.device == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     for shape in shapes:
-        lane = lane_shape_of(space, shape.n_params_non_embedding)
+        lane = _alone(space, shape)
         training = space.training.model_copy(
             update={"batch_tokens": lane.micro_batch_sequences * space.model.context_length}
         )
@@ -43,6 +44,20 @@ def seconds_per_token(space: Space, shapes: Iterable[ModelShape], *, n_steps: in
         out[shape.n_params_non_embedding] = min(times[1:]) / training.batch_tokens
         engine.close()
     return out
+
+
+def fitting_alone(space: Space, shapes: Iterable[ModelShape]) -> list[ModelShape]:
+    """Those that one device of this machine holds whole; on CPUs, whose memory is not reckoned with, all of them."""
+    if space.compute.device == "cpu":
+        return list(shapes)
+    room = USABLE_SHARE * torch.cuda.get_device_properties(0).total_memory
+    return [shape for shape in shapes if bytes_of(space, shape, _alone(space, shape)).total <= room]
+
+
+def _alone(space: Space, shape: ModelShape) -> LaneShape:
+    """A worker of the size's lane as a lane of its own: the same passes, with nobody to share states with."""
+    lane = lane_shape_of(space, shape.n_params_non_embedding, vocab_size=shape.vocab_size)
+    return replace(lane, n_workers=1, n_nodes=1, zero_stage=min(lane.zero_stage, 1))
 
 
 def _timed_step(engine: Engine, windows: np.ndarray) -> float:

@@ -1,9 +1,11 @@
 """`raysplit plan` on every search space that comes with raysplit."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from raysplit.space import load_space
 from tests.cli.conftest import Command
 from tests.cli.test_mistakes import SpaceFile
 
@@ -16,9 +18,17 @@ def test_every_space_has_a_plan(raysplit: Command, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(calibrate, "can_train_on", lambda device: False)
     result = raysplit("plan", path)
     assert result.exit_code == 0, result.output
-    assert "whole grid" in result.stdout
-    assert "not timed" in result.stdout
-    assert "warning" not in result.stdout
+    said = " ".join(result.stdout.split())
+    assert "whole grid" in said
+    assert "warning" not in said
+    if load_space(path).compute.gpu is None:
+        assert "not timed" in said
+        return
+    # What the file advertises is what its plan says.
+    hours = re.search(r"about [^:]* for the sweep", said)
+    assert hours is not None
+    assert hours.group() in " ".join(path.read_text().split("schema_version")[0].replace("#", " ").split())
+    assert "reckoned, not measured" in said
 
 
 def test_a_plan_says_what_text_it_takes(

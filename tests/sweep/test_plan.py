@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from raysplit.design.campaign import whole_grid
 from raysplit.design.setup import Setup, setup_of
 from raysplit.space import Space, load_space
-from raysplit.sweep.plan import Plan, describe_plan, make_plan
+from raysplit.sweep.plan import Plan, describe_plan, make_plan, plan_notes
+from raysplit.sweep.speed import busy_share
 from tests.live.doubles import carry_on, open_service, remember_laws, true_losses
 
 
@@ -19,7 +22,7 @@ def smoke(repository: Path) -> Space:
 def plan_of(space: Space, *, seconds_per_token: float | None = None, policy: str = "adaptive") -> tuple[Plan, Setup]:
     space = space.model_copy(update={"sweep": space.sweep.model_copy(update={"policy": policy})})
     setup = setup_of(space, vocab_size=512)
-    timed = None if seconds_per_token is None else dict.fromkeys(setup.sizes, seconds_per_token)
+    timed = {} if seconds_per_token is None else dict.fromkeys(setup.sizes, seconds_per_token)
     return make_plan(space, setup, vocab_size=512, seconds_per_token=timed), setup
 
 
@@ -59,14 +62,71 @@ def test_times_follow_the_calibration(smoke: Space) -> None:
         assert 0 < plan.seconds_low <= plan.seconds_high
     untimed, _ = plan_of(smoke)
     assert untimed.seconds_low is untimed.seconds_high is None
-    assert any("not timed" in note for note in describe_plan(untimed)[1])
+    assert any("not timed" in note for note in plan_notes(untimed))
 
 
 def test_an_opening_over_the_budget_is_said(smoke: Space) -> None:
     plan, _ = plan_of(smoke)
-    table, notes = describe_plan(replace(plan, budget_flops=plan.opening_flops / 2))
+    notes = plan_notes(replace(plan, budget_flops=plan.opening_flops / 2))
     assert any(note.startswith("warning") and "sweep.budget_flops" in note for note in notes)
-    assert len({len(row) for row in table}) == 1
-    assert not any("warning" in note for note in describe_plan(plan)[1])
-    unlimited = describe_plan(replace(plan, budget_flops=float("inf")))[1]
-    assert not any("inf" in note for note in unlimited)
+    for _, rows in describe_plan(plan):
+        assert len({len(row) for row in rows}) == 1
+    assert not any("warning" in note for note in plan_notes(plan))
+    assert not any("inf" in note for note in plan_notes(replace(plan, budget_flops=float("inf"))))
+
+
+@pytest.fixture(scope="module")
+def cluster(repository: Path) -> Space:
+    return load_space(repository / "search_spaces" / "cluster_8x8.yaml")
+
+
+def plan_of_cluster(space: Space, **compute: Any) -> Plan:
+    space = space.model_copy(update={"compute": space.compute.model_copy(update=compute)})
+    vocab_size = space.corpus.tokenizer.vocab_size
+    return make_plan(space, setup_of(space, vocab_size=vocab_size), vocab_size=vocab_size, seconds_per_token={})
+
+
+def test_a_cluster_is_reckoned_without_a_gpu(cluster: Space) -> None:
+    plan = plan_of_cluster(cluster)
+    assert [row.lane.n_workers for row in plan.rows] == [1, 4, 8, 16, 32]
+    assert plan.rows[-1].lane.n_nodes == 4
+    for row in plan.rows:
+        assert row.rank_bytes < 0.9 * 80e9
+        assert row.checkpoint_bytes == 12 * row.n_params_total
+        assert row.speed is not None
+        reached = row.speed.of_lane(row.lane) * row.flops / row.tokens
+        assert reached == pytest.approx(0.4 * 989e12 * row.lane.n_workers, rel=0.01)
+    assert plan.seconds_high is not None
+    # All GPUs at once and always busy would take this long; waiting is on top.
+    assert plan.seconds_high > plan.budget_flops / (64 * 0.4 * 989e12) / plan.busy_share
+
+
+def test_lanes_that_wait_take_longer_than_those_that_fill(cluster: Space) -> None:
+    waiting = cluster.model_copy(update={"sweep": cluster.sweep.model_copy(update={"idle_lanes": "wait"})})
+    plans = [plan_of_cluster(space) for space in (waiting, cluster)]
+    assert (plans[0].seconds_high or 0) > (plans[1].seconds_high or 0) > 0
+    assert "61 % of it (measured on replayed sweeps" in " ".join(plan_notes(plans[1]))
+
+
+def test_what_is_measured_of_idle_lanes_is_met_and_carried_on() -> None:
+    assert busy_share(1, idle_lanes="wait") == 1
+    assert busy_share(8, idle_lanes="fill") == pytest.approx(0.43)
+    assert 0.43 < busy_share(6, idle_lanes="fill") < 0.68
+    assert busy_share(32, idle_lanes="wait") == pytest.approx(0.17 / 2)
+
+
+def test_a_gpu_that_nobody_names_is_not_reckoned_with(cluster: Space) -> None:
+    plan = plan_of_cluster(cluster, gpu=None)
+    assert plan.seconds_high is None
+    assert any("compute.gpu does not name it" in note for note in plan_notes(plan))
+
+
+def test_disk_is_what_the_tree_keeps(smoke: Space) -> None:
+    """A trunk each D, a branch its deepest, each lane one more; nothing for weights that a seed gives."""
+    plan, setup = plan_of(smoke)
+    for row in plan.rows:
+        trials = [trial for trial in whole_grid(setup).trials if trial.n_params == row.n_params]
+        kept = sum(len(setup.pretrain_grid) if trial.is_trunk else 1 for trial in trials)
+        assert row.disk_bytes == kept * row.checkpoint_bytes
+    largest = max(row.checkpoint_bytes for row in plan.rows)
+    assert plan.disk_bytes == sum(row.disk_bytes for row in plan.rows) + 2 * largest
