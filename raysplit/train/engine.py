@@ -182,7 +182,7 @@ class Engine:
                 weights[name] = weight.to(dtype).cpu()
         if self.rank == 0:
             # A fresh model, since the engine's own may be partitioned, compiled or patched; of the trained precision.
-            model = undrawn_model(self.shape).to(dtype)
+            model: Any = undrawn_model(self.shape).to(dtype)
             for name, parameter in model.named_parameters():
                 parameter.data.copy_(weights.pop(name))
             partial = folder.with_name(folder.name + ".partial")

@@ -34,7 +34,7 @@ def model_config(shape: ModelShape, *, attention: str = "sdpa") -> LlamaConfig:
 
 def build_model(shape: ModelShape, *, seed: int) -> LlamaForCausalLM:
     """A freshly initialised model; equal (shape, seed) give equal weights, as every engine begins with."""
-    model = undrawn_model(shape)
+    model: LlamaForCausalLM = undrawn_model(shape)
     for parameter, weight in zip(model.parameters(), drawn_weights(shape, seed=seed), strict=True):
         parameter.data.copy_(weight)
     return model
