@@ -19,7 +19,7 @@ from raysplit.design.memory import LOSS_CHUNK_TOKENS
 class NextTokenLoss(LlamaForCausalLM):
     """The family's model as it is trained: a forward pass gives the loss and not the logits."""
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Mean loss in nats over ``tokens`` (B, T + 1), of which each but the first is a target; a scalar in fp32."""
         hidden = self.model(input_ids=tokens[:, :-1]).last_hidden_state
         return mean_loss(self.lm_head, hidden.flatten(0, 1), tokens[:, 1:].flatten())

@@ -90,7 +90,7 @@ class Lane:
         """
         self.space, self.corpus, self.shape = space, corpus, shape
         self.vocab_size, self.storage = vocab_size, Storage(checkpoints)
-        self._save_every = self._save_seconds
+        self._save_begun, self._save_every = 0.0, 0.5 * self._save_seconds
         self._engines: dict[ModelShape, Engine] = {}
         self._writer, self._reader = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("write", "read"))
         self._saving: Save | None = None
@@ -292,6 +292,7 @@ class Lane:
     def _save(self, engine: Engine, node: Node, *, passing: bool) -> None:
         """Begin to save the engine's state; one save at a time is under way."""
         self._settle()
+        self._save_begun = time.perf_counter()
         self._saving = Save(engine, self.storage, node, passing=passing, writer=self._writer)
 
     def _settle(self, *, must: bool = False) -> None:
@@ -309,8 +310,9 @@ class Lane:
                 raise
             _log.warning("training goes on without a save: %s", error)
             return
-        # A fault costs what was trained since the last save was begun, until the next one has ended.
-        self._save_every = max(0.5 * self._save_seconds, self._save_seconds - save.seconds)
+        # A fault costs at most what was trained since the last save was begun, until the next one has ended.
+        took_seconds = time.perf_counter() - self._save_begun
+        self._save_every = max(0.5 * self._save_seconds, self._save_seconds - took_seconds)
         self._nodes[save.node] = manifest
         before = [n for n, m in self._nodes.items() if m.passing and is_before(n, save.node)]
         for node in sorted(before, key=lambda node: node.position)[:-1]:

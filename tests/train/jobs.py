@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from raysplit.design.lane_shapes import lane_shape_of
@@ -63,6 +64,8 @@ def measure_logged(folder: Path, milestone: int, save_steps: int, step_seconds: 
             if learning_rate:
                 n_steps += 1
                 time.sleep(step_seconds)
+                while lane._saving is not None and not lane._saving.is_written:
+                    time.sleep(0.001)  # a busy machine writes no slower than it steps
                 log.write(f"step {segment_at[0]} {segment_at[1]}\n")
                 segment_at[1] += batch
             return made
@@ -73,6 +76,6 @@ def measure_logged(folder: Path, milestone: int, save_steps: int, step_seconds: 
 
         segment_at: list[Any] = ["", 0]
         Engine.step, Lane._train = logged_step, logged_train  # type: ignore[method-assign]
-        run.time = type("Steps", (), {"perf_counter": staticmethod(lambda: n_steps)})  # type: ignore[assignment]
+        setattr(run, "time", SimpleNamespace(perf_counter=lambda: n_steps))  # noqa: B010
         trial = trunk(lane.space, milestone)
         return lane.measure(trial, milestone, tree=tree_of(lane.space), on_progress=lambda tokens, loss: None)
