@@ -6,13 +6,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch.distributed as dist
+
 from raysplit.design.lane_shapes import lane_shape_of
 from raysplit.design.setup import tree_of
 from raysplit.design.tree import Trial
+from raysplit.machines import ComputeSpec
 from raysplit.space import Space
 from raysplit.train import run
 from raysplit.train.engine import Engine
 from raysplit.train.run import Lane
+from raysplit.train.runtime import prepare_worker
 from tests.train.conftest import VOCAB, Texts, make_space, read_text
 
 LOG = "steps.log"
@@ -45,6 +49,27 @@ def measure(folder: Path, tasks: Sequence[tuple[int | None, int]], training: dic
         trial = trunk(lane.space, milestone) if root is None else branch(lane.space, root, milestone)
         out.append(lane.measure(trial, milestone, tree=tree_of(lane.space), on_progress=lambda tokens, loss: None))
     return out
+
+
+def stop_at(folder: Path, milestone: int, tokens: int, rank: int) -> str:
+    """A trunk that one rank is told to leave once so many tokens are trained."""
+    lane = lane_in(folder)
+    trial = trunk(lane.space, milestone)
+
+    def tell(trained: int, loss: float) -> bool:
+        return trained >= tokens and dist.get_rank() == rank
+
+    try:
+        lane.measure(trial, milestone, tree=tree_of(lane.space), on_progress=tell)
+    except run.Interrupted as error:
+        return str(error)
+    return "was not stopped"
+
+
+def measure_deterministically(folder: Path, milestone: int) -> Any:
+    """A trunk with the kernels that `compute.deterministic` asks for."""
+    prepare_worker(ComputeSpec(deterministic=True))
+    return measure(folder, [(None, milestone)], {})
 
 
 def measure_logged(folder: Path, milestone: int, save_steps: int, step_seconds: float) -> Any:
