@@ -204,6 +204,7 @@ class Lane:
         looked_at, looked, next_look = 0, time.perf_counter(), 1
         saved = looked
         watch = Watch(vocab_size=self.vocab_size)
+        skipped_before = engine.skipped_steps  # in training that diverged on the same engine
         window: list[torch.Tensor] = []
         seen: list[torch.Tensor] = []
         read = done_ahead(partial(self._windows, segment), positions, thread=self._reader)
@@ -225,7 +226,8 @@ class Lane:
                 seen.clear()
                 next_look = n_steps + max(1, int(_LOOK_SECONDS * (n_steps - looked_at) / seconds))
                 looked_at, looked = n_steps, time.perf_counter()
-                complaint = "the gradient overflowed" if engine.skipped_steps else watch.complaint(means, value)
+                overflowed = engine.skipped_steps > skipped_before
+                complaint = "the gradient overflowed" if overflowed else watch.complaint(means, value)
                 if complaint:
                     raise Divergence(
                         f"{complaint} after {after} tokens of {segment.start.folder} "
