@@ -142,7 +142,11 @@ class Lane:
                     continue
             if segment.domain and not segment.start.domain and self.space.training.branch_optimizer == "reset":
                 engine.reset_optimizer()
-            self._train(engine, segment, partial(_told_from, tokens, on_progress), horizon_tokens=horizon)
+            try:
+                self._train(engine, segment, partial(_told_from, tokens, on_progress), horizon_tokens=horizon)
+            except Divergence:
+                self._settle()  # what was saved before is sound
+                raise
             tokens += segment.tokens
             if segment.cooldown:
                 break
@@ -167,8 +171,13 @@ class Lane:
         """
         if not is_first():
             return
+        try:
+            found = self._stored_for(trial)
+        except StorageError as error:
+            _log.warning("nothing is deleted: %s", error)
+            return
         cooled = {tree.cooldown_start(m) for m in trial.milestones if m <= milestone} - {0, *tree.pretrain_grid}
-        for node, manifest in self._stored_for(trial).items():
+        for node, manifest in found.items():
             if not is_on_chain(node.folder, trial):
                 continue
             if manifest.passing:
