@@ -1,14 +1,11 @@
 """Hugging Face models of the ladder."""
 
 from collections.abc import Iterator
-from typing import TypeVar
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from raysplit.ladder import ModelShape
-
-Model = TypeVar("Model", bound=LlamaForCausalLM)
 
 
 def model_config(shape: ModelShape, *, attention: str = "sdpa") -> LlamaConfig:
@@ -40,7 +37,7 @@ def build_model(shape: ModelShape, *, seed: int) -> LlamaForCausalLM:
     return model
 
 
-def undrawn_model(shape: ModelShape, *, kind: type[Model] = LlamaForCausalLM) -> Model:
+def undrawn_model(shape: ModelShape, *, kind: type[LlamaForCausalLM] = LlamaForCausalLM) -> LlamaForCausalLM:
     """A model whose weights are anything.
 
     transformers' own initialisation sees nothing of weights that DeepSpeed's stage 3 partitions as they are made, and

@@ -286,9 +286,9 @@ def test_files_have_the_modes_of_other_new_files(
     tokenizer = exported.corpus.tokenizer_path
     with umask(mask):
         exported.engine.export(tmp_path / "experts" / "notes", tokenizer_folder=tokenizer)
-        node = Node(n_params=14_000, seed=0, pretrain_tokens=CONTEXT)
-        with ThreadPoolExecutor(1) as writer:
-            Save(exported.engine, Storage(tmp_path / "checkpoints"), node, passing=False, writer=writer).finish()
+        with ThreadPoolExecutor(1) as thread:
+            node = Node(n_params=14_000, seed=0, pretrain_tokens=2048)
+            Save(exported.engine, Storage(tmp_path / "checkpoints"), node, passing=False, writer=thread).finish()
     for name in ("experts", "checkpoints"):
         for path in [tmp_path / name, *(tmp_path / name).rglob("*")]:
             assert stat.S_IMODE(path.stat().st_mode) == (folders if path.is_dir() else files), path

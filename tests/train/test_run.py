@@ -273,6 +273,17 @@ def test_an_absurd_rate_diverges_and_the_lane_goes_on(lane: Callable[..., Lane])
     assert measure(other, branch(other, "library", 2048, 1024), 1024).losses == expected
 
 
+def test_after_a_divergence_the_engine_trains_the_next_trial_as_a_new_one(
+    lane: Callable[..., Lane], tmp_path: Path
+) -> None:
+    bad = lane("bad", learning_rate={"reference": 1e10, "reference_params": 14_000}, warmup_tokens=0)
+    with pytest.raises(Divergence, match="the gradient overflowed"):
+        measure(bad, trunk(bad, 4096), 4096)
+    plain = lane("plain")
+    bad.turn_to(plain.space.training, tmp_path / "next")
+    assert measure(bad, trunk(bad, 2048), 2048).losses == measure(plain, trunk(plain, 2048), 2048).losses
+
+
 def test_a_loss_that_runs_away_ends_the_measurement_early(
     lane: Callable[..., Lane], monkeypatch: pytest.MonkeyPatch
 ) -> None:
