@@ -78,7 +78,8 @@ def run_final(
             replay_share=space.training.replay_share,
         )
     exports = {part.name: part.task.export_to for part in plan.parts}
-    check_checkpoints(folder.checkpoints, space, vocab_size=corpus.vocab_size)
+    checkpoints = folder.checkpoints_at(space.compute.storage)
+    check_checkpoints(checkpoints, space, vocab_size=corpus.vocab_size)
     journal = Journal(folder.path / _JOURNAL)
     done = _done(journal.records, plan.parts)
     if plan.left:
