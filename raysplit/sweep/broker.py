@@ -21,13 +21,15 @@ from raysplit.sweep.causes import cause_of, innermost, own_error, was_killed
 from raysplit.sweep.lane_pool import NO_MACHINES_SECONDS, LanePool
 from raysplit.sweep.lane_state import LaneState
 from raysplit.sweep.placement import Node, Room
-from raysplit.sweep.pool_report import PoolReport, report_on
+from raysplit.sweep.pool_report import PoolReport, report_on, why_quiet
 from raysplit.sweep.stable import stable_options
 from raysplit.sweep.task_queue import Asked
 from raysplit.sweep.troubles import Kind, Trouble, kind_of
 
 _LOOK_SECONDS = 1.0
 """How often lanes and nodes are looked at."""
+_TELL_SECONDS = 10.0
+"""How often the law hears anew why nothing happens."""
 _POLL_SECONDS = 20.0
 """A lane without work asks again after this time, so that its collectives never wait for ever."""
 _END_SECONDS = 60.0
@@ -78,7 +80,7 @@ class Broker:
         self._following: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
         self._wake = asyncio.Event()
-        self._quiet = ""
+        self._was_quiet, self._told = False, 0.0
 
     # For who wants tasks carried out.
 
@@ -166,18 +168,23 @@ class Broker:
     async def work(self) -> None:
         """Open and close lanes, for as long as the broker lives."""
         while not self._pool.closed:
+            self._wake.clear()
             try:
                 await self.look()
-            except ray.exceptions.RayError as error:  # the head is away; lanes go on meanwhile
-                self._pool.tell(f"the cluster does not answer: {cause_of(error)}")
-            self._wake.clear()
+            except Exception as error:  # whatever it is, nobody is to wait for lanes that nobody looks after
+                self._pool.give_up(LaneError(f"lanes can be looked after no longer: {cause_of(error)}"))
+                raise
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), _LOOK_SECONDS)
 
     async def look(self) -> None:
         """See what has become of nodes and lanes, and do what is to be done."""
         pool, jobs = self._pool, self._jobs
-        nodes = await asyncio.to_thread(jobs.nodes)
+        try:
+            nodes = await asyncio.to_thread(jobs.nodes)
+        except Exception as error:  # the head is away, of which Ray tells in many ways; lanes go on meanwhile
+            pool.tell(f"the cluster does not answer: {cause_of(error)}")
+            return
         now = self._clock()
         hung = pool.hung(now)
         opened, closed = pool.look(nodes, now)
@@ -190,7 +197,8 @@ class Broker:
         for lane in [lane for lane in pool.lanes.values() if now - (lane.ended or now) > _END_SECONDS]:
             jobs.clear_away(lane)
             pool.gone(lane.number, now)
-        await asyncio.to_thread(jobs.want, pool.moves.wanted)
+        with contextlib.suppress(ray.exceptions.RayError):  # asked for again at the next look
+            await asyncio.to_thread(jobs.want, pool.moves.wanted)
         if hung or closed:
             await self._tell_lanes()
         await self._tell_law()
@@ -219,10 +227,12 @@ class Broker:
 
     async def _tell_law(self) -> None:
         """So that whoever asks for the sweep's status hears why nothing happens."""
-        quiet = report_on(self._pool, self._clock()).quiet
-        if self._law is not None and bool(quiet) != bool(self._quiet):
+        now = self._clock()
+        quiet = why_quiet(self._pool, now)
+        is_news = bool(quiet) != self._was_quiet or (quiet and now - self._told >= _TELL_SECONDS)
+        if self._law is not None and is_news:
             self._law.tell_waiting.remote(quiet)
-        self._quiet = quiet
+            self._was_quiet, self._told = bool(quiet), now
 
 
 def _trouble(lane: LaneState, error: Exception) -> Trouble:

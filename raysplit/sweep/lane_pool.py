@@ -190,7 +190,7 @@ class LanePool:
         if lane is None or not lane.is_open:
             return
         lane.ended = now
-        asked, worked = lane.asked, now - lane.begun
+        asked, worked = lane.asked, lane.heard - lane.begun
         lane.asked = None
         said = remedy(trouble.kind, trouble.cause)
         if lane.joined is None:

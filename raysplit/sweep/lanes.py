@@ -28,6 +28,7 @@ from raysplit.sweep.lane_pool import NO_MACHINES_SECONDS, no_room
 from raysplit.sweep.placement import Room, on_these
 
 _LOOK_SECONDS = 1.0
+_CLOSE_SECONDS = 30.0
 
 
 class Lanes:
@@ -78,7 +79,7 @@ class Lanes:
     def close(self) -> None:
         """End the lanes: idle ones go by themselves, those in the midst of a trial (after Ctrl-C) are killed."""
         with contextlib.suppress(ray.exceptions.RayError):  # a broker that died has taken its lanes with it
-            ray.get(self.broker.close.remote())
+            ray.get(self.broker.close.remote(), timeout=_CLOSE_SECONDS)
         ray.kill(self.broker)
 
 

@@ -117,9 +117,9 @@ def free_of(nodes: Collection[Node], lanes: Sequence[LaneState]) -> Mapping[str,
 
     Those that are starting are in the cluster's figures only once they are placed.
     """
-    mine: dict[str, Mapping[str, float]] = {node.name: dict(node.total) for node in nodes}
+    mine = {node.name: node.total for node in nodes}
     for lane in lanes:
-        mine = {**without(mine, lane.room, lane.spots)}
+        mine = without(mine, lane.room, lane.spots)
     return {
         node.name: {name: min(left, node.free.get(name, 0.0)) for name, left in mine[node.name].items()}
         for node in nodes

@@ -1,6 +1,7 @@
 """Where lanes fit: what a lane needs of each node, what nodes have left, and which nodes a lane is put on."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -97,13 +98,13 @@ def on_these(room: Room, nodes: Iterable[Resources]) -> Room | None:
     return None
 
 
-def without(free: Mapping[str, Resources], room: Room, spots: Iterable[str]) -> dict[str, dict[str, float]]:
+def without(free: Mapping[str, Resources], room: Room, spots: Iterable[str]) -> dict[str, Resources]:
     """What is left of the nodes once a lane's workers are on these, one after another."""
-    left = {name: dict(have) for name, have in free.items()}
-    for name in spots:
-        for resource, amount in room.of_a_worker.items():
-            if name in left:
-                left[name][resource] = left[name].get(resource, 0.0) - amount
+    left = dict(free)
+    for name, n_workers in Counter(name for name in spots if name in free).items():
+        have = free[name]
+        taken = {resource: have.get(resource, 0.0) - n_workers * n for resource, n in room.of_a_worker.items()}
+        left[name] = {**have, **taken}
     return left
 
 

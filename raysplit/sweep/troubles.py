@@ -31,7 +31,7 @@ class Trouble:
 
 
 _MACHINE = re.compile(
-    r"nccl|gloo|connection (reset|closed|refused)|closed by peer|broken pipe|socket|timed ?out|DistNetworkError|"
+    r"nccl|gloo|connection (reset|closed|refused)|closed by peer|broken pipe|socket|time(d )?out|DistNetworkError|"
     r"cuda error: (unspecified launch failure|uncorrectable|device.*(lost|unavailable))",
     re.IGNORECASE,
 )
