@@ -118,15 +118,16 @@ def _known_encoding(name: str) -> str:
 class SourceSpec(Section):
     """Where the documents of one domain come from; docs/text.md has the formats and the rules."""
 
-    kind: Literal["files", "table", "huggingface", "package"]
+    kind: Literal["files", "table", "huggingface", "package", "tokens"]
     path: str | None = None
-    """files, table: a file, a folder or a glob; huggingface: a hub name, a local path that `datasets.load_dataset`
-    takes, or a folder of `save_to_disk`. Relative paths start at the search space's own folder."""
+    """files, table, tokens: a file, a folder or a glob; huggingface: a hub name, a local path that
+    `datasets.load_dataset` takes, or a folder of `save_to_disk`. Relative paths start at the space's own folder."""
     pattern: str = "**/*.txt"
     """files: which files of a folder, as a glob for names without their compression, in either case; each is one
     document. A file that `path` itself names is cut into many."""
     split_on: Annotated[int | str, BeforeValidator(_separator_or_size)] | None = None
-    """Cut each text into documents: at a separator, or at blank lines and line ends into about so many characters."""
+    """Cut each text into documents: at a separator, or at blank lines and line ends into about so many characters.
+    tokens: into so many tokens."""
     encoding: Annotated[str, AfterValidator(_known_encoding)] | None = None
     """files, table: of the text, as Python names it; UTF-8 when left out, or UTF-16 where a byte order mark says so."""
     on_bad: Literal["few", "skip", "fail"] = "few"
@@ -147,6 +148,10 @@ class SourceSpec(Section):
     """Stop reading after this much text (UTF-8 bytes)."""
     held_out_column: str | None = None
     """table, huggingface: true where a row is held out, in place of `validation_fraction`."""
+    tokenizer: str | None = None
+    """tokens: the one that made them, which is `corpus.tokenizer.name` too."""
+    tokens_column: str = "input_ids"
+    """tokens in .arrow, .parquet or .mds: the column of lists."""
 
     @field_validator("split_on")
     @classmethod
@@ -164,6 +169,10 @@ class SourceSpec(Section):
         if self.kind == "package":
             if self.package not in PACKAGES:
                 raise ValueError(unknown("package", self.package, PACKAGES))
+        elif self.kind == "tokens" and self.tokenizer is None:
+            raise ValueError("a source of kind 'tokens' needs `tokenizer`, the name or folder of what made them")
+        elif self.kind == "tokens" and isinstance(self.split_on, str):
+            raise ValueError(f"split_on = {self.split_on!r}: tokens are cut by a number of tokens, such as 8k")
         elif not self.path:
             raise ValueError(f"a source of kind {self.kind!r} needs a path")
         elif self.kind != "huggingface" and _URL.match(self.path):
@@ -176,12 +185,14 @@ class SourceSpec(Section):
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _ROWS = ("table", "huggingface")
 _KINDS_WITH = {
-    "path": ("files", *_ROWS),
+    "path": ("files", *_ROWS, "tokens"),
     "pattern": ("files",),
     "encoding": ("files", "table"),
     **dict.fromkeys(("text_column", "label_column", "label", "held_out_column"), _ROWS),
     **dict.fromkeys(("config_name", "split", "streaming"), ("huggingface",)),
     "package": ("package",),
+    **dict.fromkeys(("tokenizer", "tokens_column"), ("tokens",)),
+    "max_bytes": ("files", *_ROWS, "package"),
 }
 """Fields that are not for every kind: one that is set in vain is a mistake about the text."""
 
@@ -293,6 +304,25 @@ class CorpusSpec(Section):
                     raise ValueError("mixture: " + unknown("domain", name, self.domains))
             if missing := [name for name in self.domains if name not in self.mixture]:
                 raise ValueError(f"mixture: no share for domain {missing[0]!r}; every domain needs one above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_are_of_its_tokenizer(self) -> Self:
+        if tokenized := [name for name, source in self.sources.items() if source.kind == "tokens"]:
+            raise ValueError(f"sources.{tokenized[0]}: domains are found in text, and not in tokens; bring the text")
+        made_by = {name: str(source.tokenizer) for name, source in self.domains.items() if source.kind == "tokens"}
+        (first, tokenizer), *others = [*made_by.items()] or [("", "")]
+        for name, other in others:
+            if other != tokenizer:
+                raise ValueError(
+                    f"domains {first!r} and {name!r} hold tokens of {tokenizer!r} and {other!r}; a corpus has one "
+                    "tokenizer, so bring the text of one of them"
+                )
+        if made_by and (self.tokenizer.kind, self.tokenizer.name) != ("huggingface", tokenizer):
+            raise ValueError(
+                f"domain {first!r} holds tokens of {tokenizer!r}; set corpus.tokenizer to {{kind: huggingface, name: "
+                f"{tokenizer}}}, or bring its text"
+            )
         return self
 
     @property
@@ -711,6 +741,9 @@ def _with_absolute_paths(space: Space, base: Path, *, origin: str) -> Space:
             if source.path is not None:
                 local = resolve(source.path, f"corpus.{field}.{name}.path", or_name=source.kind == "huggingface")
                 resolved[name] = source.model_copy(update={"path": local})
+            if source.tokenizer is not None:
+                local = resolve(source.tokenizer, f"corpus.{field}.{name}.tokenizer", or_name=True)
+                resolved[name] = resolved[name].model_copy(update={"tokenizer": local})
         return resolved
 
     corpus = space.corpus

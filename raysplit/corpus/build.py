@@ -42,11 +42,13 @@ from raysplit.corpus.reading import RUN_BYTES
 from raysplit.corpus.runs import write_durably
 from raysplit.corpus.sampling import mixture_of
 from raysplit.corpus.shards import SHARD_BYTES, token_type
-from raysplit.corpus.slices import SLICE_BYTES, Slice, slices_of, texts_of, training_texts
+from raysplit.corpus.slices import SLICE_BYTES, Slice, not_nearly_held_out, slices_of
 from raysplit.corpus.sources import Documents, open_source
 from raysplit.corpus.spool import PART_BYTES, Reader, Report, Spooled, spool_sources
+from raysplit.corpus.tokenized import Vocabulary
 from raysplit.corpus.tokenizer import (
     CorpusTokenizer,
+    SavedTokenizer,
     hash_folder,
     load_huggingface,
     load_saved_bpe,
@@ -177,15 +179,22 @@ class _Build:
         spec = self.spec
         mixture_of(spec.shares)  # refuses impossible shares
         given = self._given_tokenizer()
+        vocabulary = None
+        if given is not None:
+            name = str(spec.tokenizer.name)
+            vocabulary = Vocabulary(tokenizer=name, size=given.vocab_size, end_of_text=given.end_of_text)
         with self.step("open sources"):
-            opened = {name: open_source(source, domain=name) for name, source in spec.domains.items()}
+            opened = {
+                name: open_source(source, domain=name, vocabulary=vocabulary) for name, source in spec.domains.items()
+            }
         self._take_up(opened, keep_tokenizer=given is not None)
-        spooled = self._spool(opened)
+        spooled = self._spool(opened, vocabulary)
+        slices = {name: self._slices(one, self._tokens_of(name, given)) for name, one in spooled.items()}
         with self.step("compare held-out text"):
-            near = self._signatures(spooled)
+            near = self._signatures(slices, n_bytes=sum(one.held_out.n_bytes for one in spooled.values()))
         if (tokenizer := given) is None:
             with self.step("train tokenizer"):
-                tokenizer = self._trained_tokenizer(spooled, near)
+                tokenizer = self._trained_tokenizer(slices, near)
         _enough_room(spooled, self.out, bytes_per_token=2 if token_type(tokenizer.vocab_size) == "uint16" else 4)
         return Manifest(
             spec_hash=spec_hash(spec),
@@ -197,7 +206,7 @@ class _Build:
                 vocab_size=tokenizer.vocab_size,
                 end_of_text=tokenizer.end_of_text,
             ),
-            domains=self._pack(spooled, opened, tokenizer, near),
+            domains=self._pack(spooled, slices, opened, tokenizer, near),
             versions={name: version(name) for name in _LIBRARIES},
             build_seconds=self.seconds,
         )
@@ -224,7 +233,7 @@ class _Build:
             write_durably(mark, [identity.encode()])
         (self.out / _SHARDS).mkdir(exist_ok=True)
 
-    def _spool(self, opened: Mapping[str, Documents]) -> dict[str, Spooled]:
+    def _spool(self, opened: Mapping[str, Documents], vocabulary: Vocabulary | None) -> dict[str, Spooled]:
         n_bytes = sum(path.stat().st_size for documents in opened.values() for path in documents.paths)
         reader = Reader(
             self.spec.domains,
@@ -232,6 +241,7 @@ class _Build:
             self._folder,
             seed=self.spec.seed,
             n_processes=enough_processes(n_bytes, at_most=self.n_processes),
+            vocabulary=vocabulary,
             run_bytes=self.work.run_bytes,
             part_bytes=self.work.part_bytes,
         )
@@ -241,61 +251,60 @@ class _Build:
             _enough(spooled[name], opened[name].tally, source)
         return spooled
 
-    def _slices(self, spooled: Spooled) -> list[Slice]:
-        return slices_of(spooled, slice_bytes=self.work.slice_bytes)
+    def _tokens_of(self, name: str, given: CorpusTokenizer | None) -> SavedTokenizer | None:
+        if given is None or self.spec.domains[name].kind != "tokens":
+            return None
+        return SavedTokenizer(folder=self.out / _TOKENIZER, end_of_text=given.end_of_text)
 
-    def _signatures(self, spooled: Mapping[str, Spooled]) -> Path | None:
+    def _slices(self, spooled: Spooled, tokens_of: SavedTokenizer | None) -> list[Slice]:
+        return slices_of(spooled, slice_bytes=self.work.slice_bytes, tokens_of=tokens_of)
+
+    def _signatures(self, slices: Mapping[str, list[Slice]], *, n_bytes: int) -> Path | None:
         """Write those of all held-out documents, to find what is nearly one of them."""
         near = self.spec.near_duplicates
         path = self._folder / "held-out.signatures"
         if near is None or path.exists():
             return None if near is None else path
-        slices = [(number, part) for number, one in enumerate(spooled.values()) for part in self._slices(one)]
-        slices = [(number, part) for number, part in slices if len(part.held_out)]
-        n_bytes = sum(one.held_out.n_bytes for one in spooled.values())
+        holding = [(number, one) for number, each in enumerate(slices.values()) for one in each if len(one.held_out)]
         found = in_parallel(
             partial(_held_out_signatures, near),
-            [part for _, part in slices],
+            [one for _, one in holding],
             n_processes=enough_processes(n_bytes, at_most=self.n_processes),
         )
         signatures: list[object] = []
         owners: list[int] = []
-        for (number, _), own in zip(slices, found, strict=True):
+        for (number, _), own in zip(holding, found, strict=True):
             signatures += own
             owners += [number] * len(own)
         save_signatures(path, near, signatures, np.array(owners, dtype=np.int64))
         return path
 
-    def _trained_tokenizer(self, spooled: Mapping[str, Spooled], near: Path | None) -> CorpusTokenizer:
+    def _trained_tokenizer(self, slices: Mapping[str, list[Slice]], near: Path | None) -> CorpusTokenizer:
         folder = self.out / _TOKENIZER
         if folder.exists():
             return load_saved_bpe(folder)
-        tokenizer = train_bpe(self._sample(spooled, near), vocab_size=self.spec.tokenizer.vocab_size)
+        tokenizer = train_bpe(self._sample(slices, near), vocab_size=self.spec.tokenizer.vocab_size)
         partial_folder = self._folder / _TOKENIZER
         shutil.rmtree(partial_folder, ignore_errors=True)
         save_bpe(tokenizer, partial_folder)
         partial_folder.replace(folder)
         return tokenizer
 
-    def _sample(self, spooled: Mapping[str, Spooled], near: Path | None) -> Iterator[str]:
+    def _sample(self, slices: Mapping[str, list[Slice]], near: Path | None) -> Iterator[str]:
         """Training documents in the mixture's proportions, to learn merges from; a small domain gives all it has."""
         wanted = max(_MIN_SAMPLE_BYTES, _SAMPLE_BYTES_PER_TOKEN * self.spec.tokenizer.vocab_size)
-        for name, one in spooled.items():
+        for name, each in slices.items():
             room = self.spec.shares[name] * wanted
-            for text in self._training_texts(one, near):
+            for text in _training_texts(each, near):
                 yield text
                 room -= len(text)
                 if room <= 0:
                     break
 
-    def _training_texts(self, spooled: Spooled, near: Path | None) -> Iterator[str]:
-        for part in self._slices(spooled):
-            for texts in training_texts(part.load()[1], near, Counter()):
-                yield from texts
-
     def _pack(
         self,
         spooled: Mapping[str, Spooled],
+        slices: Mapping[str, list[Slice]],
         opened: Mapping[str, Documents],
         tokenizer: CorpusTokenizer,
         near: Path | None,
@@ -306,19 +315,13 @@ class _Build:
             _clear(self.out, _SHARDS)
             (self.out / _SHARDS).mkdir()
             folder.mkdir()
+        saved = SavedTokenizer(folder=self.out / _TOKENIZER, end_of_text=tokenizer.end_of_text)
         buckets = {
             name: [
-                Bucket(
-                    slice=part,
-                    near=near,
-                    tokenizer=self.out / _TOKENIZER,
-                    end_of_text=tokenizer.end_of_text,
-                    dtype=dtype,
-                    stem=str(folder / f"{name}-{number:05d}"),
-                )
-                for number, part in enumerate(self._slices(one))
+                Bucket(slice=one, near=near, tokenizer=saved, dtype=dtype, stem=str(folder / f"{name}-{number:05d}"))
+                for number, one in enumerate(each)
             ]
-            for name, one in spooled.items()
+            for name, each in slices.items()
         }
         n_bytes = sum(one.kept.n_bytes for one in spooled.values())
         results = in_parallel(
@@ -346,8 +349,15 @@ class _Build:
                         shards.append(bucket.tokens_path(side), packed[-1].sides[side].n_tokens)
                     report(len(packed) / len(each))
                 finished = {side: _side_record(shards, side, packed, self.out) for side, shards in sides.items()}
-            records[name] = _record(finished, packed, spooled[name], self.spec, name, opened[name].tally)
+            is_compared = near is not None and (slices[name][0].tokens_of is None or tokenizer.gives_text_back)
+            near_of = self._near_duplicates_of(packed) if is_compared else None
+            records[name] = _record(finished, near_of, spooled[name], self.spec, name, opened[name].tally)
         return records
+
+    def _near_duplicates_of(self, packed: list[Packed]) -> dict[str, int]:
+        counts = sum((Counter(one.near_of) for one in packed), Counter())
+        names = list(self.spec.domains)
+        return {names[number]: counts[number] for number in sorted(counts)}
 
 
 def _identity(spec: CorpusSpec, opened: Mapping[str, Documents], shard_bytes: int, work: WorkSizes) -> str:
@@ -363,7 +373,14 @@ def _identity(spec: CorpusSpec, opened: Mapping[str, Documents], shard_bytes: in
 
 
 def _held_out_signatures(near: NearDuplicateSpec, part: Slice) -> list[object]:
-    return [one for texts in texts_of(part.load()[0]) for one in signatures_of(texts, near)]
+    held_out = part.load()[0]
+    return [one for batch in part.batches(held_out) for one in signatures_of(batch.texts or [], near)]
+
+
+def _training_texts(slices: list[Slice], near: Path | None) -> Iterator[str]:
+    for one in slices:
+        for batch in not_nearly_held_out(one.batches(one.load()[1]), near, Counter()):
+            yield from batch.texts or []
 
 
 def _enough(spooled: Spooled, tally: Tally, source: SourceSpec) -> None:
@@ -376,6 +393,7 @@ def _enough(spooled: Spooled, tally: Tally, source: SourceSpec) -> None:
             f"{tally.where}: of its {n} documents {side} are held out by {source.held_out_column!r}; it needs some to "
             "train on, and some to measure its loss on"
         )
+    how = "split_on: 8k" if source.kind == "tokens" else 'split_on: "\\n\\n" or split_on: 64k'
     remedy = "cut it, with"
     if source.split_on is not None:
         remedy = f"split_on = {source.split_on!r} cuts nothing; take"
@@ -383,7 +401,7 @@ def _enough(spooled: Spooled, tally: Tally, source: SourceSpec) -> None:
         remedy = f"max_bytes = {source.max_bytes} ends the reading there; raise it, or cut the text, with"
     said = [
         f"{n} document{'s' if n != 1 else ''} with text; it needs at least 2, one of them held out",
-        *([f'{remedy} split_on: "\\n\\n" or split_on: 64k'] if n == 1 else []),
+        *([f"{remedy} {how}"] if n == 1 else []),
         *filter(None, [duplicates_sentence(spooled.kept.duplicates_of)]),
         *tally.so_far().sentences(),
     ]
@@ -402,7 +420,7 @@ def _side_record(side: Side, name: str, packed: list[Packed], out: Path) -> Side
 
 def _record(
     sides: Mapping[str, SideRecord],
-    packed: list[Packed],
+    near_duplicates_of: dict[str, int] | None,
     spooled: Spooled,
     spec: CorpusSpec,
     domain: str,
@@ -415,16 +433,12 @@ def _record(
             f"{spec.near_duplicates and spec.near_duplicates.threshold}); bring other text, or raise the threshold"
         )
     package = source.package if source.kind == "package" else None
-    near_of = sum((Counter(one.near_of) for one in packed), Counter())
-    names = list(spec.domains)
     return DomainRecord(
         train=sides["train"],
         validation=sides["validation"],
         n_duplicates=sum(spooled.kept.duplicates_of.values()),
         duplicates_of=dict(spooled.kept.duplicates_of),
-        near_duplicates_of=(
-            None if spec.near_duplicates is None else {names[number]: n for number, n in sorted(near_of.items())}
-        ),
+        near_duplicates_of=near_duplicates_of,
         not_read=tally.so_far(),
         held_out_note="" if source.held_out_column else _held_out_note(spooled, spec.validation_fraction),
         source=source,

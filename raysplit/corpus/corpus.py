@@ -209,11 +209,11 @@ class Corpus:
     def bytes_per_token(self, domain: str) -> float:
         """UTF-8 bytes of held-out text per token, ends of documents counted as tokens without bytes.
 
-        So a loss in nats per token is loss / ln 2 / bytes_per_token in bits per byte.
+        So a loss in nats per token is loss / ln 2 / bytes_per_token in bits per byte. NaN where it is not known, of
+        tokens whose tokenizer gives no text back.
         """
         self._known(domain)
-        side = self.manifest.domains[domain].validation
-        return side.n_text_bytes / side.n_tokens
+        return self.manifest.domains[domain].validation.bytes_per_token
 
     def check_capacity(
         self,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ SCHEMA_VERSION: Final = 2
 """2 knows of near-duplicates; a corpus of 1 has the same shards, and is read as it is."""
 _HASHED_AS: Final = 1
 """A specification that says what one of version 1 said has its hash."""
-_LATER_FIELDS = ("split_on", "encoding", "on_bad", "held_out_column")
+_LATER_FIELDS = ("split_on", "encoding", "on_bad", "held_out_column", "tokenizer", "tokens_column")
 """Of a source, since corpora were first built."""
 NO_TOKENS = ("max_epochs", "sources", "discover", "clusterer")
 """Fields of a specification that change no token of its corpus, which is built of domains alone."""
@@ -35,10 +36,15 @@ class SideRecord(_Record):
 
     n_tokens: int
     """Every token, with the one that ends each document."""
-    n_text_bytes: int
-    """UTF-8 bytes of the documents' text; ends of documents count none."""
+    n_text_bytes: int | None
+    """UTF-8 bytes of the documents' text; ends of documents count none. None of tokens that give no text back."""
     n_documents: int
     shards: tuple[Shard, ...]
+
+    @property
+    def bytes_per_token(self) -> float:
+        """NaN where it is not known."""
+        return math.nan if self.n_text_bytes is None else self.n_text_bytes / self.n_tokens
 
 
 def duplicates_sentence(duplicates_of: Mapping[str, int]) -> str:

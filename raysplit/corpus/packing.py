@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from raysplit.corpus.runs import write_durably
 from raysplit.corpus.shards import Shard, ShardWriter, TokenType
-from raysplit.corpus.slices import Slice, texts_of, training_texts
-from raysplit.corpus.tokenizer import load_saved
+from raysplit.corpus.slices import Batch, Slice, not_nearly_held_out
+from raysplit.corpus.tokenizer import SavedTokenizer
 
 SIDES = ("validation", "train")
 
@@ -23,8 +23,7 @@ class Bucket:
     slice: Slice
     near: Path | None
     """Signatures of all held-out texts; None where nearly equal ones are not looked for."""
-    tokenizer: Path
-    end_of_text: int
+    tokenizer: SavedTokenizer
     dtype: TokenType
     stem: str
     """Path that the names of its files begin with."""
@@ -39,13 +38,15 @@ class SideCount(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     n_tokens: int = 0
-    n_text_bytes: int = 0
+    n_text_bytes: int | None = 0
+    """None where any of its tokens gives no text back."""
     n_documents: int = 0
 
     def __add__(self, other: "SideCount") -> "SideCount":
+        known = self.n_text_bytes is not None and other.n_text_bytes is not None
         return SideCount(
             n_tokens=self.n_tokens + other.n_tokens,
-            n_text_bytes=self.n_text_bytes + other.n_text_bytes,
+            n_text_bytes=self.n_text_bytes + other.n_text_bytes if known else None,  # type: ignore[operator]
             n_documents=self.n_documents + other.n_documents,
         )
 
@@ -65,26 +66,27 @@ def pack_bucket(bucket: Bucket) -> Packed:
     record = Path(bucket.stem + ".json")
     if record.exists():
         return Packed.model_validate_json(record.read_bytes())
-    held_out, train = bucket.slice.load()
+    held_out, train = map(bucket.slice.batches, bucket.slice.load())
     left_out: Counter[int] = Counter()
     sides = {
-        "validation": _pack_side(bucket, "validation", texts_of(held_out)),
-        "train": _pack_side(bucket, "train", training_texts(train, bucket.near, left_out)),
+        "validation": _pack_side(bucket, "validation", held_out),
+        "train": _pack_side(bucket, "train", not_nearly_held_out(train, bucket.near, left_out)),
     }
     packed = Packed(sides=sides, near_of=dict(left_out))
     _write_record(record, packed)
     return packed
 
 
-def _pack_side(bucket: Bucket, side: str, batches: Iterable[list[str]]) -> SideCount:
-    tokenizer = load_saved(bucket.tokenizer, end_of_text=bucket.end_of_text)
+def _pack_side(bucket: Bucket, side: str, batches: Iterable[Batch]) -> SideCount:
+    tokenizer = bucket.tokenizer.load()
     count = SideCount()
     parts: list[bytes] = []
-    for texts in batches:
-        tokens = tokenizer.encode(texts)
+    for data, texts in batches:
+        is_text = bucket.slice.tokens_of is None
+        tokens = tokenizer.encode(texts or []) if is_text else tokenizer.joined(data)
         parts.append(tokens.astype(np.dtype(bucket.dtype).newbyteorder("<")).tobytes())
-        n_bytes = sum(len(text.encode()) for text in texts)
-        count += SideCount(n_tokens=len(tokens), n_text_bytes=n_bytes, n_documents=len(texts))
+        n_bytes = None if texts is None else sum(map(len, data if is_text else map(str.encode, texts)))
+        count += SideCount(n_tokens=len(tokens), n_text_bytes=n_bytes, n_documents=len(data))
     write_durably(bucket.tokens_path(side), parts)
     return count
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from raysplit.corpus.not_read import Counts
-from raysplit.corpus.runs import UNSAID, Entry, Run, document_key, write_durably, write_run
-from raysplit.corpus.sources import Document, Part, open_source
+from raysplit.corpus.runs import UNSAID, Entry, Run, write_durably, write_run
+from raysplit.corpus.sources import Document, Part, TokenDocument, open_source
+from raysplit.corpus.tokenized import Vocabulary
 from raysplit.space import SourceSpec
 
 RUN_BYTES = 128 << 20
@@ -25,6 +26,8 @@ class PartToRead:
     stem: str
     """Path that the names of its files begin with."""
     seed: int
+    vocabulary: Vocabulary | None = None
+    """Of the corpus, for a source of tokens."""
     wanted_bytes: int | None = None
     """Read no more than that; None for all."""
     run_bytes: int = RUN_BYTES
@@ -55,10 +58,10 @@ class _Run:
     entries: list[Entry] = field(default_factory=list)
     n_bytes: int = 0
 
-    def add(self, document: Document, counts: tuple[int, int, int, int], *, seed: int) -> None:
-        data = document.text.encode("utf-8", errors="replace")  # JSON can spell half of a surrogate pair
+    def add(self, document: Document | TokenDocument, counts: tuple[int, int, int, int], *, seed: int) -> None:
+        data = document.data()
         side = UNSAID if document.is_held_out is None else int(document.is_held_out)
-        self.entries.append(Entry(document_key(document.text, seed=seed), data, side, counts))
+        self.entries.append(Entry(document.key(seed=seed), data, side, counts))
         self.n_bytes += len(data)
 
 
@@ -73,7 +76,7 @@ def read_part(task: PartToRead) -> PartRead:
     done = _so_far(task)
     if done.is_whole or (task.wanted_bytes is not None and done.n_bytes >= task.wanted_bytes):
         return done
-    source = open_source(task.source, domain=task.domain, part=task.part)
+    source = open_source(task.source, domain=task.domain, part=task.part, vocabulary=task.vocabulary)
     run = _Run()
     for document in islice(source.documents, done.n_documents, None):
         run.add(document, source.tally.numbers, seed=task.seed)

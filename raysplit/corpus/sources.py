@@ -6,12 +6,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from raysplit.corpus.lines import text_lines, whole_text
 from raysplit.corpus.listing import list_files, matches
 from raysplit.corpus.not_read import Tally, Unreadable
 from raysplit.corpus.packages import package_documents
 from raysplit.corpus.pieces import cut, lines_of
 from raysplit.corpus.rows import TABLE_FORMATS, Row, check_columns, flag_in, rows_of, text_in
+from raysplit.corpus.runs import data_key, document_key
+from raysplit.corpus.tokenized import Vocabulary, token_documents, token_files
+from raysplit.corpus.tokenizer import STORED_TOKENS
 from raysplit.errors import CorpusError, unknown
 from raysplit.files import suffix_of
 from raysplit.space import SourceSpec
@@ -29,6 +34,30 @@ class Document(NamedTuple):
     text: str
     is_held_out: bool | None = None
 
+    @property
+    def is_blank(self) -> bool:
+        return not self.text or self.text.isspace()
+
+    def data(self) -> bytes:
+        return self.text.encode("utf-8", errors="replace")  # JSON can spell half of a surrogate pair
+
+    def key(self, *, seed: int) -> bytes:
+        return document_key(self.text, seed=seed)
+
+
+class TokenDocument(NamedTuple):
+    """A text that is tokenized already."""
+
+    tokens: np.ndarray
+    """(n,) uint32, without the end of text."""
+    is_held_out: bool | None = None
+
+    def data(self) -> bytes:
+        return self.tokens.astype(STORED_TOKENS).tobytes()
+
+    def key(self, *, seed: int) -> bytes:
+        return data_key(b"tokens\0" + self.data(), seed=seed)
+
 
 class Part(NamedTuple):
     """Files of a source that are read together; none of a source that is one part."""
@@ -42,16 +71,19 @@ class Part(NamedTuple):
 class Documents:
     """The documents of a source, which are read as they are asked for, and what was not read so far."""
 
-    documents: Iterator[Document]
+    documents: Iterator[Document | TokenDocument]
     tally: Tally
     paths: tuple[Path, ...] = ()
     """The files it is read from, in this order; none of a package or dataset."""
 
     def __iter__(self) -> Iterator[str]:
-        return (document.text for document in self.documents)
+        """The texts, of a source that gives text."""
+        return (document.text for document in self.documents if isinstance(document, Document))
 
 
-def open_source(source: SourceSpec, *, domain: str, part: Part | None = None) -> Documents:
+def open_source(
+    source: SourceSpec, *, domain: str, part: Part | None = None, vocabulary: Vocabulary | None = None
+) -> Documents:
     """Check that the source is there and has what is asked of it, then give its documents, blank ones left out.
 
     The checks are made at once; the documents are read as the iterator is consumed. Who has consumed it asks the tally
@@ -61,6 +93,7 @@ def open_source(source: SourceSpec, *, domain: str, part: Part | None = None) ->
         source: what to read.
         domain: whose it is.
         part: of `parts_of` the whole source: read that alone, without the checks that need all of it.
+        vocabulary: of the corpus, which a source of tokens is held against.
 
     Raises:
         CorpusError: nothing is there, a column or a label is unknown, or a file cannot be read. Problems deep inside a
@@ -68,10 +101,11 @@ def open_source(source: SourceSpec, *, domain: str, part: Part | None = None) ->
     """
     tally = Tally(source, domain=domain)
     try:
-        documents = _opened(source, tally, domain=domain, part=part)
+        if source.kind == "tokens":
+            return _tokens(source, tally, vocabulary, part=part)
+        texts, paths = _opened(source, tally, domain=domain, part=part)
     except OSError as error:  # of a folder on the way; what is below it is counted
         raise CorpusError(f"{tally.where[:1000]}: cannot be read: {error.strerror or error}") from error
-    texts = documents.documents
     if source.label_column is not None and part is None:
         texts = _labels_checked(texts, source, tally, domain=domain)
     if source.split_on is not None and source.kind != "files":
@@ -80,7 +114,15 @@ def open_source(source: SourceSpec, *, domain: str, part: Part | None = None) ->
             for document in texts
             for piece in cut(lines_of(document.text.replace("\r\n", "\n")), source.split_on)
         )
-    return Documents(_not_blank(texts, tally), tally, documents.paths)
+    return Documents(_not_blank(texts, tally), tally, paths)
+
+
+def _tokens(source: SourceSpec, tally: Tally, vocabulary: Vocabulary | None, *, part: Part | None) -> Documents:
+    if vocabulary is None:
+        raise CorpusError(f"{tally.where}: holds tokens, where text is needed")
+    paths = token_files(source, tally) if part is None else list(part.paths)
+    documents = map(TokenDocument, token_documents(paths, source, vocabulary, tally))
+    return Documents(documents, tally, tuple(paths))
 
 
 def parts_of(paths: Sequence[Path], *, part_bytes: int) -> list[Part]:
@@ -123,31 +165,34 @@ def _labels_checked(
     check_labels(tally, source, domain=domain)
 
 
-def _opened(source: SourceSpec, tally: Tally, *, domain: str, part: Part | None) -> Documents:
+def _opened(
+    source: SourceSpec, tally: Tally, *, domain: str, part: Part | None
+) -> tuple[Iterator[Document], tuple[Path, ...]]:
+    """The documents, and the files they come from."""
     if source.kind == "package":
         assert source.package is not None
-        return Documents(map(Document, package_documents(source.package)), tally)
+        return map(Document, package_documents(source.package)), ()
     if source.kind == "files":
         paths = _files(source, tally) if part is None else list(part.paths)
         # One file holds many texts; as a single document it could not be split into training and held-out text.
         split_on = source.split_on or (_PIECE_CHARACTERS if paths == [Path(str(source.path))] else None)
-        return Documents(map(Document, _texts(paths, source.encoding, split_on, tally)), tally, tuple(paths))
+        return map(Document, _texts(paths, source.encoding, split_on, tally)), tuple(paths)
     label = _label(source, domain)
     if source.kind == "huggingface":
-        return Documents(_texts_of(_huggingface(source, tally, label=label), source, tally, label=label), tally)
+        return _texts_of(_huggingface(source, tally, label=label), source, tally, label=label), ()
     tables = _tables(_table_paths(source, tally) if part is None else part.paths, source, tally)
     if part is None:
         tally.check()
     texts = _texts_of(_rows(tables, tally), source, tally, label=label)
-    return Documents(texts, tally, tuple(path for path, _ in tables))
+    return texts, tuple(path for path, _ in tables)
 
 
 def _not_blank(documents: Iterator[Document], tally: Tally) -> Iterator[Document]:
     for document in documents:
-        if document.text and not document.text.isspace():
-            yield document
-        else:
+        if document.is_blank:
             tally.n_blank += 1
+        else:
+            yield document
 
 
 def _files(source: SourceSpec, tally: Tally) -> list[Path]:

@@ -10,6 +10,7 @@ from raysplit.corpus.parallel import in_parallel
 from raysplit.corpus.reading import RUN_BYTES, PartRead, PartToRead, read_part
 from raysplit.corpus.runs import Run
 from raysplit.corpus.sources import Documents, Part, check_labels, parts_of
+from raysplit.corpus.tokenized import Vocabulary
 from raysplit.corpus.unique import End, Kept, end_of, keep_unique
 from raysplit.space import SourceSpec
 
@@ -47,11 +48,13 @@ class Reader:
         *,
         seed: int,
         n_processes: int,
+        vocabulary: Vocabulary | None = None,
         run_bytes: int = RUN_BYTES,
         part_bytes: int = PART_BYTES,
     ) -> None:
         self._sources, self._opened, self._folder = sources, opened, folder
         self._seed, self._n_processes = seed, n_processes
+        self._vocabulary = vocabulary
         self._run_bytes, self._part_bytes = run_bytes, part_bytes
         self._parts: dict[str, list[PartRead]] = {}
 
@@ -95,6 +98,7 @@ class Reader:
                 part=part,
                 stem=str(self._folder / f"{name}-{number:05d}"),
                 seed=self._seed,
+                vocabulary=self._vocabulary,
                 wanted_bytes=source.max_bytes,
                 run_bytes=self._run_bytes,
             )
@@ -120,7 +124,8 @@ class Reader:
                 return
             if part.is_whole:
                 break
-            wanted = int(part.n_bytes * _MORE * max_bytes / max(kept.n_bytes, max_bytes // 2))
+            missing = max_bytes / max(kept.n_bytes, max_bytes / 2)
+            wanted = part.n_bytes + 1 + int(part.n_bytes * (_MORE * missing - 1))
             part = read_part(replace(task, wanted_bytes=wanted))
             self._parts[name] = [part]
         self._count(name)

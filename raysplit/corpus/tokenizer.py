@@ -6,7 +6,7 @@ import os
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from raysplit.errors import CorpusError
 
 END_OF_TEXT = "<|endoftext|>"
+STORED_TOKENS = np.dtype("<u4")
+"""Of documents of tokens on their way into shards."""
+_PROBE = "The  Café,\n\tof 東京 and x != 1; it's 'quoted'."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,22 @@ class CorpusTokenizer:
     def vocab_size(self) -> int:
         """One more than the largest token, so that every token has a row in the embedding."""
         return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
+
+    @cached_property
+    def gives_text_back(self) -> bool:
+        """Whether decoding undoes encoding, so that tokens say how much text they stand for."""
+        tokens = self.backend.encode(_PROBE, add_special_tokens=False).ids
+        return bool(self.backend.decode(tokens) == _PROBE)
+
+    def decode(self, documents: list[bytes]) -> list[str]:
+        """Texts of documents of tokens, as they are stored."""
+        return self.backend.decode_batch([np.frombuffer(one, dtype=STORED_TOKENS).tolist() for one in documents])
+
+    def joined(self, documents: list[bytes]) -> np.ndarray:
+        """(n,) uint32 tokens of documents of tokens, each followed by the end of text."""
+        end = np.array([self.end_of_text], dtype=np.uint32)
+        parts = [part for one in documents for part in (np.frombuffer(one, dtype=STORED_TOKENS), end)]
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint32)
 
     def encode(self, texts: list[str]) -> np.ndarray:
         """(n,) uint32 tokens of all ``texts``, each followed by the end of text; the texts are encoded in parallel."""
@@ -71,10 +90,17 @@ def save_bpe(tokenizer: CorpusTokenizer, folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 
-def load_saved(folder: Path, *, end_of_text: int) -> CorpusTokenizer:
-    """The tokenizer of a corpus's folder, as it encodes documents; loaded once in each process."""
-    path = folder / "tokenizer.json"
-    return _loaded(path, path.stat().st_mtime_ns, end_of_text)
+@dataclass(frozen=True, kw_only=True)
+class SavedTokenizer:
+    """The tokenizer in a corpus's folder."""
+
+    folder: Path
+    end_of_text: int
+
+    def load(self) -> CorpusTokenizer:
+        """As it encodes documents; loaded once in each process."""
+        path = self.folder / "tokenizer.json"
+        return _loaded(path, path.stat().st_mtime_ns, self.end_of_text)
 
 
 @lru_cache(maxsize=1)

@@ -51,8 +51,7 @@ class Story:
     @property
     def bytes_per_token(self) -> dict[str, float]:
         """Of each domain's held-out text."""
-        sides = {name: record.validation for name, record in self.manifest.domains.items()}
-        return {name: side.n_text_bytes / side.n_tokens for name, side in sides.items()}
+        return {name: record.validation.bytes_per_token for name, record in self.manifest.domains.items()}
 
     @property
     def final_is_comparable(self) -> bool:

@@ -39,7 +39,7 @@ def test_each_k_gives_a_space_and_a_page(raysplit: Command, unlabelled: Path, tm
         raysplit("corpus", "build", tmp_path / "found" / f"k{k}" / "space.yaml", "--out", tmp_path / f"run{k}")
         assert len(Corpus.open(tmp_path / f"run{k}" / "corpus").domains) == k
     manifests = [Corpus.open(tmp_path / f"run{k}" / "corpus").manifest for k in (2, 3)]
-    held_out = [sum(record.validation.n_text_bytes for record in m.domains.values()) for m in manifests]
+    held_out = [sum(record.validation.n_text_bytes or 0 for record in m.domains.values()) for m in manifests]
     assert held_out[0] == held_out[1]
     assert manifests[0].tokenizer == manifests[1].tokenizer
 
