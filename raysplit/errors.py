@@ -48,6 +48,10 @@ class RunError(RaysplitError):
     """A run folder that cannot be written, or that belongs to another sweep."""
 
 
+class NotStored(RunError, StorageError):
+    """A record that the disk refused: nothing of it was stored, and the same again may well be."""
+
+
 class LaneError(RaysplitError):
     """What machines did to a task, or to every lane: no verdict on a trial."""
 

@@ -10,10 +10,14 @@ from contextlib import contextmanager
 from functools import partial
 
 from ray._private import services
+from ray._private.state import available_resources_per_node, state
 from ray._raylet import AuthenticationMode, Config, get_authentication_mode  # type: ignore[attr-defined]
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 TRIED_WITH = "2.60.0"
+
+HEAD = "node:__internal_head__"
+"""Resource that every cluster's head has, and no other node."""
 
 WRAPPINGS = ("cause", "_base_exc", "controller_failure", "health_check_failure")
 """Attributes by which Ray's exceptions lead to the one that they are about, which a user is to read."""
@@ -63,3 +67,14 @@ def kept_in_cluster(key: bytes, *, namespace: str) -> bytes | None:
     """What `put_in_cluster` left."""
     kept: bytes | None = _internal_kv_get(key, namespace=namespace)
     return kept
+
+
+def free_by_node() -> dict[str, dict[str, float]]:
+    """Node id -> what nobody has taken there; `ray.available_resources` has only the sum."""
+    free: dict[str, dict[str, float]] = available_resources_per_node()
+    return free
+
+
+def leaving_nodes() -> set[str]:
+    """Ids of the nodes that are being drained, of which `ray.nodes` says nothing."""
+    return set(state.get_draining_nodes())

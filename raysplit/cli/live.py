@@ -118,6 +118,8 @@ def status(run_folder: Path, output: str) -> None:
         show(f"failed: {', '.join(name for name in failed if failed[name] == why)}: {why}")
     if now.trouble:
         show(f"trouble: {now.trouble}")
+    if now.waiting:
+        show(now.waiting)
     show(f"({asked.source})", err=True)
 
 

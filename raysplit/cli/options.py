@@ -197,6 +197,14 @@ ray_address_option = click.option(
     help="Of a running Ray cluster, `auto` for this node's; "
     "without it, Ray runs on this machine as long as the command.",
 )
+wait_option = click.option(
+    "--wait-for-cluster",
+    "wait_seconds",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Wait so long for nodes, where the cluster has no room for the smallest lane; at once it is an error else.",
+)
 take_over_option = click.option(
     "--take-over",
     is_flag=True,

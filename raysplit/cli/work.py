@@ -30,6 +30,7 @@ from raysplit.cli.options import (
     space_argument,
     steps_shown,
     take_over_option,
+    wait_option,
 )
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class _Work:
     console: Console
     ray_address: str | None = None
     http: "HttpOptions | None" = None
+    wait_seconds: float = 0.0
+    """For nodes, where the cluster has no room for the smallest lane."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +102,7 @@ def _on_a_space(command: Callable[..., None]) -> Callable[..., None]:
     @closed_reading_option
     @allow_host_option
     @take_over_option
+    @wait_option
     @functools.wraps(command)
     def begin(
         space_file: Path,
@@ -108,10 +112,13 @@ def _on_a_space(command: Callable[..., None]) -> Callable[..., None]:
         closed_reading: bool,
         allowed_hosts: tuple[str, ...],
         take_over: bool,
+        wait_seconds: float,
         **options: Any,
     ) -> None:
         http = _http(http_address, closed_reading, allowed_hosts)
-        work = replace(_begin(space_file, out, take_over=take_over), ray_address=ray_address, http=http)
+        work = replace(
+            _begin(space_file, out, take_over=take_over), ray_address=ray_address, http=http, wait_seconds=wait_seconds
+        )
         _check_cluster(work)
         command(work, **options)
 
@@ -443,7 +450,10 @@ def _tuned(work: _Work, corpus: "Corpus") -> _Work:
     from raysplit.tuning.tuned import read_tuned
 
     known = read_tuned(work.folder.hyperparameters)
-    space = run_tuning(work.space, work.folder, corpus, console=work.console, ray_address=work.ray_address)
+    space = run_tuning(
+        work.space, work.folder, corpus, console=work.console, ray_address=work.ray_address,
+        wait_seconds=work.wait_seconds,
+    )  # fmt: skip
     if known is not None:
         work.console.print(f"hyperparameters as tuned before: {rule_sentence(known)}")
     return replace(work, space=space)
@@ -497,7 +507,10 @@ def _sweep(work: _Work, corpus: "Corpus") -> float:
     from raysplit.sweep.launch import run_sweep
 
     folder, console = work.folder, work.console
-    end = run_sweep(work.space, folder, corpus, console=console, ray_address=work.ray_address, http=work.http)
+    end = run_sweep(
+        work.space, folder, corpus, console=console, ray_address=work.ray_address, http=work.http,
+        wait_seconds=work.wait_seconds,
+    )  # fmt: skip
     if not end.why:  # Tune returns early, in good order, on SIGUSR1
         raise KeyboardInterrupt
     status = end.status

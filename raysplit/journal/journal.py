@@ -18,7 +18,7 @@ from shlex import quote
 from typing import Any
 from uuid import uuid4
 
-from raysplit.errors import RunError
+from raysplit.errors import NotStored, RunError
 from raysplit.journal.format import HEADER, Batch, Damage, Record, batch_bytes, name_of, number_of, read_batches
 from raysplit.journal.format import now as _now
 from raysplit.journal.old import is_old
@@ -111,7 +111,7 @@ class Journal:
                 raise RunError(f"{self.location}: {what} not acknowledged: {_reason(error)}") from error
             except OSError as error:
                 self._refusal = ""
-                raise RunError(f"{self.location}: {what} not stored: {_reason(error)}") from error
+                raise NotStored(f"{self.location}: {what} not stored: {_reason(error)}") from error
             self._refusal = "" if is_stored else "another writer has taken over"
             if not is_stored:
                 raise RunError(f"{self.location}: {what} not stored: {self._refusal}")

@@ -109,6 +109,11 @@ class LawActor:
     def ingest(self, question: Question[Any]) -> Any:
         return self._service.ask(question)
 
+    @_look
+    def tell_waiting(self, why: str) -> None:
+        """Hear why nothing happens, or with an empty text that something does, to tell it with the status."""
+        self._service.waiting = why
+
     def claim(self, running: Collection[Trial]) -> Claim:
         return self._service.claim(running)
 
@@ -130,7 +135,7 @@ def start_law_actor(
     run: RunSetup,
     journal: str | Path,
     *,
-    resources: Mapping[str, float] | None = None,
+    options: Mapping[str, Any] | None = None,
     face: Face | None = None,
 ) -> ActorHandle:
     """Start the sweep's law actor, or take over one that survived its driver.
@@ -139,7 +144,7 @@ def start_law_actor(
         sweep_id: of this run folder and no other, so that an actor of an earlier sweep is never picked up.
         run: what the sweep rests on.
         journal: where the sweep's journal lies, on storage that the actor's node reaches after a restart too.
-        resources: of the nodes that may hold it, in Ray's terms, where not all of them reach the storage.
+        options: of Ray's, that say which nodes may hold it.
         face: by which the actor serves, now and after a restart.
 
     Raises:
@@ -152,14 +157,14 @@ def start_law_actor(
         max_concurrency=_DECIDING_THREADS,
         concurrency_groups=_THREADS,
     )(LawActor)
-    options = remote.options(
+    placed = remote.options(
         name=actor_name(sweep_id),
         namespace=NAMESPACE,
         lifetime="detached",
         get_if_exists=True,
-        resources=dict(resources or {}),
+        **(options or {}),
     )
-    actor: ActorHandle = options.remote(run, journal)
+    actor: ActorHandle = placed.remote(run, journal)
     try:
         ray.get(sent(actor, AskStatus()))
         if face is not None:

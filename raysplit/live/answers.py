@@ -85,6 +85,8 @@ class Status:
     """Of the last fitted law; 0 before there is one."""
     trouble: str = ""
     """What last went wrong behind the answers, such as a law that could not be stored; empty when nothing has."""
+    waiting: str = ""
+    """What the sweep waits for, where nothing has happened for a while; empty as long as something does."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,8 @@ import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from raysplit.errors import RunError
+
 FILE_NAME = "live.json"
 _PATIENCE_SECONDS = 1.0
 
@@ -23,13 +25,17 @@ class Endpoint:
 
 
 def write(folder: Path, endpoint: Endpoint) -> None:
-    """Write the file; a folder that cannot be written goes without."""
+    """Write the file.
+
+    Raises:
+        RunError: it cannot be written. Without it, other commands would take the journal for one that nobody writes.
+    """
     path = folder / FILE_NAME
     try:
         path.with_suffix(".partial").write_text(json.dumps(asdict(endpoint), indent=1), encoding="utf-8")
         os.replace(path.with_suffix(".partial"), path)
-    except OSError:  # who asks then has to name the cluster
-        return
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}; it tells where the live law is") from error
 
 
 def remove(folder: Path) -> None:

@@ -76,6 +76,8 @@ class LawService(LawAnswers):
         super().__init__(state, laws)
         self._running: frozenset[Trial] = frozenset()
         self._round_belief: tuple[int, Belief] | None = None
+        self.waiting = ""
+        """Why no trial gets on, told with this law's status."""
         self.trouble_elsewhere = ""
         """What went wrong with who serves this law, told with its status."""
         self._round_is_full: tuple[int, int] | None = None
@@ -233,6 +235,7 @@ class LawService(LawAnswers):
                 finished=state.finish,
                 law_version=latest.version if latest else 0,
                 trouble="; ".join(filter(None, (self._laws.trouble(), self.trouble_elsewhere))),
+                waiting=self.waiting,
             )
 
     # Inside.

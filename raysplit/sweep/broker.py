@@ -1,35 +1,41 @@
 """The broker between trials and lanes: trials hand in tasks, lanes fetch them, outcomes find their way back.
 
-An asyncio Ray actor, so that hundreds of waiting trials and lanes cost nothing.
-
-A lane at work that is silent for `STALLED` times as long as lanes with a model of that size have ever been silent and
-still ended well, and for at least `compute.stall_seconds`, has stalled: its first worker is killed, which Ray Train
-answers with a new worker group, and its task goes to the next free lane.
+An asyncio Ray actor, so that hundreds of waiting trials and lanes cost nothing. What it decides is in
+`raysplit.sweep.lane_pool`; what it does to machines goes through `Jobs`, on Ray `raysplit.sweep.lane_jobs`.
 """
 
 import asyncio
 import contextlib
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import ray
 from ray.actor import ActorHandle
 
-from raysplit.design.tasks import Measured, Outcome, Task
+from raysplit.design.tasks import Outcome, Task
 from raysplit.errors import LaneError
-from raysplit.sweep.causes import cause_of, own_error
+from raysplit.sweep.causes import cause_of, innermost, own_error, was_killed
+from raysplit.sweep.lane_pool import NO_MACHINES_SECONDS, LanePool
+from raysplit.sweep.lane_state import LaneState
+from raysplit.sweep.placement import Node, Room
+from raysplit.sweep.pool_report import PoolReport, report_on, why_quiet
+from raysplit.sweep.stable import stable_options
+from raysplit.sweep.task_queue import Asked
+from raysplit.sweep.troubles import Kind, Trouble, kind_of
 
-_MAX_TRIES = 3
-"""A task whose lane died this often is given up; a lane that cannot start this often, one after another, ends all."""
-STALLED = 10.0
 _LOOK_SECONDS = 1.0
-"""How often lanes are looked at for having stalled."""
+"""How often lanes and nodes are looked at."""
+_TELL_SECONDS = 10.0
+"""How often the law hears anew why nothing happens."""
 _POLL_SECONDS = 20.0
 """A lane without work asks again after this time, so that its collectives never wait for ever."""
+_END_SECONDS = 60.0
+"""How long a lane may take to end once it is lost or sent home, before what is left of it is cleared away."""
+_GRACE_SECONDS = 5.0
+"""How long lanes may take to end by themselves where all are sent home."""
 
 _MAX_WAITING = 1000
 """Calls that may wait in the broker at once."""
@@ -39,63 +45,42 @@ CLOSE: Literal["close"] = "close"
 Order = Task | Literal["idle", "close"]
 
 
-@dataclass(kw_only=True, slots=True, eq=False)
-class _Asked:
-    task: Task
-    done: asyncio.Future[Outcome]
-    tries: int = 0
-    n_stalls: int = 0
-    cause: str = ""
-    """What ended the last lane that died over it."""
+class Jobs(Protocol):
+    """The machines, as the broker uses them; `raysplit.sweep.lane_jobs.LaneJobs` on Ray."""
 
-
-@dataclass(kw_only=True, slots=True)
-class _Lane:
-    asked: _Asked | None = None
-    tokens: int = 0
-    loss: float = float("nan")
-    n_starts: int = 0
-    n_failed_starts: int = 0
-    """Since it last joined."""
-    n_deaths: int = 0
-    last_words: str = ""
-    """Of the first rank that had any, in this start."""
-    cause: str = ""
-    """What ended the start before this."""
-    worker: ActorHandle | None = None
-    """Of the first rank, to end the lane's start with."""
-    heard: float = 0.0
-    """When it last said anything of its task, on the broker's clock."""
-    longest_silence: float = 0.0
-    """Of its task so far."""
-    gone: bool = False
-    seen: asyncio.Event = field(default_factory=asyncio.Event)
+    def room_of(self, task: Task) -> Room: ...
+    def nodes(self) -> Sequence[Node]: ...
+    def open(self, lane: LaneState, broker: Any) -> Awaitable[None]: ...
+    def kill_worker(self, lane: LaneState) -> None: ...
+    def clear_away(self, lane: LaneState) -> None: ...
+    def want(self, rooms: Sequence[Room]) -> None: ...
 
 
 class Broker:
-    """Lanes are numbered from 0; a lane that comes back after a crash is given its task again.
-
-    Each start of a lane has a number too, and calls of an earlier start, still under way when its process died, count
-    for nothing: they would take a task to the grave, or end another with an old outcome.
-    """
+    """A lane's number is its own for ever, so calls still under way when it died count for nothing."""
 
     def __init__(
         self,
-        n_lanes: int,
+        jobs: Jobs,
         *,
-        stall_seconds: float = float("inf"),
-        kill: Callable[[ActorHandle], None] = ray.kill,
+        n_lanes: int,
+        stall_seconds: float,
+        no_machines_seconds: float = NO_MACHINES_SECONDS,
+        law: ActorHandle | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._lanes = [_Lane() for _ in range(n_lanes)]
-        self._stall_seconds, self._kill, self._clock = stall_seconds, kill, clock
-        self._silences: dict[int, float] = {}
-        """n_params -> the longest silence of a task that ended well."""
-        self._waiting: deque[_Asked] = deque()
-        self._arrived = asyncio.Condition()
-        self._closed = False
-        self._hopeless = ""
-        """Why no task will ever end well, once that is clear."""
+        self._jobs, self._law, self._clock = jobs, law, clock
+        self._pool = LanePool(
+            most_lanes=n_lanes,
+            stall_seconds=stall_seconds,
+            room_of=jobs.room_of,
+            no_machines_seconds=no_machines_seconds,
+            happened=clock(),
+        )
+        self._following: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Condition()
+        self._wake = asyncio.Event()
+        self._was_quiet, self._told = False, 0.0
 
     # For who wants tasks carried out.
 
@@ -106,226 +91,168 @@ class Broker:
 
         Raises:
             LaneError: its lanes died over it, or none is left that could do it; with what ended them.
+            RunError: it cannot be trained as it is set up.
         """
-        if self._hopeless:
-            raise LaneError(self._hopeless)
-        under_way = [*self._waiting, *(lane.asked for lane in self._lanes if lane.asked)]
-        asked = next((asked for asked in under_way if asked.task == task), None)
+        pool = self._pool
+        if pool.hopeless is not None:
+            raise pool.hopeless
+        asked = pool.under_way(task)
         if asked is None:
-            asked = _Asked(task=task, done=asyncio.get_running_loop().create_future())
-            async with self._arrived:
-                self._waiting.append(asked)
-                self._arrived.notify()
-        return await asyncio.shield(asked.done)
+            asked = Asked(task=task, room=pool.room_of(task), since=self._clock(), done=Future())
+            pool.ask(asked)
+            await self._tell_lanes()
+        return await asyncio.shield(asyncio.wrap_future(asked.done))
 
-    async def all_joined(self) -> None:
-        """Returns once every lane has started.
+    async def report(self) -> PoolReport:
+        """What the lanes do, and why nothing happens where nothing does."""
+        return report_on(self._pool, self._clock())
 
-        Raises:
-            LaneError: one never will; with what ended it.
-        """
-        await asyncio.gather(*(lane.seen.wait() for lane in self._lanes))
-        if self._hopeless:
-            raise LaneError(self._hopeless)
-        for number, lane in enumerate(self._lanes):
-            if lane.gone:
-                raise LaneError(f"lane {number} has failed for good{_because(lane.cause)}")
-
-    async def lanes(self) -> list[dict[str, Any]]:
-        """What each lane is doing, for the live table."""
-        return [
-            {
-                "task": lane.asked.task if lane.asked else None,
-                "tokens": lane.tokens,
-                "loss": lane.loss,
-                "n_starts": lane.n_starts,
-                "n_deaths": lane.n_deaths,
-                "cause": lane.cause,
-                "gone": lane.gone,
-            }
-            for lane in self._lanes
-        ]
+    async def n_blocked(self) -> int:
+        """Tasks that wait for machines, while others could be used."""
+        return sum(
+            1 for asked in self._pool.queue if asked.room in (self._pool.moves.missing, *self._pool.moves.wanted)
+        )
 
     async def close(self) -> None:
-        """Send the lanes home."""
-        self._give_up("the lanes are closed")
-        async with self._arrived:
-            self._closed = True
-            self._arrived.notify_all()
-
-    # Of lanes that come and go.
-
-    async def follow(self, number: int, run: list[Awaitable[None]]) -> None:
-        """Wait for the end of a lane's Ray Train job, the only item of ``run``: for good, whatever ended it.
-
-        Others take over its task, or everyone who waits hears that no lane is left.
-        """
-        lane = self._lanes[number]
-        try:
-            await run[0]
-        except Exception as error:
-            lane.cause = lane.cause or cause_of(error)
-        lane.gone = True
-        lane.seen.set()
-        async with self._arrived:
-            if lane.asked is not None:
-                self._waiting.appendleft(lane.asked)
-                lane.asked = None
-                self._arrived.notify()
-        if all(lane.gone for lane in self._lanes):
-            self._give_up(f"every lane has ended{_because(lane.cause)}")
-
-    async def say(self, number: int, last_words: str) -> None:
-        """What a rank's exception was, before Ray Train hears of it; of several ranks', the first is the cause."""
-        lane = self._lanes[number]
-        lane.last_words = lane.last_words or last_words
-
-    async def died(self, number: int, how: str, *, without_a_word: bool = False) -> None:
-        """A lane's workers have come to an end, and will be started again.
-
-        Args:
-            number: of the lane.
-            how: what Ray Train says of it.
-            without_a_word: one was killed, and the last words of others are about its absence.
-        """
-        lane = self._lanes[number]
-        lane.cause = how if without_a_word else lane.last_words or how
-        lane.last_words = ""
-        lane.n_deaths += 1
-        if lane.asked is not None:
-            lane.asked.cause = lane.cause
-            return
-        lane.n_failed_starts += 1
-        if lane.n_failed_starts >= _MAX_TRIES:
-            self._give_up(f"lane {number} could not start {lane.n_failed_starts} times in a row{_because(lane.cause)}")
-
-    async def join(self, number: int, worker: ActorHandle | None = None) -> int:
-        """A lane's worker group has started, or started again after a crash; returns the number of this start.
-
-        Args:
-            number: of the lane.
-            worker: the actor of its first rank.
-        """
-        lane = self._lanes[number]
-        lane.n_starts += 1
-        lane.worker = worker
-        lane.seen.set()
-        lane.n_failed_starts, lane.last_words = 0, ""
-        self._give_back(lane)
-        async with self._arrived:
-            self._arrived.notify_all()
-        return lane.n_starts
-
-    async def watch(self) -> None:
-        """Free the tasks of lanes that stall, for as long as the broker lives."""
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            await self.free_stalled()
-
-    async def free_stalled(self) -> list[int]:
-        """Give the tasks of stalled lanes to others, and kill what hangs; returns the numbers of those lanes."""
-        now, stalled = self._clock(), []
-        for number, lane in enumerate(self._lanes):
-            if lane.asked is None or now - lane.heard <= self._patience(lane.asked.task):
-                continue
-            stalled.append(number)
-            lane.asked.n_stalls += 1
-            lane.n_starts += 1  # whatever that start may still say counts for nothing
-            self._give_back(lane)
-            if lane.worker is not None:
-                with contextlib.suppress(ray.exceptions.RayError, ValueError):  # it may have died of itself
-                    self._kill(lane.worker)
-        if stalled:
-            async with self._arrived:
-                self._arrived.notify_all()
-        return stalled
+        """Send the lanes home, and end those that do not go."""
+        self._pool.closed = True
+        self._pool.give_up(LaneError("the lanes are closed"))
+        await self._tell_lanes()
+        if self._following:
+            await asyncio.wait(self._following, timeout=_GRACE_SECONDS)
+        self._jobs.want(())
+        for lane in self._pool.lanes.values():
+            self._jobs.clear_away(lane)
 
     # What lanes say.
 
-    async def fetch(self, number: int, start: int) -> Order:
+    async def join(self, number: int, worker: Any, placement_group: Any) -> None:
+        """A lane's workers have come up; its first rank is the actor ``worker``."""
+        if (lane := self._pool.joined(number, self._clock())) is not None:
+            lane.worker, lane.placement_group = worker, placement_group
+
+    async def fetch(self, number: int) -> Order:
         """The lane's next task, or what to do without one: ask again, or end."""
-        lane = self._lanes[number]
+        order: Order = IDLE
 
-        def closed() -> bool:
-            return self._closed or start != lane.n_starts
+        def is_known() -> bool:
+            nonlocal order
+            order = self._order(number)
+            return order != IDLE
 
-        async with self._arrived:
-            try:
-                await asyncio.wait_for(self._arrived.wait_for(lambda: self._waiting or closed()), _POLL_SECONDS)
-            except TimeoutError:
-                return IDLE
-            if closed():
-                return CLOSE
-            asked = self._waiting.popleft()
-        asked.tries += 1
-        lane.asked, lane.tokens, lane.loss = asked, 0, float("nan")
-        lane.heard, lane.longest_silence = self._clock(), 0.0
-        return asked.task
+        async with self._changed:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait_for(is_known), _POLL_SECONDS)
+        return order
 
-    async def progress(self, number: int, tokens: int, loss: float) -> None:
-        lane = self._lanes[number]
-        lane.tokens, lane.loss = tokens, loss
-        self._hear(lane)
+    async def progress(self, number: int, tokens: int, loss: float) -> bool:
+        """Returns whether the lane is to save its task and give it back."""
+        return self._pool.heard(number, tokens, loss, self._clock())
 
-    async def finish(self, number: int, start: int, outcome: Outcome) -> None:
+    async def finish(self, number: int, outcome: Outcome) -> None:
         """The lane's task has an outcome."""
-        lane = self._lanes[number]
-        if start != lane.n_starts:
+        self._pool.finished(number, outcome, self._clock())
+
+    async def give_back(self, number: int) -> None:
+        """The lane has saved its task, as it was told."""
+        self._pool.interrupted(number, self._clock())
+        await self._tell_lanes()
+
+    async def say(self, number: int, trouble: Trouble) -> None:
+        """What a rank's exception was, before Ray Train hears of it; of several ranks', the first is the cause."""
+        if (lane := self._pool.lanes.get(number)) is not None:
+            lane.last_words.append(trouble)
+
+    # Looking after them.
+
+    async def work(self) -> None:
+        """Open and close lanes, for as long as the broker lives."""
+        while not self._pool.closed:
+            self._wake.clear()
+            try:
+                await self.look()
+            except Exception as error:  # whatever it is, nobody is to wait for lanes that nobody looks after
+                self._pool.give_up(LaneError(f"lanes can be looked after no longer: {cause_of(error)}"))
+                raise
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """See what has become of nodes and lanes, and do what is to be done."""
+        pool, jobs = self._pool, self._jobs
+        try:
+            nodes = await asyncio.to_thread(jobs.nodes)
+        except Exception as error:  # the head is away, of which Ray tells in many ways; lanes go on meanwhile
+            pool.tell(f"the cluster does not answer: {cause_of(error)}")
             return
-        self._hear(lane)
-        asked, lane.asked = lane.asked, None
-        if asked is None:
-            return
-        if isinstance(outcome, Measured):
-            n_params = asked.task.trial.n_params
-            self._silences[n_params] = max(self._silences.get(n_params, 0.0), lane.longest_silence)
-        if not asked.done.done():
-            asked.done.set_result(outcome)
-
-    # Inside.
-
-    def _give_up(self, why: str) -> None:
-        """Tell everyone who waits for a task, or for the lanes to start."""
-        self._hopeless = self._hopeless or why
-        for asked in (*self._waiting, *(lane.asked for lane in self._lanes if lane.asked)):
-            if not asked.done.done():
-                asked.done.set_exception(LaneError(self._hopeless))
-        self._waiting.clear()
-        for lane in self._lanes:
-            lane.seen.set()
-
-    def _give_back(self, lane: _Lane) -> None:
-        """Free a lane of its task: for the next lane, or given up when it has cost too many."""
-        asked, lane.asked = lane.asked, None
-        if asked is None:
-            return
-        if asked.tries < _MAX_TRIES:
-            self._waiting.appendleft(asked)
-        elif not asked.done.done():
-            trial, stalls = (
-                asked.task.trial,
-                f", {asked.n_stalls} of them after it had stalled" if asked.n_stalls else "",
-            )
-            asked.done.set_exception(
-                LaneError(
-                    f"{trial.name}: its lane died {asked.tries} times while training it{stalls}{_because(asked.cause)}"
-                )
-            )
-
-    def _patience(self, task: Task) -> float:
-        """Seconds that a lane may be silent over a task."""
-        return max(self._stall_seconds, STALLED * self._silences.get(task.trial.n_params, 0.0))
-
-    def _hear(self, lane: _Lane) -> None:
         now = self._clock()
-        lane.longest_silence = max(lane.longest_silence, now - lane.heard)
-        lane.heard = now
+        hung = pool.hung(now)
+        opened, closed = pool.look(nodes, now)
+        for lane in opened:
+            following = asyncio.ensure_future(self._follow(lane))
+            self._following.add(following)
+            following.add_done_callback(self._following.discard)
+        for lane in hung:
+            jobs.kill_worker(lane)
+        for lane in [lane for lane in pool.lanes.values() if now - (lane.ended or now) > _END_SECONDS]:
+            jobs.clear_away(lane)
+            pool.gone(lane.number, now)
+        with contextlib.suppress(ray.exceptions.RayError):  # asked for again at the next look
+            await asyncio.to_thread(jobs.want, pool.moves.wanted)
+        if hung or closed:
+            await self._tell_lanes()
+        await self._tell_law()
+
+    async def _follow(self, lane: LaneState) -> None:
+        """Wait for the end of a lane's job, whatever ends it."""
+        trouble = None
+        try:
+            await self._jobs.open(lane, _myself())
+        except Exception as error:
+            trouble = _trouble(lane, error)
+        self._pool.gone(lane.number, self._clock(), trouble)
+        self._jobs.clear_away(lane)
+        await self._tell_lanes()
+
+    def _order(self, number: int) -> Order:
+        lane = self._pool.lanes.get(number)
+        if self._pool.closed or lane is None or not lane.is_open:
+            return CLOSE
+        return self._pool.give(number, self._clock()) or IDLE
+
+    async def _tell_lanes(self) -> None:
+        self._wake.set()
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _tell_law(self) -> None:
+        """So that whoever asks for the sweep's status hears why nothing happens."""
+        now = self._clock()
+        quiet = why_quiet(self._pool, now)
+        is_news = bool(quiet) != self._was_quiet or (quiet and now - self._told >= _TELL_SECONDS)
+        if self._law is not None and is_news:
+            self._law.tell_waiting.remote(quiet)
+            self._was_quiet, self._told = bool(quiet), now
 
 
-def start_broker(n_lanes: int, *, stall_seconds: float = float("inf")) -> ActorHandle:
-    """A broker as an actor of this driver."""
-    broker = ray.remote(num_cpus=0, max_concurrency=_MAX_WAITING)(Broker).remote(n_lanes, stall_seconds=stall_seconds)
-    broker.watch.remote()
+def _trouble(lane: LaneState, error: Exception) -> Trouble:
+    """What ended a lane: what Ray Train says of a worker that was killed, else the first rank's last words."""
+    inner = innermost(error)
+    if was_killed(error):
+        return Trouble(kind=Kind.MACHINE, cause=cause_of(error))
+    return lane.last_words[0] if lane.last_words else Trouble(kind=kind_of(inner), cause=cause_of(error))
+
+
+def _myself() -> Any:
+    """This actor, for its lanes to call."""
+    return ray.get_runtime_context().current_actor if ray.is_initialized() else None
+
+
+def start_broker(jobs: Jobs, *, law: ActorHandle | None, **options: Any) -> ActorHandle:
+    """A broker as an actor of this driver; ``options`` as `Broker` takes them."""
+    placed = ray.remote(max_concurrency=_MAX_WAITING)(Broker).options(**stable_options())
+    broker = placed.remote(jobs, law=law, **options)
+    broker.work.remote()
     return broker
 
 
@@ -356,7 +283,3 @@ def lane_error(error: Exception) -> Exception:
     if isinstance(error, ray.exceptions.RayActorError):
         return LaneError(f"the process that hands out trials has ended: {cause_of(error)}")
     return error
-
-
-def _because(cause: str) -> str:
-    return f": {cause}" if cause else ""

@@ -21,7 +21,7 @@ _KILLED = (
 
 def cause_of(error: BaseException) -> str:
     """An exception's type and message in a line, its wrappings taken off."""
-    error = _innermost(error)
+    error = innermost(error)
     said = " ".join(str(error).split())
     if was_killed(error):
         said = next((word for pattern, word in _KILLED if re.search(pattern, said)), said)
@@ -53,15 +53,16 @@ def first_of(failures: Mapping[int, Exception]) -> tuple[int, Exception]:
 
 
 def was_killed(error: BaseException) -> bool:
-    return isinstance(_innermost(error), ray.exceptions.RayActorError)
+    return isinstance(innermost(error), ray.exceptions.RayActorError)
 
 
-def _innermost(error: BaseException) -> BaseException:
+def innermost(error: BaseException) -> BaseException:
+    """What Ray's wrappings are about."""
     if failures := getattr(error, "worker_failures", None):
-        return _innermost(first_of(failures)[1])
+        return innermost(first_of(failures)[1])
     for name in WRAPPINGS:
         if isinstance(inner := getattr(error, name, None), BaseException):
-            return _innermost(inner)
+            return innermost(inner)
     return error
 
 

@@ -1,6 +1,7 @@
 """Joining a Ray cluster: the one that is there, or one on this machine for as long as the command runs."""
 
 import logging
+import math
 import os
 import secrets
 import shlex
@@ -21,10 +22,6 @@ from raysplit.machines import ComputeSpec
 from raysplit.sweep.environment import set_up_worker
 from raysplit.sweep.socket_folder import choose_socket_folder
 from raysplit.train.launchers import forget_launchers
-
-_SPARE_CPUS = 1.0
-"""For Tune's trial actors, which claim a sliver each while the lanes have the rest."""
-
 
 _FEW_PROCESSES = 64
 _STARTS, _TOO_SLOW = 3, "timed out during startup"
@@ -53,7 +50,7 @@ def joined_cluster(compute: ComputeSpec | None, *, address: str | None) -> Itera
         address: of a running cluster (``auto`` for this node's own); None starts one on this machine.
 
     Raises:
-        RunError: the cluster cannot be reached, or has too few CPUs or GPUs for the lanes.
+        RunError: the cluster cannot be reached.
     """
     on_sigterm = signal.getsignal(signal.SIGTERM)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -69,8 +66,6 @@ def joined_cluster(compute: ComputeSpec | None, *, address: str | None) -> Itera
         # Ray's own handler, set by init, leaves with status 15 and no word.
         signal.signal(signal.SIGTERM, on_sigterm)
     try:
-        if compute is not None:
-            _check_room(compute)
         yield
     finally:
         ray.shutdown()
@@ -107,9 +102,8 @@ def _start_here(compute: ComputeSpec | None) -> None:
     if shlex.quote(sys.executable) != sys.executable:
         # Ray 2.60 starts workers through `bash -c "exec PYTHON ..."` and does not quote a path with spaces.
         runtime_env["py_executable"] = shlex.quote(sys.executable)
-    n_cpus = compute.n_workers * compute.cpus_per_worker + _SPARE_CPUS if compute else None
     options = {
-        "num_cpus": int(n_cpus) + 1 if n_cpus else None, "include_dashboard": False, "_temp_dir": str(folder),
+        "num_cpus": _cpus_here(compute) if compute else None, "include_dashboard": False, "_temp_dir": str(folder),
         "runtime_env": runtime_env,
     }  # fmt: skip
     for n_left in reversed(range(_STARTS)):
@@ -150,14 +144,13 @@ def _token_can_be_kept() -> bool:
     return (folder / "auth_token").exists() or os.access(folder, os.W_OK)
 
 
-def _check_room(compute: ComputeSpec) -> None:
-    there = ray.cluster_resources()
-    needed = {"CPU": compute.n_workers * compute.cpus_per_worker}
-    if compute.device == "cuda":
-        needed["GPU"] = float(compute.n_workers)
-    for name, amount in needed.items():
-        if there.get(name, 0.0) < amount:
-            raise RunError(
-                f"compute: {compute.lanes} lanes of {compute.workers_per_lane} workers need {amount:g} {name}s, "
-                f"the Ray cluster has {there.get(name, 0.0):g}; lower compute.lanes or compute.workers_per_lane"
-            )
+def _cpus_here(compute: ComputeSpec) -> int:
+    """That a cluster on this machine says it has: for all lanes of the usual shape, or the largest lane."""
+    largest = max(
+        (
+            (s.workers or compute.workers_per_lane) * (s.cpus_per_worker or compute.cpus_per_worker)
+            for s in compute.shapes
+        ),
+        default=0.0,
+    )
+    return math.ceil(max(compute.n_workers * compute.cpus_per_worker, largest))

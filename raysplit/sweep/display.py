@@ -1,9 +1,9 @@
 """What a person watches during a sweep: a live table on a terminal, a line now and then in a log file."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -16,10 +16,14 @@ from raysplit.design.tasks import Task
 from raysplit.live.answers import Status
 from raysplit.live.client import LiveLaw
 from raysplit.quantities import format_count, format_flops, format_seconds
+from raysplit.sweep.pool_report import PoolReport
 
 _REFRESH_SECONDS = 0.5
 _LOG_SECONDS = 20.0
 _PATIENCE_SECONDS = 3.0
+_QUIET_AGAIN_SECONDS = 30.0
+
+_log = logging.getLogger(__name__)
 
 
 class Display:
@@ -31,10 +35,9 @@ class Display:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._live if console.is_terminal else self._log, daemon=True)
         self._started = time.monotonic()
-        self._n_deaths: dict[int, int] = {}
-        """Of each lane, as told."""
-        self._gone: set[int] = set()
-        """Lanes of which it was told that they have ended for good."""
+        self._n_notices = 0
+        """Printed."""
+        self._told_quiet = -_QUIET_AGAIN_SECONDS
 
     def __enter__(self) -> "Display":
         self._thread.start()
@@ -44,52 +47,53 @@ class Display:
         self._stop.set()
         self._thread.join(timeout=5)
 
-    def _ask(self) -> tuple[Status | None, list[dict[str, Any]]]:
-        lanes = self._broker.lanes.remote()
+    def _ask(self) -> tuple[Status | None, PoolReport]:
+        asked = self._broker.report.remote()
         # The law answers when its fit has ended; the terminal must be given back before that.
         status = self._law.status() if self._law is not None else None
-        return status, ray.get(lanes, timeout=_PATIENCE_SECONDS)
+        report: PoolReport = ray.get(asked, timeout=_PATIENCE_SECONDS)
+        return status, report
 
-    def _watch(self, seconds: float, show: Callable[[Status | None, list[dict[str, Any]]], None]) -> None:
+    def _watch(self, seconds: float, show: Callable[[Status | None, PoolReport], None]) -> None:
         while not self._stop.wait(seconds):
             try:
-                status, lanes = self._ask()
-                self._tell_ends(lanes)
-                show(status, lanes)
-            except Exception:  # the display never ends a sweep; what is wrong shows where it happens
-                continue
+                status, report = self._ask()
+                self._tell_news(report)
+                show(status, report)
+            except Exception as error:  # the display never ends a sweep; what is wrong shows where it happens
+                _log.info("nothing to show: %r", error)
 
-    def _tell_ends(self, lanes: list[dict[str, Any]]) -> None:
-        for number, lane in enumerate(lanes):
-            if lane["n_deaths"] > self._n_deaths.get(number, 0):
-                self._n_deaths[number] = lane["n_deaths"]
-                self._console.print(f"lane {number} has died and starts again: {lane['cause']}")
-            if lane["gone"] and number not in self._gone:
-                self._gone.add(number)
-                self._console.print(f"lane {number} has ended for good, the others go on: {lane['cause']}")
+    def _tell_news(self, report: PoolReport) -> None:
+        """Print what is told once, and not with the table: lanes that were lost, and why nothing happens."""
+        if n_new := report.n_notices - self._n_notices:
+            self._n_notices = report.n_notices
+            for notice in report.notices[-n_new:]:
+                self._console.print(notice)
+        if report.quiet and time.monotonic() - self._told_quiet >= _QUIET_AGAIN_SECONDS:
+            self._told_quiet = time.monotonic()
+            self._console.print(report.quiet)
 
     def _live(self) -> None:
         with Live(console=self._console, refresh_per_second=4, transient=True) as live:
-            self._watch(_REFRESH_SECONDS, lambda status, lanes: live.update(self._table(status, lanes)))
+            self._watch(_REFRESH_SECONDS, lambda status, report: live.update(self._table(status, report)))
 
     def _log(self) -> None:
-        self._watch(_LOG_SECONDS, lambda status, lanes: self._console.print(self._line(status, lanes)))
+        self._watch(_LOG_SECONDS, lambda status, report: self._console.print(self._line(status, report)))
 
-    def _table(self, status: Status | None, lanes: list[dict[str, Any]]) -> Group:
+    def _table(self, status: Status | None, report: PoolReport) -> Group:
         table = Table("lane", "trial", "to", "tokens", "loss", title=None, expand=False, box=None, padding=(0, 2))
-        for i, lane in enumerate(lanes):
+        for lane in report.lanes:
+            trial, to = describe_task(lane.task) if lane.task else (lane.state, "")
             table.add_row(
-                str(i),
-                *describe_task(lane["task"]),
-                format_count(lane["tokens"]),
-                f"{lane['loss']:.3f}" if lane["loss"] == lane["loss"] else "",
-            )
+                str(lane.number), trial, to, format_count(lane.tokens),
+                f"{lane.loss:.3f}" if lane.loss == lane.loss else "",
+            )  # fmt: skip
         return Group(Text(self._line(status, None), style="bold"), table)
 
-    def _line(self, status: Status | None, lanes: list[dict[str, Any]] | None) -> str:
+    def _line(self, status: Status | None, report: PoolReport | None) -> str:
         elapsed = format_seconds(time.monotonic() - self._started)
         if status is None:
-            busy = ", ".join(describe_task(lane["task"])[0] for lane in lanes or () if lane["task"])
+            busy = ", ".join(describe_task(lane.task)[0] for lane in (report.lanes if report else ()) if lane.task)
             return f"{self._title}  {elapsed}  {busy}"
         budget = f" of {format_flops(status.budget_flops)}" if status.budget_flops < float("inf") else ""
         return (
@@ -99,10 +103,8 @@ class Display:
         )
 
 
-def describe_task(task: Task | None) -> tuple[str, str]:
+def describe_task(task: Task) -> tuple[str, str]:
     """A lane's task in words: the trial, and the milestone it is heading for."""
-    if task is None:
-        return "idle", ""
     trial = task.trial
     pretrain, specialize = trial.point(task.milestone)
     seed = f" seed {trial.seed}" if trial.seed else ""

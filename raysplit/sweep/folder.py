@@ -13,6 +13,7 @@ from raysplit.errors import RunError, SpaceError
 from raysplit.files import read_text
 from raysplit.journal import has_journal, read_journal
 from raysplit.live.run_setup import KIND
+from raysplit.machines import ComputeSpec
 from raysplit.space import Space, dump_space, load_space
 
 _SPACE = "space.yaml"
@@ -115,7 +116,7 @@ class RunFolder:
 
 
 def open_run(path: Path, space: Space) -> RunFolder:
-    """Begin a run in a folder, or take up the one that is there.
+    """Begin a run in a folder, or take up the one that is there, perhaps with other machines.
 
     Where nothing was built or measured yet, as after a first mistake, another search space takes the old one's place;
     where only a corpus was, one that builds the same corpus does.
@@ -185,11 +186,15 @@ def _goes_on(folder: RunFolder, there: Space, space: Space) -> bool:
     from raysplit.corpus.manifest import MANIFEST_FILE  # brings the tokenizers library
 
     if _is_measured(folder):
-        if changed := _changed(there, space):
+        # A run goes on with other machines, though not with checkpoints at another place.
+        compute = there.compute.model_copy(update={"storage": space.compute.storage})
+        if changed := _changed(there, space.model_copy(update={"compute": compute})):
             raise RunError(
                 f"{folder.path}: holds a run of another search space ({changed} here); "
                 "give another folder with --out, or delete this one"
             )
+        if there.compute != space.compute:
+            _change_machines(folder, space.compute)
         return True
     # How often tokens may be repeated changes no token.
     texts = (s.model_copy(update={"corpus": s.corpus.model_copy(update={"max_epochs": 1})}) for s in (there, space))
@@ -205,6 +210,13 @@ def _goes_on(folder: RunFolder, there: Space, space: Space) -> bool:
             "rename it, or give another folder with --out"
         )
     return False
+
+
+def _change_machines(folder: RunFolder, compute: ComputeSpec) -> None:
+    """Have every copy of the search space say what trains it from now on."""
+    for path in (folder.space, folder.discovered_space, folder.tuned_space):
+        if path.exists():
+            write_text(path, dump_space(load_space(path).model_copy(update={"compute": compute})))
 
 
 def _is_measured(folder: RunFolder) -> bool:

@@ -39,6 +39,7 @@ from raysplit.sweep.folder import RunFolder, run_with_journal, write_text
 from raysplit.sweep.lanes import Lanes, running_lanes
 from raysplit.sweep.law_client import ActorLaw
 from raysplit.sweep.run_setup import recorded, setup_of_corpus, setup_of_run
+from raysplit.sweep.stable import stable_options, stable_share
 from raysplit.sweep.tune import LawScheduler, LawSearcher, TrialRunner, Trials
 from raysplit.train.checkpoints import check_checkpoints
 from raysplit.tuning.stages import points_of
@@ -62,16 +63,16 @@ def live_law(run: RunSetup, folder: RunFolder, *, face: HttpFace | None) -> Iter
 
     The run folder tells meanwhile where it can be found.
     """
-    law = start_law_actor(folder.sweep_id, run, folder.journal, face=face)
+    law = start_law_actor(folder.sweep_id, run, folder.journal, options=stable_options(), face=face)
     address = ray.get_runtime_context().gcs_address
     mode = os.environ.get("RAY_AUTH_MODE", "")
     found = Endpoint(actor=actor_name(folder.sweep_id), namespace=NAMESPACE, address=address, auth_mode=mode)
-    endpoint.write(folder.path, found)
     try:
+        endpoint.write(folder.path, found)
         yield law
     finally:
-        endpoint.remove(folder.path)
         ray.kill(law)
+        endpoint.remove(folder.path)
 
 
 def run_sweep(
@@ -82,10 +83,12 @@ def run_sweep(
     console: Console,
     ray_address: str | None,
     http: HttpOptions | None = None,
+    wait_seconds: float = 0.0,
 ) -> SweepEnd:
     """Run a sweep to its end, or take up one that was interrupted; a finished one is only read.
 
-    The law is served over ``http``, where it is given, as long as the sweep lasts.
+    The law is served over ``http``, where it is given, as long as the sweep lasts. So many ``wait_seconds`` are waited
+    where the cluster has no room for the smallest lane.
 
     Raises:
         RunError: the budget does not pay for the opening round, the cluster has no room for the lanes, or the folder
@@ -111,8 +114,10 @@ def run_sweep(
         with live_law(run, folder, face=face) as law:
             if face is not None:
                 console.print(f"its page: {ray.get(law.serve.remote(face))}")
-            with running_lanes(space, folder, law=law, console=console, title="sweep") as lanes:
-                _tune(folder, Trials(ActorLaw(law), lanes=run.setup.lanes), lanes)
+            with running_lanes(
+                space, folder, law=law, console=console, title="sweep", wait_seconds=wait_seconds
+            ) as lanes:
+                _tune(folder, Trials(ActorLaw(law), lanes=run.setup.lanes, n_blocked=lanes.n_blocked), lanes)
     service = _reading(run, folder, recorded(folder))
     status = service.status()
     if status.finished:
@@ -134,7 +139,15 @@ def check_opening(setup: Setup) -> None:
         )
 
 
-def run_tuning(space: Space, folder: RunFolder, corpus: Corpus, *, console: Console, ray_address: str | None) -> Space:
+def run_tuning(
+    space: Space,
+    folder: RunFolder,
+    corpus: Corpus,
+    *,
+    console: Console,
+    ray_address: str | None,
+    wait_seconds: float = 0.0,
+) -> Space:
     """Tune what the space asks for, or take up where an interrupted run was; gives the space to sweep.
 
     A space without a section ``tuning`` comes back as it is.
@@ -159,7 +172,7 @@ def run_tuning(space: Space, folder: RunFolder, corpus: Corpus, *, console: Cons
         console.print(f"tuning; Optuna's database is {store.url}")
         with (
             joined_cluster(space.compute, address=ray_address),
-            running_lanes(space, folder, law=None, console=console, title="tuning") as lanes,
+            running_lanes(space, folder, law=None, console=console, title="tuning", wait_seconds=wait_seconds) as lanes,
         ):
             tuned = tune_hyperparameters(
                 space, store, checkpoints=folder.tuning, vocab_size=corpus.vocab_size,
@@ -213,7 +226,8 @@ def _tune(folder: RunFolder, trials: Trials, lanes: Lanes) -> None:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is ours: Tune would wait for the trials and talk of them
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(TrialRunner, backend=lanes.queue), {"CPU": 0.01}),
+        # No CPU: a cluster may be exactly as large as its lanes.
+        tune.with_resources(tune.with_parameters(TrialRunner, backend=lanes.queue), dict(stable_share())),
         tune_config=tune.TuneConfig(
             search_alg=LawSearcher(trials), scheduler=LawScheduler(trials), num_samples=-1, reuse_actors=True
         ),

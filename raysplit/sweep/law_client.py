@@ -1,6 +1,7 @@
 """How searcher and scheduler talk to the law: the same calls to the actor or to a service in this process."""
 
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 import ray
@@ -9,8 +10,12 @@ from ray.actor import ActorHandle
 from raysplit.design.campaign import Verdict
 from raysplit.design.tasks import Outcome
 from raysplit.design.tree import Trial
+from raysplit.errors import NotStored
 from raysplit.live.service import Claim
 from raysplit.sweep.causes import own_error
+
+_PATIENCE_SECONDS, _PAUSE_SECONDS = 600.0, 5.0
+"""A disk that is full or read-only is waited for, since a person may mend it; so often it is tried."""
 
 
 class LawClient(Protocol):
@@ -22,25 +27,30 @@ class LawClient(Protocol):
 
 
 class ActorLaw:
-    """The law actor as a `LawClient`."""
+    """The law actor as a `LawClient`; where its journal cannot be written, it is asked again for a while."""
 
-    def __init__(self, actor: ActorHandle) -> None:
-        self.actor = actor
+    def __init__(self, actor: ActorHandle, *, while_waiting: Callable[[], object] = lambda: None) -> None:
+        self.actor, self._while_waiting = actor, while_waiting
 
     def claim(self, running: Collection[Trial]) -> Claim:
-        claim: Claim = _answer(self.actor.claim.remote(list(running)))
+        claim: Claim = self._ask(lambda: self.actor.claim.remote(list(running)))
         return claim
 
     def record(self, trial: Trial, milestone: int, outcome: Outcome) -> None:
-        _answer(self.actor.record.remote(trial, milestone, outcome))
+        self._ask(lambda: self.actor.record.remote(trial, milestone, outcome))
 
     def judge(self, trial: Trial, milestone: int) -> Verdict:
-        verdict: Verdict = _answer(self.actor.judge.remote(trial, milestone))
+        verdict: Verdict = self._ask(lambda: self.actor.judge.remote(trial, milestone))
         return verdict
 
-
-def _answer(reference: Any) -> Any:
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        raise own_error(error) or error from None
+    def _ask(self, ask: Callable[[], Any]) -> Any:
+        give_up = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return ray.get(ask())
+            except ray.exceptions.RayTaskError as error:
+                ours = own_error(error)
+                if not isinstance(ours, NotStored) or time.monotonic() > give_up:
+                    raise ours or error from None
+            self._while_waiting()
+            time.sleep(_PAUSE_SECONDS)

@@ -8,7 +8,7 @@ to take a sweep up again. They drive the sweep's own trials (`Trials`) as well a
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 
 from raysplit.design.tasks import Failed, Outcome, Task
 from raysplit.design.tree import Trial
-from raysplit.errors import LaneError, RaysplitError
+from raysplit.errors import LaneError, RaysplitError, RunError
 from raysplit.sweep.broker import LaneQueue
 from raysplit.sweep.law_client import LawClient
 from raysplit.sweep.reports import trial_of
@@ -34,8 +34,13 @@ class Trials:
     Their outcomes are recorded by the backend, and what else ends a trial ends the sweep.
     """
 
-    def __init__(self, law: LawClient, *, lanes: int) -> None:
-        self._law, self.lanes = law, lanes
+    def __init__(self, law: LawClient, *, lanes: int, n_blocked: Callable[[], int] = lambda: 0) -> None:
+        """Args:
+        law: whom to ask.
+        lanes: how many trials run at once.
+        n_blocked: trials among them that wait for machines of their size, while others might be used.
+        """
+        self._law, self.lanes, self._n_blocked = law, lanes, n_blocked
         self._running: dict[str, Trial] = {}
 
     @property
@@ -44,8 +49,13 @@ class Trials:
 
     @property
     def running(self) -> dict[str, Trial]:
-        """Tune's trial id -> what it was asked for; at most as many as there are lanes."""
+        """Tune's trial id -> what it was asked for."""
         return self._running
+
+    def may_start(self) -> bool:
+        """Whether one more can be of use: as many are at once as there are lanes, beside those that wait for room."""
+        n = len(self.running)
+        return n < self.lanes or n < self.lanes + min(self.lanes, self._n_blocked())
 
     def config_of(self, trial: Trial) -> dict[str, Any]:
         """What Tune tells the trainable."""
@@ -64,6 +74,8 @@ class Trials:
         """Hear that a trial has ended by itself, with this as its last result."""
         if why := result.get("lost"):
             raise LaneError(why)
+        if why := result.get("wrong"):
+            raise RunError(why)
 
     def died(self, trial: Trial, why: str) -> None:
         """Hear that a trial has ended in an exception, and is not tried again."""
@@ -88,13 +100,13 @@ class LawSearcher(Searcher):
 
         Left alone, Tune would let one trial wait at a time, and one that waits for eight GPUs would keep seven idle.
         """
-        os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(self._trials.lanes))
+        os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(2 * self._trials.lanes))
         return False
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """A trial's config; None while every open trial waits for another; FINISHED at the end of the sweep."""
         running = self._trials.running
-        if len(running) >= self._trials.lanes:
+        if not self._trials.may_start():
             return None
         claim = self._trials.law.claim(running.values())
         if claim.finished:
@@ -230,7 +242,8 @@ class TrialRunner(tune.Trainable):
         try:
             outcome = self._backend.submit(Task(trial=self._trial, milestone=milestone)).result()
         except RaysplitError as error:
-            return {MILESTONE: milestone, METRIC: float("nan"), "lost": str(error), "done": True}
+            how = "lost" if isinstance(error, LaneError) else "wrong"
+            return {MILESTONE: milestone, METRIC: float("nan"), how: str(error), "done": True}
         return result_of(self._trial, milestone, outcome)
 
     # Its state is checkpoints and journal, which need no help from Tune.

@@ -146,6 +146,9 @@ class TunePlan(Trials):
     def running(self) -> dict[str, Trial]:
         return self._open().running
 
+    def may_start(self) -> bool:
+        return len(self.running) < self.lanes
+
     def config_of(self, trial: Trial) -> dict[str, Any]:
         return config_of(trial)
 

@@ -6,6 +6,8 @@ A driver of its own: what Ray Train reserves for a lane that it is about to star
 import sys
 from pathlib import Path
 
+from raysplit.design.tasks import Task
+from raysplit.design.tree import Trial
 from raysplit.errors import RaysplitError
 from raysplit.space import load_space
 from raysplit.sweep.cluster import joined_cluster
@@ -16,7 +18,8 @@ if __name__ == "__main__":
     with joined_cluster(space.compute, address=address):
         lanes = Lanes(space, run_folder=folder, corpus_folder=folder / "nowhere", law=None)
         try:
-            lanes.wait_until_ready()
+            trunk = Trial(n_params=14_000, seed=0, domain="", pretrain_tokens=8192, milestones=(8192,))
+            lanes.submit(Task(trial=trunk, milestone=8192)).result()
         except RaysplitError as error:
             sys.stdout.write(f"{error}\n")
         finally:

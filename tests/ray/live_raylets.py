@@ -42,7 +42,7 @@ def main() -> None:
     nodes = [cluster.add_node(num_cpus=1, resources={"storage": 1}) for _ in range(2)]
     ray.init(address=cluster.address, namespace="raysplit", log_to_driver=False, logging_level="ERROR")
     try:
-        actor = live.start("raylets", journal, resources={"storage": 0.01})
+        actor = live.start("raylets", journal, options={"resources": {"storage": 0.01}})
         client, rows = LiveLaw(actor), live.observations(N_ROWS)
         client.observe(rows[:60])
         before = live.pid_of(actor)

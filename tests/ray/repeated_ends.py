@@ -18,12 +18,20 @@ from pathlib import Path
 from uuid import uuid4
 
 from raysplit.corpus import build_corpus
+from raysplit.design.tasks import Task
+from raysplit.design.tree import Trial
 from raysplit.space import parse_space
+from raysplit.sweep.backend import run_all
 from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.lanes import Lanes
 from tests.ray.sweeps import MARK, marked_processes, tiny_space, write_texts
 
 PATIENCE_SECONDS = 20.0
+
+
+def first_task(seed: int) -> Task:
+    trunk = Trial(n_params=14_000, seed=seed, domain="", pretrain_tokens=8192, milestones=(8192,))
+    return Task(trial=trunk, milestone=8192)
 
 
 def main() -> int:
@@ -43,7 +51,9 @@ def main() -> int:
             with joined_cluster(space.compute, address=None):
                 lanes = Lanes(space, run_folder=home / "run", corpus_folder=home / "corpus", law=None)
                 try:
-                    up_seconds = lanes.wait_until_ready()
+                    started = time.monotonic()
+                    run_all(lanes, [first_task(seed) for seed in range(arguments.lanes)])
+                    up_seconds = time.monotonic() - started
                 finally:
                     ending = time.monotonic()
                     lanes.close()

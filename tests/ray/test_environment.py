@@ -59,8 +59,8 @@ def test_what_ends_every_lane_is_said_in_a_line(
     commands.append(command)
     status, said = command.end()
     assert status == 0, said
-    log = tmp_path / "ray" / "lane-0.log"
-    assert said.startswith(f"lane 0 could not start 3 times in a row: CorpusError: {tmp_path / 'nowhere'}")
+    log = tmp_path / "ray" / "lane-2.log"
+    assert said.startswith(f"lanes could not start 3 times in a row: CorpusError: {tmp_path / 'nowhere'}")
     assert str(log) in said
     assert said.count("\n") == 1
     assert "Traceback" in log.read_text()

@@ -53,7 +53,6 @@ def started(
     actor = start_law_actor("lanes", run, folder / "journal")
     lanes = Lanes(space, run_folder=folder, corpus_folder=corpus_folder, law=actor)
     try:
-        lanes.wait_until_ready()
         yield Started(space=space, lanes=lanes, law=PlayedLaw(actor, setup), folder=folder)
     finally:
         ray.kill(actor)
@@ -112,7 +111,6 @@ def test_two_workers_train_what_one_does(
     alone = losses(uninterrupted)
     lanes = Lanes(space, run_folder=tmp_path, corpus_folder=uninterrupted / "corpus", law=None)
     try:
-        lanes.wait_until_ready()
         for trial, root in ((trunk, 0), (branch, 8192)):
             milestone = trial.milestones[0]
             [shared] = run_all(lanes, [Task(trial=trial, milestone=milestone)])

@@ -1,16 +1,54 @@
-"""The broker without Ray: tasks survive lanes that die, hang or end, and a lane that is merely slow is left alone."""
+"""The broker without Ray: tasks find their lanes, outcomes their way back, and causes are told as they were."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
+import ray
 
-from raysplit.design.tasks import Failed, Measured, Outcome, Task
+from raysplit.design.tasks import Measured, Outcome, Task
 from raysplit.design.tree import Trial
-from raysplit.errors import LaneError
-from raysplit.sweep.broker import CLOSE, IDLE, STALLED, Broker
+from raysplit.errors import LaneError, RunError
+from raysplit.sweep.broker import CLOSE, IDLE, Broker
+from raysplit.sweep.lane_state import LEAST_SILENCE_SECONDS, STALLED, LaneState
+from raysplit.sweep.placement import Node, Room
+from raysplit.sweep.troubles import Kind, Trouble
+from tests.sweep.simulated_cluster import room
 
-STALL_SECONDS = 60.0
+STALL_SECONDS = 600.0
+
+
+@dataclass
+class FakeJobs:
+    """Machines that do nothing; a test ends their lanes."""
+
+    n_nodes: int = 2
+    ends: dict[int, "asyncio.Future[None]"] = field(default_factory=dict)
+    killed: list[int] = field(default_factory=list)
+    cleared: list[int] = field(default_factory=list)
+    wanted: Sequence[Room] = ()
+
+    def room_of(self, task: Task) -> Room:
+        return room()
+
+    def nodes(self) -> list[Node]:
+        each = {"CPU": 1.0}
+        return [Node(name=f"n{i}", address=f"10.0.0.{i}", total=each, free=each) for i in range(self.n_nodes)]
+
+    def open(self, lane: LaneState, broker: Any) -> Awaitable[None]:
+        self.ends[lane.number] = asyncio.get_running_loop().create_future()
+        return self.ends[lane.number]
+
+    def kill_worker(self, lane: LaneState) -> None:
+        self.killed.append(lane.number)
+
+    def clear_away(self, lane: LaneState) -> None:
+        self.cleared.append(lane.number)
+
+    def want(self, rooms: Sequence[Room]) -> None:
+        self.wanted = rooms
 
 
 class Time:
@@ -21,7 +59,7 @@ class Time:
         return self.now
 
 
-def task(n_params: int = 14_000, milestone: int = 100) -> Task:
+def task(milestone: int = 100, n_params: int = 14_000) -> Task:
     trunk = Trial(n_params=n_params, seed=0, domain="", pretrain_tokens=milestone, milestones=(milestone,))
     return Task(trial=trunk, milestone=milestone)
 
@@ -30,150 +68,74 @@ def measured(loss: float = 2.0) -> Measured:
     return Measured(losses={"a": loss}, tokens=100, wall_seconds=1.0)
 
 
-def run(story: Callable[[Broker, Time, list[str]], Awaitable[None]], *, n_lanes: int = 2) -> None:
-    """Tell a story to a broker whose lanes have all started, once."""
+@dataclass
+class Told:
+    """A broker, its machines, and the time by which it goes."""
 
+    broker: Broker
+    jobs: FakeJobs
+    clock: Time
+
+    async def hand_in(self, asked_for: Task) -> "asyncio.Task[Outcome]":
+        asked = asyncio.ensure_future(self.broker.run(asked_for))
+        await asyncio.sleep(0)
+        await self.look()
+        return asked
+
+    async def look(self, *, seconds: float = 0.0) -> None:
+        """Time passes, a second at a time, and the broker looks at its lanes in each."""
+        until = self.clock.now + seconds
+        while True:
+            await self.broker.look()
+            await asyncio.sleep(0)
+            if self.clock.now >= until:
+                return
+            self.clock.now = min(until, self.clock.now + 1.0)
+
+    async def up(self, number: int) -> None:
+        await self.broker.join(number, f"worker {number}", None)
+
+    async def end(self, number: int, error: Exception | None = None) -> None:
+        """A lane's job ends."""
+        if error is None:
+            self.jobs.ends[number].set_result(None)
+        else:
+            self.jobs.ends[number].set_exception(error)
+        await asyncio.sleep(0.01)
+        await self.look()
+
+
+def run(story: Callable[[Told], Awaitable[None]], *, n_nodes: int = 2) -> None:
     async def told() -> None:
-        clock, killed = Time(), []  # type: ignore[var-annotated]
-        broker = Broker(n_lanes, stall_seconds=STALL_SECONDS, kill=killed.append, clock=clock)
-        for lane in range(n_lanes):
-            assert await broker.join(lane, f"worker {lane}") == 1
-        await story(broker, clock, killed)
+        clock, jobs = Time(), FakeJobs(n_nodes=n_nodes)
+        await story(Told(Broker(jobs, n_lanes=2, stall_seconds=STALL_SECONDS, clock=clock), jobs, clock))
 
     asyncio.run(asyncio.wait_for(told(), timeout=30))
 
 
-async def hand_in(broker: Broker, asked_for: Task) -> "asyncio.Task[Outcome]":
-    asked = asyncio.ensure_future(broker.run(asked_for))
-    await asyncio.sleep(0)
-    return asked
-
-
-def test_a_lane_that_says_nothing_is_killed_and_another_takes_its_task() -> None:
-    async def story(broker: Broker, clock: Time, killed: list[str]) -> None:
-        asked = await hand_in(broker, task())
-        assert await broker.fetch(0, 1) == task()
-        clock.now += STALL_SECONDS
-        assert await broker.free_stalled() == []
-        clock.now += 1
-        assert await broker.free_stalled() == [0]
-        assert killed == ["worker 0"]
-        assert await broker.fetch(1, 1) == task()
-        await broker.finish(0, 1, measured(9.0))  # the hung one wakes up after all
-        assert not asked.done()
-        await broker.finish(1, 1, measured())
+def test_a_task_opens_a_lane_and_its_outcome_finds_its_way_back() -> None:
+    async def story(told: Told) -> None:
+        asked = await told.hand_in(task())
+        await told.up(0)
+        assert await told.broker.fetch(0) == task()
+        await told.broker.finish(0, measured())
         assert await asked == measured()
-        assert await broker.free_stalled() == [], "an idle lane does not stall"
-        assert await broker.join(0, "worker 0 again") == 3, "and comes back"
+        assert list(told.jobs.ends) == [0]
+        again = await told.hand_in(task(milestone=200))
+        assert await told.broker.fetch(0) == task(milestone=200), "the lane is kept"
+        await told.broker.finish(0, measured())
+        await again
 
     run(story)
-
-
-def test_a_lane_that_speaks_up_now_and_then_does_not_stall() -> None:
-    async def story(broker: Broker, clock: Time, killed: list[str]) -> None:
-        await hand_in(broker, task())
-        await broker.fetch(0, 1)
-        for tokens in range(10):
-            clock.now += STALL_SECONDS
-            assert await broker.free_stalled() == []
-            await broker.progress(0, tokens, 3.0)
-        clock.now += STALL_SECONDS + 1
-        assert await broker.free_stalled() == [0]
-
-    run(story)
-
-
-def test_a_size_known_to_be_silent_for_long_is_waited_for_longer() -> None:
-    silent = STALL_SECONDS / 2
-
-    async def story(broker: Broker, clock: Time, killed: list[str]) -> None:
-        await hand_in(broker, task())
-        await broker.fetch(0, 1)
-        clock.now += silent  # it loads, compiles, reads held-out text
-        await broker.finish(0, 1, measured())
-        await hand_in(broker, task(milestone=200))
-        await hand_in(broker, task(n_params=28_000))
-        await broker.fetch(0, 1)
-        await broker.fetch(1, 1)
-        clock.now += STALL_SECONDS + 1
-        assert await broker.free_stalled() == [1], "the other size has shown nothing of the kind"
-        clock.now += STALLED * silent - STALL_SECONDS - 1
-        assert await broker.free_stalled() == []
-        clock.now += 1
-        assert await broker.free_stalled() == [0]
-
-    run(story)
-
-
-def test_a_task_that_stalls_every_lane_fails_with_its_reason() -> None:
-    async def story(broker: Broker, clock: Time, killed: list[str]) -> None:
-        asked = await hand_in(broker, task())
-        start = 1
-        for lane in (0, 1, 0):
-            await broker.fetch(lane, start)
-            clock.now += STALL_SECONDS + 1
-            assert await broker.free_stalled() == [lane]
-            start = await broker.join(0, "again") if lane == 1 else start
-        with pytest.raises(LaneError, match="3 times while training it, 3 of them after it had stalled"):
-            await asked
-        assert len(killed) == 3
-
-    run(story)
-
-
-def test_a_task_whose_lane_dies_is_given_again_three_times() -> None:
-    async def story(broker: Broker, clock: Time, killed: list[str]) -> None:
-        asked = await hand_in(broker, task())
-        for start in (1, 2, 3):
-            assert await broker.fetch(0, start) == task()
-            await broker.join(0)
-        with pytest.raises(LaneError, match=r"^n14000-s0-trunk: its lane died 3 times while training it$"):
-            await asked
-
-    run(story)
-
-
-def test_the_last_lane_to_end_tells_those_who_wait() -> None:
-    async def story(broker: Broker, clock: Time, killed: list[str]) -> None:
-        jobs = [asyncio.get_running_loop().create_future() for _ in range(2)]
-        following = [asyncio.ensure_future(broker.follow(lane, [job])) for lane, job in enumerate(jobs)]
-        asked = await hand_in(broker, task())
-        await broker.fetch(0, 1)
-        jobs[0].set_result(None)
-        await following[0]
-        assert not asked.done()
-        assert [lane["gone"] for lane in await broker.lanes()] == [True, False]
-        assert await broker.fetch(1, 1) == task(), "the other has taken it over"
-        jobs[1].set_exception(OSError("disk full"))
-        await following[1]
-        for waiting in (asked, broker.run(task()), broker.all_joined()):
-            with pytest.raises(LaneError, match=r"^every lane has ended: OSError: disk full$"):
-                await waiting
-
-    run(story)
-
-
-def test_a_lane_that_ends_before_it_has_started_is_waited_for_no_longer() -> None:
-    async def story() -> None:
-        broker = Broker(2)
-        joined = asyncio.ensure_future(broker.all_joined())
-        await broker.join(0)
-        await broker.died(1, "its node is gone (rank 0)")
-        job = asyncio.get_running_loop().create_future()
-        job.set_exception(RuntimeError("no nodes"))
-        await broker.follow(1, [job])
-        with pytest.raises(LaneError, match=r"^lane 1 has failed for good: its node is gone \(rank 0\)$"):
-            await joined
-
-    asyncio.run(asyncio.wait_for(story(), timeout=30))
 
 
 def test_a_task_asked_for_twice_is_done_once() -> None:
-    async def story(broker: Broker, clock: Time, killed: list[str]) -> None:
-        first, again = await hand_in(broker, task()), await hand_in(broker, task())
-        await broker.fetch(0, 1)
-        other = await hand_in(broker, task())
-        await broker.finish(0, 1, measured())
+    async def story(told: Told) -> None:
+        first, again = await told.hand_in(task()), await told.hand_in(task())
+        await told.up(0)
+        await told.broker.fetch(0)
+        other = await told.hand_in(task())
+        await told.broker.finish(0, measured())
         assert await first == await again == await other == measured()
 
     run(story)
@@ -182,103 +144,193 @@ def test_a_task_asked_for_twice_is_done_once() -> None:
 def test_an_idle_lane_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raysplit.sweep.broker._POLL_SECONDS", 0.01)
 
-    async def story(broker: Broker, clock: Time, killed: list[str]) -> None:
-        assert await broker.fetch(0, 1) == IDLE
+    async def story(told: Told) -> None:
+        await told.hand_in(task())
+        await told.up(0)
+        await told.broker.fetch(0)
+        await told.broker.finish(0, measured())
+        assert await told.broker.fetch(0) == IDLE
 
     run(story)
 
 
+def test_a_hung_lane_is_killed_and_what_it_says_later_counts_for_nothing() -> None:
+    async def story(told: Told) -> None:
+        asked = await told.hand_in(task())
+        await told.up(0)
+        await told.broker.fetch(0)
+        await told.broker.progress(0, 10, 3.0)
+        await told.look(seconds=LEAST_SILENCE_SECONDS)
+        assert told.jobs.killed == []
+        await told.look(seconds=2)
+        assert told.jobs.killed == [0]
+        await told.up(1)
+        assert await told.broker.fetch(1) == task()
+        assert await told.broker.fetch(0) == CLOSE
+        await told.broker.finish(0, measured(9.0))  # the hung one wakes up after all
+        assert not asked.done()
+        await told.broker.finish(1, measured())
+        assert await asked == measured()
+
+    run(story)
+
+
+def test_before_any_progress_loading_may_take_long_but_not_for_ever() -> None:
+    async def story(told: Told) -> None:
+        await told.hand_in(task())
+        await told.up(0)
+        await told.broker.fetch(0)
+        await told.look(seconds=STALL_SECONDS)
+        assert told.jobs.killed == []
+        await told.look(seconds=2)
+        assert told.jobs.killed == [0]
+
+    run(story)
+
+
+def test_a_lane_is_waited_for_as_its_own_steps_and_its_size_before_have_taken() -> None:
+    async def story(told: Told) -> None:
+        await told.hand_in(task())
+        await told.up(0)
+        await told.broker.fetch(0)
+        for tokens in range(3):  # a step takes so long
+            await told.look(seconds=30)
+            await told.broker.progress(0, tokens, 3.0)
+        await told.look(seconds=STALLED * 30)
+        assert told.jobs.killed == []
+        await told.broker.finish(0, measured())
+        await told.hand_in(task(milestone=200))
+        await told.broker.fetch(0)
+        await told.look(seconds=STALLED * STALLED * 30)
+        assert told.jobs.killed == [], "reading held-out text once took so long"
+        await told.look(seconds=2)
+        assert told.jobs.killed == [0]
+
+    run(story)
+
+
+def test_lanes_are_not_blamed_for_the_time_in_which_the_broker_was_held_up() -> None:
+    async def story(told: Told) -> None:
+        await told.hand_in(task())
+        await told.up(0)
+        await told.broker.fetch(0)
+        await told.broker.progress(0, 10, 3.0)
+        await told.look()
+        told.clock.now += 1000
+        await told.look(seconds=LEAST_SILENCE_SECONDS - 1)
+        assert told.jobs.killed == []
+
+    run(story)
+
+
+async def lose_three(told: Told, words: Sequence[Trouble], error: Exception) -> "asyncio.Task[Outcome]":
+    asked = await told.hand_in(task())
+    for number in range(3):
+        await told.look(seconds=30)
+        await told.up(number)
+        assert await told.broker.fetch(number) == task()
+        for trouble in words:
+            await told.broker.say(number, trouble)
+        await told.end(number, error)
+    return asked
+
+
+FAILED = AssertionError("why, as Ray has it")
+CODE = Trouble(kind=Kind.CODE, cause="AssertionError: why (rank 1; lane-0.log)")
+COLLATERAL = Trouble(kind=Kind.MACHINE, cause="RuntimeError: connection closed by peer (rank 0; lane-0.log)")
+
+
 def test_the_first_last_words_are_the_cause_of_a_failure() -> None:
-    async def story(broker: Broker, clock: Time, killed: list[str]) -> None:
-        asked = await hand_in(broker, task())
-        for start in (1, 2, 3):
-            assert await broker.fetch(0, start) == task()
-            await broker.say(0, "AssertionError: why (rank 1; lane-0.log)")
-            await broker.say(0, "RuntimeError: connection closed by peer (rank 0; lane-0.log)")
-            await broker.died(0, "AssertionError: why (rank 1)")
-            await broker.join(0)
+    async def story(told: Told) -> None:
+        asked = await lose_three(told, [CODE, COLLATERAL], FAILED)
         with pytest.raises(LaneError, match=r"3 times while training it: AssertionError: why \(rank 1; lane-0.log\)$"):
+            await asked
+        report = await told.broker.report()
+        assert report.notices[0].startswith("lane 0 was lost over n14000-s0-trunk: AssertionError: why")
+        assert told.jobs.cleared == [0, 1, 2]
+
+    run(story)
+
+
+def test_where_no_worker_had_words_what_ray_says_is_the_cause() -> None:
+    async def story(told: Told) -> None:
+        asked = await lose_three(told, [], FAILED)
+        with pytest.raises(LaneError, match=r"3 times while training it: AssertionError: why, as Ray has it$"):
             await asked
 
     run(story)
 
 
 def test_a_worker_killed_without_a_word_is_the_cause_whatever_the_others_say() -> None:
-    async def story(broker: Broker, clock: Time, killed: list[str]) -> None:
-        asked = await hand_in(broker, task())
-        for start in (1, 2, 3):
-            await broker.fetch(0, start)
-            await broker.say(0, "RuntimeError: connection closed by peer (rank 0; lane-0.log)")
-            await broker.died(0, "its process has died (rank 1)", without_a_word=True)
-            await broker.join(0)
-        with pytest.raises(LaneError, match=r"3 times while training it: its process has died \(rank 1\)$"):
-            await asked
+    async def story(told: Told) -> None:
+        killed = ray.exceptions.RayActorError(error_msg="SIGKILL")
+        asked = await lose_three(told, [COLLATERAL], killed)
+        assert not asked.done(), "machines are lost more than once"
+        assert "its process has died" in (await told.broker.report()).notices[0]
+        asked.cancel()
 
     run(story)
 
 
-def test_where_no_worker_had_words_what_ray_says_is_the_cause() -> None:
-    async def story(broker: Broker, clock: Time, killed: list[str]) -> None:
-        asked = await hand_in(broker, task())
-        for start in (1, 2, 3):
-            await broker.fetch(0, start)
-            if start == 1:
-                await broker.say(0, "MemoryError (rank 0; lane-0.log)")
-            await broker.died(0, "ImportError: no module (rank 0)")
-            await broker.join(0)
-        with pytest.raises(LaneError, match=r"3 times while training it: ImportError: no module \(rank 0\)$"):
-            await asked
+def test_what_cannot_be_trained_as_it_is_set_up_is_said_at_once() -> None:
+    async def story(told: Told) -> None:
+        asked = await told.hand_in(task())
+        await told.up(0)
+        await told.broker.fetch(0)
+        await told.broker.say(0, Trouble(kind=Kind.SET_UP, cause="CheckpointError: of another model"))
+        await told.end(0, FAILED)
+        for waiting in (asked, told.broker.run(task(milestone=200))):
+            with pytest.raises(RunError, match="of another model"):
+                await waiting
 
     run(story)
 
 
-def test_a_task_that_costs_too_many_lanes_is_no_concern_of_the_others() -> None:
-    async def story(broker: Broker, clock: Time, killed: list[str]) -> None:
-        costly, other = await hand_in(broker, task()), await hand_in(broker, task(milestone=200))
-        for start in (1, 2, 3):
-            assert await broker.fetch(0, start) == task()
-            await broker.say(0, "AssertionError: why")
-            await broker.died(0, "")
-            await broker.join(0)
-        with pytest.raises(LaneError, match="AssertionError: why"):
-            await costly
-        await broker.fetch(1, 1)
-        await broker.finish(1, 1, measured())
-        assert await other == measured()
-        again = await hand_in(broker, task())
-        assert await broker.fetch(0, 4) == task(), "who asks for it again has it tried again"
-        await broker.finish(0, 4, Failed(why="it diverged"))
-        assert await again == Failed(why="it diverged")
+def test_lanes_that_cannot_start_end_the_sweep_with_their_cause() -> None:
+    async def story(told: Told) -> None:
+        asked = await told.hand_in(task())
+        for number in range(3):
+            await told.look(seconds=60)
+            await told.broker.say(number, Trouble(kind=Kind.CODE, cause="CorpusError: no such file"))
+            await told.end(number, FAILED)
+        for waiting in (asked, told.broker.run(task())):
+            with pytest.raises(LaneError, match=r"^lanes could not start 3 times in a row: CorpusError: no such file$"):
+                await waiting
+
+    run(story)
+
+
+def test_a_lane_lost_for_good_is_no_concern_of_the_others() -> None:
+    async def story(told: Told) -> None:
+        first, second = await told.hand_in(task()), await told.hand_in(task(milestone=200))
+        for number in (0, 1):
+            await told.up(number)
+            await told.broker.fetch(number)
+        told.jobs.n_nodes = 1
+        await told.end(1, ray.exceptions.RayActorError(error_msg="its node died"))
+        await told.broker.finish(0, measured())
+        assert await told.broker.fetch(0) == task(milestone=200)
+        await told.broker.finish(0, measured())
+        assert await first == await second == measured()
 
     run(story)
 
 
 def test_closed_lanes_are_sent_home_and_those_who_wait_are_told() -> None:
-    async def story(broker: Broker, clock: Time, killed: list[str]) -> None:
-        idle = asyncio.ensure_future(broker.fetch(1, 1))
+    async def story(told: Told) -> None:
+        waiting = await told.hand_in(task())
+        await told.up(0)
+        await told.broker.fetch(0)
+        await told.broker.finish(0, measured())
+        await waiting
+        idle = asyncio.ensure_future(told.broker.fetch(0))
         await asyncio.sleep(0)
-        await broker.close()
+        closing = asyncio.ensure_future(told.broker.close())
         assert await idle == CLOSE
+        await told.end(0)
+        await closing
+        assert told.jobs.cleared == [0]
         with pytest.raises(LaneError, match="closed"):
-            await broker.run(task())
-
-    run(story)
-
-
-def test_a_lane_that_cannot_start_ends_the_sweep_with_its_cause() -> None:
-    async def story(broker: Broker, clock: Time, killed: list[str]) -> None:
-        for _ in range(2):
-            await broker.died(0, "CorpusError: no such file")
-        await broker.join(0)
-        for _ in range(2):
-            await broker.died(0, "CorpusError: no such file")
-        waiting = await hand_in(broker, task())
-        assert not waiting.done(), "it did start in between"
-        await broker.died(0, "CorpusError: no such file")
-        for ended in (waiting, broker.run(task()), broker.all_joined()):
-            with pytest.raises(
-                LaneError, match=r"^lane 0 could not start 3 times in a row: CorpusError: no such file$"
-            ):
-                await ended
+            await told.broker.run(task())
 
     run(story)

@@ -10,7 +10,7 @@ import pytest
 
 from raysplit.errors import RunError, SpaceError
 from raysplit.journal import Journal, read_journal
-from raysplit.space import Space, dump_space, parse_space
+from raysplit.space import Space, dump_space, load_space, parse_space
 from raysplit.sweep.folder import RunFolder, existing_run, open_run, write_text
 from tests.test_space import SMALL, changed
 
@@ -86,6 +86,23 @@ def test_after_a_first_mistake_the_corrected_space_is_taken(tmp_path: Path, left
     left(tmp_path)
     folder = open_run(tmp_path, CORRECTED)
     assert existing_run(tmp_path) == (folder, CORRECTED)
+
+
+def test_a_run_goes_on_with_other_machines(tmp_path: Path) -> None:
+    open_run(tmp_path, space())
+    measured(tmp_path)
+    folder = open_run(tmp_path, space("compute.lanes", 7))
+    assert existing_run(tmp_path)[1].compute.lanes == 7
+    write_text(folder.tuned_space, dump_space(space("compute.lanes", 7)))
+    open_run(tmp_path, space("compute.lanes", 2))
+    assert load_space(folder.tuned_space).compute.lanes == load_space(folder.space).compute.lanes == 2
+
+
+def test_a_run_does_not_go_on_without_its_checkpoints(tmp_path: Path) -> None:
+    open_run(tmp_path, space())
+    measured(tmp_path)
+    with pytest.raises(RunError, match=r"compute\.storage: null there, \"/elsewhere\" here"):
+        open_run(tmp_path, space("compute.storage", "/elsewhere"))
 
 
 @pytest.mark.parametrize("left", [measured, touched("optuna.db"), touched("checkpoints/trunk"), touched("law.json")])

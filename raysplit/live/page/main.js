@@ -103,8 +103,9 @@ function drawStanding() {
   parts.push(law ? `law ${law.version}, ${seconds(age)} old${behind > 0 ? `, ${behind} not yet in it` : ""}` : "no law yet");
   $("standing").textContent = parts.join(" · ");
   document.title = known.shown ? `${factOf(known.shown, "share").value} · raysplit` : "raysplit";
-  $("trouble").hidden = !status.trouble;
-  $("trouble").textContent = status.trouble;
+  const wrong = [status.trouble, status.waiting].filter(Boolean).join("; ");
+  $("trouble").hidden = !wrong;
+  $("trouble").textContent = wrong;
   $("finished").hidden = !status.finished;
   $("finished").textContent = status.finished ? `The sweep has ended: ${status.finished}.` : "";
 }

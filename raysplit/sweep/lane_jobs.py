@@ -1,0 +1,148 @@
+"""Lanes on Ray: each is a Ray Train job of its own on the nodes that were chosen for it."""
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ray
+from ray.actor import ActorHandle
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+
+from raysplit import ray_private
+from raysplit.design.lane_shapes import lane_shape_of
+from raysplit.design.tasks import Task
+from raysplit.space import Space
+from raysplit.sweep.folder import RunFolder
+from raysplit.sweep.lane_state import LaneState
+from raysplit.sweep.lane_worker import LaneConfig, serve
+from raysplit.sweep.placement import Node, Room
+from raysplit.sweep.stable import stable_options
+
+_QUIET = {
+    # Lanes report through the broker; Train's own log lines and health chatter would bury the live table.
+    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    # The broker watches for nodes that leave, and has lanes save before they do.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # A lane is opened where there is room; where somebody else was quicker, it is tried elsewhere.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+}
+
+
+class LaneHost:
+    """Runs one lane's Ray Train job; a process of its own, so that one lane's end is not another's."""
+
+    def run(self, config: LaneConfig) -> None:
+        """Returns when the lane has been sent home.
+
+        Raises:
+            Exception: Ray Train's, of many kinds, around what ended a worker.
+        """
+        os.environ.update(_QUIET)
+        import ray.train  # brings torch, which the broker has no use for
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        room = config.room
+        TorchTrainer(
+            serve,
+            train_loop_config={"lane": config},
+            torch_config=TorchConfig(backend="nccl" if room.gpus_per_worker else "gloo"),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=room.n_workers,
+                use_gpu=room.gpus_per_worker > 0,
+                resources_per_worker=room.of_a_worker,
+                label_selector=[{"ray.io/node-id": name} for name in config.spots],
+            ),
+            run_config=ray.train.RunConfig(
+                name=f"lane-{config.number}",
+                storage_path=str(config.folder.path / "ray" / "train"),
+                # Another lane takes its place, perhaps on other nodes.
+                failure_config=ray.train.FailureConfig(
+                    max_failures=0, controller_failure_limit=0, max_preemption_failures=0
+                ),
+            ),
+        ).fit()
+
+
+@dataclass(kw_only=True, slots=True)
+class LaneJobs:
+    """Opens and ends lanes, and says which nodes there are; lives in the broker's process."""
+
+    space: Space
+    """Resolved."""
+    folder: RunFolder
+    corpus_folder: Path
+    law: ActorHandle | None
+    _hosts: dict[int, ActorHandle] = field(default_factory=dict)
+    _wanted: dict[Room, list[PlacementGroup]] = field(default_factory=dict)
+
+    def room_of(self, task: Task) -> Room:
+        """The machines that a task's lane takes."""
+        return Room.of(task.lane_shape or lane_shape_of(self.space, task.trial.n_params))
+
+    def nodes(self) -> list[Node]:
+        """Those that are alive."""
+        free, leaving = ray_private.free_by_node(), ray_private.leaving_nodes()
+        return [
+            Node(
+                name=node["NodeID"],
+                address=node["NodeManagerAddress"],
+                total=node["Resources"],
+                free=free.get(node["NodeID"], {}),
+                leaves=node["NodeID"] in leaving,
+            )
+            for node in ray.nodes()
+            if node["Alive"]
+        ]
+
+    def open(self, lane: LaneState, broker: ActorHandle) -> Awaitable[None]:
+        """Start a lane; what is returned ends with it, or raises what ended it."""
+        config = LaneConfig(
+            number=lane.number, room=lane.room, spots=lane.spots, space=self.space, folder=self.folder,
+            corpus_folder=self.corpus_folder, broker=broker, law=self.law,
+        )  # fmt: skip
+        host = ray.remote(LaneHost).options(**stable_options()).remote()
+        self._hosts[lane.number] = host
+        run: Awaitable[None] = host.run.remote(config)
+        return run
+
+    def kill_worker(self, lane: LaneState) -> None:
+        """End a lane's first rank, which Ray Train answers by ending the others and giving the machines back."""
+        if lane.worker is not None:
+            with contextlib.suppress(ray.exceptions.RayError, ValueError):  # it may have died of itself
+                ray.kill(lane.worker)
+
+    def clear_away(self, lane: LaneState) -> None:
+        """End what may be left of a lane; Ray Train reserves machines beyond the death of what runs it."""
+        if (host := self._hosts.pop(lane.number, None)) is not None:
+            ray.kill(host)
+        if lane.placement_group is not None:
+            with contextlib.suppress(ray.exceptions.RayError, ValueError):
+                remove_placement_group(lane.placement_group)
+
+    def want(self, rooms: Sequence[Room]) -> None:
+        """Have the autoscaler make room: by placement groups that wait, and are let go of once they are there.
+
+        `ray.autoscaler.sdk.request_resources` keeps one wish for the whole cluster, so that of two sweeps the last to
+        ask would be heard, and keeps it when the sweep has died, so that nodes would stay for nobody.
+        """
+        counts = Counter(rooms)
+        for room in {*self._wanted, *counts}:
+            asked = self._wanted.setdefault(room, [])
+            for group in list(asked):
+                if len(asked) > counts[room] or placement_group_table(group).get("state") == "CREATED":
+                    asked.remove(group)
+                    remove_placement_group(group)
+            for _ in range(counts[room] - len(asked)):
+                asked.append(placement_group([room.of_a_worker] * room.n_workers, strategy=_strategy(room)))
+
+
+def _strategy(room: Room) -> str:
+    if room.n_nodes == 1:
+        return "STRICT_PACK"
+    return "STRICT_SPREAD" if room.n_nodes == room.n_workers else "PACK"

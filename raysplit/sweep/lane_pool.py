@@ -1,0 +1,279 @@
+"""The lanes and the tasks that wait for them: who gets which task, what a loss costs, when nothing can go on.
+
+Knows neither Ray nor the time, which everything is told, so that any story can be played to it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from raysplit.design.tasks import Measured, Outcome, Task
+from raysplit.errors import LaneError, RaysplitError, RunError
+from raysplit.sweep.lane_state import LaneState, Silences
+from raysplit.sweep.openings import Clearing, Moves, next_moves
+from raysplit.sweep.placement import Node, Room, words
+from raysplit.sweep.task_queue import MOST_TRIES, PATIENCE_SECONDS, Asked, TaskQueue, because
+from raysplit.sweep.troubles import Kind, Trouble, remedy
+
+NO_MACHINES_SECONDS = 1800.0
+"""How long tasks wait for machines that the cluster has lost, while nothing else goes on."""
+_START_SECONDS = 15.0
+"""Of a lane, until one has started."""
+_HELD_UP_SECONDS = 5.0
+"""Between two looks there is a second; where it was so long, lanes were not heard either."""
+_LEAST_SHUNNED_SECONDS, _MOST_SHUNNED_SECONDS = 10.0, 600.0
+_MOST_NOTICES = 200
+
+
+@dataclass(slots=True)
+class _Failing:
+    """A node on which lanes were lost, since the last task that ended well there."""
+
+    n: int = 0
+    until: float = 0.0
+    """Other nodes are preferred until then."""
+
+
+@dataclass(kw_only=True, slots=True)
+class LanePool:
+    """Lanes are numbered as they are opened. A lane that was lost never comes back; another takes its place."""
+
+    most_lanes: int
+    stall_seconds: float
+    room_of: Callable[[Task], Room]
+    no_machines_seconds: float = NO_MACHINES_SECONDS
+    lanes: dict[int, LaneState] = field(default_factory=dict)
+    """All whose machines are not given back yet."""
+    queue: TaskQueue = field(default_factory=TaskQueue)
+    hopeless: RaysplitError | None = None
+    """Why no task will ever end well, once that is clear."""
+    closed: bool = False
+    notices: list[str] = field(default_factory=list)
+    """What a person is to know of lanes that were lost, in order."""
+    n_notices: int = 0
+    happened: float = 0.0
+    """When a lane last got on with anything."""
+    moves: Moves = field(default_factory=Moves)
+    """As last decided."""
+    nodes: Sequence[Node] = ()
+    """As last seen."""
+    _silences: Silences = field(init=False)
+    _failing: dict[str, _Failing] = field(default_factory=dict)
+    _served: dict[Room, float] = field(default_factory=dict)
+    """When a lane of each room last got a task."""
+    _cleared: Clearing = field(default_factory=Clearing)
+    _start_seconds: float = _START_SECONDS
+    _n_opened: int = 0
+    _n_failed_starts: int = 0
+    """Since the last that went well."""
+    _failing_since: float = 0.0
+    _looked: float | None = None
+    _stuck_since: float | None = None
+
+    def __post_init__(self) -> None:
+        self._silences = Silences(most_seconds=self.stall_seconds)
+
+    # Who wants tasks carried out.
+
+    def under_way(self, task: Task) -> Asked | None:
+        """The same task, if it waits or is carried out."""
+        known = [*self.queue, *(lane.asked for lane in self.lanes.values() if lane.asked)]
+        return next((asked for asked in known if asked.task == task and not asked.done.done()), None)
+
+    def ask(self, asked: Asked) -> None:
+        self.queue.add(asked)
+
+    def give_up(self, error: RaysplitError) -> None:
+        """Tell everyone who waits, now and later."""
+        self.hopeless = self.hopeless or error
+        for asked in (*self.queue, *(lane.asked for lane in self.lanes.values() if lane.asked)):
+            if not asked.done.done():
+                asked.done.set_exception(self.hopeless)
+        self.queue.waiting.clear()
+
+    # Looking after the lanes, once a second.
+
+    def look(self, nodes: Sequence[Node], now: float) -> tuple[list[LaneState], list[LaneState]]:
+        """Decide what to open and what to close.
+
+        Returns:
+            Lanes to open, already counted, and lanes to send home.
+        """
+        self.nodes = nodes
+        is_working = any(lane.is_open and lane.joined is not None for lane in self.lanes.values())
+        shunned = [name for name, failing in self._failing.items() if failing.until > now] if is_working else ()
+        self.moves = next_moves(
+            list(self.lanes.values()), self.queue, nodes, most_lanes=self.most_lanes, shunned=shunned,
+            served=self._served, cleared=self._cleared, start_seconds=self._start_seconds, now=now,
+        )  # fmt: skip
+        opened = (
+            [] if self.closed or self._pauses(now) else [self._opened(*opening, now) for opening in self.moves.open]
+        )
+        for lane in self.moves.close:
+            lane.ended = now
+        self._watch_for_machines(now)
+        return opened, self.moves.close
+
+    def hung(self, now: float) -> list[LaneState]:
+        """Lanes that have been silent for too long; their tasks wait for another. To be asked once a second too."""
+        self._excuse_silence(now)
+        found = [lane for lane in self.lanes.values() if self._silences.is_hung(lane, now)]
+        for lane in found:
+            assert lane.asked is not None
+            lane.asked.n_stalls += 1
+            silence = f"it has said nothing for {now - lane.heard:.0f} s"
+            self.lost(lane.number, Trouble(kind=Kind.MACHINE, cause=silence), now)
+        return found
+
+    # What becomes of a lane.
+
+    def joined(self, number: int, now: float) -> LaneState | None:
+        """A lane's workers have come up; None where it was given up meanwhile."""
+        lane = self.lanes.get(number)
+        if lane is None or not lane.is_open:
+            return None
+        lane.joined = lane.begun = self.happened = now
+        self._n_failed_starts = 0
+        return lane
+
+    def give(self, number: int, now: float) -> Task | None:
+        """The next task of an idle lane, if there is one for it."""
+        lane = self.lanes[number]
+        if not lane.is_idle or not lane.takes_tasks:
+            return None
+        asked = self.queue.take(lane.room, now)
+        if asked is None:
+            return None
+        lane.begin(asked, now)
+        self._served[lane.room] = self.happened = now
+        return asked.task
+
+    def heard(self, number: int, tokens: int, loss: float, now: float) -> bool:
+        """A lane has got on with its task; returns whether it is to save it and give it back."""
+        lane = self._at_work(number)
+        if lane is None:
+            return False
+        if not lane.has_got_on:
+            self._start_seconds, lane.has_got_on = now - lane.opened, True
+        lane.tokens, lane.loss, lane.has_progressed = tokens, loss, True
+        lane.hear(now)
+        self.happened = now
+        return lane.save_now
+
+    def finished(self, number: int, outcome: Outcome, now: float) -> None:
+        lane = self._at_work(number)
+        if lane is None:
+            return
+        lane.hear(now)
+        if isinstance(outcome, Measured):
+            self._silences.learn(lane)
+        for name in set(lane.spots):
+            self._failing.pop(name, None)
+        self.happened = now
+        asked = lane.leave(now)
+        if asked is not None and not asked.done.done():
+            asked.done.set_result(outcome)
+
+    def interrupted(self, number: int, now: float) -> None:
+        """A lane has saved its task where it stood, as it was told, which counts for nothing against the task."""
+        lane = self._at_work(number)
+        if lane is None:
+            return
+        asked = lane.leave(now)
+        assert asked is not None
+        if not lane.leaves:
+            asked.since = now  # or it would be the first to get the machines that it has just cleared
+        self.queue.add(asked)
+
+    def lost(self, number: int, trouble: Trouble, now: float) -> None:
+        """A lane has come to an end that nobody asked for; its task goes to another, or is given up."""
+        lane = self.lanes.get(number)
+        if lane is None or not lane.is_open:
+            return
+        lane.ended = now
+        asked, worked = lane.asked, lane.heard - lane.begun
+        lane.asked = None
+        said = remedy(trouble.kind, trouble.cause)
+        if lane.joined is None:
+            self._failed_start(said, trouble.kind, now)
+        elif asked is not None:
+            self.queue.take_back(asked, trouble, now, worked_seconds=worked)
+        self._shun(lane, now)
+        what = f"over {asked.task.trial.name}" if asked else "while it started" if lane.joined is None else "idle"
+        self.tell(f"lane {number} was lost {what}{because(said)}")
+        if trouble.kind is Kind.SET_UP:
+            self.give_up(RunError(said))
+
+    def gone(self, number: int, now: float, trouble: Trouble | None = None) -> None:
+        """Ray has given a lane's machines back."""
+        if trouble is not None:
+            self.lost(number, trouble, now)
+        lane = self.lanes.pop(number, None)
+        if lane is not None and lane.asked is not None:  # it ended well in the midst of a task, as none should
+            self.queue.add(lane.asked)
+
+    # Inside.
+
+    def _at_work(self, number: int) -> LaneState | None:
+        lane = self.lanes.get(number)
+        return lane if lane is not None and lane.is_open and lane.asked is not None else None
+
+    def _opened(self, room: Room, spots: tuple[str, ...], now: float) -> LaneState:
+        lane = LaneState(number=self._n_opened, room=room, spots=spots, opened=now)
+        self.lanes[lane.number] = lane
+        self._n_opened += 1
+        return lane
+
+    def _excuse_silence(self, now: float) -> None:
+        """Where this process was held up, so was what it would have heard."""
+        if self._looked is not None and (held_up := now - self._looked) > _HELD_UP_SECONDS:
+            for lane in self.lanes.values():
+                lane.heard = min(now, lane.heard + held_up)
+        self._looked = now
+
+    def _pauses(self, now: float) -> bool:
+        """Whether nothing is to be opened yet, after starts that failed."""
+        if not self._n_failed_starts:
+            return False
+        return now < self._failing_since + _LEAST_SHUNNED_SECONDS * (2 ** (self._n_failed_starts - 1) - 1)
+
+    def _failed_start(self, cause: str, kind: Kind, now: float) -> None:
+        if not self._n_failed_starts:
+            self._failing_since = now
+        self._n_failed_starts += 1
+        others = any(lane.is_open and lane.joined is not None for lane in self.lanes.values())
+        is_over = now - self._failing_since >= PATIENCE_SECONDS.get(kind, 0.0)
+        if not others and self._n_failed_starts >= MOST_TRIES and is_over:
+            self.give_up(LaneError(f"lanes could not start {self._n_failed_starts} times in a row{because(cause)}"))
+
+    def _shun(self, lane: LaneState, now: float) -> None:
+        for name in set(lane.spots):
+            failing = self._failing.setdefault(name, _Failing())
+            pause = _LEAST_SHUNNED_SECONDS * 2 ** (failing.n - 1) if failing.n else 0.0  # once is no habit
+            failing.n, failing.until = failing.n + 1, now + min(pause, _MOST_SHUNNED_SECONDS)
+
+    def _watch_for_machines(self, now: float) -> None:
+        """End it where the cluster has had no room for long for what waits, and nothing else goes on."""
+        is_stuck = self.moves.missing is not None and not any(lane.is_open for lane in self.lanes.values())
+        if not is_stuck:
+            self._stuck_since = None
+            return
+        self._stuck_since = now if self._stuck_since is None else self._stuck_since
+        if now - self._stuck_since >= self.no_machines_seconds:
+            self.give_up(LaneError(no_room(self.moves.missing, self.nodes, self.no_machines_seconds)))
+
+    def tell(self, notice: str) -> None:
+        """Have a person know of something."""
+        if self.notices[-1:] == [notice]:
+            return
+        self.notices = [*self.notices, notice][-_MOST_NOTICES:]
+        self.n_notices += 1
+
+
+def no_room(room: Room | None, nodes: Sequence[Node], seconds: float) -> str:
+    """That a lane fits nowhere, with what there is and what would help."""
+    since = f" after {seconds:.0f} s" if seconds else ""
+    return (
+        f"a lane needs {room}, and the Ray cluster has no room for that{since}: its nodes have "
+        f"{words(node.total for node in nodes if not node.leaves)}; add nodes, wait for them with --wait-for-cluster, "
+        "or ask for less in compute"
+    )

@@ -1,0 +1,140 @@
+"""What every rank of a lane runs: fetch a task on the first rank, tell the others, carry it out together."""
+
+import contextlib
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.util import get_current_placement_group
+
+from raysplit.design.lane_shapes import lane_shape_of
+from raysplit.design.tasks import Failed, Outcome, Task
+from raysplit.space import Space
+from raysplit.sweep.broker import CLOSE, IDLE
+from raysplit.sweep.causes import write_traceback
+from raysplit.sweep.folder import RunFolder
+from raysplit.sweep.law_client import ActorLaw
+from raysplit.sweep.placement import Room
+from raysplit.sweep.troubles import Trouble, kind_of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaneConfig:
+    """What every worker of a lane knows."""
+
+    number: int
+    room: Room
+    spots: tuple[str, ...]
+    """The node of each worker."""
+    space: Space
+    """Resolved."""
+    folder: RunFolder
+    corpus_folder: Path
+    broker: ActorHandle
+    law: ActorHandle | None
+    """The law actor, which hears of every outcome; None where nobody keeps them."""
+
+
+def serve(config: dict[str, Any]) -> None:
+    """The training loop that Ray Train runs on every rank; the broker hears what ends it."""
+    import ray.train
+
+    lane: LaneConfig = config["lane"]
+    try:
+        _work(lane)
+    except Exception as error:
+        rank = ray.train.get_context().get_world_rank()
+        cause = write_traceback(error, lane.folder.lane_log(lane.number), rank=rank)
+        with contextlib.suppress(ray.exceptions.RayError):  # a broker that is gone has sent the lanes home
+            ray.get(lane.broker.say.remote(lane.number, Trouble(kind=kind_of(error), cause=cause)))
+        raise
+
+
+def _work(config: LaneConfig) -> None:
+    # torch and DeepSpeed only here, so that the driver never loads them.
+    import torch
+    import torch.distributed as dist
+
+    from raysplit.corpus import Corpus
+    from raysplit.train.run import Interrupted, Lane
+    from raysplit.train.runtime import prepare_worker
+
+    space, broker, number = config.space, config.broker, config.number
+    prepare_worker(space.compute)
+    corpus = Corpus.open(config.corpus_folder)
+    shape = lane_shape_of(space, min(space.model.sizes))
+    lane = Lane(space, corpus, shape=shape, vocab_size=corpus.vocab_size, checkpoints=config.folder.checkpoints)
+    first = dist.get_rank() == 0
+    if first:
+        here = ray.get_runtime_context().current_actor
+        ray.get(broker.join.remote(number, here, get_current_placement_group()))
+    teller = _Teller(broker, number) if first else None
+    while True:
+        inbox: list[Any] = [ray.get(broker.fetch.remote(number)) if first else None]
+        dist.broadcast_object_list(inbox, src=0, device=torch.device("cpu") if space.compute.device == "cpu" else None)
+        if inbox[0] == CLOSE:
+            return
+        if inbox[0] == IDLE:
+            continue
+        try:
+            outcome = _carry_out(inbox[0], lane, corpus, config, is_first=first, on_progress=teller or _say_nothing)
+        except Interrupted:
+            if first:
+                ray.get(broker.give_back.remote(number))
+        else:
+            if first:
+                ray.get(broker.finish.remote(number, outcome))
+
+
+class _Teller:
+    """Tells the broker of progress without waiting for it; its answer is that to the progress before."""
+
+    def __init__(self, broker: ActorHandle, number: int) -> None:
+        self._broker, self._number = broker, number
+        self._answer: Any = None
+
+    def __call__(self, tokens: int, loss: float) -> bool:
+        save_now = False
+        if self._answer is not None:
+            there, _ = ray.wait([self._answer], timeout=0)
+            if not there:
+                return False
+            save_now = ray.get(self._answer)
+        self._answer = None if save_now else self._broker.progress.remote(self._number, tokens, loss)
+        return save_now
+
+
+def _say_nothing(tokens: int, loss: float) -> bool:
+    return False
+
+
+def _carry_out(task: Task, lane: Any, corpus: Any, config: LaneConfig, *, is_first: bool, on_progress: Any) -> Outcome:
+    """Train, measure and record; whatever else goes wrong ends the lane."""
+    from raysplit.design.setup import tree_of
+    from raysplit.train.engine import Divergence
+
+    trial, milestone = task.trial, task.milestone
+    # A trial of a tuning study brings its own hyperparameters, and a folder where no one else's checkpoints lie.
+    lane.turn_to(task.training or config.space.training, Path(task.checkpoints or config.folder.checkpoints))
+    lane.shape = task.lane_shape or lane_shape_of(config.space, trial.n_params)
+    tree = tree_of(lane.space)
+    if task.waypoints:
+        tree = replace(tree, pretrain_grid=task.waypoints)
+    outcome: Outcome
+    try:
+        outcome = lane.measure(trial, milestone, tree=tree, on_progress=on_progress)
+    except Divergence as error:
+        outcome = Failed(why=str(error))
+    if config.law is not None and is_first:
+        # On disk before anything it came from is deleted.
+        ActorLaw(config.law, while_waiting=partial(on_progress, milestone, math.nan)).record(trial, milestone, outcome)
+    if isinstance(outcome, Failed):
+        return outcome
+    if task.export_to:
+        lane.export(trial, Path(task.export_to), tokenizer_folder=corpus.tokenizer_path)
+    lane.forget_passed(trial, milestone, tree=tree)
+    return outcome

@@ -1,0 +1,135 @@
+"""Where lanes fit: what a lane needs of each node, what nodes have left, and which nodes a lane is put on."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from raysplit.design.lane_shapes import LaneShape
+
+Resources = Mapping[str, float]
+"""Ray's name of a resource -> amount."""
+
+_ROUNDING = 1e-6
+"""Ray keeps amounts to 1e-4; sums of fractions differ by less than this."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, order=True)
+class Room:
+    """The machines that a lane takes. Lanes of one room serve every size whose shape takes the same."""
+
+    n_workers: int
+    n_nodes: int
+    gpus_per_worker: float
+    cpus_per_worker: float
+
+    @classmethod
+    def of(cls, shape: LaneShape) -> "Room":
+        """What a lane of a shape takes, however it trains there."""
+        return cls(
+            n_workers=shape.n_workers,
+            n_nodes=shape.n_nodes,
+            gpus_per_worker=shape.gpus_per_worker,
+            cpus_per_worker=shape.cpus_per_worker,
+        )
+
+    @property
+    def of_a_worker(self) -> dict[str, float]:
+        """Resources of each worker, in Ray's terms."""
+        gpus = {"GPU": self.gpus_per_worker} if self.gpus_per_worker else {}
+        return {"CPU": self.cpus_per_worker, **gpus}
+
+    @property
+    def in_all(self) -> dict[str, float]:
+        return {name: amount * self.n_workers for name, amount in self.of_a_worker.items()}
+
+    def __str__(self) -> str:
+        workers = "1 worker" if self.n_workers == 1 else f"{self.n_workers} workers"
+        each = " and ".join(f"{amount:g} {name}" for name, amount in sorted(self.of_a_worker.items(), reverse=True))
+        return f"{workers} of {each}" + (f" on {self.n_nodes} nodes" if self.n_nodes > 1 else "")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Node:
+    """A machine of the cluster that is alive."""
+
+    name: str
+    """Ray's id of it."""
+    address: str
+    total: Resources
+    free: Resources
+    """As the cluster tells it, which may be a second old."""
+    leaves: bool = False
+    """Notice was given: whatever runs there will be ended."""
+
+
+def place(room: Room, free: Mapping[str, Resources]) -> tuple[str, ...] | None:
+    """The node of each worker: those that it fills best, so that large rooms stay whole for large lanes.
+
+    Args:
+        room: of the lane; its workers are spread evenly over ``room.n_nodes`` nodes.
+        free: node -> what is left there.
+
+    Returns:
+        None where there is no room.
+    """
+    n_each = math.ceil(room.n_workers / room.n_nodes)
+    roomy = sorted((_left(room, n_each, have), name) for name, have in free.items() if _holds(room, n_each, have))
+    chosen = sorted(name for _, name in roomy[: room.n_nodes])
+    if len(chosen) < room.n_nodes:
+        return None
+    return tuple(name for name in chosen for _ in range(n_each))[: room.n_workers]
+
+
+def on_these(room: Room, nodes: Iterable[Resources]) -> Room | None:
+    """The room as these nodes can give it when they are idle: over more nodes than asked for where they are smaller.
+
+    None where they cannot.
+    """
+    idle = {str(number): node for number, node in enumerate(nodes)}
+    for n_nodes in range(room.n_nodes, room.n_workers + 1):
+        if room.n_workers % n_nodes == 0:
+            spread = Room(
+                n_workers=room.n_workers, n_nodes=n_nodes, gpus_per_worker=room.gpus_per_worker,
+                cpus_per_worker=room.cpus_per_worker,
+            )  # fmt: skip
+            if place(spread, idle) is not None:
+                return spread
+    return None
+
+
+def without(free: Mapping[str, Resources], room: Room, spots: Iterable[str]) -> dict[str, Resources]:
+    """What is left of the nodes once a lane's workers are on these, one after another."""
+    left = dict(free)
+    for name, n_workers in Counter(name for name in spots if name in free).items():
+        have = free[name]
+        taken = {resource: have.get(resource, 0.0) - n_workers * n for resource, n in room.of_a_worker.items()}
+        left[name] = {**have, **taken}
+    return left
+
+
+def words(nodes: Iterable[Resources]) -> str:
+    """What nodes have of what lanes need, for messages."""
+    each = [
+        " and ".join(f"{node[name]:g} {name}" for name in ("GPU", "CPU") if node.get(name)) or "neither CPU nor GPU"
+        for node in nodes
+    ]
+    counted = [f"{each.count(one)} x {one}" if each.count(one) > 1 else one for one in dict.fromkeys(each)]
+    return ", ".join(counted) or "nothing"
+
+
+def _holds(room: Room, n_workers: int, have: Resources) -> bool:
+    for name, amount in room.of_a_worker.items():
+        there = have.get(name, 0.0) + _ROUNDING
+        # A worker that wants whole GPUs finds none in the halves that others have left.
+        whole = math.floor(there) if name == "GPU" and amount >= 1 else there
+        if whole + _ROUNDING < amount * n_workers:
+            return False
+    return True
+
+
+def _left(room: Room, n_workers: int, have: Resources) -> tuple[float, float]:
+    """(GPUs, CPUs) that a node keeps beside the workers."""
+    each = room.of_a_worker
+    gpus, cpus = (have.get(name, 0.0) - n_workers * each.get(name, 0.0) for name in ("GPU", "CPU"))
+    return gpus, cpus

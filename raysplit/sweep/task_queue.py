@@ -1,0 +1,92 @@
+"""Tasks that wait for a lane, the longest waiting first, and what becomes of one whose lane was lost."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from raysplit.design.tasks import Outcome, Task
+from raysplit.errors import LaneError, RaysplitError, RunError
+from raysplit.sweep.placement import Room
+from raysplit.sweep.troubles import Kind, Trouble, remedy
+
+MOST_TRIES = 3
+"""Of a task that ends its lanes by an exception; lost machines may cost it more, within `PATIENCE_SECONDS`."""
+PATIENCE_SECONDS = {Kind.MACHINE: 600.0, Kind.STORAGE: 1800.0, Kind.CODE: 0.0}
+"""How long after the first trouble a task is tried again, without a stretch of good work in between."""
+GOOD_WORK_SECONDS = 600.0
+"""A lane that worked for so long before it was lost has saved most of it, so the count of tries begins anew."""
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 60.0
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Asked:
+    """A task, and who waits for it."""
+
+    task: Task
+    room: Room
+    since: float
+    """When it began to wait for its turn."""
+    done: Future[Outcome]
+    not_before: float = 0.0
+    """When it may be tried again."""
+    tries: int = 0
+    """Lanes that it has cost since it last got on."""
+    troubled_since: float = 0.0
+    """When it cost the first of them."""
+    trouble: Trouble | None = None
+    """What ended the last."""
+    n_stalls: int = 0
+
+
+@dataclass(slots=True)
+class TaskQueue:
+    """Only what waits; what a lane has is the lane's."""
+
+    waiting: list[Asked] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Asked]:
+        return iter(self.waiting)
+
+    def add(self, asked: Asked) -> None:
+        self.waiting.append(asked)
+        self.waiting.sort(key=lambda each: each.since)  # stable: of the same moment, the first handed in
+
+    def take(self, room: Room, now: float) -> Asked | None:
+        """The task of a room that has waited longest, if it may be tried."""
+        for asked in self.waiting:
+            if asked.room == room and asked.not_before <= now:
+                self.waiting.remove(asked)
+                return asked
+        return None
+
+    def take_back(self, asked: Asked, trouble: Trouble, now: float, *, worked_seconds: float) -> None:
+        """Hear that a lane was lost over a task: it waits again, or is given up."""
+        if worked_seconds >= GOOD_WORK_SECONDS:
+            asked.tries = 0
+        if asked.tries == 0:
+            asked.troubled_since = now - worked_seconds
+        asked.tries += 1
+        asked.trouble = trouble
+        if (error := _given_up(asked, trouble, now)) is not None:
+            if not asked.done.done():
+                asked.done.set_exception(error)
+            return
+        # At once the first time, since most machines that are lost are lost once.
+        pause = _FIRST_PAUSE_SECONDS * 2 ** (asked.tries - 1) if asked.tries > 1 else 0.0
+        asked.not_before = now + min(pause, _LONGEST_PAUSE_SECONDS)
+        self.add(asked)
+
+
+def _given_up(asked: Asked, trouble: Trouble, now: float) -> RaysplitError | None:
+    name, why = asked.task.trial.name, because(remedy(trouble.kind, trouble.cause))
+    if trouble.kind is Kind.SET_UP:
+        return RunError(f"{name} cannot be trained as it is set up{why}")
+    if asked.tries < MOST_TRIES or now - asked.troubled_since < PATIENCE_SECONDS[trouble.kind]:
+        return None
+    stalls = f", {asked.n_stalls} of them after it had stalled" if asked.n_stalls else ""
+    return LaneError(f"{name}: its lane died {asked.tries} times while training it{stalls}{why}")
+
+
+def because(cause: str) -> str:
+    """A cause as the end of a sentence; empty where none is known."""
+    return f": {cause}" if cause else ""
