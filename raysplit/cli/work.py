@@ -210,6 +210,7 @@ def plan(space_file: Path) -> None:
     from raysplit.space import load_space
 
     space = expected_space(load_space(space_file))
+    _check_lanes(space, space_file)
     _print_plan(space, space.corpus.tokenizer.vocab_size, open_console())
 
 
@@ -367,9 +368,22 @@ def _begin(space_file: Path, out: Path, *, take_over: bool) -> _Work:
     from raysplit.sweep.folder import open_run
 
     space = load_space(space_file)
-    setup_of(expected_space(space), vocab_size=space.corpus.tokenizer.vocab_size)  # a target that no split meets
+    expected = expected_space(space)
+    setup_of(expected, vocab_size=space.corpus.tokenizer.vocab_size)  # a target that no split meets
+    _check_lanes(expected, space_file)
     _hold(out, take_over=take_over)
     return _Work(space=space, folder=open_run(out, space), console=open_console())
+
+
+def _check_lanes(space: "Space", space_file: Path) -> None:
+    """Refuse sizes that the machines cannot train, by the name of the file."""
+    from raysplit.design.lane_shapes import check_lanes
+    from raysplit.errors import SpaceError
+
+    try:
+        check_lanes(space)
+    except SpaceError as error:
+        raise SpaceError(f"{space_file}: {error}") from error
 
 
 def _hold(run_folder: Path, *, take_over: bool) -> None:

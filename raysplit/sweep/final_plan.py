@@ -92,15 +92,7 @@ def plan_final(
     """
     n_params = advice.split.n_params
     model = space.shape(n_params, vocab_size)
-    flops_per_token = float(model.flops_per_token)
-    problem = replace(
-        target_problem(space, vocab_size=vocab_size),
-        budget_flops=advice.budget_flops,
-        accounting=advice.accounting,
-        sizes={n_params: flops_per_token},
-    )
-    rules = baselines(problem, n_params=n_params)
-    variants = variants_of(space, advice, {name: rules[name] for name in baseline_names})
+    variants = _wanted(space, advice, vocab_size=vocab_size, baseline_names=baseline_names)
     n_experts = max(1, sum(tokens > 0 for tokens in variants[0].specialize_tokens.values()))
     n_workers = space.compute.n_workers
     seed_lane = widest_lane_shape(space, n_params, n_workers=n_workers, vocab_size=vocab_size)
@@ -112,7 +104,6 @@ def plan_final(
         n_params=n_params,
         seed=seed,
         experts=experts,
-        step_tokens=space.training.batch_tokens,
         seed_lane=seed_lane,
         expert_lane=expert_lane,
     )
@@ -132,10 +123,22 @@ def plan_final(
         seed_lane=seed_lane,
         expert_lane=expert_lane,
         n_at_once=n_at_once,
-        flops_per_token=flops_per_token,
-        left_flops=flops_per_token * sum(tokens.values()),
+        flops_per_token=float(model.flops_per_token),
+        left_flops=float(model.flops_per_token) * sum(tokens.values()),
         left_seconds=seconds,
     )
+
+
+def _wanted(space: Space, advice: Advice, *, vocab_size: int, baseline_names: Sequence[str]) -> list[Variant]:
+    n_params = advice.split.n_params
+    problem = replace(
+        target_problem(space, vocab_size=vocab_size),
+        budget_flops=advice.budget_flops,
+        accounting=advice.accounting,
+        sizes={n_params: float(space.shape(n_params, vocab_size).flops_per_token)},
+    )
+    rules = baselines(problem, n_params=n_params)
+    return variants_of(space, advice, {name: rules[name] for name in baseline_names})
 
 
 def final_notes(plan: FinalPlan, *, sweep_flops: float | None) -> list[str]:
@@ -158,7 +161,7 @@ class Part:
     """One measurement of the final run."""
 
     after: str
-    """Name of the part that leaves the checkpoint this one starts from; empty for the first."""
+    """Name of the part that leaves the checkpoint this one starts from; empty where it starts from nothing."""
     task: Task
 
     @property
@@ -173,15 +176,13 @@ def parts_of(
     n_params: int,
     seed: int,
     experts: Path,
-    step_tokens: int,
     seed_lane: LaneShape | None = None,
     expert_lane: LaneShape | None = None,
 ) -> list[Part]:
-    """One trunk through every variant's D, its branches as soon as it has passed; the advised split, the first of
-    ``variants``, is exported to the folder ``experts``.
+    """One trunk through every variant's D, its branches as soon as it has passed, those from scratch at once; the
+    advised split, the first of ``variants``, is exported to the folder ``experts``.
     """
-    # Where nothing is pretrained, a trunk of one step leaves the checkpoint at zero that branches start from.
-    waypoints = tuple(sorted({v.pretrain_tokens for v in variants if v.pretrain_tokens})) or (step_tokens,)
+    waypoints = tuple(sorted({v.pretrain_tokens for v in variants if v.pretrain_tokens}))
     trunks: dict[int, Part] = {}
     for tokens in waypoints:
         trunks[tokens] = Part(
@@ -200,7 +201,7 @@ def parts_of(
             branch = branch_of(variant, domain, n_params=n_params, seed=seed)
             if tokens and (branch, tokens) not in branches:
                 branches[branch, tokens] = Part(
-                    after=trunks[variant.pretrain_tokens or waypoints[0]].name,
+                    after=trunks[variant.pretrain_tokens].name if variant.pretrain_tokens else "",
                     task=Task(
                         trial=branch,
                         milestone=tokens,

@@ -140,16 +140,22 @@ def stored_nodes(checkpoints: str | Path) -> set[Node]:
 def check_checkpoints(checkpoints: str | Path, space: Space, *, vocab_size: int) -> None:
     """Refuse, before anything starts, checkpoints that the lanes of this space could not continue from.
 
-    Leaves a mark for `check_shared`.
-
     Raises:
         CheckpointError: naming the folder, the model it holds and the one that the space has.
-        StorageError: the storage cannot be read or written.
+        StorageError: the storage cannot be read.
     """
     storage = Storage(checkpoints)
-    storage.put(MARK, json.dumps({"space": space.name}).encode())
     for node, manifest in stored(storage)[0].items():
         check_fits(storage.label(node.folder), manifest, space.shape(node.n_params, vocab_size))
+
+
+def mark_shared(checkpoints: str | Path) -> None:
+    """Leave the mark that `check_shared` looks for.
+
+    Raises:
+        StorageError: the storage cannot be written.
+    """
+    Storage(checkpoints).put(MARK, b"{}")
 
 
 def check_shared(checkpoints: str | Path) -> None:

@@ -91,7 +91,7 @@ class Lane:
         self.space, self.corpus, self.shape = space, corpus, shape
         self.vocab_size, self.storage = vocab_size, Storage(checkpoints)
         self._save_begun, self._save_every = 0.0, 0.5 * self._save_seconds
-        self._engines: dict[ModelShape, Engine] = {}
+        self._engines: dict[tuple[ModelShape, LaneShape], Engine] = {}
         self._writer, self._reader = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("write", "read"))
         self._saving: Save | None = None
         self._nodes: dict[Node, Manifest] = {}
@@ -275,13 +275,15 @@ class Lane:
 
     def _engine(self, trial: Trial) -> Engine:
         shape = self.space.shape(trial.n_params, self.vocab_size)
-        return self._engines.get(shape) or self._add_engine(shape, seed=trial.seed)
+        return self._engines.get((shape, self.shape)) or self._add_engine(shape, seed=trial.seed)
 
     def _add_engine(self, shape: ModelShape, *, seed: int) -> Engine:
-        while self._engines and shape.n_params_total + sum(s.n_params_total for s in self._engines) > _ENGINES_PARAMS:
+        kept = [kept.n_params_total for kept, _ in self._engines]
+        while self._engines and shape.n_params_total + sum(kept) > _ENGINES_PARAMS:
             self._engines.pop(next(iter(self._engines))).close()
+            kept.pop(0)
         engine = Engine(shape, self.space.training, lane=self.shape, seed=seed, device=self.space.compute.device)
-        self._engines[shape] = engine
+        self._engines[shape, self.shape] = engine
         return engine
 
     @property

@@ -26,9 +26,10 @@ from raysplit.train.checkpoints import (
     StoredFile,
     check_checkpoints,
     check_shared,
+    mark_shared,
     stored,
     stored_nodes,
-)  # fmt: skip
+)
 from raysplit.train.run import Interrupted, Lane
 from raysplit.train.storage import Storage
 from tests.train.conftest import VOCAB, make_space
@@ -158,7 +159,7 @@ def test_a_checkpoint_of_another_model_is_refused(
 
 
 def test_a_machine_that_does_not_see_the_place_is_named_before_it_trains(tmp_path: Path) -> None:
-    check_checkpoints(tmp_path / "shared", make_space(tmp_path), vocab_size=VOCAB)
+    mark_shared(tmp_path / "shared")
     check_shared(tmp_path / "shared")
     with pytest.raises(StorageError, match=rf"own/{MARK}: the machine {socket.gethostname()} does not see"):
         check_shared(tmp_path / "own")

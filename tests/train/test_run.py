@@ -268,7 +268,7 @@ def test_an_absurd_rate_diverges_and_the_lane_goes_on(lane: Callable[..., Lane])
     expected = measure(one, branch(one, "library", 2048, 1024), 1024).losses
     measure(other, trunk(other, 2048), 2048)
     with torch.no_grad():
-        for parameter in other._engines[other.space.shape(14_000, VOCAB)]._engine.module.parameters():
+        for parameter in other._engines[other.space.shape(14_000, VOCAB), other.shape]._engine.module.parameters():
             parameter.fill_(float("nan"))
     assert measure(other, branch(other, "library", 2048, 1024), 1024).losses == expected
 
