@@ -1,10 +1,12 @@
-"""Cluster files: Ray's own schema takes them, and so does a stricter reading of the parts that Ray leaves open.
+"""Cluster files: each tool's own schema takes them, and so does a stricter reading of the parts that it leaves open.
 
 Ray 2.60 accepts any key inside ``provider`` and ``node_config`` and finds the mistake when the nodes are already paid
 for, so the keys it reads there (ray/autoscaler/_private/{local,aws}) are listed here.
 """
 
-import shlex
+import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,11 @@ import yaml
 from raysplit.errors import unknown
 from raysplit.space import load_space
 
-FILES = sorted((Path(__file__).parent.parent / "cluster").glob("*.yaml"))
+CLUSTER = Path(__file__).parent.parent / "cluster"
+FILES = sorted(CLUSTER.glob("*.yaml"))
+"""Those of Ray's launcher."""
+YOURS = {"local": {"head_ip": "192.0.2.10", "worker_ips": ["192.0.2.11"]}, "gcp": {"project_id": "a-project"}}
+"""What a file needs before Ray takes it."""
 
 PROVIDER_KEYS = {
     "local": {"type", "head_ip", "worker_ips", "external_head_ip", "coordinator_address", "use_internal_ips"},
@@ -29,9 +35,13 @@ PROVIDER_KEYS = {
         "aws_credentials",
         "cloudwatch",
     },
+    "gcp": {"type", "region", "availability_zone", "project_id", "cache_stopped_nodes", "use_internal_ips"},
 }
-# Those of EC2's RunInstances that a training node has use for.
+# Those of EC2's RunInstances that a training node has use for, and those of Compute Engine's instances.
 NODE_KEYS = {
+    "disks",
+    "machineType",
+    "scheduling",
     "BlockDeviceMappings",
     "CapacityReservationSpecification",
     "IamInstanceProfile",
@@ -59,8 +69,8 @@ def mistakes(config: dict[str, Any]) -> list[str]:
             f"{name}: {unknown('node key', key, NODE_KEYS)}" for key in node["node_config"] if key not in NODE_KEYS
         ]
     for phase in ("head", "worker"):
-        commands = [shlex.split(command) for command in config[f"{phase}_start_ray_commands"]]
-        if not any("start" in words for words in commands):
+        commands = config[f"{phase}_start_ray_commands"]
+        if not any("ray start" in command for command in commands):
             found.append(f"{phase}_start_ray_commands never start Ray")
     if "head_node_type" in config:
         workers = [node for name, node in config["available_node_types"].items() if name != config["head_node_type"]]
@@ -70,12 +80,14 @@ def mistakes(config: dict[str, Any]) -> list[str]:
 
 
 def read(path: Path) -> dict[str, Any]:
+    """A file with what its user has to fill in."""
     config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config["provider"] |= YOURS.get(path.stem, {})
     return config
 
 
 def test_there_are_files_to_check() -> None:
-    assert {"aws", "local"} <= {path.stem for path in FILES}
+    assert {"aws", "gcp", "local"} <= {path.stem for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -84,16 +96,165 @@ def test_ray_takes_every_file(path: Path) -> None:
     autoscaler.validate_config(autoscaler.prepare_config(read(path)))
 
 
+def test_ray_refuses_a_local_file_that_is_not_filled_in() -> None:
+    autoscaler = pytest.importorskip("ray.autoscaler._private.util", reason="needs the train extra")
+    with pytest.raises(Exception, match="head_ip"):
+        autoscaler.prepare_config(yaml.safe_load((CLUSTER / "local.yaml").read_text(encoding="utf-8")))
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_no_file_has_a_mistake_that_ray_lets_through(path: Path) -> None:
     assert mistakes(read(path)) == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_node_gets_the_pinned_packages_and_the_shared_folder(path: Path) -> None:
-    setup = "\n".join(read(path)["setup_commands"])
+def test_every_node_gets_the_pinned_packages_their_path_and_the_shared_folder(path: Path) -> None:
+    config = read(path)
+    setup = "\n".join(config["setup_commands"])
     assert "make -C ~/raysplit install" in setup
-    assert "/shared" in setup
+    assert "~/.bashrc" in setup, "`ray down`, jobs and `ray exec` run in shells that read it"
+    assert "/shared" in setup + "\n".join(config["worker_start_ray_commands"])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_token_travels_and_the_dashboard_is_open_to_nobody(path: Path) -> None:
+    config = read(path)
+    assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+    assert "RAY_AUTH_MODE=token" in "\n".join(config["setup_commands"])
+    start = "\n".join(config["head_start_ray_commands"])
+    assert "--dashboard-host=127.0.0.1" in start
+    assert "raysplit_stable" in start + str(config.get("available_node_types", ""))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_low_limit_of_open_files_does_not_keep_ray_from_starting(path: Path) -> None:
+    for phase in ("head", "worker"):
+        [start] = [command for command in read(path)[f"{phase}_start_ray_commands"] if "ray start" in command]
+        limit = start.partition("ray start")[0]
+        done = subprocess.run(
+            ["bash", "-ec", f"ulimit -Sn 256; ulimit -Hn 512; {limit} true"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["aws", "gcp"])
+def test_gpu_nodes_come_and_go_with_the_sweep(name: str) -> None:
+    config = read(CLUSTER / f"{name}.yaml")
+    workers = [node for kind, node in config["available_node_types"].items() if kind != config["head_node_type"]]
+    assert [node["min_workers"] for node in workers] == [0] * len(workers)
+    assert config["available_node_types"]["head"]["resources"]["CPU"] == 0, "no lane trains on the head"
+
+
+@pytest.mark.parametrize("name", ["aws", "gcp"])
+def test_the_gpu_nodes_are_those_of_the_search_space(name: str, repository: Path) -> None:
+    compute = load_space(repository / "search_spaces" / "cluster_8x8.yaml").compute
+    config = read(CLUSTER / f"{name}.yaml")
+    workers = [node for kind, node in config["available_node_types"].items() if kind != config["head_node_type"]]
+    assert config["max_workers"] == sum(node["max_workers"] for node in workers) == compute.nodes
+    for node in workers:
+        assert node["resources"]["GPU"] == compute.gpus_per_node
+        assert node["resources"]["CPU"] >= compute.gpus_per_node * compute.cpus_per_worker
+
+
+@pytest.mark.parametrize("path", sorted((CLUSTER / "kuberay").glob("*.yaml")), ids=lambda path: path.stem)
+def test_kubernetes_files_have_the_fields_of_their_kinds(path: Path) -> None:
+    documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    for document in documents:
+        assert {"apiVersion", "kind", "metadata", "spec"} == set(document)
+    [ours] = [document for document in documents if document["apiVersion"] == "ray.io/v1"]
+    cluster = ours["spec"] if ours["kind"] == "RayCluster" else ours["spec"]["rayClusterSpec"]
+    assert set(cluster) <= RAY_CLUSTER_KEYS
+    if ours["kind"] == "RayJob":
+        assert set(ours["spec"]) <= RAY_JOB_KEYS
+        yaml.safe_load(ours["spec"]["runtimeEnvYAML"])
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert set(group) <= GROUP_KEYS
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+        pod = group["template"]["spec"]
+        volumes = {volume["name"] for volume in pod["volumes"]}
+        for container in pod["containers"]:
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+            assert container["resources"]["limits"] == container["resources"]["requests"], "Ray reads the limits"
+    resources = json.loads(json.loads(cluster["headGroupSpec"]["rayStartParams"]["resources"].strip("'")))
+    assert resources == {"raysplit_stable": 1}
+
+
+RAY_CLUSTER_KEYS = {"rayVersion", "enableInTreeAutoscaling", "autoscalerOptions", "headGroupSpec", "workerGroupSpecs"}
+RAY_JOB_KEYS = {
+    "entrypoint", "submissionMode", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "backoffLimit",
+    "runtimeEnvYAML", "rayClusterSpec",
+}  # fmt: skip
+GROUP_KEYS = {
+    "serviceType", "rayStartParams", "template", "groupName", "replicas", "minReplicas", "maxReplicas",
+}  # fmt: skip
+
+
+def test_a_slurm_job_starts_ray_on_every_node_and_the_sweep_on_the_first(tmp_path: Path) -> None:
+    said = slurm(tmp_path, n_nodes=3)
+    lines = said.splitlines()
+    [head] = [line for line in lines if line.startswith("ray start --block --head")]
+    assert "--node-ip-address=192.0.2.1 --port=20042 --num-cpus=16 --num-gpus=8" in head
+    assert "ray start --block --address=192.0.2.1:20042 --num-cpus=16 --num-gpus=8" in lines
+    [sweep] = [line for line in lines if line.startswith("raysplit")]
+    assert sweep == "raysplit run space.yaml --out /shared/first --ray-address 192.0.2.1:20042"
+    assert [line for line in lines if line.startswith("srun")] == [
+        "srun --nodes=1 --ntasks=1",
+        "srun --overlap --nodes=1 --ntasks=1",
+        "srun --overlap --nodes=2 --ntasks=2",
+    ]
+
+
+def test_a_slurm_job_without_a_space_says_so(tmp_path: Path) -> None:
+    assert "give --export=ALL,SPACE=" in slurm(tmp_path, n_nodes=1, status=1, SPACE="")
+
+
+def slurm(folder: Path, *, n_nodes: int, status: int = 0, **changes: str) -> str:
+    """What the batch script runs, with stand-ins for Slurm's and Ray's commands."""
+    commands = {
+        "scontrol": "printf 'node1\nnode2\nnode3\n'",
+        "hostname": "echo 192.0.2.1",
+        # Its options are told, and the rest is run.
+        "srun": """
+            said=srun
+            while [[ $1 == -* ]]; do
+                case $1 in --overlap|--nodes=*|--ntasks=*) said+=" $1";; -w) shift;; esac
+                shift
+            done
+            echo "$said" >> "$SAID"; "$@\"""",
+        "ray": 'echo "ray $*" >> "$SAID"',
+        "raysplit": 'sleep 1; echo "raysplit $*" >> "$SAID"',
+    }
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    for name, body in commands.items():
+        path = folder / ".venv" / "bin" / name
+        path.write_text(f"#!/bin/bash\n{body}\n")
+        path.chmod(0o755)
+    environment = os.environ | {
+        "SLURM_SUBMIT_DIR": str(folder), "SLURM_JOB_NODELIST": "node[1-3]", "SLURM_JOB_ID": "42",
+        "SLURM_JOB_NUM_NODES": str(n_nodes), "SLURM_CPUS_ON_NODE": "16", "SLURM_GPUS_ON_NODE": "8",
+        "SPACE": "space.yaml", "OUT": "/shared/first", "SAID": str(folder / "said"), **changes,
+    }  # fmt: skip
+    done = subprocess.run(
+        ["bash", str(CLUSTER / "slurm" / "raysplit.sbatch")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode != 0) == bool(status), done.stderr
+    said = folder / "said"
+    return done.stderr + (said.read_text() if said.exists() else "")
+
+
+def test_skypilot_refuses_the_file_until_it_has_a_bucket() -> None:
+    config = yaml.safe_load((CLUSTER / "skypilot" / "raysplit.yaml").read_text(encoding="utf-8"))
+    assert config["file_mounts"]["/shared"]["name"] == "BUCKET", "no bucket's name may have a capital letter"
+    assert set(config) <= {"name", "num_nodes", "resources", "workdir", "file_mounts", "envs", "setup", "run"}
+    for script in ("setup", "run"):
+        assert subprocess.run(["bash", "-n"], input=config[script], text=True, check=False).returncode == 0
 
 
 def test_typos_that_ray_lets_through_are_found() -> None:
@@ -105,11 +266,3 @@ def test_typos_that_ray_lets_through_are_found() -> None:
     provider, node = mistakes(config)
     assert provider.startswith("unknown provider key 'regoin' (did you mean 'region'?)")
     assert node.startswith("head: unknown node key 'InstanceTpye' (did you mean 'InstanceType'?)")
-
-
-def test_the_aws_nodes_are_those_of_the_search_space(repository: Path) -> None:
-    compute = load_space(repository / "search_spaces" / "cluster_8x8.yaml").compute
-    worker = read(repository / "cluster" / "aws.yaml")["available_node_types"]["node_of_8_gpus"]
-    assert worker["max_workers"] == compute.nodes
-    assert worker["resources"]["GPU"] == compute.gpus_per_node
-    assert worker["resources"]["CPU"] >= compute.gpus_per_node * compute.cpus_per_worker

@@ -25,7 +25,6 @@ from pydantic import TypeAdapter
 
 from raysplit.http.face import HttpFace
 from raysplit.http.options import HttpOptions
-from raysplit.http.server import serve_in_thread
 from raysplit.live.actor import start_law_actor
 from raysplit.live.answers import LiveAdvice
 from raysplit.live.client import LiveLaw
@@ -42,7 +41,7 @@ class Gateway:
     """An actor that serves and asks the law actor for every answer."""
 
     def __init__(self, law: Any) -> None:
-        self._server = serve_in_thread(LiveLaw(law))
+        self._server = HttpFace(HttpOptions()).serve(LiveLaw(law))
 
     def url(self) -> str:
         return self._server.url

@@ -19,7 +19,8 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from raysplit.http.server import serve_in_thread
+from raysplit.http.face import HttpFace
+from raysplit.http.options import HttpOptions
 from raysplit.journal import Journal
 from raysplit.live.fitted import FitTarget
 from raysplit.live.fitting import FitterHere
@@ -95,7 +96,7 @@ def main() -> None:
             journal,
             make_laws=partial(LawsBehind, make_fitter=fit_here),
         )
-        server = serve_in_thread(service)
+        server = HttpFace(HttpOptions()).serve(service)
         losses = slowly(table_losses(runs, setup.domains), hurry, options.seconds)
         sweep = threading.Thread(target=replay, args=(service, losses), daemon=True)
         sweep.start()

@@ -194,6 +194,8 @@ out_option = click.option(
 )
 ray_address_option = click.option(
     "--ray-address",
+    envvar="RAY_ADDRESS",
+    show_envvar=True,
     help="Of a running Ray cluster, `auto` for this node's; "
     "without it, Ray runs on this machine as long as the command.",
 )

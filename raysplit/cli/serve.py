@@ -102,13 +102,13 @@ def serve(
 
 def _serve_experts(run_folder: Path, http: HttpOptions, console: "Console", *, keep_loaded: int) -> None:
     from raysplit.experts import ExpertSet
-    from raysplit.experts.server import ExpertServer
+    from raysplit.experts.server import serve_experts
 
     expert_set = ExpertSet.open(run_folder, n_kept=keep_loaded)
-    with ExpertServer.start(
+    with serve_experts(
         expert_set, host=http.host, port=http.port, token=http.token, allowed_hosts=http.allowed_hosts
     ) as server:
-        console.print(f"serving the experts of {run_folder} at {server.url}; Ctrl-C ends it")
+        console.print(f"serving the experts of {run_folder} at {server.url}/v1; Ctrl-C ends it")
         while True:
             time.sleep(3600)
 

@@ -1,6 +1,9 @@
-"""Who may read and who may write: a bearer token."""
+"""Who may read and who may write: a bearer token.
 
-from collections.abc import Callable
+The dependencies are coroutines, though nothing in them waits: FastAPI would give others a thread of their own.
+"""
+
+from collections.abc import Awaitable, Callable
 
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -12,19 +15,19 @@ _bearer = HTTPBearer(auto_error=False, scheme_name="token", description="The tok
 _given = Depends(_bearer)
 
 
-def reader(token: str | None, *, open_reading: bool) -> Callable[..., None]:
+def reader(token: str | None, *, open_reading: bool) -> Callable[..., Awaitable[None]]:
     """A dependency that lets readers in."""
 
-    def admit(given: HTTPAuthorizationCredentials | None = _given) -> None:
+    async def admit(given: HTTPAuthorizationCredentials | None = _given) -> None:
         _check(token, given)
 
     return _anyone if open_reading else admit
 
 
-def writer(token: str | None) -> Callable[..., None]:
+def writer(token: str | None) -> Callable[..., Awaitable[None]]:
     """A dependency that lets writers in; without a token there are none."""
 
-    def admit(given: HTTPAuthorizationCredentials | None = _given) -> None:
+    async def admit(given: HTTPAuthorizationCredentials | None = _given) -> None:
         if token is None:
             raise Refused(403, "this server was started without a token and takes no observations")
         _check(token, given)
@@ -32,7 +35,7 @@ def writer(token: str | None) -> Callable[..., None]:
     return admit
 
 
-def _anyone() -> None:
+async def _anyone() -> None:
     """Whose dependency asks for no token, so that OpenAPI asks for none either."""
 
 

@@ -1,5 +1,6 @@
 """HTTP as a face of the law actor (`raysplit.live.face`), which imports the server where it serves."""
 
+import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -7,7 +8,9 @@ from raysplit.http.options import HttpOptions, digest
 from raysplit.live.questions import Asks
 
 if TYPE_CHECKING:
-    from raysplit.http.server import Server
+    from raysplit.http.serving import Server
+
+_LINGER_SECONDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,18 +20,19 @@ class HttpFace:
     options: HttpOptions
 
     def serve(self, law: Asks) -> "Server":
-        """Serve a law of this process until the handle is closed.
+        """Serve a law of this process, asked from several threads, until the handle is closed.
 
         Raises:
             RunError: the address cannot be bound.
         """
-        from raysplit.http.server import serve_in_thread
+        from raysplit.http.app import create_app
+        from raysplit.http.hosts import Hosts
+        from raysplit.http.serving import serve_app
 
-        asked = self.options
-        return serve_in_thread(
-            law, host=asked.host, port=asked.port, token=asked.token, open_reading=asked.open_reading,
-            allowed_hosts=asked.allowed_hosts,
-        )  # fmt: skip
+        asked, closing = self.options, threading.Event()
+        hosts = Hosts(asked.host, asked.allowed_hosts)
+        app = create_app(law, token=asked.token, open_reading=asked.open_reading, hosts=hosts, closing=closing)
+        return serve_app(app, host=asked.host, port=asked.port, linger_seconds=_LINGER_SECONDS, closing=closing)
 
     def at(self, url: str) -> "HttpFace":
         """The same with the port that was found, and of the token only what tells it."""

@@ -24,8 +24,8 @@ class HttpOptions:
         RunError: no port, an empty token, a name that no host has, or an address that others reach without a token.
     """
 
-    host: str
-    port: int
+    host: str = "127.0.0.1"
+    port: int = 0
     """0 for any that is free."""
     token: str | None = field(default=None, repr=False)
     """What writers must send, or its `digest`; without one nobody may write."""

@@ -1,7 +1,7 @@
 """What the page shows of a law: the advice in words and the pictures, in the page's own colours."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from pydantic import TypeAdapter
 
 from raysplit.errors import LawError, SplitError
-from raysplit.http.routes import asked_by
+from raysplit.http.asked import asked_by
 from raysplit.live.answers import LiveAdvice
 from raysplit.live.questions import AskAdvice, AskCurve, Asks
 from raysplit.pictures import curve_picture, path_picture, tree_picture
@@ -22,7 +22,7 @@ _ADVICE = TypeAdapter(LiveAdvice)
 Width = Annotated[int, Query(ge=280, le=4000, description="Of the picture, CSS pixels.")]
 
 
-def page_routes(law: Asks, *, read: Callable[..., None]) -> APIRouter:
+def page_routes(law: Asks, *, read: Callable[..., Awaitable[None]]) -> APIRouter:
     """Routes for the page alone: they change with it, and are no part of the API.
 
     Args:

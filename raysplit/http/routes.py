@@ -3,27 +3,24 @@
 Whatever takes more than a moment runs in a thread.
 """
 
-import codecs
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import Response, StreamingResponse
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import SkipJsonSchema
 from starlette.concurrency import run_in_threadpool
 
-from raysplit.http.refusals import Refusal, Refused, of_mistake
+from raysplit.http.asked import asked_by, asked_in, read_body
+from raysplit.http.refusals import Refusal, Refused
 from raysplit.http.stream import stream
 from raysplit.live.answers import LawStamp, Status
-from raysplit.live.mistakes import mistake_of
-from raysplit.live.questions import QUESTIONS, A, AskEvents, Asks, AskStatus, Question, of_query, query_schema
+from raysplit.live.questions import QUESTIONS, AskEvents, Asks, AskStatus, Question, query_schema
 from raysplit.runs import MAX_COUNT
 
-MAX_BODY_BYTES = 8 * 2**20
-"""Room for `raysplit.live.observations.MAX_BATCH` rows with every field given."""
 _MAX_STREAMS = 64
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": Refusal, "description": "Refused; the message says why."}
@@ -49,9 +46,9 @@ class Standing(Status):
 class Rights:
     """Who may do what on a server."""
 
-    read: Callable[..., None]
+    read: Callable[..., Awaitable[None]]
     """A dependency that refuses who may not read."""
-    write: Callable[..., None]
+    write: Callable[..., Awaitable[None]]
     reading_is_open: bool
     takes_observations: bool
 
@@ -112,8 +109,8 @@ def _by_body(
     question: type[Question[Any]], answer: Callable[[Question[Any]], Response]
 ) -> Callable[..., Awaitable[Response]]:
     async def post(request: Request) -> Response:
-        body = await _read(request)
-        return await run_in_threadpool(lambda: answer(_parsed(question, body)))
+        body = await read_body(request)
+        return await run_in_threadpool(lambda: answer(asked_in(question, body)))
 
     return post
 
@@ -167,48 +164,3 @@ def _body_schema(body: type[BaseModel]) -> dict[str, Any]:
 
 def _json(body: bytes) -> Response:
     return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
-
-
-def asked_by(question: type[Question[A]], query: Sequence[tuple[str, str]]) -> Question[A]:
-    """Raises: Refused: the query makes no such question."""
-    try:
-        return of_query(question, query)
-    except ValidationError as error:
-        raise of_mistake(mistake_of(error.errors(include_url=False))) from error
-
-
-def _parsed(question: type[Question[Any]], body: bytes) -> Question[Any]:
-    """Raises: Refused: the body is not of this shape."""
-    assert question.body is not None
-    try:
-        # A mark at its head is what editors on Windows write.
-        return question.body.model_validate_json(body.removeprefix(codecs.BOM_UTF8)).question()
-    except ValidationError as error:
-        raise of_mistake(mistake_of(error.errors(include_url=False))) from error
-
-
-async def _read(request: Request) -> bytes:
-    """A JSON body, refused by its length before it has come in whole.
-
-    Raises:
-        Refused: too long, or not said to be JSON.
-    """
-    said = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if said != "application/json":
-        raise Refused(415, "Content-Type: must be application/json", field="Content-Type", value=said)
-    too_long = Refused(
-        413,
-        f"body: more than {MAX_BODY_BYTES} bytes; send several smaller ones",
-        field="body",
-        headers={"Connection": "close"},  # or the server would read on to the body's end
-    )
-    length = request.headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
-        raise too_long
-    parts, n_bytes = [], 0
-    async for part in request.stream():
-        parts.append(part)
-        n_bytes += len(part)
-        if n_bytes > MAX_BODY_BYTES:
-            raise too_long
-    return b"".join(parts)

@@ -60,7 +60,7 @@ class Prediction:
     high: Array
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Calibration:
     """How a law's intervals did on runs held out from it (`raysplit.split.calibration`)."""
 

@@ -22,6 +22,7 @@ from raysplit.live.face import Face, Served
 from raysplit.live.fit_actor import FitActor
 from raysplit.live.law_store import LawStore, laws_beside
 from raysplit.live.laws_behind import LawsBehind
+from raysplit.live.lease import Lease, Renewals
 from raysplit.live.questions import AskStatus, Question
 from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import Claim, LawService
@@ -42,6 +43,7 @@ class LawActor:
         self,
         run: RunSetup,
         journal: str | Path,
+        lease: Lease | None = None,
     ) -> None:
         opened = Journal(journal)
         last_seq = opened.records[-1].seq if opened.records else -1
@@ -52,6 +54,9 @@ class LawActor:
             store=LawStore(laws_beside(journal), last_seq=last_seq, fence=opened.fence),
         )
 
+        self._renewals = None if lease is None else Renewals(lease, end=_end_this_actor)
+        if self._renewals is not None:
+            threading.Thread(target=self._renewals.watch, daemon=True).start()
         self._served: Served | None = None
         self._face: Face
         self._serving = threading.Lock()
@@ -110,6 +115,12 @@ class LawActor:
         return self._service.ask(question)
 
     @_look
+    def renew(self) -> None:
+        """The driver is there."""
+        if self._renewals is not None:
+            self._renewals.renew()
+
+    @_look
     def tell_waiting(self, why: str) -> None:
         """Hear why nothing happens, or with an empty text that something does, to tell it with the status."""
         self._service.waiting = why
@@ -125,6 +136,10 @@ class LawActor:
         self._service.record(trial, milestone, outcome)
 
 
+def _end_this_actor() -> None:
+    ray.kill(ray.get_runtime_context().current_actor)  # all that it knows is in its journal
+
+
 def _face_key() -> bytes:
     """Of where this actor serves, in the cluster's memory."""
     return f"face-{ray.get_runtime_context().get_actor_id()}".encode()
@@ -137,6 +152,7 @@ def start_law_actor(
     *,
     options: Mapping[str, Any] | None = None,
     face: Face | None = None,
+    lease: Lease | None = None,
 ) -> ActorHandle:
     """Start the sweep's law actor, or take over one that survived its driver.
 
@@ -146,6 +162,7 @@ def start_law_actor(
         journal: where the sweep's journal lies, on storage that the actor's node reaches after a restart too.
         options: of Ray's, that say which nodes may hold it.
         face: by which the actor serves, now and after a restart.
+        lease: after which it ends unless it is renewed; None for an actor that stays until it is killed.
 
     Raises:
         RunError: the journal cannot be opened, or the address not be bound.
@@ -164,7 +181,7 @@ def start_law_actor(
         get_if_exists=True,
         **(options or {}),
     )
-    actor: ActorHandle = placed.remote(run, journal)
+    actor: ActorHandle = placed.remote(run, journal, lease)
     try:
         ray.get(sent(actor, AskStatus()))
         if face is not None:

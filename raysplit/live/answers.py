@@ -8,7 +8,7 @@ from raysplit.design.tree import Trial
 from raysplit.split import Advice, Interval
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class LawStamp:
     """Which law an answer rests on."""
 
@@ -27,13 +27,13 @@ class LawStamp:
     the forms and the calibration of the last settled one."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class LiveAdvice:
     advice: Advice
     law: LawStamp
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class LivePrediction:
     """Expected loss at a point, nats per token, with the interval of one new measurement there."""
 
@@ -45,7 +45,7 @@ class LivePrediction:
     law: LawStamp
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class WholeLaw:
     """As `raysplit fit` writes it."""
 
@@ -53,7 +53,7 @@ class WholeLaw:
     stamp: LawStamp
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class AdviceStep:
     """What one law said about the sweep's own target."""
 
@@ -66,7 +66,7 @@ class AdviceStep:
     expected_regret: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Status:
     """The sweep at a glance."""
 
@@ -89,7 +89,7 @@ class Status:
     """What the sweep waits for, where nothing has happened for a while; empty as long as something does."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class KnownObservation:
     """An observation that the law knows; None where it was not told."""
 
@@ -106,7 +106,7 @@ class KnownObservation:
     trial: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ObservationPage:
     """Some of the observations."""
 
@@ -115,7 +115,7 @@ class ObservationPage:
     observations: Sequence[KnownObservation]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Accepted:
     """Observations that are on disk."""
 
@@ -125,7 +125,7 @@ class Accepted:
     n_known: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Event:
     """One record of the journal, as a page or a stream shows it."""
 
@@ -135,7 +135,7 @@ class Event:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class GoOn:
     """Answer to "should I go on?" of a job that raysplit did not start."""
 
@@ -145,7 +145,7 @@ class GoOn:
     """None while there is no law; one then goes on."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class TrialState:
     """One trunk or branch of the sweep and how far it has got."""
 
@@ -166,7 +166,7 @@ class TrialState:
     """By milestone and domain, nats per token."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Ending:
     """A trial that was stopped, or that failed."""
 
@@ -183,7 +183,7 @@ class Ending:
     """That the law knew by which it was stopped."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Curve:
     """The best loss against D / T at one size and budget, and the measurements near that line."""
 

@@ -444,9 +444,22 @@ QUESTIONS: tuple[type[Question[Any]], ...] = tuple(
 # As a query of an address, in which a list is the same name several times.
 
 
+_READERS: dict[str, TypeAdapter[Any]] = {question.name: TypeAdapter(question) for question in QUESTIONS}
+
+
 def query_schema(question: type[Question[Any]]) -> dict[str, Any]:
     """JSON Schema of a GET's fields, by their names in the query."""
-    return TypeAdapter(question).json_schema(by_alias=True, mode="validation")
+    return _READERS[question.name].json_schema(by_alias=True, mode="validation")
+
+
+_LISTS = {
+    question.name: {
+        name for name, field in query_schema(question)["properties"].items() if field.get("type") == "array"
+    }
+    for question in QUESTIONS
+    if question.path and not question.body
+}
+"""Fields that may be given several times."""
 
 
 def of_query(question: type[Question[A]], pairs: Sequence[tuple[str, str]]) -> Question[A]:
@@ -455,14 +468,14 @@ def of_query(question: type[Question[A]], pairs: Sequence[tuple[str, str]]) -> Q
     Raises:
         ValidationError: of pydantic, for whoever tells it.
     """
-    lists = {name for name, field in query_schema(question)["properties"].items() if field.get("type") == "array"}
     given: dict[str, Any] = {}
     for name, value in pairs:
-        if name in lists:
+        if name in _LISTS[question.name]:
             given.setdefault(name, []).append(value)
         else:
             given[name] = value
-    return TypeAdapter(question).validate_python(given)
+    found: Question[A] = _READERS[question.name].validate_python(given)
+    return found
 
 
 def to_query(question: Question[Any]) -> list[tuple[str, str]]:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from raysplit.pictures.spec import Key, Spec, axis, labelled, layer, legend, panel, picture
 from raysplit.pictures.style import CONFIG, FAINT, INK, MUTED, PAPER, domain_styles
-from raysplit.report.final import RECOMMENDED, TrainedVariant
 from raysplit.report.story import Story
+from raysplit.sweep.final_run import RECOMMENDED, TrainedVariant
 
 Array = NDArray[np.float64]
 _CROWDED = 150

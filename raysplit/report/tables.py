@@ -6,10 +6,10 @@ from raysplit.live.answers import Ending
 from raysplit.quantities import format_count, format_flops, format_hyperparameter, format_seconds
 from raysplit.report.budget_line import weighted
 from raysplit.report.costs import Cost, Costs
-from raysplit.report.final import RECOMMENDED
 from raysplit.report.story import Story
 from raysplit.split import Interval
 from raysplit.split.tables import AnswerTable
+from raysplit.sweep.final_run import RECOMMENDED
 from raysplit.tuning.tuned import Tuned
 
 

@@ -9,10 +9,10 @@ from raysplit.design.hyperparameters import PRIOR_ERROR
 from raysplit.quantities import format_count, format_flops
 from raysplit.report.budget_line import measured_variants, sweep_readings, weighted
 from raysplit.report.costs import Costs
-from raysplit.report.final import RECOMMENDED
 from raysplit.report.prediction_figure import in_sample
 from raysplit.report.story import Story
 from raysplit.split.advice import FLAT_TOLERANCE
+from raysplit.sweep.final_run import RECOMMENDED
 from raysplit.tuning.tuned import Tuned
 
 

@@ -16,7 +16,7 @@ FLAT_TOLERANCE = 0.005
 """Splits within this share of the best loss count as equally good."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Interval:
     """A mean over the law's draws and the central interval at the advice's level."""
 
@@ -31,7 +31,7 @@ class Interval:
         return cls(mean=float(draws.mean()), low=float(low), high=float(high))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class SizeAdvice:
     """The best split at one size."""
 
@@ -44,7 +44,7 @@ class SizeAdvice:
     """Share of the draws in which this size is the best."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Gain:
     """What the advised split gains over a rule of thumb at the same size and budget."""
 
@@ -55,7 +55,7 @@ class Gain:
     """How far the advised split's loss is below the baseline's, as a share of the baseline's."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class BudgetAdvice:
     """What would be advised at another budget."""
 
@@ -64,7 +64,7 @@ class BudgetAdvice:
     pretrain_share: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class FormAdvice:
     """One form of the law behind the advice."""
 
@@ -73,7 +73,7 @@ class FormAdvice:
     """How the fit of each domain ended, a name of `raysplit.law.FitStatus`."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Advice:
     """A split, what it is expected to reach, and what else would have done as well."""
 

@@ -25,7 +25,7 @@ FORWARD_SHARE = 1 / 3
 """A forward pass costs a third of a training step, the backward pass twice the forward (Kaplan 2001.08361, 2.1)."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Split:
     """One way to spend a budget."""
 

@@ -30,6 +30,7 @@ from raysplit.live.answers import Status
 from raysplit.live.client import NAMESPACE, actor_name
 from raysplit.live.endpoint import Endpoint
 from raysplit.live.law_store import LawStore, laws_beside
+from raysplit.live.lease import LEASE_SECONDS, Lease, renewed
 from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
 from raysplit.space import Space, dump_space
@@ -61,15 +62,18 @@ class SweepEnd:
 def live_law(run: RunSetup, folder: RunFolder, *, face: HttpFace | None) -> Iterator[ActorHandle]:
     """A run's law actor on the cluster that this process has joined, for the length of a ``with`` block.
 
-    The run folder tells meanwhile where it can be found.
+    The run folder tells meanwhile where it can be found. An actor whose driver was killed ends by itself, when its
+    lease has run out; a command that comes before takes it over.
     """
-    law = start_law_actor(folder.sweep_id, run, folder.journal, options=stable_options(), face=face)
+    lease = Lease(seconds=LEASE_SECONDS, folder=folder.path)
+    law = start_law_actor(folder.sweep_id, run, folder.journal, options=stable_options(), face=face, lease=lease)
     address = ray.get_runtime_context().gcs_address
     mode = os.environ.get("RAY_AUTH_MODE", "")
     found = Endpoint(actor=actor_name(folder.sweep_id), namespace=NAMESPACE, address=address, auth_mode=mode)
     try:
         endpoint.write(folder.path, found)
-        yield law
+        with renewed(law, lease):
+            yield law
     finally:
         ray.kill(law)
         endpoint.remove(folder.path)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import sync_playwright
 
-from raysplit.http.server import serve_in_thread
+from raysplit.http.face import HttpFace
+from raysplit.http.options import HttpOptions
 from raysplit.sweep.launch import read_service
 from tests.cli.conftest import Command
 
@@ -18,7 +19,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 def test_the_slider_and_the_command_agree(raysplit: Command, run_folder: Path) -> None:
     service = read_service(run_folder)
     service.law()
-    server = serve_in_thread(service)
+    server = HttpFace(HttpOptions()).serve(service)
     try:
         with sync_playwright() as running:
             browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])

@@ -9,7 +9,8 @@ import pytest
 
 from raysplit.errors import RunError
 from raysplit.experts import ExpertSet, Sampling, read_experts
-from raysplit.experts.server import ExpertServer
+from raysplit.experts.server import serve_experts
+from raysplit.http.serving import Server
 from tests.experts.tiny_runs import NearestWords
 
 TOKEN = "a token of the tests"
@@ -21,14 +22,14 @@ def expert_set(expert_run: Path) -> ExpertSet:
 
 
 @pytest.fixture(scope="module")
-def server(expert_set: ExpertSet) -> Iterator[ExpertServer]:
-    with ExpertServer.start(expert_set, host="127.0.0.1", port=0, token=TOKEN) as server:
+def server(expert_set: ExpertSet) -> Iterator[Server]:
+    with serve_experts(expert_set, host="127.0.0.1", port=0, token=TOKEN) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def client(server: ExpertServer) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=server.url, api_key=TOKEN, max_retries=0) as client:
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=TOKEN, max_retries=0) as client:
         yield client
 
 
@@ -75,8 +76,8 @@ def test_an_unknown_model_is_named_with_those_there_are(client: openai.OpenAI) -
 
 
 @pytest.mark.parametrize("token", ["another token", "sha256:"])
-def test_a_wrong_token_opens_nothing(server: ExpertServer, token: str) -> None:
-    with openai.OpenAI(base_url=server.url, api_key=token, max_retries=0) as client:
+def test_a_wrong_token_opens_nothing(server: Server, token: str) -> None:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=token, max_retries=0) as client:
         for ask in (
             client.models.list,
             lambda: client.completions.create(model="routed", prompt="Ann"),
@@ -84,7 +85,7 @@ def test_a_wrong_token_opens_nothing(server: ExpertServer, token: str) -> None:
         ):
             with pytest.raises(openai.AuthenticationError, match="the token is missing or wrong"):
                 ask()
-    assert httpx.get(f"{server.url}/models").status_code == 401
+    assert httpx.get(f"{server.url}/v1/models").status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -113,9 +114,9 @@ def test_only_so_many_models_stay_in_memory(client: openai.OpenAI, expert_set: E
 
 
 def test_without_a_token_only_this_hosts_own_names_are_answered(expert_set: ExpertSet) -> None:
-    with ExpertServer.start(expert_set, host="127.0.0.1", port=0, token=None, allowed_hosts=["experts.lan"]) as server:
-        for host, status in {"localhost": 200, "experts.lan": 200, "elsewhere.example": 400}.items():
-            assert httpx.get(f"{server.url}/models", headers={"host": host}).status_code == status
-        port = int(server.url.split(":")[2].split("/")[0])
+    with serve_experts(expert_set, host="127.0.0.1", port=0, token=None, allowed_hosts=["experts.lan"]) as server:
+        for host, status in {"localhost": 200, "experts.lan": 200, "elsewhere.example": 421}.items():
+            assert httpx.get(f"{server.url}/v1/models", headers={"host": host}).status_code == status
+        port = int(server.url.rpartition(":")[2])
         with pytest.raises(RunError, match=f":{port}: cannot be bound"):
-            ExpertServer.start(expert_set, host="127.0.0.1", port=port, token=None)
+            serve_experts(expert_set, host="127.0.0.1", port=port, token=None)

@@ -4,13 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from raysplit.http.server import Server, serve_in_thread
+from raysplit.http.face import HttpFace
+from raysplit.http.options import HttpOptions
+from raysplit.http.serving import Server
 from raysplit.live.service import LawService
 from tests.http.served import TOKEN
 
 
 @pytest.fixture
 def server(service: LawService) -> Iterator[Server]:
-    server = serve_in_thread(service, token=TOKEN)
+    server = HttpFace(HttpOptions(token=TOKEN)).serve(service)
     yield server
     server.close()

@@ -10,7 +10,8 @@ import pytest
 
 from raysplit.errors import RunError, TableError
 from raysplit.http.client import HttpClient
-from raysplit.http.server import serve_in_thread
+from raysplit.http.face import HttpFace
+from raysplit.http.options import HttpOptions
 from raysplit.live.service import LawService
 from raysplit.runs import Observation
 from raysplit.trainers.outside_run import OutsideRun
@@ -25,7 +26,7 @@ SEEN = Observation(
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LawService, str]]:
     with opened(tmp_path_factory.mktemp("served") / "journal") as service:
         measure(service, 12)
-        server = serve_in_thread(service, token=TOKEN)
+        server = HttpFace(HttpOptions(token=TOKEN)).serve(service)
         yield service, server.url
         server.close()
 

@@ -8,9 +8,10 @@ import httpx
 import pytest
 
 from raysplit.errors import RunError
+from raysplit.http.face import HttpFace
 from raysplit.http.hosts import Hosts
 from raysplit.http.options import HttpOptions, digest, read_http_options
-from raysplit.http.server import Server, serve_in_thread
+from raysplit.http.serving import Server
 from raysplit.live.service import LawService
 from tests.http.served import TOKEN, opened
 
@@ -26,7 +27,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LawService]:
 
 @pytest.fixture(scope="module")
 def server(service: LawService) -> Iterator[Server]:
-    server = serve_in_thread(service, token=TOKEN, allowed_hosts=("law.example",))
+    server = HttpFace(HttpOptions(token=TOKEN, allowed_hosts=("law.example",))).serve(service)
     yield server
     server.close()
 

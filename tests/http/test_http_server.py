@@ -15,8 +15,10 @@ from httpx_sse import connect_sse
 
 from raysplit.errors import RunError
 from raysplit.http import stream
-from raysplit.http.routes import MAX_BODY_BYTES
-from raysplit.http.server import Server, serve_in_thread
+from raysplit.http.asked import MAX_BODY_BYTES
+from raysplit.http.face import HttpFace
+from raysplit.http.options import HttpOptions
+from raysplit.http.serving import Server
 from raysplit.live.service import LawService
 from tests.http.served import TOKEN, measure, opened
 
@@ -97,7 +99,7 @@ def test_the_head_of_a_stream_does_not_wait_for_its_end(client: httpx.Client) ->
 
 
 def test_streams_end_when_the_server_closes(service: LawService) -> None:
-    server = serve_in_thread(service)
+    server = HttpFace(HttpOptions()).serve(service)
     with httpx.Client(base_url=server.url, trust_env=False) as client, client.stream("GET", "/v1/events") as answer:
         lines = answer.iter_lines()
         next(lines)
@@ -148,11 +150,11 @@ def test_many_ask_at_once(service: LawService, client: httpx.Client) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "some-host"])
 def test_only_loopback_is_served_without_a_token(service: LawService, host: str) -> None:
     with pytest.raises(RunError, match="a token is needed"):
-        serve_in_thread(service, host=host)
+        HttpFace(HttpOptions(host=host)).serve(service)
 
 
 def test_a_token_opens_it_to_other_machines(service: LawService) -> None:
-    server = serve_in_thread(service, host="0.0.0.0", token=TOKEN)
+    server = HttpFace(HttpOptions(host="0.0.0.0", token=TOKEN)).serve(service)
     port = server.url.rpartition(":")[2]
     assert httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).text == "ok\n"
     server.close()
@@ -161,17 +163,17 @@ def test_a_token_opens_it_to_other_machines(service: LawService) -> None:
 def test_an_address_that_is_taken_is_named(service: LawService, server: Server) -> None:
     port = int(server.url.rpartition(":")[2])
     with pytest.raises(RunError, match=f"{port}: cannot be bound: Address already in use"):
-        serve_in_thread(service, port=port)
+        HttpFace(HttpOptions(port=port)).serve(service)
 
 
 def test_an_address_that_makes_no_sense_is_named(service: LawService) -> None:
     with pytest.raises(RunError, match="70000: cannot be bound"):
-        serve_in_thread(service, port=70000)
+        HttpFace(HttpOptions(port=70000)).serve(service)
 
 
 def test_nobody_could_read(service: LawService) -> None:
     with pytest.raises(RunError, match="reading is closed"):
-        serve_in_thread(service, open_reading=False)
+        HttpFace(HttpOptions(open_reading=False)).serve(service)
 
 
 def test_a_server_that_does_not_start_in_time_leaves_its_port(
@@ -184,10 +186,10 @@ def test_a_server_that_does_not_start_in_time_leaves_its_port(
         await startup(server, sockets)
 
     monkeypatch.setattr(uvicorn.Server, "startup", late)
-    monkeypatch.setattr("raysplit.http.server._START_SECONDS", 0.1)
+    monkeypatch.setattr("raysplit.http.serving._START_SECONDS", 0.1)
     with pytest.raises(RunError, match="the server did not start"):
-        serve_in_thread(service, port=port)
+        HttpFace(HttpOptions(port=port)).serve(service)
     monkeypatch.undo()
-    server = serve_in_thread(service, port=port)
+    server = HttpFace(HttpOptions(port=port)).serve(service)
     assert httpx.get(f"{server.url}/v1/status", trust_env=False).status_code == 200
     server.close()

@@ -10,7 +10,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from raysplit.http.server import Server, serve_in_thread
+from raysplit.http.face import HttpFace
+from raysplit.http.options import HttpOptions
+from raysplit.http.serving import Server
 from raysplit.live.service import LawService
 from raysplit.pictures.tree import say
 from raysplit.quantities import format_count
@@ -159,7 +161,7 @@ def test_it_can_be_worked_by_keyboard(service: LawService, server: Server, page:
 
 def test_it_finds_its_way_back_to_a_server_that_was_gone(service: LawService, browser: Browser) -> None:
     """Its own page: a browser complains of every address that does not answer."""
-    first = serve_in_thread(service, token=TOKEN)
+    first = HttpFace(HttpOptions(token=TOKEN)).serve(service)
     port = int(first.url.rpartition(":")[2])
     page = browser.new_page()
     page.goto(first.url)
@@ -167,7 +169,7 @@ def test_it_finds_its_way_back_to_a_server_that_was_gone(service: LawService, br
     first.close()
     page.wait_for_selector("#link[data-state=lost]")
     measure(service, 6)
-    second = serve_in_thread(service, port=port, token=TOKEN)
+    second = HttpFace(HttpOptions(port=port, token=TOKEN)).serve(service)
     page.wait_for_selector("#link[data-state=live]")
     page.get_by_text(f"{len(service.observations())} observations ·").wait_for()
     page.close()
@@ -176,7 +178,7 @@ def test_it_finds_its_way_back_to_a_server_that_was_gone(service: LawService, br
 
 def test_closed_reading_asks_for_the_token(service: LawService, browser: Browser) -> None:
     measure(service, 6)
-    server = serve_in_thread(service, token=TOKEN, open_reading=False)
+    server = HttpFace(HttpOptions(token=TOKEN, open_reading=False)).serve(service)
     page = browser.new_page()
     page.goto(server.url)
     page.get_by_label("Token").fill("wrong")

@@ -1,0 +1,100 @@
+"""A sweep handed to a cluster of three raylets from outside, watched and stopped as a user does it."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.ray.sweeps import records, tiny_space, write_space
+
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        " " in sys.executable, reason="Ray 2.60 starts no workers on a cluster whose Python lies in a path with spaces"
+    ),
+]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """As the cluster files set it: the virtual environment on the PATH, no token asked for."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    temp = tmp_path_factory.mktemp("r")
+    return kept | {"PATH": path, "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": str(temp)}
+
+
+@pytest.fixture(scope="module")
+def dashboard(environment: dict[str, str]) -> Iterator[str]:
+    """A head and two more nodes by `ray start`; the address of the dashboard."""
+    port, dashboard_port = free_port(), free_port()
+    ray = [str(Path(sys.executable).parent / "ray"), "start", "--num-cpus=1", "--disable-usage-stats"]
+    head = [
+        "--head", f"--port={port}", f"--dashboard-port={dashboard_port}", "--include-dashboard=true",
+        f"--ray-client-server-port={free_port()}",
+    ]  # fmt: skip
+
+    def start(*options: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*ray, "--block", *options], env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+
+    nodes = [start(*head)]
+    try:
+        wait_for(lambda: answers(dashboard_port), seconds=120)
+        nodes += [start(f"--address=127.0.0.1:{port}") for _ in range(2)]
+        yield f"http://127.0.0.1:{dashboard_port}"
+    finally:
+        for node in reversed(nodes):
+            node.terminate()
+        for node in nodes:
+            node.wait(60)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_for(ready: Callable[[], bool], *, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < until, "not within the time"
+        time.sleep(0.5)
+
+
+def test_a_sweep_is_submitted_watched_and_stopped(
+    home: Path, dashboard: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    def raysplit(*arguments: object, status: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "raysplit", *map(str, arguments)], env=environment, cwd=tmp_path, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=240,
+        )  # fmt: skip
+        assert done.returncode == status, done.stdout
+        return done.stdout
+
+    out = tmp_path / "run"
+    space = write_space(tmp_path / "space.yaml", tiny_space(home / "texts"))
+    assert "no job that was submitted" in raysplit("stop", out, "--address", dashboard, status=2)
+    assert "submitted: job" in raysplit("submit", space, "--out", out, "--address", dashboard)
+    assert "runs already: job" in raysplit("submit", space, "--out", out, "--address", dashboard)
+    wait_for(lambda: len(records(out, "measurement")) > 0, seconds=240)
+    assert "observations" in raysplit("status", out)
+    n_measured = len(records(out, "measurement"))
+    assert "stopped" in raysplit("stop", out, "--address", dashboard)
+    assert not (out / "live.json").exists(), "the law actor has ended with its sweep"
+    assert len(records(out, "measurement")) >= n_measured
+    assert "not ended" in raysplit("status", out)
+    assert "no job that was submitted" in raysplit("stop", out, "--address", dashboard, status=2)
