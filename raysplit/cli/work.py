@@ -164,10 +164,13 @@ def corpus() -> None:
 @corpus.command("build")
 @space_argument
 @out_option
+@click.option(
+    "--processes", type=click.IntRange(min=1), help="How many work at it; as many as there are cores by default."
+)
 @take_over_option
-def corpus_build(space_file: Path, out: Path, take_over: bool) -> None:
+def corpus_build(space_file: Path, out: Path, processes: int | None, take_over: bool) -> None:
     """Read, deduplicate, hold out, tokenize and pack the domains of SPACE into the run folder's corpus."""
-    _corpus(_discovered(_begin(space_file, out, take_over=take_over)))
+    _corpus(_discovered(_begin(space_file, out, take_over=take_over)), n_processes=processes)
 
 
 @corpus.command("discover")
@@ -411,7 +414,7 @@ def _discovered(work: _Work) -> _Work:
     return replace(work, space=discover_in_run(work.space, work.folder, work.console))
 
 
-def _corpus(work: _Work) -> "Corpus":
+def _corpus(work: _Work, *, n_processes: int | None = None) -> "Corpus":
     from raysplit.corpus import build_corpus
     from raysplit.corpus.manifest import MANIFEST_FILE
     from raysplit.quantities import format_count
@@ -421,12 +424,14 @@ def _corpus(work: _Work) -> "Corpus":
     if (folder.corpus / MANIFEST_FILE).exists():
         console.print(f"  as built before; to read the text anew, delete {folder.corpus}")
     with steps_shown(console) as show:
-        built = build_corpus(space.corpus, folder.corpus, progress=show)
+        built = build_corpus(space.corpus, folder.corpus, progress=show, n_processes=n_processes)
     for name, record in built.manifest.domains.items():
+        per_token = built.bytes_per_token(name)
+        bytes_said = "bytes a token unknown" if per_token != per_token else f"{per_token:.2f} bytes a token"
         console.print(
             f"  {name:<12} {format_count(record.train.n_tokens):>6} tokens to train on, "
-            f"{format_count(record.validation.n_tokens):>6} held out, {built.bytes_per_token(name):.2f} bytes a "
-            f"token, {record.licence or 'no licence given'}"
+            f"{format_count(record.validation.n_tokens):>6} held out, {bytes_said}, "
+            f"{record.licence or 'no licence given'}"
         )
         for note in record.notes:
             console.print(f"  {'':<12} {note}")

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -294,12 +294,14 @@ class _Build:
         """Training documents in the mixture's proportions, to learn merges from; a small domain gives all it has."""
         wanted = max(_MIN_SAMPLE_BYTES, _SAMPLE_BYTES_PER_TOKEN * self.spec.tokenizer.vocab_size)
         for name, each in slices.items():
-            room = self.spec.shares[name] * wanted
+            room = full = self.spec.shares[name] * wanted
             for text in _training_texts(each, near):
                 yield text
                 room -= len(text)
                 if room <= 0:
                     break
+            if room == full:
+                raise _nothing_left(name, self.spec)
 
     def _pack(
         self,
@@ -331,18 +333,20 @@ class _Build:
         )
         records = {}
         for name, each in buckets.items():
-            sides = {
-                side: Side(
-                    self.out / _SHARDS,
-                    f"{name}.{side}",
-                    record=folder / f"{name}.{side}.json",
-                    dtype=dtype,
-                    shard_bytes=self.shard_bytes,
-                )
-                for side in SIDES
-            }
             packed: list[Packed] = []
-            with self.step(f"pack {name}") as report:
+            with ExitStack() as files, self.step(f"pack {name}") as report:
+                sides = {
+                    side: files.enter_context(
+                        Side(
+                            self.out / _SHARDS,
+                            f"{name}.{side}",
+                            record=folder / f"{name}.{side}.json",
+                            dtype=dtype,
+                            shard_bytes=self.shard_bytes,
+                        )
+                    )
+                    for side in SIDES
+                }
                 for bucket in each:
                     packed.append(next(results))
                     for side, shards in sides.items():
@@ -428,10 +432,7 @@ def _record(
 ) -> DomainRecord:
     source = spec.domains[domain]
     if not sides["train"].n_documents:
-        raise CorpusError(
-            f"{tally.where}: all its training documents are nearly held-out ones (near_duplicates.threshold = "
-            f"{spec.near_duplicates and spec.near_duplicates.threshold}); bring other text, or raise the threshold"
-        )
+        raise _nothing_left(domain, spec)
     package = source.package if source.kind == "package" else None
     return DomainRecord(
         train=sides["train"],
@@ -444,6 +445,14 @@ def _record(
         source=source,
         edition=edition(package) if package else "",
         licence=source.licence or (LICENCES[package] if package else None),
+    )
+
+
+def _nothing_left(domain: str, spec: CorpusSpec) -> CorpusError:
+    assert spec.near_duplicates is not None
+    return CorpusError(
+        f"domain {domain!r}: all its training documents are nearly held-out ones (near_duplicates.threshold = "
+        f"{spec.near_duplicates.threshold:g}); bring other text, or raise the threshold"
     )
 
 

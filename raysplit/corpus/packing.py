@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -113,6 +115,12 @@ class Side:
         self._waiting: list[tuple[int, Path]] = []
         """Files of tokens that are needed until so many tokens are in whole shards."""
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, traceback: TracebackType | None) -> None:
+        self._writer.__exit__(kind, value, traceback)
+
     def append(self, path: Path, n_tokens: int) -> None:
         """Take the tokens of the next bucket, as far as they are not in a whole shard yet."""
         n_there = self._writer.n_tokens - self._n_tokens
@@ -123,8 +131,7 @@ class Side:
 
     def finish(self, *, relative_to: Path) -> tuple[Shard, ...]:
         """Close the last shard; see `ShardWriter.finish`."""
-        with self._writer:
-            return self._writer.finish(relative_to=relative_to)
+        return self._writer.finish(relative_to=relative_to)
 
     def _save(self, shards: tuple[Shard, ...]) -> None:
         _write_record(self._record, _Finished(shards=shards))
