@@ -1,17 +1,17 @@
 """How much training finds the right split: raysplit's sweep, its ablations, classic designs, and what people use today.
 
-    python benchmarks/sweep/sweep_regret.py   # the measured surface, every method, 20 seeds
+    python benchmarks/sweep/sweep_regret.py   # the two measured surfaces, every method, 20 seeds
     python benchmarks/sweep/sweep_regret.py --worlds synthetic   # six known laws, three in none of raysplit's forms
     python benchmarks/sweep/sweep_regret.py --seeds 2 --worlds measured   # a look
     python benchmarks/sweep/sweep_regret.py --methods raysplit --forms law-8+cooldown   # with other forms
 
 Every method spends a share of the FLOPs of the full grid (each token of the tree paid once, for all methods alike),
 the same law is fitted to what it has measured, and the split that this law recommends at the target budget is judged
-by the truth (`sweep_truths.py`). For the baselines there is also what they recommend without a law: the best point
-seen, its N and D / T carried to the target. Shown are the median regret over the seeds and its 10 to 90 % range; from
-which share on the median stays at 0.5 % or less, and how many times raysplit's FLOPs that is; and the same in runs
-that share nothing, where each measured point is charged its full path. Seeds are paired: seed i is the same world for
-every method.
+by the truth (`sweep_truths.py`). The clairvoyant design (`sweep_clairvoyant.py`) chooses its trials by that truth. For
+the baselines there is also what they recommend without a law: the best point seen, its N and D / T carried to the
+target. Shown are the median regret over the seeds and its 10 to 90 % range; from which share on the median stays at
+0.5 % or less, and how many times raysplit's FLOPs that is; and the same in runs that share nothing, where each measured
+point is charged its full path. Seeds are paired: seed i is the same world for every method.
 
 A method whose user names a budget (the baselines) is run anew for each share; raysplit and the designs go once.
 """
@@ -30,8 +30,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes, one core each
 
 import numpy as np
 from sweep_baselines import BASELINES
+from sweep_clairvoyant import clairvoyant
 from sweep_methods import FORMS, Losses, Measured, Way, by_rank, fit, never, sweep
-from sweep_truths import SYNTHETIC, World, measured_world, synthetic_world
+from sweep_truths import MEASURED, SYNTHETIC, World, measured_world, synthetic_world
 
 from raysplit.design.campaign import whole_grid
 from raysplit.design.evidence import evidence_of, key, price_together
@@ -61,6 +62,8 @@ ABLATIONS: dict[str, Way] = {
     "law 8 alone": Way(forms=FORMS[1:]),
     "without the tree": Way(tree=False),
 }
+CLAIRVOYANT = "clairvoyant"
+"""Goes to 3 % of the grid, which is beyond what it needs; each of its steps costs several fits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,11 +102,14 @@ def run(world_name: str, method: str, seed: int, forms: tuple[str, ...] = FORMS)
             for share in BASELINE_SHARES
         ]
     else:
-        way = {**WAYS, **ABLATIONS}[method]
+        way = Way() if method == CLAIRVOYANT else {**WAYS, **ABLATIONS}[method]
         if way.forms == FORMS:
             way = replace(way, forms=forms)
         forms = way.forms
-        order = sweep(world, way, seed=seed, budget_flops=SHARES[-1] * grid_flops).measured
+        if method == CLAIRVOYANT:
+            order = clairvoyant(world, budget_flops=SHARES[2] * grid_flops)
+        else:
+            order = sweep(world, way, seed=seed, budget_flops=SHARES[-1] * grid_flops).measured
         spent = _spent(world, order, tree=way.tree)
         orders = [(share, order[: int((spent <= share * grid_flops * (1 + 1e-9)).sum())]) for share in SHARES]
     points = tuple(_point(world, share, order, grid_flops, forms) for share, order in orders)
@@ -111,8 +117,8 @@ def run(world_name: str, method: str, seed: int, forms: tuple[str, ...] = FORMS)
 
 
 def open_world(name: str, seed: int) -> World:
-    """The measured surface or a synthetic law, by name."""
-    return measured_world(seed) if name == "measured" else synthetic_world(name, seed)
+    """A measured surface or a synthetic law, by name."""
+    return measured_world(seed, name) if name in MEASURED else synthetic_world(name, seed)
 
 
 def _spent(world: World, order: Measured, *, tree: bool) -> np.ndarray:
@@ -289,7 +295,7 @@ def draw(runs: Sequence[Run], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--worlds", default="measured", help="measured, synthetic, all, or names with commas between")
+    parser.add_argument("--worlds", default="surfaces", help="surfaces, synthetic, all; or names, semicolons between")
     parser.add_argument("--methods", default="all", help="all, or names with semicolons between")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--forms", default=",".join(FORMS), help="of the law, by name; law 2 and 8 alone keep theirs")
@@ -297,13 +303,12 @@ def main() -> None:
     parser.add_argument("--completed", action="store_true", help="only: what stopped trials would have said")
     parser.add_argument("--out", type=Path, help="a folder for runs.json, the table and the plot; runs there are kept")
     arguments = parser.parse_args()
-    worlds = {"measured": ["measured"], "synthetic": list(SYNTHETIC), "all": ["measured", *SYNTHETIC]}.get(
-        arguments.worlds, arguments.worlds.split(",")
-    )
-    every = [*WAYS, *ABLATIONS, *BASELINES]
+    kinds = {"surfaces": list(MEASURED), "synthetic": list(SYNTHETIC), "all": [*MEASURED, *SYNTHETIC]}
+    worlds = kinds.get(arguments.worlds, arguments.worlds.split(";"))
+    every = [*WAYS, *ABLATIONS, *BASELINES, CLAIRVOYANT]
     methods = every if arguments.methods == "all" else arguments.methods.split(";")
     forms = tuple(arguments.forms.split(","))
-    asked_for = [(m, every) for m in methods] + [(w, ["measured", *SYNTHETIC]) for w in worlds]
+    asked_for = [(m, every) for m in methods] + [(w, [*MEASURED, *SYNTHETIC]) for w in worlds]
     for name, known in [*asked_for, *((form, list(LAW_FORMS)) for form in forms)]:
         if name not in known:
             parser.error(f"unknown name {name!r}; known: {', '.join(known)}")

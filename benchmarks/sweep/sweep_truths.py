@@ -23,7 +23,12 @@ from raysplit.space import CooldownStart
 from raysplit.split import Problem, Split, best_split, losses_of
 from raysplit.sweep.replay import Losses
 
-SURFACE = Path(__file__).parents[1] / "data" / "surface-2026-11-23.csv"
+_DATA = Path(__file__).parents[1] / "data"
+MEASURED: Mapping[str, tuple[str, float]] = {
+    "measured": ("surface-2026-11-23.csv", 2e12),
+    "measured, weakly related": ("surface-weak-2026-11-30.csv", 4e11),
+}
+"""Table of a measured grid, and the FLOPs of a target whose best split no cap of the grid binds."""
 NOISE = 0.01
 """Log sd of a synthetic observation."""
 DOMAINS = ("code", "legal", "prose")
@@ -70,25 +75,26 @@ class World:
         return float(max(mine / least - 1.0, 0.0))
 
 
-def measured_world(seed: int) -> World:
-    """The grid measured on real text (LOG 2026-11-23), its target the largest budget that every size can be judged at.
+def measured_world(seed: int, name: str = "measured") -> World:
+    """A grid measured on real text (LOG 2026-11-23 and 2026-11-30), by its name in `MEASURED`.
 
     The truth is a polynomial of the third degree in log N, log D and log D', another for D' = 0, fitted to each
     domain's log losses: none of the law's forms, and smooth where single runs differ by their seed. Seed 0 sees the
     losses as they were measured; every other seed sees the smooth ones with the residuals of whole branches drawn
     again with either sign (a wild bootstrap), so that what a branch's points share stays shared.
     """
-    runs = read_runs(SURFACE)
+    file, budget_flops = MEASURED[name]
+    runs = read_runs(_DATA / file)
     domains = tuple(sorted(runs["domain"].unique()))
     own = runs[runs["seed"] == 0]
     sizes = {int(n): _flops_per_token(int(n)) for n in sorted(own["n_params"].unique())}
     pretrain, specialize = (
         tuple(int(x) for x in sorted(own[column].unique()) if x) for column in ("pretrain_tokens", "specialize_tokens")
     )
-    fits = {name: _Smooth.of(own[own["domain"] == name]) for name in domains}
+    fits = {domain: _Smooth.of(own[own["domain"] == domain]) for domain in domains}
 
     def formula(n: Array, d: Array, s: Array) -> Array:
-        logs = [fits[name].log_loss(n[..., k], d[..., k], s[..., k]) for k, name in enumerate(domains)]
+        logs = [fits[domain].log_loss(n[..., k], d[..., k], s[..., k]) for k, domain in enumerate(domains)]
         return np.exp(np.stack(logs, -1))
 
     rng = np.random.default_rng([seed, 1])
@@ -102,12 +108,12 @@ def measured_world(seed: int) -> World:
         known[(*at, row.domain)] = float(np.exp(smooth + (residual if seed == 0 else sign * residual)))
 
     def losses(trial: Trial, milestone: int) -> Mapping[str, float] | None:
-        names = domains if trial.is_trunk else (trial.domain,)
-        keys = {name: (trial.n_params, *trial.point(milestone), name) for name in names}
-        return {name: known[at] for name, at in keys.items()} if all(at in known for at in keys.values()) else None
+        asked = domains if trial.is_trunk else (trial.domain,)
+        keys = {domain: (trial.n_params, *trial.point(milestone), domain) for domain in asked}
+        return {domain: known[at] for domain, at in keys.items()} if all(at in known for at in keys.values()) else None
 
     problem = Problem(
-        budget_flops=2e12,
+        budget_flops=budget_flops,
         sizes=sizes,
         domains=domains,
         max_pretrain_tokens=float(pretrain[-1]),
@@ -115,7 +121,7 @@ def measured_world(seed: int) -> World:
     )
     setup = _setup(problem, sizes, pretrain, specialize, step_tokens=2048, scratch=True)
     truth = Truth(domains=domains, support=_support(sizes, pretrain, specialize), formula=formula)
-    return World(name="measured", setup=setup, losses=losses, truth=truth)
+    return World(name=name, setup=setup, losses=losses, truth=truth)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,9 @@
 """Draws from what the runs leave open: worlds of perturbed or resampled runs, each refitted from the best fit.
 
-`perturbed` worlds move the runs around the fit by the noise that it left (noise.py: runs of one branch point move
-together), and the centres of the priors by one of their standard deviations; for a linear model with normal noise that
-samples the posterior exactly. `bootstrapped` worlds draw branch points, with all their runs in all domains, with
-replacement.
+`perturbed` worlds move the runs around the fit by noise (noise.py: runs of one branch point move together) and misfit
+(discrepancy.py), and the centres of the priors by one of their standard deviations; for a linear model with normal
+noise that samples the posterior exactly. `bootstrapped` worlds draw branch points, with all their runs in all domains,
+with replacement.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from raysplit.law.fit import Fit
 from raysplit.law.form import Array
 from raysplit.law.minimize import minimize_together
-from raysplit.law.noise import Noise
+from raysplit.law.noise import balanced
 from raysplit.law.objective import FitProblem
 from raysplit.law.pooling import difference_sd, is_pooled, lent
 
@@ -46,20 +46,9 @@ class Worlds:
         return replace(problem, log_loss=target, prior_shift=problem.prior_z(best))
 
 
-def perturbed(
-    noise: Noise,
-    cluster: NDArray[np.intp],
-    domain: NDArray[np.intp],
-    weight: Array,
-    n_draws: int,
-    rng: np.random.Generator,
-) -> list[Worlds]:
-    """Worlds in which the runs had other luck; branch points, domains and weights are of all runs together, (R,)."""
-    errors = noise.draw(cluster, domain, weight, n_draws, rng)
-    return [
-        Worlds(errors=errors[:, domain == k], counts=np.ones((1, np.count_nonzero(domain == k))))
-        for k in range(len(noise.sd))
-    ]
+def perturbed(errors: Sequence[Array]) -> list[Worlds]:
+    """Worlds in which the runs of each domain erred otherwise, (n_draws, R) log losses each."""
+    return [Worlds(errors=own, counts=np.ones((1, own.shape[1]))) for own in errors]
 
 
 def bootstrapped(clusters: Sequence[NDArray[np.intp]], n_draws: int, rng: np.random.Generator) -> list[Worlds]:
@@ -92,7 +81,7 @@ def refitted(
         rng: Of the priors.
     """
     shape = (worlds[0].n_draws, len(alone[0][0].theta))
-    shifts = [rng.standard_normal(shape) for _ in alone]
+    shifts = [balanced(rng.standard_normal(shape)) for _ in alone]
     phi = _refit(alone, worlds, shifts, iterations)
     if strength:
         own = [problem.coordinates.to_phi(fit.theta) for fit, problem in alone]
@@ -101,7 +90,8 @@ def refitted(
         tau, lends = difference_sd(problems[0], strength), is_pooled(problems[0])
         shifts = []
         for (_, problem), mean in zip(pooled, means, strict=True):
-            borrowed = (mean[1:] - mean[0] + tau * (shift := rng.standard_normal(shape))) / problem.coordinates.prior_sd
+            shift = balanced(rng.standard_normal(shape))
+            borrowed = (mean[1:] - mean[0] + tau * shift) / problem.coordinates.prior_sd
             shifts.append(np.where(lends, borrowed, shift))
         phi = _refit(pooled, worlds, shifts, iterations)
     return [problem.coordinates.to_theta(found) for (_, problem), found in zip(alone, phi, strict=True)]

@@ -14,7 +14,8 @@ from raysplit.law.starts import scored_starts
 from raysplit.law.status import FitStatus, diagnose_design
 
 FROM_SCRATCH_WEIGHT = 0.1
-"""Weight of a run with D = 0 where others have D > 0: so few steps that optimisation, not the law, decides its loss."""
+"""Weight of a run with D = 0 beside others with D > 0 where one form is fitted to all: so few steps that optimisation,
+not the law, decides its loss. `fit_law` keeps them apart (`raysplit.law.scratch`)."""
 SETTLED_STEPS = 100
 """A run of fewer optimizer steps than this, counted from initialisation, is weighted by their ratio."""
 

@@ -12,22 +12,24 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 from raysplit.errors import LawError, unknown
+from raysplit.law.basis import N_FEATURES, Basis
 from raysplit.law.fit import Fit
 from raysplit.law.form import Array, Form
 from raysplit.law.forms import FORMS
 from raysplit.law.identified import Identified
 from raysplit.law.repetition import Repetition
+from raysplit.law.scratch import Scratch
 from raysplit.law.status import FitStatus
 from raysplit.quantities import format_count
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SAFE_EXTRAPOLATION = 4.0
 """Asked for more than this many times what the runs span, a law warns."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Support:
-    """What the runs span: least and greatest N, D and D' (0 where it was measured)."""
+    """What the runs span: least and greatest N, D and D' (0 where it was measured; D = 0 in every domain)."""
 
     n_params: tuple[float, float]
     pretrain_tokens: tuple[float, float]
@@ -49,6 +51,10 @@ class Member:
     theta: Array  # (K, P), the best fits
     draws: NDArray[np.intp]  # which of the law's draws are this form's
     draw_theta: Array  # (len(draws), K, P)
+    misfit: Array | None = (
+        None  # (K, M), coefficients of g at the best fits (`raysplit.law.discrepancy`); None for none
+    )
+    draw_misfit: Array | None = None  # (len(draws), K, M)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +76,7 @@ class Calibration:
     """Share of the held-out losses that were inside."""
     n_losses: int
     stretch: float
-    """By how much the intervals of measurements are widened for it, at least 1."""
+    """By how much g's amplitude was widened for it, at least 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +95,16 @@ class Law:
     pooling: Mapping[str, float]
     """By form, how strongly the domains borrow from each other (`raysplit.law.pooling`); 0 not at all."""
     noise: Array  # (K,)
-    """Log sd of one observation around the law, its misfit included."""
+    """Log sd of one observation around the law: the luck of its trunk and its own."""
     seed_noise: float | None
     """Log sd between runs that differ only in their seed; None where no run was repeated."""
     support: Support
+    basis: Basis | None = None
+    """Of the smooth function by which the forms themselves are off; None where they are taken to be right."""
+    scratch: Scratch | None = None
+    """What no pretraining costs; None where no run with D = 0 stands beside some with D > 0."""
+    shared_noise: float = 0.0
+    """Correlation between the noise of two domains' runs of one trunk."""
     calibration: Calibration | None = None
     """None where too few runs could be held out."""
     repetition: Repetition | None = None
@@ -106,6 +118,13 @@ class Law:
     def point(self) -> "Law":
         """The best guess as a law of one draw: the weighted mean of the losses of the forms' best fits."""
         return replace(self, n_draws=1, is_point=True)
+
+    @property
+    def from_scratch(self) -> frozenset[str]:
+        """Domains that have a run without pretraining; of others nothing is known at D = 0."""
+        if self.scratch is None:
+            return frozenset(self.domains if self.support.pretrain_tokens[0] == 0 else ())
+        return frozenset(name for name, known in zip(self.domains, self.scratch.known, strict=True) if known)
 
     @property
     def form_weights(self) -> dict[str, float]:
@@ -136,18 +155,49 @@ class Law:
         if self.repetition is not None:
             fresh, worth = self.repetition.specialize(arrays[2], self.domains)
             arrays = [arrays[0], self.repetition.pretrain(arrays[1]), fresh]
-        out = np.zeros((self.n_draws, *shape[1:-1], len(self.domains)))
+        lacking, pretrained = None, arrays
+        if self.scratch is not None:
+            lacking, pretrained = self.scratch.penalty(arrays, draw=not self.is_point), self.scratch.pretrained(arrays)
+        loss, slope = (np.zeros((self.n_draws, *shape[1:-1], len(self.domains))) for _ in range(2))
         between = (1,) * (len(shape) - 2)
+        wants_slope = what == "slope"
         for member in self.members:
             if self.is_point:
-                theta, draws, weight = member.theta[None], np.zeros(1, dtype=np.intp), member.weight
+                theta, misfit, draws, weight = (
+                    member.theta[None],
+                    member.misfit,
+                    np.zeros(1, dtype=np.intp),
+                    member.weight,
+                )
+                misfit = None if misfit is None else misfit[None]
             else:
-                theta, draws, weight = member.draw_theta, member.draws, 1.0
-            if draws.size:
-                theta = theta.reshape(theta.shape[0], *between, *theta.shape[1:])
-                mine = [x if len(x) == 1 else x[draws] for x in arrays]
-                out[draws] += weight * getattr(member.form, what)(theta, *mine)
-        return out * worth if what == "slope" else out
+                theta, misfit, draws, weight = member.draw_theta, member.draw_misfit, member.draws, 1.0
+            if not draws.size:
+                continue
+            theta = theta.reshape(theta.shape[0], *between, *theta.shape[1:])
+            mine = [x if len(x) == 1 else x[draws] for x in pretrained]
+            of_form = member.form.loss(theta, *mine)
+            off, by_tokens = np.zeros(()), None
+            if self.basis is not None and misfit is not None:
+                g, by_tokens = self.basis.evaluate(misfit, *mine, slope=wants_slope)
+                off = np.exp(g)
+                of_form = of_form * off
+            loss[draws] += weight * of_form
+            if wants_slope:
+                of_slope = member.form.slope(theta, *mine)
+                slope[draws] += weight * (of_slope if by_tokens is None else of_slope * off + of_form * by_tokens)
+        if lacking is not None:
+            factor = np.exp(lacking[0])
+            slope = (slope + loss * lacking[1]) * factor
+            loss = loss * factor
+        return slope * worth if wants_slope else loss
+
+    def noise_at(self, pretrain_tokens: ArrayLike) -> Array:
+        """Log sd of one observation after so many tokens (*points), (*points, K): larger from scratch."""
+        d = np.asarray(pretrain_tokens, dtype=float)[..., None]
+        if self.scratch is None:
+            return np.broadcast_to(self.noise, (*d.shape[:-1], len(self.domains)))
+        return np.where(d < self.scratch.least_tokens, np.maximum(self.scratch.noise, self.noise), self.noise)
 
     def predict(
         self,
@@ -165,7 +215,7 @@ class Law:
             domain: One of `domains`.
             n_params, pretrain_tokens, specialize_tokens: Arrays that broadcast together.
             level: Probability that the interval covers.
-            noise: Whether the interval is for a measurement (the default), calibrated, or for the law itself.
+            noise: Whether the interval is for a measurement (the default) or for the law itself.
 
         Raises:
             LawError: an unknown domain or a level outside (0, 1).
@@ -180,11 +230,9 @@ class Law:
         mean, draws = self.point.loss(*inputs)[0, ..., k], self.loss(*inputs)[..., k]
         if noise:
             # Each draw stands for a normal of its own; 32 equally likely values of it are close enough.
-            spread = np.exp(self.noise[k] * ndtri((np.arange(32) + 0.5) / 32))
-            draws = (draws[:, None] * spread.reshape(-1, *(1,) * n.ndim)).reshape(-1, *n.shape)
+            normal = ndtri((np.arange(32) + 0.5) / 32).reshape(-1, *(1,) * n.ndim)
+            draws = (draws[:, None] * np.exp(self.noise_at(d)[..., k] * normal)).reshape(-1, *n.shape)
         low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0, method="weibull")
-        if noise and self.calibration is not None:
-            low, high = (mean * (end / mean) ** self.calibration.stretch for end in (low, high))
         return Prediction(mean=mean, low=np.asarray(low), high=np.asarray(high))
 
     def extrapolation(
@@ -239,6 +287,9 @@ class Law:
                 "noise": self.noise.tolist(),
                 "seed_noise": self.seed_noise,
                 "support": {name: getattr(self.support, name) for name in Support.__dataclass_fields__},
+                "shared_noise": self.shared_noise,
+                "basis": None if self.basis is None else asdict(self.basis),
+                "scratch": None if self.scratch is None else self.scratch.to_dict(),
                 "calibration": None if self.calibration is None else asdict(self.calibration),
                 "repetition": None if self.repetition is None else self.repetition.to_dict(),
                 "identified": None if self.identified is None else self.identified.to_dict(),
@@ -250,6 +301,8 @@ class Law:
                         "theta": member.theta.tolist(),
                         "draws": member.draws.tolist(),
                         "draw_theta": member.draw_theta.tolist(),
+                        "misfit": None if member.misfit is None else member.misfit.tolist(),
+                        "draw_misfit": None if member.draw_misfit is None else member.draw_misfit.tolist(),
                     }
                     for member in self.members
                 ],
@@ -284,6 +337,9 @@ class Law:
                 noise=np.array(raw["noise"]),
                 seed_noise=raw["seed_noise"],
                 support=Support(**{name: tuple(span) for name, span in raw["support"].items()}),
+                shared_noise=raw["shared_noise"],
+                basis=None if raw["basis"] is None else Basis(**{key: tuple(x) for key, x in raw["basis"].items()}),
+                scratch=None if raw["scratch"] is None else Scratch.from_dict(raw["scratch"]),
                 calibration=None if raw["calibration"] is None else Calibration(**raw["calibration"]),
                 repetition=None if raw["repetition"] is None else Repetition.from_dict(raw["repetition"]),
                 identified=None if raw.get("identified") is None else Identified.from_dict(raw["identified"]),
@@ -318,6 +374,10 @@ def _member_from(raw: Mapping[str, Any], forms: Mapping[str, Form], n_domains: i
         form=forms[name], weight=raw["weight"], theta=np.array(raw["theta"], dtype=float),
         draws=np.array(raw["draws"], dtype=np.intp),
         draw_theta=np.array(raw["draw_theta"], dtype=float).reshape(-1, n_domains, len(own)),
+        misfit=None if raw["misfit"] is None else np.array(raw["misfit"]),
+        draw_misfit=None
+        if raw["draw_misfit"] is None
+        else np.array(raw["draw_misfit"], dtype=float).reshape(-1, n_domains, N_FEATURES),
     )  # fmt: skip
 
 

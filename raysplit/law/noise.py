@@ -52,7 +52,17 @@ class Noise:
             np.sqrt(self.across) * shared + np.sqrt(self.within - self.across) * own + np.sqrt(1 - self.within) * alone
         )
         spread = np.sqrt(self.freedom / rng.chisquare(self.freedom, (n_draws, 1)))
-        return np.asarray(spread * mix * self.sd[domain] / np.sqrt(weight))
+        return balanced(spread * mix * self.sd[domain] / np.sqrt(weight))
+
+
+def balanced(draws: Array) -> Array:
+    """Draws (B, ...) around zero moved so that their mean is zero, and widened by as much as that took off.
+
+    Where a model is linear, the mean over worlds that were moved so is its best guess, however few worlds there are.
+    """
+    if len(draws) < 2:
+        return draws
+    return np.asarray((draws - draws.mean(axis=0)) * np.sqrt(len(draws) / (len(draws) - 1)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,7 @@
 """From a table of runs to a `Law`: every form fitted to every domain, pooled, weighed, and drawn from."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -8,16 +9,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from raysplit.errors import LawError, unknown
+from raysplit.law.basis import Basis
 from raysplit.law.draws import bootstrapped, perturbed, refitted
 from raysplit.law.fit import Fit, fit_again, fit_domains, hat_root, sample_of, scaled
 from raysplit.law.form import Form
 from raysplit.law.forms import FORMS
 from raysplit.law.identified import identify
 from raysplit.law.law import Law, Member, Support
+from raysplit.law.misfit import misfit_of
 from raysplit.law.noise import Noise, Residuals, estimate_noise, repeated_seed_sd, shared_sd
 from raysplit.law.objective import FitProblem, Sample
 from raysplit.law.pooling import choose_pooling, pool
 from raysplit.law.repetition import Repetition
+from raysplit.law.scratch import ScratchRuns, fit_scratch
 from raysplit.law.status import FitStatus
 from raysplit.law.warm import WarmStart
 
@@ -25,7 +29,8 @@ DEFAULT_FORMS = ("law-2+cooldown", "law-8+cooldown")
 EXACT = 200
 """``draw_iterations`` at which every draw is refitted to its own optimum."""
 DrawKind = Literal["perturb", "bootstrap"]
-_NEEDED = ("n_params", "pretrain_tokens", "specialize_tokens", "domain", "loss")
+_POINT = ("n_params", "pretrain_tokens", "specialize_tokens")
+_NEEDED = (*_POINT, "domain", "loss")
 
 
 def fit_law(
@@ -41,6 +46,7 @@ def fit_law(
     pooling: float | None = None,
     repetition: Repetition | None = None,
     start: WarmStart | None = None,
+    misfit_scale: float | None = None,
     seed: int = 0,
 ) -> Law:
     """Fit forms to every domain of a table of runs, with the uncertainty of all domains drawn together.
@@ -62,6 +68,8 @@ def fit_law(
             all, 10 makes them differ by a tenth of their prior's width; None chooses by held-out error.
         repetition: How many unique tokens there are, where runs or answers repeat some.
         start: Where a fit of most of these runs ended; then only a few other starts are tried, and its pooling is kept.
+        misfit_scale: Factor on the amplitude of the forms' misfit (`raysplit.law.discrepancy`), as runs held out found
+            it; 0 takes the forms to be right. None takes over that of ``start``, else 1.
         seed: Of starts and draws.
 
     Raises:
@@ -78,10 +86,15 @@ def fit_law(
         raise LawError(f"n_draws = {n_draws}; a law needs at least one draw")
     # An order of its own, so that permuted runs give the same law.
     runs = runs.sort_values([*_NEEDED, *(c for c in ("seed", "weight") if c in runs.columns)], ignore_index=True)
-    domains, domain = np.unique(runs["domain"].to_numpy(dtype=str), return_inverse=True)
     counted = runs if repetition is None else repetition.counted(runs)
+    is_scratch = _from_scratch(runs)
+    scratch, runs, counted = runs[is_scratch], runs[~is_scratch], counted[~is_scratch]
+    domains, domain = np.unique(runs["domain"].to_numpy(dtype=str), return_inverse=True)
     samples = [sample_of(counted[domain == k], step_tokens=step_tokens) for k in range(len(domains))]
     cluster = _branch_points(runs)
+    if misfit_scale is None:
+        misfit_scale = start.misfit_scale if start else 1.0
+    basis = Basis.of(*(counted[name].to_numpy(dtype=float) for name in _POINT))
 
     weight = np.empty(len(runs))
     for k, sample in enumerate(samples):
@@ -112,14 +125,18 @@ def fit_law(
         else _evidence(kept, fitted, noises, domain, cluster)
     )
     worlds = _assign([weights[form.name] for form in kept], n_draws, seed)
-    members = []
+    members, left_noise = [], {}
     for index, form in enumerate(kept):
         rng = np.random.default_rng([seed, index])
         draws = np.flatnonzero(worlds == index)
+        misfit = misfit_of(fitted[form.name], clusters, basis, scale=misfit_scale)
+        noise = left_noise[form.name] = misfit.noise
+        off, errors = misfit.prior(draws.size, rng), noise.draw(cluster, domain, weight, draws.size, rng)
+        of_domain = [errors[:, domain == k] for k in range(len(domains))]
         runs_drawn = (
             bootstrapped(clusters, draws.size, rng)
             if draw == "bootstrap"
-            else perturbed(noises[form.name], cluster, domain, weight, draws.size, rng)
+            else perturbed([-(e + misfit.at_runs(off, k)) for k, e in enumerate(of_domain)])
         )
         draw_theta = refitted(
             alone[form.name], fitted[form.name], runs_drawn, strength[form.name], iterations=draw_iterations, rng=rng
@@ -131,11 +148,14 @@ def fit_law(
                 theta=np.stack([fit.theta for fit, _ in fitted[form.name]]),
                 draws=draws,
                 draw_theta=np.stack(draw_theta, axis=1),
+                misfit=misfit.best(),
+                draw_misfit=misfit.given(draw_theta, off, of_domain),
             )
         )
     names = tuple(str(name) for name in domains)
     seed_sd, seed_freedom = repeated_seed_sd(runs)
-    return Law(
+    noise = left_noise[max(weights, key=weights.__getitem__)]
+    law = Law(
         domains=names,
         n_draws=n_draws,
         members=tuple(members),
@@ -143,12 +163,39 @@ def fit_law(
             form.name: {name: fit for name, (fit, _) in zip(names, fitted[form.name], strict=True)} for form in chosen
         },
         pooling={form.name: strength[form.name] for form in kept},
-        noise=noises[max(weights, key=weights.__getitem__)].sd,
+        noise=noise.sd,
+        shared_noise=noise.across,
         seed_noise=seed_sd if seed_freedom else None,
         support=Support.of(runs),
+        basis=basis if misfit_scale else None,
         repetition=repetition,
         identified=identify(runs),
     )
+    return _with_scratch(law, scratch, seed) if len(scratch) else law
+
+
+def _from_scratch(runs: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which rows have D = 0 in a domain that has others, (R,): they tell what no pretraining costs, and no more."""
+    pretrained = runs["pretrain_tokens"] > 0
+    return np.asarray(~pretrained & pretrained.groupby(runs["domain"]).transform("any"))
+
+
+def _with_scratch(law: Law, scratch: pd.DataFrame, seed: int) -> Law:
+    """The law with what no pretraining costs, and D = 0 in its support where every domain has a run there."""
+    least = law.support.pretrain_tokens[0]
+    repetition = law.repetition
+    own = []
+    for k, name in enumerate(law.domains):
+        rows = scratch[scratch["domain"] == name]
+        n, s = (rows[c].to_numpy(dtype=float) for c in ("n_params", "specialize_tokens"))
+        at = [x[None, :, None] for x in (n, np.full_like(n, least), s)]
+        known = np.concatenate([law.point.loss(*at)[..., k], law.loss(*at)[..., k]])
+        fresh = s if repetition is None else repetition.specialize(s[:, None], [name])[0][:, 0]
+        own.append(ScratchRuns(n=n, s=fresh, cost=np.log(rows["loss"].to_numpy(dtype=float)) - np.log(known)))
+    least = least if repetition is None else float(repetition.pretrain(np.array(least)))
+    found = fit_scratch(own, least_tokens=least, rng=np.random.default_rng([seed, len(scratch)]))
+    span = law.support.pretrain_tokens if not all(found.known) else (0.0, law.support.pretrain_tokens[1])
+    return replace(law, scratch=found, support=replace(law.support, pretrain_tokens=span))
 
 
 def _resolve(forms: Sequence[str | Form], form_weights: Mapping[str, float] | None) -> list[Form]:

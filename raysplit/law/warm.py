@@ -18,6 +18,8 @@ class WarmStart:
     """form -> domain -> its parameters"""
     pooling: Mapping[str, float]
     """form -> how strongly its domains were pooled, which is then taken over and not chosen again."""
+    misfit_scale: float = 1.0
+    """By what the amplitude of the forms' misfit was multiplied, which is then taken over too."""
     explores: bool = True
     """Whether a few other starts are tried; without them a fit of a few new runs is quicker and may miss an optimum."""
 
@@ -30,6 +32,7 @@ class WarmStart:
                 for form, by_domain in law.fits.items()
             },
             pooling=dict(law.pooling),
+            misfit_scale=law.calibration.stretch if law.calibration else 1.0,
         )
 
     def known(self, form: str, domain: str) -> Array | None:
@@ -42,7 +45,12 @@ class WarmStart:
         theta = {
             form: {domain: list(values) for domain, values in of_form.items()} for form, of_form in self.theta.items()
         }
-        return {"theta": theta, "pooling": dict(self.pooling), "explores": self.explores}
+        return {
+            "theta": theta,
+            "pooling": dict(self.pooling),
+            "misfit_scale": self.misfit_scale,
+            "explores": self.explores,
+        }
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> "WarmStart":
@@ -50,4 +58,5 @@ class WarmStart:
             form: {domain: tuple(values) for domain, values in of_form.items()}
             for form, of_form in raw["theta"].items()
         }
-        return cls(theta=theta, pooling=dict(raw["pooling"]), explores=raw["explores"])
+        known = {name: raw[name] for name in ("misfit_scale", "explores") if name in raw}
+        return cls(theta=theta, pooling=dict(raw["pooling"]), **known)

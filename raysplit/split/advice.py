@@ -92,7 +92,7 @@ class Advice:
     losses: Mapping[str, Interval]
     """Loss of each domain's expert, nats per token; the interval is for one measurement, its noise included."""
     loss: Interval
-    """Weighted; the interval is for the law itself, as all others are."""
+    """Weighted; as all intervals of losses and of what lies between two, for models that are trained, luck included."""
     flat: tuple[float, float]
     """Lowest and highest D / T at the advised size whose mean loss is within `FLAT_TOLERANCE` of the best."""
     indistinguishable: tuple[float, float]
@@ -106,7 +106,7 @@ class Advice:
     budgets: Sequence[BudgetAdvice]
     """The advice at other budgets, for its sensitivity."""
     calibration: Calibration | None = None
-    """How the law's intervals did on runs held out, and how much those of `losses` are widened for it."""
+    """How the law's intervals did on runs held out, and how much the forms' misfit was widened for it."""
     forms: Mapping[str, FormAdvice] = field(default_factory=dict)
     price: str = ""
     """Where the FLOPs a token are from; empty where who asked gave them."""

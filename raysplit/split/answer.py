@@ -21,6 +21,8 @@ from raysplit.split.telling import EXPERTS, GAINS, MODEL_SIZE, SHARE, question_t
 _ROUNDING = 1e-6
 _SHARES = np.linspace(0.0, 1.0, 201)
 _BUDGET_FACTORS = (0.5, 2.0)
+_LUCKS = 8
+"""Lots of luck that each draw is trained with."""
 
 
 def advise(
@@ -51,6 +53,7 @@ def advise(
     per_draw = best_split_per_draw(law, problem)
     own = domain_losses(law, [split], problem)[:, 0]  # (n_draws, K)
     weighted = own @ np.asarray(problem.weights)
+    trained = _trained(law, problem, own[:, None], [split], seed=0)[:, 0]
     shares = _best_shares(per_draw.by_size, problem, split.n_params)
     flat, indistinguishable = _regions(law, problem, split, weighted, level)
     return Advice(
@@ -63,11 +66,11 @@ def advise(
         level=level,
         n_draws=law.n_draws,
         losses={name: _measured(law, split, name, own[:, k], level) for k, name in enumerate(problem.domains)},
-        loss=Interval.of(weighted, level),
+        loss=_around(weighted, trained, level),
         flat=(0.0, 1.0) if SHARE in withheld else flat,
         indistinguishable=(0.0, 1.0) if SHARE in withheld else indistinguishable,
-        sizes=_sizes(law, problem, sizes, per_draw.by_size, weighted, level),
-        gains=[] if GAINS in withheld else _gains(law, problem, split, weighted, level),
+        sizes=_sizes(law, problem, sizes, per_draw.by_size, weighted, trained, level),
+        gains=[] if GAINS in withheld else _gains(law, problem, split, weighted, trained, level),
         expected_regret=float(expected_regret(law, [split], problem, best=per_draw)[0]),
         budgets=_budgets(law, problem),
         calibration=law.calibration,
@@ -121,6 +124,27 @@ def _measured(law: Law, split: Split, domain: str, draws: Array, level: float) -
     return Interval(mean=float(draws.mean()), low=float(predicted.low), high=float(predicted.high))
 
 
+def _trained(law: Law, problem: Problem, losses: Array, splits: Sequence[Split], *, seed: int) -> Array:
+    """Weighted losses (_LUCKS x n_draws, n_splits) of splits that are trained, each in runs of its own.
+
+    Every draw (n_draws, n_splits, K) is given the luck of some trunks and branches; ``seed`` keeps that of one group
+    of splits apart from that of another.
+    """
+    rng = np.random.default_rng([seed, losses.shape[1]])
+    shape = (_LUCKS, *losses.shape)
+    of_law = law.noise_at([split.pretrain_tokens for split in splits])  # (n_splits, K)
+    sd = of_law[:, [law.domains.index(name) for name in problem.domains]]
+    shared = np.sqrt(law.shared_noise) * rng.standard_normal(shape[:-1])[..., None]
+    luck = shared + np.sqrt(1.0 - law.shared_noise) * rng.standard_normal(shape)
+    weighted = (losses * np.exp(sd * luck)) @ np.asarray(problem.weights)
+    return np.asarray(weighted.reshape(-1, losses.shape[1]))
+
+
+def _around(mean_of: Array, trained: Array, level: float) -> Interval:
+    """The mean over the draws, with the interval of what training would show."""
+    return replace(Interval.of(trained, level), mean=float(mean_of.mean()))
+
+
 def _best_shares(by_size: SplitsBySize, problem: Problem, n_params: int) -> Array:
     """D / T of each draw's best split at one size, (n_draws,)."""
     j = by_size.n_params.index(n_params)
@@ -161,15 +185,23 @@ def _span(shares: Array, here: float) -> tuple[float, float]:
 
 
 def _sizes(
-    law: LawLike, problem: Problem, sizes: SplitsBySize, per_draw: SplitsBySize, weighted: Array, level: float
+    law: Law,
+    problem: Problem,
+    sizes: SplitsBySize,
+    per_draw: SplitsBySize,
+    weighted: Array,
+    trained: Array,
+    level: float,
 ) -> list[SizeAdvice]:
     splits = [sizes.split(0, j) for j in range(len(sizes.n_params))]
-    losses, of_use = losses_of(law, splits, problem), _of_use(law, problem, splits)
+    by_domain, of_use = domain_losses(law, splits, problem), _of_use(law, problem, splits)
+    losses, others = by_domain @ np.asarray(problem.weights), _trained(law, problem, by_domain, splits, seed=1)
+    others[:, int(sizes.best_size[0])] = trained  # the advised split is one split, and its luck one luck
     return [
         SizeAdvice(
             split=split,
-            loss=Interval.of(losses[:, j], level),
-            excess=Interval.of(losses[:, j] / weighted - 1.0, level),
+            loss=_around(losses[:, j], others[:, j], level),
+            excess=_around(losses[:, j] / weighted - 1.0, others[:, j] / trained - 1.0, level),
             probability=float((per_draw.best_size == j).mean()),
         )
         for j, split in enumerate(splits)
@@ -177,20 +209,33 @@ def _sizes(
     ]
 
 
-def _gains(law: LawLike, problem: Problem, split: Split, weighted: Array, level: float) -> list[Gain]:
+def _gains(law: Law, problem: Problem, split: Split, weighted: Array, trained: Array, level: float) -> list[Gain]:
     named = baselines(problem, n_params=split.n_params)
+    if not _knows_scratch(law, problem):
+        named = {name: baseline for name, baseline in named.items() if baseline.pretrain_tokens > 0}
+    if not named:
+        return []
     of_use = _of_use(law, problem, list(named.values()))
-    losses = losses_of(law, list(named.values()), problem) if named else np.empty((law.n_draws, 0))
+    by_domain = domain_losses(law, list(named.values()), problem)
+    losses, others = (
+        by_domain @ np.asarray(problem.weights),
+        _trained(law, problem, by_domain, list(named.values()), seed=2),
+    )
     return [
         Gain(
             baseline=name,
             split=baseline,
-            loss=Interval.of(losses[:, j], level),
-            gain=Interval.of(1.0 - weighted / losses[:, j], level),
+            loss=_around(losses[:, j], others[:, j], level),
+            gain=_around(1.0 - weighted / losses[:, j], 1.0 - trained / others[:, j], level),
         )
         for j, (name, baseline) in enumerate(named.items())
         if of_use[j] and np.isfinite(losses[:, j]).all()
     ]
+
+
+def _knows_scratch(law: Law, problem: Problem) -> bool:
+    """Whether every domain has a run without pretraining; else nothing is said of it."""
+    return law.from_scratch >= set(problem.domains)
 
 
 def _budgets(law: LawLike, problem: Problem) -> list[BudgetAdvice]:
@@ -217,11 +262,12 @@ def _warnings(law: Law, problem: Problem, split: Split) -> list[str]:
     if law.n_draws == 1:
         found.append("the law has a single draw, so every interval has no width")
     if (
-        law.support.pretrain_tokens[0] > 0
+        not _knows_scratch(law, problem)
         and problem.max_specialize_tokens.get(problem.domains[0]) != 0
         and "from scratch" in baselines(problem, n_params=split.n_params)
     ):
-        found.append("no run was trained from scratch, so the gain over that is a guess")
+        lacking = [name for name in problem.domains if name not in law.from_scratch]
+        found.append(f"no run of {', '.join(lacking)} was trained from scratch, so nothing is said of that")
     if share := _unspent(problem, split) / problem.budget_flops:
         found.append(f"the data caps leave {share:.0%} of the budget unspent")
     edge = [n for n in (min(problem.sizes), max(problem.sizes)) if n == split.n_params and len(problem.sizes) > 1]

@@ -1,9 +1,10 @@
-"""How sure may a law be? Its intervals, checked on runs that it had not seen, and stretched where they were too narrow.
+"""How sure may a law be? Its intervals, checked on runs that it had not seen, and its misfit widened where needed.
 
-The law's draws know the noise and what the runs leave open, not that its forms are wrong. So it is fitted as it would
-have been before the larger budgets were run, and before the largest N, and asked for those. Intervals are stretched, on
-the log scale, by the factor that makes them cover as many of these as they say (split conformal prediction, Vovk et al.
-2005, with the width of the law's own interval as the score), and never narrowed.
+The law's draws know the noise, what the runs leave open, and by how much the forms are off where the runs are; how far
+off they are beyond, the runs held out tell. So the law is fitted as it would have been before the larger budgets were
+run, and before the largest N, and asked for those. Where its intervals cover fewer than they say, the amplitude of the
+forms' misfit (`raysplit.law.discrepancy`) is multiplied by the factor by which they were too narrow (the score of split
+conformal prediction, Vovk et al. 2005), and never lessened. Every number is then drawn from the one law that results.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,7 @@ _ENOUGH_SIZES = 3
 
 
 def calibrate(runs: pd.DataFrame, problem: Problem, fit: Callable[[pd.DataFrame], Law]) -> Calibration | None:
-    """Coverage and stretch from the runs held out of ``fit``; None where too few are left to fit or to ask.
+    """Coverage and the factor from the runs held out of ``fit``; None where too few are left to fit or to ask.
 
     Args:
         runs: a checked table (`raysplit.runs.check_runs`).

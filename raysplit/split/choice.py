@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from raysplit.errors import LawError
 from raysplit.law import FitStatus, Law, Repetition, fit_law
+from raysplit.law.fit import ASSUMED_NOISE
 from raysplit.split.cases import Case, cases_at, log_errors, regrets_of
 from raysplit.split.measured import largest_budget, measured_surface, row_budget
 from raysplit.split.problem import Problem
@@ -32,8 +33,6 @@ _BUDGET_FACTORS = (1.0, 0.7)
 _TRAINED_SHARE = 0.5
 """Runs on iso-budget lines up to this share of the largest comparable budget are fitted; the rest is held out."""
 _SIZE_FACTORS = (1.0, 0.5, 0.25)
-_TIE_WITHOUT_NOISE = 0.003
-"""Regrets this near each other are a tie where no repeated seeds tell the noise."""
 _TIE_AT_LEAST = 0.001
 _SIMILAR_ERROR = 1.2
 """Among forms tied in regret, those whose held-out error is within this factor of the least are kept."""
@@ -85,8 +84,15 @@ def fit_alone(
     Raises:
         LawError: every domain has too few runs for the form, so that none can lend to the others.
     """
-    law = fit_law(
-        runs, forms=[form], n_draws=1, draw_iterations=0, step_tokens=step_tokens, repetition=repetition, seed=seed
+    law = fit_law(  # forms are told apart by themselves, not by what else explains their misfit
+        runs,
+        forms=[form],
+        n_draws=1,
+        draw_iterations=0,
+        step_tokens=step_tokens,
+        repetition=repetition,
+        misfit_scale=0.0,
+        seed=seed,
     )
     fits = law.fits[form].values()
     if all(fit.status is FitStatus.TOO_FEW_RUNS for fit in fits):
@@ -162,18 +168,18 @@ def held_out(runs: pd.DataFrame, problem: Problem) -> list[tuple[NDArray[np.bool
 def _tie(runs: pd.DataFrame, problem: Problem, scores: Sequence[FormScore]) -> float:
     """Difference of mean regrets that the noise of single runs explains.
 
-    The noise is the pooled standard deviation of log loss over repeated seeds; that of a weighted mean of K runs is
-    less by the root of the sum of squared weights, that of a mean over cases by the root of their number.
+    The noise is the pooled standard deviation of log loss over repeated seeds, where there are any; that of a weighted
+    mean of K runs is less by the root of the sum of squared weights, that of a mean over cases by the root of their
+    number.
     """
     logs = np.log(runs["loss"]).groupby(
         [runs[c] for c in ("n_params", "pretrain_tokens", "specialize_tokens", "domain")]
     )
     squares = ((logs.transform("size") - 1) / logs.transform("size") * logs.transform("var").fillna(0.0)).sum()
     freedom = len(runs) - logs.ngroups
-    if freedom == 0:
-        return _TIE_WITHOUT_NOISE
+    variance = squares / freedom if freedom else ASSUMED_NOISE**2
     n_cases = max([score.n_cases for score in scores] + [1])
-    spread = np.sqrt(2 * squares / freedom / n_cases) * np.linalg.norm(problem.weights)
+    spread = np.sqrt(2 * variance / n_cases) * np.linalg.norm(problem.weights)
     return max(_TIE_AT_LEAST, float(spread))
 
 

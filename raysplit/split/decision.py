@@ -62,11 +62,12 @@ def fit_for_decision(
         repetition=repetition,
         seed=seed,
     )
-    law = fit_kept(runs, n_draws=n_draws)
+    calibration = None
     if choice.scores:
         before = partial(fit_kept, n_draws=min(n_draws, _CALIBRATION_DRAWS))
-        law = replace(law, calibration=calibrate(judged, judged_problem, before))
-    return law, choice
+        calibration = calibrate(judged, judged_problem, before)
+    law = fit_kept(runs, n_draws=n_draws, misfit_scale=calibration.stretch if calibration else 1.0)
+    return replace(law, calibration=calibration), choice
 
 
 def _judged(runs: pd.DataFrame, problem: Problem) -> tuple[pd.DataFrame, Problem]:

@@ -76,7 +76,9 @@ def advice_facts(advice: Advice) -> list[Fact]:
     ]  # fmt: skip
     facts.append(Fact(label="regret", value=f"{advice.expected_regret:.2%}", note="of the loss expected"))
     if (found := advice.calibration) is not None:
-        stretch = f"; losses' intervals are {found.stretch:.1f} times as wide for it" if found.stretch >= 1.05 else ""
+        stretch = (
+            f"; the forms' misfit is taken {found.stretch:.1f} times as large for it" if found.stretch >= 1.05 else ""
+        )
         within = f"of {found.n_losses} held-out losses of larger runs lay in their {found.level:.0%} interval"
         facts.append(Fact(label="calibration", value=f"{found.coverage:.0%}", note=within + stretch))
     return facts
@@ -98,7 +100,7 @@ def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None
             title="Expected gain over rules of thumb at the same size and budget",
             head=["against", "loss", "gain", "interval"],
             rows=[[gain.baseline, f"{gain.loss.mean:.4f}", *_percent(gain.gain)] for gain in advice.gains],
-            note=f"Loss in nats per token; a gain's {interval} is the law's.",
+            note=f"Loss in nats per token; a gain's {interval} is for trained models, the luck of both included.",
         ),
         _sizes(advice),
         AnswerTable(
@@ -167,8 +169,7 @@ def _domains(advice: Advice, interval: str, bytes_per_token: Mapping[str, float]
         title="The advised split, by domain",
         head=head if bytes_per_token is None else [*head, "bits/byte"],
         rows=[*rows, ["weighted", "", "", *_loss(advice.loss), *empty]],
-        note="Tokens of each domain, and loss in nats per token. A domain's interval is for one measurement, its noise "
-             "included; the weighted one is for the law.",
+        note="Tokens of each domain, loss in nats per token. Intervals are for trained models, their luck included.",
     )  # fmt: skip
 
 

@@ -41,7 +41,8 @@ def test_it_advises_the_best_split_under_the_mean_of_the_draws() -> None:
     assert ADVICE.split == best_split(LAW, PROBLEM)
     draws = losses_of(LAW, [ADVICE.split], PROBLEM)[:, 0]
     assert ADVICE.loss.mean == pytest.approx(draws.mean())
-    assert (ADVICE.loss.low, ADVICE.loss.high) == pytest.approx(tuple(np.quantile(draws, [0.05, 0.95])))
+    quiet = advise(replace(LAW, noise=np.zeros(4)), PROBLEM).loss
+    assert (quiet.low, quiet.high) == pytest.approx(tuple(np.quantile(draws, [0.05, 0.95])), rel=0.05)
     weighted = sum(ADVICE.weights[name] * loss.mean for name, loss in ADVICE.losses.items())
     assert weighted == pytest.approx(ADVICE.loss.mean)
 
@@ -102,11 +103,31 @@ def test_what_breaks_the_limit_on_the_seed_is_not_offered() -> None:
 
 
 def test_gains_are_against_each_rule_at_the_same_size_and_budget() -> None:
-    assert [gain.baseline for gain in ADVICE.gains] == ["pretraining only", "80/20", "50/50", "from scratch"]
+    assert [gain.baseline for gain in ADVICE.gains] == ["pretraining only", "80/20", "50/50"]
     for gain in ADVICE.gains:
         assert gain.split.n_params == ADVICE.split.n_params
         assert gain.split.flops(PROBLEM) == pytest.approx(PROBLEM.budget_flops)
-        assert 0 < gain.gain.low <= gain.gain.mean <= gain.gain.high
+        assert gain.gain.low < gain.gain.mean < gain.gain.high
+        assert gain.gain.mean > 0
+
+
+def test_intervals_between_splits_are_for_models_that_are_trained() -> None:
+    """Each split in runs of its own, whose luck widens a gain and leaves the advised split equal to itself."""
+    law = known_law(n_draws=32, jitter=0.003)
+    noisy, sure = (advise(replace(law, noise=np.full(4, sd)), PROBLEM) for sd in (0.02, 0.0))
+    for wide, narrow in zip([g.gain for g in noisy.gains], [g.gain for g in sure.gains], strict=True):
+        assert wide.mean == pytest.approx(narrow.mean)
+        assert wide.high - wide.low > narrow.high - narrow.low
+    own = next(size for size in noisy.sizes if size.split == noisy.split)
+    assert (own.excess.low, own.excess.mean, own.excess.high) == pytest.approx((0.0, 0.0, 0.0), abs=1e-12)
+    assert [size.probability for size in noisy.sizes] == [size.probability for size in sure.sizes]
+    assert noisy.expected_regret == sure.expected_regret
+
+
+def test_a_gain_over_from_scratch_is_only_told_where_every_domain_was_trained_so() -> None:
+    seen = replace(LAW, support=replace(LAW.support, pretrain_tokens=(0.0, 4e6)))
+    assert [gain.baseline for gain in advise(seen, PROBLEM).gains][-1] == "from scratch"
+    assert any("domain-0" in warning and "nothing is said of that" in warning for warning in ADVICE.warnings)
 
 
 def test_other_budgets_get_their_own_best_split() -> None:

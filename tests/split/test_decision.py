@@ -5,7 +5,8 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from raysplit.runs import check_runs
+from raysplit.law import fit_law
+from raysplit.runs import check_runs, thinned
 from raysplit.split import Problem, advise, best_split, fit_for_decision, losses_of
 from tests.split.doubles import known_law, measured_table
 from tests.split.strategies import SIZES
@@ -52,3 +53,17 @@ def test_a_table_too_small_for_any_form_still_gets_a_law_and_says_on_what_it_res
     assert "priors standing in for runs" in choice.sentence
     assert list(law.form_weights) == list(choice.weights) == ["law-2+cooldown"]
     assert best_split(law, PROBLEM).flops(PROBLEM) == pytest.approx(PROBLEM.budget_flops)
+
+
+def test_a_hundred_thousand_rows_answer_as_the_few_that_they_are_thinned_to() -> None:
+    """Checkpoint by checkpoint along every branch, as trackers export them."""
+    runs = check_runs(measured_table(TRUTH, specialize_tokens=range(300, 1_020_300, 300), noise=0.01), origin="export")
+    assert len(runs) > 100_000
+    laws = [
+        fit_law(thinned(runs, max_rows=rows)[0], forms=["law-8"], n_draws=1, pooling=1.0, misfit_scale=0.0).point
+        for rows in (600, 4_800)
+    ]
+    splits = [best_split(law, PROBLEM) for law in (TRUTH, *laws)]
+    least, few, many = losses_of(TRUTH, splits, PROBLEM)[0]
+    assert few == pytest.approx(many, rel=1e-3)
+    assert few == pytest.approx(least, rel=2e-3)

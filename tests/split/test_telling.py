@@ -13,6 +13,7 @@ from raysplit.law import Law
 from raysplit.runs import check_runs
 from raysplit.split import Advice, Problem, advise, fit_for_decision, render_advice
 from raysplit.split.price import price_of
+from raysplit.split.telling import GAINS, SHARE, told_by_priors
 from tests.conftest import REPOSITORY
 from tests.law.tables import chinchilla
 from tests.split.doubles import known_law, measured_table
@@ -149,6 +150,40 @@ def test_a_suggested_run_opens_what_is_withheld(
     assert suggested
     assert any(map(opens, suggested))
     assert all(0 < run.flops <= 0.1 * BUDGET for run in suggested)
+
+
+def of_spread(jitter: float) -> Law:
+    """Of which the best share varies the more between draws, the larger the jitter."""
+    return known_law(n_domains=2, n_draws=24, jitter=jitter)
+
+
+@pytest.mark.parametrize(
+    ("jitter", "wide", "is_told"),
+    [(0.02, 0.1, False), (0.02, 0.021, True), (0.0001, 0.001, True)],
+    ids=["widened with the priors", "as wide as before", "known to a hundredth, whoever told it"],
+)
+def test_what_the_priors_say_in_the_main_is_withheld(jitter: float, wide: float, is_told: bool) -> None:
+    law = of_spread(jitter)
+    problem = Problem(budget_flops=BUDGET, sizes={36_000: 6.0 * 36_000, 110_000: 6.0 * 110_000}, domains=law.domains)
+    asked: list[float] = []
+
+    def fit(prior_strength: float) -> Law:
+        asked.append(prior_strength)
+        return of_spread(wide)
+
+    withheld = told_by_priors(law, problem, fit)
+    assert asked == [0.25]  # precision: twice as wide
+    assert set(withheld) == (set() if is_told else {SHARE, GAINS})
+    assert all("priors twice as wide" in why for why in withheld.values())
+
+
+def test_what_is_withheld_already_is_not_asked_of_priors(told: Callable[[str], Told]) -> None:
+    found = told("D' = 0 in every row")
+
+    def fit(prior_strength: float) -> Law:
+        raise AssertionError
+
+    assert told_by_priors(found.law, found.problem, fit) == {}
 
 
 def test_every_design_stands_in_the_page() -> None:

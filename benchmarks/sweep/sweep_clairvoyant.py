@@ -1,0 +1,84 @@
+"""The limit that a design is held against: one that knows every loss before it is bought, and what each split costs.
+
+It buys one candidate after the other. Of those that tell most of the regret for their price, as any design would see
+it, a shortlist is made by what the belief would be if their losses were seen: by how much the true regret of the split
+then taken falls. Of each of the shortlist the law is fitted, and the one whose law picks the best split for the price
+is bought. It looks one candidate ahead, so it is a limit for designs that do, and not of all designs.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from sweep_methods import DRAWS, Losses, Measured, fit
+from sweep_truths import World
+
+from raysplit.design.campaign import opening
+from raysplit.design.candidates import Candidate, CandidateGrid, believe, candidates_of, trunk
+from raysplit.design.designs import drop_of_spread
+from raysplit.design.evidence import evidence_of, key
+from raysplit.design.tree import Trial
+from raysplit.design.value import Belief
+from raysplit.split import best_split, best_split_per_draw
+
+_SCREENED, _SHORTLIST = 40, 3
+_CHOICE_DRAWS = 16
+_GOOD_ENOUGH = 1e-4
+"""Regrets below this are alike."""
+
+
+def clairvoyant(world: World, *, budget_flops: float) -> Measured:
+    """Measurements in the order in which they are bought."""
+    setup, grid = world.setup, CandidateGrid.of(world.setup)
+    order = _measurable(world, opening(setup).trials, {})
+    while True:
+        known = _losses(world, order)
+        evidence = evidence_of(setup, known)
+        candidates = candidates_of(setup, grid, evidence)
+        asked = [_measurable(world, _trials(c), known) for c in candidates.every]
+        left = budget_flops - evidence.spent_flops
+        open_ones = [i for i, at in enumerate(asked) if at and candidates.prices[i] <= left]
+        if not open_ones:
+            return order
+        law = fit(setup, known, n_draws=DRAWS)
+        belief = believe(setup, law)
+        true = np.array([world.regret(split) for split in best_split_per_draw(law, setup.problem)])
+        spread = drop_of_spread(belief, candidates.groups) / candidates.prices
+        open_ones = sorted(open_ones, key=lambda i: -spread[i])[:_SCREENED]
+        score = {i: _drop_if_seen(world, belief, grid, asked[i], true) / candidates.prices[i] for i in open_ones}
+        shortlist = sorted(score, key=lambda i: -score[i])[:_SHORTLIST]
+        now = np.log(_regret(world, order))
+        rate = {i: (now - np.log(_regret(world, order + asked[i]))) / candidates.prices[i] for i in shortlist}
+        order = order + asked[max(rate, key=lambda i: rate[i])]
+
+
+def _trials(candidate: Candidate) -> list[Trial]:
+    n_params, d = candidate.root
+    return [*([trunk(n_params, (d,))] if d else []), *candidate.branches]
+
+
+def _measurable(world: World, trials: Sequence[Trial], known: Losses) -> Measured:
+    """What trials would measure and is not known."""
+    asked = [(trial, m) for trial in trials for m in trial.milestones if key(trial, m) not in known]
+    return [at for at in asked if world.losses(*at) is not None]
+
+
+def _losses(world: World, order: Measured) -> Losses:
+    return {key(*at): dict(world.losses(*at) or {}) for at in order}
+
+
+def _regret(world: World, order: Measured) -> float:
+    law = fit(world.setup, _losses(world, order), n_draws=_CHOICE_DRAWS)
+    return max(world.regret(best_split(law, world.setup.problem)), _GOOD_ENOUGH)
+
+
+def _drop_if_seen(world: World, belief: Belief, grid: CandidateGrid, asked: Measured, true: np.ndarray) -> float:
+    """By how much the log true regret (A,) of the split that is best on average would fall."""
+    columns, observed = [], []
+    for trial, milestone in asked:
+        found = world.losses(trial, milestone) or {}
+        names = grid.domains if trial.is_trunk else (trial.domain,)
+        columns += grid.columns(trial, (milestone,))
+        observed += [float(np.log(found[name])) for name in names]
+    taken = (int(one.regret.mean(axis=0).argmin()) for one in (belief, belief.seen(columns, observed)))
+    before, after = (np.log(max(true[a], _GOOD_ENOUGH)) for a in taken)
+    return float(before - after)
