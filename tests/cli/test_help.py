@@ -52,6 +52,9 @@ def test_the_issue_s_commands_are_there() -> None:
         "journal",
         "serve",
         "watch",
+        "doctor",
+        "submit",
+        "stop",
     ]
     assert set(wanted) == set(main.commands)
 
