@@ -32,12 +32,12 @@ import ray
 
 from raysplit.http.face import HttpFace
 from raysplit.http.options import HttpOptions
+from raysplit.lanes.cluster import joined_cluster
 from raysplit.live.actor import start_law_actor
 from raysplit.live.client import LiveLaw, sent
 from raysplit.live.questions import AskStamp
 from raysplit.live.run_setup import RunSetup
 from raysplit.runs import Observation, check_runs, to_frame
-from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.replay import setup_of_table
 
 N_CLIENTS = 8

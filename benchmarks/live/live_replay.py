@@ -17,12 +17,12 @@ from ray.actor import ActorHandle
 from raysplit.design.evidence import Evidence, evidence_of
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
+from raysplit.lanes.cluster import joined_cluster
+from raysplit.lanes.law_client import ActorLaw
 from raysplit.live.run_setup import RunSetup
+from raysplit.run_folder.folder import RunFolder
 from raysplit.runs import read_runs
-from raysplit.sweep.cluster import joined_cluster
-from raysplit.sweep.folder import RunFolder
 from raysplit.sweep.launch import live_law
-from raysplit.sweep.law_client import ActorLaw
 from raysplit.sweep.replay import replay, setup_of_table, table_losses
 
 SURFACE = Path(__file__).parents[1] / "data" / "surface-2026-11-23.csv"

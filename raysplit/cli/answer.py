@@ -274,7 +274,7 @@ def observations_and_weights(path: Path) -> tuple[Path, dict[str, float]]:
     """A table as it is; of a run folder the observations, with the weights of its domains."""
     if not (path / "space.yaml").is_file():
         return path, {}
-    from raysplit.sweep.folder import existing_run
+    from raysplit.run_folder.folder import existing_run
 
     folder, space = existing_run(path)
     return folder.observations("parquet"), space.weights()

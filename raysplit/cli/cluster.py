@@ -49,7 +49,7 @@ def doctor(space_file: Path | None, out: Path | None, ray_address: str | None, o
     else:
         import ray
 
-        from raysplit.sweep.cluster import joined_cluster
+        from raysplit.lanes.cluster import joined_cluster
 
         shapes = {} if space is None else {n: lane_shape_of(space, n) for n in space.model.sizes}
         sources = [] if space is None else [*space.corpus.domains.values(), *space.corpus.sources.values()]

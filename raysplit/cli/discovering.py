@@ -12,8 +12,8 @@ from raysplit.discover.labelling import Labeller, label_here, label_with_ray
 from raysplit.discover.page import summary
 from raysplit.discover.record import Discovery, clusters_folder, read_clusters
 from raysplit.discover.spaces import discovered_space, short_clusters
+from raysplit.run_folder.folder import RunFolder, write_text
 from raysplit.space import DiscoverSpec, Space, dump_space, load_space
-from raysplit.sweep.folder import RunFolder, write_text
 
 
 def discover_spaces(

@@ -110,7 +110,7 @@ def upgrade(where: str) -> None:
 def _location(where: str) -> str:
     """A journal's location, also when its run folder was given."""
     from raysplit.journal import has_journal
-    from raysplit.sweep.folder import RunFolder
+    from raysplit.run_folder.folder import RunFolder
 
     folder = RunFolder(path=Path(where))
     return str(folder.journal) if "://" not in where and has_journal(folder.journal) else where

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from raysplit.corpus import Corpus
     from raysplit.design.setup import Setup
     from raysplit.http.options import HttpOptions
+    from raysplit.run_folder.folder import RunFolder
     from raysplit.space import Space
     from raysplit.split import Advice
-    from raysplit.sweep.folder import RunFolder
 
 FINAL_SEED = 1000
 """Of the final run: not one of a sweep's, so that its losses are no part of what predicted them."""
@@ -289,8 +289,8 @@ def train(
     Asks before what costs more than --confirm-above times the run's sweep, as `raysplit run` does.
     """
     from raysplit.corpus import Corpus
+    from raysplit.run_folder.folder import existing_run
     from raysplit.split import Advice
-    from raysplit.sweep.folder import existing_run
 
     advice = read_json(advice_file, Advice.from_json)
     folder, space = existing_run(run_folder or advice_file.parent)
@@ -306,7 +306,7 @@ def train(
 @run_argument
 def report(run_folder: Path) -> None:
     """Draw the run's figures and write its page."""
-    from raysplit.sweep.folder import existing_run
+    from raysplit.run_folder.folder import existing_run
 
     _report(existing_run(run_folder)[0], open_console())
 
@@ -367,8 +367,8 @@ def _begin(space_file: Path, out: Path, *, take_over: bool) -> _Work:
     """Everything that can be wrong without building anything; from here on the folder is this command's."""
     from raysplit.design.setup import setup_of
     from raysplit.discover.spaces import expected_space
+    from raysplit.run_folder.folder import open_run
     from raysplit.space import load_space
-    from raysplit.sweep.folder import open_run
 
     space = load_space(space_file)
     expected = expected_space(space)
@@ -391,7 +391,7 @@ def _check_lanes(space: "Space", space_file: Path) -> None:
 
 def _hold(run_folder: Path, *, take_over: bool) -> None:
     """Hold the run folder until the command has ended."""
-    from raysplit.sweep.holder import held
+    from raysplit.run_folder.holder import held
 
     context = click.get_current_context()
     context.with_resource(held(run_folder, command=context.command_path, take_over=take_over, tell=say))
@@ -399,7 +399,7 @@ def _hold(run_folder: Path, *, take_over: bool) -> None:
 
 def _check_cluster(work: _Work) -> None:
     """Refuse a cluster that cannot be had before a corpus is built for it; a sweep that has ended needs none."""
-    from raysplit.sweep.cluster import check_cluster
+    from raysplit.lanes.cluster import check_cluster
 
     if not work.folder.advice.exists() and (chosen := check_cluster(work.ray_address)):
         work.console.print(chosen)

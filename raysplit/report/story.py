@@ -12,11 +12,11 @@ from raysplit.errors import RunError
 from raysplit.journal import read_journal
 from raysplit.law import Law
 from raysplit.live.state import SweepState, state_of
+from raysplit.run_folder.folder import RunFolder, existing_run
 from raysplit.runs import read_runs
 from raysplit.space import Space
 from raysplit.split import Advice, Choice, Problem
 from raysplit.sweep.final_run import FinalRun, read_final
-from raysplit.sweep.folder import RunFolder, existing_run
 from raysplit.sweep.run_setup import setup_of_run
 from raysplit.tuning.storage import masked
 from raysplit.tuning.tuned import Tuned, read_tuned

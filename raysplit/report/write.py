@@ -15,8 +15,8 @@ from raysplit.report.costs import Costs, costs_of
 from raysplit.report.figures import Figure, figures_of
 from raysplit.report.rate_figure import rate_picture
 from raysplit.report.story import Story, read_story
+from raysplit.run_folder.folder import RunFolder, write_text
 from raysplit.split.tables import advice_facts, advice_tables
-from raysplit.sweep.folder import RunFolder, write_text
 from raysplit.tuning.tuned import Tuned
 
 

@@ -1,6 +1,6 @@
 """What carries out tasks: lanes on Ray, a table of known losses, or in tests a stand-in.
 
-`raysplit.sweep.lanes.Lanes` and `raysplit.sweep.replay.KnownLosses` are backends; another one implements `Backend`,
+`raysplit.lanes.lanes.Lanes` and `raysplit.sweep.replay.KnownLosses` are backends; another one implements `Backend`,
 and the promises in `tests/sweep/backends.py` say when it is right.
 """
 

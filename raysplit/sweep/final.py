@@ -19,14 +19,14 @@ from raysplit.design.tasks import Failed, Measured, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.errors import RaysplitError, RunError
 from raysplit.journal import Journal, Record, has_journal, read_journal
+from raysplit.lanes.cluster import joined_cluster
+from raysplit.lanes.lanes import running_lanes
 from raysplit.law import Law
+from raysplit.run_folder.folder import RunFolder, write_text
 from raysplit.space import Space
 from raysplit.split import Advice, Interval
 from raysplit.sweep.backend import Backend
-from raysplit.sweep.cluster import joined_cluster
 from raysplit.sweep.final_plan import RECOMMENDED, FinalPlan, Part, Variant, branch_of, plan_final
-from raysplit.sweep.folder import RunFolder, write_text
-from raysplit.sweep.lanes import running_lanes
 from raysplit.sweep.run_setup import bytes_per_token
 from raysplit.train.card import CARD, ExportedModel, render_card
 from raysplit.train.checkpoints import check_checkpoints

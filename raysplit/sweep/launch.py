@@ -24,6 +24,10 @@ from raysplit.errors import RunError
 from raysplit.http.face import HttpFace
 from raysplit.http.options import HttpOptions
 from raysplit.journal import ReadJournal, Record, read_journal
+from raysplit.lanes.cluster import joined_cluster
+from raysplit.lanes.lanes import Lanes, running_lanes
+from raysplit.lanes.law_client import ActorLaw
+from raysplit.lanes.stable import stable_options, stable_share
 from raysplit.live import endpoint
 from raysplit.live.actor import start_law_actor
 from raysplit.live.answers import Status
@@ -33,14 +37,10 @@ from raysplit.live.law_store import LawStore, laws_beside
 from raysplit.live.lease import LEASE_SECONDS, Lease, renewed
 from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
+from raysplit.run_folder.folder import RunFolder, run_with_journal, write_text
 from raysplit.space import Space, dump_space
 from raysplit.sweep.backend import run_all
-from raysplit.sweep.cluster import joined_cluster
-from raysplit.sweep.folder import RunFolder, run_with_journal, write_text
-from raysplit.sweep.lanes import Lanes, running_lanes
-from raysplit.sweep.law_client import ActorLaw
 from raysplit.sweep.run_setup import recorded, setup_of_corpus, setup_of_run
-from raysplit.sweep.stable import stable_options, stable_share
 from raysplit.sweep.tune import LawScheduler, LawSearcher, TrialRunner, Trials
 from raysplit.train.checkpoints import check_checkpoints
 from raysplit.tuning.stages import points_of

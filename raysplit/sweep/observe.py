@@ -15,9 +15,9 @@ from raysplit.live.answers import Accepted
 from raysplit.live.law_store import LawStore, laws_beside
 from raysplit.live.observations import MAX_BATCH, checked
 from raysplit.live.service import LawService
+from raysplit.run_folder.folder import run_with_journal
+from raysplit.run_folder.holder import held
 from raysplit.runs import Observation
-from raysplit.sweep.folder import run_with_journal
-from raysplit.sweep.holder import held
 from raysplit.sweep.launch import write_results
 from raysplit.sweep.run_setup import setup_of_run
 from raysplit.trainers.reporter import LawToTell

@@ -19,11 +19,11 @@ from raysplit.design.setup import Setup
 from raysplit.design.tasks import Failed, Measured, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.errors import LaneError, TableError
+from raysplit.lanes.law_client import LawClient
 from raysplit.space import CooldownStart, DesignName
 from raysplit.split.price import RULE
 from raysplit.sweep.backend import Backend, Recorder
 from raysplit.sweep.grid_setup import setup_of_grid
-from raysplit.sweep.law_client import LawClient
 from raysplit.sweep.reports import trial_of
 from raysplit.sweep.tune import LawScheduler, LawSearcher, Trials, result_of
 

@@ -6,8 +6,8 @@ from raysplit.corpus import Corpus
 from raysplit.design.setup import setup_of
 from raysplit.journal import Record, has_journal, read_journal
 from raysplit.live.run_setup import ModelFamily, RunSetup, recorded_setup
+from raysplit.run_folder.folder import RunFolder, existing_run
 from raysplit.space import Space
-from raysplit.sweep.folder import RunFolder, existing_run
 
 
 def setup_of_corpus(space: Space, corpus: Corpus) -> RunSetup:

@@ -7,11 +7,11 @@ from pathlib import Path
 from raysplit.errors import RunError, SpaceError
 from raysplit.http.face import HttpFace
 from raysplit.http.options import HttpOptions
+from raysplit.lanes.cluster import joined_cluster
 from raysplit.live import endpoint
+from raysplit.run_folder.folder import RunFolder, open_run
+from raysplit.run_folder.holder import held
 from raysplit.space import load_space
-from raysplit.sweep.cluster import joined_cluster
-from raysplit.sweep.folder import RunFolder, open_run
-from raysplit.sweep.holder import held
 from raysplit.sweep.launch import live_law
 from raysplit.sweep.run_setup import recorded, setup_of_run
 

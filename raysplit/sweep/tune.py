@@ -20,8 +20,8 @@ from ray.tune.search import Searcher
 from raysplit.design.tasks import Failed, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.errors import LaneError, RaysplitError, RunError
-from raysplit.sweep.broker import LaneQueue
-from raysplit.sweep.law_client import LawClient
+from raysplit.lanes.broker import LaneQueue
+from raysplit.lanes.law_client import LawClient
 from raysplit.sweep.reports import trial_of
 
 METRIC = "loss"

@@ -29,9 +29,9 @@ from raysplit.errors import RunError
 from raysplit.journal import Journal, has_journal, read_journal
 from raysplit.live.run_setup import RunSetup, recorded_setup
 from raysplit.live.service import LawService
+from raysplit.run_folder.folder import difference
 from raysplit.split import Advice
 from raysplit.sweep.capacity import Capacity
-from raysplit.sweep.folder import difference
 from raysplit.sweep.reports import config_of, points_reported, read_report, trial_of
 from raysplit.sweep.tune import LawScheduler, LawSearcher, Trials
 

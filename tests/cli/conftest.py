@@ -126,8 +126,8 @@ def sweep_folder(raysplit: Command, space_file: Callable[..., Path], tmp_path: P
     from raysplit.design.tasks import Measured
     from raysplit.journal import Journal
     from raysplit.live.service import LawService
+    from raysplit.run_folder.folder import existing_run
     from raysplit.space import load_space
-    from raysplit.sweep.folder import existing_run
     from raysplit.sweep.run_setup import setup_of_corpus
 
     def make(*, n_trials: int) -> Path:

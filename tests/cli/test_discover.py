@@ -8,7 +8,7 @@ import yaml
 
 from raysplit.corpus import Corpus
 from raysplit.discover.clusterer import Clusterer
-from raysplit.sweep.folder import existing_run
+from raysplit.run_folder.folder import existing_run
 from tests.cli.conftest import Command
 from tests.discover.texts import sources_in
 from tests.test_space import SMALL

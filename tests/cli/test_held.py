@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from raysplit.cli import main
-from raysplit.sweep import holder
-from raysplit.sweep.holder import held
+from raysplit.run_folder import holder
+from raysplit.run_folder.holder import held
 from tests.cli.conftest import SPACE, Command
 
 Refusal = Callable[..., str]

@@ -10,9 +10,9 @@ import pytest
 
 from raysplit.journal import Journal
 from raysplit.live.service import LawService
+from raysplit.run_folder.folder import open_run
 from raysplit.runs import Observation
 from raysplit.space import load_space
-from raysplit.sweep.folder import open_run
 from raysplit.sweep.run_setup import setup_of_space
 from tests.cli.conftest import Command
 

@@ -12,8 +12,8 @@ import pytest
 from raysplit.corpus import build_corpus
 from raysplit.live.answers import LiveAdvice, LivePrediction
 from raysplit.live.client import connect
+from raysplit.run_folder.folder import RunFolder
 from raysplit.space import parse_space
-from raysplit.sweep.folder import RunFolder
 from tests.ray.sweeps import Command, kill, start, tiny_space, write_space, write_texts
 
 Sweep = Callable[..., Command]

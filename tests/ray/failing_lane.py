@@ -9,9 +9,9 @@ from pathlib import Path
 from raysplit.design.tasks import Task
 from raysplit.design.tree import Trial
 from raysplit.errors import RaysplitError
+from raysplit.lanes.cluster import joined_cluster
+from raysplit.lanes.lanes import Lanes
 from raysplit.space import load_space
-from raysplit.sweep.cluster import joined_cluster
-from raysplit.sweep.lanes import Lanes
 
 if __name__ == "__main__":
     space, folder, address = load_space(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import ray
 
+from raysplit.lanes.cluster import joined_cluster
 from raysplit.machines import ComputeSpec
-from raysplit.sweep.cluster import joined_cluster
 
 
 class Hanging:

@@ -14,10 +14,10 @@ from ray.cluster_utils import Cluster
 from raysplit.design.tasks import Measured, Task
 from raysplit.design.tree import Trial
 from raysplit.errors import RunError
+from raysplit.lanes.cluster import joined_cluster
+from raysplit.lanes.lanes import Lanes
+from raysplit.pool.pool_report import PoolReport
 from raysplit.space import parse_space
-from raysplit.sweep.cluster import joined_cluster
-from raysplit.sweep.lanes import Lanes
-from raysplit.sweep.pool_report import PoolReport
 from tests.ray.sweeps import tiny_space
 
 SMALL, LARGE = 14_000, 28_000

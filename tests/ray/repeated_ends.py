@@ -20,10 +20,10 @@ from uuid import uuid4
 from raysplit.corpus import build_corpus
 from raysplit.design.tasks import Task
 from raysplit.design.tree import Trial
+from raysplit.lanes.cluster import joined_cluster
+from raysplit.lanes.lanes import Lanes
 from raysplit.space import parse_space
 from raysplit.sweep.backend import run_all
-from raysplit.sweep.cluster import joined_cluster
-from raysplit.sweep.lanes import Lanes
 from tests.ray.sweeps import MARK, marked_processes, tiny_space, write_texts
 
 PATIENCE_SECONDS = 20.0

@@ -13,11 +13,11 @@ from benchmarks.live.live_replay import PlayedLaw
 from raysplit.design.setup import setup_of
 from raysplit.design.tasks import Measured, Task
 from raysplit.design.tree import Trial
+from raysplit.lanes.lanes import Lanes
 from raysplit.live.actor import start_law_actor
 from raysplit.live.run_setup import RunSetup
 from raysplit.space import Space, parse_space
 from raysplit.sweep.backend import run_all
-from raysplit.sweep.lanes import Lanes
 from raysplit.tuning.stages import tune
 from raysplit.tuning.storage import StudyStore
 from tests.ray.sweeps import losses, tiny_space

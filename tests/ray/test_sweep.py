@@ -10,7 +10,7 @@ import pandas as pd
 import ray
 
 from raysplit.live.client import connect
-from raysplit.sweep.folder import RunFolder
+from raysplit.run_folder.folder import RunFolder
 from tests.ray.conftest import Adaptive, Sweep
 from tests.ray.sweeps import losses, records
 

@@ -15,10 +15,10 @@ from raysplit.journal import Journal
 from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
 from raysplit.report.story import read_story
+from raysplit.run_folder.folder import RunFolder, open_run
 from raysplit.space import Space, parse_space
 from raysplit.split import Split, baselines
 from raysplit.sweep.final_run import RECOMMENDED
-from raysplit.sweep.folder import RunFolder, open_run
 from raysplit.sweep.launch import write_results
 from raysplit.sweep.replay import known_law_losses, replay
 

@@ -28,7 +28,7 @@ from raysplit.report.rate_figure import rate_picture
 from raysplit.report.story import Story, read_story
 from raysplit.report.words import answer, outcome, path_caption, warnings_of
 from raysplit.report.write import render_page
-from raysplit.sweep.folder import RunFolder
+from raysplit.run_folder.folder import RunFolder
 from raysplit.tuning.tuned import read_tuned
 from tests.report.synthetic import add_final, space_of, synthetic_run
 from tests.tuning.test_tuning import space_of as space_of_tuning

@@ -12,8 +12,8 @@ import pytest
 
 from raysplit.design.tasks import Failed, Measured, Outcome, Task
 from raysplit.errors import RunError
+from raysplit.run_folder.folder import RunFolder, existing_run, open_run
 from raysplit.space import Space, dump_space, load_space, parse_space
-from raysplit.sweep.folder import RunFolder, existing_run, open_run
 from raysplit.tuning.objectives import BRANCH
 from raysplit.tuning.stages import STEPS, expected_flops, other_parameters, points_of, rate_parameter, tune
 from raysplit.tuning.storage import StudyStore, masked, open_storage, open_store, storage_url

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from raysplit.design.tasks import Task
+from raysplit.pool.lane_pool import LanePool
+from raysplit.pool.openings import STARTS_WORTH
+from raysplit.pool.placement import Room, place, words
 from raysplit.quantities import format_seconds
-from raysplit.sweep.lane_pool import LanePool
-from raysplit.sweep.openings import STARTS_WORTH
-from raysplit.sweep.placement import Room, place, words
 
 QUIET_SECONDS = 30.0
 """Nothing happens for so long before it is said why."""

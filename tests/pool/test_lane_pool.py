@@ -8,11 +8,11 @@ from hypothesis import given, settings
 
 from raysplit.design.tasks import Measured
 from raysplit.errors import LaneError, RunError
-from raysplit.sweep.lane_pool import NO_MACHINES_SECONDS
-from raysplit.sweep.openings import STARTS_WORTH, WARM_SECONDS, WARM_SECONDS_OVER_NODES
-from raysplit.sweep.pool_report import QUIET_SECONDS, why_quiet
-from raysplit.sweep.troubles import Kind, Trouble
-from tests.sweep.simulated_cluster import START_SECONDS, Simulated, room
+from raysplit.pool.lane_pool import NO_MACHINES_SECONDS
+from raysplit.pool.openings import STARTS_WORTH, WARM_SECONDS, WARM_SECONDS_OVER_NODES
+from raysplit.pool.pool_report import QUIET_SECONDS, why_quiet
+from raysplit.pool.troubles import Kind, Trouble
+from tests.pool.simulated_cluster import START_SECONDS, Simulated, room
 
 SMALL, MIDDLE, LARGE = room(), room(n_workers=2), room(n_workers=2, n_nodes=2, cpus=2.0)
 

@@ -19,10 +19,10 @@ import pytest
 
 from raysplit.errors import FolderTaken, RunError
 from raysplit.live import endpoint
-from raysplit.sweep import holder
-from raysplit.sweep.folder import RunFolder
-from raysplit.sweep.holder import STALE_SECONDS, Holder, held
-from raysplit.sweep.holder import _this_process as this_process
+from raysplit.run_folder import holder
+from raysplit.run_folder.folder import RunFolder
+from raysplit.run_folder.holder import STALE_SECONDS, Holder, held
+from raysplit.run_folder.holder import _this_process as this_process
 
 HOLD = """
     import sys, time

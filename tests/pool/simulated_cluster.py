@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from raysplit.design.lane_shapes import LaneShape
 from raysplit.design.tasks import Measured, Outcome, Task
 from raysplit.design.tree import Trial
-from raysplit.sweep.lane_pool import LanePool
-from raysplit.sweep.lane_state import LaneState
-from raysplit.sweep.placement import Node, Room
-from raysplit.sweep.task_queue import Asked
-from raysplit.sweep.troubles import Kind, Trouble
+from raysplit.pool.lane_pool import LanePool
+from raysplit.pool.lane_state import LaneState
+from raysplit.pool.placement import Node, Room
+from raysplit.pool.task_queue import Asked
+from raysplit.pool.troubles import Kind, Trouble
 
 START_SECONDS = 5
 NOTICED_SECONDS = 2

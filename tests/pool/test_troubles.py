@@ -3,7 +3,7 @@
 import pytest
 
 from raysplit.errors import CheckpointError, CorpusError, NotStored, RunError, StorageError
-from raysplit.sweep.troubles import Kind, kind_of, remedy
+from raysplit.pool.troubles import Kind, kind_of, remedy
 
 
 class OutOfMemoryError(RuntimeError):

@@ -15,8 +15,8 @@ from rich.text import Text
 from raysplit.design.tasks import Task
 from raysplit.live.answers import Status
 from raysplit.live.client import LiveLaw
+from raysplit.pool.pool_report import PoolReport
 from raysplit.quantities import format_count, format_flops, format_seconds
-from raysplit.sweep.pool_report import PoolReport
 
 _REFRESH_SECONDS = 0.5
 _LOG_SECONDS = 20.0

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from raysplit.sweep.lane_state import LaneState
-from raysplit.sweep.placement import Node, Resources, Room, on_these, place, without
-from raysplit.sweep.task_queue import TaskQueue
+from raysplit.pool.lane_state import LaneState
+from raysplit.pool.placement import Node, Resources, Room, on_these, place, without
+from raysplit.pool.task_queue import TaskQueue
 
 WARM_SECONDS, WARM_SECONDS_OVER_NODES = 300.0, 30.0
 """How long a lane on one node, and one on several, is kept without work; then its machines may go."""

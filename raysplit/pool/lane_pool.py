@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from raysplit.design.tasks import Measured, Outcome, Task
 from raysplit.errors import LaneError, RaysplitError, RunError
-from raysplit.sweep.lane_state import LaneState, Silences
-from raysplit.sweep.openings import Clearing, Moves, next_moves
-from raysplit.sweep.placement import Node, Room, words
-from raysplit.sweep.task_queue import MOST_TRIES, PATIENCE_SECONDS, Asked, TaskQueue, because
-from raysplit.sweep.troubles import Kind, Trouble, remedy
+from raysplit.pool.lane_state import LaneState, Silences
+from raysplit.pool.openings import Clearing, Moves, next_moves
+from raysplit.pool.placement import Node, Room, words
+from raysplit.pool.task_queue import MOST_TRIES, PATIENCE_SECONDS, Asked, TaskQueue, because
+from raysplit.pool.troubles import Kind, Trouble, remedy
 
 NO_MACHINES_SECONDS = 1800.0
 """How long tasks wait for machines that the cluster has lost, while nothing else goes on."""

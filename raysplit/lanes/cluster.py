@@ -16,11 +16,11 @@ import ray
 
 from raysplit import ray_private
 from raysplit.errors import RunError
+from raysplit.lanes.environment import set_up_worker
+from raysplit.lanes.socket_folder import choose_socket_folder
 from raysplit.live.addresses import check_address, in_a_line, join_error
 from raysplit.live.client import NAMESPACE
 from raysplit.machines import ComputeSpec
-from raysplit.sweep.environment import set_up_worker
-from raysplit.sweep.socket_folder import choose_socket_folder
 from raysplit.train.launchers import forget_launchers
 
 _FEW_PROCESSES = 64

@@ -1,7 +1,7 @@
 """The broker between trials and lanes: trials hand in tasks, lanes fetch them, outcomes find their way back.
 
 An asyncio Ray actor, so that hundreds of waiting trials and lanes cost nothing. What it decides is in
-`raysplit.sweep.lane_pool`; what it does to machines goes through `Jobs`, on Ray `raysplit.sweep.lane_jobs`.
+`raysplit.pool.lane_pool`; what it does to machines goes through `Jobs`, on Ray `raysplit.lanes.lane_jobs`.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from ray.actor import ActorHandle
 
 from raysplit.design.tasks import Outcome, Task
 from raysplit.errors import LaneError
-from raysplit.sweep.causes import cause_of, innermost, own_error, was_killed
-from raysplit.sweep.lane_pool import NO_MACHINES_SECONDS, LanePool
-from raysplit.sweep.lane_state import LaneState
-from raysplit.sweep.placement import Node, Room
-from raysplit.sweep.pool_report import PoolReport, report_on, why_quiet
-from raysplit.sweep.stable import stable_options
-from raysplit.sweep.task_queue import Asked
-from raysplit.sweep.troubles import Kind, Trouble, kind_of
+from raysplit.lanes.causes import cause_of, innermost, own_error, was_killed
+from raysplit.lanes.stable import stable_options
+from raysplit.pool.lane_pool import NO_MACHINES_SECONDS, LanePool
+from raysplit.pool.lane_state import LaneState
+from raysplit.pool.placement import Node, Room
+from raysplit.pool.pool_report import PoolReport, report_on, why_quiet
+from raysplit.pool.task_queue import Asked
+from raysplit.pool.troubles import Kind, Trouble, kind_of
 
 _LOOK_SECONDS = 1.0
 """How often lanes and nodes are looked at."""
@@ -46,7 +46,7 @@ Order = Task | Literal["idle", "close"]
 
 
 class Jobs(Protocol):
-    """The machines, as the broker uses them; `raysplit.sweep.lane_jobs.LaneJobs` on Ray."""
+    """The machines, as the broker uses them; `raysplit.lanes.lane_jobs.LaneJobs` on Ray."""
 
     def room_of(self, task: Task) -> Room: ...
     def nodes(self) -> Sequence[Node]: ...

@@ -11,11 +11,11 @@ import ray
 from raysplit.design.tasks import Measured, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.errors import LaneError, RunError
-from raysplit.sweep.broker import CLOSE, IDLE, Broker
-from raysplit.sweep.lane_state import LEAST_SILENCE_SECONDS, STALLED, LaneState
-from raysplit.sweep.placement import Node, Room
-from raysplit.sweep.troubles import Kind, Trouble
-from tests.sweep.simulated_cluster import room
+from raysplit.lanes.broker import CLOSE, IDLE, Broker
+from raysplit.pool.lane_state import LEAST_SILENCE_SECONDS, STALLED, LaneState
+from raysplit.pool.placement import Node, Room
+from raysplit.pool.troubles import Kind, Trouble
+from tests.pool.simulated_cluster import room
 
 STALL_SECONDS = 600.0
 
@@ -142,7 +142,7 @@ def test_a_task_asked_for_twice_is_done_once() -> None:
 
 
 def test_an_idle_lane_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raysplit.sweep.broker._POLL_SECONDS", 0.01)
+    monkeypatch.setattr("raysplit.lanes.broker._POLL_SECONDS", 0.01)
 
     async def story(told: Told) -> None:
         await told.hand_in(task())

@@ -11,8 +11,8 @@ from raysplit.design.campaign import Verdict
 from raysplit.design.tasks import Outcome
 from raysplit.design.tree import Trial
 from raysplit.errors import NotStored
+from raysplit.lanes.causes import own_error
 from raysplit.live.service import Claim
-from raysplit.sweep.causes import own_error
 
 _PATIENCE_SECONDS, _PAUSE_SECONDS = 600.0, 5.0
 """A disk that is full or read-only is waited for, since a person may mend it; so often it is tried."""

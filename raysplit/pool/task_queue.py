@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from raysplit.design.tasks import Outcome, Task
 from raysplit.errors import LaneError, RaysplitError, RunError
-from raysplit.sweep.placement import Room
-from raysplit.sweep.troubles import Kind, Trouble, remedy
+from raysplit.pool.placement import Room
+from raysplit.pool.troubles import Kind, Trouble, remedy
 
 MOST_TRIES = 3
 """Of a task that ends its lanes by an exception; lost machines may cost it more, within `PATIENCE_SECONDS`."""

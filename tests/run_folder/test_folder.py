@@ -10,8 +10,8 @@ import pytest
 
 from raysplit.errors import RunError, SpaceError
 from raysplit.journal import Journal, read_journal
+from raysplit.run_folder.folder import RunFolder, existing_run, open_run, write_text
 from raysplit.space import Space, dump_space, load_space, parse_space
-from raysplit.sweep.folder import RunFolder, existing_run, open_run, write_text
 from tests.test_space import SMALL, changed
 
 

@@ -19,13 +19,13 @@ from rich.console import Console
 from raysplit.design.lane_shapes import lane_shape_of
 from raysplit.design.tasks import Outcome, Task
 from raysplit.errors import LaneError, RunError
+from raysplit.lanes.broker import LaneQueue, start_broker
+from raysplit.lanes.display import Display
+from raysplit.lanes.lane_jobs import LaneJobs
+from raysplit.pool.lane_pool import NO_MACHINES_SECONDS, no_room
+from raysplit.pool.placement import Room, on_these
+from raysplit.run_folder.folder import RunFolder
 from raysplit.space import Space
-from raysplit.sweep.broker import LaneQueue, start_broker
-from raysplit.sweep.display import Display
-from raysplit.sweep.folder import RunFolder
-from raysplit.sweep.lane_jobs import LaneJobs
-from raysplit.sweep.lane_pool import NO_MACHINES_SECONDS, no_room
-from raysplit.sweep.placement import Room, on_these
 from raysplit.train.checkpoints import mark_shared
 
 _LOOK_SECONDS = 1.0

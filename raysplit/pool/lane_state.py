@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raysplit.design.tasks import Task
-from raysplit.sweep.placement import Room
-from raysplit.sweep.task_queue import Asked
+from raysplit.pool.placement import Room
+from raysplit.pool.task_queue import Asked
 
 STALLED = 10.0
 """Times as long as ever before is too long a silence."""

@@ -13,13 +13,13 @@ from ray.util import get_current_placement_group
 
 from raysplit.design.lane_shapes import lane_shape_of
 from raysplit.design.tasks import Failed, Outcome, Task
+from raysplit.lanes.broker import CLOSE, IDLE
+from raysplit.lanes.causes import write_traceback
+from raysplit.lanes.law_client import ActorLaw
+from raysplit.pool.placement import Room
+from raysplit.pool.troubles import Trouble, kind_of
+from raysplit.run_folder.folder import RunFolder
 from raysplit.space import Space
-from raysplit.sweep.broker import CLOSE, IDLE
-from raysplit.sweep.causes import write_traceback
-from raysplit.sweep.folder import RunFolder
-from raysplit.sweep.law_client import ActorLaw
-from raysplit.sweep.placement import Room
-from raysplit.sweep.troubles import Trouble, kind_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,7 +7,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
 
-from raysplit.sweep.causes import cause_of, write_traceback
+from raysplit.lanes.causes import cause_of, write_traceback
 
 ERROR = AssertionError("LOCAL_RANK (1) != OMPI_COMM_WORLD_LOCAL_RANK (0),\n  not sure how to proceed")
 CAUSE = "AssertionError: LOCAL_RANK (1) != OMPI_COMM_WORLD_LOCAL_RANK (0), not sure how to proceed"

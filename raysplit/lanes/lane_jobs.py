@@ -14,12 +14,12 @@ from ray.util.placement_group import PlacementGroup, placement_group, placement_
 from raysplit import ray_private
 from raysplit.design.lane_shapes import lane_shape_of
 from raysplit.design.tasks import Task
+from raysplit.lanes.lane_worker import LaneConfig, serve
+from raysplit.lanes.stable import stable_options
+from raysplit.pool.lane_state import LaneState
+from raysplit.pool.placement import Node, Room
+from raysplit.run_folder.folder import RunFolder
 from raysplit.space import Space
-from raysplit.sweep.folder import RunFolder
-from raysplit.sweep.lane_state import LaneState
-from raysplit.sweep.lane_worker import LaneConfig, serve
-from raysplit.sweep.placement import Node, Room
-from raysplit.sweep.stable import stable_options
 
 _QUIET = {
     # Lanes report through the broker; Train's own log lines and health chatter would bury the live table.

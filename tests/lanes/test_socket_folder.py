@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from raysplit.errors import RunError
-from raysplit.sweep import socket_folder
-from raysplit.sweep.socket_folder import LONGEST, choose_socket_folder
+from raysplit.lanes import socket_folder
+from raysplit.lanes.socket_folder import LONGEST, choose_socket_folder
 
 
 @pytest.fixture

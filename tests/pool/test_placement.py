@@ -3,8 +3,8 @@
 import hypothesis.strategies as st
 from hypothesis import given
 
-from raysplit.sweep.placement import Room, on_these, place, without, words
-from tests.sweep.simulated_cluster import room
+from raysplit.pool.placement import Room, on_these, place, without, words
+from tests.pool.simulated_cluster import room
 
 NODES = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 16)), max_size=6)
 ROOMS = st.builds(

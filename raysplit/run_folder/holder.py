@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from raysplit.errors import FolderTaken, RunError
 from raysplit.quantities import format_seconds
-from raysplit.sweep.folder import write_text
+from raysplit.run_folder.folder import write_text
 
 FOLDER_NAME = "holder"
 BEAT_SECONDS = 5.0

@@ -1,0 +1,1 @@
+"""The folder of a run: where things lie in it, and which command holds it."""
