@@ -84,9 +84,9 @@ def make_engine(size: int, *, stage: int) -> Any:
 def ours(engine: Any, folder: Path) -> dict[str, float]:
     from raysplit.design.tree import Node
     from raysplit.train.saving import Save, open_checkpoint
-    from raysplit.train.storage import Storage
+    from raysplit.train.storage import CheckpointStorage
 
-    storage, row = Storage(folder), {}
+    storage, row = CheckpointStorage(folder), {}
     node = Node(n_params=1, seed=0, pretrain_tokens=1)
     with ThreadPoolExecutor(1) as thread:
         with peak_memory(row, "save_mb"):

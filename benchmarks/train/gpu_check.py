@@ -34,7 +34,7 @@ from raysplit.quantities import format_count
 from raysplit.space import LearningRateSpec, TrainingSpec
 from raysplit.train.engine import Engine
 from raysplit.train.saving import Save, open_checkpoint
-from raysplit.train.storage import Storage
+from raysplit.train.storage import CheckpointStorage
 
 SMOKE = Path(__file__).parents[2] / "search_spaces" / "smoke.yaml"
 
@@ -129,14 +129,14 @@ def state(shape: ModelShape, *, micro: int, device: str) -> Iterator[str]:
     windows = windows_of(shape, micro)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as thread:
         started = time.perf_counter()
-        save = Save(engine, Storage(folder), node, passing=False, writer=thread)
+        save = Save(engine, CheckpointStorage(folder), node, passing=False, writer=thread)
         blocked = time.perf_counter() - started
         manifest = save.finish()
         saved = time.perf_counter() - started
         before = engine.loss_on(windows)
         engine.begin(1)
         started = time.perf_counter()
-        open_checkpoint(engine, Storage(folder), manifest, reader=thread)
+        open_checkpoint(engine, CheckpointStorage(folder), manifest, reader=thread)
         opened = time.perf_counter() - started
         n_bytes = sum(file.n_bytes for file in manifest.files)
         same = engine.loss_on(windows) == before

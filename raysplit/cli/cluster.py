@@ -83,11 +83,11 @@ def submit(
     What stands after `--` is given to `raysplit run`. The same line again continues a job that has ended, and follows
     one that runs. `raysplit stop` ends it in order.
     """
-    from raysplit.sweep.jobs import Jobs, SubmittedRun
+    from raysplit.sweep.jobs import SubmittedJobs, SubmittedRun
 
     more = (("--http", http_address) if http_address else ()) + options
     run = SubmittedRun.of(space_file, out, options=more)
-    with Jobs.at(address) as jobs:
+    with SubmittedJobs.at(address) as jobs:
         job = jobs.running(run)
         if job is None:
             job = jobs.submit(run)
@@ -105,9 +105,9 @@ def submit(
 @click.option("--json", "output", flag_value="json", default="text", help="Print it as JSON.")
 def stop(out: str, address: str | None, output: str) -> None:
     """End a submitted sweep in order; everything measured is kept, and `raysplit submit` continues it."""
-    from raysplit.sweep.jobs import Jobs
+    from raysplit.sweep.jobs import SubmittedJobs
 
-    with Jobs.at(address) as jobs:
+    with SubmittedJobs.at(address) as jobs:
         job = jobs.running_in(out)
         if job is None:
             raise RunError(f"{out}: no job that was submitted for this run folder is running there")

@@ -23,7 +23,7 @@ json_option = click.option("--json", "output", flag_value="json", default="text"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
+class Answerer:
     """Who answers for a run."""
 
     law: "LiveLaw | LawService"
@@ -46,7 +46,7 @@ class Asked:
         return f"read from the journal, no live law is running: {law}{behind}"
 
 
-def ask_run(run_folder: Path) -> Asked:
+def ask_run(run_folder: Path) -> Answerer:
     """The run's live law when one is running, else its journal.
 
     Raises:
@@ -58,12 +58,12 @@ def ask_run(run_folder: Path) -> Asked:
         from raysplit.live.client import connect
 
         try:
-            return Asked(law=connect(run_folder), is_live=True)
+            return Answerer(law=connect(run_folder), is_live=True)
         except RunError as error:
             say(f"{error}; reading the journal")
     from raysplit.sweep.launch import read_service
 
-    return Asked(law=read_service(run_folder), is_live=False)
+    return Answerer(law=read_service(run_folder), is_live=False)
 
 
 @click.command()
@@ -155,7 +155,7 @@ def watch(run_folder: Path, every: float, output: str) -> None:
         sys.exit(130)
 
 
-def _advice_or_none(asked: Asked) -> "LiveAdvice | None":
+def _advice_or_none(asked: Answerer) -> "LiveAdvice | None":
     try:
         return asked.law.advise()
     except LawError:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from raysplit.corpus.runs import write_durably
 from raysplit.corpus.shards import Shard, ShardWriter, TokenType
-from raysplit.corpus.slices import Batch, Slice, not_nearly_held_out
+from raysplit.corpus.slices import DocumentBatch, Slice, not_nearly_held_out
 from raysplit.corpus.tokenizer import SavedTokenizer
 
 SIDES = ("validation", "train")
@@ -79,7 +79,7 @@ def pack_bucket(bucket: Bucket) -> Packed:
     return packed
 
 
-def _pack_side(bucket: Bucket, side: str, batches: Iterable[Batch]) -> SideCount:
+def _pack_side(bucket: Bucket, side: str, batches: Iterable[DocumentBatch]) -> SideCount:
     tokenizer = bucket.tokenizer.load()
     count = SideCount()
     parts: list[bytes] = []

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from raysplit.corpus.not_read import Counts
 from raysplit.corpus.runs import UNSAID, Entry, Run, write_durably, write_run
-from raysplit.corpus.sources import Document, Part, TokenDocument, open_source
+from raysplit.corpus.sources import Document, SourcePart, TokenDocument, open_source
 from raysplit.corpus.tokenized import Vocabulary
 from raysplit.space import SourceSpec
 
@@ -22,7 +22,7 @@ _RUN_DOCUMENTS = 250_000
 class PartToRead:
     source: SourceSpec
     domain: str
-    part: Part
+    part: SourcePart
     stem: str
     """Path that the names of its files begin with."""
     seed: int

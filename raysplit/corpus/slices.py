@@ -20,7 +20,7 @@ _BATCH_BYTES = 1 << 19
 """Of text that is looked at, or encoded, at once."""
 
 
-class Batch(NamedTuple):
+class DocumentBatch(NamedTuple):
     """A few documents."""
 
     data: list[bytes]
@@ -60,7 +60,7 @@ class Slice:
             sides[0 if is_held_out else 1].append(document)
         return sides
 
-    def batches(self, documents: Sequence[bytes]) -> Iterator[Batch]:
+    def batches(self, documents: Sequence[bytes]) -> Iterator[DocumentBatch]:
         """Documents of it with their texts, a few at a time."""
         batch: list[bytes] = []
         n_bytes = 0
@@ -68,10 +68,10 @@ class Slice:
             batch.append(document)
             n_bytes += len(document)
             if n_bytes >= _BATCH_BYTES:
-                yield Batch(batch, self._texts(batch))
+                yield DocumentBatch(batch, self._texts(batch))
                 batch, n_bytes = [], 0
         if batch:
-            yield Batch(batch, self._texts(batch))
+            yield DocumentBatch(batch, self._texts(batch))
 
     def _texts(self, data: list[bytes]) -> list[str] | None:
         if self.tokens_of is None:
@@ -95,7 +95,9 @@ def slices_of(spooled: Spooled, *, slice_bytes: int, tokens_of: SavedTokenizer |
     ]
 
 
-def not_nearly_held_out(batches: Iterable[Batch], near: Path | None, left_out: Counter[int]) -> Iterator[Batch]:
+def not_nearly_held_out(
+    batches: Iterable[DocumentBatch], near: Path | None, left_out: Counter[int]
+) -> Iterator[DocumentBatch]:
     """Without the documents that are nearly held-out ones.
 
     Args:
@@ -110,4 +112,4 @@ def not_nearly_held_out(batches: Iterable[Batch], near: Path | None, left_out: C
         owners = held_out_texts(near).owners_of(batch.texts)
         left_out.update(owners[owners >= 0].tolist())
         kept = np.flatnonzero(owners < 0)
-        yield Batch([batch.data[number] for number in kept], [batch.texts[number] for number in kept])
+        yield DocumentBatch([batch.data[number] for number in kept], [batch.texts[number] for number in kept])

@@ -59,7 +59,7 @@ class TokenDocument(NamedTuple):
         return data_key(b"tokens\0" + self.data(), seed=seed)
 
 
-class Part(NamedTuple):
+class SourcePart(NamedTuple):
     """Files of a source that are read together; none of a source that is one part."""
 
     paths: tuple[Path, ...] = ()
@@ -82,7 +82,7 @@ class Documents:
 
 
 def open_source(
-    source: SourceSpec, *, domain: str, part: Part | None = None, vocabulary: Vocabulary | None = None
+    source: SourceSpec, *, domain: str, part: SourcePart | None = None, vocabulary: Vocabulary | None = None
 ) -> Documents:
     """Check that the source is there and has what is asked of it, then give its documents, blank ones left out.
 
@@ -117,7 +117,7 @@ def open_source(
     return Documents(_not_blank(texts, tally), tally, paths)
 
 
-def _tokens(source: SourceSpec, tally: Tally, vocabulary: Vocabulary | None, *, part: Part | None) -> Documents:
+def _tokens(source: SourceSpec, tally: Tally, vocabulary: Vocabulary | None, *, part: SourcePart | None) -> Documents:
     if vocabulary is None:
         raise CorpusError(f"{tally.where}: holds tokens, where text is needed")
     paths = token_files(source, tally) if part is None else list(part.paths)
@@ -125,18 +125,18 @@ def _tokens(source: SourceSpec, tally: Tally, vocabulary: Vocabulary | None, *, 
     return Documents(documents, tally, tuple(paths))
 
 
-def parts_of(paths: Sequence[Path], *, part_bytes: int) -> list[Part]:
+def parts_of(paths: Sequence[Path], *, part_bytes: int) -> list[SourcePart]:
     """Files of a source in parts of about so many bytes on the disk, in their order; one part without files."""
-    parts: list[Part] = []
+    parts: list[SourcePart] = []
     group: list[Path] = []
     n_bytes = 0
     for path in paths:
         group.append(path)
         n_bytes += path.stat().st_size
         if n_bytes >= part_bytes:
-            parts.append(Part(tuple(group), n_bytes))
+            parts.append(SourcePart(tuple(group), n_bytes))
             group, n_bytes = [], 0
-    return [*parts, Part(tuple(group), n_bytes)] if group or not parts else parts
+    return [*parts, SourcePart(tuple(group), n_bytes)] if group or not parts else parts
 
 
 def check_labels(tally: Tally, source: SourceSpec, *, domain: str) -> None:
@@ -166,7 +166,7 @@ def _labels_checked(
 
 
 def _opened(
-    source: SourceSpec, tally: Tally, *, domain: str, part: Part | None
+    source: SourceSpec, tally: Tally, *, domain: str, part: SourcePart | None
 ) -> tuple[Iterator[Document], tuple[Path, ...]]:
     """The documents, and the files they come from."""
     if source.kind == "package":

@@ -9,7 +9,7 @@ from raysplit.corpus.held_out import HeldOut, hold_out
 from raysplit.corpus.parallel import in_parallel
 from raysplit.corpus.reading import RUN_BYTES, PartRead, PartToRead, read_part
 from raysplit.corpus.runs import Run
-from raysplit.corpus.sources import Documents, Part, check_labels, parts_of
+from raysplit.corpus.sources import Documents, SourcePart, check_labels, parts_of
 from raysplit.corpus.tokenized import Vocabulary
 from raysplit.corpus.unique import End, Kept, end_of, keep_unique
 from raysplit.space import SourceSpec
@@ -90,7 +90,7 @@ class Reader:
         source = self._sources[name]
         paths = self._opened[name].paths
         # Where a limit ends the reading depends on all that was read before, so one process reads it all.
-        parts = [Part(paths)] if source.max_bytes is not None else parts_of(paths, part_bytes=self._part_bytes)
+        parts = [SourcePart(paths)] if source.max_bytes is not None else parts_of(paths, part_bytes=self._part_bytes)
         return [
             PartToRead(
                 source=source,

@@ -18,7 +18,7 @@ from raysplit.corpus.building import building
 from raysplit.corpus.packages import LICENCES, edition
 from raysplit.corpus.tokenizer import CorpusTokenizer, save_bpe, train_bpe
 from raysplit.discover.features import EncoderFeatures
-from raysplit.discover.fit import Fit, fit
+from raysplit.discover.fit import ClusterFit, fit
 from raysplit.discover.labelling import Labeller, label_here
 from raysplit.discover.page import render_page
 from raysplit.discover.pile import Pile, Progress, read_piles, training_sample
@@ -29,13 +29,13 @@ from raysplit.discover.record import (
     Agreement,
     Cluster,
     Clusters,
+    DiscoveredSide,
     Discovery,
-    SideCount,
     clusters_folder,
     label_column,
     read_discovery,
 )
-from raysplit.discover.table import Tally, write_documents
+from raysplit.discover.table import LabelTally, write_documents
 from raysplit.discover.terms import agreement
 from raysplit.errors import CorpusError
 from raysplit.space import CorpusSpec, DiscoverSpec, SourceSpec
@@ -169,7 +169,7 @@ def _enough(piles: Sequence[Pile], ks: Sequence[int]) -> None:
         )
 
 
-def _clusters(found: Fit, tally: Tally, *, sources: dict[str, SourceSpec]) -> Clusters:
+def _clusters(found: ClusterFit, tally: LabelTally, *, sources: dict[str, SourceSpec]) -> Clusters:
     """What was found for one K.
 
     Raises:
@@ -179,7 +179,7 @@ def _clusters(found: Fit, tally: Tally, *, sources: dict[str, SourceSpec]) -> Cl
     clusters = []
     for number, name in enumerate(found.clusterer.domains):
         train, validation = (
-            SideCount(
+            DiscoveredSide(
                 n_documents=int(tally.n_documents[side, :, number].sum()),
                 n_text_bytes=int(tally.n_text_bytes[side, number]),
             )

@@ -17,7 +17,7 @@ _TERMS, _SAMPLES, _SAMPLE_BYTES = 12, 3, 600
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
+class ClusterFit:
     """A clusterer and what can be said of it from its sample."""
 
     clusterer: Clusterer
@@ -37,7 +37,7 @@ def fit(
     *,
     encoder: EncoderFeatures | None,
     progress: Callable[[float], None],
-) -> list[Fit]:
+) -> list[ClusterFit]:
     """One clusterer for each of ``ks``, all with the same features.
 
     Args:
@@ -62,7 +62,7 @@ def fit(
             excerpt_bytes=settings.excerpt_bytes,
         )  # fmt: skip
         samples = _nearest_texts(texts, vectors, clustering)
-        fits.append(Fit(clusterer=clusterer, terms=terms, samples=samples, evenness=clustering.evenness))
+        fits.append(ClusterFit(clusterer=clusterer, terms=terms, samples=samples, evenness=clustering.evenness))
         progress(number / len(ks))
     return fits
 

@@ -18,7 +18,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class SideCount(_Record):
+class DiscoveredSide(_Record):
     n_documents: int
     n_text_bytes: int
 
@@ -29,8 +29,8 @@ class Cluster(_Record):
     name: str
     terms: tuple[str, ...]
     """Words that tell it from the others, the most telling first."""
-    train: SideCount
-    validation: SideCount
+    train: DiscoveredSide
+    validation: DiscoveredSide
     from_sources: dict[str, int]
     """Documents by the source they came from."""
     licence: str | None

@@ -12,7 +12,7 @@ from raysplit.discover.record import HELD_OUT_COLUMN
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tally:
+class LabelTally:
     """Documents in the clusters of one K; of each side: to train on, held out."""
 
     n_documents: np.ndarray
@@ -29,7 +29,7 @@ def write_documents(
     *,
     label: Labeller,
     progress: Callable[[float], None],
-) -> list[Tally]:
+) -> list[LabelTally]:
     """Label every document and write it, with its source, its side and its cluster for each K.
 
     Args:
@@ -48,7 +48,7 @@ def write_documents(
     kinds = {column: pa.dictionary(pa.int32(), pa.string()) for column in names_of}
     schema = pa.schema({"text": pa.string(), "source": kinds["source"], HELD_OUT_COLUMN: pa.bool_(), **kinds})
     tallies = [
-        Tally(
+        LabelTally(
             n_documents=np.zeros((2, len(sources), len(names)), dtype=np.int64),
             n_text_bytes=np.zeros((2, len(names)), dtype=np.int64),
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 from raysplit.corpus import Corpus
 from raysplit.errors import TaskError
-from raysplit.evaluate.items import Item, Task, text_item
+from raysplit.evaluate.items import EvaluationTask, Item, text_item
 from raysplit.experts.routing import prefix_of
 from raysplit.experts.tokens import TextTokens
 
@@ -25,7 +25,7 @@ _PIECE_TOKENS = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HeldOut:
+class HeldOutText:
     """A run's held-out documents by domain, in two parts that share none."""
 
     documents: Mapping[str, Sequence[str]]
@@ -35,7 +35,7 @@ class HeldOut:
     origin: str
 
 
-def read_held_out(corpus: Corpus) -> HeldOut:
+def read_held_out(corpus: Corpus) -> HeldOutText:
     """The first held-out documents of each domain that are long enough to read on in.
 
     Raises:
@@ -53,13 +53,13 @@ def read_held_out(corpus: Corpus) -> HeldOut:
         fitted[domain] = texts[_FITTED_EVERY - 1 :: _FITTED_EVERY][:_MOST_FITTED]
         kept = set(range(_FITTED_EVERY - 1, len(texts), _FITTED_EVERY)[:_MOST_FITTED])
         measured[domain] = [text for number, text in enumerate(texts) if number not in kept]
-    return HeldOut(documents=measured, fitted=fitted, origin=f"held-out documents of {corpus.folder}")
+    return HeldOutText(documents=measured, fitted=fitted, origin=f"held-out documents of {corpus.folder}")
 
 
-def held_out_tasks(held_out: HeldOut, *, limit: int | None) -> list[Task]:
+def held_out_tasks(held_out: HeldOutText, *, limit: int | None) -> list[EvaluationTask]:
     """One task a domain: read on in each document after its beginning, which is what routers see."""
     return [
-        Task(
+        EvaluationTask(
             name=f"{HELD_OUT}/{domain}",
             items=document_items(texts[:limit], domain),
             source=held_out.origin,

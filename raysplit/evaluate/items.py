@@ -26,7 +26,7 @@ class Item:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
+class EvaluationTask:
     """Items that are measured together."""
 
     name: str

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raysplit.evaluate.held_out import HeldOut
-from raysplit.evaluate.items import Item, Task
+from raysplit.evaluate.held_out import HeldOutText
+from raysplit.evaluate.items import EvaluationTask, Item
 
 CONTINUED_BYTES = 100
 _STRIDE_BYTES = 600
@@ -95,7 +95,9 @@ _MAKERS: dict[str, Callable[[Place, Domain, np.random.Generator], tuple[str, lis
 MADE: tuple[str, ...] = tuple(_MAKERS)
 
 
-def made_tasks(kind: str, held_out: HeldOut, *, context_bytes: int, limit: int | None, seed: int = 0) -> list[Task]:
+def made_tasks(
+    kind: str, held_out: HeldOutText, *, context_bytes: int, limit: int | None, seed: int = 0
+) -> list[EvaluationTask]:
     """One task a domain; equal arguments give equal tasks, and a larger limit only adds items.
 
     Args:
@@ -117,7 +119,9 @@ def made_tasks(kind: str, held_out: HeldOut, *, context_bytes: int, limit: int |
             if made := _MAKERS[kind](place, domain, draw):
                 items.append(_item(f"{name}/{number}", place.context, *made, domain=name, draw=draw))
         if items:
-            tasks.append(Task(name=f"{kind}/{name}", items=tuple(items), source=f"{held_out.origin}, seed {seed}"))
+            tasks.append(
+                EvaluationTask(name=f"{kind}/{name}", items=tuple(items), source=f"{held_out.origin}, seed {seed}")
+            )
     return tasks
 
 

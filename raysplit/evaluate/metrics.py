@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from raysplit.evaluate.items import Task
+from raysplit.evaluate.items import EvaluationTask
 from raysplit.evaluate.requests import Requests
 from raysplit.evaluate.subjects import Outcome
 from raysplit.split import Interval
@@ -43,7 +43,7 @@ class Figures:
         return float((self.values * self.weights).sum() / self.weights.sum())
 
 
-def figures_of(task: Task, requests: Requests, outcome: Outcome) -> dict[Metric, Figures]:
+def figures_of(task: EvaluationTask, requests: Requests, outcome: Outcome) -> dict[Metric, Figures]:
     """Every metric that the task has for this subject."""
     right = requests.first[:-1] + np.array([item.gold for item in task.items])  # (items,) number of the request
     nats = -outcome.log_likelihoods[right]

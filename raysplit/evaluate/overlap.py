@@ -8,14 +8,14 @@ from collections.abc import Iterable, Sequence
 
 from raysplit.corpus import Corpus
 from raysplit.evaluate.held_out import documents_of
-from raysplit.evaluate.items import Task
+from raysplit.evaluate.items import EvaluationTask
 
 N_WORDS = 13
 _WORD = re.compile(r"\w+")
 
 
-def overlapping(tasks: Sequence[Task], corpus: Corpus) -> dict[str, dict[str, int]]:
-    """Task -> domain -> items of which 13 words in a row stand in the domain's training text.
+def overlapping(tasks: Sequence[EvaluationTask], corpus: Corpus) -> dict[str, dict[str, int]]:
+    """EvaluationTask -> domain -> items of which 13 words in a row stand in the domain's training text.
 
     The items' n-grams are held, and the text goes by; an item of fewer words has none, and never overlaps.
     """

@@ -8,8 +8,8 @@ from typing import Any
 
 from raysplit.corpus import Corpus
 from raysplit.errors import CorpusError, TaskError, unknown
-from raysplit.evaluate.held_out import HELD_OUT, HeldOut, document_items, held_out_tasks, read_held_out
-from raysplit.evaluate.items import Task
+from raysplit.evaluate.held_out import HELD_OUT, HeldOutText, document_items, held_out_tasks, read_held_out
+from raysplit.evaluate.items import EvaluationTask
 from raysplit.evaluate.made import CONTINUED_BYTES, MADE, made_tasks
 from raysplit.evaluate.public import BENCHMARKS
 from raysplit.evaluate.requests import Requests, check_truncation, encode
@@ -19,7 +19,7 @@ from raysplit.experts import routing as routers
 from raysplit.experts.cost import forward_flops_per_token
 from raysplit.experts.folders import Experts, is_run_folder, read_experts
 from raysplit.experts.loaded import Precision, device_of
-from raysplit.experts.routing import CORPUS_FOLDER, Clusterer, RouterName
+from raysplit.experts.routing import CORPUS_FOLDER, Assigns, RouterName
 from raysplit.experts.tokens import TextTokens
 
 GROUPS: dict[str, tuple[str, ...]] = {"made": MADE, "public": tuple(BENCHMARKS)}
@@ -70,14 +70,14 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Source:
+class TaskSource:
     """One run, or one model."""
 
     path: Path
     experts: Experts
 
     @cached_property
-    def clusterer(self) -> Clusterer | None:
+    def clusterer(self) -> Assigns | None:
         return routers.clusterer_of(self.path) if self.experts.is_run else None
 
     @cached_property
@@ -90,18 +90,18 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class EvaluationPlan:
     """An evaluation that nothing is known to be wrong with."""
 
     device: Any
-    sources: Sequence[Source]
+    sources: Sequence[TaskSource]
     subjects: Sequence[Subject]
     against: str
     """Name of the subject that all others are held against."""
-    tasks: Sequence[Task]
+    tasks: Sequence[EvaluationTask]
     left_out: Mapping[str, str]
     """Tasks of a group that do not fit a context, and why."""
-    fit_task: Task | None
+    fit_task: EvaluationTask | None
     """Documents on which temperatures are fitted; None where there is no run."""
     requests: Mapping[Path, Mapping[str, Requests]]
     """By source and task, the one for fitting too."""
@@ -109,7 +109,7 @@ class Plan:
     """The first run, whose corpus the made tasks are from."""
 
 
-def make_plan(wanted: Wanted) -> Plan:
+def make_plan(wanted: Wanted) -> EvaluationPlan:
     """Read and check everything but the models' weights.
 
     Raises:
@@ -118,7 +118,7 @@ def make_plan(wanted: Wanted) -> Plan:
         CorpusError: a run's corpus is missing or damaged, or the data's archive cannot be fetched.
     """
     device = device_of(wanted.device)
-    sources = [Source(path, read_experts(path)) for path in wanted.sources]
+    sources = [TaskSource(path, read_experts(path)) for path in wanted.sources]
     subjects = _subjects(wanted, sources)
     against = _against(wanted, sources, subjects)
     run_folder = next((source.path for source in sources if is_run_folder(source.path)), None)
@@ -132,7 +132,7 @@ def make_plan(wanted: Wanted) -> Plan:
         for source in sources
     }
     left_out = _left_out(wanted, sources, tasks, requests)
-    return Plan(
+    return EvaluationPlan(
         device=device,
         sources=sources,
         subjects=subjects,
@@ -145,7 +145,7 @@ def make_plan(wanted: Wanted) -> Plan:
     )
 
 
-def _subjects(wanted: Wanted, sources: Sequence[Source]) -> list[Subject]:
+def _subjects(wanted: Wanted, sources: Sequence[TaskSource]) -> list[Subject]:
     found: list[Subject] = []
     for source in sources:
         possible: list[RouterName] = ["label", "likelihood", "uniform"]
@@ -162,7 +162,7 @@ def _subjects(wanted: Wanted, sources: Sequence[Source]) -> list[Subject]:
     return found
 
 
-def _against(wanted: Wanted, sources: Sequence[Source], subjects: Sequence[Subject]) -> str:
+def _against(wanted: Wanted, sources: Sequence[TaskSource], subjects: Sequence[Subject]) -> str:
     names = [subject.name for subject in subjects]
     if wanted.against is not None:
         if wanted.against not in names:
@@ -172,7 +172,7 @@ def _against(wanted: Wanted, sources: Sequence[Source], subjects: Sequence[Subje
     return next((s.name for s in subjects if s.how == seed and s.experts is sources[0].experts), names[0])
 
 
-def _held_out(wanted: Wanted, run_folder: Path | None) -> HeldOut | None:
+def _held_out(wanted: Wanted, run_folder: Path | None) -> HeldOutText | None:
     """The held-out documents of the first run: for tasks made from them, and for the routers' temperatures."""
     needed = [name for name in wanted.task_names if name == HELD_OUT or name in MADE]
     if run_folder is None:
@@ -190,9 +190,9 @@ def _held_out(wanted: Wanted, run_folder: Path | None) -> HeldOut | None:
         return None  # the temperatures stay at 1
 
 
-def _tasks(wanted: Wanted, sources: Sequence[Source], held_out: HeldOut | None) -> list[Task]:
+def _tasks(wanted: Wanted, sources: Sequence[TaskSource], held_out: HeldOutText | None) -> list[EvaluationTask]:
     check_data([name for name in wanted.task_names if name in BENCHMARKS], wanted.data)
-    found: list[Task] = []
+    found: list[EvaluationTask] = []
     for name in wanted.task_names:
         if name in BENCHMARKS:
             found.append(public_task(name, data=wanted.data, limit=wanted.limit))
@@ -210,7 +210,10 @@ def _tasks(wanted: Wanted, sources: Sequence[Source], held_out: HeldOut | None) 
 
 
 def _left_out(
-    wanted: Wanted, sources: Sequence[Source], tasks: Sequence[Task], requests: Mapping[Path, Mapping[str, Requests]]
+    wanted: Wanted,
+    sources: Sequence[TaskSource],
+    tasks: Sequence[EvaluationTask],
+    requests: Mapping[Path, Mapping[str, Requests]],
 ) -> dict[str, str]:
     """Tasks that do not fit, and why; one that was asked for by its own name ends the evaluation instead."""
     found: dict[str, str] = {}
@@ -230,7 +233,7 @@ def _left_out(
     return found
 
 
-def _context_bytes(sources: Sequence[Source], held_out: HeldOut) -> int:
+def _context_bytes(sources: Sequence[TaskSource], held_out: HeldOutText) -> int:
     """What leaves room for the continuation in the shortest context, by the domain that takes the most tokens."""
     rooms = []
     for source in sources:
@@ -241,8 +244,8 @@ def _context_bytes(sources: Sequence[Source], held_out: HeldOut) -> int:
     return max(CONTINUED_BYTES // 2, min(_MOST_CONTEXT_BYTES, int(min(rooms)) - CONTINUED_BYTES))
 
 
-def _fit_task(held_out: HeldOut | None) -> Task | None:
+def _fit_task(held_out: HeldOutText | None) -> EvaluationTask | None:
     if held_out is None:
         return None
     items = [item for domain, texts in held_out.fitted.items() for item in document_items(texts, domain)]
-    return Task(name=_FITTED, items=tuple(items), source=held_out.origin, is_document=True) if items else None
+    return EvaluationTask(name=_FITTED, items=tuple(items), source=held_out.origin, is_document=True) if items else None

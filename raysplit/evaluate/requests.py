@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raysplit.errors import TaskError
-from raysplit.evaluate.items import Task
+from raysplit.evaluate.items import EvaluationTask
 from raysplit.experts.tokens import TextTokens
 
 MOST_TRUNCATED = 0.05
@@ -41,7 +41,7 @@ class Requests:
         return np.repeat(np.arange(len(self.first) - 1), np.diff(self.first))
 
 
-def encode(task: Task, tokens: TextTokens, *, context_length: int) -> Requests:
+def encode(task: EvaluationTask, tokens: TextTokens, *, context_length: int) -> Requests:
     """The task's requests for a model.
 
     Args:
@@ -79,7 +79,7 @@ def encode(task: Task, tokens: TextTokens, *, context_length: int) -> Requests:
     )
 
 
-def check_truncation(task: Task, requests: Requests, *, context_length: int, model: str) -> None:
+def check_truncation(task: EvaluationTask, requests: Requests, *, context_length: int, model: str) -> None:
     """Refuse a task of which too much does not fit.
 
     Raises:

@@ -51,7 +51,7 @@ class SubjectRecord:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
+class TaskFigure:
     """One metric of one subject on one task."""
 
     task: str
@@ -72,7 +72,7 @@ class Evaluation:
     level: float
     subjects: Sequence[SubjectRecord]
     tasks: Sequence[TaskRecord]
-    findings: Sequence[Finding]
+    findings: Sequence[TaskFigure]
     left_out: Mapping[str, str]
     """Tasks of a group that do not fit a context, and why."""
     schema_version: int = 1
@@ -132,7 +132,7 @@ def _metric_table(evaluation: Evaluation, metric: Metric) -> AnswerTable:
     )
 
 
-def _cell(finding: Finding | None, task: TaskRecord, with_chance: bool) -> str:
+def _cell(finding: TaskFigure | None, task: TaskRecord, with_chance: bool) -> str:
     if finding is None:
         return ""
     mark, difference = "", finding.difference

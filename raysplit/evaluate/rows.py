@@ -11,7 +11,7 @@ from typing import Any
 
 from raysplit.corpus.archives import Archive, fetch
 from raysplit.errors import TaskError
-from raysplit.evaluate.items import Item, Task
+from raysplit.evaluate.items import EvaluationTask, Item
 from raysplit.evaluate.public import BENCHMARKS, READY_COLUMNS, Benchmark, Row
 
 ARCHIVE = Archive(
@@ -27,7 +27,7 @@ PACKAGE, HUB = "package", "hub"
 _SUFFIXES = (".jsonl", ".json", ".parquet", ".arrow")
 
 
-def public_task(name: str, *, data: str, limit: int | None) -> Task:
+def public_task(name: str, *, data: str, limit: int | None) -> EvaluationTask:
     """A public benchmark, or its first ``limit`` items.
 
     Args:
@@ -48,7 +48,7 @@ def public_task(name: str, *, data: str, limit: int | None) -> Task:
         items.append(_item(benchmark, number, row, origin=origin))
     if not items:
         raise TaskError(f"{origin}: holds no rows")
-    return Task(name=name, items=tuple(items), source=origin)
+    return EvaluationTask(name=name, items=tuple(items), source=origin)
 
 
 def check_data(names: Iterable[str], data: str) -> None:

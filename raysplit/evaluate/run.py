@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from raysplit.corpus import Corpus
-from raysplit.evaluate.items import Task
+from raysplit.evaluate.items import EvaluationTask
 from raysplit.evaluate.metrics import LEVEL, Figures, Metric, figures_of, interval, paired, resampled_means
 from raysplit.evaluate.overlap import overlapping
-from raysplit.evaluate.plan import Plan, Source, Wanted, make_plan
-from raysplit.evaluate.results import Evaluation, Finding, SubjectRecord, TaskRecord, write_evaluation
+from raysplit.evaluate.plan import EvaluationPlan, TaskSource, Wanted, make_plan
+from raysplit.evaluate.results import Evaluation, SubjectRecord, TaskFigure, TaskRecord, write_evaluation
 from raysplit.evaluate.scores import Scores, n_tokens, score_task
 from raysplit.evaluate.subjects import Subject, fitted, outcome
 from raysplit.experts.loaded import LoadedExpert
@@ -73,8 +73,10 @@ def evaluate(wanted: Wanted, out: Path, *, progress: Progress = lambda what, don
     return evaluation
 
 
-def _scores(source: Source, plan: Plan, wanted: Wanted, out: Path, progress: Progress) -> dict[str, dict[str, Scores]]:
-    """Task -> folder -> scores; a model reads all tasks before the next one is loaded."""
+def _scores(
+    source: TaskSource, plan: EvaluationPlan, wanted: Wanted, out: Path, progress: Progress
+) -> dict[str, dict[str, Scores]]:
+    """EvaluationTask -> folder -> scores; a model reads all tasks before the next one is loaded."""
     asked = plan.requests[source.path]
     shelf = Shelf(source.experts, device=plan.device, precision=wanted.precision, n_kept=1)
     total = sum(n_tokens(requests) for requests in asked.values())
@@ -104,7 +106,9 @@ def _scores(source: Source, plan: Plan, wanted: Wanted, out: Path, progress: Pro
     return found
 
 
-def _fitted_subjects(source: Source, plan: Plan, scores: Mapping[str, Mapping[str, Scores]]) -> list[Subject]:
+def _fitted_subjects(
+    source: TaskSource, plan: EvaluationPlan, scores: Mapping[str, Mapping[str, Scores]]
+) -> list[Subject]:
     """The source's subjects, each router at the temperature that suits held-out text best, where there is some."""
     mine = [subject for subject in plan.subjects if subject.experts is source.experts]
     if (task := plan.fit_task) is None:
@@ -113,14 +117,16 @@ def _fitted_subjects(source: Source, plan: Plan, scores: Mapping[str, Mapping[st
     return [fitted(s, task, requests, scores[task.name], clusterer=source.clusterer) for s in mine]
 
 
-def _measured(subject: Subject, task: Task, source: Source, plan: Plan, scores: Mapping[str, Scores]) -> _Measured:
+def _measured(
+    subject: Subject, task: EvaluationTask, source: TaskSource, plan: EvaluationPlan, scores: Mapping[str, Scores]
+) -> _Measured:
     requests = plan.requests[source.path][task.name]
     found = outcome(subject, task, requests, scores, clusterer=source.clusterer, flops=source.flops)
     n_read = sum(map(len, requests.tokens))
     return _Measured(figures=figures_of(task, requests, found), flops=found.flops_per_token * n_read, n_tokens=n_read)
 
 
-def _kinds(tasks: Sequence[Task]) -> Iterator[tuple[str, list[Task]]]:
+def _kinds(tasks: Sequence[EvaluationTask]) -> Iterator[tuple[str, list[EvaluationTask]]]:
     """Kinds of task of which there are several, one a domain."""
     for kind in dict.fromkeys(task.kind for task in tasks):
         mine = [task for task in tasks if task.kind == kind]
@@ -143,7 +149,7 @@ def _pooled(parts: Sequence[_Measured]) -> _Measured:
     )
 
 
-def _item_rows(task: Task, measured: Mapping[str, _Measured]) -> pd.DataFrame:
+def _item_rows(task: EvaluationTask, measured: Mapping[str, _Measured]) -> pd.DataFrame:
     """A row for each subject and item, a column for each metric."""
     parts = []
     for name, mine in measured.items():
@@ -155,13 +161,13 @@ def _item_rows(task: Task, measured: Mapping[str, _Measured]) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def _findings(task: str, measured: Mapping[str, _Measured], *, against: str) -> Iterator[Finding]:
+def _findings(task: str, measured: Mapping[str, _Measured], *, against: str) -> Iterator[TaskFigure]:
     for metric in dict.fromkeys(metric for mine in measured.values() for metric in mine.figures):
         figures = {name: mine.figures[metric] for name, mine in measured.items() if metric in mine.figures}
         resampled = resampled_means(figures)
         for name, each in figures.items():
             is_held = name != against and against in figures
-            yield Finding(
+            yield TaskFigure(
                 task=task,
                 subject=name,
                 metric=metric,
@@ -171,7 +177,7 @@ def _findings(task: str, measured: Mapping[str, _Measured], *, against: str) -> 
             )
 
 
-def _task_records(plan: Plan, *, look_for_overlap: bool) -> list[TaskRecord]:
+def _task_records(plan: EvaluationPlan, *, look_for_overlap: bool) -> list[TaskRecord]:
     overlap = None
     if look_for_overlap and plan.run_folder is not None:
         overlap = overlapping(plan.tasks, Corpus.open(plan.run_folder / CORPUS_FOLDER))
@@ -192,10 +198,12 @@ def _task_records(plan: Plan, *, look_for_overlap: bool) -> list[TaskRecord]:
     return [*records, *(_pooled_record(kind, tasks, records) for kind, tasks in _kinds(plan.tasks))]
 
 
-def _pooled_record(kind: str, tasks: Sequence[Task], records: Sequence[TaskRecord]) -> TaskRecord:
+def _pooled_record(kind: str, tasks: Sequence[EvaluationTask], records: Sequence[TaskRecord]) -> TaskRecord:
     names = {task.name for task in tasks}
     parts = [record for record in records if record.name in names]
-    whole = Task(name=kind, items=tuple(item for task in tasks for item in task.items), source=tasks[0].source)
+    whole = EvaluationTask(
+        name=kind, items=tuple(item for task in tasks for item in task.items), source=tasks[0].source
+    )
     known = [part.n_overlapping for part in parts if part.n_overlapping is not None]
     return TaskRecord(
         name=kind,

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from raysplit.evaluate.items import Task
+from raysplit.evaluate.items import EvaluationTask
 from raysplit.evaluate.requests import Requests
 from raysplit.evaluate.scores import Scores, offsets_of
 from raysplit.experts import routing as routers
 from raysplit.experts.folders import Experts
 from raysplit.experts.mixture import mixture, sums
-from raysplit.experts.routing import Clusterer, RouterName, Routing
+from raysplit.experts.routing import Assigns, RouterName, Routing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,11 +66,11 @@ def subjects_of(
 
 def outcome(
     subject: Subject,
-    task: Task,
+    task: EvaluationTask,
     requests: Requests,
     scores: Mapping[str, Scores],
     *,
-    clusterer: Clusterer | None,
+    clusterer: Assigns | None,
     flops: Mapping[str, float],
 ) -> Outcome:
     """What a subject says of a task.
@@ -114,12 +114,12 @@ def outcome(
 
 def item_weights(
     experts: Experts,
-    task: Task,
+    task: EvaluationTask,
     requests: Requests,
     scores: Mapping[str, Scores],
     how: Routing,
     *,
-    clusterer: Clusterer | None,
+    clusterer: Assigns | None,
 ) -> np.ndarray:
     """(items, K) log-weights of the experts, chosen once an item by its shared context."""
     found = router_scores(experts, task, scores, how.router, clusterer=clusterer)
@@ -130,7 +130,12 @@ def item_weights(
 
 
 def router_scores(
-    experts: Experts, task: Task, scores: Mapping[str, Scores], router: RouterName, *, clusterer: Clusterer | None
+    experts: Experts,
+    task: EvaluationTask,
+    scores: Mapping[str, Scores],
+    router: RouterName,
+    *,
+    clusterer: Assigns | None,
 ) -> np.ndarray:
     """(items, K) of a router; a task whose items are of no domain of these experts has no labels."""
     if router == "centre":
@@ -146,7 +151,12 @@ def router_scores(
 
 
 def fitted(
-    subject: Subject, task: Task, requests: Requests, scores: Mapping[str, Scores], *, clusterer: Clusterer | None
+    subject: Subject,
+    task: EvaluationTask,
+    requests: Requests,
+    scores: Mapping[str, Scores],
+    *,
+    clusterer: Assigns | None,
 ) -> Subject:
     """The subject at the temperature that suits a task of held-out documents best; label and uniform have none."""
     how = subject.how
@@ -167,11 +177,11 @@ def fitted(
 
 def _flops_per_token(
     subject: Subject,
-    task: Task,
+    task: EvaluationTask,
     requests: Requests,
     weights: np.ndarray,
     *,
-    clusterer: Clusterer | None,
+    clusterer: Assigns | None,
     flops: Mapping[str, float],
 ) -> float:
     """Of all forward passes and the router's choices, over the tokens of the requests."""

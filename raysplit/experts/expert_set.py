@@ -14,7 +14,7 @@ from raysplit.experts.cost import forward_flops_per_token
 from raysplit.experts.folders import Experts, read_experts
 from raysplit.experts.generation import Piece, Sampling, write
 from raysplit.experts.loaded import Precision, device_of
-from raysplit.experts.routing import Clusterer, Routing
+from raysplit.experts.routing import Assigns, Routing
 from raysplit.experts.shelf import Shelf
 from raysplit.experts.tokens import TextTokens
 
@@ -51,7 +51,7 @@ class ExpertSet:
         self,
         experts: Experts,
         *,
-        clusterer: Clusterer | None = None,
+        clusterer: Assigns | None = None,
         device: str = "auto",
         precision: Precision = "stored",
         n_kept: int = 8,

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from raysplit.errors import ExpertError
-from raysplit.experts.loaded import Reader
+from raysplit.experts.loaded import TokenReader
 from raysplit.experts.tokens import TextTokens
 
 _HALF_A_CHARACTER = "\ufffd"
@@ -55,7 +55,7 @@ class Piece:
 
 
 def write(
-    readers: Sequence[Reader],
+    readers: Sequence[TokenReader],
     log_weights: np.ndarray,
     prompt: np.ndarray,
     tokens: TextTokens,
@@ -106,7 +106,7 @@ def write(
 
 
 def _read_each(
-    readers: Sequence[Reader], prompt: np.ndarray, weights: np.ndarray, update_from: int
+    readers: Sequence[TokenReader], prompt: np.ndarray, weights: np.ndarray, update_from: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read the prompt token by token, the weights following; (K, V) of the next token, (K,) weights."""
     start = max(1, update_from)

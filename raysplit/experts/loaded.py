@@ -102,9 +102,9 @@ class LoadedExpert:
             done(sum(n for _, _, n in batch))
         return [TokenScores(log_probs=p, is_greedy=g) for p, g in zip(log_probs, is_greedy, strict=True)]
 
-    def reader(self) -> "Reader":
+    def reader(self) -> "TokenReader":
         """Reads one text token by token."""
-        return Reader(self._model, self.device)
+        return TokenReader(self._model, self.device)
 
     def _pass(self, tokens: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         logits = self._model(input_ids=tokens[:, :-1], use_cache=False).logits.float()  # (B, T, V)
@@ -114,7 +114,7 @@ class LoadedExpert:
         return log_probs.cpu().numpy(), (logits.argmax(dim=-1) == targets).cpu().numpy()
 
 
-class Reader:
+class TokenReader:
     """A text under way in one model: what has been read is kept, so that each token is computed once."""
 
     def __init__(self, model: Any, device: torch.device) -> None:

@@ -28,7 +28,7 @@ CORPUS_FOLDER = "corpus"
 _TEMPERATURES = (1e-3, 1e4)
 
 
-class Clusterer(Protocol):
+class Assigns(Protocol):
     """What routing needs of `raysplit.discover`'s clusterer."""
 
     @property
@@ -74,7 +74,7 @@ class Routing:
         return replace(self, temperature=temperature)
 
 
-def centre_scores(experts: Experts, clusterer: Clusterer, texts: Sequence[str]) -> np.ndarray:
+def centre_scores(experts: Experts, clusterer: Assigns, texts: Sequence[str]) -> np.ndarray:
     """(n, K) -d2 to the nearest of the centres that an expert serves; -inf for one that serves none.
 
     Raises:
@@ -188,7 +188,7 @@ def prefix_of(text: str) -> str:
     return words[0]
 
 
-def clusterer_of(run_folder: Path) -> Clusterer | None:
+def clusterer_of(run_folder: Path) -> Assigns | None:
     """The clusterer that found the run's domains, as its corpus names it; None where they were given.
 
     Raises:
@@ -206,7 +206,7 @@ def clusterer_of(run_folder: Path) -> Clusterer | None:
     return Discovered.load(here if here.is_dir() else recorded)
 
 
-def centre_flops(clusterer: Clusterer, text: str) -> float:
+def centre_flops(clusterer: Assigns, text: str) -> float:
     """At most so many FLOPs choose the nearest centre: each of a text's n-grams (of two lengths) adds a row of the
     rotation, and the vector is held against each centre.
     """

@@ -1,7 +1,7 @@
 """The broker between trials and lanes: trials hand in tasks, lanes fetch them, outcomes find their way back.
 
 An asyncio Ray actor, so that hundreds of waiting trials and lanes cost nothing. What it decides is in
-`raysplit.pool.lane_pool`; what it does to machines goes through `Jobs`, on Ray `raysplit.lanes.lane_jobs`.
+`raysplit.pool.lane_pool`; what it does to machines goes through `LaneJobs`, on Ray `raysplit.lanes.lane_jobs`.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from raysplit.lanes.causes import cause_of, innermost, own_error, was_killed
 from raysplit.lanes.stable import stable_options
 from raysplit.pool.lane_pool import NO_MACHINES_SECONDS, LanePool
 from raysplit.pool.lane_state import LaneState
-from raysplit.pool.placement import Node, Room
+from raysplit.pool.placement import Footprint, Machine
 from raysplit.pool.pool_report import PoolReport, report_on, why_quiet
-from raysplit.pool.task_queue import Asked
+from raysplit.pool.task_queue import QueuedTask
 from raysplit.pool.troubles import Kind, Trouble, kind_of
 
 _LOOK_SECONDS = 1.0
@@ -45,15 +45,15 @@ CLOSE: Literal["close"] = "close"
 Order = Task | Literal["idle", "close"]
 
 
-class Jobs(Protocol):
+class LaneJobs(Protocol):
     """The machines, as the broker uses them; `raysplit.lanes.lane_jobs.LaneJobs` on Ray."""
 
-    def room_of(self, task: Task) -> Room: ...
-    def nodes(self) -> Sequence[Node]: ...
+    def footprint_of(self, task: Task) -> Footprint: ...
+    def nodes(self) -> Sequence[Machine]: ...
     def open(self, lane: LaneState, broker: Any) -> Awaitable[None]: ...
     def kill_worker(self, lane: LaneState) -> None: ...
     def clear_away(self, lane: LaneState) -> None: ...
-    def want(self, rooms: Sequence[Room]) -> None: ...
+    def want(self, footprints: Sequence[Footprint]) -> None: ...
 
 
 class Broker:
@@ -61,7 +61,7 @@ class Broker:
 
     def __init__(
         self,
-        jobs: Jobs,
+        jobs: LaneJobs,
         *,
         n_lanes: int,
         stall_seconds: float,
@@ -73,7 +73,7 @@ class Broker:
         self._pool = LanePool(
             most_lanes=n_lanes,
             stall_seconds=stall_seconds,
-            room_of=jobs.room_of,
+            footprint_of=jobs.footprint_of,
             no_machines_seconds=no_machines_seconds,
             happened=clock(),
         )
@@ -96,12 +96,12 @@ class Broker:
         pool = self._pool
         if pool.hopeless is not None:
             raise pool.hopeless
-        asked = pool.under_way(task)
-        if asked is None:
-            asked = Asked(task=task, room=pool.room_of(task), since=self._clock(), done=Future())
-            pool.ask(asked)
+        queued = pool.under_way(task)
+        if queued is None:
+            queued = QueuedTask(task=task, footprint=pool.footprint_of(task), since=self._clock(), done=Future())
+            pool.ask(queued)
             await self._tell_lanes()
-        return await asyncio.shield(asyncio.wrap_future(asked.done))
+        return await asyncio.shield(asyncio.wrap_future(queued.done))
 
     async def report(self) -> PoolReport:
         """What the lanes do, and why nothing happens where nothing does."""
@@ -110,7 +110,7 @@ class Broker:
     async def n_blocked(self) -> int:
         """Tasks that wait for machines, while others could be used."""
         return sum(
-            1 for asked in self._pool.queue if asked.room in (self._pool.moves.missing, *self._pool.moves.wanted)
+            1 for queued in self._pool.queue if queued.footprint in (self._pool.moves.missing, *self._pool.moves.wanted)
         )
 
     async def close(self) -> None:
@@ -248,7 +248,7 @@ def _myself() -> Any:
     return ray.get_runtime_context().current_actor if ray.is_initialized() else None
 
 
-def start_broker(jobs: Jobs, *, law: ActorHandle | None, **options: Any) -> ActorHandle:
+def start_broker(jobs: LaneJobs, *, law: ActorHandle | None, **options: Any) -> ActorHandle:
     """A broker as an actor of this driver; ``options`` as `Broker` takes them."""
     placed = ray.remote(max_concurrency=_MAX_WAITING)(Broker).options(**stable_options())
     broker = placed.remote(jobs, law=law, **options)

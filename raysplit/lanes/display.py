@@ -48,10 +48,10 @@ class Display:
         self._thread.join(timeout=5)
 
     def _ask(self) -> tuple[Status | None, PoolReport]:
-        asked = self._broker.report.remote()
+        queued = self._broker.report.remote()
         # The law answers when its fit has ended; the terminal must be given back before that.
         status = self._law.status() if self._law is not None else None
-        report: PoolReport = ray.get(asked, timeout=_PATIENCE_SECONDS)
+        report: PoolReport = ray.get(queued, timeout=_PATIENCE_SECONDS)
         return status, report
 
     def _watch(self, seconds: float, show: Callable[[Status | None, PoolReport], None]) -> None:

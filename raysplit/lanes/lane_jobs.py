@@ -17,7 +17,7 @@ from raysplit.design.tasks import Task
 from raysplit.lanes.lane_worker import LaneConfig, serve
 from raysplit.lanes.stable import stable_options
 from raysplit.pool.lane_state import LaneState
-from raysplit.pool.placement import Node, Room
+from raysplit.pool.placement import Footprint, Machine
 from raysplit.run_folder.folder import RunFolder
 from raysplit.space import Space
 
@@ -47,15 +47,15 @@ class LaneHost:
         import ray.train  # brings torch, which the broker has no use for
         from ray.train.torch import TorchConfig, TorchTrainer
 
-        room = config.room
+        footprint = config.footprint
         TorchTrainer(
             serve,
             train_loop_config={"lane": config},
-            torch_config=TorchConfig(backend="nccl" if room.gpus_per_worker else "gloo"),
+            torch_config=TorchConfig(backend="nccl" if footprint.gpus_per_worker else "gloo"),
             scaling_config=ray.train.ScalingConfig(
-                num_workers=room.n_workers,
-                use_gpu=room.gpus_per_worker > 0,
-                resources_per_worker=room.of_a_worker,
+                num_workers=footprint.n_workers,
+                use_gpu=footprint.gpus_per_worker > 0,
+                resources_per_worker=footprint.of_a_worker,
                 label_selector=[{"ray.io/node-id": name} for name in config.spots],
             ),
             run_config=ray.train.RunConfig(
@@ -79,17 +79,17 @@ class LaneJobs:
     corpus_folder: Path
     law: ActorHandle | None
     _hosts: dict[int, ActorHandle] = field(default_factory=dict)
-    _wanted: dict[Room, list[PlacementGroup]] = field(default_factory=dict)
+    _wanted: dict[Footprint, list[PlacementGroup]] = field(default_factory=dict)
 
-    def room_of(self, task: Task) -> Room:
+    def footprint_of(self, task: Task) -> Footprint:
         """The machines that a task's lane takes."""
-        return Room.of(task.lane_shape or lane_shape_of(self.space, task.trial.n_params))
+        return Footprint.of(task.lane_shape or lane_shape_of(self.space, task.trial.n_params))
 
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> list[Machine]:
         """Those that are alive."""
         free, leaving = ray_private.free_by_node(), ray_private.leaving_nodes()
         return [
-            Node(
+            Machine(
                 name=node["NodeID"],
                 address=node["NodeManagerAddress"],
                 total=node["Resources"],
@@ -103,7 +103,7 @@ class LaneJobs:
     def open(self, lane: LaneState, broker: ActorHandle) -> Awaitable[None]:
         """Start a lane; what is returned ends with it, or raises what ended it."""
         config = LaneConfig(
-            number=lane.number, room=lane.room, spots=lane.spots, space=self.space, folder=self.folder,
+            number=lane.number, footprint=lane.footprint, spots=lane.spots, space=self.space, folder=self.folder,
             corpus_folder=self.corpus_folder, broker=broker, law=self.law,
         )  # fmt: skip
         host = ray.remote(LaneHost).options(**stable_options()).remote()
@@ -125,24 +125,26 @@ class LaneJobs:
             with contextlib.suppress(ray.exceptions.RayError, ValueError):
                 remove_placement_group(lane.placement_group)
 
-    def want(self, rooms: Sequence[Room]) -> None:
+    def want(self, footprints: Sequence[Footprint]) -> None:
         """Have the autoscaler make room: by placement groups that wait, and are let go of once they are there.
 
         `ray.autoscaler.sdk.request_resources` keeps one wish for the whole cluster, so that of two sweeps the last to
         ask would be heard, and keeps it when the sweep has died, so that nodes would stay for nobody.
         """
-        counts = Counter(rooms)
-        for room in {*self._wanted, *counts}:
-            asked = self._wanted.setdefault(room, [])
-            for group in list(asked):
-                if len(asked) > counts[room] or placement_group_table(group).get("state") == "CREATED":
-                    asked.remove(group)
+        counts = Counter(footprints)
+        for footprint in {*self._wanted, *counts}:
+            queued = self._wanted.setdefault(footprint, [])
+            for group in list(queued):
+                if len(queued) > counts[footprint] or placement_group_table(group).get("state") == "CREATED":
+                    queued.remove(group)
                     remove_placement_group(group)
-            for _ in range(counts[room] - len(asked)):
-                asked.append(placement_group([room.of_a_worker] * room.n_workers, strategy=_strategy(room)))
+            for _ in range(counts[footprint] - len(queued)):
+                queued.append(
+                    placement_group([footprint.of_a_worker] * footprint.n_workers, strategy=_strategy(footprint))
+                )
 
 
-def _strategy(room: Room) -> str:
-    if room.n_nodes == 1:
+def _strategy(footprint: Footprint) -> str:
+    if footprint.n_nodes == 1:
         return "STRICT_PACK"
-    return "STRICT_SPREAD" if room.n_nodes == room.n_workers else "PACK"
+    return "STRICT_SPREAD" if footprint.n_nodes == footprint.n_workers else "PACK"

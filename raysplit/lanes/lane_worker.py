@@ -16,7 +16,7 @@ from raysplit.design.tasks import Failed, Outcome, Task
 from raysplit.lanes.broker import CLOSE, IDLE
 from raysplit.lanes.causes import write_traceback
 from raysplit.lanes.law_client import ActorLaw
-from raysplit.pool.placement import Room
+from raysplit.pool.placement import Footprint
 from raysplit.pool.troubles import Trouble, kind_of
 from raysplit.run_folder.folder import RunFolder
 from raysplit.space import Space
@@ -27,7 +27,7 @@ class LaneConfig:
     """What every worker of a lane knows."""
 
     number: int
-    room: Room
+    footprint: Footprint
     spots: tuple[str, ...]
     """The node of each worker."""
     space: Space

@@ -23,7 +23,7 @@ from raysplit.lanes.broker import LaneQueue, start_broker
 from raysplit.lanes.display import Display
 from raysplit.lanes.lane_jobs import LaneJobs
 from raysplit.pool.lane_pool import NO_MACHINES_SECONDS, no_room
-from raysplit.pool.placement import Room, on_these
+from raysplit.pool.placement import Footprint, on_these
 from raysplit.run_folder.folder import RunFolder
 from raysplit.space import Space
 from raysplit.train.checkpoints import mark_shared
@@ -86,10 +86,12 @@ class Lanes:
         ray.kill(self.broker)
 
 
-def smallest_room(space: Space) -> Room:
+def smallest_room(space: Space) -> Footprint:
     """What the lane of some size takes, of all sizes the least."""
-    rooms = (Room.of(lane_shape_of(space, n_params)) for n_params in space.model.sizes)
-    return min(rooms, key=lambda room: (room.in_all.get("GPU", 0.0), room.in_all["CPU"], room.n_nodes))
+    footprints = (Footprint.of(lane_shape_of(space, n_params)) for n_params in space.model.sizes)
+    return min(
+        footprints, key=lambda footprint: (footprint.in_all.get("GPU", 0.0), footprint.in_all["CPU"], footprint.n_nodes)
+    )
 
 
 def wait_for_room(space: Space, jobs: LaneJobs, *, wait_seconds: float) -> None:
@@ -98,15 +100,15 @@ def wait_for_room(space: Space, jobs: LaneJobs, *, wait_seconds: float) -> None:
     Raises:
         RunError: it cannot after ``wait_seconds``.
     """
-    room, started = smallest_room(space), time.monotonic()
+    footprint, started = smallest_room(space), time.monotonic()
     try:
         while True:
             nodes = [node for node in jobs.nodes() if not node.leaves]
-            if on_these(room, (node.total for node in nodes)) is not None:
+            if on_these(footprint, (node.total for node in nodes)) is not None:
                 return
             if time.monotonic() - started >= wait_seconds:
-                raise RunError(no_room(room, nodes, wait_seconds))
-            jobs.want([room])
+                raise RunError(no_room(footprint, nodes, wait_seconds))
+            jobs.want([footprint])
             time.sleep(_LOOK_SECONDS)
     finally:
         jobs.want(())

@@ -10,8 +10,8 @@ from raysplit.design.tasks import Measured, Outcome, Task
 from raysplit.errors import LaneError, RaysplitError, RunError
 from raysplit.pool.lane_state import LaneState, Silences
 from raysplit.pool.openings import Clearing, Moves, next_moves
-from raysplit.pool.placement import Node, Room, words
-from raysplit.pool.task_queue import MOST_TRIES, PATIENCE_SECONDS, Asked, TaskQueue, because
+from raysplit.pool.placement import Footprint, Machine, words
+from raysplit.pool.task_queue import MOST_TRIES, PATIENCE_SECONDS, QueuedTask, TaskQueue, because
 from raysplit.pool.troubles import Kind, Trouble, remedy
 
 NO_MACHINES_SECONDS = 1800.0
@@ -39,7 +39,7 @@ class LanePool:
 
     most_lanes: int
     stall_seconds: float
-    room_of: Callable[[Task], Room]
+    footprint_of: Callable[[Task], Footprint]
     no_machines_seconds: float = NO_MACHINES_SECONDS
     lanes: dict[int, LaneState] = field(default_factory=dict)
     """All whose machines are not given back yet."""
@@ -54,12 +54,12 @@ class LanePool:
     """When a lane last got on with anything."""
     moves: Moves = field(default_factory=Moves)
     """As last decided."""
-    nodes: Sequence[Node] = ()
+    nodes: Sequence[Machine] = ()
     """As last seen."""
     _silences: Silences = field(init=False)
     _failing: dict[str, _Failing] = field(default_factory=dict)
-    _served: dict[Room, float] = field(default_factory=dict)
-    """When a lane of each room last got a task."""
+    _served: dict[Footprint, float] = field(default_factory=dict)
+    """When a lane of each footprint last got a task."""
     _cleared: Clearing = field(default_factory=Clearing)
     _start_seconds: float = _START_SECONDS
     _n_opened: int = 0
@@ -74,25 +74,25 @@ class LanePool:
 
     # Who wants tasks carried out.
 
-    def under_way(self, task: Task) -> Asked | None:
+    def under_way(self, task: Task) -> QueuedTask | None:
         """The same task, if it waits or is carried out."""
-        known = [*self.queue, *(lane.asked for lane in self.lanes.values() if lane.asked)]
-        return next((asked for asked in known if asked.task == task and not asked.done.done()), None)
+        known = [*self.queue, *(lane.queued for lane in self.lanes.values() if lane.queued)]
+        return next((queued for queued in known if queued.task == task and not queued.done.done()), None)
 
-    def ask(self, asked: Asked) -> None:
-        self.queue.add(asked)
+    def ask(self, queued: QueuedTask) -> None:
+        self.queue.add(queued)
 
     def give_up(self, error: RaysplitError) -> None:
         """Tell everyone who waits, now and later."""
         self.hopeless = self.hopeless or error
-        for asked in (*self.queue, *(lane.asked for lane in self.lanes.values() if lane.asked)):
-            if not asked.done.done():
-                asked.done.set_exception(self.hopeless)
+        for queued in (*self.queue, *(lane.queued for lane in self.lanes.values() if lane.queued)):
+            if not queued.done.done():
+                queued.done.set_exception(self.hopeless)
         self.queue.waiting.clear()
 
     # Looking after the lanes, once a second.
 
-    def look(self, nodes: Sequence[Node], now: float) -> tuple[list[LaneState], list[LaneState]]:
+    def look(self, nodes: Sequence[Machine], now: float) -> tuple[list[LaneState], list[LaneState]]:
         """Decide what to open and what to close.
 
         Returns:
@@ -118,8 +118,8 @@ class LanePool:
         self._excuse_silence(now)
         found = [lane for lane in self.lanes.values() if self._silences.is_hung(lane, now)]
         for lane in found:
-            assert lane.asked is not None
-            lane.asked.n_stalls += 1
+            assert lane.queued is not None
+            lane.queued.n_stalls += 1
             silence = f"it has said nothing for {now - lane.heard:.0f} s"
             self.lost(lane.number, Trouble(kind=Kind.MACHINE, cause=silence), now)
         return found
@@ -140,12 +140,12 @@ class LanePool:
         lane = self.lanes[number]
         if not lane.is_idle or not lane.takes_tasks:
             return None
-        asked = self.queue.take(lane.room, now)
-        if asked is None:
+        queued = self.queue.take(lane.footprint, now)
+        if queued is None:
             return None
-        lane.begin(asked, now)
-        self._served[lane.room] = self.happened = now
-        return asked.task
+        lane.begin(queued, now)
+        self._served[lane.footprint] = self.happened = now
+        return queued.task
 
     def heard(self, number: int, tokens: int, loss: float, now: float) -> bool:
         """A lane has got on with its task; returns whether it is to save it and give it back."""
@@ -169,20 +169,20 @@ class LanePool:
         for name in set(lane.spots):
             self._failing.pop(name, None)
         self.happened = now
-        asked = lane.leave(now)
-        if asked is not None and not asked.done.done():
-            asked.done.set_result(outcome)
+        queued = lane.leave(now)
+        if queued is not None and not queued.done.done():
+            queued.done.set_result(outcome)
 
     def interrupted(self, number: int, now: float) -> None:
         """A lane has saved its task where it stood, as it was told, which counts for nothing against the task."""
         lane = self._at_work(number)
         if lane is None:
             return
-        asked = lane.leave(now)
-        assert asked is not None
+        queued = lane.leave(now)
+        assert queued is not None
         if not lane.leaves:
-            asked.since = now  # or it would be the first to get the machines that it has just cleared
-        self.queue.add(asked)
+            queued.since = now  # or it would be the first to get the machines that it has just cleared
+        self.queue.add(queued)
 
     def lost(self, number: int, trouble: Trouble, now: float) -> None:
         """A lane has come to an end that nobody asked for; its task goes to another, or is given up."""
@@ -190,15 +190,15 @@ class LanePool:
         if lane is None or not lane.is_open:
             return
         lane.ended = now
-        asked, worked = lane.asked, lane.heard - lane.begun
-        lane.asked = None
+        queued, worked = lane.queued, lane.heard - lane.begun
+        lane.queued = None
         said = remedy(trouble.kind, trouble.cause)
         if lane.joined is None:
             self._failed_start(said, trouble.kind, now)
-        elif asked is not None:
-            self.queue.take_back(asked, trouble, now, worked_seconds=worked)
+        elif queued is not None:
+            self.queue.take_back(queued, trouble, now, worked_seconds=worked)
         self._shun(lane, now)
-        what = f"over {asked.task.trial.name}" if asked else "while it started" if lane.joined is None else "idle"
+        what = f"over {queued.task.trial.name}" if queued else "while it started" if lane.joined is None else "idle"
         self.tell(f"lane {number} was lost {what}{because(said)}")
         if trouble.kind is Kind.SET_UP:
             self.give_up(RunError(said))
@@ -208,17 +208,17 @@ class LanePool:
         if trouble is not None:
             self.lost(number, trouble, now)
         lane = self.lanes.pop(number, None)
-        if lane is not None and lane.asked is not None:  # it ended well in the midst of a task, as none should
-            self.queue.add(lane.asked)
+        if lane is not None and lane.queued is not None:  # it ended well in the midst of a task, as none should
+            self.queue.add(lane.queued)
 
     # Inside.
 
     def _at_work(self, number: int) -> LaneState | None:
         lane = self.lanes.get(number)
-        return lane if lane is not None and lane.is_open and lane.asked is not None else None
+        return lane if lane is not None and lane.is_open and lane.queued is not None else None
 
-    def _opened(self, room: Room, spots: tuple[str, ...], now: float) -> LaneState:
-        lane = LaneState(number=self._n_opened, room=room, spots=spots, opened=now)
+    def _opened(self, footprint: Footprint, spots: tuple[str, ...], now: float) -> LaneState:
+        lane = LaneState(number=self._n_opened, footprint=footprint, spots=spots, opened=now)
         self.lanes[lane.number] = lane
         self._n_opened += 1
         return lane
@@ -269,11 +269,11 @@ class LanePool:
         self.n_notices += 1
 
 
-def no_room(room: Room | None, nodes: Sequence[Node], seconds: float) -> str:
+def no_room(footprint: Footprint | None, nodes: Sequence[Machine], seconds: float) -> str:
     """That a lane fits nowhere, with what there is and what would help."""
     since = f" after {seconds:.0f} s" if seconds else ""
     return (
-        f"a lane needs {room}, and the Ray cluster has no room for that{since}: its nodes have "
+        f"a lane needs {footprint}, and the Ray cluster has no room for that{since}: its nodes have "
         f"{words(node.total for node in nodes if not node.leaves)}; add nodes, wait for them with --wait-for-cluster, "
         "or ask for less in compute"
     )

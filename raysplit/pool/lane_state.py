@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raysplit.design.tasks import Task
-from raysplit.pool.placement import Room
-from raysplit.pool.task_queue import Asked
+from raysplit.pool.placement import Footprint
+from raysplit.pool.task_queue import QueuedTask
 
 STALLED = 10.0
 """Times as long as ever before is too long a silence."""
@@ -19,7 +19,7 @@ class LaneState:
     """A lane is started once: what comes after it in its place is another one, with another number."""
 
     number: int
-    room: Room
+    footprint: Footprint
     spots: tuple[str, ...]
     """The node of each worker."""
     opened: float
@@ -27,7 +27,7 @@ class LaneState:
     """When its workers had come up."""
     ended: float | None = None
     """When it was lost or sent home; its machines are taken until Ray says that it is gone."""
-    asked: Asked | None = None
+    queued: QueuedTask | None = None
     begun: float = 0.0
     """When it got its task; when it became idle, without one."""
     has_worked: bool = False
@@ -37,7 +37,7 @@ class LaneState:
     leaves: bool = False
     """A node of it does: it is given nothing new, and saves what it has."""
     stand_down: bool = False
-    """Another room waits for its machines: it is given nothing new."""
+    """Another footprint waits for its machines: it is given nothing new."""
     save_now: bool = False
     """It is to save its task and give it back."""
     tokens: int = 0
@@ -55,7 +55,7 @@ class LaneState:
 
     @property
     def task(self) -> Task | None:
-        return self.asked.task if self.asked else None
+        return self.queued.task if self.queued else None
 
     @property
     def is_open(self) -> bool:
@@ -68,21 +68,21 @@ class LaneState:
 
     @property
     def is_idle(self) -> bool:
-        return self.is_open and self.joined is not None and self.asked is None
+        return self.is_open and self.joined is not None and self.queued is None
 
-    def begin(self, asked: Asked, now: float) -> None:
-        self.asked, self.begun, self.heard, self.has_worked = asked, now, now, True
+    def begin(self, queued: QueuedTask, now: float) -> None:
+        self.queued, self.begun, self.heard, self.has_worked = queued, now, now, True
         self.tokens, self.loss, self.longest_silence, self.has_progressed = 0, math.nan, 0.0, False
 
     def hear(self, now: float) -> None:
         self.longest_silence = max(self.longest_silence, now - self.heard)
         self.heard = now
 
-    def leave(self, now: float) -> Asked | None:
+    def leave(self, now: float) -> QueuedTask | None:
         """Have the lane without its task, which is returned."""
-        asked, self.asked, self.begun = self.asked, None, now
+        queued, self.queued, self.begun = self.queued, None, now
         self.save_now = False
-        return asked
+        return queued
 
 
 @dataclass(slots=True)
@@ -107,11 +107,11 @@ class Silences:
         `LEAST_SILENCE_SECONDS`; twice as long again for each time that the task was thought hung. Before its first
         progress at least `most_seconds`, unless its size has come through before.
         """
-        if lane.asked is None or not lane.is_open:
+        if lane.queued is None or not lane.is_open:
             return False
-        known = self.known.get(lane.asked.task.trial.n_params)
+        known = self.known.get(lane.queued.task.trial.n_params)
         longest = max(lane.longest_silence, known or 0.0)
-        patience = max(LEAST_SILENCE_SECONDS, STALLED * longest) * 2**lane.asked.n_stalls
+        patience = max(LEAST_SILENCE_SECONDS, STALLED * longest) * 2**lane.queued.n_stalls
         if not lane.has_progressed and known is None:
             patience = max(patience, self.most_seconds)
         return now - lane.heard > patience

@@ -15,8 +15,8 @@ _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
-class Room:
-    """The machines that a lane takes. Lanes of one room serve every size whose shape takes the same."""
+class Footprint:
+    """The machines that a lane takes. Lanes of one footprint serve every size whose shape takes the same."""
 
     n_workers: int
     n_nodes: int
@@ -24,7 +24,7 @@ class Room:
     cpus_per_worker: float
 
     @classmethod
-    def of(cls, shape: LaneShape) -> "Room":
+    def of(cls, shape: LaneShape) -> "Footprint":
         """What a lane of a shape takes, however it trains there."""
         return cls(
             n_workers=shape.n_workers,
@@ -50,7 +50,7 @@ class Room:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Node:
+class Machine:
     """A machine of the cluster that is alive."""
 
     name: str
@@ -63,47 +63,49 @@ class Node:
     """Notice was given: whatever runs there will be ended."""
 
 
-def place(room: Room, free: Mapping[str, Resources]) -> tuple[str, ...] | None:
-    """The node of each worker: those that it fills best, so that large rooms stay whole for large lanes.
+def place(footprint: Footprint, free: Mapping[str, Resources]) -> tuple[str, ...] | None:
+    """The node of each worker: those that it fills best, so that large nodes stay whole for large lanes.
 
     Args:
-        room: of the lane; its workers are spread evenly over ``room.n_nodes`` nodes.
+        footprint: of the lane; its workers are spread evenly over ``footprint.n_nodes`` nodes.
         free: node -> what is left there.
 
     Returns:
         None where there is no room.
     """
-    n_each = math.ceil(room.n_workers / room.n_nodes)
-    roomy = sorted((_left(room, n_each, have), name) for name, have in free.items() if _holds(room, n_each, have))
-    chosen = sorted(name for _, name in roomy[: room.n_nodes])
-    if len(chosen) < room.n_nodes:
+    n_each = math.ceil(footprint.n_workers / footprint.n_nodes)
+    roomy = sorted(
+        (_left(footprint, n_each, have), name) for name, have in free.items() if _holds(footprint, n_each, have)
+    )
+    chosen = sorted(name for _, name in roomy[: footprint.n_nodes])
+    if len(chosen) < footprint.n_nodes:
         return None
-    return tuple(name for name in chosen for _ in range(n_each))[: room.n_workers]
+    return tuple(name for name in chosen for _ in range(n_each))[: footprint.n_workers]
 
 
-def on_these(room: Room, nodes: Iterable[Resources]) -> Room | None:
-    """The room as these nodes can give it when they are idle: over more nodes than asked for where they are smaller.
+def on_these(footprint: Footprint, nodes: Iterable[Resources]) -> Footprint | None:
+    """The footprint as these nodes can give it when idle: over more nodes than asked for where they are smaller.
 
     None where they cannot.
     """
     idle = {str(number): node for number, node in enumerate(nodes)}
-    for n_nodes in range(room.n_nodes, room.n_workers + 1):
-        if room.n_workers % n_nodes == 0:
-            spread = Room(
-                n_workers=room.n_workers, n_nodes=n_nodes, gpus_per_worker=room.gpus_per_worker,
-                cpus_per_worker=room.cpus_per_worker,
+    for n_nodes in range(footprint.n_nodes, footprint.n_workers + 1):
+        if footprint.n_workers % n_nodes == 0:
+            spread = Footprint(
+                n_workers=footprint.n_workers, n_nodes=n_nodes, gpus_per_worker=footprint.gpus_per_worker,
+                cpus_per_worker=footprint.cpus_per_worker,
             )  # fmt: skip
             if place(spread, idle) is not None:
                 return spread
     return None
 
 
-def without(free: Mapping[str, Resources], room: Room, spots: Iterable[str]) -> dict[str, Resources]:
+def without(free: Mapping[str, Resources], footprint: Footprint, spots: Iterable[str]) -> dict[str, Resources]:
     """What is left of the nodes once a lane's workers are on these, one after another."""
     left = dict(free)
     for name, n_workers in Counter(name for name in spots if name in free).items():
         have = free[name]
-        taken = {resource: have.get(resource, 0.0) - n_workers * n for resource, n in room.of_a_worker.items()}
+        taken = {resource: have.get(resource, 0.0) - n_workers * n for resource, n in footprint.of_a_worker.items()}
         left[name] = {**have, **taken}
     return left
 
@@ -118,8 +120,8 @@ def words(nodes: Iterable[Resources]) -> str:
     return ", ".join(counted) or "nothing"
 
 
-def _holds(room: Room, n_workers: int, have: Resources) -> bool:
-    for name, amount in room.of_a_worker.items():
+def _holds(footprint: Footprint, n_workers: int, have: Resources) -> bool:
+    for name, amount in footprint.of_a_worker.items():
         there = have.get(name, 0.0) + _ROUNDING
         # A worker that wants whole GPUs finds none in the halves that others have left.
         whole = math.floor(there) if name == "GPU" and amount >= 1 else there
@@ -128,8 +130,8 @@ def _holds(room: Room, n_workers: int, have: Resources) -> bool:
     return True
 
 
-def _left(room: Room, n_workers: int, have: Resources) -> tuple[float, float]:
+def _left(footprint: Footprint, n_workers: int, have: Resources) -> tuple[float, float]:
     """(GPUs, CPUs) that a node keeps beside the workers."""
-    each = room.of_a_worker
+    each = footprint.of_a_worker
     gpus, cpus = (have.get(name, 0.0) - n_workers * each.get(name, 0.0) for name in ("GPU", "CPU"))
     return gpus, cpus

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from raysplit.design.tasks import Task
 from raysplit.pool.lane_pool import LanePool
 from raysplit.pool.openings import STARTS_WORTH
-from raysplit.pool.placement import Room, place, words
+from raysplit.pool.placement import Footprint, place, words
 from raysplit.quantities import format_seconds
 
 QUIET_SECONDS = 30.0
@@ -19,7 +19,7 @@ class LaneReport:
     """One lane."""
 
     number: int
-    room: Room
+    footprint: Footprint
     addresses: tuple[str, ...]
     """Of its nodes."""
     state: str
@@ -51,11 +51,11 @@ def report_on(pool: LanePool, now: float) -> PoolReport:
     return PoolReport(
         lanes=tuple(
             LaneReport(
-                number=lane.number, room=lane.room, task=lane.task, tokens=lane.tokens, loss=lane.loss,
+                number=lane.number, footprint=lane.footprint, task=lane.task, tokens=lane.tokens, loss=lane.loss,
                 addresses=tuple(dict.fromkeys(addresses.get(name, "a node that is gone") for name in lane.spots)),
                 state=(
                     "ending" if not lane.is_open else "starting" if lane.joined is None
-                    else "idle" if lane.asked is None else "saving" if lane.save_now else "training"
+                    else "idle" if lane.queued is None else "saving" if lane.save_now else "training"
                 ),
             )
             for lane in pool.lanes.values()
@@ -80,35 +80,35 @@ def _reasons(pool: LanePool, now: float) -> Iterator[str]:
         if not lane.is_open:
             yield f"lane {lane.number} is being ended since {format_seconds(now - (lane.ended or now))}"
         elif lane.joined is None:
-            yield f"lane {lane.number} ({lane.room}) has been starting for {format_seconds(now - lane.opened)}"
-        elif lane.asked is not None:
+            yield f"lane {lane.number} ({lane.footprint}) has been starting for {format_seconds(now - lane.opened)}"
+        elif lane.queued is not None:
             yield (
-                f"lane {lane.number} has said nothing of {lane.asked.task.trial.name} for "
+                f"lane {lane.number} has said nothing of {lane.queued.task.trial.name} for "
                 f"{format_seconds(now - lane.heard)}"
             )
-    for asked in pool.queue:
-        if asked.not_before > now and asked.trouble is not None:
+    for queued in pool.queue:
+        if queued.not_before > now and queued.trouble is not None:
             yield (
-                f"{asked.task.trial.name} is tried again in {format_seconds(asked.not_before - now)}, after "
-                f"{asked.trouble.cause}"
+                f"{queued.task.trial.name} is tried again in {format_seconds(queued.not_before - now)}, after "
+                f"{queued.trouble.cause}"
             )
-    ready = Counter(asked.room for asked in pool.queue if asked.not_before <= now)
-    for room, n in ready.items():
-        since = min(asked.since for asked in pool.queue if asked.room == room)
+    ready = Counter(queued.footprint for queued in pool.queue if queued.not_before <= now)
+    for footprint, n in ready.items():
+        since = min(queued.since for queued in pool.queue if queued.footprint == footprint)
         tasks = "1 task waits" if n == 1 else f"{n} tasks wait"
-        yield f"{tasks} since {format_seconds(now - since)} for {room}: {_why_no_lane(pool, room)}"
+        yield f"{tasks} since {format_seconds(now - since)} for {footprint}: {_why_no_lane(pool, footprint)}"
 
 
-def _why_no_lane(pool: LanePool, room: Room) -> str:
+def _why_no_lane(pool: LanePool, footprint: Footprint) -> str:
     staying = [node for node in pool.nodes if not node.leaves]
     there = words(node.total for node in staying)
     if not staying:
         return "no node of the cluster is alive that stays; add one"
-    if room == pool.moves.missing or place(room, {node.name: node.total for node in staying}) is None:
+    if footprint == pool.moves.missing or place(footprint, {node.name: node.total for node in staying}) is None:
         return f"the cluster is too small for it, its nodes have {there}; add nodes, or ask for less in compute"
     if len(pool.lanes) >= pool.most_lanes:
         return f"all {pool.most_lanes} lanes of compute.lanes are taken"
-    if room == pool.moves.cleared:
+    if footprint == pool.moves.cleared:
         return "lanes of other sizes are being closed for it"
     if pool.lanes:
         return (

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from raysplit.design.tasks import Outcome, Task
 from raysplit.errors import LaneError, RaysplitError, RunError
-from raysplit.pool.placement import Room
+from raysplit.pool.placement import Footprint
 from raysplit.pool.troubles import Kind, Trouble, remedy
 
 MOST_TRIES = 3
@@ -19,11 +19,11 @@ _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 60.0
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
-class Asked:
+class QueuedTask:
     """A task, and who waits for it."""
 
     task: Task
-    room: Room
+    footprint: Footprint
     since: float
     """When it began to wait for its turn."""
     done: Future[Outcome]
@@ -42,49 +42,49 @@ class Asked:
 class TaskQueue:
     """Only what waits; what a lane has is the lane's."""
 
-    waiting: list[Asked] = field(default_factory=list)
+    waiting: list[QueuedTask] = field(default_factory=list)
 
-    def __iter__(self) -> Iterator[Asked]:
+    def __iter__(self) -> Iterator[QueuedTask]:
         return iter(self.waiting)
 
-    def add(self, asked: Asked) -> None:
-        self.waiting.append(asked)
+    def add(self, queued: QueuedTask) -> None:
+        self.waiting.append(queued)
         self.waiting.sort(key=lambda each: each.since)  # stable: of the same moment, the first handed in
 
-    def take(self, room: Room, now: float) -> Asked | None:
-        """The task of a room that has waited longest, if it may be tried."""
-        for asked in self.waiting:
-            if asked.room == room and asked.not_before <= now:
-                self.waiting.remove(asked)
-                return asked
+    def take(self, footprint: Footprint, now: float) -> QueuedTask | None:
+        """The task of a footprint that has waited longest, if it may be tried."""
+        for queued in self.waiting:
+            if queued.footprint == footprint and queued.not_before <= now:
+                self.waiting.remove(queued)
+                return queued
         return None
 
-    def take_back(self, asked: Asked, trouble: Trouble, now: float, *, worked_seconds: float) -> None:
+    def take_back(self, queued: QueuedTask, trouble: Trouble, now: float, *, worked_seconds: float) -> None:
         """Hear that a lane was lost over a task: it waits again, or is given up."""
         if worked_seconds >= GOOD_WORK_SECONDS:
-            asked.tries = 0
-        if asked.tries == 0:
-            asked.troubled_since = now - worked_seconds
-        asked.tries += 1
-        asked.trouble = trouble
-        if (error := _given_up(asked, trouble, now)) is not None:
-            if not asked.done.done():
-                asked.done.set_exception(error)
+            queued.tries = 0
+        if queued.tries == 0:
+            queued.troubled_since = now - worked_seconds
+        queued.tries += 1
+        queued.trouble = trouble
+        if (error := _given_up(queued, trouble, now)) is not None:
+            if not queued.done.done():
+                queued.done.set_exception(error)
             return
         # At once the first time, since most machines that are lost are lost once.
-        pause = _FIRST_PAUSE_SECONDS * 2 ** (asked.tries - 1) if asked.tries > 1 else 0.0
-        asked.not_before = now + min(pause, _LONGEST_PAUSE_SECONDS)
-        self.add(asked)
+        pause = _FIRST_PAUSE_SECONDS * 2 ** (queued.tries - 1) if queued.tries > 1 else 0.0
+        queued.not_before = now + min(pause, _LONGEST_PAUSE_SECONDS)
+        self.add(queued)
 
 
-def _given_up(asked: Asked, trouble: Trouble, now: float) -> RaysplitError | None:
-    name, why = asked.task.trial.name, because(remedy(trouble.kind, trouble.cause))
+def _given_up(queued: QueuedTask, trouble: Trouble, now: float) -> RaysplitError | None:
+    name, why = queued.task.trial.name, because(remedy(trouble.kind, trouble.cause))
     if trouble.kind is Kind.SET_UP:
         return RunError(f"{name} cannot be trained as it is set up{why}")
-    if asked.tries < MOST_TRIES or now - asked.troubled_since < PATIENCE_SECONDS[trouble.kind]:
+    if queued.tries < MOST_TRIES or now - queued.troubled_since < PATIENCE_SECONDS[trouble.kind]:
         return None
-    stalls = f", {asked.n_stalls} of them after it had stalled" if asked.n_stalls else ""
-    return LaneError(f"{name}: its lane died {asked.tries} times while training it{stalls}{why}")
+    stalls = f", {queued.n_stalls} of them after it had stalled" if queued.n_stalls else ""
+    return LaneError(f"{name}: its lane died {queued.tries} times while training it{stalls}{why}")
 
 
 def because(cause: str) -> str:

@@ -26,7 +26,7 @@ from raysplit.run_folder.folder import RunFolder, write_text
 from raysplit.space import Space
 from raysplit.split import Advice, Interval
 from raysplit.sweep.backend import Backend
-from raysplit.sweep.final_plan import RECOMMENDED, FinalPlan, Part, Variant, branch_of, plan_final
+from raysplit.sweep.final_plan import RECOMMENDED, FinalPart, FinalPlan, Variant, branch_of, plan_final
 from raysplit.sweep.run_setup import bytes_per_token
 from raysplit.train.card import CARD, ExportedModel, render_card
 from raysplit.train.checkpoints import check_checkpoints
@@ -144,7 +144,7 @@ def _records(folder: RunFolder) -> list[Record]:
     return read_journal(location) if has_journal(location) else []
 
 
-def _done(records: Iterable[Record], parts: Sequence[Part]) -> dict[str, Mapping[str, Any]]:
+def _done(records: Iterable[Record], parts: Sequence[FinalPart]) -> dict[str, Mapping[str, Any]]:
     """Results by task; without those whose model another advice's has overwritten since, or that was taken away."""
     done: dict[str, Mapping[str, Any]] = {}
     for record in records:
@@ -157,14 +157,14 @@ def _done(records: Iterable[Record], parts: Sequence[Part]) -> dict[str, Mapping
     return {name: data for name, data in done.items() if name not in gone}
 
 
-def carry_out(parts: Sequence[Part], done: set[str], backend: Backend) -> Iterator[tuple[str, Measured]]:
+def carry_out(parts: Sequence[FinalPart], done: set[str], backend: Backend) -> Iterator[tuple[str, Measured]]:
     """Yield (part, outcome) as they finish, each task handed in once what it starts from is there.
 
     Raises:
         RaysplitError: training failed, or machines were at fault.
     """
     waiting = list(parts)
-    running: dict[Future[Outcome], Part] = {}
+    running: dict[Future[Outcome], FinalPart] = {}
     while waiting or running:
         for part in [part for part in waiting if not part.after or part.after in done]:
             running[backend.submit(part.task)] = part

@@ -50,9 +50,9 @@ class FinalPlan:
 
     variants: tuple[Variant, ...]
     """The advised split first."""
-    parts: tuple["Part", ...]
+    parts: tuple["FinalPart", ...]
     """Everything that is measured, also what has been."""
-    left: tuple["Part", ...]
+    left: tuple["FinalPart", ...]
     """What is not trained yet."""
     seed_lane: LaneShape
     expert_lane: LaneShape
@@ -157,7 +157,7 @@ def final_notes(plan: FinalPlan, *, sweep_flops: float | None) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class FinalPart:
     """One measurement of the final run."""
 
     after: str
@@ -178,14 +178,14 @@ def parts_of(
     experts: Path,
     seed_lane: LaneShape | None = None,
     expert_lane: LaneShape | None = None,
-) -> list[Part]:
+) -> list[FinalPart]:
     """One trunk through every variant's D, its branches as soon as it has passed, those from scratch at once; the
     advised split, the first of ``variants``, is exported to the folder ``experts``.
     """
     waypoints = tuple(sorted({v.pretrain_tokens for v in variants if v.pretrain_tokens}))
-    trunks: dict[int, Part] = {}
+    trunks: dict[int, FinalPart] = {}
     for tokens in waypoints:
-        trunks[tokens] = Part(
+        trunks[tokens] = FinalPart(
             after=trunks[max(trunks)].name if trunks else "",
             task=Task(
                 trial=Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=tokens, milestones=(tokens,)),
@@ -195,12 +195,12 @@ def parts_of(
                 lane_shape=seed_lane,
             ),
         )
-    branches: dict[tuple[Trial, int], Part] = {}
+    branches: dict[tuple[Trial, int], FinalPart] = {}
     for variant in variants:
         for domain, tokens in variant.specialize_tokens.items():
             branch = branch_of(variant, domain, n_params=n_params, seed=seed)
             if tokens and (branch, tokens) not in branches:
-                branches[branch, tokens] = Part(
+                branches[branch, tokens] = FinalPart(
                     after=trunks[variant.pretrain_tokens].name if variant.pretrain_tokens else "",
                     task=Task(
                         trial=branch,
@@ -223,7 +223,7 @@ def branch_of(variant: Variant, domain: str, *, n_params: int, seed: int) -> Tri
     )
 
 
-def _tokens_of(space: Space, part: Part, parts: Sequence[Part]) -> int:
+def _tokens_of(space: Space, part: FinalPart, parts: Sequence[FinalPart]) -> int:
     """Trained for a part: a trunk from the one before it, and both ways on from where its cooldown begins."""
     trial, milestone = part.task.trial, part.task.milestone
     if trial.domain:

@@ -53,7 +53,7 @@ class SubmittedRun:
         return shlex.join(["raysplit", "run", _SPACE, "--out", self.run_folder, "--ray-address", "auto", *self.options])
 
 
-class Jobs:
+class SubmittedJobs:
     """The jobs of one cluster that are sweeps."""
 
     def __init__(self, client: JobSubmissionClient) -> None:
@@ -61,7 +61,7 @@ class Jobs:
 
     @classmethod
     @contextmanager
-    def at(cls, address: str | None) -> "Iterator[Jobs]":
+    def at(cls, address: str | None) -> "Iterator[SubmittedJobs]":
         """Reach a cluster.
 
         Args:

@@ -17,7 +17,7 @@ from raysplit.design.tree import Node
 from raysplit.errors import CheckpointError, StorageError
 from raysplit.ladder import ModelShape
 from raysplit.space import Space
-from raysplit.train.storage import Missing, Storage
+from raysplit.train.storage import CheckpointStorage, Missing
 
 MANIFEST = "raysplit.json"
 MARK = "raysplit-checkpoints.json"
@@ -55,7 +55,7 @@ class StoredFile:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Manifest:
+class CheckpointManifest:
     """All that is known of a checkpoint without its tensors."""
 
     node: Node
@@ -72,7 +72,7 @@ class Manifest:
         return json.dumps({**content, "sha256": _digest(content)}, indent=1).encode()
 
     @classmethod
-    def from_bytes(cls, raw: bytes) -> "Manifest":
+    def from_bytes(cls, raw: bytes) -> "CheckpointManifest":
         """Read it back.
 
         Raises:
@@ -100,7 +100,7 @@ def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def read_manifest(storage: Storage, folder: str) -> Manifest:
+def read_manifest(storage: CheckpointStorage, folder: str) -> CheckpointManifest:
     """The manifest of a checkpoint.
 
     Raises:
@@ -108,7 +108,7 @@ def read_manifest(storage: Storage, folder: str) -> Manifest:
         StorageError: it cannot be read.
     """
     try:
-        manifest = Manifest.from_bytes(storage.read(f"{folder}/{MANIFEST}"))
+        manifest = CheckpointManifest.from_bytes(storage.read(f"{folder}/{MANIFEST}"))
     except Missing as error:
         raise Damaged("no complete checkpoint") from error
     if manifest.node.folder != folder:
@@ -116,7 +116,7 @@ def read_manifest(storage: Storage, folder: str) -> Manifest:
     return manifest
 
 
-def stored(storage: Storage) -> tuple[dict[Node, Manifest], list[str]]:
+def stored(storage: CheckpointStorage) -> tuple[dict[Node, CheckpointManifest], list[str]]:
     """Every checkpoint that has a whole manifest, and the folders that hold none: of a save under way, or torn.
 
     Raises:
@@ -134,7 +134,7 @@ def stored(storage: Storage) -> tuple[dict[Node, Manifest], list[str]]:
 
 def stored_nodes(checkpoints: str | Path) -> set[Node]:
     """The checkpoints of a location, as `stored` finds them."""
-    return set(stored(Storage(checkpoints))[0])
+    return set(stored(CheckpointStorage(checkpoints))[0])
 
 
 def check_checkpoints(checkpoints: str | Path, space: Space, *, vocab_size: int) -> None:
@@ -144,7 +144,7 @@ def check_checkpoints(checkpoints: str | Path, space: Space, *, vocab_size: int)
         CheckpointError: naming the folder, the model it holds and the one that the space has.
         StorageError: the storage cannot be read.
     """
-    storage = Storage(checkpoints)
+    storage = CheckpointStorage(checkpoints)
     for node, manifest in stored(storage)[0].items():
         check_fits(storage.label(node.folder), manifest, space.shape(node.n_params, vocab_size))
 
@@ -155,7 +155,7 @@ def mark_shared(checkpoints: str | Path) -> None:
     Raises:
         StorageError: the storage cannot be written.
     """
-    Storage(checkpoints).put(MARK, b"{}")
+    CheckpointStorage(checkpoints).put(MARK, b"{}")
 
 
 def check_shared(checkpoints: str | Path) -> None:
@@ -164,7 +164,7 @@ def check_shared(checkpoints: str | Path) -> None:
     Raises:
         StorageError: naming the machine and the place.
     """
-    storage = Storage(checkpoints)
+    storage = CheckpointStorage(checkpoints)
     try:
         storage.read(MARK)
     except Missing as error:
@@ -174,7 +174,7 @@ def check_shared(checkpoints: str | Path) -> None:
         ) from error
 
 
-def check_fits(label: str, manifest: Manifest, shape: ModelShape) -> None:
+def check_fits(label: str, manifest: CheckpointManifest, shape: ModelShape) -> None:
     """Refuse a checkpoint of another model.
 
     Raises:

@@ -24,12 +24,12 @@ from raysplit.errors import CheckpointError, StorageError
 from raysplit.ladder import ModelShape
 from raysplit.space import Space, TrainingSpec
 from raysplit.train.ahead import done_ahead
-from raysplit.train.checkpoints import Damaged, Manifest, check_fits, stored
+from raysplit.train.checkpoints import CheckpointManifest, Damaged, check_fits, stored
 from raysplit.train.engine import Divergence, Engine
 from raysplit.train.ranks import agree, is_first
 from raysplit.train.saving import Save, open_checkpoint
 from raysplit.train.schedule import learning_rate
-from raysplit.train.storage import Storage
+from raysplit.train.storage import CheckpointStorage
 from raysplit.train.watch import STEPS, Watch
 
 _log = logging.getLogger(__name__)
@@ -89,12 +89,12 @@ class Lane:
             checkpoints: folder that every rank sees, or URL (`raysplit.train.storage`).
         """
         self.space, self.corpus, self.shape = space, corpus, shape
-        self.vocab_size, self.storage = vocab_size, Storage(checkpoints)
+        self.vocab_size, self.storage = vocab_size, CheckpointStorage(checkpoints)
         self._save_begun, self._save_every = 0.0, 0.5 * self._save_seconds
         self._engines: dict[tuple[ModelShape, LaneShape], Engine] = {}
         self._writer, self._reader = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("write", "read"))
         self._saving: Save | None = None
-        self._nodes: dict[Node, Manifest] = {}
+        self._nodes: dict[Node, CheckpointManifest] = {}
         context = space.model.context_length
         self._validation = {
             domain: corpus.validation(domain, context_length=context, max_tokens=space.training.validation_tokens)
@@ -108,7 +108,7 @@ class Lane:
                 engine.close()
             self._engines.clear()
         self.space = self.space.model_copy(update={"training": training})
-        self.storage = Storage(checkpoints)
+        self.storage = CheckpointStorage(checkpoints)
 
     def measure(self, trial: Trial, milestone: int, *, tree: Tree, on_progress: Progress) -> Measured:
         """Train what the tree lacks up to ``milestone``, cool down, and read every domain's held-out loss.
@@ -290,7 +290,7 @@ class Lane:
     def _save_seconds(self) -> float:
         return 60 * self.space.compute.save_minutes
 
-    def _stored_for(self, trial: Trial) -> dict[Node, Manifest]:
+    def _stored_for(self, trial: Trial) -> dict[Node, CheckpointManifest]:
         """The checkpoints of a trial's size and seed; what its own killed saves have left is deleted."""
         found, torn = stored(self.storage)
         for folder in torn:

@@ -17,11 +17,11 @@ import torch.distributed as dist
 from raysplit.design.tree import Node
 from raysplit.errors import StorageError
 from raysplit.train.ahead import done_ahead
-from raysplit.train.checkpoints import MANIFEST, Damaged, Manifest, StoredFile, read_manifest
+from raysplit.train.checkpoints import MANIFEST, CheckpointManifest, Damaged, StoredFile, read_manifest
 from raysplit.train.engine import Engine
 from raysplit.train.ranks import agree, gathered
 from raysplit.train.state import MOMENTS, WEIGHT
-from raysplit.train.storage import Missing, Storage
+from raysplit.train.storage import CheckpointStorage, Missing
 
 _FILE_BYTES = 256 * 2**20
 """About what a file holds, so that a rank that writes or reads one needs little memory beside its share."""
@@ -34,14 +34,16 @@ class Save:
     What it holds is the engine's state when it was made; a step after that changes nothing of it.
     """
 
-    def __init__(self, engine: Engine, storage: Storage, node: Node, *, passing: bool, writer: Executor) -> None:
+    def __init__(
+        self, engine: Engine, storage: CheckpointStorage, node: Node, *, passing: bool, writer: Executor
+    ) -> None:
         """Copy this rank's share, and begin to write it.
 
         Args:
             engine: which stands at ``node``.
             storage: of the checkpoints.
             node: where in the tree that is.
-            passing: as `Manifest.passing` has it.
+            passing: as `CheckpointManifest.passing` has it.
             writer: of one thread.
         """
         self.node, self.passing = node, passing
@@ -60,7 +62,7 @@ class Save:
         """Whether this rank's share is, or has failed."""
         return self._files.done()
 
-    def finish(self) -> Manifest:
+    def finish(self) -> CheckpointManifest:
         """Wait for every rank's files, then put the manifest that makes a checkpoint of them.
 
         Raises:
@@ -77,9 +79,9 @@ class Save:
             shares.append(each)
         return agree(lambda: self._put_manifest(shares))
 
-    def _put_manifest(self, shares: Sequence[Mapping[int, StoredFile]]) -> Manifest:
+    def _put_manifest(self, shares: Sequence[Mapping[int, StoredFile]]) -> CheckpointManifest:
         files = {number: file for share in shares for number, file in share.items()}
-        manifest = Manifest(
+        manifest = CheckpointManifest(
             node=self.node,
             shape=self._shape,
             adam_steps=self._adam_steps,
@@ -97,7 +99,9 @@ class Save:
         return manifest
 
 
-def open_checkpoint(engine: Engine, storage: Storage, manifest: Manifest, *, reader: Executor) -> None:
+def open_checkpoint(
+    engine: Engine, storage: CheckpointStorage, manifest: CheckpointManifest, *, reader: Executor
+) -> None:
     """Give an engine the state of a checkpoint. Each file is read by one rank, which sends the others its tensors.
 
     Args:
@@ -145,7 +149,7 @@ def _key(what: str, parameter: str) -> str:
     return f"{what}/{parameter}"
 
 
-def _write(storage: Storage, folder: str, share: dict[int, dict[str, torch.Tensor]]) -> dict[int, StoredFile]:
+def _write(storage: CheckpointStorage, folder: str, share: dict[int, dict[str, torch.Tensor]]) -> dict[int, StoredFile]:
     """Write each file under a name that no other save uses; its tensors are let go."""
     written = {}
     for number in sorted(share):
@@ -159,7 +163,7 @@ def _write(storage: Storage, folder: str, share: dict[int, dict[str, torch.Tenso
 
 
 def _read_or_why_not(
-    storage: Storage, folder: str, file: StoredFile
+    storage: CheckpointStorage, folder: str, file: StoredFile
 ) -> dict[str, torch.Tensor] | Damaged | StorageError:
     try:
         return _read(storage, folder, file)
@@ -167,7 +171,7 @@ def _read_or_why_not(
         return error
 
 
-def _read(storage: Storage, folder: str, file: StoredFile) -> dict[str, torch.Tensor]:
+def _read(storage: CheckpointStorage, folder: str, file: StoredFile) -> dict[str, torch.Tensor]:
     try:
         content = storage.read(f"{folder}/{file.name}")
     except Missing as error:

@@ -22,7 +22,7 @@ class Missing(StorageError):
     """There is no such file."""
 
 
-class Storage:
+class CheckpointStorage:
     """Folders of files below one place. A file that has its name is whole and on the disk."""
 
     def __init__(self, location: str | Path) -> None:

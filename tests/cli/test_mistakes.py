@@ -11,7 +11,7 @@ import pytest
 
 from raysplit.design.tree import Node
 from raysplit.ladder import shape_for
-from raysplit.train.checkpoints import MANIFEST, Manifest
+from raysplit.train.checkpoints import MANIFEST, CheckpointManifest
 from tests.cli.conftest import Command
 
 Refusal = Callable[..., str]
@@ -153,7 +153,7 @@ def test_a_checkpoint_of_another_model_size(
     node = Node(n_params=14_000, seed=0, pretrain_tokens=4096)
     folder = out / "checkpoints" / node.folder
     folder.mkdir(parents=True)
-    manifest = Manifest(node=node, shape=shape, adam_steps=16, passing=False, files=())
+    manifest = CheckpointManifest(node=node, shape=shape, adam_steps=16, passing=False, files=())
     (folder / MANIFEST).write_bytes(manifest.to_bytes())
     line = refusal("sweep", space_file(), "--out", out)
     for word in (str(folder), str(shape.n_params_non_embedding), "this run needs"):

@@ -10,7 +10,7 @@ import pytest
 
 from raysplit.corpus import Corpus
 from raysplit.errors import ExpertError, RunError, TaskError
-from raysplit.evaluate.items import Task, text_item
+from raysplit.evaluate.items import EvaluationTask, text_item
 from raysplit.evaluate.overlap import overlapping
 from raysplit.evaluate.plan import TASKS as KNOWN_TASKS
 from raysplit.evaluate.plan import Wanted
@@ -218,7 +218,7 @@ def test_overlap_counts_items_that_stand_in_training_text(expert_run: Path) -> N
     text = TextTokens.of(corpus.tokenizer_path).decode(training)
     unseen = programs(1, seed=77)[0]
     items = (text_item(0, "Read:", " " + text), text_item(1, "Write:", " " + unseen), text_item(2, "a", " b"))
-    [found] = overlapping([Task(name="some", items=items, source="")], corpus).values()
+    [found] = overlapping([EvaluationTask(name="some", items=items, source="")], corpus).values()
     assert found == {"stories": 0, "programs": 1}
 
 

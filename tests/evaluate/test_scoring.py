@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from raysplit.errors import TaskError
-from raysplit.evaluate.items import Task, choice_item, text_item
+from raysplit.evaluate.items import EvaluationTask, choice_item, text_item
 from raysplit.evaluate.metrics import figures_of, interval, paired, resampled_means
 from raysplit.evaluate.requests import check_truncation, encode
 from raysplit.evaluate.rows import public_task
@@ -40,7 +40,9 @@ def take_of(folder: Path) -> Callable[[], LoadedExpert]:
     return lambda: LoadedExpert(expert, device=torch.device("cpu"), precision="fp32")
 
 
-def scored(folder: Path, task: Task, keep_in: Path, *, take: Callable[[], LoadedExpert] | None = None) -> Scores:
+def scored(
+    folder: Path, task: EvaluationTask, keep_in: Path, *, take: Callable[[], LoadedExpert] | None = None
+) -> Scores:
     [expert] = read_experts(folder).folders.values()
     requests = encode(task, TextTokens.of(folder), context_length=expert.context_length)
     return score_task(
@@ -55,7 +57,7 @@ def scored(folder: Path, task: Task, keep_in: Path, *, take: Callable[[], Loaded
     )
 
 
-def likelihoods(folder: Path, task: Task, keep_in: Path) -> tuple[np.ndarray, np.ndarray]:
+def likelihoods(folder: Path, task: EvaluationTask, keep_in: Path) -> tuple[np.ndarray, np.ndarray]:
     experts = read_experts(folder)
     requests = encode(task, TextTokens.of(folder), context_length=CONTEXT)
     subject = Subject(name="stories", experts=experts, how="stories")
@@ -74,7 +76,7 @@ def test_likelihoods_and_greedy_answers_are_lm_evals_own(folder: Path, data_fold
     items = [text_item(n, *pair) for n, pair in enumerate(PAIRS)]
     for name in ("arc_easy", "hellaswag", "winogrande", "lambada"):
         items += public_task(name, data=str(data_folder), limit=None).items
-    task = Task(name="parity", items=tuple(items), source="")
+    task = EvaluationTask(name="parity", items=tuple(items), source="")
     pairs = [request for item in items for request in item.requests]
     model = backend.HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=4)
     asked = [api.Instance("loglikelihood", {}, pair, n) for n, pair in enumerate(pairs)]
@@ -97,13 +99,13 @@ def test_against_the_definition_one_request_at_a_time(folder: Path, tmp_path: Pa
         n_scored = len(scored_tokens)
         log_probs = torch.log_softmax(model(input_ids=torch.tensor([kept[:-1]])).logits[0].double(), dim=-1)
         expected.append(sum(log_probs[at - 1, kept[at]].item() for at in range(len(kept) - n_scored, len(kept))))
-    task = Task(name="pairs", items=tuple(text_item(n, *pair) for n, pair in enumerate(PAIRS)), source="")
+    task = EvaluationTask(name="pairs", items=tuple(text_item(n, *pair) for n, pair in enumerate(PAIRS)), source="")
     np.testing.assert_allclose(likelihoods(folder, task, tmp_path)[0], expected, atol=1e-4)
 
 
 def test_a_document_longer_than_the_context_is_read_whole_in_windows(folder: Path, tmp_path: Path) -> None:
     text = " ".join(stories(3, seed=5))
-    task = Task(name="long", items=(text_item(0, "Ann", text),), source="", is_document=True)
+    task = EvaluationTask(name="long", items=(text_item(0, "Ann", text),), source="", is_document=True)
     requests = encode(task, TextTokens.of(folder), context_length=CONTEXT)
     [tokens] = requests.tokens
     assert tokens[0] == TextTokens.of(folder).end_of_text
@@ -121,7 +123,7 @@ def test_what_is_cut_is_counted_and_too_much_of_it_refused(folder: Path) -> None
     tokens = TextTokens.of(folder)
     for n_long, is_refused in ((1, False), (2, True)):
         pairs = [long] * n_long + [short] * (20 - n_long)
-        task = Task(name="some", items=tuple(text_item(n, *pair) for n, pair in enumerate(pairs)), source="")
+        task = EvaluationTask(name="some", items=tuple(text_item(n, *pair) for n, pair in enumerate(pairs)), source="")
         requests = encode(task, tokens, context_length=CONTEXT)
         assert requests.n_truncated == n_long
         if is_refused:
@@ -132,7 +134,7 @@ def test_what_is_cut_is_counted_and_too_much_of_it_refused(folder: Path) -> None
 
 
 def test_what_was_scored_is_read_again_and_damage_is_mended(folder: Path, tmp_path: Path) -> None:
-    task = Task(name="kept", items=tuple(text_item(n, *pair) for n, pair in enumerate(PAIRS)), source="")
+    task = EvaluationTask(name="kept", items=tuple(text_item(n, *pair) for n, pair in enumerate(PAIRS)), source="")
     first = scored(folder, task, tmp_path)
 
     def never() -> LoadedExpert:
@@ -142,7 +144,7 @@ def test_what_was_scored_is_read_again_and_damage_is_mended(folder: Path, tmp_pa
     [path] = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:100])
     np.testing.assert_allclose(scored(folder, task, tmp_path).log_probs, first.log_probs, atol=1e-6)
-    other = Task(name="kept", items=task.items[:2], source="")
+    other = EvaluationTask(name="kept", items=task.items[:2], source="")
     assert len(scored(folder, other, tmp_path).log_probs) < len(first.log_probs)
 
 
@@ -156,7 +158,7 @@ def test_routing_looks_at_no_answer(expert_run: Path, tmp_path: Path) -> None:
             choice_item(n, context, answers, n % 2) if n < 2 else text_item(n, context, answers[0])
             for n, context in enumerate(contexts)
         )
-        task = Task(name=f"answers {number}", items=items, source="")
+        task = EvaluationTask(name=f"answers {number}", items=items, source="")
         requests = encode(task, tokens, context_length=CONTEXT)
         scores = {
             name: score_task(
@@ -174,7 +176,7 @@ def test_routing_looks_at_no_answer(expert_run: Path, tmp_path: Path) -> None:
 
 def test_figures_are_what_they_say(folder: Path, tmp_path: Path) -> None:
     items = (choice_item("a", "Ann saw a", ["cat.", "dog and an owl."], 1), choice_item("b", "Bo", ["met", "has"], 0))
-    task = Task(name="two", items=items, source="")
+    task = EvaluationTask(name="two", items=items, source="")
     requests = encode(task, TextTokens.of(folder), context_length=CONTEXT)
     subject = Subject(name="stories", experts=read_experts(folder), how="stories")
     scores = {"stories": scored(folder, task, tmp_path)}

@@ -13,9 +13,9 @@ from raysplit.design.tree import Trial
 from raysplit.errors import LaneError, RunError
 from raysplit.lanes.broker import CLOSE, IDLE, Broker
 from raysplit.pool.lane_state import LEAST_SILENCE_SECONDS, STALLED, LaneState
-from raysplit.pool.placement import Node, Room
+from raysplit.pool.placement import Footprint, Machine
 from raysplit.pool.troubles import Kind, Trouble
-from tests.pool.simulated_cluster import room
+from tests.pool.simulated_cluster import footprint
 
 STALL_SECONDS = 600.0
 
@@ -28,14 +28,14 @@ class FakeJobs:
     ends: dict[int, "asyncio.Future[None]"] = field(default_factory=dict)
     killed: list[int] = field(default_factory=list)
     cleared: list[int] = field(default_factory=list)
-    wanted: Sequence[Room] = ()
+    wanted: Sequence[Footprint] = ()
 
-    def room_of(self, task: Task) -> Room:
-        return room()
+    def footprint_of(self, task: Task) -> Footprint:
+        return footprint()
 
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> list[Machine]:
         each = {"CPU": 1.0}
-        return [Node(name=f"n{i}", address=f"10.0.0.{i}", total=each, free=each) for i in range(self.n_nodes)]
+        return [Machine(name=f"n{i}", address=f"10.0.0.{i}", total=each, free=each) for i in range(self.n_nodes)]
 
     def open(self, lane: LaneState, broker: Any) -> Awaitable[None]:
         self.ends[lane.number] = asyncio.get_running_loop().create_future()
@@ -47,8 +47,8 @@ class FakeJobs:
     def clear_away(self, lane: LaneState) -> None:
         self.cleared.append(lane.number)
 
-    def want(self, rooms: Sequence[Room]) -> None:
-        self.wanted = rooms
+    def want(self, footprints: Sequence[Footprint]) -> None:
+        self.wanted = footprints
 
 
 class Time:
@@ -77,10 +77,10 @@ class Told:
     clock: Time
 
     async def hand_in(self, asked_for: Task) -> "asyncio.Task[Outcome]":
-        asked = asyncio.ensure_future(self.broker.run(asked_for))
+        queued = asyncio.ensure_future(self.broker.run(asked_for))
         await asyncio.sleep(0)
         await self.look()
-        return asked
+        return queued
 
     async def look(self, *, seconds: float = 0.0) -> None:
         """Time passes, a second at a time, and the broker looks at its lanes in each."""
@@ -115,11 +115,11 @@ def run(story: Callable[[Told], Awaitable[None]], *, n_nodes: int = 2) -> None:
 
 def test_a_task_opens_a_lane_and_its_outcome_finds_its_way_back() -> None:
     async def story(told: Told) -> None:
-        asked = await told.hand_in(task())
+        queued = await told.hand_in(task())
         await told.up(0)
         assert await told.broker.fetch(0) == task()
         await told.broker.finish(0, measured())
-        assert await asked == measured()
+        assert await queued == measured()
         assert list(told.jobs.ends) == [0]
         again = await told.hand_in(task(milestone=200))
         assert await told.broker.fetch(0) == task(milestone=200), "the lane is kept"
@@ -156,7 +156,7 @@ def test_an_idle_lane_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_hung_lane_is_killed_and_what_it_says_later_counts_for_nothing() -> None:
     async def story(told: Told) -> None:
-        asked = await told.hand_in(task())
+        queued = await told.hand_in(task())
         await told.up(0)
         await told.broker.fetch(0)
         await told.broker.progress(0, 10, 3.0)
@@ -168,9 +168,9 @@ def test_a_hung_lane_is_killed_and_what_it_says_later_counts_for_nothing() -> No
         assert await told.broker.fetch(1) == task()
         assert await told.broker.fetch(0) == CLOSE
         await told.broker.finish(0, measured(9.0))  # the hung one wakes up after all
-        assert not asked.done()
+        assert not queued.done()
         await told.broker.finish(1, measured())
-        assert await asked == measured()
+        assert await queued == measured()
 
     run(story)
 
@@ -224,7 +224,7 @@ def test_lanes_are_not_blamed_for_the_time_in_which_the_broker_was_held_up() -> 
 
 
 async def lose_three(told: Told, words: Sequence[Trouble], error: Exception) -> "asyncio.Task[Outcome]":
-    asked = await told.hand_in(task())
+    queued = await told.hand_in(task())
     for number in range(3):
         await told.look(seconds=30)
         await told.up(number)
@@ -232,7 +232,7 @@ async def lose_three(told: Told, words: Sequence[Trouble], error: Exception) -> 
         for trouble in words:
             await told.broker.say(number, trouble)
         await told.end(number, error)
-    return asked
+    return queued
 
 
 FAILED = AssertionError("why, as Ray has it")
@@ -242,9 +242,9 @@ COLLATERAL = Trouble(kind=Kind.MACHINE, cause="RuntimeError: connection closed b
 
 def test_the_first_last_words_are_the_cause_of_a_failure() -> None:
     async def story(told: Told) -> None:
-        asked = await lose_three(told, [CODE, COLLATERAL], FAILED)
+        queued = await lose_three(told, [CODE, COLLATERAL], FAILED)
         with pytest.raises(LaneError, match=r"3 times while training it: AssertionError: why \(rank 1; lane-0.log\)$"):
-            await asked
+            await queued
         report = await told.broker.report()
         assert report.notices[0].startswith("lane 0 was lost over n14000-s0-trunk: AssertionError: why")
         assert told.jobs.cleared == [0, 1, 2]
@@ -254,9 +254,9 @@ def test_the_first_last_words_are_the_cause_of_a_failure() -> None:
 
 def test_where_no_worker_had_words_what_ray_says_is_the_cause() -> None:
     async def story(told: Told) -> None:
-        asked = await lose_three(told, [], FAILED)
+        queued = await lose_three(told, [], FAILED)
         with pytest.raises(LaneError, match=r"3 times while training it: AssertionError: why, as Ray has it$"):
-            await asked
+            await queued
 
     run(story)
 
@@ -264,22 +264,22 @@ def test_where_no_worker_had_words_what_ray_says_is_the_cause() -> None:
 def test_a_worker_killed_without_a_word_is_the_cause_whatever_the_others_say() -> None:
     async def story(told: Told) -> None:
         killed = ray.exceptions.RayActorError(error_msg="SIGKILL")
-        asked = await lose_three(told, [COLLATERAL], killed)
-        assert not asked.done(), "machines are lost more than once"
+        queued = await lose_three(told, [COLLATERAL], killed)
+        assert not queued.done(), "machines are lost more than once"
         assert "its process has died" in (await told.broker.report()).notices[0]
-        asked.cancel()
+        queued.cancel()
 
     run(story)
 
 
 def test_what_cannot_be_trained_as_it_is_set_up_is_said_at_once() -> None:
     async def story(told: Told) -> None:
-        asked = await told.hand_in(task())
+        queued = await told.hand_in(task())
         await told.up(0)
         await told.broker.fetch(0)
         await told.broker.say(0, Trouble(kind=Kind.SET_UP, cause="CheckpointError: of another model"))
         await told.end(0, FAILED)
-        for waiting in (asked, told.broker.run(task(milestone=200))):
+        for waiting in (queued, told.broker.run(task(milestone=200))):
             with pytest.raises(RunError, match="of another model"):
                 await waiting
 
@@ -288,12 +288,12 @@ def test_what_cannot_be_trained_as_it_is_set_up_is_said_at_once() -> None:
 
 def test_lanes_that_cannot_start_end_the_sweep_with_their_cause() -> None:
     async def story(told: Told) -> None:
-        asked = await told.hand_in(task())
+        queued = await told.hand_in(task())
         for number in range(3):
             await told.look(seconds=60)
             await told.broker.say(number, Trouble(kind=Kind.CODE, cause="CorpusError: no such file"))
             await told.end(number, FAILED)
-        for waiting in (asked, told.broker.run(task())):
+        for waiting in (queued, told.broker.run(task())):
             with pytest.raises(LaneError, match=r"^lanes could not start 3 times in a row: CorpusError: no such file$"):
                 await waiting
 

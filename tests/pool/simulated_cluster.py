@@ -10,8 +10,8 @@ from raysplit.design.tasks import Measured, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.pool.lane_pool import LanePool
 from raysplit.pool.lane_state import LaneState
-from raysplit.pool.placement import Node, Room
-from raysplit.pool.task_queue import Asked
+from raysplit.pool.placement import Footprint, Machine
+from raysplit.pool.task_queue import QueuedTask
 from raysplit.pool.troubles import Kind, Trouble
 
 START_SECONDS = 5
@@ -20,18 +20,18 @@ NOTICED_SECONDS = 2
 LOST = Trouble(kind=Kind.MACHINE, cause="its node is gone")
 
 
-def room(n_workers: int = 1, n_nodes: int = 1, cpus: float = 1.0) -> Room:
-    return Room(n_workers=n_workers, n_nodes=n_nodes, gpus_per_worker=0.0, cpus_per_worker=cpus)
+def footprint(n_workers: int = 1, n_nodes: int = 1, cpus: float = 1.0) -> Footprint:
+    return Footprint(n_workers=n_workers, n_nodes=n_nodes, gpus_per_worker=0.0, cpus_per_worker=cpus)
 
 
-def shape_of(takes: Room) -> LaneShape:
+def shape_of(takes: Footprint) -> LaneShape:
     return LaneShape(
         n_workers=takes.n_workers, n_nodes=takes.n_nodes, cpus_per_worker=takes.cpus_per_worker,
         gpus_per_worker=takes.gpus_per_worker, zero_stage=1, micro_batch_sequences=1, activation_checkpointing=False,
     )  # fmt: skip
 
 
-def task(number: int, takes: Room) -> Task:
+def task(number: int, takes: Footprint) -> Task:
     trunk = Trial(n_params=14_000, seed=number, domain="", pretrain_tokens=100, milestones=(100,))
     return Task(trial=trunk, milestone=100, lane_shape=shape_of(takes))
 
@@ -60,7 +60,7 @@ class Simulated:
     running: dict[int, Running] = field(default_factory=dict)
     later: list[tuple[float, int, bool]] = field(default_factory=list)
     """(when, lane, whether its machines are back)"""
-    asked: dict[int, Asked] = field(default_factory=dict)
+    queued: dict[int, QueuedTask] = field(default_factory=dict)
     seconds: dict[int, float] = field(default_factory=dict)
     """How long each task still takes from where it was saved, by its number."""
     busy: Counter[str] = field(default_factory=Counter)
@@ -72,14 +72,14 @@ class Simulated:
         self.pool = LanePool(
             most_lanes=self.most_lanes,
             stall_seconds=1800.0,
-            room_of=lambda asked: Room.of(asked.lane_shape),  # type: ignore[arg-type]
+            footprint_of=lambda queued: Footprint.of(queued.lane_shape),  # type: ignore[arg-type]
             happened=self.now,
         )
 
-    def hand_in(self, number: int, takes: Room, seconds: float) -> None:
-        asked = Asked(task=task(number, takes), room=takes, since=self.now, done=Future[Outcome]())
-        self.asked[number], self.seconds[number] = asked, seconds
-        self.pool.ask(asked)
+    def hand_in(self, number: int, takes: Footprint, seconds: float) -> None:
+        queued = QueuedTask(task=task(number, takes), footprint=takes, since=self.now, done=Future[Outcome]())
+        self.queued[number], self.seconds[number] = queued, seconds
+        self.pool.ask(queued)
 
     def lose(self, node: str) -> None:
         """A node dies, with every lane on it."""
@@ -93,15 +93,15 @@ class Simulated:
         del self.running[number]
         self.later.append((self.now + NOTICED_SECONDS, number, False))
 
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> list[Machine]:
         """As a cluster tells it: of what is really taken now."""
         free = dict(self.cpus)
         for running in self.running.values():
             for name in running.lane.spots:
-                free[name] -= running.lane.room.cpus_per_worker
+                free[name] -= running.lane.footprint.cpus_per_worker
         assert all(left >= 0 for left in free.values()), f"more is taken than there is: {free}"
         return [
-            Node(name=name, address=name, total={"CPU": n}, free={"CPU": free[name]}, leaves=name in self.leaving)
+            Machine(name=name, address=name, total={"CPU": n}, free={"CPU": free[name]}, leaves=name in self.leaving)
             for name, n in self.cpus.items()
         ]
 
@@ -131,19 +131,19 @@ class Simulated:
         assert len(self.running) <= self.most_lanes
         under_way = [running.task for running in self.running.values() if running.task]
         assert len(under_way) == len(set(under_way)), "a task is carried out twice at the same time"
-        if any(not each.done.done() for each in self.asked.values()):
+        if any(not each.done.done() for each in self.queued.values()):
             self.busy["all"] += round(sum(self.cpus.values()))
             self.busy["busy"] += round(
-                sum(sum(r.lane.room.in_all.values()) for r in self.running.values() if r.task is not None)
+                sum(sum(r.lane.footprint.in_all.values()) for r in self.running.values() if r.task is not None)
             )
 
     def until_done(self, *, seconds: int) -> None:
         """Let time pass until every task has its outcome."""
         for _ in range(seconds):
-            if all(asked.done.done() for asked in self.asked.values()):
+            if all(queued.done.done() for queued in self.queued.values()):
                 return
             self.second()
-        left = [asked.task.trial.name for asked in self.asked.values() if not asked.done.done()]
+        left = [queued.task.trial.name for queued in self.queued.values() if not queued.done.done()]
         raise AssertionError(f"still waiting after {seconds} s: {left}")
 
     def _live(self, number: int, running: Running) -> None:

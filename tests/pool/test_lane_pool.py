@@ -12,9 +12,9 @@ from raysplit.pool.lane_pool import NO_MACHINES_SECONDS
 from raysplit.pool.openings import STARTS_WORTH, WARM_SECONDS, WARM_SECONDS_OVER_NODES
 from raysplit.pool.pool_report import QUIET_SECONDS, why_quiet
 from raysplit.pool.troubles import Kind, Trouble
-from tests.pool.simulated_cluster import START_SECONDS, Simulated, room
+from tests.pool.simulated_cluster import START_SECONDS, Simulated, footprint
 
-SMALL, MIDDLE, LARGE = room(), room(n_workers=2), room(n_workers=2, n_nodes=2, cpus=2.0)
+SMALL, MIDDLE, LARGE = footprint(), footprint(n_workers=2), footprint(n_workers=2, n_nodes=2, cpus=2.0)
 
 
 def cluster(**cpus: float) -> Simulated:
@@ -27,7 +27,7 @@ def pass_time(simulated: Simulated, seconds: float) -> None:
 
 
 def rooms_open(simulated: Simulated) -> list[Any]:
-    return sorted(running.lane.room for running in simulated.running.values())
+    return sorted(running.lane.footprint for running in simulated.running.values())
 
 
 def test_small_lanes_leave_the_large_nodes_to_the_large() -> None:
@@ -48,7 +48,7 @@ def test_a_large_lane_over_nodes_waits_until_they_are_there_and_the_rest_goes_on
     for number in range(1, 7):
         simulated.hand_in(number, SMALL, seconds=20)
     pass_time(simulated, 100)
-    assert [asked.done.done() for asked in simulated.asked.values()] == [False] + [True] * 6
+    assert [queued.done.done() for queued in simulated.queued.values()] == [False] + [True] * 6
     assert simulated.pool.moves.wanted == [LARGE], "the autoscaler is asked for it"
     assert "1 task waits since" in why_quiet(simulated.pool, simulated.now)
     assert "too small for it, its nodes have 2 CPU, 1 CPU; add nodes" in why_quiet(simulated.pool, simulated.now)
@@ -78,9 +78,9 @@ def test_lanes_at_work_save_and_give_way_once_another_room_has_waited_long_enoug
     assert rooms_open(simulated) == [SMALL] * 4, "changing over costs a start"
     assert "other lanes have the machines" in why_quiet_of(simulated)
     pass_time(simulated, 2 * STARTS_WORTH + 30)
-    assert simulated.asked[200].done.done(), "but those that came earlier do not all go first"
+    assert simulated.queued[200].done.done(), "but those that came earlier do not all go first"
     simulated.until_done(seconds=3000)
-    assert not any(asked.tries for asked in simulated.asked.values()), "giving way is no failure"
+    assert not any(queued.tries for queued in simulated.queued.values()), "giving way is no failure"
 
 
 def why_quiet_of(simulated: Simulated) -> str:
@@ -124,7 +124,7 @@ def test_a_notice_has_the_lane_save_and_its_task_goes_elsewhere_without_counting
     pass_time(simulated, 3)
     assert all(node not in running.lane.spots for running in simulated.running.values())
     simulated.until_done(seconds=120)
-    assert simulated.asked[0].tries == 0
+    assert simulated.queued[0].tries == 0
 
 
 def test_the_task_of_a_lost_lane_waits_for_another_as_soon_as_the_loss_is_known() -> None:
@@ -145,7 +145,7 @@ def test_a_task_that_costs_lane_after_lane_is_given_up_in_time_and_blames_no_tri
     simulated = cluster(a=1)
     simulated.hand_in(0, SMALL, seconds=1e9)
     began = simulated.now
-    while not simulated.asked[0].done.done():
+    while not simulated.queued[0].done.done():
         simulated.second()
         for number, running in list(simulated.running.items()):
             if running.task is not None:
@@ -153,9 +153,9 @@ def test_a_task_that_costs_lane_after_lane_is_given_up_in_time_and_blames_no_tri
                 simulated.pool.lost(number, Trouble(kind=kind, cause="why it was"), simulated.now)
                 simulated.pool.gone(number, simulated.now)
     with pytest.raises(LaneError, match=r"^n14000-s0-trunk: its lane died \d+ times while training it: why it was$"):
-        simulated.asked[0].done.result()
+        simulated.queued[0].done.result()
     assert least_seconds <= simulated.now - began < 2 * least_seconds + 200
-    assert simulated.asked[0].tries >= 3
+    assert simulated.queued[0].tries >= 3
 
 
 def test_what_is_set_up_wrongly_stops_everything_at_once_with_what_to_mend() -> None:
@@ -165,9 +165,9 @@ def test_what_is_set_up_wrongly_stops_everything_at_once_with_what_to_mend() -> 
     pass_time(simulated, 10)
     out_of_memory = Trouble(kind=Kind.SET_UP, cause="OutOfMemoryError: CUDA out of memory")
     simulated.pool.lost(0, out_of_memory, simulated.now)
-    for asked in simulated.asked.values():
+    for queued in simulated.queued.values():
         with pytest.raises(RunError, match=r"CUDA out of memory; .* give it a shape in compute.shapes"):
-            asked.done.result()
+            queued.done.result()
 
 
 def test_tasks_do_not_wait_for_ever_for_machines_that_are_gone() -> None:
@@ -180,7 +180,7 @@ def test_tasks_do_not_wait_for_ever_for_machines_that_are_gone() -> None:
     assert "no node of the cluster is alive" in why_quiet(simulated.pool, simulated.now)
     pass_time(simulated, NO_MACHINES_SECONDS)
     with pytest.raises(LaneError, match=r"^a lane needs 1 worker of 1 CPU, .* its nodes have nothing; add nodes"):
-        simulated.asked[0].done.result()
+        simulated.queued[0].done.result()
 
 
 ROOMS = (SMALL, MIDDLE, LARGE)
@@ -224,8 +224,8 @@ def test_whatever_arrives_and_whatever_dies_every_task_ends_once(
     for name in ("e", "f"):  # whatever was lost, in the end there is room for the largest
         simulated.cpus[name] = 2
     simulated.until_done(seconds=5000)
-    for asked in simulated.asked.values():
-        assert isinstance(asked.done.result(), Measured)
+    for queued in simulated.queued.values():
+        assert isinstance(queued.done.result(), Measured)
 
 
 def test_with_work_to_do_machines_are_busy_nearly_all_the_time() -> None:
@@ -233,7 +233,7 @@ def test_with_work_to_do_machines_are_busy_nearly_all_the_time() -> None:
     simulated = cluster(a=2, b=2, c=1, d=1)
     for number in range(200):
         simulated.hand_in(number, (SMALL, SMALL, SMALL, SMALL, MIDDLE, LARGE)[number % 6], seconds=20 * START_SECONDS)
-    while {asked.room for asked in simulated.pool.queue} == {SMALL, MIDDLE, LARGE}:
+    while {queued.footprint for queued in simulated.pool.queue} == {SMALL, MIDDLE, LARGE}:
         simulated.second()
     share = simulated.busy["busy"] / simulated.busy["all"]
     assert share >= 0.85, (share, simulated.n_changes, simulated.now)

@@ -61,7 +61,7 @@ def main() -> None:
                 assert isinstance(first.result(timeout=200), Measured)
                 spanning = lanes.submit(trunk(large, 0, 8192))
                 assert isinstance(spanning.result(timeout=200), Measured)
-                say(f"measured by {' and '.join(sorted(str(lane.room) for lane in report(lanes).lanes))}")
+                say(f"measured by {' and '.join(sorted(str(lane.footprint) for lane in report(lanes).lanes))}")
                 long = lanes.submit(trunk(small, 1, 8192 * 40))
                 while not any(lane.tokens for lane in report(lanes).lanes if lane.task is not None):
                     time.sleep(0.2)

@@ -28,7 +28,7 @@ HOLD = """
     import sys, time
     from pathlib import Path
     from raysplit.errors import FolderTaken
-    from raysplit.sweep import holder
+    from raysplit.run_folder import holder
     holder.BEAT_SECONDS = 0.1
     try:
         with holder.held(Path(sys.argv[1]), command="raysplit sweep"):

@@ -15,7 +15,7 @@ from raysplit.journal import Journal
 from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
 from raysplit.sweep.final import carry_out
-from raysplit.sweep.final_plan import Part
+from raysplit.sweep.final_plan import FinalPart
 from raysplit.sweep.replay import KnownLosses, drive
 from tests.design.doubles import setup
 from tests.live.doubles import remember_laws, true_losses
@@ -87,13 +87,13 @@ class Nobody:
     def record(self, trial: Trial, milestone: int, outcome: Outcome) -> None: ...
 
 
-def parts() -> list[Part]:
+def parts() -> list[FinalPart]:
     trunk = Trial(n_params=14_000, seed=0, domain="", pretrain_tokens=250_000, milestones=(250_000,))
-    first = Part(after="", task=Task(trial=trunk, milestone=250_000))
+    first = FinalPart(after="", task=Task(trial=trunk, milestone=250_000))
     longer = replace(trunk, pretrain_tokens=500_000, milestones=(500_000,))
-    second = Part(after=first.name, task=Task(trial=longer, milestone=500_000))
+    second = FinalPart(after=first.name, task=Task(trial=longer, milestone=500_000))
     branches = [
-        Part(
+        FinalPart(
             after=trunk.name, task=Task(trial=replace(part.task.trial, domain=name, milestones=(1000,)), milestone=1000)
         )
         for part, trunk in ((first, first), (second, second))

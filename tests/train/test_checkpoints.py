@@ -21,8 +21,8 @@ from raysplit.train import run, storage
 from raysplit.train.checkpoints import (
     MANIFEST,
     MARK,
+    CheckpointManifest,
     Damaged,
-    Manifest,
     StoredFile,
     check_checkpoints,
     check_shared,
@@ -31,7 +31,7 @@ from raysplit.train.checkpoints import (
     stored_nodes,
 )
 from raysplit.train.run import Interrupted, Lane
-from raysplit.train.storage import Storage
+from raysplit.train.storage import CheckpointStorage
 from tests.train.conftest import VOCAB, make_space
 from tests.train.jobs import branch, lane_in, trunk
 
@@ -117,13 +117,15 @@ def test_a_damaged_checkpoint_is_passed_over(
 def test_a_manifest_that_has_changed_says_nothing(position: float, tmp_path: Path) -> None:
     space = make_space(tmp_path)
     file = StoredFile.of("00000-a.safetensors", b"content", ["weight"])
-    manifest = Manifest(node=NODE, shape=space.shape(14_000, VOCAB), adam_steps=8, passing=False, files=(file,))
+    manifest = CheckpointManifest(
+        node=NODE, shape=space.shape(14_000, VOCAB), adam_steps=8, passing=False, files=(file,)
+    )
     path = tmp_path / NODE.folder / MANIFEST
     path.parent.mkdir()
     path.write_bytes(manifest.to_bytes())
-    assert stored(Storage(tmp_path)) == ({NODE: manifest}, [])
+    assert stored(CheckpointStorage(tmp_path)) == ({NODE: manifest}, [])
     flip(path, position)
-    assert stored(Storage(tmp_path)) == ({}, [NODE.folder])
+    assert stored(CheckpointStorage(tmp_path)) == ({}, [NODE.folder])
     path.write_bytes(json.dumps([1]).encode())
     assert stored_nodes(tmp_path) == set()
     for content in (b"", b"conten", b"contenT"):
@@ -132,7 +134,7 @@ def test_a_manifest_that_has_changed_says_nothing(position: float, tmp_path: Pat
 
 
 def test_a_checkpoint_under_another_name_is_none(tmp_path: Path) -> None:
-    manifest = Manifest(
+    manifest = CheckpointManifest(
         node=NODE, shape=make_space(tmp_path).shape(14_000, VOCAB), adam_steps=8, passing=False, files=()
     )
     (tmp_path / "other").mkdir()
@@ -145,10 +147,10 @@ def test_a_checkpoint_of_another_model_is_refused(
 ) -> None:
     shutil.copytree(whole[0], tmp_path / "here")
     for path in (tmp_path / "here").glob(f"*/{MANIFEST}"):
-        manifest = Manifest.from_bytes(path.read_bytes())
+        manifest = CheckpointManifest.from_bytes(path.read_bytes())
         other = make_space(tmp_path).shape(28_000, VOCAB)
         path.write_bytes(
-            Manifest(
+            CheckpointManifest(
                 node=manifest.node, shape=other, adam_steps=manifest.adam_steps, passing=False, files=manifest.files
             ).to_bytes()
         )
@@ -289,4 +291,4 @@ def test_a_bucket_that_is_not_there_is_storage_that_fails(at: Callable[[str], La
 
 def test_a_url_of_nothing_known_is_refused() -> None:
     with pytest.raises(RunError, match=r"ftp://here: .*give a folder that every node sees, or a URL such as s3://"):
-        Storage("ftp://here")
+        CheckpointStorage("ftp://here")

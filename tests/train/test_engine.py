@@ -18,7 +18,7 @@ from raysplit.errors import RunError
 from raysplit.train.engine import Engine, _share_of_batch
 from raysplit.train.loss import mean_loss
 from raysplit.train.saving import Save, open_checkpoint
-from raysplit.train.storage import Storage
+from raysplit.train.storage import CheckpointStorage
 from tests.train.conftest import VOCAB, make_space
 
 pytestmark = pytest.mark.usefixtures("one_rank")
@@ -51,7 +51,7 @@ def train(engine: Engine, windows: Windows, steps: range, learning_rate: float =
 @pytest.fixture
 def keep(tmp_path: Path) -> Iterator[Keep]:
     """(engine) -> what gives an engine the state that this one has now."""
-    storage = Storage(tmp_path / "checkpoints")
+    storage = CheckpointStorage(tmp_path / "checkpoints")
     with ThreadPoolExecutor(1) as thread:
 
         def save(engine: Engine, node: Node = NODE) -> Callable[[Engine], None]:
@@ -101,7 +101,7 @@ def test_a_checkpoint_of_any_stage_opens_at_every_other_to_the_bit(
 
 
 def test_a_save_is_of_the_moment_when_it_was_begun(make_engine: MakeEngine, windows: Windows, tmp_path: Path) -> None:
-    engine, storage = make_engine(), Storage(tmp_path)
+    engine, storage = make_engine(), CheckpointStorage(tmp_path)
     writer, begun = ThreadPoolExecutor(1), threading.Event()
     writer.submit(begun.wait)
     save = Save(engine, storage, NODE, passing=False, writer=writer)

@@ -23,7 +23,7 @@ from raysplit.train.card import HOW_TO_LOAD
 from raysplit.train.engine import Engine
 from raysplit.train.export import complete_export
 from raysplit.train.saving import Save
-from raysplit.train.storage import Storage
+from raysplit.train.storage import CheckpointStorage
 from tests.corpus.texts import files_source, write_files
 from tests.train.conftest import CONTEXT, make_space
 
@@ -288,7 +288,9 @@ def test_files_have_the_modes_of_other_new_files(
         exported.engine.export(tmp_path / "experts" / "notes", tokenizer_folder=tokenizer)
         with ThreadPoolExecutor(1) as thread:
             node = Node(n_params=14_000, seed=0, pretrain_tokens=2048)
-            Save(exported.engine, Storage(tmp_path / "checkpoints"), node, passing=False, writer=thread).finish()
+            Save(
+                exported.engine, CheckpointStorage(tmp_path / "checkpoints"), node, passing=False, writer=thread
+            ).finish()
     for name in ("experts", "checkpoints"):
         for path in [tmp_path / name, *(tmp_path / name).rglob("*")]:
             assert stat.S_IMODE(path.stat().st_mode) == (folders if path.is_dir() else files), path
