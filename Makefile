@@ -18,11 +18,11 @@ help: ## list the targets
 install: $(INSTALLED) ## make .venv with every dependency pinned
 
 demo: $(INSTALLED) ## the whole job on real text, about ten minutes on two cores; run again, it continues
-	.venv/bin/raysplit run search_spaces/quickstart.yaml --out runs/quickstart
+	.venv/bin/raysplit run search_spaces/quickstart.yaml --out runs/quickstart --baselines --yes
 
 smoke: $(INSTALLED) ## the same path through the code in a few minutes, from scratch each time
 	rm -rf runs/smoke
-	.venv/bin/raysplit run search_spaces/smoke.yaml --out runs/smoke
+	.venv/bin/raysplit run search_spaces/smoke.yaml --out runs/smoke --baselines --yes
 
 test: lint ## static checks, then the tests
 	.venv/bin/python -m pytest --numprocesses 2 --dist loadscope $(PYTEST_ARGS)

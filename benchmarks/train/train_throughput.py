@@ -15,9 +15,9 @@ import json
 import os
 import platform
 import statistics
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
@@ -28,8 +28,9 @@ import torch.nn.functional as F
 
 from raysplit.design.lane_shapes import LaneShape
 from raysplit.ladder import ModelShape, shape_for
+from raysplit.machines import ComputeSpec
 from raysplit.quantities import format_count, parse_count
-from raysplit.space import ComputeSpec, LearningRateSpec, TrainingSpec
+from raysplit.space import LearningRateSpec, TrainingSpec
 from raysplit.split.budgets import PEAK_FLOPS_PER_SECOND
 from raysplit.train.engine import Engine
 from raysplit.train.models import build_model
@@ -39,6 +40,8 @@ from raysplit.train.runtime import prepare_worker
 def bare_loop(shape: ModelShape, training: TrainingSpec, device: str) -> Callable[[np.ndarray], float]:
     """One step of what anyone would write without a framework."""
     model = build_model(shape, seed=0).to(device, torch.bfloat16 if training.precision == "bf16" else torch.float32)
+    if training.compile:
+        model.compile()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
 
     def step(windows: np.ndarray) -> float:
@@ -102,6 +105,16 @@ def compare(
     }
 
 
+@contextmanager
+def one_rank(device: str) -> Iterator[None]:
+    """This process as the only worker of a lane."""
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
+    prepare_worker(ComputeSpec(device=device))
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -126,16 +139,8 @@ def main() -> None:
         warmup_tokens=0,
         validation_tokens=1,
     )
-    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
-    prepare_worker(ComputeSpec(device=arguments.device))
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        dist.init_process_group(
-            "nccl" if arguments.device == "cuda" else "gloo",
-            init_method=f"file://{folder}/rendezvous",
-            rank=0,
-            world_size=1,
-        )
+    with one_rank(arguments.device):
         print(f"{'N':>8} {'tokens/s':>10} {'ours / bare loop':>22}   MFU")
         for size in arguments.sizes:
             shape = shape_for(size, vocab_size=arguments.vocab, context_length=arguments.context)
@@ -151,7 +156,6 @@ def main() -> None:
                 f"{spread:>15}   {utilization}",
                 flush=True,
             )
-        dist.destroy_process_group()
     if arguments.out is not None:
         hardware = (
             torch.cuda.get_device_name()

@@ -1,10 +1,12 @@
 """Commands that do work: build, plan, sweep, train, report, and all of them in a row."""
 
 import functools
+import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from rich.console import Console
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 
 FINAL_SEED = 1000
 """Of the final run: not one of a sweep's, so that its losses are no part of what predicted them."""
+NOT_AGREED = 3
+"""Exit status where a final run waits for somebody to agree to its cost: nothing is wrong, and not all is done."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +60,39 @@ class _Work:
     """For nodes, where the cluster has no room for the smallest lane."""
 
 
-def _on_a_space(command: Callable[[_Work], None]) -> Callable[..., None]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Final:
+    """What is asked of a final run."""
+
+    baselines: bool
+    confirm_above: float
+    """Of what the sweep has spent."""
+    yes: bool
+    seed: int = FINAL_SEED
+
+
+def _final_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gathers the options of a final run into one argument ``final``."""
+
+    @click.option(
+        "--baselines", is_flag=True, help="Also train pretraining only, 80/20 and from scratch, at equal FLOPs each."
+    )
+    @click.option(
+        "--confirm-above",
+        type=QUANTITY,
+        default=1.0,
+        show_default=True,
+        help="Ask before a final run that costs more than so many times what the sweep has spent.",
+    )
+    @click.option("--yes", is_flag=True, help="Go on with the final run, whatever it costs.")
+    @functools.wraps(command)
+    def gather(baselines: bool, confirm_above: float, yes: bool, **others: Any) -> None:
+        command(final=_Final(baselines=baselines, confirm_above=confirm_above, yes=yes), **others)
+
+    return gather
+
+
+def _on_a_space(command: Callable[..., None]) -> Callable[..., None]:
     """A command that sweeps, with its arguments; what can be wrong without building anything is said before it runs."""
 
     @space_argument
@@ -77,23 +113,28 @@ def _on_a_space(command: Callable[[_Work], None]) -> Callable[..., None]:
         allowed_hosts: tuple[str, ...],
         take_over: bool,
         wait_seconds: float,
+        **options: Any,
     ) -> None:
         http = _http(http_address, closed_reading, allowed_hosts)
         work = replace(
             _begin(space_file, out, take_over=take_over), ray_address=ray_address, http=http, wait_seconds=wait_seconds
         )
         _check_cluster(work)
-        command(work)
+        command(work, **options)
 
     return begin
 
 
 @click.command()
+@_final_options
 @_on_a_space
-def run(work: _Work) -> None:
-    """The whole job: corpus, hyperparameters, plan, sweep, answer, final training with baselines, report."""
+def run(work: _Work, final: _Final) -> None:
+    """The whole job: corpus, hyperparameters, plan, sweep, answer, final training, report.
+
+    Before a final run that costs more than --confirm-above times the sweep it asks on a terminal. Elsewhere it ends
+    with status 3 and says how to go on, unless --yes is given.
+    """
     from raysplit.split import Advice
-    from raysplit.sweep.final import BASELINES
 
     _rule(work.console, "1/5  corpus")
     work = _discovered(work)
@@ -103,12 +144,16 @@ def run(work: _Work) -> None:
         _rule(work.console, "2/5  plan")
         _print_plan(work.space, corpus_.vocab_size, work.console)
     _rule(work.console, "3/5  sweep and answer")
-    _sweep(work, corpus_)
-    _rule(work.console, "4/5  final run: seed and experts at the advised split, baselines at equal FLOPs")
+    spent_flops = _sweep(work, corpus_)
+    _rule(work.console, "4/5  final run: seed and experts at the advised split")
     advice = read_json(work.folder.advice, Advice.from_json)
-    _train(work, corpus_, advice, seed=FINAL_SEED, baselines=BASELINES)
+    is_agreed = _agreed(work, corpus_, advice, final, advice_file=work.folder.advice, sweep_flops=spent_flops)
+    if is_agreed:
+        _train(work, corpus_, advice, final)
     _rule(work.console, "5/5  report")
     _report(work.folder, work.console)
+    if not is_agreed:
+        click.get_current_context().exit(NOT_AGREED)
 
 
 @click.group()
@@ -165,6 +210,7 @@ def plan(space_file: Path) -> None:
     from raysplit.space import load_space
 
     space = expected_space(load_space(space_file))
+    _check_lanes(space, space_file)
     _print_plan(space, space.corpus.tokenizer.vocab_size, open_console())
 
 
@@ -229,34 +275,28 @@ def sweep(work: _Work) -> None:
     show_default=True,
     help="Of weights and data order; a sweep's own seed (0) continues its checkpoints.",
 )
-@click.option(
-    "--with-baselines",
-    "baselines",
-    flag_value="all",
-    default="none",
-    help="Also train pretraining only, 80/20 and from scratch at equal FLOPs.",
-)
+@_final_options
 @ray_address_option
 @take_over_option
 def train(
-    advice_file: Path,
-    run_folder: Path | None,
-    seed: int,
-    baselines: str,
-    ray_address: str | None,
-    take_over: bool,
+    advice_file: Path, run_folder: Path | None, seed: int, final: _Final, ray_address: str | None, take_over: bool
 ) -> None:
-    """Train the seed and the experts at the advised split; write each as a Hugging Face folder."""
+    """Train the seed and the experts at the advised split; write each as a Hugging Face folder.
+
+    Asks before what costs more than --confirm-above times the run's sweep, as `raysplit run` does.
+    """
     from raysplit.corpus import Corpus
     from raysplit.split import Advice
-    from raysplit.sweep.final import BASELINES
     from raysplit.sweep.folder import existing_run
 
     advice = read_json(advice_file, Advice.from_json)
     folder, space = existing_run(run_folder or advice_file.parent)
     _hold(folder.path, take_over=take_over)
     work = _Work(space=space, folder=folder, console=open_console(), ray_address=ray_address)
-    _train(work, Corpus.open(folder.corpus), advice, seed=seed, baselines=BASELINES if baselines == "all" else ())
+    corpus_, final = Corpus.open(folder.corpus), replace(final, seed=seed)
+    if not _agreed(work, corpus_, advice, final, advice_file=advice_file, sweep_flops=_spent_flops(folder)):
+        click.get_current_context().exit(NOT_AGREED)
+    _train(work, corpus_, advice, final)
 
 
 @click.command()
@@ -328,9 +368,22 @@ def _begin(space_file: Path, out: Path, *, take_over: bool) -> _Work:
     from raysplit.sweep.folder import open_run
 
     space = load_space(space_file)
-    setup_of(expected_space(space), vocab_size=space.corpus.tokenizer.vocab_size)  # a target that no split meets
+    expected = expected_space(space)
+    setup_of(expected, vocab_size=space.corpus.tokenizer.vocab_size)  # a target that no split meets
+    _check_lanes(expected, space_file)
     _hold(out, take_over=take_over)
     return _Work(space=space, folder=open_run(out, space), console=open_console())
+
+
+def _check_lanes(space: "Space", space_file: Path) -> None:
+    """Refuse sizes that the machines cannot train, by the name of the file."""
+    from raysplit.design.lane_shapes import check_lanes
+    from raysplit.errors import SpaceError
+
+    try:
+        check_lanes(space)
+    except SpaceError as error:
+        raise SpaceError(f"{space_file}: {error}") from error
 
 
 def _hold(run_folder: Path, *, take_over: bool) -> None:
@@ -447,7 +500,8 @@ def _http(address: str | None, closed_reading: bool, allowed_hosts: tuple[str, .
     return read_http_options(address, open_reading=not closed_reading, allowed_hosts=allowed_hosts)
 
 
-def _sweep(work: _Work, corpus: "Corpus") -> None:
+def _sweep(work: _Work, corpus: "Corpus") -> float:
+    """Sweep to the end and show the answer; FLOPs that the sweep has spent."""
     from raysplit.quantities import format_flops, format_seconds
     from raysplit.split import Advice, render_advice
     from raysplit.sweep.launch import run_sweep
@@ -468,13 +522,73 @@ def _sweep(work: _Work, corpus: "Corpus") -> None:
         + (f" (why: raysplit status {folder.path})\n" if status.n_failed else "\n")
     )
     console.print(render_advice(read_json(folder.advice, Advice.from_json)))
+    return float(status.spent_flops)
 
 
-def _train(work: _Work, corpus: "Corpus", advice: "Advice", *, seed: int, baselines: tuple[str, ...]) -> None:
+def _spent_flops(folder: "RunFolder") -> float | None:
+    """By the sweep of a run folder, where it holds one."""
+    from raysplit.journal import has_journal
+    from raysplit.sweep.launch import read_service
+
+    return float(read_service(folder.path).status().spent_flops) if has_journal(folder.journal) else None
+
+
+def _agreed(
+    work: _Work,
+    corpus: "Corpus",
+    advice: "Advice",
+    final: _Final,
+    *,
+    advice_file: Path,
+    sweep_flops: float | None,
+) -> bool:
+    """Say what the final run costs; whether somebody agrees, where that is more than goes without saying."""
+    from raysplit.sweep.final import agree, is_agreed, plan_rest
+    from raysplit.sweep.final_plan import final_notes
+
+    rest = plan_rest(
+        work.space,
+        work.folder,
+        advice,
+        vocab_size=corpus.vocab_size,
+        seed=final.seed,
+        baseline_names=_baseline_names(final),
+    )
+    for note in final_notes(rest, sweep_flops=sweep_flops) if rest.left else ():
+        work.console.print(note)
+    if rest.left_flops <= final.confirm_above * (sweep_flops or 0.0) or is_agreed(work.folder, rest):
+        return True
+    if not final.yes and not (work.console.is_terminal and sys.stdin.isatty() and click.confirm("train it?")):
+        go_on = _train_command(work, advice_file, final)
+        work.console.print(f"not begun, as nobody has agreed to it; the answer is kept. To go on: {go_on}")
+        return False
+    agree(work.folder, rest)
+    return True
+
+
+def _train_command(work: _Work, advice_file: Path, final: _Final) -> str:
+    """What trains the final run of a folder without asking."""
+    words = ["raysplit", "train", "--advice", str(advice_file), "--run", str(work.folder.path), "--yes"]
+    if final.seed != FINAL_SEED:
+        words += ["--seed", str(final.seed)]
+    if final.baselines:
+        words.append("--baselines")
+    if work.ray_address is not None:
+        words += ["--ray-address", work.ray_address]
+    return shlex.join(words)
+
+
+def _baseline_names(final: _Final) -> tuple[str, ...]:
+    from raysplit.sweep.final_plan import BASELINES
+
+    return BASELINES if final.baselines else ()
+
+
+def _train(work: _Work, corpus: "Corpus", advice: "Advice", asked: _Final) -> None:
     from raysplit.law import Law
     from raysplit.sweep.final import run_final
 
-    folder, console = work.folder, work.console
+    folder, console, baselines = work.folder, work.console, _baseline_names(asked)
     law = read_json(folder.law, Law.from_json) if folder.law.exists() else None
     final = run_final(
         work.space,
@@ -482,7 +596,7 @@ def _train(work: _Work, corpus: "Corpus", advice: "Advice", *, seed: int, baseli
         corpus,
         advice,
         law,
-        seed=seed,
+        seed=asked.seed,
         baseline_names=baselines,
         console=console,
         ray_address=work.ray_address,

@@ -76,6 +76,16 @@ def widest_lane_shape(space: Space, n_params: int, *, n_workers: int, vocab_size
     return own
 
 
+def check_lanes(space: Space) -> None:
+    """Refuse a space some of whose sizes its machines cannot train, be it in the sweep or in the final run.
+
+    Raises:
+        SpaceError: as `lane_shape_of`.
+    """
+    for n_params in sorted({*space.model.sizes, *(space.target.model_sizes or ())}):
+        lane_shape_of(space, _model(space, n_params, None).n_params_non_embedding)
+
+
 def bytes_of(space: Space, model: ModelShape, lane: LaneShape) -> RankBytes:
     """What one worker of a lane holds, at its most."""
     return bytes_a_rank(

@@ -4,9 +4,10 @@ Each result is journalled as it comes, so that an interrupted final run continue
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ from raysplit.corpus import Corpus
 from raysplit.design.tasks import Failed, Measured, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.errors import RaysplitError, RunError
-from raysplit.journal import Journal
+from raysplit.journal import Journal, Record, has_journal, read_journal
 from raysplit.law import Law
-from raysplit.space import SEED_FOLDER, Space
-from raysplit.split import Advice, Interval, Split, baselines, target_problem
-from raysplit.split.problem import Accounting
+from raysplit.space import Space
+from raysplit.split import Advice, Interval
 from raysplit.sweep.backend import Backend
 from raysplit.sweep.cluster import joined_cluster
+from raysplit.sweep.final_plan import RECOMMENDED, FinalPlan, Part, Variant, branch_of, plan_final
 from raysplit.sweep.folder import RunFolder, write_text
 from raysplit.sweep.lanes import running_lanes
 from raysplit.sweep.run_setup import bytes_per_token
@@ -31,33 +32,9 @@ from raysplit.train.card import CARD, ExportedModel, render_card
 from raysplit.train.checkpoints import check_checkpoints
 from raysplit.train.export import CONFIG, complete_export
 
-RECOMMENDED = "recommended"
-BASELINES = ("pretraining only", "80/20", "from scratch")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Variant:
-    """One split to train, on whole optimizer steps."""
-
-    name: str
-    pretrain_tokens: int
-    specialize_tokens: Mapping[str, int]
-
-    def paid_tokens(self, accounting: Accounting) -> int:
-        """What the budget pays for: D + sum_k D'_k, or D and the longest D'_k where each expert is reckoned alone."""
-        experts = self.specialize_tokens.values()
-        return self.pretrain_tokens + (sum(experts) if accounting == "shared" else max(experts))
-
-
-def variants_of(space: Space, advice: Advice, rules: Mapping[str, Split]) -> list[Variant]:
-    """The advised split and the baselines that are wanted beside it, on whole steps, at the same cost to the token."""
-    batch, shared = space.training.batch_tokens, advice.accounting == "shared"
-    experts = advice.split.specialize_tokens.values()
-    n_steps = max(1, round((advice.split.pretrain_tokens + (sum(experts) if shared else max(experts))) / batch))
-    return [
-        _on_steps(name, split, n_steps=n_steps, batch_tokens=batch, shared=shared)
-        for name, split in {RECOMMENDED: advice.split, **rules}.items()
-    ]
+_JOURNAL = "final_journal"
+_AGREED = "agreed"
+"""Kind of the record that somebody has agreed to the cost of the parts that it names."""
 
 
 def run_final(
@@ -92,122 +69,92 @@ def run_final(
         CorpusError: a domain has too few tokens for a variant.
         RaysplitError: a training run failed.
     """
-    n_params = advice.split.n_params
-    # The advice may be about a size that the search space does not name.
-    flops_per_token = float(space.shape(n_params, corpus.vocab_size).flops_per_token)
-    problem = replace(
-        target_problem(space, vocab_size=corpus.vocab_size),
-        budget_flops=advice.budget_flops,
-        accounting=advice.accounting,
-        sizes={n_params: flops_per_token},
-    )
-    rules = baselines(problem, n_params=n_params)
-    variants = variants_of(space, advice, {name: rules[name] for name in baseline_names})
-    for variant in variants:
+    plan = plan_rest(space, folder, advice, vocab_size=corpus.vocab_size, seed=seed, baseline_names=baseline_names)
+    for variant in plan.variants:
         corpus.check_capacity(
             max_pretrain_tokens=variant.pretrain_tokens,
             max_specialize_tokens=max(variant.specialize_tokens.values()),
             max_epochs=space.corpus.max_epochs,
             replay_share=space.training.replay_share,
         )
-    journal = Journal(folder.path / "final_journal")
-    parts = parts_of(
-        variants, n_params=n_params, seed=seed, experts=folder.experts, step_tokens=space.training.batch_tokens
-    )
-    exports = {part.name: part.task.export_to for part in parts}
-    done = {
-        name: result
-        for name, result in _done(journal).items()
-        # A model that was taken away since is trained again.
-        if not exports.get(name) or (Path(exports[name]) / CONFIG).exists()
-    }
-    check_checkpoints(folder.checkpoints, space, vocab_size=corpus.vocab_size)
-    if missing := [part for part in parts if part.name not in done]:
+    exports = {part.name: part.task.export_to for part in plan.parts}
+    checkpoints = folder.checkpoints_at(space.compute.storage)
+    check_checkpoints(checkpoints, space, vocab_size=corpus.vocab_size)
+    journal = Journal(folder.path / _JOURNAL)
+    done = _done(journal.records, plan.parts)
+    if plan.left:
         with (
             joined_cluster(space.compute, address=ray_address),
             running_lanes(space, folder, law=None, console=console, title="final run") as lanes,
         ):
-            for name, measured in carry_out(missing, set(done), lanes):
+            for name, measured in carry_out(plan.left, set(done), lanes):
                 about = {"task": name, "export_to": exports[name], **asdict(measured)}
                 done[name] = journal.append("result", about).data
     journal.close()
-    losses = {(part.task.trial.name, part.task.milestone): done[part.name]["losses"] for part in parts}
-    final = _summary(corpus, variants, advice, law, losses, seed=seed, flops_per_token=flops_per_token)
+    losses = {(part.task.trial.name, part.task.milestone): done[part.name]["losses"] for part in plan.parts}
+    final = _summary(corpus, plan.variants, advice, law, losses, seed=seed, flops_per_token=plan.flops_per_token)
     # Of the lanes together, so that a final run in two parts says the same as one in one.
-    final["wall_seconds"] = sum(done[part.name]["wall_seconds"] for part in parts)
+    final["wall_seconds"] = sum(done[part.name]["wall_seconds"] for part in plan.parts)
     write_text(folder.final, strict_json.dumps(final, indent=1))
-    for part in parts:
+    for part in plan.parts:
         if (export := part.task.export_to) and not (Path(export) / CARD).exists():
             _finish_export(part.task, done[part.name]["losses"], final, space=space, corpus=corpus, advice=advice)
     return final
 
 
-def _done(journal: Journal) -> dict[str, Mapping[str, Any]]:
-    """Results by task; without those whose model another advice's has overwritten since."""
+def plan_rest(
+    space: Space,
+    folder: RunFolder,
+    advice: Advice,
+    *,
+    vocab_size: int,
+    seed: int,
+    baseline_names: Sequence[str],
+    seconds_per_token: Mapping[int, float] | None = None,
+) -> FinalPlan:
+    """What a final run in a folder has still to train; arguments and errors as `plan_final` has them."""
+    plan = partial(
+        plan_final,
+        space,
+        advice,
+        vocab_size=vocab_size,
+        seed=seed,
+        baseline_names=baseline_names,
+        experts=folder.experts,
+        seconds_per_token=seconds_per_token,
+    )
+    return plan(done=_done(_records(folder), plan().parts))
+
+
+def is_agreed(folder: RunFolder, plan: FinalPlan) -> bool:
+    """Whether somebody has agreed to all that is left of a final run, before it was interrupted."""
+    agreed = {name for record in _records(folder) if record.kind == _AGREED for name in record.data["parts"]}
+    return agreed >= {part.name for part in plan.left}
+
+
+def agree(folder: RunFolder, plan: FinalPlan) -> None:
+    """Keep that somebody has agreed to what is left."""
+    journal = Journal(folder.path / _JOURNAL)
+    journal.append(_AGREED, {"parts": [part.name for part in plan.left]})
+    journal.close()
+
+
+def _records(folder: RunFolder) -> list[Record]:
+    location = folder.path / _JOURNAL
+    return read_journal(location) if has_journal(location) else []
+
+
+def _done(records: Iterable[Record], parts: Sequence[Part]) -> dict[str, Mapping[str, Any]]:
+    """Results by task; without those whose model another advice's has overwritten since, or that was taken away."""
     done: dict[str, Mapping[str, Any]] = {}
-    for record in journal.records:
+    for record in records:
+        if record.kind == _AGREED:
+            continue
         if folder := record.data["export_to"]:
             done = {name: data for name, data in done.items() if data["export_to"] != folder}
         done[record.data["task"]] = record.data
-    return done
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
-    """One measurement of the final run."""
-
-    after: str
-    """Name of the part that leaves the checkpoint this one starts from; empty for the first."""
-    task: Task
-
-    @property
-    def name(self) -> str:
-        """Says what is trained, so that a final run of another split or seed does not take its result for its own."""
-        return f"{self.task.trial.name} at {self.task.milestone}" + (", exported" if self.task.export_to else "")
-
-
-def parts_of(variants: Sequence[Variant], *, n_params: int, seed: int, experts: Path, step_tokens: int) -> list[Part]:
-    """One trunk through every variant's D, its branches as soon as it has passed; the advised split, the first of
-    ``variants``, is exported to the folder ``experts``.
-    """
-    # Where nothing is pretrained, a trunk of one step leaves the checkpoint at zero that branches start from.
-    waypoints = tuple(sorted({v.pretrain_tokens for v in variants if v.pretrain_tokens})) or (step_tokens,)
-    trunks: dict[int, Part] = {}
-    for tokens in waypoints:
-        trunks[tokens] = Part(
-            after=trunks[max(trunks)].name if trunks else "",
-            task=Task(
-                trial=Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=tokens, milestones=(tokens,)),
-                milestone=tokens,
-                waypoints=waypoints,
-                export_to=str(experts / SEED_FOLDER) if tokens == variants[0].pretrain_tokens else "",
-            ),
-        )
-    branches: dict[tuple[Trial, int], Part] = {}
-    for variant in variants:
-        for domain, tokens in variant.specialize_tokens.items():
-            branch = _branch(variant, domain, n_params=n_params, seed=seed)
-            if tokens and (branch, tokens) not in branches:
-                branches[branch, tokens] = Part(
-                    after=trunks[variant.pretrain_tokens or waypoints[0]].name,
-                    task=Task(
-                        trial=branch,
-                        milestone=tokens,
-                        waypoints=waypoints,
-                        export_to=str(experts / domain) if variant is variants[0] else "",
-                    ),
-                )
-    return [*trunks.values(), *branches.values()]
-
-
-def _branch(variant: Variant, domain: str, *, n_params: int, seed: int) -> Trial:
-    return Trial(
-        n_params=n_params,
-        seed=seed,
-        domain=domain,
-        pretrain_tokens=variant.pretrain_tokens,
-        milestones=(variant.specialize_tokens[domain],),
-    )
+    gone = {part.name for part in parts if part.task.export_to and not (Path(part.task.export_to) / CONFIG).exists()}
+    return {name: data for name, data in done.items() if name not in gone}
 
 
 def carry_out(parts: Sequence[Part], done: set[str], backend: Backend) -> Iterator[tuple[str, Measured]]:
@@ -276,32 +223,6 @@ def _finish_export(
         ) from error
 
 
-def _on_steps(name: str, split: Split, *, n_steps: int, batch_tokens: int, shared: bool) -> Variant:
-    """A split in so many whole steps: rounded down, and what is left to the parts that lost most."""
-    experts = split.specialize_tokens
-    if shared:
-        pretrain, *own = _apportioned(n_steps, [split.pretrain_tokens, *experts.values()])
-    else:
-        longest = max(experts.values())
-        pretrain, most = _apportioned(n_steps, [split.pretrain_tokens, longest])
-        own = [round(most * tokens / longest) if longest else 0 for tokens in experts.values()]
-    return Variant(
-        name=name,
-        pretrain_tokens=pretrain * batch_tokens,
-        specialize_tokens={domain: steps * batch_tokens for domain, steps in zip(experts, own, strict=True)},
-    )
-
-
-def _apportioned(n_steps: int, tokens: Sequence[float]) -> list[int]:
-    """Whole steps in proportion to tokens, ``n_steps`` in all, by largest remainders."""
-    exact = [n_steps * part / math.fsum(tokens) for part in tokens]
-    steps = [math.floor(part) for part in exact]
-    short = sorted(range(len(exact)), key=lambda i: steps[i] - exact[i])
-    for i in short[: n_steps - sum(steps)]:
-        steps[i] += 1
-    return steps
-
-
 def _summary(
     corpus: Corpus,
     variants: Sequence[Variant],
@@ -319,7 +240,7 @@ def _summary(
     for variant in variants:
         losses = {
             domain: (
-                measured[_branch(variant, domain, n_params=n_params, seed=seed).name, tokens]
+                measured[branch_of(variant, domain, n_params=n_params, seed=seed).name, tokens]
                 if tokens
                 else measured[trunk, variant.pretrain_tokens]
             )[domain]

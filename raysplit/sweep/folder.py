@@ -73,6 +73,13 @@ class RunFolder:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
+    def checkpoints_at(self, storage: str | None) -> str:
+        """Where they lie: in a folder of the run's name on the storage that the space names, or here without one."""
+        if storage is None:
+            return str(self.checkpoints)
+        place, query, settings = storage.partition("?")
+        return f"{place.rstrip('/')}/{self.path.name}/checkpoints{query}{settings}"
+
     def lane_log(self, lane: int) -> Path:
         """What ended a lane's workers, in full."""
         return self.path / "ray" / f"lane-{lane}.log"

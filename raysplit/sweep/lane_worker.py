@@ -60,6 +60,7 @@ def _work(config: LaneConfig) -> None:
     import torch.distributed as dist
 
     from raysplit.corpus import Corpus
+    from raysplit.train.checkpoints import check_shared
     from raysplit.train.run import Interrupted, Lane
     from raysplit.train.runtime import prepare_worker
 
@@ -67,7 +68,9 @@ def _work(config: LaneConfig) -> None:
     prepare_worker(space.compute)
     corpus = Corpus.open(config.corpus_folder)
     shape = lane_shape_of(space, min(space.model.sizes))
-    lane = Lane(space, corpus, shape=shape, vocab_size=corpus.vocab_size, checkpoints=config.folder.checkpoints)
+    checkpoints = config.folder.checkpoints_at(space.compute.storage)
+    check_shared(checkpoints)
+    lane = Lane(space, corpus, shape=shape, vocab_size=corpus.vocab_size, checkpoints=checkpoints)
     first = dist.get_rank() == 0
     if first:
         here = ray.get_runtime_context().current_actor
@@ -119,7 +122,8 @@ def _carry_out(task: Task, lane: Any, corpus: Any, config: LaneConfig, *, is_fir
 
     trial, milestone = task.trial, task.milestone
     # A trial of a tuning study brings its own hyperparameters, and a folder where no one else's checkpoints lie.
-    lane.turn_to(task.training or config.space.training, Path(task.checkpoints or config.folder.checkpoints))
+    checkpoints = task.checkpoints or config.folder.checkpoints_at(config.space.compute.storage)
+    lane.turn_to(task.training or config.space.training, checkpoints)
     lane.shape = task.lane_shape or lane_shape_of(config.space, trial.n_params)
     tree = tree_of(lane.space)
     if task.waypoints:

@@ -26,6 +26,7 @@ from raysplit.sweep.folder import RunFolder
 from raysplit.sweep.lane_jobs import LaneJobs
 from raysplit.sweep.lane_pool import NO_MACHINES_SECONDS, no_room
 from raysplit.sweep.placement import Room, on_these
+from raysplit.train.checkpoints import mark_shared
 
 _LOOK_SECONDS = 1.0
 _CLOSE_SECONDS = 30.0
@@ -54,7 +55,9 @@ class Lanes:
 
         Raises:
             RunError: it still has too few after that.
+            StorageError: the storage for checkpoints cannot be written.
         """
+        mark_shared(RunFolder(path=run_folder).checkpoints_at(space.compute.storage))
         jobs = LaneJobs(space=space, folder=RunFolder(path=run_folder), corpus_folder=corpus_folder, law=law)
         wait_for_room(space, jobs, wait_seconds=wait_seconds)
         self.broker: ActorHandle = start_broker(

@@ -107,7 +107,8 @@ def run_sweep(
     if before.finished:
         write_results(service, folder)
         return SweepEnd(why=before.finished, status=before, wall_seconds=0.0)
-    check_checkpoints(folder.checkpoints, space, vocab_size=corpus.vocab_size)
+    checkpoints = folder.checkpoints_at(space.compute.storage)
+    check_checkpoints(checkpoints, space, vocab_size=corpus.vocab_size)
     check_opening(run.setup)
     if before.n_observations:
         console.print(f"taking up the sweep at {before.n_observations} observations")

@@ -11,7 +11,8 @@ from raysplit.design.evidence import price_together
 from raysplit.design.lane_shapes import LaneShape, bytes_of, lane_shape_of
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
-from raysplit.quantities import format_bytes, format_count, format_flops, format_seconds
+from raysplit.machines import PEAK_FLOPS_PER_SECOND
+from raysplit.quantities import counted, format_bytes, format_count, format_flops, format_seconds
 from raysplit.space import Space
 from raysplit.sweep.speed import Speed, busy_share, lanes_at_a_time, speed_of
 
@@ -65,6 +66,8 @@ class Plan:
     """At the end, with one more of the largest for each lane: what is saved while it trains."""
     gpu: str | None
     utilization: float
+    n_workers: int
+    """Ranks that there is room for."""
 
     @property
     def grid_flops(self) -> float:
@@ -118,6 +121,7 @@ def make_plan(space: Space, setup: Setup, *, vocab_size: int, seconds_per_token:
         disk_bytes=sum(row.disk_bytes for row in rows) + setup.lanes * max(row.checkpoint_bytes for row in rows),
         gpu=space.compute.gpu,
         utilization=space.compute.utilization,
+        n_workers=space.compute.n_workers,
     )
 
 
@@ -177,7 +181,7 @@ def plan_notes(plan: Plan) -> list[str]:
                 "warning: the opening round alone is over the sweep's budget; raise sweep.budget_flops or "
                 "shorten the grids"
             )
-    return [*notes, *_time_notes(plan)]
+    return [*notes, *_time_notes(plan), _final_note(plan)]
 
 
 def hours_sentence(plan: Plan) -> str:
@@ -203,6 +207,16 @@ def _time_notes(plan: Plan) -> list[str]:
             f"{plan.gpu} (compute.gpu, compute.utilization), without what ranks say to each other"
         )
     return notes
+
+
+def _final_note(plan: Plan) -> str:
+    """What comes after the sweep, if the answer is taken at the target's budget."""
+    times = plan.target_flops / min(plan.budget_flops, plan.grid_flops)
+    note = f"a final run at the target budget costs {times:.2g} times what the sweep may spend"
+    if plan.gpu is not None:
+        reached = PEAK_FLOPS_PER_SECOND[plan.gpu] * plan.utilization * plan.n_workers
+        note += f", about {_duration(plan.target_flops / reached)} on {counted(plan.n_workers, 'GPU')} that never wait"
+    return note
 
 
 def _duration(seconds: float) -> str:

@@ -7,18 +7,21 @@ one holds no checkpoint. What does not agree with its manifest, or a manifest wi
 
 import hashlib
 import json
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from raysplit.design.tree import Node
-from raysplit.errors import CheckpointError
+from raysplit.errors import CheckpointError, StorageError
 from raysplit.ladder import ModelShape
 from raysplit.space import Space
 from raysplit.train.storage import Missing, Storage
 
 MANIFEST = "raysplit.json"
+MARK = "raysplit-checkpoints.json"
+"""Beside the folders: what a run leaves for its lanes to see that their machines share the place."""
 
 
 class Damaged(Exception):
@@ -144,6 +147,31 @@ def check_checkpoints(checkpoints: str | Path, space: Space, *, vocab_size: int)
     storage = Storage(checkpoints)
     for node, manifest in stored(storage)[0].items():
         check_fits(storage.label(node.folder), manifest, space.shape(node.n_params, vocab_size))
+
+
+def mark_shared(checkpoints: str | Path) -> None:
+    """Leave the mark that `check_shared` looks for.
+
+    Raises:
+        StorageError: the storage cannot be written.
+    """
+    Storage(checkpoints).put(MARK, b"{}")
+
+
+def check_shared(checkpoints: str | Path) -> None:
+    """Refuse, before anything is trained, a machine that does not see where the run keeps its checkpoints.
+
+    Raises:
+        StorageError: naming the machine and the place.
+    """
+    storage = Storage(checkpoints)
+    try:
+        storage.read(MARK)
+    except Missing as error:
+        raise StorageError(
+            f"{storage.label(MARK)}: the machine {socket.gethostname()} does not see what the run has put there; "
+            "checkpoints need a folder that every node shares, or a URL in compute.storage"
+        ) from error
 
 
 def check_fits(label: str, manifest: Manifest, shape: ModelShape) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 
 from raysplit.design.lane_shapes import LaneShape
 from raysplit.errors import RunError
@@ -22,6 +21,7 @@ from raysplit.ladder import ModelShape
 from raysplit.space import TrainingSpec
 from raysplit.train.deepspeed_private import link_moments, shape_of
 from raysplit.train.export import complete_export
+from raysplit.train.loss import NextTokenLoss
 from raysplit.train.models import drawn_weights, undrawn_model
 from raysplit.train.state import WEIGHT, adam_steps, assign, parameters_of, set_adam_steps, whole_of, zero_adam
 
@@ -74,7 +74,9 @@ class Engine:
             deepspeed.zero.Init(config_dict_or_path=config) if lane.zero_stage == 3 else (contextlib.nullcontext())
         )
         with partition:
-            model = undrawn_model(shape, activation_checkpointing=lane.activation_checkpointing)
+            model = undrawn_model(shape, kind=NextTokenLoss)
+        if lane.activation_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         optimizer = torch.optim.AdamW(
             _parameter_groups(model, training.weight_decay),
             lr=0.0,  # each step brings its own; the dry step must move nothing
@@ -89,7 +91,7 @@ class Engine:
         link_moments(self._engine)
         self.begin(seed)
         if training.compile:
-            self._engine.compile()
+            self._engine.module.model.compile()  # below DeepSpeed's own hooks, which it cannot see through
 
     def step(self, windows: torch.Tensor | np.ndarray, *, learning_rate: float) -> torch.Tensor:
         """One optimizer step on this rank's ``windows`` (n, context_length + 1); returns the mean loss, detached."""
@@ -117,14 +119,13 @@ class Engine:
         # All ranks make as many forward passes, which stage 3's gathering needs; short ranks repeat a window.
         micro = self._micro
         n_passes = math.ceil(math.ceil(len(windows) / self.n_workers) / micro)
-        total = torch.zeros(2, dtype=torch.float64)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
         with torch.no_grad():
             for i in range(n_passes):
                 chunk = mine[i * micro : (i + 1) * micro]
-                loss = self._loss(chunk if len(chunk) else windows[:1])
-                total += torch.tensor([loss.item() * len(chunk), len(chunk)], dtype=torch.float64)
+                total += len(chunk) * self._loss(chunk if len(chunk) else windows[:1]).double()
         self._engine.train()
-        summed, n = self.mean_over_ranks(*total.tolist())
+        summed, n = self.mean_over_ranks(total.item(), len(mine))
         return summed / n
 
     def mean_over_ranks(self, *values: float) -> tuple[float, ...]:
@@ -201,9 +202,8 @@ class Engine:
             torch.cuda.empty_cache()
 
     def _loss(self, windows: torch.Tensor | np.ndarray) -> torch.Tensor:
-        tokens = torch.as_tensor(windows).to(self.device, non_blocking=True)  # (B, T + 1)
-        logits = self._engine(input_ids=tokens[:, :-1]).logits  # (B, T, V)
-        return F.cross_entropy(logits.float().flatten(0, 1), tokens[:, 1:].flatten())
+        loss: torch.Tensor = self._engine(torch.as_tensor(windows).to(self.device, non_blocking=True))
+        return loss
 
     def _barrier(self) -> None:
         if self.n_workers > 1:

@@ -37,17 +37,14 @@ def build_model(shape: ModelShape, *, seed: int) -> LlamaForCausalLM:
     return model
 
 
-def undrawn_model(shape: ModelShape, *, activation_checkpointing: bool = False) -> LlamaForCausalLM:
+def undrawn_model(shape: ModelShape, *, kind: type[LlamaForCausalLM] = LlamaForCausalLM) -> LlamaForCausalLM:
     """A model whose weights are anything.
 
     transformers' own initialisation sees nothing of weights that DeepSpeed's stage 3 partitions as they are made, and
     leaves them as torch made them: a first loss of 30 nats instead of 4.6 (LOG 2026-11-23).
     """
     with torch.random.fork_rng():
-        model = LlamaForCausalLM(model_config(shape))
-    if activation_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return model
+        return kind(model_config(shape))
 
 
 def drawn_weights(shape: ModelShape, *, seed: int) -> Iterator[torch.Tensor]:

@@ -90,8 +90,8 @@ class Lane:
         """
         self.space, self.corpus, self.shape = space, corpus, shape
         self.vocab_size, self.storage = vocab_size, Storage(checkpoints)
-        self._save_every = self._save_seconds
-        self._engines: dict[ModelShape, Engine] = {}
+        self._save_begun, self._save_every = 0.0, 0.5 * self._save_seconds
+        self._engines: dict[tuple[ModelShape, LaneShape], Engine] = {}
         self._writer, self._reader = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("write", "read"))
         self._saving: Save | None = None
         self._nodes: dict[Node, Manifest] = {}
@@ -142,7 +142,11 @@ class Lane:
                     continue
             if segment.domain and not segment.start.domain and self.space.training.branch_optimizer == "reset":
                 engine.reset_optimizer()
-            self._train(engine, segment, partial(_told_from, tokens, on_progress), horizon_tokens=horizon)
+            try:
+                self._train(engine, segment, partial(_told_from, tokens, on_progress), horizon_tokens=horizon)
+            except Divergence:
+                self._settle()  # what was saved before is sound
+                raise
             tokens += segment.tokens
             if segment.cooldown:
                 break
@@ -167,8 +171,13 @@ class Lane:
         """
         if not is_first():
             return
+        try:
+            found = self._stored_for(trial)
+        except StorageError as error:
+            _log.warning("nothing is deleted: %s", error)
+            return
         cooled = {tree.cooldown_start(m) for m in trial.milestones if m <= milestone} - {0, *tree.pretrain_grid}
-        for node, manifest in self._stored_for(trial).items():
+        for node, manifest in found.items():
             if not is_on_chain(node.folder, trial):
                 continue
             if manifest.passing:
@@ -266,13 +275,15 @@ class Lane:
 
     def _engine(self, trial: Trial) -> Engine:
         shape = self.space.shape(trial.n_params, self.vocab_size)
-        return self._engines.get(shape) or self._add_engine(shape, seed=trial.seed)
+        return self._engines.get((shape, self.shape)) or self._add_engine(shape, seed=trial.seed)
 
     def _add_engine(self, shape: ModelShape, *, seed: int) -> Engine:
-        while self._engines and shape.n_params_total + sum(s.n_params_total for s in self._engines) > _ENGINES_PARAMS:
+        kept = [kept.n_params_total for kept, _ in self._engines]
+        while self._engines and shape.n_params_total + sum(kept) > _ENGINES_PARAMS:
             self._engines.pop(next(iter(self._engines))).close()
+            kept.pop(0)
         engine = Engine(shape, self.space.training, lane=self.shape, seed=seed, device=self.space.compute.device)
-        self._engines[shape] = engine
+        self._engines[shape, self.shape] = engine
         return engine
 
     @property
@@ -294,6 +305,7 @@ class Lane:
     def _save(self, engine: Engine, node: Node, *, passing: bool) -> None:
         """Begin to save the engine's state; one save at a time is under way."""
         self._settle()
+        self._save_begun = time.perf_counter()
         self._saving = Save(engine, self.storage, node, passing=passing, writer=self._writer)
 
     def _settle(self, *, must: bool = False) -> None:
@@ -311,8 +323,9 @@ class Lane:
                 raise
             _log.warning("training goes on without a save: %s", error)
             return
-        # A fault costs what was trained since the last save was begun, until the next one has ended.
-        self._save_every = max(0.5 * self._save_seconds, self._save_seconds - save.seconds)
+        # A fault costs at most what was trained since the last save was begun, until the next one has ended.
+        took_seconds = time.perf_counter() - self._save_begun
+        self._save_every = max(0.5 * self._save_seconds, self._save_seconds - took_seconds)
         self._nodes[save.node] = manifest
         before = [n for n, m in self._nodes.items() if m.passing and is_before(n, save.node)]
         for node in sorted(before, key=lambda node: node.position)[:-1]:

@@ -13,6 +13,9 @@ from raysplit.train import deepspeed_private
 def prepare_worker(compute: ComputeSpec) -> None:
     """Set up this process for training; call once, before the first engine."""
     os.environ["DS_ACCELERATOR"] = compute.device
+    if compute.deterministic:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what NVIDIA names for results that repeat
+        torch.use_deterministic_algorithms(True)
     if compute.device == "cpu":
         torch.set_num_threads(max(1, int(compute.cpus_per_worker)))
     else:

@@ -5,7 +5,6 @@ safetensors. Ranks take turns at the files, so a file's rank holds 12 bytes a pa
 rank calls each function here together with the others.
 """
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from functools import partial
@@ -45,7 +44,7 @@ class Save:
             passing: as `Manifest.passing` has it.
             writer: of one thread.
         """
-        self.node, self.passing, self._begun = node, passing, time.perf_counter()
+        self.node, self.passing = node, passing
         self._storage, self._shape, self._adam_steps = storage, engine.shape, engine.adam_steps
         share: dict[int, dict[str, torch.Tensor]] = {}
         for number, parameters in enumerate(_grouped(engine.parameter_shapes)):
@@ -60,11 +59,6 @@ class Save:
     def is_written(self) -> bool:
         """Whether this rank's share is, or has failed."""
         return self._files.done()
-
-    @property
-    def seconds(self) -> float:
-        """Since it was begun."""
-        return time.perf_counter() - self._begun
 
     def finish(self) -> Manifest:
         """Wait for every rank's files, then put the manifest that makes a checkpoint of them.

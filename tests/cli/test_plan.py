@@ -1,6 +1,7 @@
 """`raysplit plan` on every search space that comes with raysplit."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,16 @@ def test_a_plan_says_what_text_it_takes(
     assert "of a domain up to 4.1k tokens are trained on (its share of D, then D')" in said
     assert "warning: domain 'short': max_bytes = 2,000 bytes of text hold fewer than the 4,096 tokens" in said
     assert "nowhere.csv: no such file or folder here" in said
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "sweep"])
+def test_a_size_that_no_machine_holds_is_refused_before_anything_starts(
+    refusal: Callable[..., str], tmp_path: Path, command: str
+) -> None:
+    path = tmp_path / "small_gpus.yaml"
+    path.write_text((FILES[0].parent / "cluster_8x8.yaml").read_text().replace("80G", "8G"))
+    out = () if command == "plan" else ("--out", tmp_path / "run")
+    line = refusal(command, path, *out)
+    assert line.startswith(f"raysplit: {path}: compute: a model of ")
+    assert "device_memory = 8 GB leaves to it" in line
+    assert not (tmp_path / "run").exists()

@@ -14,7 +14,8 @@ from raysplit.errors import LaneError, RaysplitError
 from raysplit.journal import Journal
 from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
-from raysplit.sweep.final import Part, carry_out
+from raysplit.sweep.final import carry_out
+from raysplit.sweep.final_plan import Part
 from raysplit.sweep.replay import KnownLosses, drive
 from tests.design.doubles import setup
 from tests.live.doubles import remember_laws, true_losses

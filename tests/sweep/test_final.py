@@ -17,7 +17,8 @@ from raysplit.errors import RunError
 from raysplit.journal import Journal
 from raysplit.space import Space, parse_space
 from raysplit.split import Advice, Problem, Split, advise, baselines
-from raysplit.sweep.final import BASELINES, RECOMMENDED, Variant, parts_of, run_final, variants_of
+from raysplit.sweep.final import run_final
+from raysplit.sweep.final_plan import BASELINES, RECOMMENDED, FinalPlan, Variant, parts_of, plan_final, variants_of
 from raysplit.sweep.folder import RunFolder
 from tests.corpus.texts import small_corpus
 from tests.split.doubles import known_law
@@ -93,7 +94,7 @@ def test_nothing_starts_before_the_checkpoint_that_it_starts_from(
 ) -> None:
     advice, rules = question
     variants = variants_of(SPACE, advice, rules if with_baselines else {})
-    parts = parts_of(variants, n_params=N_PARAMS, seed=seed, experts=Path("experts"), step_tokens=BATCH)
+    parts = parts_of(variants, n_params=N_PARAMS, seed=seed, experts=Path("experts"))
     by_name = {part.name: part for part in parts}
     assert len(by_name) == len(parts)
     started: list[str] = []
@@ -101,13 +102,13 @@ def test_nothing_starts_before_the_checkpoint_that_it_starts_from(
         assert part.after == "" or part.after in started
         started.append(part.name)
         trial = part.task.trial
-        if trial.domain:
+        if trial.domain and trial.pretrain_tokens:
             trunk = by_name[part.after].task
             assert trunk.trial.is_trunk
-            # A trunk's checkpoint at zero comes with its beginning, any other with its milestone.
-            assert trial.pretrain_tokens in (0, trunk.milestone)
+            assert trial.pretrain_tokens == trunk.milestone
+        elif trial.domain:
+            assert part.after == ""  # weights of a seed are always there
         assert (trial.n_params, trial.seed) == (N_PARAMS, seed)
-    assert [part.after for part in parts].count("") == 1
     check_that_all_is_trained(variants, [part.task for part in parts])
 
 
@@ -129,7 +130,7 @@ def test_a_result_is_not_taken_for_that_of_another_split_or_seed() -> None:
     names = []
     for rule, seed in (("80/20", 0), ("50/50", 0), ("80/20", 1)):
         variants = variants_of(SPACE, replace(ADVICE, split=rules[rule], accounting="shared"), {})
-        parts = parts_of(variants, n_params=N_PARAMS, seed=seed, experts=Path("experts"), step_tokens=BATCH)
+        parts = parts_of(variants, n_params=N_PARAMS, seed=seed, experts=Path("experts"))
         names.append({part.name for part in parts})
     assert not names[0] & names[1]
     assert not names[0] & names[2]
@@ -170,9 +171,7 @@ def finished(tmp_path: Path) -> Finished:
     )
     run = Finished(space=space, folder=RunFolder(path=tmp_path), corpus=corpus, advice=advice)
     journal = Journal(tmp_path / "final_journal")
-    for part in parts_of(
-        variants_of(space, advice, {}), n_params=size, seed=7, experts=run.folder.experts, step_tokens=BATCH
-    ):
+    for part in parts_of(variants_of(space, advice, {}), n_params=size, seed=7, experts=run.folder.experts):
         task = part.task
         losses = {name: 3.0 + len(task.trial.domain) / 10 for name in question.domains}
         journal.append(
@@ -233,3 +232,56 @@ def test_a_model_that_was_taken_away_is_trained_again(finished: Finished, monkey
     monkeypatch.setattr("raysplit.sweep.final.joined_cluster", train)
     with pytest.raises(Training):
         finished.again()
+
+
+def plan_of(space: Space, n_domains: int, **changes: Any) -> FinalPlan:
+    question = replace(problem(n_domains, 1e6, "shared"), domains=tuple(f"domain-{k}" for k in range(n_domains)))
+    split = baselines(question, n_params=N_PARAMS)["50/50"]
+    advice = replace(ADVICE, split=split, accounting="shared", budget_flops=question.budget_flops)
+    asked = {"vocab_size": 512, "seed": 7, "baseline_names": (), "experts": Path("experts")} | changes
+    return plan_final(space, advice, **asked)
+
+
+def space_with(n_domains: int, compute: dict[str, Any]) -> Space:
+    raw = changed("corpus.domains", {f"domain-{k}": {"kind": "files", "path": "texts"} for k in range(n_domains)})
+    raw["training"]["micro_batch_sequences"] = 8
+    return parse_space(raw | {"compute": compute}, origin="tests")
+
+
+@pytest.mark.parametrize(
+    ("n_domains", "lanes", "seed_workers", "expert_workers", "n_at_once"),
+    [(2, 4, 4, 2, 2), (4, 4, 4, 1, 4), (8, 4, 4, 1, 4), (1, 4, 4, 4, 1), (2, 1, 1, 1, 1)],
+)
+def test_the_seed_has_all_machines_and_the_experts_share_them(
+    n_domains: int, lanes: int, seed_workers: int, expert_workers: int, n_at_once: int
+) -> None:
+    plan = plan_of(space_with(n_domains, {"lanes": lanes}), n_domains)
+    assert plan.seed_lane.n_workers == seed_workers
+    assert (plan.expert_lane.n_workers, plan.n_at_once) == (expert_workers, n_at_once)
+    for part in plan.parts:
+        assert part.task.lane_shape == (plan.seed_lane if part.task.trial.is_trunk else plan.expert_lane)
+
+
+def test_a_final_run_costs_what_its_parts_train_and_the_rest_of_it_less() -> None:
+    space = space_with(2, {"lanes": 2})
+    whole = plan_of(space, 2, seconds_per_token={28_000: 0.0})
+    seed, *experts = whole.parts
+    tokens = seed.task.milestone + sum(part.task.milestone for part in experts)
+    cooldown = seed.task.milestone - space.cooldown_start(seed.task.milestone)
+    assert whole.left_flops == pytest.approx(whole.flops_per_token * (tokens + cooldown))
+    rest = plan_of(space, 2, done={seed.name})
+    assert rest.parts == whole.parts
+    assert rest.left == whole.parts[1:]
+    assert rest.left_flops == pytest.approx(rest.flops_per_token * sum(part.task.milestone for part in experts))
+    assert plan_of(space, 2, done={part.name for part in whole.parts}).left_flops == 0
+
+
+def test_a_final_run_takes_as_long_as_its_seed_and_then_its_longest_lane() -> None:
+    space = space_with(3, {"lanes": 2})
+    size = space.shape(N_PARAMS, 512).n_params_non_embedding
+    assert plan_of(space, 3).left_seconds is None
+    plan = plan_of(space, 3, seconds_per_token={size: 1e-3})
+    seed, *experts = plan.parts
+    trained = 2 * seed.task.milestone - space.cooldown_start(seed.task.milestone)
+    each = experts[0].task.milestone
+    assert plan.left_seconds == pytest.approx(1e-3 * (trained / 2 + 2 * each), rel=0.05)  # two lanes, three experts

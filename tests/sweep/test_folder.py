@@ -218,3 +218,15 @@ def test_a_password_in_the_journal_s_url_is_refused_and_not_repeated() -> None:
     with pytest.raises(SpaceError, match=r"sweep\.journal: the URL holds a password") as refused:
         space("sweep.journal", "s3://who:hidden%2Fkey@bucket/sweep/journal")
     assert "hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("storage", "place"),
+    [
+        (None, "/runs/one/checkpoints"),
+        ("/shared/", "/shared/one/checkpoints"),
+        ("s3://bucket/all?region=x", "s3://bucket/all/one/checkpoints?region=x"),
+    ],
+)
+def test_two_runs_on_one_storage_keep_their_checkpoints_apart(storage: str | None, place: str) -> None:
+    assert RunFolder(path=Path("/runs/one")).checkpoints_at(storage) == place

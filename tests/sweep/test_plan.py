@@ -130,3 +130,9 @@ def test_disk_is_what_the_tree_keeps(smoke: Space) -> None:
         assert row.disk_bytes == kept * row.checkpoint_bytes
     largest = max(row.checkpoint_bytes for row in plan.rows)
     assert plan.disk_bytes == sum(row.disk_bytes for row in plan.rows) + 2 * largest
+
+
+def test_the_final_run_is_reckoned_on_all_machines(cluster: Space, repository: Path) -> None:
+    [note] = [note for note in plan_notes(plan_of_cluster(cluster)) if note.startswith("a final run")]
+    assert note.endswith("costs 4 times what the sweep may spend, about 88 h on 64 GPUs that never wait")
+    assert "88 h on all 64 GPUs" in (repository / "search_spaces" / "cluster_8x8.yaml").read_text()

@@ -3,15 +3,20 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+import torch.distributed as dist
 
 from raysplit.design.lane_shapes import lane_shape_of
 from raysplit.design.setup import tree_of
 from raysplit.design.tree import Trial
+from raysplit.machines import ComputeSpec
 from raysplit.space import Space
 from raysplit.train import run
 from raysplit.train.engine import Engine
 from raysplit.train.run import Lane
+from raysplit.train.runtime import prepare_worker
 from tests.train.conftest import VOCAB, Texts, make_space, read_text
 
 LOG = "steps.log"
@@ -46,6 +51,27 @@ def measure(folder: Path, tasks: Sequence[tuple[int | None, int]], training: dic
     return out
 
 
+def stop_at(folder: Path, milestone: int, tokens: int, rank: int) -> str:
+    """A trunk that one rank is told to leave once so many tokens are trained."""
+    lane = lane_in(folder)
+    trial = trunk(lane.space, milestone)
+
+    def tell(trained: int, loss: float) -> bool:
+        return trained >= tokens and dist.get_rank() == rank
+
+    try:
+        lane.measure(trial, milestone, tree=tree_of(lane.space), on_progress=tell)
+    except run.Interrupted as error:
+        return str(error)
+    return "was not stopped"
+
+
+def measure_deterministically(folder: Path, milestone: int) -> Any:
+    """A trunk with the kernels that `compute.deterministic` asks for."""
+    prepare_worker(ComputeSpec(deterministic=True))
+    return measure(folder, [(None, milestone)], {})
+
+
 def measure_logged(folder: Path, milestone: int, save_steps: int, step_seconds: float) -> Any:
     """A trunk, saved every so many steps of this slow training; each step and save goes into a log, by position.
 
@@ -63,6 +89,8 @@ def measure_logged(folder: Path, milestone: int, save_steps: int, step_seconds: 
             if learning_rate:
                 n_steps += 1
                 time.sleep(step_seconds)
+                while lane._saving is not None and not lane._saving.is_written:
+                    time.sleep(0.001)  # a busy machine writes no slower than it steps
                 log.write(f"step {segment_at[0]} {segment_at[1]}\n")
                 segment_at[1] += batch
             return made
@@ -73,6 +101,6 @@ def measure_logged(folder: Path, milestone: int, save_steps: int, step_seconds: 
 
         segment_at: list[Any] = ["", 0]
         Engine.step, Lane._train = logged_step, logged_train  # type: ignore[method-assign]
-        run.time = type("Steps", (), {"perf_counter": staticmethod(lambda: n_steps)})  # type: ignore[assignment]
+        setattr(run, "time", SimpleNamespace(perf_counter=lambda: n_steps))  # noqa: B010
         trial = trunk(lane.space, milestone)
         return lane.measure(trial, milestone, tree=tree_of(lane.space), on_progress=lambda tokens, loss: None)

@@ -52,7 +52,7 @@ def _rank(
 ) -> None:
     import torch.distributed as dist
 
-    from raysplit.space import ComputeSpec
+    from raysplit.machines import ComputeSpec
     from raysplit.train.runtime import prepare_worker
 
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(n_ranks))

@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,18 @@ from raysplit.design.tasks import Measured
 from raysplit.design.tree import Node
 from raysplit.errors import CheckpointError, RunError, StorageError
 from raysplit.train import run, storage
-from raysplit.train.checkpoints import MANIFEST, Damaged, Manifest, StoredFile, check_checkpoints, stored, stored_nodes
+from raysplit.train.checkpoints import (
+    MANIFEST,
+    MARK,
+    Damaged,
+    Manifest,
+    StoredFile,
+    check_checkpoints,
+    check_shared,
+    mark_shared,
+    stored,
+    stored_nodes,
+)
 from raysplit.train.run import Interrupted, Lane
 from raysplit.train.storage import Storage
 from tests.train.conftest import VOCAB, make_space
@@ -144,6 +156,13 @@ def test_a_checkpoint_of_another_model_is_refused(
         measure(at(tmp_path / "here"), 4096, 1024)
     with pytest.raises(CheckpointError, match="this run needs 13408"):
         check_checkpoints(tmp_path / "here", make_space(tmp_path), vocab_size=VOCAB)
+
+
+def test_a_machine_that_does_not_see_the_place_is_named_before_it_trains(tmp_path: Path) -> None:
+    mark_shared(tmp_path / "shared")
+    check_shared(tmp_path / "shared")
+    with pytest.raises(StorageError, match=rf"own/{MARK}: the machine {socket.gethostname()} does not see"):
+        check_shared(tmp_path / "own")
 
 
 def test_it_saves_and_stops_when_it_is_asked_to_and_goes_on_from_there(

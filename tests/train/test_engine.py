@@ -1,5 +1,6 @@
 """The engine: checkpoints that continue bit for bit, and errors that name what is wrong."""
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from raysplit.design.lane_shapes import lane_shape_of
 from raysplit.design.tree import Node
 from raysplit.errors import RunError
 from raysplit.train.engine import Engine, _share_of_batch
+from raysplit.train.loss import mean_loss
 from raysplit.train.saving import Save, open_checkpoint
 from raysplit.train.storage import Storage
 from tests.train.conftest import VOCAB, make_space
@@ -318,3 +320,22 @@ def test_a_seed_is_where_every_engine_begins_and_can_begin_again(make_engine: Ma
 def test_ranks_that_cannot_share_a_batch_are_refused() -> None:
     with pytest.raises(RunError, match="3 workers cannot share a batch of 8 sequences evenly; choose"):
         _share_of_batch(8, n_workers=3)
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_a_loss_in_chunks_trains_alike(
+    make_engine: MakeEngine, windows: Windows, monkeypatch: pytest.MonkeyPatch, stage: int
+) -> None:
+    whole = train(make_engine(zero_stage=stage), windows, range(4))
+    monkeypatch.setattr(mean_loss, "__kwdefaults__", {"chunk_tokens": 48})
+    assert train(make_engine(zero_stage=stage), windows, range(4)) == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for the CPU with a C++ compiler")
+def test_a_compiled_model_trains_alike(make_engine: MakeEngine, windows: Windows) -> None:
+    plain = train(make_engine(), windows, range(4))
+    torch.compiler.reset()
+    counted = torch._dynamo.utils.counters
+    counted.clear()
+    assert train(make_engine(compile=True), windows, range(4)) == pytest.approx(plain, rel=1e-5)
+    assert counted["stats"]["unique_graphs"] == 1, "it was compiled, as a whole and once"

@@ -5,6 +5,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 from raysplit.corpus import Corpus, build_corpus
 from raysplit.design.lane_shapes import lane_shape_of
+from raysplit.design.tree import Node
 from raysplit.space import CorpusSpec, TokenizerSpec
 from raysplit.train.card import HOW_TO_LOAD
 from raysplit.train.engine import Engine
 from raysplit.train.export import complete_export
+from raysplit.train.saving import Save
+from raysplit.train.storage import Storage
 from tests.corpus.texts import files_source, write_files
 from tests.train.conftest import CONTEXT, make_space
 
@@ -282,8 +286,9 @@ def test_files_have_the_modes_of_other_new_files(
     tokenizer = exported.corpus.tokenizer_path
     with umask(mask):
         exported.engine.export(tmp_path / "experts" / "notes", tokenizer_folder=tokenizer)
-        probe = exported.corpus.validation("notes", context_length=CONTEXT, max_tokens=CONTEXT)
-        exported.engine.save(tmp_path / "checkpoints" / "node", about={}, probe=probe)
+        with ThreadPoolExecutor(1) as thread:
+            node = Node(n_params=14_000, seed=0, pretrain_tokens=2048)
+            Save(exported.engine, Storage(tmp_path / "checkpoints"), node, passing=False, writer=thread).finish()
     for name in ("experts", "checkpoints"):
         for path in [tmp_path / name, *(tmp_path / name).rglob("*")]:
             assert stat.S_IMODE(path.stat().st_mode) == (folders if path.is_dir() else files), path

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.train.jobs import LOG, measure, measure_logged
+from tests.train.jobs import LOG, measure, measure_deterministically, measure_logged, stop_at
 from tests.train.processes import Ranks, wait_for
 
 TRUNK, BRANCH = [(None, 2048), (None, 4096)], [(4096, 2048)]
@@ -34,6 +34,20 @@ def test_ranks_and_stages_may_change_between_checkpoints(
         measured += Ranks(measure, tmp_path, tasks, training, n_ranks=n_ranks).answer()
     assert [each.tokens for each in measured] == [each.tokens for each in alone]
     assert losses(measured) == pytest.approx(losses(alone), rel=1e-5)
+
+
+def test_one_rank_that_is_told_to_stop_stops_and_saves_for_all(tmp_path: Path, alone: Any) -> None:
+    said = Ranks(stop_at, tmp_path, 2048, 256, 1, n_ranks=2).answer()
+    assert said.startswith("asked to stop after ")
+    (rest,) = Ranks(measure, tmp_path, TRUNK[:1], {}).answer()
+    assert rest.tokens < alone[0].tokens
+    assert losses([rest]) == pytest.approx(losses(alone[:1]), rel=1e-5)
+
+
+def test_deterministic_kernels_train_alike(tmp_path: Path, alone: Any) -> None:
+    assert losses(Ranks(measure_deterministically, tmp_path, 2048).answer()) == pytest.approx(
+        losses(alone[:1]), rel=1e-5
+    )
 
 
 def test_two_lanes_train_the_same_branch_from_nothing_at_once(tmp_path: Path) -> None:

@@ -268,9 +268,20 @@ def test_an_absurd_rate_diverges_and_the_lane_goes_on(lane: Callable[..., Lane])
     expected = measure(one, branch(one, "library", 2048, 1024), 1024).losses
     measure(other, trunk(other, 2048), 2048)
     with torch.no_grad():
-        for parameter in other._engines[other.space.shape(14_000, VOCAB)]._engine.module.parameters():
+        for parameter in other._engines[other.space.shape(14_000, VOCAB), other.shape]._engine.module.parameters():
             parameter.fill_(float("nan"))
     assert measure(other, branch(other, "library", 2048, 1024), 1024).losses == expected
+
+
+def test_after_a_divergence_the_engine_trains_the_next_trial_as_a_new_one(
+    lane: Callable[..., Lane], tmp_path: Path
+) -> None:
+    bad = lane("bad", learning_rate={"reference": 1e10, "reference_params": 14_000}, warmup_tokens=0)
+    with pytest.raises(Divergence, match="the gradient overflowed"):
+        measure(bad, trunk(bad, 4096), 4096)
+    plain = lane("plain")
+    bad.turn_to(plain.space.training, tmp_path / "next")
+    assert measure(bad, trunk(bad, 2048), 2048).losses == measure(plain, trunk(plain, 2048), 2048).losses
 
 
 def test_a_loss_that_runs_away_ends_the_measurement_early(
@@ -305,8 +316,7 @@ def test_a_poisoned_loss_is_a_divergence(lane: Callable[..., Lane], monkeypatch:
 
 
 def _poisoned(self: Any, windows: np.ndarray) -> torch.Tensor:
-    logits = self._engine(input_ids=torch.from_numpy(windows)[:, :-1]).logits
-    return logits.sum() * float("nan")
+    return self._engine(torch.as_tensor(windows)) * float("nan")
 
 
 def test_progress_tells_the_tokens_of_this_measurement(lane: Callable[..., Lane]) -> None:

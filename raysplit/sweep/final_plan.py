@@ -1,0 +1,270 @@
+"""What a final run trains, on which machines, and what that costs, before anything of it starts."""
+
+import heapq
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from raysplit.design.lane_shapes import LaneShape, widest_lane_shape
+from raysplit.design.tasks import Task
+from raysplit.design.tree import Trial
+from raysplit.quantities import counted, format_count, format_flops, format_seconds
+from raysplit.space import SEED_FOLDER, Space
+from raysplit.split import Advice, Split, baselines, target_problem
+from raysplit.split.problem import Accounting
+from raysplit.sweep.speed import speed_of
+
+RECOMMENDED = "recommended"
+BASELINES = ("pretraining only", "80/20", "from scratch")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variant:
+    """One split to train, on whole optimizer steps."""
+
+    name: str
+    pretrain_tokens: int
+    specialize_tokens: Mapping[str, int]
+
+    def paid_tokens(self, accounting: Accounting) -> int:
+        """What the budget pays for: D + sum_k D'_k, or D and the longest D'_k where each expert is reckoned alone."""
+        experts = self.specialize_tokens.values()
+        return self.pretrain_tokens + (sum(experts) if accounting == "shared" else max(experts))
+
+
+def variants_of(space: Space, advice: Advice, rules: Mapping[str, Split]) -> list[Variant]:
+    """The advised split and the baselines that are wanted beside it, on whole steps, at the same cost to the token."""
+    batch, shared = space.training.batch_tokens, advice.accounting == "shared"
+    experts = advice.split.specialize_tokens.values()
+    n_steps = max(1, round((advice.split.pretrain_tokens + (sum(experts) if shared else max(experts))) / batch))
+    return [
+        _on_steps(name, split, n_steps=n_steps, batch_tokens=batch, shared=shared)
+        for name, split in {RECOMMENDED: advice.split, **rules}.items()
+    ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinalPlan:
+    """A final run before it starts, or the rest of one that was interrupted."""
+
+    variants: tuple[Variant, ...]
+    """The advised split first."""
+    parts: tuple["Part", ...]
+    """Everything that is measured, also what has been."""
+    left: tuple["Part", ...]
+    """What is not trained yet."""
+    seed_lane: LaneShape
+    expert_lane: LaneShape
+    n_at_once: int
+    """Experts that train side by side."""
+    flops_per_token: float
+    left_flops: float
+    left_seconds: float | None
+    """Until the last of them is trained; None where nobody knows the speed."""
+
+
+def plan_final(
+    space: Space,
+    advice: Advice,
+    *,
+    vocab_size: int,
+    seed: int,
+    baseline_names: Sequence[str],
+    experts: Path,
+    done: Collection[str] = (),
+    seconds_per_token: Mapping[int, float] | None = None,
+) -> FinalPlan:
+    """The seed on all machines that the space has, then the experts side by side on as much as is theirs.
+
+    Args:
+        space: the sweep's space.
+        advice: what to train; it may be about a size that the space does not name.
+        vocab_size: of the tokenizer.
+        seed: of weights and data order.
+        baseline_names: rules of thumb to train as well, out of `BASELINES`.
+        experts: folder of the exported models.
+        done: names of the parts that are trained.
+        seconds_per_token: of one worker by size, as far as it was timed.
+
+    Raises:
+        SpaceError: the model does not fit on the machines.
+    """
+    n_params = advice.split.n_params
+    model = space.shape(n_params, vocab_size)
+    variants = _wanted(space, advice, vocab_size=vocab_size, baseline_names=baseline_names)
+    n_experts = max(1, sum(tokens > 0 for tokens in variants[0].specialize_tokens.values()))
+    n_workers = space.compute.n_workers
+    seed_lane = widest_lane_shape(space, n_params, n_workers=n_workers, vocab_size=vocab_size)
+    each = n_workers // min(n_experts, space.compute.lanes)
+    expert_lane = widest_lane_shape(space, n_params, n_workers=each, vocab_size=vocab_size)
+    n_at_once = max(1, min(space.compute.lanes, int(n_workers / (expert_lane.n_workers * _devices(expert_lane)))))
+    parts = parts_of(
+        variants,
+        n_params=n_params,
+        seed=seed,
+        experts=experts,
+        seed_lane=seed_lane,
+        expert_lane=expert_lane,
+    )
+    left = tuple(part for part in parts if part.name not in done)
+    tokens = {part.name: _tokens_of(space, part, parts) for part in left}
+    timed = seconds_per_token or {}
+    seed_speed, expert_speed = (speed_of(space, model, lane, timed) for lane in (seed_lane, expert_lane))
+    seconds = None
+    if seed_speed is not None and expert_speed is not None:
+        seed_tokens = sum(tokens[part.name] for part in left if part.task.trial.is_trunk)
+        branches = [tokens[part.name] / expert_speed.of_lane(expert_lane) for part in left if part.task.trial.domain]
+        seconds = seed_tokens / seed_speed.of_lane(seed_lane) + _side_by_side(branches, n_at_once)
+    return FinalPlan(
+        variants=tuple(variants),
+        parts=tuple(parts),
+        left=left,
+        seed_lane=seed_lane,
+        expert_lane=expert_lane,
+        n_at_once=n_at_once,
+        flops_per_token=float(model.flops_per_token),
+        left_flops=float(model.flops_per_token) * sum(tokens.values()),
+        left_seconds=seconds,
+    )
+
+
+def _wanted(space: Space, advice: Advice, *, vocab_size: int, baseline_names: Sequence[str]) -> list[Variant]:
+    n_params = advice.split.n_params
+    problem = replace(
+        target_problem(space, vocab_size=vocab_size),
+        budget_flops=advice.budget_flops,
+        accounting=advice.accounting,
+        sizes={n_params: float(space.shape(n_params, vocab_size).flops_per_token)},
+    )
+    rules = baselines(problem, n_params=n_params)
+    return variants_of(space, advice, {name: rules[name] for name in baseline_names})
+
+
+def final_notes(plan: FinalPlan, *, sweep_flops: float | None) -> list[str]:
+    """The plan in sentences: machines, cost against what the sweep has spent (None: no sweep is known), time."""
+    on = "GPU" if plan.seed_lane.gpus_per_worker else "worker"
+    trial = plan.parts[0].task.trial
+    cost = f"it trains {format_flops(plan.left_flops)}"
+    if sweep_flops:
+        cost += f", {plan.left_flops / sweep_flops:.2g} times what the sweep has spent"
+    hours = "" if plan.left_seconds is None else f"; about {format_seconds(plan.left_seconds)} if nothing waits"
+    return [
+        f"final run of {format_count(trial.n_params)}: the seed on {counted(plan.seed_lane.n_workers, on)} together, "
+        f"then {plan.n_at_once} at a time of the experts, each on {counted(plan.expert_lane.n_workers, on)}",
+        f"{cost} in {counted(len(plan.left), 'part')} of {len(plan.parts)}{hours}",
+    ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One measurement of the final run."""
+
+    after: str
+    """Name of the part that leaves the checkpoint this one starts from; empty where it starts from nothing."""
+    task: Task
+
+    @property
+    def name(self) -> str:
+        """Says what is trained, so that a final run of another split or seed does not take its result for its own."""
+        return f"{self.task.trial.name} at {self.task.milestone}" + (", exported" if self.task.export_to else "")
+
+
+def parts_of(
+    variants: Sequence[Variant],
+    *,
+    n_params: int,
+    seed: int,
+    experts: Path,
+    seed_lane: LaneShape | None = None,
+    expert_lane: LaneShape | None = None,
+) -> list[Part]:
+    """One trunk through every variant's D, its branches as soon as it has passed, those from scratch at once; the
+    advised split, the first of ``variants``, is exported to the folder ``experts``.
+    """
+    waypoints = tuple(sorted({v.pretrain_tokens for v in variants if v.pretrain_tokens}))
+    trunks: dict[int, Part] = {}
+    for tokens in waypoints:
+        trunks[tokens] = Part(
+            after=trunks[max(trunks)].name if trunks else "",
+            task=Task(
+                trial=Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=tokens, milestones=(tokens,)),
+                milestone=tokens,
+                waypoints=waypoints,
+                export_to=str(experts / SEED_FOLDER) if tokens == variants[0].pretrain_tokens else "",
+                lane_shape=seed_lane,
+            ),
+        )
+    branches: dict[tuple[Trial, int], Part] = {}
+    for variant in variants:
+        for domain, tokens in variant.specialize_tokens.items():
+            branch = branch_of(variant, domain, n_params=n_params, seed=seed)
+            if tokens and (branch, tokens) not in branches:
+                branches[branch, tokens] = Part(
+                    after=trunks[variant.pretrain_tokens].name if variant.pretrain_tokens else "",
+                    task=Task(
+                        trial=branch,
+                        milestone=tokens,
+                        waypoints=waypoints,
+                        export_to=str(experts / domain) if variant is variants[0] else "",
+                        lane_shape=expert_lane,
+                    ),
+                )
+    return [*trunks.values(), *branches.values()]
+
+
+def branch_of(variant: Variant, domain: str, *, n_params: int, seed: int) -> Trial:
+    return Trial(
+        n_params=n_params,
+        seed=seed,
+        domain=domain,
+        pretrain_tokens=variant.pretrain_tokens,
+        milestones=(variant.specialize_tokens[domain],),
+    )
+
+
+def _tokens_of(space: Space, part: Part, parts: Sequence[Part]) -> int:
+    """Trained for a part: a trunk from the one before it, and both ways on from where its cooldown begins."""
+    trial, milestone = part.task.trial, part.task.milestone
+    if trial.domain:
+        return milestone
+    before = next((other.task.milestone for other in parts if other.name == part.after), 0)
+    return milestone - before + milestone - max(before, space.cooldown_start(milestone))
+
+
+def _side_by_side(seconds: Sequence[float], n_at_once: int) -> float:
+    """Until all have ended, the longest first, each as soon as a lane is free."""
+    free = [0.0] * n_at_once
+    for duration in sorted(seconds, reverse=True):
+        heapq.heapreplace(free, free[0] + duration)
+    return max(free)
+
+
+def _devices(lane: LaneShape) -> float:
+    return lane.gpus_per_worker or 1.0
+
+
+def _on_steps(name: str, split: Split, *, n_steps: int, batch_tokens: int, shared: bool) -> Variant:
+    """A split in so many whole steps: rounded down, and what is left to the parts that lost most."""
+    experts = split.specialize_tokens
+    if shared:
+        pretrain, *own = _apportioned(n_steps, [split.pretrain_tokens, *experts.values()])
+    else:
+        longest = max(experts.values())
+        pretrain, most = _apportioned(n_steps, [split.pretrain_tokens, longest])
+        own = [round(most * tokens / longest) if longest else 0 for tokens in experts.values()]
+    return Variant(
+        name=name,
+        pretrain_tokens=pretrain * batch_tokens,
+        specialize_tokens={domain: steps * batch_tokens for domain, steps in zip(experts, own, strict=True)},
+    )
+
+
+def _apportioned(n_steps: int, tokens: Sequence[float]) -> list[int]:
+    """Whole steps in proportion to tokens, ``n_steps`` in all, by largest remainders."""
+    exact = [n_steps * part / math.fsum(tokens) for part in tokens]
+    steps = [math.floor(part) for part in exact]
+    short = sorted(range(len(exact)), key=lambda i: steps[i] - exact[i])
+    for i in short[: n_steps - sum(steps)]:
+        steps[i] += 1
+    return steps
