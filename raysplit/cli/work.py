@@ -605,6 +605,7 @@ def _train(work: _Work, corpus: "Corpus", advice: "Advice", asked: _Final) -> No
         baseline_names=baselines,
         console=console,
         ray_address=work.ray_address,
+        wait_seconds=work.wait_seconds,
     )
     table = Table(
         "domain",

@@ -29,7 +29,8 @@ class Backend(Protocol):
     def submit(self, task: Task) -> Future[Outcome]:
         """Have a task carried out; what it starts from must have been trained.
 
-        The future raises `LaneError` where machines are at fault, which says nothing about the trial.
+        The future raises `LaneError` where machines are at fault, which says nothing about the trial, and `RunError`
+        where the task cannot be carried out as it is set up.
         """
 
     def close(self) -> None:

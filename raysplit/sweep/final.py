@@ -48,6 +48,7 @@ def run_final(
     baseline_names: Sequence[str],
     console: Console,
     ray_address: str | None,
+    wait_seconds: float = 0.0,
 ) -> dict[str, Any]:
     """Train the variants, export seed and experts of the advised one, write and return what `RunFolder.final` holds.
 
@@ -64,6 +65,7 @@ def run_final(
         baseline_names: rules of thumb to train as well, out of `BASELINES`.
         console: where to say how it goes.
         ray_address: of the cluster; None for this machine.
+        wait_seconds: for nodes, where the cluster has no room for the smallest lane.
 
     Raises:
         CorpusError: a domain has too few tokens for a variant.
@@ -85,7 +87,9 @@ def run_final(
     if plan.left:
         with (
             joined_cluster(space.compute, address=ray_address),
-            running_lanes(space, folder, law=None, console=console, title="final run") as lanes,
+            running_lanes(
+                space, folder, law=None, console=console, title="final run", wait_seconds=wait_seconds
+            ) as lanes,
         ):
             for name, measured in carry_out(plan.left, set(done), lanes):
                 about = {"task": name, "export_to": exports[name], **asdict(measured)}
