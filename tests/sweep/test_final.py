@@ -238,7 +238,7 @@ def plan_of(space: Space, n_domains: int, **changes: Any) -> FinalPlan:
     question = replace(problem(n_domains, 1e6, "shared"), domains=tuple(f"domain-{k}" for k in range(n_domains)))
     split = baselines(question, n_params=N_PARAMS)["50/50"]
     advice = replace(ADVICE, split=split, accounting="shared", budget_flops=question.budget_flops)
-    asked = {"vocab_size": 512, "seed": 7, "baseline_names": (), "experts": Path("experts")} | changes
+    asked: dict[str, Any] = {"vocab_size": 512, "seed": 7, "baseline_names": (), "experts": Path("experts")} | changes
     return plan_final(space, advice, **asked)
 
 
