@@ -38,8 +38,8 @@ from sweep_methods import Way, never, sweep, table
 from sweep_truths import Truth, World, _flops_per_token, _setup, _support
 
 from raysplit.design.campaign import whole_grid
-from raysplit.design.evidence import key, price_together
 from raysplit.design.tree import Trial
+from raysplit.design.tree_state import key, price_together
 from raysplit.errors import SplitError
 from raysplit.law import fit_law
 from raysplit.law.form import Array

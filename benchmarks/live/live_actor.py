@@ -141,7 +141,7 @@ def load(law: LiveLaw, rows: Sequence[Observation]) -> float:
 def fitted(law: LiveLaw, n: int, *, settled: bool = False) -> Callable[[], bool]:
     def ready() -> bool:
         stamp = law.stamp()
-        return stamp is not None and stamp.n_observations >= n and (stamp.settled or not settled)
+        return stamp is not None and stamp.n_observations >= n and (stamp.full or not settled)
 
     return ready
 

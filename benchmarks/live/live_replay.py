@@ -14,9 +14,9 @@ from pathlib import Path
 
 from ray.actor import ActorHandle
 
-from raysplit.design.evidence import Evidence, evidence_of
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
+from raysplit.design.tree_state import TreeState, tree_state_of
 from raysplit.lanes.cluster import joined_cluster
 from raysplit.lanes.law_client import ActorLaw
 from raysplit.live.run_setup import RunSetup
@@ -36,8 +36,8 @@ class PlayedLaw(ActorLaw):
         super().__init__(actor)
         self.setup = setup
 
-    def evidence(self) -> Evidence:
-        return evidence_of(self.setup, {}, ())
+    def tree_state(self) -> TreeState:
+        return tree_state_of(self.setup, {}, ())
 
 
 @dataclass

@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from sweep_truths import measured_world
 
 from raysplit.design.campaign import whole_grid
-from raysplit.design.evidence import price_together
+from raysplit.design.tree_state import price_together
 from raysplit.journal import Journal
 from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
@@ -44,7 +44,7 @@ def one(lanes: int, fills: bool, seed: int) -> tuple[float, float, float]:
         service = LawService(run, Journal(Path(folder) / "journal"))
         done = replay(service, world.losses)
         regret = world.regret(service.advise().advice.split)
-        return done.busy_share, service.evidence().spent_flops / grid_flops, regret
+        return done.busy_share, service.tree_state().spent_flops / grid_flops, regret
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from sweep_truths import synthetic_world
 
 from raysplit.design.campaign import Round, next_round, whole_grid
 from raysplit.design.candidates import CandidateGrid, believe, candidates_of
-from raysplit.design.evidence import evidence_of, key
+from raysplit.design.tree_state import key, tree_state_of
 from raysplit.law import FORMS, Law, fit_law
 
 N_OBSERVATIONS = 1000
@@ -53,15 +53,15 @@ def main() -> None:
     points.sort(key=lambda at: at[0].n_params * (at[0].pretrain_tokens + at[1]))
     losses = {key(t, m): dict(world.losses(t, m) or {}) for t, m in points[:N_OBSERVATIONS]}
     law: Law = fit_law(table(setup, losses), forms=[FORMS["law-8+cooldown"]], pooling=1.0, n_draws=64)
-    evidence = evidence_of(setup, losses)
+    tree_state = tree_state_of(setup, losses)
     grid = CandidateGrid.of(setup)
-    n_candidates = len(candidates_of(setup, grid, evidence).every)
-    decision = next_round(setup, evidence, believe(setup, law))
+    n_candidates = len(candidates_of(setup, grid, tree_state).every)
+    decision = next_round(setup, tree_state, believe(setup, law))
     n_trials = len(decision.planned) if isinstance(decision, Round) else 0
     print(f"{N_OBSERVATIONS} measurements, {n_candidates} candidates, {law.n_draws} draws, {n_trials} trials proposed")
     print(f"  belief      {seconds(lambda: believe(setup, law)):.3f} s")
-    print(f"  candidates  {seconds(lambda: candidates_of(setup, grid, evidence)):.3f} s")
-    print(f"  in all      {seconds(lambda: next_round(setup, evidence, believe(setup, law))):.3f} s")
+    print(f"  candidates  {seconds(lambda: candidates_of(setup, grid, tree_state)):.3f} s")
+    print(f"  in all      {seconds(lambda: next_round(setup, tree_state, believe(setup, law))):.3f} s")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from sweep_truths import World
 from raysplit.design.campaign import opening
 from raysplit.design.candidates import Candidate, CandidateGrid, believe, candidates_of, trunk
 from raysplit.design.designs import drop_of_spread
-from raysplit.design.evidence import evidence_of, key
 from raysplit.design.tree import Trial
+from raysplit.design.tree_state import key, tree_state_of
 from raysplit.design.value import Belief
 from raysplit.split import best_split, best_split_per_draw
 
@@ -32,10 +32,10 @@ def clairvoyant(world: World, *, budget_flops: float) -> Measured:
     order = _measurable(world, opening(setup).trials, {})
     while True:
         known = _losses(world, order)
-        evidence = evidence_of(setup, known)
-        candidates = candidates_of(setup, grid, evidence)
+        tree_state = tree_state_of(setup, known)
+        candidates = candidates_of(setup, grid, tree_state)
         asked = [_measurable(world, _trials(c), known) for c in candidates.every]
-        left = budget_flops - evidence.spent_flops
+        left = budget_flops - tree_state.spent_flops
         open_ones = [i for i, at in enumerate(asked) if at and candidates.prices[i] <= left]
         if not open_ones:
             return order

@@ -7,9 +7,9 @@ every domain to D'. Whatever has been trained is not trained again; time passes 
 import heapq
 from dataclasses import dataclass
 
-from raysplit.design.evidence import chain, key, price_together
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Checkpoints, Trial
+from raysplit.design.tree_state import chain, key, price_together
 from raysplit.sweep.replay import Losses
 
 Measurement = tuple[Trial, int]

@@ -13,9 +13,9 @@ from sweep_truths import World
 
 from raysplit.design.campaign import Finish, Round, judge, next_round, opening
 from raysplit.design.candidates import believe
-from raysplit.design.evidence import Evidence, chain, evidence_of, key, remaining
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
+from raysplit.design.tree_state import TreeState, chain, key, remaining, tree_state_of
 from raysplit.design.value import Belief
 from raysplit.law import Law, fit_law
 from raysplit.runs import Observation, to_frame
@@ -36,7 +36,7 @@ class Way:
 
     design: DesignName = "value"
     forms: tuple[str, ...] = FORMS
-    prune: Callable[[Evidence, Trial], bool] | None = None
+    prune: Callable[[TreeState, Trial], bool] | None = None
     """Whether to stop a trial, in place of raysplit's judgement; None for that."""
     tree: bool = True
     """Whether a price is reckoned with what others have trained already."""
@@ -91,13 +91,13 @@ def sweep(world: World, way: Way, *, seed: int, budget_flops: float) -> Swept:
     left_out: Measured = []
     now = opening(setup)
     belief: Belief | None = None
-    evidence = evidence_of(setup, losses)
+    tree_state = tree_state_of(setup, losses)
     while True:
         paused: set[Trial] = set()
         for trial in now.trials:
             for milestone in trial.milestones:
-                evidence = evidence_of(setup, dict(losses), closed, paused, before=evidence)
-                if milestone not in remaining(trial, evidence):
+                tree_state = tree_state_of(setup, dict(losses), closed, paused, before=tree_state)
+                if milestone not in remaining(trial, tree_state):
                     continue
                 found = world.losses(trial, milestone)
                 if found is None:
@@ -105,13 +105,13 @@ def sweep(world: World, way: Way, *, seed: int, budget_flops: float) -> Swept:
                     break
                 losses[key(trial, milestone)] = dict(found)
                 order.append((trial, milestone))
-                evidence = evidence_of(setup, dict(losses), closed, paused, before=evidence)
-                if _stops(setup, evidence, belief, trial, now, way):
+                tree_state = tree_state_of(setup, dict(losses), closed, paused, before=tree_state)
+                if _stops(setup, tree_state, belief, trial, now, way):
                     paused.add(chain(trial))
                     left_out += [(trial, m) for m in trial.milestones if key(trial, m) not in losses]
-        evidence = evidence_of(setup, dict(losses), closed, before=evidence)
+        tree_state = tree_state_of(setup, dict(losses), closed, before=tree_state)
         belief = believe(setup, fit(setup, losses, forms=way.forms, n_draws=DRAWS)) if _asks_law(way) else _UNSURE
-        decision = next_round(setup, evidence, belief)
+        decision = next_round(setup, tree_state, belief)
         if isinstance(decision, Finish):
             skipped = {key(*at): at for at in left_out if key(*at) not in losses}
             return Swept(measured=order, skipped=list(skipped.values()))
@@ -126,26 +126,26 @@ def _asks_law(way: Way) -> bool:
 _UNSURE = Belief(regret=np.ones((1, 1)), target=np.zeros((1, 1)), foreseen=np.zeros((1, 1)), noise=np.ones(1))
 
 
-def _stops(setup: Setup, evidence: Evidence, belief: Belief | None, trial: Trial, within: Round, way: Way) -> bool:
+def _stops(setup: Setup, tree_state: TreeState, belief: Belief | None, trial: Trial, within: Round, way: Way) -> bool:
     if way.prune is not None and belief is not None:
-        return way.prune(evidence, trial)
-    return not judge(setup, evidence, belief, trial, within).go_on
+        return way.prune(tree_state, trial)
+    return not judge(setup, tree_state, belief, trial, within).go_on
 
 
-def never(evidence: Evidence, trial: Trial) -> bool:
+def never(tree_state: TreeState, trial: Trial) -> bool:
     """Every trial to its end."""
     return False
 
 
-def by_rank(evidence: Evidence, trial: Trial) -> bool:
+def by_rank(tree_state: TreeState, trial: Trial) -> bool:
     """Successive halving's rule: stop what is not in the better half of all losses seen at the same D'."""
     if trial.is_trunk:
         return False
-    reached = max(m for m in trial.milestones if key(trial, m) in evidence.losses)
-    mine = evidence.losses[key(trial, reached)][trial.domain]
+    reached = max(m for m in trial.milestones if key(trial, m) in tree_state.losses)
+    mine = tree_state.losses[key(trial, reached)][trial.domain]
     others = [
         found[trial.domain]
-        for (at, milestone), found in evidence.losses.items()
+        for (at, milestone), found in tree_state.losses.items()
         if milestone == reached and at.domain == trial.domain
     ]
     return mine > float(np.median(others))

@@ -35,8 +35,8 @@ from sweep_methods import FORMS, Losses, Measured, Way, by_rank, fit, never, swe
 from sweep_truths import MEASURED, SYNTHETIC, World, measured_world, synthetic_world
 
 from raysplit.design.campaign import whole_grid
-from raysplit.design.evidence import evidence_of, key, price_together
 from raysplit.design.tree import Checkpoints, Trial
+from raysplit.design.tree_state import key, price_together, tree_state_of
 from raysplit.errors import LawError
 from raysplit.law import FORMS as LAW_FORMS
 from raysplit.split import Split, best_split
@@ -144,7 +144,7 @@ def _point(world: World, share: float, order: Measured, grid_flops: float, forms
         regret = float("nan")
     return Point(
         share=share,
-        spent=evidence_of(world.setup, losses).spent_flops / grid_flops,
+        spent=tree_state_of(world.setup, losses).spent_flops / grid_flops,
         alone=float(_spent(world, order, tree=False)[-1:].sum()) / grid_flops,
         n_measured=len(losses),
         regret=regret,

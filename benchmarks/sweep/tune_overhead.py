@@ -122,7 +122,7 @@ def search(way: str, *, n_trials: int, lanes: int, folder: Path) -> tuple[int, i
         seconds = time.perf_counter() - started
         status = plan.service.status()
         n_points = N_SIZES * n_roots * (1 + len(DOMAINS) * len(SPECIALIZE))
-        n_measured = len(plan.service.evidence().losses)
+        n_measured = len(plan.service.tree_state().losses)
         assert status.finished == "every point of the grid is measured", status
         assert (n_measured, status.n_failed) == (n_points, 0), (n_measured, n_points, status)
         assert not results.errors, results.errors

@@ -13,9 +13,9 @@ import numpy as np
 
 from raysplit.design.candidates import CandidateGrid, candidates_of, roots, trunk
 from raysplit.design.designs import DESIGNS
-from raysplit.design.evidence import Evidence, chain, key, price, price_together, remaining
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
+from raysplit.design.tree_state import TreeState, chain, key, price, price_together, remaining
 from raysplit.design.value import Belief
 
 _GROWTH = 0.4
@@ -99,7 +99,7 @@ def opening(setup: Setup) -> Round:
     return Round(trials=(*trials, *setup.repeats), why="a small opening of varied ratios, before there is a law")
 
 
-def next_round(setup: Setup, evidence: Evidence, belief: Belief) -> Round | Finish:
+def next_round(setup: Setup, tree_state: TreeState, belief: Belief) -> Round | Finish:
     """The most valuable trials for their price, or the end, by what the law gives to believe (`candidates.believe`).
 
     Trials are added one by one; those already chosen count as observations on their way, so that a round is not four
@@ -112,16 +112,16 @@ def next_round(setup: Setup, evidence: Evidence, belief: Belief) -> Round | Fini
             why=f"the answer is certain enough: expected regret {100 * regret:.2f} % of the loss, "
             f"tolerance {100 * setup.regret_tolerance:.2f} %"
         )
-    budget_left = setup.budget_flops - evidence.spent_flops
+    budget_left = setup.budget_flops - tree_state.spent_flops
     if budget_left <= 0:
         return Finish(why="the sweep's budget is spent")
     most = _most(setup)
-    round_flops = min(budget_left, _GROWTH * evidence.spent_flops, most / _ROUNDS_PER_BUDGET)
-    candidates = candidates_of(setup, grid, evidence)
+    round_flops = min(budget_left, _GROWTH * tree_state.spent_flops, most / _ROUNDS_PER_BUDGET)
+    candidates = candidates_of(setup, grid, tree_state)
     if not candidates.every:
-        given_up = f", but for {len(evidence.closed)} trials given up" if evidence.closed else ""
+        given_up = f", but for {len(tree_state.closed)} trials given up" if tree_state.closed else ""
         return Finish(why=f"every point of the grid is measured{given_up}; expected regret {100 * regret:.2f} %")
-    rng = np.random.default_rng([setup.seed, len(evidence.losses)])
+    rng = np.random.default_rng([setup.seed, len(tree_state.losses)])
     design = DESIGNS[setup.design](belief, candidates, setup, rng)
     chosen: list[Trial] = []
     planned, rate = 0.0, np.inf
@@ -153,7 +153,7 @@ def next_round(setup: Setup, evidence: Evidence, belief: Belief) -> Round | Fini
 
 
 def enlarged(
-    setup: Setup, evidence: Evidence, belief: Belief, within: Round, taken: Collection[Trial] = ()
+    setup: Setup, tree_state: TreeState, belief: Belief, within: Round, taken: Collection[Trial] = ()
 ) -> Round | None:
     """What a lane can do that would else wait for the others to end their round: one trial that can start at once, and
     is no longer than the longest of those.
@@ -164,22 +164,22 @@ def enlarged(
     grid = CandidateGrid.of(setup)
     for trial in within.planned:
         belief = belief.expecting(grid.columns(trial, trial.milestones))
-    budget_left = setup.budget_flops - evidence.spent_flops
-    budget_left -= price_together(setup, _left_of(within.planned, evidence), evidence.nodes.copy())
-    under_way = _left_of(within.trials, evidence)
-    longest_flops = max((price(setup, t, t.milestones, evidence.nodes) for t in under_way), default=0.0)
+    budget_left = setup.budget_flops - tree_state.spent_flops
+    budget_left -= price_together(setup, _left_of(within.planned, tree_state), tree_state.nodes.copy())
+    under_way = _left_of(within.trials, tree_state)
+    longest_flops = max((price(setup, t, t.milestones, tree_state.nodes) for t in under_way), default=0.0)
     if budget_left <= 0:
         return None
-    candidates = candidates_of(setup, grid, evidence)
+    candidates = candidates_of(setup, grid, tree_state)
     asked = {chain(trial) for trial in (*within.trials, *taken)}
     single = [(*c.branches, trunk(c.root[0], (c.root[1],)))[0] for c in candidates.every]
     for i, (candidate, trial) in enumerate(zip(candidates.every, single, strict=True)):
-        starts = len(candidate.branches) <= 1 and evidence.can_start(trial)
+        starts = len(candidate.branches) <= 1 and tree_state.can_start(trial)
         candidates.open[i] &= starts and chain(trial) not in asked
     affordable = candidates.open & (candidates.prices <= min(budget_left, longest_flops))
     if not affordable.any():
         return None
-    rng = np.random.default_rng([setup.seed, len(evidence.losses)])
+    rng = np.random.default_rng([setup.seed, len(tree_state.losses)])
     design = DESIGNS[setup.design](belief, candidates, setup, rng)
     best, rate = design.best(affordable, candidates.prices)
     if rate <= _least_rate(setup, belief.expected_regret, min(budget_left, _most(setup))):
@@ -194,7 +194,7 @@ def enlarged(
     )
 
 
-def judge(setup: Setup, evidence: Evidence, belief: Belief | None, trial: Trial, within: Round) -> Verdict:
+def judge(setup: Setup, tree_state: TreeState, belief: Belief | None, trial: Trial, within: Round) -> Verdict:
     """Whether the rest of a trial can still change the decision enough for its price.
 
     It must be worth at least as much per FLOP as the least worthwhile trial that the round planned, the round's other
@@ -202,7 +202,7 @@ def judge(setup: Setup, evidence: Evidence, belief: Belief | None, trial: Trial,
     it. Trunks go on: branches wait for them. A classic design measures what it has planned, no more and no less. Never
     decided on how low the loss is.
     """
-    rest = remaining(trial, evidence)
+    rest = remaining(trial, tree_state)
     if not rest:
         return Verdict(go_on=False, why="measured to the end")
     if belief is None or trial.is_trunk or not _judges(setup):
@@ -211,17 +211,17 @@ def judge(setup: Setup, evidence: Evidence, belief: Belief | None, trial: Trial,
     for other in within.planned:
         if chain(other) != chain(trial):
             belief = belief.expecting(grid.columns(other, other.milestones))
-    measured = {m: evidence.losses[key(trial, m)] for m in trial.milestones if key(trial, m) in evidence.losses}
+    measured = {m: tree_state.losses[key(trial, m)] for m in trial.milestones if key(trial, m) in tree_state.losses}
     observed = [float(np.log(losses[trial.domain])) for losses in measured.values()]
     belief = belief.seen(grid.columns(trial, measured), observed)
     groups = np.full((len(rest), len(rest)), -1, dtype=np.intp)
     for i in range(len(rest)):
         groups[i, : i + 1] = grid.columns(trial, rest[: i + 1])
     values = belief.values(groups)
-    prices = np.array([price(setup, trial, rest[: i + 1], evidence.nodes) for i in range(len(rest))])
-    planned = next((len(remaining(p, evidence)) for p in within.planned if chain(p) == chain(trial)), 0)
+    prices = np.array([price(setup, trial, rest[: i + 1], tree_state.nodes) for i in range(len(rest))])
+    planned = next((len(remaining(p, tree_state)) for p in within.planned if chain(p) == chain(trial)), 0)
     affordable = np.array(
-        [price(setup, trial, rest[planned : i + 1], evidence.nodes) <= within.spare_flops for i in range(len(rest))]
+        [price(setup, trial, rest[planned : i + 1], tree_state.nodes) <= within.spare_flops for i in range(len(rest))]
     )
     if (affordable & (values >= within.rate * prices) & (values > 0)).any():
         return Verdict(
@@ -236,9 +236,9 @@ def judge(setup: Setup, evidence: Evidence, belief: Belief | None, trial: Trial,
     )
 
 
-def _left_of(trials: Sequence[Trial], evidence: Evidence) -> list[Trial]:
+def _left_of(trials: Sequence[Trial], tree_state: TreeState) -> list[Trial]:
     """The trials with only the milestones that are still to be measured, where there are any."""
-    return [replace(trial, milestones=left) for trial in trials if (left := remaining(trial, evidence))]
+    return [replace(trial, milestones=left) for trial in trials if (left := remaining(trial, tree_state))]
 
 
 def _most(setup: Setup) -> float:

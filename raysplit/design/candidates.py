@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from raysplit.design.evidence import Evidence, chain, price, price_together
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Checkpoints, Node, Tree, Trial
+from raysplit.design.tree_state import TreeState, chain, price, price_together
 from raysplit.design.value import Array, Belief, Index, NoisyLaw, belief_of
 
 
@@ -123,30 +123,30 @@ def believe(setup: Setup, law: NoisyLaw) -> Belief:
     return replace(belief, foreseen=belief.foreseen[:, order], noise=belief.noise[order])
 
 
-def candidates_of(setup: Setup, grid: CandidateGrid, evidence: Evidence) -> Candidates:
+def candidates_of(setup: Setup, grid: CandidateGrid, tree_state: TreeState) -> Candidates:
     """Everything that is open: not measured, not given up, and deeper than what its chain has reached."""
     found: list[Candidate] = []
     tokens = _BranchTokens(setup.tree)
     shares_trunks = setup.tree.shares_trunks
     for n_params in setup.sizes:
-        stuck = chain(trunk(n_params, (1,))) in evidence.closed
-        reached = {node.pretrain_tokens for node in evidence.nodes.on_trunk(n_params, 0)}
+        stuck = chain(trunk(n_params, (1,))) in tree_state.closed
+        reached = {node.pretrain_tokens for node in tree_state.nodes.on_trunk(n_params, 0)}
         for d in roots(setup):
             if stuck and shares_trunks and d not in reached | {0}:
                 continue
-            if d and not stuck and (chain(trunk(n_params, (d,))), d) not in evidence.losses:
+            if d and not stuck and (chain(trunk(n_params, (d,))), d) not in tree_state.losses:
                 found.append(Candidate(branches=(), root=(n_params, d), columns=(), branch_flops=0.0))
             together: dict[int, list[Candidate]] = {}
             for domain in setup.domains:
                 whole = Trial(
                     n_params=n_params, seed=0, domain=domain, pretrain_tokens=d, milestones=setup.specialize_grid
                 )
-                for depth, one in _branches(setup, grid, evidence, whole, tokens):
+                for depth, one in _branches(setup, grid, tree_state, whole, tokens):
                     found.append(one)
                     together.setdefault(depth, []).append(one)
             if len(setup.domains) > 1 and shares_trunks and d not in reached:
                 found += [_bundle(group) for group in together.values() if len(group) == len(setup.domains)]
-    return Candidates(setup, grid, found, evidence.nodes)
+    return Candidates(setup, grid, found, tree_state.nodes)
 
 
 def trunk(n_params: int, milestones: Sequence[int]) -> Trial:
@@ -175,15 +175,15 @@ class _BranchTokens:
 
 
 def _branches(
-    setup: Setup, grid: CandidateGrid, evidence: Evidence, whole: Trial, tokens: _BranchTokens
+    setup: Setup, grid: CandidateGrid, tree_state: TreeState, whole: Trial, tokens: _BranchTokens
 ) -> Iterable[tuple[int, Candidate]]:
     """One branch to each depth that is left, with every point on its way and, below zero, with the last one only."""
-    if chain(whole) in evidence.closed:
+    if chain(whole) in tree_state.closed:
         return
     # A checkpoint that a branch has left behind is deleted, so it only goes on.
-    deepest = max((m for m in whole.milestones if (chain(whole), m) in evidence.losses), default=0)
+    deepest = max((m for m in whole.milestones if (chain(whole), m) in tree_state.losses), default=0)
     rest = tuple(m for m in whole.milestones if m > deepest)
-    there = Checkpoints([*evidence.nodes.on_chain(whole), whole.root])
+    there = Checkpoints([*tree_state.nodes.on_chain(whole), whole.root])
     for i, last in enumerate(rest):
         for depth, milestones in {last: rest[: i + 1], -last: (last,)}.items() if i else [(last, (last,))]:
             missing = tokens.missing(whole, milestones, there)

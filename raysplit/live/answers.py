@@ -22,9 +22,9 @@ class LawStamp:
     """UTC, ISO 8601."""
     age_seconds: float
     forms: tuple[str, ...]
-    settled: bool
+    full: bool
     """Whether it is a function of the observations alone. While more keep coming, fits go on from one another, with
-    the forms and the calibration of the last settled one."""
+    the forms and the calibration of the last full one."""
 
 
 @dataclass(frozen=True, kw_only=True)

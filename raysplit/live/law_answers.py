@@ -172,7 +172,7 @@ class LawAnswers(Asks):
             fitted_at=datetime.fromtimestamp(known.fitted_at, UTC).isoformat(timespec="milliseconds"),
             age_seconds=max(0.0, time.time() - known.fitted_at),  # a clock that was set back makes no law of tomorrow
             forms=tuple(known.fitted.law.form_weights),
-            settled=known.fitted.full,
+            full=known.fitted.full,
         )
 
     def _advice(self, known: LawVersion, question: AskAdvice) -> Advice:

@@ -12,9 +12,9 @@ from typing import Any
 
 from raysplit.design.campaign import Finish, Round, Verdict, enlarged, judge, next_round, opening, whole_grid
 from raysplit.design.candidates import believe
-from raysplit.design.evidence import Evidence, chain, key, remaining
 from raysplit.design.tasks import Failed, Measured, Outcome
 from raysplit.design.tree import Trial
+from raysplit.design.tree_state import TreeState, chain, key, remaining
 from raysplit.design.value import Belief
 from raysplit.errors import RunError
 from raysplit.journal import Journal, ReadJournal
@@ -109,13 +109,13 @@ class LawService(LawAnswers):
                 n_begun, state = len(self._state.rounds), self._state
                 if state.finish:
                     return Claim(finished=state.finish)
-                evidence, open_trials = state.evidence(), state.open_trials()
-                ready = [t for t in open_trials if evidence.can_start(t)]
+                tree_state, open_trials = state.tree_state(), state.open_trials()
+                ready = [t for t in open_trials if tree_state.can_start(t)]
                 trial = next((t for t in ready if chain(t) not in taken), None)
-                if open_trials and trial is None and not self._may_add(evidence):
+                if open_trials and trial is None and not self._may_add(tree_state):
                     return Claim()
                 if trial is not None:
-                    rest = remaining(trial, evidence)
+                    rest = remaining(trial, tree_state)
                     if len(rest) == len(trial.milestones):
                         return self._give(trial)
             if trial is None and open_trials:
@@ -158,11 +158,11 @@ class LawService(LawAnswers):
         with self._deciding:
             belief = self._belief_of_round()
             with self._lock:
-                evidence, within = self._state.evidence(), self._state.rounds[-1]
+                tree_state, within = self._state.tree_state(), self._state.rounds[-1]
                 asked = self._state.asked(trial)
-            verdict = judge(self.setup, evidence, belief, asked, within.round)
+            verdict = judge(self.setup, tree_state, belief, asked, within.round)
             with self._lock:
-                if not verdict.go_on and (skipped := remaining(asked, self._state.evidence())):
+                if not verdict.go_on and (skipped := remaining(asked, self._state.tree_state())):
                     data = {
                         "trial": asdict(asked),
                         "milestone": milestone,
@@ -175,10 +175,10 @@ class LawService(LawAnswers):
 
     # What anyone may ask.
 
-    def evidence(self) -> Evidence:
+    def tree_state(self) -> TreeState:
         """What the sweep has measured and paid for."""
         with self._lock:
-            return self._state.evidence()
+            return self._state.tree_state()
 
     def answer_observe(self, question: Observe) -> Accepted:
         """Add runs measured elsewhere to what the law is fitted to.
@@ -230,7 +230,7 @@ class LawService(LawAnswers):
                 n_trials_left=len(state.open_trials()),
                 n_stopped=len(state.stops),
                 n_failed=len(state.closed),
-                spent_flops=state.evidence().spent_flops,
+                spent_flops=state.tree_state().spent_flops,
                 budget_flops=self.setup.budget_flops,
                 finished=state.finish,
                 law_version=latest.version if latest else 0,
@@ -252,7 +252,7 @@ class LawService(LawAnswers):
                 # Branches whose trunk failed are told of in the journal like every other failure.
                 for trial in self._state.orphans():
                     self.record(trial, trial.milestones[0], Failed(why="its trunk failed before reaching it"))
-                seq, evidence = self._state.table.last_seq, self._state.evidence()
+                seq, tree_state = self._state.table.last_seq, self._state.tree_state()
                 n_known = len(self._state.table)
             advice, belief, is_grid = None, None, self.setup.policy == "grid"
             decision: Round | Finish
@@ -267,7 +267,7 @@ class LawService(LawAnswers):
                     decision = Finish(why="every point of the grid is measured")
                 else:
                     belief = believe(self.setup, fitted.law)
-                    decision = next_round(self.setup, evidence, belief)
+                    decision = next_round(self.setup, tree_state, belief)
             with self._lock:
                 if advice is not None:
                     self._log_advice(advice, n_known)
@@ -288,9 +288,9 @@ class LawService(LawAnswers):
                 if belief is not None:
                     self._round_belief = (n_begun, belief)
 
-    def _may_add(self, evidence: Evidence) -> bool:
+    def _may_add(self, tree_state: TreeState) -> bool:
         """Whether an idle lane may get a trial beyond the round; once that was looked for in vain, only after news."""
-        return self.setup.fills_idle_lanes and self._round_is_full != (len(self._state.rounds), len(evidence.losses))
+        return self.setup.fills_idle_lanes and self._round_is_full != (len(self._state.rounds), len(tree_state.losses))
 
     def _add_trial(self, n_begun: int, taken: Collection[Trial]) -> None:
         """Make the round under way larger by what an idle lane can do; nothing where nothing is worth it."""
@@ -299,11 +299,11 @@ class LawService(LawAnswers):
             with self._lock:
                 if len(self._state.rounds) != n_begun:
                     return
-                evidence, within = self._state.evidence(), self._state.rounds[-1].round
-            larger = None if belief is None else enlarged(self.setup, evidence, belief, within, taken)
+                tree_state, within = self._state.tree_state(), self._state.rounds[-1].round
+            larger = None if belief is None else enlarged(self.setup, tree_state, belief, within, taken)
             with self._lock:
                 if larger is None:
-                    self._round_is_full = (n_begun, len(evidence.losses))
+                    self._round_is_full = (n_begun, len(tree_state.losses))
                 else:
                     data = {"trial": asdict(larger.trials[-1]), "spare_flops": larger.spare_flops}
                     self._store("addition", data)
@@ -313,7 +313,7 @@ class LawService(LawAnswers):
             "advice",
             {
                 "n_observations": n_observations,
-                "spent_flops": self._state.evidence().spent_flops,
+                "spent_flops": self._state.tree_state().spent_flops,
                 "n_params": advice.split.n_params,
                 "pretrain_tokens": advice.split.pretrain_tokens,
                 "specialize_tokens": dict(advice.split.specialize_tokens),

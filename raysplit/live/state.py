@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from raysplit.design.campaign import Round
-from raysplit.design.evidence import Evidence, chain, evidence_of, is_orphan, key, remaining
 from raysplit.design.tree import Trial
+from raysplit.design.tree_state import TreeState, chain, is_orphan, key, remaining, tree_state_of
 from raysplit.journal import Record
 from raysplit.live.answers import Ending, TrialState
 from raysplit.live.observations import ObservationTable, Reported
@@ -50,7 +50,7 @@ class SweepState:
         self.run = run
         self.table = ObservationTable()
         self.losses: dict[tuple[Trial, int], Mapping[str, float]] = {}
-        """By `raysplit.design.evidence.key` of a measurement: loss of every domain, nats per token."""
+        """By `raysplit.design.tree_state.key` of a measurement: loss of every domain, nats per token."""
         self.rounds: list[BegunRound] = []
         self._endings: list[Ending] = []
         self.advices: list[PastAdvice] = []
@@ -68,7 +68,7 @@ class SweepState:
         """By chain, with every milestone that a round has asked for."""
         self._times: tuple[str, ...] = ()
         """Of the first record and the last."""
-        self._evidence: tuple[tuple[int, ...], Evidence] | None = None
+        self._tree_state: tuple[tuple[int, ...], TreeState] | None = None
 
     # Reading it.
 
@@ -113,14 +113,14 @@ class SweepState:
         first, last = map(datetime.fromisoformat, self._times or (datetime.min.isoformat(),) * 2)
         return (last - first).total_seconds()
 
-    def evidence(self) -> Evidence:
+    def tree_state(self) -> TreeState:
         at = (len(self.losses), len(self.closed), len(self.rounds), len(self.paused))
-        if self._evidence is None or self._evidence[0] != at:
+        if self._tree_state is None or self._tree_state[0] != at:
             # A copy, since decisions are made on it while more comes in.
-            before = self._evidence[1] if self._evidence else None
+            before = self._tree_state[1] if self._tree_state else None
             losses = dict(self.losses)
-            self._evidence = (at, evidence_of(self.run.setup, losses, self.closed, self.paused, before=before))
-        return self._evidence[1]
+            self._tree_state = (at, tree_state_of(self.run.setup, losses, self.closed, self.paused, before=before))
+        return self._tree_state[1]
 
     def asked(self, trial: Trial) -> Trial:
         """The current round's trial of the same chain, with all its milestones."""
@@ -128,13 +128,13 @@ class SweepState:
 
     def open_trials(self) -> list[Trial]:
         """Of the current round, those with something left to measure."""
-        evidence = self.evidence()
-        return [trial for trial in self.trials if remaining(trial, evidence)]
+        tree_state = self.tree_state()
+        return [trial for trial in self.trials if remaining(trial, tree_state)]
 
     def orphans(self) -> list[Trial]:
         """Branches of the current round that can never start, not yet told of."""
-        evidence = self.evidence()
-        return [trial for trial in self.trials if is_orphan(trial, evidence) and chain(trial) not in self.closed]
+        tree_state = self.tree_state()
+        return [trial for trial in self.trials if is_orphan(trial, tree_state) and chain(trial) not in self.closed]
 
     def states(self, running: frozenset[Trial]) -> list[TrialState]:
         """Every trunk and branch that a round has asked for, with all that was asked; ``running`` by `chain`."""

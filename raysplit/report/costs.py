@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from raysplit.design.campaign import whole_grid
-from raysplit.design.evidence import evidence_of, key, price
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
+from raysplit.design.tree_state import key, price, tree_state_of
 from raysplit.live.state import SweepState
 
 
@@ -34,15 +34,15 @@ def costs_of(setup: Setup, history: SweepState) -> Costs:
     """Reckon from the tree; nothing here is timed."""
     by_token = replace(setup, flops_per_token=dict.fromkeys(setup.flops_per_token, 1.0))
     points = set(history.losses)
-    nodes = evidence_of(setup, history.losses).nodes
+    nodes = tree_state_of(setup, history.losses).nodes
     lengths = {at: sum(at[0].point(at[1])) for at in points}
     skipped = [ending for ending in history.stops if ending.skipped]
 
     def as_tree(wanted: Iterable[tuple[Trial, int]]) -> Cost:
         asked = {at: dict[str, float]() for at in wanted}
         return Cost(
-            n_points=len(asked), tokens=evidence_of(by_token, asked).spent_flops,
-            flops=evidence_of(setup, asked).spent_flops,
+            n_points=len(asked), tokens=tree_state_of(by_token, asked).spent_flops,
+            flops=tree_state_of(setup, asked).spent_flops,
         )  # fmt: skip
 
     return Costs(

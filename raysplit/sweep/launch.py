@@ -18,8 +18,8 @@ from rich.console import Console
 from raysplit import strict_json
 from raysplit.corpus import Corpus
 from raysplit.design.campaign import opening
-from raysplit.design.evidence import price_together
 from raysplit.design.setup import Setup
+from raysplit.design.tree_state import price_together
 from raysplit.errors import RunError
 from raysplit.http.face import HttpFace
 from raysplit.http.options import HttpOptions

@@ -7,10 +7,10 @@ from glob import has_magic
 from pathlib import Path
 
 from raysplit.design.campaign import opening, whole_grid
-from raysplit.design.evidence import price_together
 from raysplit.design.lane_shapes import LaneShape, bytes_of, lane_shape_of
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Trial
+from raysplit.design.tree_state import price_together
 from raysplit.machines import PEAK_FLOPS_PER_SECOND
 from raysplit.quantities import counted, format_bytes, format_count, format_flops, format_seconds
 from raysplit.space import Space

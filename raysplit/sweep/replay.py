@@ -14,10 +14,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pandas as pd
 
-from raysplit.design.evidence import Evidence, price
 from raysplit.design.setup import Setup
 from raysplit.design.tasks import Failed, Measured, Outcome, Task
 from raysplit.design.tree import Trial
+from raysplit.design.tree_state import TreeState, price
 from raysplit.errors import LaneError, TableError
 from raysplit.lanes.law_client import LawClient
 from raysplit.space import CooldownStart, DesignName
@@ -69,7 +69,7 @@ class PlayedTo(LawClient, Protocol):
 
     setup: Setup
 
-    def evidence(self) -> Evidence: ...
+    def tree_state(self) -> TreeState: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +97,7 @@ def drive(service: PlayedTo, backend: Backend) -> Replayed:
     searcher, scheduler = LawSearcher(trials), LawScheduler(trials)
     running: list[tuple[float, int, _TuneTrial]] = []
     numbers = itertools.count()
-    nodes = service.evidence().nodes.copy()
+    nodes = service.tree_state().nodes.copy()
     now = busy = 0.0
 
     def start_step(trial: _TuneTrial) -> None:

@@ -21,10 +21,10 @@ from typing import Any
 
 from ray import tune
 
-from raysplit.design.evidence import remaining
 from raysplit.design.setup import Setup
 from raysplit.design.tasks import Failed, Measured
 from raysplit.design.tree import Trial
+from raysplit.design.tree_state import remaining
 from raysplit.errors import RunError
 from raysplit.journal import Journal, has_journal, read_journal
 from raysplit.live.run_setup import RunSetup, recorded_setup
@@ -179,7 +179,7 @@ class TunePlan(Trials):
             )
 
     def died(self, trial: Trial, why: str) -> None:
-        if not self.service.evidence().losses:
+        if not self.service.tree_state().losses:
             raise RunError(f"{trial.name}: {why}; nothing was measured yet, and nothing is stored of this")
         self.service.record(trial, (*self._left_of(trial), *trial.milestones)[0], Failed(why=why))
 
@@ -189,7 +189,7 @@ class TunePlan(Trials):
             yield trial
 
     def _left_of(self, trial: Trial) -> tuple[int, ...]:
-        return remaining(trial, self.service.evidence())
+        return remaining(trial, self.service.tree_state())
 
 
 class PlanStopper(tune.Stopper):

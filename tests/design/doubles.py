@@ -3,9 +3,9 @@
 from collections.abc import Collection, Iterable, Sequence
 from itertools import product
 
-from raysplit.design.evidence import Evidence, chain, evidence_of, key, remaining
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Tree, Trial
+from raysplit.design.tree_state import TreeState, chain, key, remaining, tree_state_of
 from raysplit.space import CooldownStart
 from raysplit.split import Problem
 from tests.split.doubles import known_law
@@ -60,7 +60,7 @@ def points(trials: Iterable[Trial]) -> list[tuple[int, str, int, int]]:
     return [(trial.n_params, trial.domain, *trial.point(m)) for trial in trials for m in trial.milestones]
 
 
-def measured(setup: Setup, trials: Iterable[Trial], closed: Collection[Trial] = ()) -> Evidence:
+def measured(setup: Setup, trials: Iterable[Trial], closed: Collection[Trial] = ()) -> TreeState:
     """Evidence after the trials, every loss the known law's first draw's."""
     law = known_law(n_domains=len(setup.domains))
     losses = {}
@@ -69,10 +69,10 @@ def measured(setup: Setup, trials: Iterable[Trial], closed: Collection[Trial] = 
             d, s = trial.point(milestone)
             every = law.loss([[trial.n_params]], [[d]], [[s]])[0]
             losses[key(trial, milestone)] = dict(zip(setup.domains, map(float, every), strict=True))
-    return evidence_of(setup, losses, closed)
+    return tree_state_of(setup, losses, closed)
 
 
-def carried_out(setup: Setup, trials: Iterable[Trial], before: Evidence) -> Evidence:
+def carried_out(setup: Setup, trials: Iterable[Trial], before: TreeState) -> TreeState:
     """Evidence after a round more."""
     more = measured(setup, [t for t in trials if remaining(t, before)])
-    return evidence_of(setup, {**before.losses, **more.losses}, {chain(t) for t in before.closed})
+    return tree_state_of(setup, {**before.losses, **more.losses}, {chain(t) for t in before.closed})

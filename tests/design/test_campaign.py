@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from raysplit.design.campaign import Finish, Round, enlarged, judge, next_round, opening, whole_grid
 from raysplit.design.candidates import believe
-from raysplit.design.evidence import Evidence, chain, evidence_of, is_orphan, key, remaining
 from raysplit.design.setup import Setup
 from raysplit.design.tree import Checkpoints, Trial
+from raysplit.design.tree_state import TreeState, chain, is_orphan, key, remaining, tree_state_of
 from raysplit.law import FORMS, Law
 from raysplit.space import DesignName
 from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, carried_out, every_point, measured, points, setup
@@ -31,10 +31,10 @@ setups = st.builds(
 )
 
 
-def can_all_start(trials: tuple[Trial, ...], evidence: Evidence | None = None) -> bool:
+def can_all_start(trials: tuple[Trial, ...], tree_state: TreeState | None = None) -> bool:
     """Whether every branch's root is there or on the way of a trunk in the same round."""
     reach = {(t.n_params, t.seed): (0, *t.milestones) for t in trials if t.is_trunk}
-    there = evidence.nodes if evidence else Checkpoints()
+    there = tree_state.nodes if tree_state else Checkpoints()
     return all(
         t.root in there or t.pretrain_tokens in (0, *reach.get((t.n_params, t.seed), ())) for t in trials if t.domain
     )
@@ -78,7 +78,9 @@ def test_evidence_does_not_depend_on_the_order_of_measurements(data: st.DataObje
     asked = setup(scratch=True)
     known = measured(asked, whole_grid(asked).trials).losses
     some = data.draw(st.lists(st.sampled_from(list(known)), unique=True, max_size=12))
-    assert evidence_of(asked, {k: known[k] for k in some}) == evidence_of(asked, {k: known[k] for k in reversed(some)})
+    assert tree_state_of(asked, {k: known[k] for k in some}) == tree_state_of(
+        asked, {k: known[k] for k in reversed(some)}
+    )
 
 
 def test_evidence_of_the_grid_pays_for_each_token_once() -> None:
@@ -99,14 +101,14 @@ def test_a_closed_chain_has_nothing_left_and_a_closed_trunk_orphans_its_branches
         for d in (PRETRAIN[0], PRETRAIN[-1])
     )
     got_to_first = [replace(trunk, milestones=PRETRAIN[:1])]
-    evidence = measured(asked, got_to_first, closed=[chain(trunk)])
-    assert remaining(trunk, evidence) == ()
-    assert not is_orphan(near, evidence)
-    assert remaining(near, evidence) == SPECIALIZE
-    assert is_orphan(far, evidence)
-    assert remaining(far, evidence) == ()
+    tree_state = measured(asked, got_to_first, closed=[chain(trunk)])
+    assert remaining(trunk, tree_state) == ()
+    assert not is_orphan(near, tree_state)
+    assert remaining(near, tree_state) == SPECIALIZE
+    assert is_orphan(far, tree_state)
+    assert remaining(far, tree_state) == ()
     of_another_seed = replace(far, seed=1)
-    assert not is_orphan(of_another_seed, evidence)
+    assert not is_orphan(of_another_seed, tree_state)
 
 
 def test_a_branch_from_scratch_waits_for_nothing() -> None:
@@ -134,14 +136,14 @@ def test_where_trunks_are_not_shared_nothing_waits_and_each_branch_pays_its_own(
     assert measured(alone, trials).spent_flops == pytest.approx(paid)
     nothing = measured(alone, [], closed=[chain(trial) for trial in trials if trial.is_trunk])
     assert all(remaining(trial, nothing) and nothing.can_start(trial) for trial in trials if trial.domain)
-    for evidence in (nothing, measured(alone, opening(alone).trials)):
-        decision = next_round(alone, evidence, BELIEF)
+    for tree_state in (nothing, measured(alone, opening(alone).trials)):
+        decision = next_round(alone, tree_state, BELIEF)
         assert isinstance(decision, Round)
-        assert carried_out(alone, decision.planned, evidence).spent_flops <= alone.budget_flops
+        assert carried_out(alone, decision.planned, tree_state).spent_flops <= alone.budget_flops
 
 
 @pytest.fixture(scope="module")
-def opened() -> Evidence:
+def opened() -> TreeState:
     """Evidence of the opening of `setup()`."""
     asked = setup()
     return measured(asked, opening(asked).trials)
@@ -160,58 +162,58 @@ def test_a_round_asks_only_for_what_is_open_can_start_and_is_affordable(
 ) -> None:
     asked = setup(budget_flops=budget, scratch=scratch, lanes=lanes)
     first = opening(asked).trials
-    evidence = measured(asked, first, closed=[chain(t) for t in first if t.domain][:stopped])
+    tree_state = measured(asked, first, closed=[chain(t) for t in first if t.domain][:stopped])
     for _ in range(rounds):
-        decision = next_round(asked, evidence, believe(asked, LAW))
+        decision = next_round(asked, tree_state, believe(asked, LAW))
         if isinstance(decision, Finish):
             assert decision.why
             return
         assert decision.trials
-        assert can_all_start(decision.trials, evidence)
+        assert can_all_start(decision.trials, tree_state)
         assert len(set(map(chain, decision.trials))) == len(decision.trials)
-        assert not {key(t, m) for t in decision.trials for m in t.milestones} & set(evidence.losses)
-        assert not {chain(t) for t in decision.trials} & evidence.closed
+        assert not {key(t, m) for t in decision.trials for m in t.milestones} & set(tree_state.losses)
+        assert not {chain(t) for t in decision.trials} & tree_state.closed
         assert set(points(decision.trials)) <= every_point(asked)
-        evidence = carried_out(asked, decision.planned, evidence)
-        assert evidence.spent_flops <= budget
+        tree_state = carried_out(asked, decision.planned, tree_state)
+        assert tree_state.spent_flops <= budget
 
 
 @settings(max_examples=8)
 @given(budget=st.floats(0.8e12, 6e12), n_added=st.integers(1, 4))
 def test_additions_can_start_at_once_are_new_and_affordable(budget: float, n_added: int) -> None:
     asked = setup(budget_flops=budget, lanes=8)
-    evidence = measured(asked, opening(asked).trials)
-    within = next_round(asked, evidence, believe(asked, LAW))
+    tree_state = measured(asked, opening(asked).trials)
+    within = next_round(asked, tree_state, believe(asked, LAW))
     if isinstance(within, Finish):
         return
     for _ in range(n_added):
-        larger = enlarged(asked, evidence, believe(asked, LAW), within)
+        larger = enlarged(asked, tree_state, believe(asked, LAW), within)
         if larger is None:
             break
         trial = larger.planned[-1]
-        assert trial.is_trunk or trial.root in evidence.nodes
-        assert chain(trial) not in set(map(chain, within.trials)) | evidence.closed
-        assert not {key(trial, m) for m in trial.milestones} & set(evidence.losses)
+        assert trial.is_trunk or trial.root in tree_state.nodes
+        assert chain(trial) not in set(map(chain, within.trials)) | tree_state.closed
+        assert not {key(trial, m) for m in trial.milestones} & set(tree_state.losses)
         within = larger
-    spent = carried_out(asked, within.planned, evidence).spent_flops
+    spent = carried_out(asked, within.planned, tree_state).spent_flops
     assert spent + within.spare_flops * sum(not t.is_trunk for t in within.planned) <= budget * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("design", ["v-optimal", "mspe", "d-optimal", "cheapest", "random"])
-def test_a_classic_design_measures_what_it_has_planned_and_no_more(opened: Evidence, design: DesignName) -> None:
+def test_a_classic_design_measures_what_it_has_planned_and_no_more(opened: TreeState, design: DesignName) -> None:
     """To the end of the sweep. Two of them ask for branches of several points here, not to be cut short."""
-    asked, evidence, several = replace(setup(), design=design), opened, 0
-    while isinstance(within := next_round(asked, evidence, BELIEF), Round):
+    asked, tree_state, several = replace(setup(), design=design), opened, 0
+    while isinstance(within := next_round(asked, tree_state, BELIEF), Round):
         assert within.trials == within.planned
         for trial in within.planned:
             for milestone in trial.milestones:
-                evidence = carried_out(asked, [replace(trial, milestones=(milestone,))], evidence)
-                assert judge(asked, evidence, BELIEF, trial, within).go_on == bool(remaining(trial, evidence))
+                tree_state = carried_out(asked, [replace(trial, milestones=(milestone,))], tree_state)
+                assert judge(asked, tree_state, BELIEF, trial, within).go_on == bool(remaining(trial, tree_state))
             several += bool(trial.domain) and len(trial.milestones) > 1
     assert several or design not in ("mspe", "random")
 
 
-def test_nothing_is_added_that_is_not_worth_its_cost(opened: Evidence) -> None:
+def test_nothing_is_added_that_is_not_worth_its_cost(opened: TreeState) -> None:
     asked = setup()
     within = next_round(asked, opened, BELIEF)
     assert isinstance(within, Round)
@@ -228,7 +230,7 @@ def only_branches_tell() -> Law:
     return law_of(theta)
 
 
-def test_no_budget_is_overrun_by_the_trunks_that_a_round_brings_along(opened: Evidence) -> None:
+def test_no_budget_is_overrun_by_the_trunks_that_a_round_brings_along(opened: TreeState) -> None:
     law, brought = only_branches_tell(), 0
     for budget in np.linspace(0.6e12, 2.4e12, 40):
         asked = setup(budget_flops=float(budget), lanes=8)
@@ -246,12 +248,12 @@ def ends_with(decision: Round | Finish) -> str:
     return decision.why
 
 
-def test_a_sweep_ends_when_the_answer_is_certain_enough(opened: Evidence) -> None:
+def test_a_sweep_ends_when_the_answer_is_certain_enough(opened: TreeState) -> None:
     assert "certain enough" in ends_with(next_round(setup(regret_tolerance=0.5), opened, BELIEF))
     assert "certain enough" in ends_with(next_round(setup(), opened, believe(setup(), CERTAIN)))
 
 
-def test_a_sweep_ends_when_its_budget_is_spent(opened: Evidence) -> None:
+def test_a_sweep_ends_when_its_budget_is_spent(opened: TreeState) -> None:
     assert "budget is spent" in ends_with(next_round(setup(budget_flops=opened.spent_flops), opened, BELIEF))
     # Even the opening may have been too much.
     assert "budget is spent" in ends_with(next_round(setup(budget_flops=0.1 * opened.spent_flops), opened, BELIEF))
@@ -263,12 +265,12 @@ def test_a_sweep_ends_when_all_is_measured() -> None:
     assert "every point" in ends_with(next_round(asked, whole, BELIEF))
 
 
-def test_a_sweep_ends_when_nothing_left_is_worth_its_cost(opened: Evidence) -> None:
+def test_a_sweep_ends_when_nothing_left_is_worth_its_cost(opened: TreeState) -> None:
     deaf = replace(LAW, noise=LAW.noise * 1e6)  # so noisy that no observation tells anything
     assert "worth its cost" in ends_with(next_round(setup(budget_flops=1e13), opened, believe(setup(), deaf)))
 
 
-def test_without_a_limit_a_round_is_still_a_part_of_the_grid(opened: Evidence) -> None:
+def test_without_a_limit_a_round_is_still_a_part_of_the_grid(opened: TreeState) -> None:
     asked = setup(budget_flops=float("inf"))
     decision = next_round(asked, opened, BELIEF)
     assert isinstance(decision, Round)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from raysplit.design.evidence import evidence_of, key
 from raysplit.design.setup import Setup
+from raysplit.design.tree_state import key, tree_state_of
 from raysplit.sweep.replay import Losses, known_law_losses
 from tests.design.doubles import every_point, points, setup
 from tests.split.doubles import known_law
@@ -37,7 +37,7 @@ def test_measures_points_of_the_grid_once_each_within_the_budget(name: str, shar
     assert len({key(*m) for m in made}) == len(made) > 0
     assert all(milestone in trial.milestones for trial, milestone in made)
     assert set(points(trial for trial, _ in made)) <= every_point(of)
-    assert evidence_of(of, {key(*m): {} for m in made}).spent_flops <= budget
+    assert tree_state_of(of, {key(*m): {} for m in made}).spent_flops <= budget
 
 
 @pytest.mark.parametrize("name", BASELINES)

@@ -53,12 +53,12 @@ def test_it_buys_no_points_of_the_grid(service: LawService) -> None:
         domain=ASKED.domains[0],
         loss=3.0,
     )
-    before = service.evidence()
+    before = service.tree_state()
     service.observe([inside])
-    assert service.evidence() == before
+    assert service.tree_state() == before
     asked = [service.claim().trial]
     assert asked[0] is not None
-    assert service.evidence().spent_flops == 0
+    assert service.tree_state().spent_flops == 0
 
 
 def test_the_sweeps_own_measurement_replaces_it(service: LawService) -> None:

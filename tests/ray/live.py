@@ -57,7 +57,7 @@ def settled(actor: ActorHandle, n_observations: int) -> str:
     end = time.monotonic() + 2 * _PATIENCE_SECONDS
     while True:
         stamp = law_of(actor).stamp()
-        if stamp is not None and stamp.settled and stamp.n_observations == n_observations:
+        if stamp is not None and stamp.full and stamp.n_observations == n_observations:
             return law_of(actor).law(stamp.version).to_json()
         assert time.monotonic() < end, f"did not settle: {stamp}, {law_of(actor).status()}"
         time.sleep(0.1)

@@ -114,7 +114,7 @@ def test_idle_lanes_are_filled_where_that_is_asked_for(weighed_laws: None, tmp_p
     assert accounts[1] == accounts[2]
     added = [record.data for record in service.journal.records if record.kind == "addition"]
     assert added
-    assert service.evidence().spent_flops <= asked.budget_flops
+    assert service.tree_state().spent_flops <= asked.budget_flops
     read = open_service(replace(asked, fills_idle_lanes=True), tmp_path / "again")
     assert read.trials() == service.trials()
     assert account(read) == accounts[2]

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from raysplit.design.evidence import evidence_of, key
 from raysplit.design.lane_shapes import lane_shape_of
 from raysplit.design.setup import setup_of, tree_of
 from raysplit.design.tasks import Measured
 from raysplit.design.tree import Node, Trial
+from raysplit.design.tree_state import key, tree_state_of
 from raysplit.errors import CheckpointError
 from raysplit.space import Space
 from raysplit.train.checkpoints import stored
@@ -136,7 +136,7 @@ def test_what_lanes_train_is_what_the_design_reckons_with(lane: Callable[..., La
         measured = measure(here, trial, milestone)
         losses[key(trial, milestone)] = dict(measured.losses)
         trained += measured.tokens
-        spent_flops = evidence_of(setup, losses).spent_flops
+        spent_flops = tree_state_of(setup, losses).spent_flops
         assert spent_flops == trained * setup.flops_per_token[trial.n_params]
 
 

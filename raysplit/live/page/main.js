@@ -70,7 +70,7 @@ function domains() {
 
 function drawNow(shown) {
   const { advice, law, facts, tables } = shown;
-  $("law-line").textContent = `Law ${law.version}, fitted to ${law.n_observations} observations at ${new Date(law.fitted_at).toLocaleString()}; ${law.forms.join(", ")}${law.settled ? "" : "; provisional: forms and calibration are those of an earlier law"}`;
+  $("law-line").textContent = `Law ${law.version}, fitted to ${law.n_observations} observations at ${new Date(law.fitted_at).toLocaleString()}; ${law.forms.join(", ")}${law.full ? "" : "; provisional: forms and calibration are those of an earlier law"}`;
   $("no-law").hidden = true;
   $("now").hidden = false;
   const share = factOf(shown, "share");

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysplit.design.campaign import whole_grid
-from raysplit.design.evidence import Evidence, evidence_of, key
+from raysplit.design.tree_state import TreeState, key, tree_state_of
 from tests.design.doubles import setup
 
 ASKED = setup(scratch=True)
@@ -14,16 +14,16 @@ KEYS = [key(trial, milestone) for trial in whole_grid(ASKED).trials for mileston
 @given(st.permutations(KEYS).map(lambda keys: keys[:25]) | st.just(KEYS))
 def test_going_on_from_what_was_known_gives_what_reckoning_anew_does(keys: list[tuple]) -> None:
     losses: dict[tuple, dict[str, float]] = {}
-    before: Evidence | None = None
+    before: TreeState | None = None
     for at in keys:
         losses[at] = {}
-        grown = evidence_of(ASKED, dict(losses), before=before)
-        assert grown == evidence_of(ASKED, dict(losses))
+        grown = tree_state_of(ASKED, dict(losses), before=before)
+        assert grown == tree_state_of(ASKED, dict(losses))
         before = grown
 
 
 def test_what_was_known_is_left_as_it_was() -> None:
-    first = evidence_of(ASKED, {KEYS[0]: {}})
+    first = tree_state_of(ASKED, {KEYS[0]: {}})
     nodes, tokens = set(first.nodes), dict(first.tokens)
-    evidence_of(ASKED, {at: {} for at in KEYS[:9]}, before=first)
+    tree_state_of(ASKED, {at: {} for at in KEYS[:9]}, before=first)
     assert (set(first.nodes), first.tokens) == (nodes, tokens)

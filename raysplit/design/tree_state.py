@@ -9,8 +9,8 @@ from raysplit.design.tree import Checkpoints, Tree, Trial
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Evidence:
-    """Made by `evidence_of`."""
+class TreeState:
+    """Made by `tree_state_of`."""
 
     losses: Mapping[tuple[Trial, int], Mapping[str, float]]
     """`key` of a measurement -> held-out loss of every domain, nats per token."""
@@ -41,14 +41,14 @@ def key(trial: Trial, milestone: int) -> tuple[Trial, int]:
     return chain(trial), milestone
 
 
-def evidence_of(
+def tree_state_of(
     setup: Setup,
     losses: Mapping[tuple[Trial, int], Mapping[str, float]],
     closed: Collection[Trial] = (),
     paused: Collection[Trial] = (),
     *,
-    before: Evidence | None = None,
-) -> Evidence:
+    before: TreeState | None = None,
+) -> TreeState:
     """Evidence of a set of measurements, whatever the order in which they came in.
 
     What was spent follows from the tree and not from a meter, so that tokens lost in a crash change no decision.
@@ -58,7 +58,7 @@ def evidence_of(
         losses: what was measured, in the order in which it came in.
         closed: chains that failed.
         paused: chains that were stopped in this round.
-        before: evidence of the first of these losses, which saves reckoning with them again.
+        before: the state after the first of these losses, which saves reckoning with them again.
     """
     nodes, tokens = Checkpoints(), dict.fromkeys(setup.flops_per_token, 0)
     more = sorted(losses, key=_trunks_first)
@@ -69,7 +69,7 @@ def evidence_of(
     for at, milestone in more:
         trial = replace(at, milestones=(milestone,), pretrain_tokens=at.pretrain_tokens if at.domain else milestone)
         tokens[trial.n_params] += _train(setup.tree, trial, nodes)
-    return Evidence(
+    return TreeState(
         losses=losses,
         closed=frozenset(closed),
         paused=frozenset(paused),
@@ -85,7 +85,7 @@ def _trunks_first(at: tuple[Trial, int]) -> tuple[bool, tuple[Trial, int]]:
     return bool(at[0].domain), at
 
 
-def _goes_on(tree: Tree, at: Trial, milestone: int, before: Evidence) -> bool:
+def _goes_on(tree: Tree, at: Trial, milestone: int, before: TreeState) -> bool:
     """Whether a measurement lies beyond all that its chain has measured, so that it costs the same now as in order."""
     nodes = before.nodes
     if any(node.position >= milestone for node in nodes.on_chain(at)):
@@ -96,17 +96,17 @@ def _goes_on(tree: Tree, at: Trial, milestone: int, before: Evidence) -> bool:
     return all(branch.root in nodes for branch, _ in before.losses if branch.n_params == at.n_params)
 
 
-def is_orphan(trial: Trial, evidence: Evidence) -> bool:
+def is_orphan(trial: Trial, tree_state: TreeState) -> bool:
     """Whether a trial can never start, because the trunk that should reach its root was closed before."""
     trunk = Trial(n_params=trial.n_params, seed=trial.seed, domain="", pretrain_tokens=0, milestones=())
-    return trunk in evidence.closed and not evidence.can_start(trial)
+    return trunk in tree_state.closed and not tree_state.can_start(trial)
 
 
-def remaining(trial: Trial, evidence: Evidence) -> tuple[int, ...]:
+def remaining(trial: Trial, tree_state: TreeState) -> tuple[int, ...]:
     """Milestones of a trial still to be measured in this round; none when its chain has failed or was stopped."""
-    if chain(trial) in evidence.closed or chain(trial) in evidence.paused or is_orphan(trial, evidence):
+    if chain(trial) in tree_state.closed or chain(trial) in tree_state.paused or is_orphan(trial, tree_state):
         return ()
-    return tuple(m for m in trial.milestones if key(trial, m) not in evidence.losses)
+    return tuple(m for m in trial.milestones if key(trial, m) not in tree_state.losses)
 
 
 def price(setup: Setup, trial: Trial, milestones: Sequence[int], nodes: Checkpoints) -> float:
