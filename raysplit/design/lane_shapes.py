@@ -197,9 +197,9 @@ def _why_none_fits(space: Space, model: ModelShape, given: ShapeSpec) -> str:
     least = bytes_of(space, model, least_of).total
     room = USABLE_SHARE * least_of.gpus_per_worker * compute.device_memory
     said += (
-        f" takes {format_bytes(least)} on each of {counted(least_of.n_workers, 'GPU')} at the least "
-        f"({describe_lane(least_of)}), of {format_bytes(room)} that device_memory = "
-        f"{format_bytes(compute.device_memory)} leaves to it"
+        f" takes at least {format_bytes(least)} a GPU on {counted(least_of.n_workers, 'GPU')} "
+        f"({describe_lane(least_of)}), where device_memory = {format_bytes(compute.device_memory)} leaves "
+        f"{format_bytes(room)}"
     )
     if fitting := [lane for lane in others if fits(space, model, lane)]:
         nearest = min(fitting, key=lambda lane: abs(lane.n_workers - least_of.n_workers))

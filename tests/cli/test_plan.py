@@ -56,5 +56,5 @@ def test_a_size_that_no_machine_holds_is_refused_before_anything_starts(
     out = () if command == "plan" else ("--out", tmp_path / "run")
     line = refusal(command, path, *out)
     assert line.startswith(f"raysplit: {path}: compute: a model of ")
-    assert "device_memory = 8 GB leaves to it" in line
+    assert "device_memory = 8 GB leaves 7.2 GB" in line
     assert not (tmp_path / "run").exists()
