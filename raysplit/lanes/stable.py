@@ -15,10 +15,15 @@ _A_SHARE = 0.0001
 
 
 def stable_options() -> dict[str, Any]:
-    """Options of Ray's for an actor without a CPU: on a node with `STABLE`, else on this process's while it lives."""
+    """Options of Ray's for an actor without a CPU: on a node with `STABLE`, else on this process's while it lives.
+
+    On the head by its own resource: an actor that asks for nothing was once put on another node than it preferred.
+    """
     if ray.cluster_resources().get(STABLE):
         return {"num_cpus": 0, "resources": {STABLE: _A_SHARE}}
     here = ray.get_runtime_context().get_node_id()
+    if any(node["NodeID"] == here and ray_private.HEAD in node["Resources"] for node in ray.nodes()):
+        return {"num_cpus": 0, "resources": {ray_private.HEAD: _A_SHARE}}
     return {"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=True)}
 
 
