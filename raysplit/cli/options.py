@@ -1,5 +1,6 @@
 """Arguments that several commands share, and numbers as people write them."""
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 NOT_TOLD = 3
 """Exit status of an answer of which something is withheld, where --strict was given."""
+
+_JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""What Ray's job API sets for the command of a job."""
 
 _LOG_WIDTH = 140
 """Columns where no terminal says how many it has, so that tables in a log file are not cut."""
@@ -192,10 +196,20 @@ out_option = click.option(
     required=True,
     help="Run folder; run again with the same one, a command continues.",
 )
+
+
+def _cluster_of_this_job() -> str | None:
+    """The cluster that a Ray job runs on: a command in a job starts none inside it.
+
+    Elsewhere RAY_ADDRESS counts for nothing: it may be left from another day, and a sweep would go there unasked.
+    """
+    return os.environ.get("RAY_ADDRESS") if _JOB_CONFIG in os.environ else None
+
+
 ray_address_option = click.option(
     "--ray-address",
-    envvar="RAY_ADDRESS",
-    show_envvar=True,
+    default=_cluster_of_this_job,
+    show_default="inside a Ray job, its cluster",
     help="Of a running Ray cluster, `auto` for this node's; "
     "without it, Ray runs on this machine as long as the command.",
 )

@@ -71,3 +71,12 @@ def test_help_loads_nothing_heavy(command: list[str]) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60, env=environment
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_command_in_a_ray_job_uses_the_cluster_of_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    [option] = [p for p in main.commands["sweep"].params if p.name == "ray_address"]
+    context = click.Context(main.commands["sweep"])
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+    assert option.get_default(context) is None, "left from another day"
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert option.get_default(context) == "192.0.2.1:6379"
