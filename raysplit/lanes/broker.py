@@ -245,7 +245,9 @@ def _trouble(lane: LaneState, error: Exception) -> Trouble:
 
 def _myself() -> Any:
     """This actor, for its lanes to call."""
-    return ray.get_runtime_context().current_actor if ray.is_initialized() else None
+    if not ray.is_initialized() or ray.get_runtime_context().get_actor_id() is None:
+        return None
+    return ray.get_runtime_context().current_actor
 
 
 def start_broker(jobs: LaneJobs, *, law: ActorHandle | None, **options: Any) -> ActorHandle:
