@@ -69,7 +69,8 @@ def fit_law(
         repetition: How many unique tokens there are, where runs or answers repeat some.
         start: Where a fit of most of these runs ended; then only a few other starts are tried, and its pooling is kept.
         misfit_scale: Factor on the amplitude of the forms' misfit (`raysplit.law.discrepancy`), as runs held out found
-            it; 0 takes the forms to be right. None takes over that of ``start``, else 1.
+            it; 0 takes the forms to be right, as always where D' was never measured. None takes over that of
+            ``start``, else 1.
         seed: Of starts and draws.
 
     Raises:
@@ -94,6 +95,8 @@ def fit_law(
     cluster = _branch_points(runs)
     if misfit_scale is None:
         misfit_scale = start.misfit_scale if start else 1.0
+    if not (runs["specialize_tokens"] > 0).any():
+        misfit_scale = 0.0  # Chinchilla's question, which is asked of the form: its exponents, and their sampling error
     basis = Basis.of(*(counted[name].to_numpy(dtype=float) for name in _POINT))
 
     weight = np.empty(len(runs))
