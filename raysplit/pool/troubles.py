@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from raysplit.errors import CheckpointError, RunError, SpaceError, StorageError
+from raysplit.errors import CheckpointError, RaysplitError, RunError, SpaceError, StorageError
 
 
 class Kind(Enum):
@@ -64,6 +64,7 @@ def remedy(kind: Kind, cause: str) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and what caused it; an error of ours has said by its kind what it is, whatever lies below."""
     while error is not None:
         yield error
-        error = error.__cause__
+        error = None if isinstance(error, RaysplitError) else error.__cause__
