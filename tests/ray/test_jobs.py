@@ -32,7 +32,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     temp = tmp_path_factory.mktemp("r")
-    return kept | {"PATH": path, "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": str(temp)}
+    return kept | {"PATH": path, "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": str(temp), "RAY_worker_niceness": "0"}
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_a_sweep_is_submitted_watched_and_stopped(
     assert "no job that was submitted" in raysplit("stop", out, "--address", dashboard, status=2)
     assert "submitted: job" in raysplit("submit", space, "--out", out, "--address", dashboard)
     assert "runs already: job" in raysplit("submit", space, "--out", out, "--address", dashboard)
-    wait_for(lambda: len(records(out, "measurement")) > 0, seconds=240)
+    wait_for(lambda: len(records(out, "measurement")) > 0, seconds=480)
     assert "observations" in raysplit("status", out)
     n_measured = len(records(out, "measurement"))
     assert "stopped" in raysplit("stop", out, "--address", dashboard)
