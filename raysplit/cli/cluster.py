@@ -87,16 +87,16 @@ def submit(
 
     more = (("--http", http_address) if http_address else ()) + options
     run = SubmittedRun.of(space_file, out, options=more)
-    with SubmittedJobs.at(address) as jobs:
-        job = jobs.running(run)
-        if job is None:
-            job = jobs.submit(run)
-            show(f"submitted: job {job}, run folder {out}")
-        else:
-            show(f"runs already: job {job}, run folder {out}")
-        show(f"raysplit stop {out} ends it in order; the same command continues it")
-        if wait:
-            sys.exit(0 if jobs.follow(job, tell=lambda text: click.echo(text, nl=False)) else 1)
+    jobs = SubmittedJobs.at(address)
+    job = jobs.running_in(run.run_folder)
+    if job is None:
+        job = jobs.submit(run)
+        show(f"submitted: job {job}, run folder {out}")
+    else:
+        show(f"runs already: job {job}, run folder {out}")
+    show(f"raysplit stop {out} ends it in order; the same command continues it")
+    if wait:
+        sys.exit(0 if jobs.follow(job, tell=lambda text: click.echo(text, nl=False)) else 1)
 
 
 @click.command()
@@ -107,11 +107,11 @@ def stop(out: str, address: str | None, output: str) -> None:
     """End a submitted sweep in order; everything measured is kept, and `raysplit submit` continues it."""
     from raysplit.sweep.jobs import SubmittedJobs
 
-    with SubmittedJobs.at(address) as jobs:
-        job = jobs.running_in(out)
-        if job is None:
-            raise RunError(f"{out}: no job that was submitted for this run folder is running there")
-        ended = jobs.stop(job)
+    jobs = SubmittedJobs.at(address)
+    job = jobs.running_in(out)
+    if job is None:
+        raise RunError(f"{out}: no job that was submitted for this run folder is running there")
+    ended = jobs.stop(job)
     show(json.dumps({"job": job, "status": ended}) if output == "json" else f"job {job}: {ended.lower()}")
 
 

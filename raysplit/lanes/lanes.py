@@ -86,7 +86,7 @@ class Lanes:
         ray.kill(self.broker)
 
 
-def smallest_room(space: Space) -> Footprint:
+def smallest_footprint(space: Space) -> Footprint:
     """What the lane of some size takes, of all sizes the least."""
     footprints = (Footprint.of(lane_shape_of(space, n_params)) for n_params in space.model.sizes)
     return min(
@@ -100,7 +100,7 @@ def wait_for_room(space: Space, jobs: LaneJobs, *, wait_seconds: float) -> None:
     Raises:
         RunError: it cannot after ``wait_seconds``.
     """
-    footprint, started = smallest_room(space), time.monotonic()
+    footprint, started = smallest_footprint(space), time.monotonic()
     try:
         while True:
             nodes = [node for node in jobs.nodes() if not node.leaves]

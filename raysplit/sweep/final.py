@@ -26,7 +26,8 @@ from raysplit.run_folder.folder import RunFolder, write_text
 from raysplit.space import Space
 from raysplit.split import Advice, Interval
 from raysplit.sweep.backend import Backend
-from raysplit.sweep.final_plan import RECOMMENDED, FinalPart, FinalPlan, Variant, branch_of, plan_final
+from raysplit.sweep.final_plan import FinalPart, FinalPlan, Variant, branch_of, plan_final
+from raysplit.sweep.final_run import RECOMMENDED
 from raysplit.sweep.run_setup import bytes_per_token
 from raysplit.train.card import CARD, ExportedModel, render_card
 from raysplit.train.checkpoints import check_checkpoints

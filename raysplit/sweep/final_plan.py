@@ -13,9 +13,9 @@ from raysplit.quantities import counted, format_count, format_flops, format_seco
 from raysplit.space import SEED_FOLDER, Space
 from raysplit.split import Advice, Split, baselines, target_problem
 from raysplit.split.problem import Accounting
+from raysplit.sweep.final_run import RECOMMENDED
 from raysplit.sweep.speed import speed_of
 
-RECOMMENDED = "recommended"
 BASELINES = ("pretraining only", "80/20", "from scratch")
 
 

@@ -6,8 +6,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,8 +59,7 @@ class SubmittedJobs:
         self._client = client
 
     @classmethod
-    @contextmanager
-    def at(cls, address: str | None) -> "Iterator[SubmittedJobs]":
+    def at(cls, address: str | None) -> "SubmittedJobs":
         """Reach a cluster.
 
         Args:
@@ -78,13 +76,10 @@ class SubmittedJobs:
                 f"{address or 'this node'}: no Ray dashboard answers ({why}); give --address http://HEAD:8265, or "
                 "reach it with `ssh -L 8265:localhost:8265 HEAD` or `ray dashboard CLUSTER.yaml`"
             ) from error
-        yield cls(client)
-
-    def running(self, run: SubmittedRun) -> str | None:
-        """The job that works on the same run folder now."""
-        return self.running_in(run.run_folder)
+        return cls(client)
 
     def running_in(self, run_folder: str) -> str | None:
+        """The job that works on a run folder now."""
         wanted = run_folder.rstrip("/")
         for job in self._client.list_jobs():
             if (job.metadata or {}).get(_RUN_FOLDER) == wanted and not job.status.is_terminal():

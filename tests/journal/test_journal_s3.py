@@ -1,12 +1,10 @@
 """The journal on S3: the client that it uses against a server on this machine."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from raysplit.errors import RunError
 from raysplit.journal import Journal, has_journal
@@ -16,23 +14,14 @@ from tests.journal.test_journal import numbers
 BUCKET = "runs"
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def location(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def location(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """URL of a journal that nobody used before."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "who")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "ever")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    boto3.client("s3", endpoint_url=f"http://{endpoint}", region_name="us-east-1").create_bucket(Bucket=BUCKET)
-    return f"s3://{BUCKET}/{uuid4().hex}/journal?scheme=http&endpoint_override={endpoint}&region=us-east-1"
+    boto3.client("s3", endpoint_url=f"http://{s3_endpoint}", region_name="us-east-1").create_bucket(Bucket=BUCKET)
+    return f"s3://{BUCKET}/{uuid4().hex}/journal?scheme=http&endpoint_override={s3_endpoint}&region=us-east-1"
 
 
 def test_what_was_acknowledged_is_there(location: str) -> None:

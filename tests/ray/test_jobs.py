@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import free_port
 from tests.ray.sweeps import records, tiny_space, write_space
 
 pytestmark = [
@@ -18,12 +19,6 @@ pytestmark = [
         " " in sys.executable, reason="Ray 2.60 starts no workers on a cluster whose Python lies in a path with spaces"
     ),
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

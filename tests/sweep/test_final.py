@@ -19,7 +19,8 @@ from raysplit.run_folder.folder import RunFolder
 from raysplit.space import Space, parse_space
 from raysplit.split import Advice, Problem, Split, advise, baselines
 from raysplit.sweep.final import run_final
-from raysplit.sweep.final_plan import BASELINES, RECOMMENDED, FinalPlan, Variant, parts_of, plan_final, variants_of
+from raysplit.sweep.final_plan import BASELINES, FinalPlan, Variant, parts_of, plan_final, variants_of
+from raysplit.sweep.final_run import RECOMMENDED
 from tests.corpus.texts import small_corpus
 from tests.split.doubles import known_law
 from tests.test_space import SMALL, changed

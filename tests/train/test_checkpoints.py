@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from raysplit.design.setup import tree_of
 from raysplit.design.tasks import Measured
@@ -252,25 +251,16 @@ def test_a_save_on_the_way_that_fails_is_made_up_for_by_the_next(
     assert full.n_writes > 2
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
 def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "file":
         return f"file://{tmp_path}/with/checkpoints"
-    endpoint = request.getfixturevalue("endpoint")
+    s3_endpoint = request.getfixturevalue("s3_endpoint")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "who")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "ever")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    boto3.client("s3", endpoint_url=f"http://{endpoint}", region_name="us-east-1").create_bucket(Bucket="runs")
-    return f"s3://runs/{uuid4().hex}/checkpoints?scheme=http&endpoint_override={endpoint}&region=us-east-1"
+    boto3.client("s3", endpoint_url=f"http://{s3_endpoint}", region_name="us-east-1").create_bucket(Bucket="runs")
+    return f"s3://runs/{uuid4().hex}/checkpoints?scheme=http&endpoint_override={s3_endpoint}&region=us-east-1"
 
 
 @pytest.mark.parametrize("url", ["file", "s3"], indirect=True)
