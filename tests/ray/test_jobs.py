@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,12 +23,13 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def environment() -> Iterator[dict[str, str]]:
     """As the cluster files set it: the virtual environment on the PATH, no token asked for."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    temp = tmp_path_factory.mktemp("r")
-    return kept | {"PATH": path, "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": str(temp), "RAY_worker_niceness": "0"}
+    # Not pytest's folder: its path leaves no room for a socket's name.
+    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as temp:
+        yield kept | {"PATH": path, "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": temp, "RAY_worker_niceness": "0"}
 
 
 @pytest.fixture(scope="module")
