@@ -26,7 +26,7 @@ from raysplit.run_folder.folder import RunFolder, write_text
 from raysplit.space import Space
 from raysplit.split import Advice, Interval
 from raysplit.sweep.backend import Backend
-from raysplit.sweep.final_plan import FinalPart, FinalPlan, Variant, branch_of, plan_final
+from raysplit.sweep.final_plan import FinalPart, FinalPlan, Variant, branch_of, models_of, plan_final
 from raysplit.sweep.final_run import RECOMMENDED
 from raysplit.sweep.run_setup import bytes_per_token
 from raysplit.train.card import CARD, ExportedModel, render_card
@@ -51,10 +51,10 @@ def run_final(
     ray_address: str | None,
     wait_seconds: float = 0.0,
 ) -> dict[str, Any]:
-    """Train the variants, export seed and experts of the advised one, write and return what `RunFolder.final` holds.
+    """Train and export the variants, write and return what `RunFolder.final` holds.
 
-    What has been trained before is not trained again. Each exported model gets its card at the end, when all losses
-    are known.
+    What has been trained before is not trained again. Each model of the advised split gets its card at the end, when
+    all losses are known; the others' are evidence and no product.
 
     Args:
         space: the sweep's space.
@@ -100,9 +100,15 @@ def run_final(
     final = _summary(corpus, plan.variants, advice, law, losses, seed=seed, flops_per_token=plan.flops_per_token)
     # Of the lanes together, so that a final run in two parts says the same as one in one.
     final["wall_seconds"] = sum(done[part.name]["wall_seconds"] for part in plan.parts)
+    for variant in plan.variants:
+        models = models_of(variant, plan.parts, n_params=advice.split.n_params, seed=seed)
+        final["variants"][variant.name]["models"] = {
+            name: str(path.relative_to(folder.path)) for name, path in models.items()
+        }
     write_text(folder.final, strict_json.dumps(final, indent=1))
     for part in plan.parts:
-        if (export := part.task.export_to) and not (Path(export) / CARD).exists():
+        export = Path(part.task.export_to)
+        if export.parent == folder.experts and not (export / CARD).exists():
             _finish_export(part.task, done[part.name]["losses"], final, space=space, corpus=corpus, advice=advice)
     return final
 

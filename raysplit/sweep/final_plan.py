@@ -2,6 +2,7 @@
 
 import heapq
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from raysplit.sweep.final_run import RECOMMENDED
 from raysplit.sweep.speed import speed_of
 
 BASELINES = ("pretraining only", "80/20", "from scratch")
+VARIANTS_FOLDER = "variants"
+"""Of the baselines' models, beside that of the advised split's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,10 +182,14 @@ def parts_of(
     seed_lane: LaneShape | None = None,
     expert_lane: LaneShape | None = None,
 ) -> list[FinalPart]:
-    """One trunk through every variant's D, its branches as soon as it has passed, those from scratch at once; the
-    advised split, the first of ``variants``, is exported to the folder ``experts``.
+    """One trunk through every variant's D, its branches as soon as it has passed, those from scratch at once.
+
+    The advised split, the first of ``variants``, is exported to the folder ``experts``, the others beside it. A model
+    that several variants have is exported once, as the first one's.
     """
+    homes = {variant.name: home_of(variant, variants, experts) for variant in reversed(variants)}
     waypoints = tuple(sorted({v.pretrain_tokens for v in variants if v.pretrain_tokens}))
+    seed_homes = {v.pretrain_tokens: homes[v.name] for v in reversed(variants)}
     trunks: dict[int, FinalPart] = {}
     for tokens in waypoints:
         trunks[tokens] = FinalPart(
@@ -191,7 +198,7 @@ def parts_of(
                 trial=Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=tokens, milestones=(tokens,)),
                 milestone=tokens,
                 waypoints=waypoints,
-                export_to=str(experts / SEED_FOLDER) if tokens == variants[0].pretrain_tokens else "",
+                export_to=str(seed_homes[tokens] / SEED_FOLDER),
                 lane_shape=seed_lane,
             ),
         )
@@ -206,11 +213,31 @@ def parts_of(
                         trial=branch,
                         milestone=tokens,
                         waypoints=waypoints,
-                        export_to=str(experts / domain) if variant is variants[0] else "",
+                        export_to=str(homes[variant.name] / domain),
                         lane_shape=expert_lane,
                     ),
                 )
     return [*trunks.values(), *branches.values()]
+
+
+def home_of(variant: Variant, variants: Sequence[Variant], experts: Path) -> Path:
+    """Folder of a variant's models: ``experts`` of the advised one, and of each other one of its name beside that."""
+    if variant is variants[0]:
+        return experts
+    return experts.parent / VARIANTS_FOLDER / re.sub(r"[^A-Za-z0-9]+", "-", variant.name)
+
+
+def models_of(variant: Variant, parts: Sequence[FinalPart], *, n_params: int, seed: int) -> dict[str, Path]:
+    """Folders of a variant's models: of its seed, where it has one, and of each domain's expert that has tokens."""
+    exports = {(part.task.trial.name, part.task.milestone): Path(part.task.export_to) for part in parts}
+    found = {}
+    if variant.pretrain_tokens:
+        trunk = Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=0, milestones=()).name
+        found[SEED_FOLDER] = exports[trunk, variant.pretrain_tokens]
+    for domain, tokens in variant.specialize_tokens.items():
+        if tokens:
+            found[domain] = exports[branch_of(variant, domain, n_params=n_params, seed=seed).name, tokens]
+    return found
 
 
 def branch_of(variant: Variant, domain: str, *, n_params: int, seed: int) -> Trial:

@@ -26,6 +26,8 @@ class TrainedVariant(_Record):
     bits_per_byte: dict[str, float]
     predicted: dict[str, Interval] = Field(default_factory=dict)
     """What the law said before the run, with the interval for one measurement."""
+    models: dict[str, str] = Field(default_factory=dict)
+    """Folders below the run's of its seed and experts; empty of a run that kept the advised ones alone."""
 
 
 class FinalRun(_Record):

@@ -19,7 +19,7 @@ from raysplit.run_folder.folder import RunFolder
 from raysplit.space import Space, parse_space
 from raysplit.split import Advice, Problem, Split, advise, baselines
 from raysplit.sweep.final import run_final
-from raysplit.sweep.final_plan import BASELINES, FinalPlan, Variant, parts_of, plan_final, variants_of
+from raysplit.sweep.final_plan import BASELINES, FinalPlan, Variant, models_of, parts_of, plan_final, variants_of
 from raysplit.sweep.final_run import RECOMMENDED
 from tests.corpus.texts import small_corpus
 from tests.split.doubles import known_law
@@ -119,10 +119,23 @@ def check_that_all_is_trained(variants: list[Variant], tasks: list[Task]) -> Non
         for domain, tokens in variant.specialize_tokens.items():
             at = (domain, variant.pretrain_tokens, tokens) if tokens else ("", variant.pretrain_tokens, 0)
             assert at in points or not (variant.pretrain_tokens or tokens)
-    exported = {task.export_to: task for task in tasks if task.export_to}
+    assert len({task.export_to for task in tasks}) == len(tasks)
     advised = variants[0]
     wanted = {f"experts/{domain}" for domain, tokens in advised.specialize_tokens.items() if tokens}
-    assert set(exported) == wanted | ({"experts/seed"} if advised.pretrain_tokens else set())
+    exported = {task.export_to for task in tasks if task.export_to.startswith("experts/")}
+    assert exported == wanted | ({"experts/seed"} if advised.pretrain_tokens else set())
+
+
+def test_each_variants_models_are_found_and_what_several_have_once() -> None:
+    question = problem(2, 1e6, "shared")
+    rules = {name: split for name, split in baselines(question, n_params=N_PARAMS).items() if name in BASELINES}
+    variants = variants_of(SPACE, replace(ADVICE, split=rules["80/20"], accounting="shared"), rules)
+    parts = parts_of(variants, n_params=N_PARAMS, seed=1, experts=Path("experts"))
+    found = {v.name: models_of(v, parts, n_params=N_PARAMS, seed=1) for v in variants}
+    names = ("seed", *question.domains)
+    assert found[RECOMMENDED] == found["80/20"] == {name: Path("experts") / name for name in names}
+    assert found["pretraining only"] == {"seed": Path("variants/pretraining-only/seed")}
+    assert found["from scratch"] == {name: Path("variants/from-scratch") / name for name in question.domains}
 
 
 def test_a_result_is_not_taken_for_that_of_another_split_or_seed() -> None:
