@@ -50,6 +50,7 @@ def run_final(
     console: Console,
     ray_address: str | None,
     wait_seconds: float = 0.0,
+    with_cards: bool = True,
 ) -> dict[str, Any]:
     """Train and export the variants, write and return what `RunFolder.final` holds.
 
@@ -67,6 +68,7 @@ def run_final(
         console: where to say how it goes.
         ray_address: of the cluster; None for this machine.
         wait_seconds: for nodes, where the cluster has no room for the smallest lane.
+        with_cards: whether the advised split's models are a product.
 
     Raises:
         CorpusError: a domain has too few tokens for a variant.
@@ -108,7 +110,7 @@ def run_final(
     write_text(folder.final, strict_json.dumps(final, indent=1))
     for part in plan.parts:
         export = Path(part.task.export_to)
-        if export.parent == folder.experts and not (export / CARD).exists():
+        if with_cards and export.parent == folder.experts and not (export / CARD).exists():
             _finish_export(part.task, done[part.name]["losses"], final, space=space, corpus=corpus, advice=advice)
     return final
 

@@ -62,7 +62,13 @@ def likelihoods(folder: Path, task: EvaluationTask, keep_in: Path) -> tuple[np.n
     requests = encode(task, TextTokens.of(folder), context_length=CONTEXT)
     subject = Subject(name="stories", experts=experts, how="stories")
     found = outcome(
-        subject, task, requests, {"stories": scored(folder, task, keep_in)}, clusterer=None, flops={"stories": 1.0}
+        subject,
+        task,
+        requests,
+        {"stories": scored(folder, task, keep_in)},
+        clusterer=None,
+        labels={},
+        flops={"stories": 1.0},
     )
     assert found.is_greedy is not None
     return found.log_likelihoods, found.is_greedy
@@ -168,7 +174,9 @@ def test_routing_looks_at_no_answer(expert_run: Path, tmp_path: Path) -> None:
             for name, expert in experts.folders.items()
         }  # fmt: skip
         ways = [Routing(router=router, top=None) for router in ("centre", "likelihood", "uniform")]
-        weights.append([item_weights(experts, task, requests, scores, how, clusterer=NearestWords()) for how in ways])
+        weights.append(
+            [item_weights(experts, task, requests, scores, how, clusterer=NearestWords(), labels={}) for how in ways]
+        )
     for others in weights[1:]:
         for found, expected in zip(others, weights[0], strict=True):
             np.testing.assert_allclose(np.exp(found), np.exp(expected), atol=1e-6)
@@ -180,7 +188,7 @@ def test_figures_are_what_they_say(folder: Path, tmp_path: Path) -> None:
     requests = encode(task, TextTokens.of(folder), context_length=CONTEXT)
     subject = Subject(name="stories", experts=read_experts(folder), how="stories")
     scores = {"stories": scored(folder, task, tmp_path)}
-    found = outcome(subject, task, requests, scores, clusterer=None, flops={"stories": 7.0})
+    found = outcome(subject, task, requests, scores, clusterer=None, labels={}, flops={"stories": 7.0})
     figures = figures_of(task, requests, found)
     nats = found.log_likelihoods
     np.testing.assert_allclose(
