@@ -143,11 +143,10 @@ def read_variants(run_folder: Path) -> dict[str, dict[str, Any]]:
     """
     path = run_folder / _FINAL
     try:
-        found: dict[str, dict[str, Any]] = json.loads(path.read_bytes())["variants"]
-        return dict(found)
+        return {str(name): dict(each) for name, each in json.loads(path.read_bytes())["variants"].items()}
     except FileNotFoundError:
         return {}
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path}: cannot be read: {error!r}") from error
 
 
@@ -193,7 +192,7 @@ def _trained_domains(run_folder: Path, names: Sequence[str]) -> dict[str, int]:
         return {name: 1 for name in names if name != SEED_FOLDER} or {SEED_FOLDER: 1}
     try:
         return {str(domain): int(n) for domain, n in variants[ADVISED]["specialize_tokens"].items()}
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run_folder / _FINAL}: cannot be read: {error!r}") from error
 
 
