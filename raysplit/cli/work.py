@@ -628,7 +628,7 @@ def _train(work: _Work, corpus: "Corpus", advice: "Advice", asked: _Final) -> No
     from raysplit.law import Law
     from raysplit.sweep.final import run_final
 
-    folder, console, baselines = work.folder, work.console, _baseline_names(asked)
+    folder, console = work.folder, work.console
     law = read_json(folder.law, Law.from_json) if folder.law.exists() else None
     final = run_final(
         work.space,
@@ -637,11 +637,13 @@ def _train(work: _Work, corpus: "Corpus", advice: "Advice", asked: _Final) -> No
         advice,
         law,
         seed=asked.seed,
-        baseline_names=baselines,
+        baseline_names=_baseline_names(asked),
         console=console,
         ray_address=work.ray_address,
         wait_seconds=work.wait_seconds,
     )
+    advised = final["variants"]["recommended"]
+    baselines = [name for name in final["variants"] if name != "recommended"]
     table = Table(
         "domain",
         "predicted",
@@ -654,7 +656,6 @@ def _train(work: _Work, corpus: "Corpus", advice: "Advice", asked: _Final) -> No
         box=None,
         padding=(0, 2),
     )
-    advised = final["variants"]["recommended"]
     inside = 0
     for domain, loss in advised["losses"].items():
         predicted = advised["predicted"].get(domain)

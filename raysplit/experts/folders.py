@@ -163,6 +163,8 @@ def _of_variant(run_folder: Path, variant: str) -> Experts:
     serving = {
         domain: domain if domain in folders else SEED_FOLDER for domain in variants[variant]["specialize_tokens"]
     }
+    if unserved := [domain for domain, server in serving.items() if server not in folders]:
+        raise ExpertError(f"{run_folder / _FINAL}: of {variant!r} no model serves {', '.join(unserved)}")
     return Experts(origin=run_folder, folders=folders, serving=serving, is_run=True)
 
 

@@ -26,7 +26,7 @@ from raysplit.run_folder.folder import RunFolder, write_text
 from raysplit.space import Space
 from raysplit.split import Advice, Interval
 from raysplit.sweep.backend import Backend
-from raysplit.sweep.final_plan import FinalPart, FinalPlan, Variant, branch_of, models_of, plan_final
+from raysplit.sweep.final_plan import FinalPart, FinalPlan, Variant, branch_of, models_of, plan_final, trunk_of
 from raysplit.sweep.final_run import RECOMMENDED
 from raysplit.sweep.run_setup import bytes_per_token
 from raysplit.train.card import CARD, ExportedModel, render_card
@@ -255,7 +255,7 @@ def _summary(
             domain: (
                 measured[branch_of(variant, domain, n_params=n_params, seed=seed).name, tokens]
                 if tokens
-                else measured[trunk, variant.pretrain_tokens]
+                else measured[trunk_of(variant, domain, n_params=n_params, seed=seed).name, variant.pretrain_tokens]
             )[domain]
             for domain, tokens in variant.specialize_tokens.items()
         }
@@ -281,6 +281,7 @@ def _summary(
         out["variants"][variant.name] = {
             "pretrain_tokens": variant.pretrain_tokens,
             "specialize_tokens": dict(variant.specialize_tokens),
+            "seeds": variant.seeds,
             "flops": flops_per_token * variant.paid_tokens(advice.accounting),
             "losses": losses,
             "predicted": predicted,

@@ -20,6 +20,7 @@ class TrainedVariant(_Record):
 
     pretrain_tokens: int
     specialize_tokens: dict[str, int]
+    seeds: Literal["shared", "independent"] = "shared"
     flops: float
     losses: dict[str, float]
     """Nats per token of each domain's expert on its held-out text."""

@@ -63,6 +63,30 @@ def asked(draw: st.DrawFn) -> tuple[Advice, dict[str, Split]]:
 
 
 @given(asked())
+def test_independent_seeds_leave_a_few_steps_at_most(question: tuple[Advice, dict[str, Split]]) -> None:
+    advice, _ = question
+    if advice.accounting != "shared":
+        return
+    n_seeds = len(advice.split.specialize_tokens)
+    split = replace(advice.split, pretrain_tokens=advice.split.pretrain_tokens / n_seeds)
+    [whole, other] = variants_of(SPACE, replace(advice, seeds="shared"), {"independent seeds": split})
+    left = whole.paid_tokens("shared") - other.paid_tokens("shared")
+    assert other.seeds == "independent"
+    assert 0 <= left < n_seeds * BATCH
+    parts = parts_of([whole, other], n_params=N_PARAMS, seed=9, experts=Path("experts"))
+    assert len({part.name for part in parts}) == len(parts)
+    found = models_of(other, parts, n_params=N_PARAMS, seed=9)
+    if other.pretrain_tokens:
+        assert set(found) == set(other.specialize_tokens)
+        seeds = {part.task.trial.seed for part in parts if Path(part.task.export_to) in found.values()}
+        assert seeds == set(range(10, 10 + n_seeds))
+    by_name = {part.name: part for part in parts}
+    for part in parts:
+        if part.after:
+            assert by_name[part.after].task.trial.seed == part.task.trial.seed
+
+
+@given(asked())
 def test_every_variant_costs_the_same_to_the_step(question: tuple[Advice, dict[str, Split]]) -> None:
     advice, rules = question
     variants = variants_of(SPACE, advice, rules)
