@@ -21,7 +21,7 @@ demo: $(INSTALLED) ## the whole job on real text, about ten minutes on two cores
 	.venv/bin/raysplit run search_spaces/quickstart.yaml --out runs/quickstart --baselines --yes
 
 EXPERTS := runs/experts
-EXPERTS_TASKS := held-out,made,humaneval,mbpp,lambada,hellaswag,arc_easy
+EXPERTS_TASKS := held-out,made,lambada,hellaswag,arc_easy,piqa
 experts: $(INSTALLED) ## from unlabelled text to routed experts on benchmarks, at most 15 minutes on two cores
 	.venv/bin/raysplit run search_spaces/experts.yaml --out $(EXPERTS) --baselines --yes
 	.venv/bin/raysplit controls $(EXPERTS)

@@ -76,16 +76,16 @@ def likelihoods(folder: Path, task: EvaluationTask, keep_in: Path) -> tuple[np.n
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of lm-eval's imports
 def test_likelihoods_and_greedy_answers_are_lm_evals_own(folder: Path, data_folder: Path, tmp_path: Path) -> None:
-    api = pytest.importorskip("lm_eval.api.instance")
-    backend = pytest.importorskip("lm_eval.models.huggingface")
+    from lm_eval.api import instance
+    from lm_eval.models.huggingface import HFLM
 
     items = [text_item(n, *pair) for n, pair in enumerate(PAIRS)]
     for name in ("arc_easy", "hellaswag", "winogrande", "lambada"):
         items += public_task(name, data=str(data_folder), limit=None).items
     task = EvaluationTask(name="parity", items=tuple(items), source="")
     pairs = [request for item in items for request in item.requests]
-    model = backend.HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=4)
-    asked = [api.Instance("loglikelihood", {}, pair, n) for n, pair in enumerate(pairs)]
+    model = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=4)
+    asked = [instance.Instance("loglikelihood", {}, pair, n) for n, pair in enumerate(pairs)]
     theirs = model.loglikelihood(asked, disable_tqdm=True)
     ours, is_greedy = likelihoods(folder, task, tmp_path)
     np.testing.assert_allclose(ours, [value for value, _ in theirs], atol=1e-4)
