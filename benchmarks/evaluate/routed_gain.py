@@ -1,12 +1,18 @@
-"""What do routed experts gain over pretraining only at equal FLOPs, at two model sizes and two budgets?
+r"""What do routed experts gain over pretraining only at equal FLOPs, at two model sizes and two budgets?
 
-On the corpus of a run of `search_spaces/experts.yaml` with its controls (`make experts` leaves both). At each size,
-budget and seed it trains seed and experts at one share of pretraining, on discovered clusters, on the true labels and
-on random clusters, and a model that is only pretrained, all at equal FLOPs; then `raysplit eval` holds the routers
-against it on the same held-out documents. Run again, it goes on with the cells that are missing.
+At each size, budget and seed it trains seed and experts at one share of pretraining, on discovered clusters, on the
+true labels and on random clusters, and a model that is only pretrained, all at equal FLOPs; then it holds the routers
+against that one on the same items. It needs the discovered corpus of a run. Run again, it goes on with the cells that
+are missing.
 
+    .venv/bin/raysplit corpus build search_spaces/experts.yaml --out runs/experts
     .venv/bin/python benchmarks/evaluate/routed_gain.py --run runs/experts --out runs/routed-gain
     .venv/bin/python benchmarks/evaluate/routed_gain.py --out runs/routed-gain --report
+
+On one GPU, within 8 minutes:
+
+    .venv/bin/python benchmarks/evaluate/routed_gain.py --device cuda --context 512 --batch 16384 --sizes 10000000 \
+        --budgets 2e14 --seeds 0 --tasks held-out humaneval mbpp lambada hellaswag --limit 100 --most-seconds 240
 """
 
 import argparse
@@ -15,7 +21,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,21 +31,32 @@ import torch
 import torch.distributed as dist
 from scipy import stats
 
-from raysplit.corpus import Corpus
+from raysplit.corpus import Corpus, build_corpus
 from raysplit.design.lane_shapes import lane_shape_of
 from raysplit.design.setup import tree_of
+from raysplit.discover.controls import control_spaces
 from raysplit.evaluate.plan import Wanted
 from raysplit.evaluate.results import RESULTS, Evaluation, read_evaluation
 from raysplit.evaluate.run import evaluate
+from raysplit.machines import ComputeSpec
 from raysplit.run_folder.folder import existing_run
-from raysplit.space import SEED_FOLDER, Space
+from raysplit.space import Space
 from raysplit.sweep.final_plan import Variant, models_of, parts_of
 from raysplit.train.run import Lane
+from raysplit.train.runtime import prepare_worker
 
 DISCOVERED, LABELS, RANDOM = "discovered", "labels", "random"
 PRETRAINING_ONLY = "pretraining only"
-BASELINE = f"{DISCOVERED} {PRETRAINING_ONLY}:{SEED_FOLDER}"
+LABEL = "label top 1"
 LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """One way to divide the text into domains."""
+
+    space: Space
+    corpus: Path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,19 +71,37 @@ class Cell:
         return out / f"n{self.n_params}-c{self.budget_flops:.0e}-s{self.seed}"
 
 
-def train(cell: Cell, run: Path, out: Path, *, share: float, with_baseline: bool) -> None:
-    """Train on the corpus of ``run`` and leave a run folder in ``out`` that `raysplit eval` reads."""
+def divisions(run: Path, out: Path, *, context: int | None, batch: int | None, device: str) -> dict[str, Division]:
+    """The run's discovered corpus, and the same documents by their labels and at random."""
+    folder, space = existing_run(run)
+    context = context or space.model.context_length
+    batch = batch or space.training.batch_tokens
+    changed = {
+        "model": space.model.model_copy(update={"context_length": context}),
+        "training": space.training.model_copy(
+            update={"batch_tokens": batch, "micro_batch_sequences": min(16, batch // context)}
+        ),
+        "compute": space.compute.model_copy(update={"device": device}),
+    }
+    found = {DISCOVERED: Division(space.model_copy(update=changed), folder.corpus)}
+    for name, own in control_spaces(space, folder.discovery, out / "controls").items():
+        built = build_corpus(own.corpus, out / "controls" / name)
+        found[name] = Division(own.model_copy(update=changed), built.folder)
+    return found
+
+
+def train(cell: Cell, division: Division, out: Path, *, share: float, with_baseline: bool) -> None:
+    """Train on one division of the text and leave a run folder in ``out`` that can be evaluated."""
     if (out / "final.json").exists():
         return
-    folder, space = existing_run(run)
-    corpus = Corpus.open(folder.corpus)
+    space, corpus = division.space, Corpus.open(division.corpus)
     shape = space.shape(cell.n_params, corpus.vocab_size)
     batch = space.training.batch_tokens
     n_steps = round(cell.budget_flops / shape.flops_per_token / batch)
     variants = variants_at(space, n_steps=n_steps, share=share)[: 1 + with_baseline]
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "corpus").exists():
-        (out / "corpus").symlink_to(folder.corpus)
+        (out / "corpus").symlink_to(division.corpus)
     size, experts = shape.n_params_non_embedding, out / "experts"
     parts = parts_of(variants, n_params=size, seed=1000 + cell.seed, experts=experts)
     lane = Lane(
@@ -110,17 +146,11 @@ def variants_at(space: Space, *, n_steps: int, share: float) -> list[Variant]:
     ]  # fmt: skip
 
 
-def measure(cell: Cell, run: Path, out: Path, *, share: float, kinds: Sequence[str], tasks: Sequence[str]) -> None:
+def measure(cell: Cell, of: Mapping[str, Division], out: Path, *, share: float, wanted: Wanted) -> None:
     """One cell from training to its evaluation."""
-    at = cell.folder(out)
-    runs = {DISCOVERED: run, LABELS: run / "controls" / LABELS, RANDOM: run / "controls" / RANDOM}
-    for kind in kinds:
-        train(cell, runs[kind], at / kind, share=share, with_baseline=kind == DISCOVERED)
-    if (at / "evaluation" / RESULTS).exists():
-        return
-    # Two sources at least, so that the names of subjects always say which of them they are of.
-    sources = [at / kind for kind in kinds]
-    evaluate(Wanted(sources=sources, tasks=tasks, variants=True, device="cpu"), at / "evaluation")
+    for kind, division in of.items():
+        train(cell, division, out / kind, share=share, with_baseline=kind == DISCOVERED)
+    evaluate(replace(wanted, sources=[out / kind for kind in of]), out / "evaluation")
 
 
 def report(cells: Sequence[Cell], out: Path) -> None:
@@ -141,11 +171,13 @@ def report(cells: Sequence[Cell], out: Path) -> None:
         print(f"\nN = {n_params:,}, C = {budget:.1e}, {len(found)} seeds; held-out loss, all domains together")
         losses = [_losses(evaluation) for evaluation in found]
         names = [name for name in losses[0] if all(name in each for each in losses)]
-        label = f"{DISCOVERED}:label top 1"
+        [label] = [name for name in names if name in (LABEL, f"{DISCOVERED}:{LABEL}")]
         print(f"{'variant':<44} {'nats/token':>10}  {'better than pretraining only':>29}  {'above label':>11}")
         for name in names:
             mean = float(np.mean([each[name] for each in losses]))
-            gain = np.array([1 - each[name] / each[BASELINE] for each in losses])
+            gain = np.array(
+                [1 - each[name] / each[evaluation.against] for each, evaluation in zip(losses, found, strict=True)]
+            )
             above = float(np.mean([each[name] / each[label] - 1 for each in losses]))
             print(f"{name:<44} {mean:>10.4f}  {_with_interval(gain):>29}  {above:>+11.2%}")
 
@@ -162,8 +194,18 @@ def _with_interval(gain: np.ndarray) -> str:
     return f"{gain.mean():+.2%} ({gain.mean() - half:+.2%} to {gain.mean() + half:+.2%})"
 
 
+@contextmanager
+def one_rank(device: str) -> Iterator[None]:
+    """This process as the only worker of a lane."""
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
+    prepare_worker(ComputeSpec(device=device))
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=Path("runs/experts"))
     parser.add_argument("--out", type=Path, default=Path("runs/routed-gain"))
     parser.add_argument("--sizes", type=int, nargs="+", default=[28_000, 56_000])
@@ -172,6 +214,10 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.5, help="of the tokens in pretraining")
     parser.add_argument("--controls", choices=[LABELS, RANDOM], nargs="*", default=[LABELS, RANDOM])
     parser.add_argument("--tasks", nargs="+", default=["held-out"])
+    parser.add_argument("--limit", type=int, help="items of each task")
+    parser.add_argument("--context", type=int, help="tokens; the space's own when left out")
+    parser.add_argument("--batch", type=int, help="tokens of a step; the space's own when left out")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--most-seconds", type=float, default=float("inf"), help="no cell is begun after these")
     parser.add_argument("--report", action="store_true", help="train nothing")
     given = parser.parse_args()
@@ -179,21 +225,23 @@ def main() -> None:
         Cell(n_params=n, budget_flops=budget, seed=seed)
         for seed, n, budget in itertools.product(given.seeds, given.sizes, given.budgets)
     ]
-    given.out.mkdir(parents=True, exist_ok=True)
-    if not given.report:
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-        started = time.monotonic()
-        for cell in cells:
-            if time.monotonic() - started > given.most_seconds:
-                break
-            if (cell.folder(given.out) / "evaluation" / RESULTS).exists():
-                continue
-            begun = time.monotonic()
-            kinds = [DISCOVERED, *given.controls]
-            measure(cell, given.run.absolute(), given.out.absolute(), share=given.share, kinds=kinds, tasks=given.tasks)
-            print(f"{cell}: {time.monotonic() - begun:.0f} s", flush=True)
-        dist.destroy_process_group()
-    report(cells, given.out)
+    out, started = given.out.absolute(), time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    missing = (
+        [] if given.report else [cell for cell in cells if not (cell.folder(out) / "evaluation" / RESULTS).exists()]
+    )
+    if missing:
+        every = divisions(given.run, out, context=given.context, batch=given.batch, device=given.device)
+        of = {kind: every[kind] for kind in (DISCOVERED, *given.controls)}
+        wanted = Wanted(sources=[], tasks=given.tasks, limit=given.limit, variants=True, device=given.device)
+        with one_rank(given.device):
+            for cell in missing:
+                if time.monotonic() - started > given.most_seconds:
+                    break
+                begun = time.monotonic()
+                measure(cell, of, cell.folder(out), share=given.share, wanted=wanted)
+                print(f"{cell}: {time.monotonic() - begun:.0f} s", flush=True)
+    report(cells, out)
 
 
 if __name__ == "__main__":

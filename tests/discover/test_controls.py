@@ -8,10 +8,11 @@ import pytest
 from raysplit.discover.controls import control_spaces
 from raysplit.discover.discovery import discover
 from raysplit.discover.spaces import discovered_space
-from raysplit.errors import CorpusError
+from raysplit.errors import CorpusError, RunError
+from raysplit.run_folder.folder import RunFolder
 from raysplit.space import CorpusSpec, DiscoverSpec, Space, TokenizerSpec
 from raysplit.split import advise
-from raysplit.sweep.controls import control_advice
+from raysplit.sweep.controls import check_controls, control_advice
 from tests.discover.texts import KINDS, sources_in, texts_of
 from tests.split.doubles import known_law
 from tests.sweep.test_final import problem
@@ -71,3 +72,16 @@ def test_a_discovery_that_is_gone_is_named(found: tuple[Space, Path], tmp_path: 
         CorpusError, match=r"documents.parquet: is missing; controls divide the documents of a discovery"
     ):
         control_spaces(found[0], tmp_path / "nowhere", tmp_path)
+
+
+def test_a_run_without_discovered_domains_has_no_controls(found: tuple[Space, Path], tmp_path: Path) -> None:
+    space, discovery = found
+    advice = advise(known_law(n_domains=3), problem(3, 1e6, "shared"))
+    run = RunFolder(path=discovery.parent)
+    check_controls(run, space, advice)
+    given = space.model_copy(update={"corpus": space.corpus.model_copy(update={"clusterer": None})})
+    with pytest.raises(RunError, match="its domains were given; controls divide text anew"):
+        check_controls(run, given, advice)
+    alone = advise(known_law(n_domains=3), problem(3, 1e6, "per-expert"))
+    with pytest.raises(RunError, match="its budget pays for each expert alone"):
+        check_controls(run, space, alone)
