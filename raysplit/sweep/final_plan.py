@@ -280,7 +280,7 @@ def models_of(variant: Variant, parts: Sequence[FinalPart], *, n_params: int, se
     for domain, tokens in variant.specialize_tokens.items():
         if tokens:
             found[domain] = exports[branch_of(variant, domain, n_params=n_params, seed=seed).name, tokens]
-        elif variant.seeds == "independent":
+        elif variant.seeds == "independent" and variant.pretrain_tokens:
             found[domain] = exports[
                 trunk_of(variant, domain, n_params=n_params, seed=seed).name, variant.pretrain_tokens
             ]

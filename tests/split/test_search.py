@@ -145,7 +145,7 @@ IMPOSSIBLE: dict[str, Callable[[Problem], dict[str, Any]]] = {
 @pytest.mark.parametrize("named", IMPOSSIBLE)
 @given(law=laws, data=st.data())
 def test_what_no_split_can_meet_is_named_and_not_solved(named: str, law: Law, data: st.DataObject) -> None:
-    possible = data.draw(problems(law=law))
+    possible = replace(data.draw(problems(law=law)), seeds="shared")  # some fix a seed
     problem = replace(possible, **IMPOSSIBLE[named](possible))
     for answer in (best_split, best_by_size, advise):
         with pytest.raises(SplitError, match="^" + re.escape(named)):
