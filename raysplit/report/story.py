@@ -90,7 +90,7 @@ def read_story(folder: RunFolder) -> Story:
         space=space, space_yaml=masked(folder.space.read_text(encoding="utf-8")), manifest=manifest, setup=setup,
         problem=replace(
             setup.problem, budget_flops=advice.budget_flops, accounting=advice.accounting,
-            weights=[advice.weights[name] for name in setup.problem.domains],
+            seeds=advice.seeds, weights=[advice.weights[name] for name in setup.problem.domains],
         ),
         observations=read_runs(folder.observations("parquet")), law=Law.from_json(law_text),
         choice=_choice(folder, law_text), advice=advice, history=history,
