@@ -10,7 +10,7 @@ PYTHON ?=
 PIP_INSTALL := .venv/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo smoke test lint style types layers format clean
+.PHONY: help install demo experts smoke test lint style types layers format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | while IFS=: read -r target text; do printf '  make %-8s %s\n' "$$target" "$$text"; done
@@ -19,6 +19,17 @@ install: $(INSTALLED) ## make .venv with every dependency pinned
 
 demo: $(INSTALLED) ## the whole job on real text, about ten minutes on two cores; run again, it continues
 	.venv/bin/raysplit run search_spaces/quickstart.yaml --out runs/quickstart --baselines --yes
+
+EXPERTS := runs/experts
+EXPERTS_TASKS := held-out,made,lambada,hellaswag,arc_easy,piqa
+experts: $(INSTALLED) ## from unlabelled text to routed experts on benchmarks, at most 15 minutes on two cores
+	.venv/bin/raysplit run search_spaces/experts.yaml --out $(EXPERTS) --baselines --yes
+	.venv/bin/raysplit controls $(EXPERTS)
+	printf 'def add(a, b):\n    return a + b\nAnd the king said unto the people\nCC(=O)Oc1ccccc1\n' | \
+	  .venv/bin/raysplit route $(EXPERTS) --text - --lines
+	.venv/bin/raysplit eval $(EXPERTS) $(EXPERTS)/controls/labels $(EXPERTS)/controls/random \
+	  --variants --tasks $(EXPERTS_TASKS) --limit 20
+	.venv/bin/raysplit report $(EXPERTS)
 
 smoke: $(INSTALLED) ## the same path through the code in a few minutes, from scratch each time
 	rm -rf runs/smoke

@@ -512,6 +512,9 @@ class TargetSpec(Section):
     """Sizes the answer may choose between; the sweep's own when left out."""
     accounting: Literal["shared", "per-expert"] = "shared"
     """shared: F(N) (D + sum_k D'_k) pays for one seed and K experts; per-expert: F(N) (D + D') for one expert alone."""
+    seeds: Literal["shared", "independent"] = "shared"
+    """shared: all experts leave one pretrained seed; independent: each is pretrained by itself, from an initialisation
+    and in an order of its own, and the budget pays F(N) sum_k (D + D'_k)."""
     domain_weights: dict[str, PositiveQuantity] | None = None
     """How much each domain's loss counts; equal when left out."""
 

@@ -91,7 +91,7 @@ def ours(folder: Path, name: str, *, limit: int, scratch: Path) -> tuple[list[li
         done=lambda n_tokens: None,
     )
     subject = Subject(name=model.name, experts=experts, how=model.name)
-    found = outcome(subject, task, requests, {model.name: scores}, clusterer=None, flops={model.name: 0.0})
+    found = outcome(subject, task, requests, {model.name: scores}, clusterer=None, labels={}, flops={model.name: 0.0})
     figures = figures_of(task, requests, found)
     accuracies = {metric: each.values for metric, each in figures.items() if metric.startswith("accuracy")}
     return [list(each) for each in np.split(found.log_likelihoods, requests.first[1:-1])], accuracies

@@ -16,12 +16,14 @@ from raysplit.cli.options import (
     OF_DOMAIN,
     QUANTITY,
     AccountingName,
+    SeedsName,
     accounting_option,
     as_is_option,
     open_console,
     read_json,
     read_table,
     say,
+    seeds_option,
     show,
     sizes_of,
     strict_option,
@@ -62,6 +64,7 @@ weight_option = click.option(
     help="Sizes the answer may choose between; repeat for several. Default: any size that the runs span.",
 )
 @accounting_option
+@seeds_option
 @weight_option
 @click.option(
     "--max-tokens",
@@ -95,6 +98,7 @@ def fit(
     budget_flops: float | None,
     n_params: tuple[int, ...],
     accounting: AccountingName | None,
+    seeds: SeedsName | None,
     weights: tuple[tuple[str, float], ...],
     max_tokens: tuple[tuple[str, float], ...],
     unique_tokens: tuple[tuple[str, float], ...],
@@ -124,7 +128,7 @@ def fit(
         reason = f"{out.parent} is not a folder" if not out.parent.is_dir() else "it is a folder"
         raise RunError(f"{out}: cannot be written: {reason}")
     price = _price_of(runs, table)
-    problem = _problem_of(runs, price, budget_flops, accounting, weights)
+    problem = _problem_of(runs, price, budget_flops, accounting, seeds, weights)
     problem = replace(problem, max_specialize_tokens=dict(max_tokens))
     repetition = Repetition(unique_specialize_tokens=dict(unique_tokens)) if unique_tokens else None
     law, choice = fit_for_decision(runs, problem, repetition=repetition, seed=seed)
@@ -171,6 +175,7 @@ def fit(
 @click.option("--budget-flops", type=QUANTITY, required=True, help="Target budget, the same for all.")
 @click.option("--n-params", type=COUNT, multiple=True, help="Sizes to choose between; repeat for several.")
 @accounting_option
+@seeds_option
 @weight_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @as_is_option
@@ -179,6 +184,7 @@ def compare(
     budget_flops: float,
     n_params: tuple[int, ...],
     accounting: AccountingName | None,
+    seeds: SeedsName | None,
     weights: tuple[tuple[str, float], ...],
     seed: int,
     as_is: bool,
@@ -201,7 +207,7 @@ def compare(
         given = of_run[name][1] | dict(weights)
         own = tuple((domain, weight) for domain, weight in given.items() if domain in set(runs["domain"]))
         price = _price_of(runs, Path(name))
-        problem = _problem_of(runs, price, budget_flops, accounting, own)
+        problem = _problem_of(runs, price, budget_flops, accounting, seeds, own)
         law, _ = fit_for_decision(runs, problem, seed=seed)
         candidates[name] = (law, _sized(law, problem, price, n_params))
     show(render_partitions(compare_partitions(candidates)))
@@ -213,7 +219,13 @@ def compare(
 @click.option("--budget-flops", type=QUANTITY, help="Target budget; a run's own target when left out.")
 @click.option("--n-params", type=COUNT, multiple=True, help="Sizes to choose between; repeat for several.")
 @accounting_option
+@seeds_option
 @weight_option
+@click.option(
+    "--objective",
+    metavar="TASK",
+    help="In place of weights: a benchmark that `raysplit eval RUN` has measured, through the domains' losses.",
+)
 @version_option
 @strict_option
 @click.option("--json", "output", flag_value="json", default="table", help="Print the advice as JSON.")
@@ -223,7 +235,9 @@ def advise(
     budget_flops: float | None,
     n_params: tuple[int, ...],
     accounting: AccountingName | None,
+    seeds: SeedsName | None,
     weights: tuple[tuple[str, float], ...],
+    objective: str | None,
     version: int | None,
     is_strict: bool,
     output: str,
@@ -235,13 +249,26 @@ def advise(
 
     if (run_folder is None) == (law_file is None):
         raise RunError("give either a RUN folder or --law law.json")
+    if objective is not None and (run_folder is None or weights):
+        raise RunError("--objective: needs a RUN folder with an evaluation, and stands in place of --weight")
+    of_benchmark = None
     if law_file is None:
         assert run_folder is not None
         from raysplit.cli.live import ask_run
 
+        if objective is not None:
+            from raysplit.cli.objective import read_objective
+
+            of_benchmark = read_objective(run_folder, objective)
+            weights = tuple(of_benchmark.weights.items())
         asked = ask_run(run_folder)
         live = asked.law.advise(
-            budget_flops=budget_flops, n_params=n_params, weights=dict(weights), accounting=accounting, version=version
+            budget_flops=budget_flops,
+            n_params=n_params,
+            weights=dict(weights),
+            accounting=accounting,
+            seeds=seeds,
+            version=version,
         )
         show(asked.told(live.law), err=True)
         advice = live.advice
@@ -260,12 +287,17 @@ def advise(
             domains=law.domains,
             weights=given,
             accounting=accounting or "shared",
+            seeds=seeds or "shared",
         )
         advice, rests_on = advise_on(law, _sized(law, problem, price, n_params)), {}
+    if of_benchmark is not None:
+        rests_on["objective"] = of_benchmark.to_json(advice)
     if output == "json":
         show(strict_json.dumps({**json.loads(advice.to_json()), **rests_on}, indent=2))
     else:
         show(render_advice(advice))
+        for sentence in of_benchmark.said_of(advice) if of_benchmark is not None else ():
+            show(sentence)
     if is_strict and advice.withheld:
         sys.exit(NOT_TOLD)
 
@@ -285,6 +317,7 @@ def _problem_of(
     price: "Price",
     budget_flops: float | None,
     accounting: AccountingName | None,
+    seeds: SeedsName | None,
     weights: tuple[tuple[str, float], ...],
 ) -> "Problem":
     """The question about a table of runs, at its own sizes; without a budget, one of the size of its runs."""
@@ -298,6 +331,7 @@ def _problem_of(
         domains=domains,
         weights=_weights_of(domains, weights),
         accounting=accounting or "shared",
+        seeds=seeds or "shared",
         price=price.source,
     )
 

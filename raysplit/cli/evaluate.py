@@ -42,6 +42,11 @@ _DEFAULT_TASKS = "held-out,made"
 )
 @click.option("--top", "tops", type=TOP, multiple=True, help="Experts to keep, repeated for several; 1, 2 and all.")
 @click.option("--overlap", is_flag=True, help="Also count the items of which 13 words in a row stand in training text.")
+@click.option(
+    "--variants",
+    is_flag=True,
+    help="Beside each RUN's advised split its baselines (`raysplit run --baselines`), in one table; no expert alone.",
+)
 @click.option("--batch-tokens", type=click.IntRange(min=1), default=8192, show_default=True, help="In a forward pass.")
 @device_option
 @precision_option
@@ -55,6 +60,7 @@ def evaluate(
     routers: str | None,
     tops: tuple[int | None, ...],
     overlap: bool,
+    variants: bool,
     batch_tokens: int,
     device: str,
     precision: Literal["stored", "fp32", "bf16"],
@@ -64,7 +70,7 @@ def evaluate(
     Of a RUN: its seed, each expert, and its experts under each router, as top 1, top 2 and a mixture of all.
     """
     from raysplit.evaluate.plan import Wanted
-    from raysplit.evaluate.results import ITEMS, RESULTS, tables_of
+    from raysplit.evaluate.results import ITEMS, RESULTS, summary, tables_of
     from raysplit.evaluate.run import evaluate as run_evaluation
     from raysplit.experts.folders import is_run_folder
 
@@ -80,6 +86,7 @@ def evaluate(
         precision=precision,
         batch_tokens=batch_tokens,
         look_for_overlap=overlap,
+        variants=variants,
     )
     if out is None:
         if not is_run_folder(models[0]):
@@ -98,7 +105,8 @@ def evaluate(
             bar.update(bars[what], completed=done)
 
         evaluation = run_evaluation(wanted, out, progress=progress)
-    for table in tables_of(evaluation):
+    whole = summary(evaluation) if variants else None
+    for table in [whole] if whole else tables_of(evaluation):
         _print(table, console)
     for reason in evaluation.left_out.values():
         say(f"left out: {reason}")

@@ -123,6 +123,7 @@ for command in (
     work.tune,
     work.sweep,
     work.train,
+    work.controls,
     work.report,
     experts.route,
     experts.generate,

@@ -263,6 +263,13 @@ strict_option = click.option(
 
 AccountingName = Literal["shared", "per-expert"]
 
+SeedsName = Literal["shared", "independent"]
+
+seeds_option = click.option(
+    "--seeds",
+    type=click.Choice(["shared", "independent"]),
+    help="shared: experts leave one seed; independent: the budget pays for a seed of each expert's own.",
+)
 accounting_option = click.option(
     "--accounting",
     type=click.Choice(["shared", "per-expert"]),

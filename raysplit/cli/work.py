@@ -304,6 +304,41 @@ def train(
 
 @click.command()
 @run_argument
+@ray_address_option
+@take_over_option
+def controls(run_folder: Path, ray_address: str | None, take_over: bool) -> None:
+    """Train the advised split again with the text divided otherwise: by the sources that RUN's clusters did not see,
+    and at random.
+
+    Each is a run folder of its own in RUN/controls, which `raysplit eval RUN RUN/controls/*` compares.
+    """
+    from raysplit.discover.controls import control_spaces
+    from raysplit.run_folder.folder import existing_run, open_run
+    from raysplit.split import Advice
+    from raysplit.sweep.controls import CONTROLS_FOLDER, check_controls, control_advice
+    from raysplit.sweep.final import run_final
+
+    folder, space = existing_run(run_folder)
+    advice = read_json(folder.advice, Advice.from_json)
+    check_controls(folder, space, advice)
+    _hold(folder.path, take_over=take_over)
+    console, out = open_console(), folder.path / CONTROLS_FOLDER
+    for name, own in control_spaces(space, folder.discovery, out).items():
+        _rule(console, f"control: {name}")
+        work = _Work(space=own, folder=open_run(out / name, own), console=console, ray_address=ray_address)
+        final = run_final(
+            own, work.folder, _corpus(work), control_advice(advice, own), None, seed=FINAL_SEED, baseline_names=(),
+            console=console, ray_address=ray_address, with_cards=False,
+        )  # fmt: skip
+        losses, weights = final["variants"]["recommended"]["losses"], own.weights()
+        mean = sum(weights[domain] * loss for domain, loss in losses.items())
+        console.print(
+            f"measured {mean:.4f} nats a token over its {len(losses)} domains; models in {work.folder.experts}"
+        )
+
+
+@click.command()
+@run_argument
 def report(run_folder: Path) -> None:
     """Draw the run's figures and write its page."""
     from raysplit.run_folder.folder import existing_run
@@ -593,7 +628,7 @@ def _train(work: _Work, corpus: "Corpus", advice: "Advice", asked: _Final) -> No
     from raysplit.law import Law
     from raysplit.sweep.final import run_final
 
-    folder, console, baselines = work.folder, work.console, _baseline_names(asked)
+    folder, console = work.folder, work.console
     law = read_json(folder.law, Law.from_json) if folder.law.exists() else None
     final = run_final(
         work.space,
@@ -602,11 +637,13 @@ def _train(work: _Work, corpus: "Corpus", advice: "Advice", asked: _Final) -> No
         advice,
         law,
         seed=asked.seed,
-        baseline_names=baselines,
+        baseline_names=_baseline_names(asked),
         console=console,
         ray_address=work.ray_address,
         wait_seconds=work.wait_seconds,
     )
+    advised = final["variants"]["recommended"]
+    baselines = [name for name in final["variants"] if name != "recommended"]
     table = Table(
         "domain",
         "predicted",
@@ -619,7 +656,6 @@ def _train(work: _Work, corpus: "Corpus", advice: "Advice", asked: _Final) -> No
         box=None,
         padding=(0, 2),
     )
-    advised = final["variants"]["recommended"]
     inside = 0
     for domain, loss in advised["losses"].items():
         predicted = advised["predicted"].get(domain)

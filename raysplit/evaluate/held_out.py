@@ -9,7 +9,7 @@ import numpy as np
 
 from raysplit.corpus import Corpus
 from raysplit.errors import TaskError
-from raysplit.evaluate.items import EvaluationTask, Item, text_item
+from raysplit.evaluate.items import EvaluationTask, Item, key_of, text_item
 from raysplit.experts.routing import prefix_of
 from raysplit.experts.tokens import TextTokens
 
@@ -56,6 +56,18 @@ def read_held_out(corpus: Corpus) -> HeldOutText:
     return HeldOutText(documents=measured, fitted=fitted, origin=f"held-out documents of {corpus.folder}")
 
 
+def labels_of(corpus: Corpus) -> dict[str, str]:
+    """`key_of` each held-out document that items are made from -> its domain in this corpus.
+
+    So runs that divide the same text otherwise are each routed by labels of their own on the same items.
+    """
+    return {
+        key_of(text): domain
+        for domain in corpus.domains
+        for text in islice(_long_enough(documents_of(corpus, domain, side="validation")), _MOST_DOCUMENTS)
+    }
+
+
 def held_out_tasks(held_out: HeldOutText, *, limit: int | None) -> list[EvaluationTask]:
     """One task a domain: read on in each document after its beginning, which is what routers see."""
     return [
@@ -83,7 +95,7 @@ def documents_of(corpus: Corpus, domain: str, *, side: Literal["train", "validat
 def document_items(texts: Sequence[str], domain: str) -> tuple[Item, ...]:
     """The rest of each document after the prefix by which it is routed."""
     return tuple(
-        text_item(f"{domain}/{number}", prefix := prefix_of(text), text[len(prefix) :], domain=domain)
+        text_item(f"{domain}/{number}", prefix := prefix_of(text), text[len(prefix) :], document=key_of(text))
         for number, text in enumerate(texts)
     )
 

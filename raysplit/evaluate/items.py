@@ -1,5 +1,6 @@
 """What a task asks: contexts, and continuations of which one is right."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -21,8 +22,8 @@ class Item:
     """Of each choice without the blank before it, by which its length is normalised."""
     routed_by: str
     """What a router may read: the part of the context that all choices share."""
-    domain: str = ""
-    """Of a held-out document; empty where the item is of none."""
+    document: str = ""
+    """`key_of` the held-out document it is of, by which its label is looked up; empty where the item is of none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,9 +59,12 @@ class EvaluationTask:
         return replace(self, items=self.items[:limit])
 
 
-def choice_item(
-    key: object, context: str, choices: Sequence[str], gold: int, *, domain: str = "", routed_by: str | None = None
-) -> Item:
+def key_of(text: str) -> str:
+    """Stands for a document, whatever corpus it lies in and whatever domain it has there."""
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
+
+
+def choice_item(key: object, context: str, choices: Sequence[str], gold: int, *, routed_by: str | None = None) -> Item:
     """An item of one context and choices that a blank parts from it."""
     return Item(
         key=str(key),
@@ -68,16 +72,15 @@ def choice_item(
         gold=gold,
         n_characters=tuple(len(choice) for choice in choices),
         routed_by=context if routed_by is None else routed_by,
-        domain=domain,
     )
 
 
-def text_item(key: object, context: str, continuation: str, *, domain: str = "") -> Item:
+def text_item(key: object, context: str, continuation: str, *, document: str = "") -> Item:
     """An item whose one continuation is taken as it is."""
     return Item(
         key=str(key),
         requests=((context, continuation),),
         n_characters=(len(continuation.lstrip()) or 1,),
         routed_by=context,
-        domain=domain,
+        document=document,
     )

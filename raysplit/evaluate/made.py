@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from raysplit.evaluate.held_out import HeldOutText
-from raysplit.evaluate.items import EvaluationTask, Item
+from raysplit.evaluate.items import EvaluationTask, Item, key_of
 
 CONTINUED_BYTES = 100
 _STRIDE_BYTES = 600
@@ -117,7 +117,8 @@ def made_tasks(
                 break
             draw = np.random.default_rng([seed, number, *kind.encode(), *name.encode()])
             if made := _MAKERS[kind](place, domain, draw):
-                items.append(_item(f"{name}/{number}", place.context, *made, domain=name, draw=draw))
+                document = key_of(documents[place.document])
+                items.append(_item(f"{name}/{number}", place.context, *made, document=document, draw=draw))
         if items:
             tasks.append(
                 EvaluationTask(name=f"{kind}/{name}", items=tuple(items), source=f"{held_out.origin}, seed {seed}")
@@ -125,7 +126,7 @@ def made_tasks(
     return tasks
 
 
-def _item(key: str, context: str, true: str, false: Sequence[str], *, domain: str, draw: np.random.Generator) -> Item:
+def _item(key: str, context: str, true: str, false: Sequence[str], *, document: str, draw: np.random.Generator) -> Item:
     """The choices in a drawn order, or of two alike the first would always be right."""
     choices = [true, *false]
     order = [int(number) for number in draw.permutation(len(choices))]
@@ -135,7 +136,7 @@ def _item(key: str, context: str, true: str, false: Sequence[str], *, domain: st
         gold=order.index(0),
         n_characters=tuple(len(choices[number].lstrip()) or 1 for number in order),
         routed_by=context,
-        domain=domain,
+        document=document,
     )
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from raysplit.corpus import Corpus
+from raysplit.corpus.manifest import MANIFEST_FILE
 from raysplit.errors import CorpusError, TaskError, unknown
-from raysplit.evaluate.held_out import HELD_OUT, HeldOutText, document_items, held_out_tasks, read_held_out
+from raysplit.evaluate.held_out import HELD_OUT, HeldOutText, document_items, held_out_tasks, labels_of, read_held_out
 from raysplit.evaluate.items import EvaluationTask
 from raysplit.evaluate.made import CONTINUED_BYTES, MADE, made_tasks
 from raysplit.evaluate.public import BENCHMARKS
@@ -17,7 +18,7 @@ from raysplit.evaluate.rows import PACKAGE, check_data, public_task
 from raysplit.evaluate.subjects import Subject, subjects_of
 from raysplit.experts import routing as routers
 from raysplit.experts.cost import forward_flops_per_token
-from raysplit.experts.folders import Experts, is_run_folder, read_experts
+from raysplit.experts.folders import ADVISED, Experts, is_run_folder, read_experts, read_variants
 from raysplit.experts.loaded import Precision, device_of
 from raysplit.experts.routing import CORPUS_FOLDER, Assigns, RouterName
 from raysplit.experts.tokens import TextTokens
@@ -25,6 +26,8 @@ from raysplit.experts.tokens import TextTokens
 GROUPS: dict[str, tuple[str, ...]] = {"made": MADE, "public": tuple(BENCHMARKS)}
 TASKS = (HELD_OUT, *MADE, *BENCHMARKS, *GROUPS)
 _FITTED = "fitted"
+_PRETRAINING_ONLY = "pretraining only"
+"""The variant that others are held against, where it was trained."""
 _MOST_CONTEXT_BYTES = 512
 _SAFE_SHARE = 0.8
 """Of the context, that texts of the held-out text's mean bytes a token fill; some take more tokens."""
@@ -47,7 +50,8 @@ class Wanted:
     data: str = PACKAGE
     """Of the public tasks: a package, the hub, or a folder."""
     against: str | None = None
-    """The subject that all others are held against; the seed of the first run, or the first model, when None."""
+    """The subject that all others are held against. When None: of variants pretraining only, else the seed of the first
+    run, or the first model."""
     routers: Sequence[RouterName] | None = None
     """None for all that the run allows."""
     tops: Sequence[int | None] = (1, 2, None)
@@ -55,6 +59,9 @@ class Wanted:
     precision: Precision = "stored"
     batch_tokens: int = 8192
     look_for_overlap: bool = False
+    variants: bool = False
+    """Whether the baselines that runs have trained at the same budget are evaluated beside the advised split; only
+    whole variants are then subjects, and no expert alone."""
 
     def __post_init__(self) -> None:
         for name in self.tasks:
@@ -71,10 +78,27 @@ class Wanted:
 
 @dataclass(frozen=True)
 class TaskSource:
-    """One run, or one model."""
+    """One variant of a run, or one model."""
 
     path: Path
     experts: Experts
+    variant: str = ADVISED
+    label: str = ""
+    """Before the names of its subjects, so that they can be told from those of other sources."""
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """Document -> domain, of the run's own corpus; empty of a model or where the corpus is gone."""
+        if not (self.experts.is_run and (self.path / CORPUS_FOLDER / MANIFEST_FILE).exists()):
+            return {}
+        return labels_of(Corpus.open(self.path / CORPUS_FOLDER))
+
+    @cached_property
+    def training_flops(self) -> float | None:
+        """What training the variant cost, as the run recorded it."""
+        known = read_variants(self.path) if self.experts.is_run else {}
+        flops = known.get(self.variant, {}).get("flops")
+        return None if flops is None else float(flops)
 
     @cached_property
     def clusterer(self) -> Assigns | None:
@@ -118,7 +142,7 @@ def make_plan(wanted: Wanted) -> EvaluationPlan:
         CorpusError: a run's corpus is missing or damaged, or the data's archive cannot be fetched.
     """
     device = device_of(wanted.device)
-    sources = [TaskSource(path, read_experts(path)) for path in wanted.sources]
+    sources = _sources(wanted)
     subjects = _subjects(wanted, sources)
     against = _against(wanted, sources, subjects)
     run_folder = next((source.path for source in sources if is_run_folder(source.path)), None)
@@ -126,10 +150,8 @@ def make_plan(wanted: Wanted) -> EvaluationPlan:
     tasks, fit_task = _tasks(wanted, sources, held_out), _fit_task(held_out)
     asked = [*tasks, *([fit_task] if fit_task else [])]
     requests = {
-        source.path: {
-            task.name: encode(task, source.tokens, context_length=source.experts.context_length) for task in asked
-        }
-        for source in sources
+        path: {task.name: encode(task, source.tokens, context_length=source.experts.context_length) for task in asked}
+        for path, source in {source.path: source for source in sources}.items()
     }
     left_out = _left_out(wanted, sources, tasks, requests)
     return EvaluationPlan(
@@ -145,6 +167,18 @@ def make_plan(wanted: Wanted) -> EvaluationPlan:
     )
 
 
+def _sources(wanted: Wanted) -> list[TaskSource]:
+    """Each folder, and where it is wanted each variant that a run has kept."""
+    found = []
+    for path in wanted.sources:
+        of_run = {ADVISED: path.resolve().name if len(wanted.sources) > 1 and is_run_folder(path) else ""}
+        if wanted.variants and is_run_folder(path):
+            kept = [name for name, each in read_variants(path).items() if name != ADVISED and each.get("models")]
+            of_run |= {name: f"{of_run[ADVISED]} {name}".strip() for name in kept}
+        found += [TaskSource(path, read_experts(path, variant=name), name, label) for name, label in of_run.items()]
+    return found
+
+
 def _subjects(wanted: Wanted, sources: Sequence[TaskSource]) -> list[Subject]:
     found: list[Subject] = []
     for source in sources:
@@ -154,8 +188,9 @@ def _subjects(wanted: Wanted, sources: Sequence[TaskSource]) -> list[Subject]:
         if wanted.routers is not None and "centre" in wanted.routers and not source.clusterer and source.experts.is_run:
             raise TaskError(f"{source.path}: has no clusterer, which the router centre needs; leave centre out")
         chosen = possible if wanted.routers is None else [router for router in wanted.routers if router in possible]
-        label = source.path.resolve().name if len(sources) > 1 and source.experts.is_run else ""
-        found += subjects_of(source.experts, label=label, routers_wanted=chosen, tops=wanted.tops)
+        found += subjects_of(
+            source.experts, label=source.label, routers_wanted=chosen, tops=wanted.tops, alone=not wanted.variants
+        )
     names = [subject.name for subject in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise TaskError(f"two models are called {', '.join(twice)}; rename a folder, so that they can be told apart")
@@ -168,6 +203,9 @@ def _against(wanted: Wanted, sources: Sequence[TaskSource], subjects: Sequence[S
         if wanted.against not in names:
             raise TaskError(f"--against: {unknown('subject', wanted.against, names)}")
         return wanted.against
+    for source in sources:
+        if source.variant == _PRETRAINING_ONLY:
+            return next(s.name for s in subjects if s.experts is source.experts)
     seed = sources[0].experts.seed
     return next((s.name for s in subjects if s.how == seed and s.experts is sources[0].experts), names[0])
 

@@ -15,6 +15,8 @@ from raysplit.split import Interval
 from raysplit.split.tables import AnswerTable
 
 RESULTS, ITEMS = "evaluation.json", "items.parquet"
+_BY_ACCURACY = ("cloze", "continuation", "pairs")
+"""Tasks that small models leave chance in."""
 _TITLES: dict[Metric, str] = {
     "bits_per_byte": "Bits per byte of the right answer",
     "loss": "Held-out loss, nats per token",
@@ -48,6 +50,8 @@ class SubjectRecord:
     origin: str
     temperature: float | None
     """Of a router, as fitted on held-out text; 1 where there was none to fit it on, None of a model alone."""
+    training_flops: float | None = None
+    """Of all its models; None where nobody recorded them, and of a part of a variant."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,8 +112,54 @@ def read_evaluation(path: Path) -> Evaluation | None:
 
 
 def tables_of(evaluation: Evaluation) -> list[AnswerTable]:
-    """One table a metric, tasks down and subjects across, then what each costs at inference."""
-    return [*(_metric_table(evaluation, metric) for metric in evaluation.metrics), _cost_table(evaluation)]
+    """Whole variants first, then one table a metric, tasks down and subjects across, and the cost of inference."""
+    whole = summary(evaluation)
+    return [
+        *([whole] if whole else []),
+        *(_metric_table(evaluation, metric) for metric in evaluation.metrics),
+        _cost_table(evaluation),
+    ]
+
+
+def summary(evaluation: Evaluation) -> AnswerTable | None:
+    """Whole variants down, kinds of task across, with what training and inference cost; None where none is whole."""
+    subjects = [subject for subject in evaluation.subjects if subject.training_flops is not None]
+    if not subjects:
+        return None
+    found = {(f.task, f.subject, f.metric): f for f in evaluation.findings}
+    # Of a kind with a task for each domain, the pooled one alone.
+    pooled = {task.name for task in evaluation.tasks if "/" not in task.name}
+    tasks = [task for task in evaluation.tasks if task.name in pooled or task.name.partition("/")[0] not in pooled]
+    columns: list[tuple[TaskRecord, Metric]] = [
+        (task, "accuracy" if task.name.partition("/")[0] in _BY_ACCURACY else "bits_per_byte") for task in tasks
+    ]
+    rows = []
+    for subject in subjects:
+        cells = [
+            _cell(found.get((task.name, subject.name, metric)), task, metric == "accuracy") for task, metric in columns
+        ]
+        cost = _mean_cost(evaluation, subject.name, [task.name for task in tasks])
+        rows.append([subject.name, *cells, format_flops(subject.training_flops or 0.0), format_flops(cost)])
+    units = {"accuracy": "accuracy", "bits_per_byte": "bits/byte"}
+    return AnswerTable(
+        title="Every variant at its training budget",
+        head=[
+            "variant",
+            *(f"{task.name} {units[metric]}" for task, metric in columns),
+            "training",
+            "inference, a token",
+        ],
+        rows=rows,
+        note=f"accuracy: higher is better; bits per byte of the right answer: lower is; + or -: better or worse than "
+        f"{evaluation.against}, with the {evaluation.level:.0%} interval of the paired difference on one side of 0; ~: "
+        "chance lies in the interval",
+    )
+
+
+def _mean_cost(evaluation: Evaluation, subject: str, tasks: Sequence[str]) -> float:
+    """Inference FLOPs a token, the mean over tasks."""
+    of_tasks = {f.task: f.flops_per_token for f in evaluation.findings if f.subject == subject}
+    return sum(of_tasks[task] for task in tasks) / len(tasks)
 
 
 def _metric_table(evaluation: Evaluation, metric: Metric) -> AnswerTable:

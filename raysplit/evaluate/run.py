@@ -48,11 +48,14 @@ def evaluate(wanted: Wanted, out: Path, *, progress: Progress = lambda what, don
     out.mkdir(parents=True, exist_ok=True)
     measured: dict[str, dict[str, _Measured]] = {task.name: {} for task in plan.tasks}
     temperatures: dict[str, float] = {}
+    training_flops: dict[str, float | None] = {}
     for source in plan.sources:
         scores = _scores(source, plan, wanted, out, progress)
         for subject in _fitted_subjects(source, plan, scores):
             if not isinstance(subject.how, str):
                 temperatures[subject.name] = subject.how.temperature
+            is_whole = not isinstance(subject.how, str) or len(source.experts.names) == 1
+            training_flops[subject.name] = source.training_flops if is_whole else None
             for task in plan.tasks:
                 measured[task.name][subject.name] = _measured(subject, task, source, plan, scores[task.name])
     items = pd.concat([_item_rows(task, measured[task.name]) for task in plan.tasks], ignore_index=True)
@@ -62,7 +65,12 @@ def evaluate(wanted: Wanted, out: Path, *, progress: Progress = lambda what, don
         against=plan.against,
         level=LEVEL,
         subjects=[
-            SubjectRecord(name=s.name, origin=str(s.experts.origin), temperature=temperatures.get(s.name))
+            SubjectRecord(
+                name=s.name,
+                origin=str(s.experts.origin),
+                temperature=temperatures.get(s.name),
+                training_flops=training_flops[s.name],
+            )
             for s in plan.subjects
         ],
         tasks=_task_records(plan, look_for_overlap=wanted.look_for_overlap),
@@ -87,7 +95,7 @@ def _scores(
         def done(n: int, name: str = name) -> None:
             nonlocal n_done
             n_done += n
-            progress(f"{source.path.name}: {name}", n_done, total)
+            progress(f"{source.label or source.path.name}: {name}", n_done, total)
 
         def take(name: str = name) -> LoadedExpert:
             return shelf.take(name)
@@ -121,7 +129,9 @@ def _measured(
     subject: Subject, task: EvaluationTask, source: TaskSource, plan: EvaluationPlan, scores: Mapping[str, Scores]
 ) -> _Measured:
     requests = plan.requests[source.path][task.name]
-    found = outcome(subject, task, requests, scores, clusterer=source.clusterer, flops=source.flops)
+    found = outcome(
+        subject, task, requests, scores, clusterer=source.clusterer, labels=source.labels, flops=source.flops
+    )
     n_read = sum(map(len, requests.tokens))
     return _Measured(figures=figures_of(task, requests, found), flops=found.flops_per_token * n_read, n_tokens=n_read)
 

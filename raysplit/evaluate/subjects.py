@@ -37,7 +37,12 @@ class Outcome:
 
 
 def subjects_of(
-    experts: Experts, *, label: str, routers_wanted: Sequence[RouterName], tops: Sequence[int | None]
+    experts: Experts,
+    *,
+    label: str,
+    routers_wanted: Sequence[RouterName],
+    tops: Sequence[int | None],
+    alone: bool = True,
 ) -> list[Subject]:
     """Each model alone, and where there is more than one to choose from each router at each top-k.
 
@@ -46,10 +51,12 @@ def subjects_of(
         label: goes before the names, so that two runs can be told apart; empty for none.
         routers_wanted: which routers.
         tops: how many experts are kept; None for all.
+        alone: whether models alone are subjects where there are several to choose from.
     """
     before = f"{label}:" if label else ""
-    found = [Subject(name=f"{before}{name}", experts=experts, how=name) for name in experts.names]
     n_candidates = int(routers.candidates(experts).sum())
+    each = [Subject(name=f"{before}{name}", experts=experts, how=name) for name in experts.names]
+    found = each if alone or n_candidates < 2 else []
     if n_candidates < 2:
         return found
     ways = []
@@ -71,6 +78,7 @@ def outcome(
     scores: Mapping[str, Scores],
     *,
     clusterer: Assigns | None,
+    labels: Mapping[str, str],
     flops: Mapping[str, float],
 ) -> Outcome:
     """What a subject says of a task.
@@ -81,6 +89,7 @@ def outcome(
         requests: its tokens.
         scores: of each of the subject's folders.
         clusterer: for the router ``centre``.
+        labels: document -> domain, for the router ``label``.
         flops: forward FLOPs per token of each folder.
     """
     offsets = offsets_of(requests.tokens)
@@ -98,7 +107,7 @@ def outcome(
             flops_per_token=flops[subject.how],
         )
     names = subject.experts.names
-    weights = item_weights(subject.experts, task, requests, scores, subject.how, clusterer=clusterer)  # (items, K)
+    weights = item_weights(subject.experts, task, requests, scores, subject.how, clusterer=clusterer, labels=labels)
     tokens = mixture(
         np.stack([scores[name].log_probs for name in names]),
         weights[requests.item].T,
@@ -120,9 +129,10 @@ def item_weights(
     how: Routing,
     *,
     clusterer: Assigns | None,
+    labels: Mapping[str, str],
 ) -> np.ndarray:
     """(items, K) log-weights of the experts, chosen once an item by its shared context."""
-    found = router_scores(experts, task, scores, how.router, clusterer=clusterer)
+    found = router_scores(experts, task, scores, how.router, clusterer=clusterer, labels=labels)
     is_empty = np.array([len(context) < 2 for context in requests.contexts])
     if how.router == "label":
         is_empty = np.zeros(len(task.items), dtype=bool)
@@ -136,8 +146,9 @@ def router_scores(
     router: RouterName,
     *,
     clusterer: Assigns | None,
+    labels: Mapping[str, str],
 ) -> np.ndarray:
-    """(items, K) of a router; a task whose items are of no domain of these experts has no labels."""
+    """(items, K) of a router; items that are of no document with a domain of these experts have no label."""
     if router == "centre":
         assert clusterer is not None
         return routers.centre_scores(experts, clusterer, [item.routed_by for item in task.items])
@@ -145,8 +156,8 @@ def router_scores(
         likelihoods = np.stack([scores[name].context_log_likelihoods for name in experts.names], axis=1)
         return routers.likelihood_scores(experts, likelihoods)
     if router == "label":
-        known = [item.domain if item.domain in experts.serving else "" for item in task.items]
-        return routers.label_scores(experts, known)
+        known = [labels.get(item.document, "") for item in task.items]
+        return routers.label_scores(experts, [label if label in experts.serving else "" for label in known])
     return routers.uniform_scores(experts, len(task.items))
 
 
@@ -167,7 +178,7 @@ def fitted(
     scored = np.concatenate([np.arange(len(t) - 1) >= n for t, n in zip(requests.tokens, after, strict=True)])
     temperature = routers.fit_temperature(
         experts,
-        router_scores(experts, task, scores, how.router, clusterer=clusterer),
+        router_scores(experts, task, scores, how.router, clusterer=clusterer, labels={}),
         np.stack([scores[name].log_probs[scored] for name in experts.names]),
         np.cumsum([0, *requests.n_scored]),
         how,

@@ -11,6 +11,9 @@ from raysplit.errors import ExpertError, RunError, unknown
 from raysplit.space import SEED_FOLDER
 
 EXPERTS_FOLDER = "experts"
+ADVISED = "recommended"
+"""Of a final run's variants the one whose models lie in `EXPERTS_FOLDER`."""
+_FINAL = "final.json"
 _CONFIG = "config.json"
 _CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "n_ctx")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
@@ -108,15 +111,19 @@ def is_run_folder(path: Path) -> bool:
     return (path / EXPERTS_FOLDER).is_dir() or (path / "space.yaml").is_file()
 
 
-def read_experts(*sources: Path) -> Experts:
+def read_experts(*sources: Path, variant: str = ADVISED) -> Experts:
     """The experts of one run folder, or those in a list of Hugging Face folders.
+
+    Args:
+        sources: a run folder, or folders of models.
+        variant: of the run's final run, as `read_variants` names them.
 
     Raises:
         ExpertError: an expert is missing, or the tokenizer or the vocabulary of one differs from the others'.
-        RunError: the run has no final run yet.
+        RunError: the run has no final run yet, or not this variant.
     """
     if len(sources) == 1 and is_run_folder(sources[0]):
-        return _of_run(sources[0])
+        return _of_run(sources[0]) if variant == ADVISED else _of_variant(sources[0], variant)
     folders: dict[str, ExpertFolder] = {}
     for path in sources:
         folder = read_folder(path)
@@ -126,6 +133,39 @@ def read_experts(*sources: Path) -> Experts:
     _check_alike(list(folders.values()))
     serving = {name: name for name in folders if name != SEED_FOLDER or len(folders) == 1}
     return Experts(origin=sources[0], folders=folders, serving=serving)
+
+
+def read_variants(run_folder: Path) -> dict[str, dict[str, Any]]:
+    """What a run has trained at its budget, by name, as its ``final.json`` has it; empty where it has recorded nothing.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    path = run_folder / _FINAL
+    try:
+        return {str(name): dict(each) for name, each in json.loads(path.read_bytes())["variants"].items()}
+    except FileNotFoundError:
+        return {}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read: {error!r}") from error
+
+
+def _of_variant(run_folder: Path, variant: str) -> Experts:
+    """As `_of_run`, of the models that the final run kept of a baseline."""
+    variants = read_variants(run_folder)
+    if variant not in variants:
+        raise RunError(f"{run_folder / _FINAL}: {unknown('variant', variant, variants)}")
+    models: Mapping[str, str] = variants[variant].get("models", {})
+    if not models:
+        raise RunError(f"{run_folder}: kept no models of {variant!r}; delete {_FINAL} and run `raysplit train` again")
+    folders = {name: read_folder(run_folder / where, name=name) for name, where in models.items()}
+    _check_alike(list(folders.values()))
+    serving = {
+        domain: domain if domain in folders else SEED_FOLDER for domain in variants[variant]["specialize_tokens"]
+    }
+    if unserved := [domain for domain, server in serving.items() if server not in folders]:
+        raise ExpertError(f"{run_folder / _FINAL}: of {variant!r} no model serves {', '.join(unserved)}")
+    return Experts(origin=run_folder, folders=folders, serving=serving, is_run=True)
 
 
 def _of_run(run_folder: Path) -> Experts:
@@ -149,14 +189,13 @@ def _of_run(run_folder: Path) -> Experts:
 
 def _trained_domains(run_folder: Path, names: Sequence[str]) -> dict[str, int]:
     """Domain -> tokens of its own, as the final run recorded them; the folders' own names where it recorded none."""
-    path = run_folder / "final.json"
-    if not path.exists():
+    variants = read_variants(run_folder)
+    if not variants:
         return {name: 1 for name in names if name != SEED_FOLDER} or {SEED_FOLDER: 1}
     try:
-        tokens = json.loads(path.read_bytes())["variants"]["recommended"]["specialize_tokens"]
-        return {str(domain): int(n) for domain, n in tokens.items()}
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read: {error!r}") from error
+        return {str(domain): int(n) for domain, n in variants[ADVISED]["specialize_tokens"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run_folder / _FINAL}: cannot be read: {error!r}") from error
 
 
 def _check_alike(folders: Sequence[ExpertFolder]) -> None:

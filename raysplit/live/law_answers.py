@@ -202,7 +202,7 @@ def problem_of(target: Problem, question: SplitAsked, *, family: ModelFamily | N
 
     Args:
         target: what a question that says nothing asks.
-        question: budget, sizes, weights, accounting.
+        question: budget, sizes, weights, accounting, seeds.
         family: tells the FLOPs of sizes that are not the target's; None where only those can be asked for.
 
     Raises:
@@ -213,6 +213,8 @@ def problem_of(target: Problem, question: SplitAsked, *, family: ModelFamily | N
         problem = replace(problem, budget_flops=question.budget_flops)
     if question.accounting is not None:
         problem = replace(problem, accounting=question.accounting)
+    if question.seeds is not None:
+        problem = replace(problem, seeds=question.seeds)
     if question.weights:
         for name in question.weights:
             if name not in target.domains:

@@ -54,12 +54,15 @@ def measured_points(observations: pd.DataFrame, problem: Problem, *, n_params: i
     total = problem.affordable_tokens(n_params)
     weights = np.asarray(problem.weights)
     found = []
-    for pretrain_tokens in comparable(grids, total, accounting=problem.accounting):
-        rest = (total - pretrain_tokens) * (weights if problem.accounting == "shared" else np.ones_like(weights))
+    n_seeds = problem.n_seeds
+    for pretrain_tokens in comparable(grids, total, accounting=problem.accounting, n_seeds=n_seeds):
+        rest = (total - n_seeds * pretrain_tokens) * (
+            weights if problem.accounting == "shared" else np.ones_like(weights)
+        )
         losses = [grid.loss(tokens) for grid, tokens in zip(grids[pretrain_tokens], rest, strict=True)]
         loss = float(np.dot(losses, weights))
         if np.isfinite(loss):
-            found.append((pretrain_tokens / total, loss))
+            found.append((n_seeds * pretrain_tokens / total, loss))
     return tuple(sorted(found))
 
 
@@ -77,7 +80,8 @@ def moved_points(
         said = law.point.loss(float(curve.n_params), d[None, :, None], s[None, :, None])[0, np.arange(len(here)), own]
         off = np.log(here["loss"].to_numpy() / said)
     experts = len(problem.domains) if problem.accounting == "shared" else 1
-    at = pd.DataFrame({"share": d / (d + experts * s), "d": d, "off": off}).groupby(["d", "share"])["off"].mean()
+    paid = problem.n_seeds * d
+    at = pd.DataFrame({"share": paid / (paid + experts * s), "d": d, "off": off}).groupby(["d", "share"])["off"].mean()
     shares = at.index.get_level_values("share").to_numpy()
     losses = np.interp(shares, curve.shares, curve.loss) * np.exp(at.to_numpy())
     return tuple(sorted((float(x), float(y)) for x, y in zip(shares, losses, strict=True) if np.isfinite(y)))

@@ -142,6 +142,10 @@ Accounting = Annotated[
     Literal["shared", "per-expert"] | SkipJsonSchema[None],
     Field(description="shared: one seed for all experts; per-expert: each pays for its own."),
 ]
+Seeds = Annotated[
+    Literal["shared", "independent"] | SkipJsonSchema[None],
+    Field(description="shared: all experts leave one seed; independent: the budget pays for a seed of each."),
+]
 
 
 class ObservationRow(BaseModel):
@@ -244,6 +248,7 @@ class SplitAsked:
     n_params: Sizes = ()
     weights: Weights = Field(default_factory=dict)
     accounting: Accounting = None
+    seeds: Seeds = None
     version: Version = None
 
 

@@ -1,7 +1,7 @@
 """What was measured on the target budget's line of splits: the final run's variants, and what the sweep reached."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,12 +27,13 @@ def measured_variants(story: Story) -> list[Point]:
         return []
     points = []
     for name, variant in story.final.variants.items():
+        problem = replace(story.problem, seeds=variant.seeds)
         split = Split(
             n_params=story.final.n_params, pretrain_tokens=variant.pretrain_tokens,
             specialize_tokens={k: float(tokens) for k, tokens in variant.specialize_tokens.items()},
         )  # fmt: skip
         points.append(
-            Point(name=name, pretrain_share=story.problem.pretrain_share(split), loss=weighted(story, variant.losses))
+            Point(name=name, pretrain_share=problem.pretrain_share(split), loss=weighted(story, variant.losses))
         )
     return points
 
@@ -53,10 +54,13 @@ def sweep_readings(story: Story) -> list[Point]:
     if problem.fixed_seed is not None:
         return []
     *_, total = problem.pretrain_range(n_params)
-    inside = [d for d in comparable(grids, total, accounting=problem.accounting) if 0 < d <= total]
+    n_seeds = problem.n_seeds
+    inside = [
+        d for d in comparable(grids, total, accounting=problem.accounting, n_seeds=n_seeds) if 0 < n_seeds * d <= total
+    ]
     if not inside:
         return []
-    curve = loss_curve(story.law, problem, n_params=n_params, shares=[d / total for d in inside])
+    curve = loss_curve(story.law, problem, n_params=n_params, shares=[n_seeds * d / total for d in inside])
     points = []
     for d, share, tokens in zip(inside, curve.shares, curve.specialize_tokens, strict=True):
         losses = [grid.loss(s) for grid, s in zip(grids[d], tokens, strict=True)]

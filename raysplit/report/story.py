@@ -23,6 +23,7 @@ from raysplit.tuning.tuned import Tuned, read_tuned
 
 if TYPE_CHECKING:
     from raysplit.corpus.manifest import Manifest
+    from raysplit.evaluate.results import Evaluation
 
 _SAME_BUDGET = 0.02
 """Final runs are rounded to whole steps; within this share of the advice's budget they answer the same question."""
@@ -47,6 +48,8 @@ class Story:
     final: FinalRun | None
     tuned: Tuned | None = None
     """The hyperparameters, where they were tuned."""
+    evaluation: "Evaluation | None" = None
+    """What `raysplit eval` found, where it was asked."""
 
     @property
     def bytes_per_token(self) -> dict[str, float]:
@@ -71,6 +74,7 @@ def read_story(folder: RunFolder) -> Story:
         CorpusError, LawError, SpaceError, SplitError, TableError: the file of that kind is missing or damaged.
     """
     from raysplit.corpus.manifest import read_manifest  # brings the tokenizers library, which importing must not load
+    from raysplit.evaluate.results import RESULTS, read_evaluation  # and this torch
 
     folder, space = existing_run(folder.path)
     for path in (folder.law, folder.advice, folder.observations("parquet")):
@@ -86,11 +90,12 @@ def read_story(folder: RunFolder) -> Story:
         space=space, space_yaml=masked(folder.space.read_text(encoding="utf-8")), manifest=manifest, setup=setup,
         problem=replace(
             setup.problem, budget_flops=advice.budget_flops, accounting=advice.accounting,
-            weights=[advice.weights[name] for name in setup.problem.domains],
+            seeds=advice.seeds, weights=[advice.weights[name] for name in setup.problem.domains],
         ),
         observations=read_runs(folder.observations("parquet")), law=Law.from_json(law_text),
         choice=_choice(folder, law_text), advice=advice, history=history,
         final=read_final(folder.final), tuned=read_tuned(folder.hyperparameters),
+        evaluation=read_evaluation(folder.evaluation / RESULTS),
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The page's tables beside the advice's own."""
 
 import math
+from dataclasses import replace
 
 from raysplit.live.answers import Ending
 from raysplit.quantities import format_count, format_flops, format_hyperparameter, format_seconds
@@ -71,6 +72,21 @@ def tuning_tables(tuned: Tuned) -> list[AnswerTable]:
         )
     )
     return tables
+
+
+def evaluation_tables(story: Story) -> list[AnswerTable]:
+    """Whole variants in one table, then every figure: subjects down, tasks across; none before `raysplit eval`."""
+    if story.evaluation is None:
+        return []
+    from raysplit.evaluate.results import tables_of
+
+    return [table if table.head[0] == "variant" else turned(table) for table in tables_of(story.evaluation)]
+
+
+def turned(table: AnswerTable) -> AnswerTable:
+    """With rows as columns: of experts there may be many more than of tasks."""
+    first, *others = zip(table.head, *table.rows, strict=True)
+    return replace(table, head=list(first), rows=[list(row) for row in others])
 
 
 def final_tables(story: Story) -> list[AnswerTable]:

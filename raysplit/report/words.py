@@ -22,6 +22,8 @@ def answer(story: Story) -> str:
     share, level = advice.pretrain_share, f"{advice.level:.0%} interval"
     experts = _listed([f"{format_count(tokens)} of {name}" for name, tokens in split.specialize_tokens.items()])
     accounting = "" if advice.accounting == "shared" else " for each expert alone"
+    if advice.seeds == "independent":
+        accounting += ", each expert with a seed of its own"
     gains = _listed(
         [f"{g.gain.mean:.1%} below {g.baseline} ({g.gain.low:.1%} to {g.gain.high:.1%})" for g in advice.gains]
     )

@@ -78,6 +78,7 @@ def render_page(story: Story, costs: Costs, plates: list[Plate]) -> str:
         "level": f"{story.advice.level:.0%}",
         "advice": advice_tables(story.advice, bytes_per_token=story.bytes_per_token),
         "final": tables.final_tables(story),
+        "evaluation": tables.evaluation_tables(story),
         "sweep": [tables.cost_table(story, costs), tables.round_table(story), *tables.ending_tables(story)],
         "tuning": [] if story.tuned is None else tables.tuning_tables(story.tuned),
         "tuning_words": "" if story.tuned is None else words.tuning(story.tuned),

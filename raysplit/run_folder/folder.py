@@ -103,6 +103,11 @@ class RunFolder:
         return self.path / "experts"
 
     @property
+    def evaluation(self) -> Path:
+        """What `raysplit eval` found of its models."""
+        return self.path / "evaluation"
+
+    @property
     def report(self) -> Path:
         return self.path / "report"
 

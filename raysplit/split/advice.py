@@ -80,6 +80,7 @@ class Advice:
     schema_version: Literal[1] = SCHEMA_VERSION
     budget_flops: float
     accounting: Literal["shared", "per-expert"]
+    seeds: Literal["shared", "independent"] = "shared"
     weights: Mapping[str, float]
     split: Split
     pretrain_share: Interval
@@ -100,7 +101,9 @@ class Advice:
     sizes: Sequence[SizeAdvice]
     """The best split at every size that meets the constraints."""
     gains: Sequence[Gain]
-    """Over the rules of thumb that meet the constraints."""
+    """Over the rules of thumb that meet the constraints; they have one seed."""
+    other_seeds: Gain | None = None
+    """Over the best split with the other kind of `seeds` at this size and budget; None where that is no other split."""
     expected_regret: float
     """Mean over the draws, as a share of the loss, of what better knowledge would have saved."""
     budgets: Sequence[BudgetAdvice]

@@ -12,7 +12,7 @@ from raysplit.law import Law
 from raysplit.quantities import format_count
 from raysplit.split.advice import FLAT_TOLERANCE, Advice, BudgetAdvice, FormAdvice, Gain, Interval, SizeAdvice
 from raysplit.split.curve import loss_curve
-from raysplit.split.problem import Array, Problem, Split, baselines
+from raysplit.split.problem import Array, Problem, Seeds, Split, baselines
 from raysplit.split.regret import domain_losses, expected_regret, losses_of
 from raysplit.split.search import SplitsBySize, best_by_size, best_split, best_split_per_draw
 from raysplit.split.surface import LawLike
@@ -59,6 +59,7 @@ def advise(
     return Advice(
         budget_flops=problem.budget_flops,
         accounting=problem.accounting,
+        seeds=problem.seeds,
         weights=dict(zip(problem.domains, problem.weights, strict=True)),
         split=split,
         pretrain_share=_share(problem.pretrain_share(split), shares, withheld, level),
@@ -71,6 +72,7 @@ def advise(
         indistinguishable=(0.0, 1.0) if SHARE in withheld else indistinguishable,
         sizes=_sizes(law, problem, sizes, per_draw.by_size, weighted, trained, level),
         gains=[] if GAINS in withheld else _gains(law, problem, split, weighted, trained, level),
+        other_seeds=None if GAINS in withheld else _other_seeds(law, problem, split, weighted, trained, level),
         expected_regret=float(expected_regret(law, [split], problem, best=per_draw)[0]),
         budgets=_budgets(law, problem),
         calibration=law.calibration,
@@ -160,10 +162,9 @@ def _regions(
         return (here, here), (here, here)
     curve = loss_curve(law, problem, n_params=split.n_params, shares=_SHARES)
     excess = curve.draws / weighted[:, None] - 1.0  # (n_draws, n_shares)
-    allowed = np.isfinite(excess).all(axis=0) & (curve.shares * problem.tokens(split) <= problem.pretrain_cap)
-    allowed &= _of_use(
-        law, problem, [replace(split, pretrain_tokens=share * problem.tokens(split)) for share in curve.shares]
-    )
+    most = problem.tokens(split) / problem.n_seeds  # of D, were all of T pretraining
+    allowed = np.isfinite(excess).all(axis=0) & (curve.shares * most <= problem.pretrain_cap)
+    allowed &= _of_use(law, problem, [replace(split, pretrain_tokens=share * most) for share in curve.shares])
     flat = curve.shares[allowed & (np.where(allowed, excess, 0.0).mean(axis=0) <= FLAT_TOLERANCE)]
     surely_worse = np.quantile(np.where(allowed, excess, 1.0), 1 - level, axis=0) > _ROUNDING
     same = curve.shares[allowed & ~surely_worse]
@@ -231,6 +232,29 @@ def _gains(law: Law, problem: Problem, split: Split, weighted: Array, trained: A
         for j, (name, baseline) in enumerate(named.items())
         if of_use[j] and np.isfinite(losses[:, j]).all()
     ]
+
+
+def _other_seeds(
+    law: Law, problem: Problem, split: Split, weighted: Array, trained: Array, level: float
+) -> Gain | None:
+    """Against the best split with the other kind of seeds; of one domain, or experts reckoned alone, there is none."""
+    if len(problem.domains) == 1 or problem.accounting != "shared" or problem.fixed_seed is not None:
+        return None
+    other: Seeds = "independent" if problem.seeds == "shared" else "shared"
+    try:
+        best = best_split(
+            law, replace(problem, seeds=other, sizes={split.n_params: problem.sizes[split.n_params]}), rough=True
+        )
+    except SplitError:  # the budget may not buy a token for each seed
+        return None
+    by_domain = domain_losses(law, [best], problem)
+    losses, others = by_domain @ np.asarray(problem.weights), _trained(law, problem, by_domain, [best], seed=3)
+    return Gain(
+        baseline=f"{other} seeds",
+        split=best,
+        loss=_around(losses[:, 0], others[:, 0], level),
+        gain=_around(1.0 - weighted / losses[:, 0], 1.0 - trained / others[:, 0], level),
+    )
 
 
 def _knows_scratch(law: Law, problem: Problem) -> bool:

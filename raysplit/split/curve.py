@@ -58,7 +58,7 @@ def loss_curve(
     if not ((share >= 0) & (share <= 1)).all():
         raise SplitError(f"shares must be within 0 to 1, got {share.min():g} to {share.max():g}")
     *_, tokens = problem.pretrain_range(n_params)
-    n, d = np.full((1, share.size), float(n_params)), (share * tokens)[None]
+    n, d = np.full((1, share.size), float(n_params)), (share * tokens / problem.n_seeds)[None]
     surface = guide(MeanSurface(law, problem), law, problem)
     s = specialize_best(surface, problem, n, d, np.full_like(d, tokens))
     surface = DrawSurface(law, problem)

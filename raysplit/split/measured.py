@@ -77,11 +77,13 @@ def largest_budget(grids: Mapping[int, Sequence[MeasuredGrid]], *, accounting: A
     return 0.0
 
 
-def comparable(grids: Mapping[int, Sequence[MeasuredGrid]], total: float, *, accounting: Accounting) -> list[int]:
-    """Measured D from which T tokens can be spent within the measured D' of every domain."""
+def comparable(
+    grids: Mapping[int, Sequence[MeasuredGrid]], total: float, *, accounting: Accounting, n_seeds: int = 1
+) -> list[int]:
+    """Measured D, paid for ``n_seeds`` times, from which T tokens can be spent within every domain's measured D'."""
     found = []
     for pretrain_tokens, domains in grids.items():
-        rest = total - pretrain_tokens
+        rest = total - n_seeds * pretrain_tokens
         least = [grid.specialize_tokens[0] for grid in domains]
         most = [grid.specialize_tokens[-1] for grid in domains]
         slack = 1e-9 * total

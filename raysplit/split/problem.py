@@ -20,6 +20,7 @@ from raysplit.quantities import format_count, format_flops
 
 Array = NDArray[np.float64]
 Accounting = Literal["shared", "per-expert"]
+Seeds = Literal["shared", "independent"]
 
 FORWARD_SHARE = 1 / 3
 """A forward pass costs a third of a training step, the backward pass twice the forward (Kaplan 2001.08361, 2.1)."""
@@ -65,6 +66,9 @@ class Problem:
     """How much each domain's loss counts; kept normalised to sum to one. Equal when left out."""
     accounting: Accounting = "shared"
     """shared: F(N) (D + sum_k D'_k), one seed and K experts. per-expert: F(N) (D + D'), each expert reckoned alone."""
+    seeds: Seeds = "shared"
+    """shared: all experts leave one seed. independent: each is pretrained by itself, on as many tokens, and the budget
+    pays F(N) sum_k (D + D'_k); of an expert that is reckoned alone that is the same."""
     max_pretrain_tokens: float = math.inf
     """The most mixture tokens there are, or are allowed."""
     max_specialize_tokens: Mapping[str, float] = field(default_factory=dict)
@@ -85,6 +89,10 @@ class Problem:
     def __post_init__(self) -> None:
         if self.accounting not in get_args(Accounting):
             raise SplitError(unknown("accounting", self.accounting, get_args(Accounting)))
+        if self.seeds not in get_args(Seeds):
+            raise SplitError(unknown("seeds", self.seeds, get_args(Seeds)))
+        if self.seeds == "independent" and self.fixed_seed is not None:
+            raise SplitError("seeds: independent experts have no seed in common, so none can be fixed")
         if not self.domains or len(set(self.domains)) != len(self.domains):
             raise SplitError(f"domains must be distinct and at least one, got {list(self.domains)}")
         weights = tuple(self.weights) or (1.0,) * len(self.domains)
@@ -122,6 +130,11 @@ class Problem:
         object.__setattr__(self, "weights", tuple(w / total for w in weights))
 
     @property
+    def n_seeds(self) -> int:
+        """How often the budget pays for D."""
+        return len(self.domains) if self.seeds == "independent" and self.accounting == "shared" else 1
+
+    @property
     def paid_pretrain_tokens(self) -> float:
         """Pretraining tokens that cost nothing, because the seed exists."""
         return 0.0 if self.fixed_seed is None else self.fixed_seed[1]
@@ -142,7 +155,7 @@ class Problem:
     def spendable_tokens(self, pretrain_tokens: float) -> float:
         """The most tokens that the data caps let one spend, in T's accounting, after pretraining on D; rises with D."""
         caps = self.specialize_caps(np.array(pretrain_tokens))
-        return pretrain_tokens + float(caps.sum() if self.accounting == "shared" else caps.max())
+        return self.n_seeds * pretrain_tokens + float(caps.sum() if self.accounting == "shared" else caps.max())
 
     def affordable_tokens(self, n_params: int) -> float:
         """T, tokens that the budget buys at a size, an existing seed's tokens included; below zero when none."""
@@ -150,9 +163,11 @@ class Problem:
         return bought + self.paid_pretrain_tokens
 
     def tokens(self, split: Split) -> float:
-        """T of a split: D + sum_k D'_k, or D and the longest D'_k where each expert is reckoned alone."""
+        """T of a split: D for each seed and sum_k D'_k, or D and the longest D'_k where each is reckoned alone."""
         experts = split.specialize_tokens.values()
-        return split.pretrain_tokens + (math.fsum(experts) if self.accounting == "shared" else max(experts))
+        return self.n_seeds * split.pretrain_tokens + (
+            math.fsum(experts) if self.accounting == "shared" else max(experts)
+        )
 
     def flops(self, split: Split) -> float:
         """What a split costs under this problem's accounting, FLOPs."""
@@ -160,8 +175,8 @@ class Problem:
         return self.sizes[split.n_params] * (trained + FORWARD_SHARE * self.inference_tokens)
 
     def pretrain_share(self, split: Split) -> float:
-        """D / T as this problem's accounting counts tokens."""
-        return split.pretrain_tokens / self.tokens(split)
+        """Of all tokens that are paid for, those of pretraining: D / T, of independent seeds K D / T."""
+        return self.n_seeds * split.pretrain_tokens / self.tokens(split)
 
     def pretrain_range(self, n_params: int, *, lowest: float = 0.0) -> tuple[float, float, float]:
         """(lowest D, highest D, tokens to spend) at a size; ``lowest`` is the least D that the law can speak of.
@@ -187,7 +202,7 @@ class Problem:
                 what = "available_tokens" if any(alone) else "max_specialize_tokens"
                 raise SplitError(f"{what}: no domain may be specialized, and the seed is fixed")
             return tokens, tokens, total
-        high = min(total, self.pretrain_cap)
+        high = min(total / self.n_seeds, self.pretrain_cap)
         total = min(total, self.spendable_tokens(high))
         if total <= 0:
             raise SplitError("available_tokens, max_specialize_tokens: the caps leave no token to train on")
@@ -206,7 +221,7 @@ BASELINE_SHARES = {"pretraining only": 1.0, "80/20": 0.8, "50/50": 0.5, "from sc
 
 
 def fixed_share(problem: Problem, *, n_params: int, share: float) -> Split:
-    """Spend ``share`` of the budget's tokens at a size on pretraining and the rest by domain weight.
+    """Spend ``share`` of the budget's tokens at a size on pretraining one seed and the rest by domain weight.
 
     Caps do not hold here: it is what a rule of thumb asks for; see `breaks_cap`.
 
@@ -216,7 +231,7 @@ def fixed_share(problem: Problem, *, n_params: int, share: float) -> Split:
     if n_params not in problem.sizes:
         raise SplitError(unknown("model size", n_params, problem.sizes))
     *_, total = replace(
-        problem, max_pretrain_tokens=math.inf, max_specialize_tokens={}, available_tokens={}
+        problem, seeds="shared", max_pretrain_tokens=math.inf, max_specialize_tokens={}, available_tokens={}
     ).pretrain_range(n_params)
     weights = problem.weights if problem.accounting == "shared" else (1.0,) * len(problem.domains)
     experts = {name: (1.0 - share) * total * weight for name, weight in zip(problem.domains, weights, strict=True)}

@@ -38,8 +38,14 @@ def advice_title(advice: Advice) -> str:
     """What the advice answers."""
     if ALL in advice.withheld:
         return "No split is told by these runs."
-    accounting = "one seed and all experts" if advice.accounting == "shared" else "each expert alone"
-    return f"Best split of {format_flops(advice.budget_flops)} ({accounting})"
+    return f"Best split of {format_flops(advice.budget_flops)} ({paid_for(advice)})"
+
+
+def paid_for(advice: Advice) -> str:
+    """What the budget pays."""
+    if advice.accounting != "shared":
+        return "each expert alone"
+    return "one seed and all experts" if advice.seeds == "shared" else "all experts, each with a seed of its own"
 
 
 def advice_facts(advice: Advice) -> list[Fact]:
@@ -54,7 +60,10 @@ def advice_facts(advice: Advice) -> list[Fact]:
             label="model size", value=format_count(split.n_params),
             note="non-embedding parameters" + ("" if MODEL_SIZE in advice.withheld else best),
         ),
-        Fact(label="pretrain", value=format_count(split.pretrain_tokens), note="tokens of the mixture"),
+        Fact(
+            label="pretrain", value=format_count(split.pretrain_tokens),
+            note="tokens of the mixture" + ("" if advice.seeds == "shared" else ", each expert by itself"),
+        ),
     ]  # fmt: skip
     if SHARE not in advice.withheld:
         facts += [
@@ -99,7 +108,10 @@ def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None
         AnswerTable(
             title="Expected gain over rules of thumb at the same size and budget",
             head=["against", "loss", "gain", "interval"],
-            rows=[[gain.baseline, f"{gain.loss.mean:.4f}", *_percent(gain.gain)] for gain in advice.gains],
+            rows=[
+                [gain.baseline, f"{gain.loss.mean:.4f}", *_percent(gain.gain)]
+                for gain in (*advice.gains, *filter(None, [advice.other_seeds]))
+            ],
             note=f"Loss in nats per token; a gain's {interval} is for trained models, the luck of both included.",
         ),
         _sizes(advice),

@@ -26,7 +26,7 @@ from raysplit.run_folder.folder import RunFolder, write_text
 from raysplit.space import Space
 from raysplit.split import Advice, Interval
 from raysplit.sweep.backend import Backend
-from raysplit.sweep.final_plan import FinalPart, FinalPlan, Variant, branch_of, plan_final
+from raysplit.sweep.final_plan import FinalPart, FinalPlan, Variant, branch_of, models_of, plan_final, trunk_of
 from raysplit.sweep.final_run import RECOMMENDED
 from raysplit.sweep.run_setup import bytes_per_token
 from raysplit.train.card import CARD, ExportedModel, render_card
@@ -50,11 +50,12 @@ def run_final(
     console: Console,
     ray_address: str | None,
     wait_seconds: float = 0.0,
+    with_cards: bool = True,
 ) -> dict[str, Any]:
-    """Train the variants, export seed and experts of the advised one, write and return what `RunFolder.final` holds.
+    """Train and export the variants, write and return what `RunFolder.final` holds.
 
-    What has been trained before is not trained again. Each exported model gets its card at the end, when all losses
-    are known.
+    What has been trained before is not trained again. Each model of the advised split gets its card at the end, when
+    all losses are known; the others' are evidence and no product.
 
     Args:
         space: the sweep's space.
@@ -67,6 +68,7 @@ def run_final(
         console: where to say how it goes.
         ray_address: of the cluster; None for this machine.
         wait_seconds: for nodes, where the cluster has no room for the smallest lane.
+        with_cards: whether the advised split's models are a product.
 
     Raises:
         CorpusError: a domain has too few tokens for a variant.
@@ -100,9 +102,15 @@ def run_final(
     final = _summary(corpus, plan.variants, advice, law, losses, seed=seed, flops_per_token=plan.flops_per_token)
     # Of the lanes together, so that a final run in two parts says the same as one in one.
     final["wall_seconds"] = sum(done[part.name]["wall_seconds"] for part in plan.parts)
+    for variant in plan.variants:
+        models = models_of(variant, plan.parts, n_params=advice.split.n_params, seed=seed)
+        final["variants"][variant.name]["models"] = {
+            name: str(path.relative_to(folder.path)) for name, path in models.items()
+        }
     write_text(folder.final, strict_json.dumps(final, indent=1))
     for part in plan.parts:
-        if (export := part.task.export_to) and not (Path(export) / CARD).exists():
+        export = Path(part.task.export_to)
+        if with_cards and export.parent == folder.experts and not (export / CARD).exists():
             _finish_export(part.task, done[part.name]["losses"], final, space=space, corpus=corpus, advice=advice)
     return final
 
@@ -247,7 +255,7 @@ def _summary(
             domain: (
                 measured[branch_of(variant, domain, n_params=n_params, seed=seed).name, tokens]
                 if tokens
-                else measured[trunk, variant.pretrain_tokens]
+                else measured[trunk_of(variant, domain, n_params=n_params, seed=seed).name, variant.pretrain_tokens]
             )[domain]
             for domain, tokens in variant.specialize_tokens.items()
         }
@@ -273,6 +281,7 @@ def _summary(
         out["variants"][variant.name] = {
             "pretrain_tokens": variant.pretrain_tokens,
             "specialize_tokens": dict(variant.specialize_tokens),
+            "seeds": variant.seeds,
             "flops": flops_per_token * variant.paid_tokens(advice.accounting),
             "losses": losses,
             "predicted": predicted,

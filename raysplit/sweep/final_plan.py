@@ -2,6 +2,7 @@
 
 import heapq
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +13,15 @@ from raysplit.design.tree import Trial
 from raysplit.quantities import counted, format_count, format_flops, format_seconds
 from raysplit.space import SEED_FOLDER, Space
 from raysplit.split import Advice, Split, baselines, target_problem
-from raysplit.split.problem import Accounting
+from raysplit.split.problem import Accounting, Seeds
 from raysplit.sweep.final_run import RECOMMENDED
 from raysplit.sweep.speed import speed_of
 
 BASELINES = ("pretraining only", "80/20", "from scratch")
+INDEPENDENT = "independent seeds"
+"""The best split with the other kind of seeds, as the advice names it."""
+VARIANTS_FOLDER = "variants"
+"""Of the baselines' models, beside that of the advised split's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,22 +31,51 @@ class Variant:
     name: str
     pretrain_tokens: int
     specialize_tokens: Mapping[str, int]
+    seeds: Seeds = "shared"
+
+    def n_seeds(self, accounting: Accounting) -> int:
+        """How often D is paid for."""
+        return len(self.specialize_tokens) if self.seeds == "independent" and accounting == "shared" else 1
 
     def paid_tokens(self, accounting: Accounting) -> int:
-        """What the budget pays for: D + sum_k D'_k, or D and the longest D'_k where each expert is reckoned alone."""
+        """What the budget pays for: D + sum_k D'_k, or D and the longest D'_k where each expert is reckoned alone.
+
+        Of independent seeds, a D for each.
+        """
         experts = self.specialize_tokens.values()
-        return self.pretrain_tokens + (sum(experts) if accounting == "shared" else max(experts))
+        own = sum(experts) if accounting == "shared" else max(experts)
+        return self.n_seeds(accounting) * self.pretrain_tokens + own
+
+    def trunk_seeds(self, seed: int) -> dict[str, int]:
+        """Of the trunk that each domain's expert leaves: initialisation and order of its data."""
+        if self.seeds == "shared":
+            return dict.fromkeys(self.specialize_tokens, seed)
+        return {domain: seed + number for number, domain in enumerate(self.specialize_tokens, start=1)}
 
 
 def variants_of(space: Space, advice: Advice, rules: Mapping[str, Split]) -> list[Variant]:
-    """The advised split and the baselines that are wanted beside it, on whole steps, at the same cost to the token."""
+    """The advised split and the baselines that are wanted beside it, on whole steps, at the same cost to the token.
+
+    All but the one with independent seeds, for which a few steps may be left: its D is paid for several times.
+    """
     batch, shared = space.training.batch_tokens, advice.accounting == "shared"
-    experts = advice.split.specialize_tokens.values()
-    n_steps = max(1, round((advice.split.pretrain_tokens + (sum(experts) if shared else max(experts))) / batch))
+    splits = {RECOMMENDED: advice.split, **rules}
+    seeds = {RECOMMENDED: advice.seeds, **{name: _seeds_of(name) for name in rules}}
+    whole = Variant(
+        name="", pretrain_tokens=round(advice.split.pretrain_tokens),
+        specialize_tokens={name: round(tokens) for name, tokens in advice.split.specialize_tokens.items()},
+        seeds=advice.seeds,
+    )  # fmt: skip
+    n_steps = max(1, round(whole.paid_tokens(advice.accounting) / batch))
     return [
-        _on_steps(name, split, n_steps=n_steps, batch_tokens=batch, shared=shared)
-        for name, split in {RECOMMENDED: advice.split, **rules}.items()
+        _on_steps(name, split, seeds[name], n_steps=n_steps, batch_tokens=batch, shared=shared)
+        for name, split in splits.items()
     ]
+
+
+def _seeds_of(name: str) -> Seeds:
+    """Of a variant beside the advised one; rules of thumb have one seed."""
+    return "independent" if name == INDEPENDENT else "shared"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,7 +172,10 @@ def _wanted(space: Space, advice: Advice, *, vocab_size: int, baseline_names: Se
         sizes={n_params: float(space.shape(n_params, vocab_size).flops_per_token)},
     )
     rules = baselines(problem, n_params=n_params)
-    return variants_of(space, advice, {name: rules[name] for name in baseline_names})
+    wanted = {name: rules[name] for name in baseline_names}
+    if wanted and advice.other_seeds is not None:
+        wanted[advice.other_seeds.baseline] = advice.other_seeds.split
+    return variants_of(space, advice, wanted)
 
 
 def final_notes(plan: FinalPlan, *, sweep_flops: float | None) -> list[str]:
@@ -179,48 +216,104 @@ def parts_of(
     seed_lane: LaneShape | None = None,
     expert_lane: LaneShape | None = None,
 ) -> list[FinalPart]:
-    """One trunk through every variant's D, its branches as soon as it has passed, those from scratch at once; the
-    advised split, the first of ``variants``, is exported to the folder ``experts``.
+    """One trunk through every variant's D, its branches as soon as it has passed, those from scratch at once.
+
+    The advised split, the first of ``variants``, is exported to the folder ``experts``, the others beside it. A model
+    that several variants have is exported once, as the first one's.
     """
+    homes = {variant.name: home_of(variant, variants, experts) for variant in reversed(variants)}
     waypoints = tuple(sorted({v.pretrain_tokens for v in variants if v.pretrain_tokens}))
-    trunks: dict[int, FinalPart] = {}
-    for tokens in waypoints:
-        trunks[tokens] = FinalPart(
-            after=trunks[max(trunks)].name if trunks else "",
+    seed_homes = {v.pretrain_tokens: homes[v.name] for v in reversed(variants) if v.seeds == "shared"}
+    untrained = {
+        trunk_seed: homes[variant.name] / domain
+        for variant in variants
+        if variant.seeds == "independent"
+        for domain, trunk_seed in variant.trunk_seeds(seed).items()
+        if not variant.specialize_tokens[domain]
+    }
+    trunks: dict[tuple[int, int], FinalPart] = {}
+    last = ""
+    for trunk_seed, tokens in sorted(_trunks_of(variants, seed)):
+        is_shared = trunk_seed == seed
+        trunks[trunk_seed, tokens] = FinalPart(
+            after=last if is_shared else "",
             task=Task(
-                trial=Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=tokens, milestones=(tokens,)),
+                trial=_trunk(n_params, trunk_seed, tokens),
                 milestone=tokens,
                 waypoints=waypoints,
-                export_to=str(experts / SEED_FOLDER) if tokens == variants[0].pretrain_tokens else "",
+                export_to=str(seed_homes[tokens] / SEED_FOLDER if is_shared else untrained.get(trunk_seed, "")),
                 lane_shape=seed_lane,
             ),
         )
+        last = trunks[trunk_seed, tokens].name if is_shared else last
     branches: dict[tuple[Trial, int], FinalPart] = {}
     for variant in variants:
         for domain, tokens in variant.specialize_tokens.items():
             branch = branch_of(variant, domain, n_params=n_params, seed=seed)
             if tokens and (branch, tokens) not in branches:
                 branches[branch, tokens] = FinalPart(
-                    after=trunks[variant.pretrain_tokens].name if variant.pretrain_tokens else "",
+                    after=trunks[branch.seed, variant.pretrain_tokens].name if variant.pretrain_tokens else "",
                     task=Task(
                         trial=branch,
                         milestone=tokens,
                         waypoints=waypoints,
-                        export_to=str(experts / domain) if variant is variants[0] else "",
+                        export_to=str(homes[variant.name] / domain),
                         lane_shape=expert_lane,
                     ),
                 )
     return [*trunks.values(), *branches.values()]
 
 
+def home_of(variant: Variant, variants: Sequence[Variant], experts: Path) -> Path:
+    """Folder of a variant's models: ``experts`` of the advised one, and of each other one of its name beside that."""
+    if variant is variants[0]:
+        return experts
+    return experts.parent / VARIANTS_FOLDER / re.sub(r"[^A-Za-z0-9]+", "-", variant.name)
+
+
+def models_of(variant: Variant, parts: Sequence[FinalPart], *, n_params: int, seed: int) -> dict[str, Path]:
+    """Folders of a variant's models: of its seed, where it has one, and of each domain's expert that has tokens."""
+    exports = {(part.task.trial.name, part.task.milestone): Path(part.task.export_to) for part in parts}
+    found = {}
+    if variant.pretrain_tokens and variant.seeds == "shared":
+        found[SEED_FOLDER] = exports[_trunk(n_params, seed, variant.pretrain_tokens).name, variant.pretrain_tokens]
+    for domain, tokens in variant.specialize_tokens.items():
+        if tokens:
+            found[domain] = exports[branch_of(variant, domain, n_params=n_params, seed=seed).name, tokens]
+        elif variant.seeds == "independent" and variant.pretrain_tokens:
+            found[domain] = exports[
+                trunk_of(variant, domain, n_params=n_params, seed=seed).name, variant.pretrain_tokens
+            ]
+    return found
+
+
 def branch_of(variant: Variant, domain: str, *, n_params: int, seed: int) -> Trial:
     return Trial(
         n_params=n_params,
-        seed=seed,
+        seed=variant.trunk_seeds(seed)[domain],
         domain=domain,
         pretrain_tokens=variant.pretrain_tokens,
         milestones=(variant.specialize_tokens[domain],),
     )
+
+
+def trunk_of(variant: Variant, domain: str, *, n_params: int, seed: int) -> Trial:
+    """What a domain's expert has left."""
+    return _trunk(n_params, variant.trunk_seeds(seed)[domain], variant.pretrain_tokens)
+
+
+def _trunk(n_params: int, seed: int, tokens: int) -> Trial:
+    return Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=tokens, milestones=(tokens,))
+
+
+def _trunks_of(variants: Sequence[Variant], seed: int) -> set[tuple[int, int]]:
+    """(seed, D) of every trunk to be trained."""
+    return {
+        (trunk_seed, variant.pretrain_tokens)
+        for variant in variants
+        for trunk_seed in variant.trunk_seeds(seed).values()
+        if variant.pretrain_tokens
+    }
 
 
 def _tokens_of(space: Space, part: FinalPart, parts: Sequence[FinalPart]) -> int:
@@ -244,10 +337,16 @@ def _devices(lane: LaneShape) -> float:
     return lane.gpus_per_worker or 1.0
 
 
-def _on_steps(name: str, split: Split, *, n_steps: int, batch_tokens: int, shared: bool) -> Variant:
+def _on_steps(name: str, split: Split, seeds: Seeds, *, n_steps: int, batch_tokens: int, shared: bool) -> Variant:
     """A split in so many whole steps: rounded down, and what is left to the parts that lost most."""
     experts = split.specialize_tokens
-    if shared:
+    if shared and seeds == "independent":
+        n_seeds = len(experts)
+        tokens = n_seeds * split.pretrain_tokens + math.fsum(experts.values())
+        pretrain = min(n_steps // n_seeds, round(n_steps * split.pretrain_tokens / tokens))
+        has_experts = any(experts.values())
+        own = _apportioned(n_steps - n_seeds * pretrain, list(experts.values())) if has_experts else [0] * n_seeds
+    elif shared:
         pretrain, *own = _apportioned(n_steps, [split.pretrain_tokens, *experts.values()])
     else:
         longest = max(experts.values())
@@ -257,6 +356,7 @@ def _on_steps(name: str, split: Split, *, n_steps: int, batch_tokens: int, share
         name=name,
         pretrain_tokens=pretrain * batch_tokens,
         specialize_tokens={domain: steps * batch_tokens for domain, steps in zip(experts, own, strict=True)},
+        seeds=seeds,
     )
 
 

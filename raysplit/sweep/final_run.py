@@ -20,12 +20,15 @@ class TrainedVariant(_Record):
 
     pretrain_tokens: int
     specialize_tokens: dict[str, int]
+    seeds: Literal["shared", "independent"] = "shared"
     flops: float
     losses: dict[str, float]
     """Nats per token of each domain's expert on its held-out text."""
     bits_per_byte: dict[str, float]
     predicted: dict[str, Interval] = Field(default_factory=dict)
     """What the law said before the run, with the interval for one measurement."""
+    models: dict[str, str] = Field(default_factory=dict)
+    """Folders below the run's of its seed and experts; empty of a run that kept the advised ones alone."""
 
 
 class FinalRun(_Record):

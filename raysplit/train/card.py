@@ -14,6 +14,7 @@ from raysplit.corpus.manifest import DomainRecord, Manifest
 from raysplit.quantities import format_count, format_flops
 from raysplit.space import Space, TrainingSpec
 from raysplit.split import Advice, Interval
+from raysplit.split.tables import paid_for
 
 CARD = "README.md"
 
@@ -204,12 +205,12 @@ def _schedule(model: ExportedModel, training: TrainingSpec) -> str:
 
 def _advice(advice: Advice) -> str:
     split, share = advice.split, advice.pretrain_share
-    paid = "one seed and all experts" if advice.accounting == "shared" else "each expert alone"
     experts = _listed(f"{format_count(tokens)} of {name}" for name, tokens in split.specialize_tokens.items())
     return (
-        f"For {format_flops(advice.budget_flops)} ({paid}) raysplit advised N = {format_count(split.n_params)}, "
-        f"D = {format_count(split.pretrain_tokens)} ({share.mean:.0%} of the tokens; {advice.level:.0%} interval "
-        f"{share.low:.0%} to {share.high:.0%}) and D' = {experts}."
+        f"For {format_flops(advice.budget_flops)} ({paid_for(advice)}) raysplit advised "
+        f"N = {format_count(split.n_params)}, D = {format_count(split.pretrain_tokens)} "
+        f"({share.mean:.0%} of the tokens; {advice.level:.0%} interval {share.low:.0%} to {share.high:.0%}) "
+        f"and D' = {experts}."
     )
 
 

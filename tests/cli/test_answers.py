@@ -75,6 +75,23 @@ def test_the_options_reach_the_answer(raysplit: Command, fitted: dict[str, Any])
     assert 6 * 20_000 * (advice.split.pretrain_tokens + longest) == pytest.approx(2e12)
 
 
+def test_independent_seeds_are_asked_for(raysplit: Command, fitted: dict[str, Any]) -> None:
+    asked = ["advise", "--law", fitted["folder"] / "csv.json", "--budget-flops", "2e12", "--n-params", "20k"]
+    advice = Advice.from_json(raysplit(*asked, "--seeds", "independent", "--json").stdout)
+    split = advice.split
+    tokens = 2 * split.pretrain_tokens + sum(split.specialize_tokens.values())
+    assert 6 * 20_000 * tokens == pytest.approx(2e12)
+    assert "each with a seed of its own" in raysplit(*asked, "--seeds", "independent").stdout
+    assert "independent seeds" in raysplit(*asked).stdout
+
+
+def test_an_objective_needs_a_run_and_takes_the_weights_place(raysplit: Command, fitted: dict[str, Any]) -> None:
+    for options in (["--law", fitted["folder"] / "csv.json", "--budget-flops", "1e12"], [".", "--weight", "a=1"]):
+        result = raysplit("advise", *options, "--objective", "arc_easy")
+        assert result.exit_code == 2
+        assert "--objective: needs a RUN folder with an evaluation, and stands in place of --weight" in result.stderr
+
+
 def test_a_law_has_no_budget_of_its_own(raysplit: Command, fitted: dict[str, Any]) -> None:
     result = raysplit("advise", "--law", fitted["folder"] / "csv.json")
     assert result.exit_code == 2

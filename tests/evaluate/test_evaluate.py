@@ -147,6 +147,76 @@ def test_a_folder_beside_a_run_and_one_alone(expert_run: Path, data_folder: Path
     assert all(finding.difference is None for finding in found.findings)
 
 
+@pytest.fixture
+def run_with_variants(expert_run: Path, tmp_path: Path) -> Path:
+    """The run of experts as one that has kept a baseline, whose model is the seed."""
+    run = tmp_path / "kept"
+    run.mkdir()
+    for name in ("experts", "corpus"):
+        (run / name).symlink_to(expert_run / name)
+    tokens = {"stories": 10_000, "programs": 10_000}
+    variants = {
+        "recommended": {"specialize_tokens": tokens, "flops": 3e9},
+        "pretraining only": {
+            "specialize_tokens": dict.fromkeys(tokens, 0), "flops": 3e9, "models": {"seed": "experts/seed"},
+        },
+        "80/20": {"specialize_tokens": tokens, "flops": 3e9},
+    }  # fmt: skip
+    (run / "final.json").write_text(json.dumps({"variants": variants}))
+    return run
+
+
+def test_variants_stand_in_one_table_against_pretraining_only(run_with_variants: Path, tmp_path: Path) -> None:
+    wanted = Wanted(
+        sources=[run_with_variants], tasks=["held-out", "cloze"], limit=4, device="cpu", variants=True, tops=(1,)
+    )
+    found = evaluate(wanted, tmp_path / "out")
+    assert found.against == "pretraining only:seed"
+    names = [subject.name for subject in found.subjects]
+    assert names == ["label top 1", "likelihood top 1", "uniform all updated", "pretraining only:seed"]
+    table = tables_of(found)[0]
+    assert table.title == "Every variant at its training budget"
+    assert table.head == ["variant", "held-out bits/byte", "cloze accuracy", "training", "inference, a token"]
+    assert [row[0] for row in table.rows] == names
+    assert {row[3] for row in table.rows} == {"3.00e9 FLOPs"}
+    assert table.rows[0][1].endswith(" +")
+
+
+def test_runs_that_divide_the_text_otherwise_are_routed_by_labels_of_their_own(
+    expert_run: Path, tmp_path: Path
+) -> None:
+    """In the second run each kind of text has the other's name, and so the other's expert."""
+    other = tmp_path / "other"
+    (other / "experts").mkdir(parents=True)
+    for name, of in (("seed", "seed"), ("stories", "programs"), ("programs", "stories")):
+        (other / "experts" / name).symlink_to(expert_run / "experts" / of)
+    (other / "corpus").mkdir()
+    for path in (expert_run / "corpus").iterdir():
+        if path.name != "manifest.json":
+            (other / "corpus" / path.name).symlink_to(path)
+    text = (expert_run / "corpus" / "manifest.json").read_text()
+    manifest = json.loads(text)
+    domains = manifest["domains"]
+    manifest["domains"] = {"stories": domains["programs"], "programs": domains["stories"]}
+    (other / "corpus" / "manifest.json").write_text(json.dumps(manifest))
+    wanted = Wanted(sources=[expert_run, other], tasks=["held-out"], limit=4, device="cpu", tops=(1,))
+    found = evaluate(wanted, tmp_path / "out")
+    for task in ("held-out/stories", "held-out/programs"):
+        mine = value(found, task, f"{expert_run.name}:label top 1", "bits_per_byte")
+        assert value(found, task, "other:label top 1", "bits_per_byte") == pytest.approx(mine)
+
+
+@pytest.mark.parametrize("said", [{"variants": {"recommended": {"specialize_tokens": 3}}}, [], {}])
+def test_a_damaged_final_run_is_named(expert_run: Path, tmp_path: Path, said: object) -> None:
+    run = tmp_path / "damaged"
+    run.mkdir()
+    (run / "experts").symlink_to(expert_run / "experts")
+    (run / "final.json").write_text(json.dumps(said))
+    wanted = Wanted(sources=[run], tasks=["piqa"], device="cpu")
+    with pytest.raises(RunError, match=r"final.json: cannot be read"):
+        evaluate(wanted, tmp_path / "out")
+
+
 def test_public_tasks_need_no_corpus_of_the_run(expert_run: Path, data_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "experts").symlink_to(expert_run / "experts")

@@ -62,7 +62,13 @@ def likelihoods(folder: Path, task: EvaluationTask, keep_in: Path) -> tuple[np.n
     requests = encode(task, TextTokens.of(folder), context_length=CONTEXT)
     subject = Subject(name="stories", experts=experts, how="stories")
     found = outcome(
-        subject, task, requests, {"stories": scored(folder, task, keep_in)}, clusterer=None, flops={"stories": 1.0}
+        subject,
+        task,
+        requests,
+        {"stories": scored(folder, task, keep_in)},
+        clusterer=None,
+        labels={},
+        flops={"stories": 1.0},
     )
     assert found.is_greedy is not None
     return found.log_likelihoods, found.is_greedy
@@ -70,16 +76,16 @@ def likelihoods(folder: Path, task: EvaluationTask, keep_in: Path) -> tuple[np.n
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of lm-eval's imports
 def test_likelihoods_and_greedy_answers_are_lm_evals_own(folder: Path, data_folder: Path, tmp_path: Path) -> None:
-    api = pytest.importorskip("lm_eval.api.instance")
-    backend = pytest.importorskip("lm_eval.models.huggingface")
+    from lm_eval.api import instance
+    from lm_eval.models.huggingface import HFLM
 
     items = [text_item(n, *pair) for n, pair in enumerate(PAIRS)]
     for name in ("arc_easy", "hellaswag", "winogrande", "lambada"):
         items += public_task(name, data=str(data_folder), limit=None).items
     task = EvaluationTask(name="parity", items=tuple(items), source="")
     pairs = [request for item in items for request in item.requests]
-    model = backend.HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=4)
-    asked = [api.Instance("loglikelihood", {}, pair, n) for n, pair in enumerate(pairs)]
+    model = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=4)
+    asked = [instance.Instance("loglikelihood", {}, pair, n) for n, pair in enumerate(pairs)]
     theirs = model.loglikelihood(asked, disable_tqdm=True)
     ours, is_greedy = likelihoods(folder, task, tmp_path)
     np.testing.assert_allclose(ours, [value for value, _ in theirs], atol=1e-4)
@@ -168,7 +174,9 @@ def test_routing_looks_at_no_answer(expert_run: Path, tmp_path: Path) -> None:
             for name, expert in experts.folders.items()
         }  # fmt: skip
         ways = [Routing(router=router, top=None) for router in ("centre", "likelihood", "uniform")]
-        weights.append([item_weights(experts, task, requests, scores, how, clusterer=NearestWords()) for how in ways])
+        weights.append(
+            [item_weights(experts, task, requests, scores, how, clusterer=NearestWords(), labels={}) for how in ways]
+        )
     for others in weights[1:]:
         for found, expected in zip(others, weights[0], strict=True):
             np.testing.assert_allclose(np.exp(found), np.exp(expected), atol=1e-6)
@@ -180,7 +188,7 @@ def test_figures_are_what_they_say(folder: Path, tmp_path: Path) -> None:
     requests = encode(task, TextTokens.of(folder), context_length=CONTEXT)
     subject = Subject(name="stories", experts=read_experts(folder), how="stories")
     scores = {"stories": scored(folder, task, tmp_path)}
-    found = outcome(subject, task, requests, scores, clusterer=None, flops={"stories": 7.0})
+    found = outcome(subject, task, requests, scores, clusterer=None, labels={}, flops={"stories": 7.0})
     figures = figures_of(task, requests, found)
     nats = found.log_likelihoods
     np.testing.assert_allclose(

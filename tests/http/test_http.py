@@ -59,6 +59,7 @@ def batch(*rows: dict[str, Any]) -> dict[str, Any]:
         ("", {}),
         ("?budget_flops=3e12", {"budget_flops": 3e12}),
         ("?n_params=14000&accounting=per-expert", {"n_params": 14_000, "accounting": "per-expert"}),
+        ("?seeds=independent", {"seeds": "independent"}),
         ("?n_params=14k&n_params=0.036M&budget_flops=3.2T", {"n_params": (14_000, 36_000), "budget_flops": 3.2e12}),
         ("?weight=domain-1%3D3&weight=domain-0%3D0.5", {"weights": {"domain-1": 3.0, "domain-0": 0.5}}),
     ],

@@ -25,6 +25,7 @@ _WEIGHTS = st.dictionaries(st.text("abc-=. ", min_size=1), st.floats(min_value=1
 _CHANGES = {
     "budget_flops": st.none() | _FLOPS, "n_params": _SIZES, "weights": _WEIGHTS,
     "accounting": st.sampled_from([None, "shared", "per-expert"]), "version": st.none() | st.integers(1, 1000),
+    "seeds": st.sampled_from([None, "shared", "independent"]),
 }  # fmt: skip
 
 

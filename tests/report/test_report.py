@@ -3,16 +3,18 @@
 import base64
 import re
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html import unescape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from starlette.testclient import TestClient
 
 from raysplit.errors import CorpusError, RunError
+from raysplit.evaluate.results import write_evaluation
 from raysplit.http.app import create_app
 from raysplit.journal import Journal
 from raysplit.live.service import LawService
@@ -30,6 +32,7 @@ from raysplit.report.words import answer, outcome, path_caption, warnings_of
 from raysplit.report.write import render_page
 from raysplit.run_folder.folder import RunFolder
 from raysplit.tuning.tuned import read_tuned
+from tests.evaluate.test_benchmark_law import evaluation
 from tests.report.synthetic import add_final, space_of, synthetic_run
 from tests.tuning.test_tuning import space_of as space_of_tuning
 from tests.tuning.test_tuning import tuned_in
@@ -380,3 +383,19 @@ def test_the_page_shows_the_numbers_of_the_report(reported: tuple[RunFolder, str
         for picture in (runs_picture(story, PAGE_PIXELS), tree)
     ]
     assert spoken[0] == spoken[1]
+
+
+def test_an_evaluation_has_a_section_with_a_row_a_subject(opening: RunFolder) -> None:
+    folder = copy_of(opening, "evaluated")
+    folder.evaluation.mkdir()
+    found = evaluation(3)
+    whole = replace(found, subjects=[replace(subject, training_flops=1e12) for subject in found.subjects])
+    write_evaluation(whole, pd.DataFrame(), folder.evaluation)
+    story = read_story(folder)
+    said = text_of(render_page(story, costs_of(story.setup, story.history), []))
+    assert "Every variant at its training budget" in said
+    assert re.search(r"model 2 [0-9.]+ .*1\.00e12 FLOPs", said)
+    (folder.evaluation / "evaluation.json").write_text("{")
+    with pytest.raises(RunError, match=r"evaluation.json: cannot be read"):
+        read_story(folder)
+    assert "Every variant" not in text_of(render_page(read_story(opening), costs_of(story.setup, story.history), []))

@@ -32,6 +32,7 @@ def problems(draw: st.DrawFn, *, law: Law, capped: bool = True) -> Problem:
         domains=law.domains,
         weights=draw(st.lists(st.floats(0.1, 5), min_size=len(law.domains), max_size=len(law.domains))),
         accounting=draw(st.sampled_from(["shared", "per-expert"])),
+        seeds=draw(st.sampled_from(["shared", "shared", "independent"])),
         max_pretrain_tokens=draw(st.sampled_from([float("inf"), 5e6])) if capped else float("inf"),
         max_specialize_tokens=caps,
         available_tokens=available,

@@ -210,3 +210,24 @@ def test_experts_reckoned_alone_share_one_seed_and_spend_the_rest_each() -> None
     assert answer.pretrain_share.mean == pytest.approx(1 - rest / alone.affordable_tokens(answer.split.n_params))
     assert answer.flat[0] < answer.pretrain_share.mean < answer.flat[1]
     assert [gain.baseline for gain in answer.gains] == ["pretraining only"]
+
+
+def test_both_kinds_of_seeds_are_compared_at_the_same_budget() -> None:
+    other = ADVICE.other_seeds
+    assert other is not None
+    assert other.baseline == "independent seeds"
+    independent = replace(PROBLEM, seeds="independent")
+    assert independent.flops(other.split) == pytest.approx(PROBLEM.budget_flops, rel=1e-6)
+    assert other.loss.mean > ADVICE.loss.mean  # the same losses cost more where every seed is paid for
+    size = other.split.n_params
+    assert size == ADVICE.split.n_params
+    answer = advise(LAW, replace(independent, sizes={size: SIZES[size]}))
+    assert answer.seeds == "independent"
+    assert answer.loss.mean == pytest.approx(other.loss.mean, rel=1e-4)
+    assert answer.other_seeds is not None
+    assert answer.other_seeds.baseline == "shared seeds"
+    assert answer.other_seeds.gain.mean < 0
+    assert "independent seeds" in render_advice(ADVICE)
+    assert "all experts, each with a seed of its own" in render_advice(answer)
+    assert Advice.from_json(answer.to_json()) == answer
+    assert advise(LAW, replace(PROBLEM, accounting="per-expert")).other_seeds is None

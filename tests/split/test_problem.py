@@ -23,6 +23,17 @@ def test_a_shared_seed_is_paid_once_and_each_expert_once() -> None:
     assert split.pretrain_share == pytest.approx(1 / 1.5)
 
 
+def test_independent_seeds_are_paid_once_an_expert() -> None:
+    split = Split(n_params=14_000, pretrain_tokens=1e6, specialize_tokens={"code": 2e5, "law": 3e5})
+    asked = problem(seeds="independent")
+    assert split.flops(asked) == SIZES[14_000] * 2.5e6
+    assert asked.pretrain_share(split) == pytest.approx(2 / 2.5)
+    alone = problem(seeds="independent", accounting="per-expert")
+    assert split.flops(alone) == split.flops(problem(accounting="per-expert"))
+    rules = baselines(asked, n_params=14_000)
+    assert rules == baselines(problem(), n_params=14_000)  # a rule of thumb has one seed
+
+
 def test_inference_costs_a_third_of_training_and_an_existing_seed_nothing() -> None:
     split = Split(n_params=14_000, pretrain_tokens=1e6, specialize_tokens={"code": 2e5, "law": 3e5})
     assert split.flops(problem(inference_tokens=3e6)) == pytest.approx(SIZES[14_000] * 2.5e6)
@@ -46,6 +57,8 @@ def test_weights_are_normalised_and_equal_when_left_out() -> None:
         ({"weights": [1.0]}, "weights: 1 for 2 domains"),
         ({"weights": [1.0, 0.0]}, "weights: law"),
         ({"accounting": "per-exprt"}, "did you mean 'per-expert'"),
+        ({"seeds": "independant"}, "did you mean 'independent'"),
+        ({"seeds": "independent", "fixed_seed": (14_000, 1e6)}, "independent experts have no seed in common"),
         ({"max_specialize_tokens": {"cod": 1.0}}, "max_specialize_tokens: unknown domain 'cod'"),
         ({"max_specialize_tokens": {"code": -1.0}}, "must not be negative"),
         ({"available_tokens": {"code": 1e6}}, "available_tokens: code: mixture"),

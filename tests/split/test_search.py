@@ -77,7 +77,7 @@ def random_splits(law: Law, problem: Problem, *, n_splits: int, seed: int) -> li
             caps = problem.specialize_caps(np.array(d))
             share = rng.dirichlet(np.ones(len(caps))) * (rng.random(len(caps)) < 0.8)
             share /= max(share.sum(), 1e-9)
-            tokens = (total - d) * (share if problem.accounting == "shared" else 1.0)
+            tokens = (total - problem.n_seeds * d) * (share if problem.accounting == "shared" else 1.0)
             found.append(
                 Split(
                     n_params=n_params,
@@ -115,7 +115,7 @@ def test_no_random_split_of_a_seed_as_good_as_asked_is_better(law: Law, strictne
 def test_no_random_specialization_of_a_fixed_seed_is_better(
     law: Law, n_params: int, tokens: float, data: st.DataObject
 ) -> None:
-    problem = replace(data.draw(problems(law=law)), fixed_seed=(n_params, tokens))
+    problem = replace(data.draw(problems(law=law)), seeds="shared", fixed_seed=(n_params, tokens))
     others = random_splits(law, problem, n_splits=1_000, seed=data.draw(st.integers(0, 1_000)))
     assume(others)  # else its seed has used up the text
     split = best_split(law, problem)
@@ -145,7 +145,7 @@ IMPOSSIBLE: dict[str, Callable[[Problem], dict[str, Any]]] = {
 @pytest.mark.parametrize("named", IMPOSSIBLE)
 @given(law=laws, data=st.data())
 def test_what_no_split_can_meet_is_named_and_not_solved(named: str, law: Law, data: st.DataObject) -> None:
-    possible = data.draw(problems(law=law))
+    possible = replace(data.draw(problems(law=law)), seeds="shared")  # some fix a seed
     problem = replace(possible, **IMPOSSIBLE[named](possible))
     for answer in (best_split, best_by_size, advise):
         with pytest.raises(SplitError, match="^" + re.escape(named)):
@@ -185,7 +185,7 @@ def test_the_split_spends_the_budget_and_keeps_every_cap(law: Law, data: st.Data
         if d >= problem.least_spending_all(low, high, spendable):
             assert spent == pytest.approx(spendable, rel=1e-9)
         else:  # there the caps are what is left to spend on, and all of it is
-            tokens = d + problem.specialize_caps(d).sum() if problem.accounting == "shared" else None
+            tokens = problem.n_seeds * d + problem.specialize_caps(d).sum() if problem.accounting == "shared" else None
             assert tokens is None or spent == pytest.approx(tokens, rel=1e-9)
             assert spent <= spendable * (1 + 1e-12)
         assert split.flops(problem) <= problem.budget_flops * (1 + 1e-12)

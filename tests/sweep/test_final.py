@@ -19,7 +19,7 @@ from raysplit.run_folder.folder import RunFolder
 from raysplit.space import Space, parse_space
 from raysplit.split import Advice, Problem, Split, advise, baselines
 from raysplit.sweep.final import run_final
-from raysplit.sweep.final_plan import BASELINES, FinalPlan, Variant, parts_of, plan_final, variants_of
+from raysplit.sweep.final_plan import BASELINES, FinalPlan, Variant, models_of, parts_of, plan_final, variants_of
 from raysplit.sweep.final_run import RECOMMENDED
 from tests.corpus.texts import small_corpus
 from tests.split.doubles import known_law
@@ -60,6 +60,30 @@ def asked(draw: st.DrawFn) -> tuple[Advice, dict[str, Split]]:
     advice = replace(ADVICE, split=split, accounting=question.accounting, budget_flops=question.budget_flops)
     rules = baselines(question, n_params=N_PARAMS)
     return advice, {name: rules[name] for name in BASELINES}
+
+
+@given(asked())
+def test_independent_seeds_leave_a_few_steps_at_most(question: tuple[Advice, dict[str, Split]]) -> None:
+    advice, _ = question
+    if advice.accounting != "shared":
+        return
+    n_seeds = len(advice.split.specialize_tokens)
+    split = replace(advice.split, pretrain_tokens=advice.split.pretrain_tokens / n_seeds)
+    [whole, other] = variants_of(SPACE, replace(advice, seeds="shared"), {"independent seeds": split})
+    left = whole.paid_tokens("shared") - other.paid_tokens("shared")
+    assert other.seeds == "independent"
+    assert 0 <= left < n_seeds * BATCH
+    parts = parts_of([whole, other], n_params=N_PARAMS, seed=9, experts=Path("experts"))
+    assert len({part.name for part in parts}) == len(parts)
+    found = models_of(other, parts, n_params=N_PARAMS, seed=9)
+    if other.pretrain_tokens:
+        assert set(found) == set(other.specialize_tokens)
+        seeds = {part.task.trial.seed for part in parts if Path(part.task.export_to) in found.values()}
+        assert seeds == set(range(10, 10 + n_seeds))
+    by_name = {part.name: part for part in parts}
+    for part in parts:
+        if part.after:
+            assert by_name[part.after].task.trial.seed == part.task.trial.seed
 
 
 @given(asked())
@@ -119,10 +143,23 @@ def check_that_all_is_trained(variants: list[Variant], tasks: list[Task]) -> Non
         for domain, tokens in variant.specialize_tokens.items():
             at = (domain, variant.pretrain_tokens, tokens) if tokens else ("", variant.pretrain_tokens, 0)
             assert at in points or not (variant.pretrain_tokens or tokens)
-    exported = {task.export_to: task for task in tasks if task.export_to}
+    assert len({task.export_to for task in tasks}) == len(tasks)
     advised = variants[0]
     wanted = {f"experts/{domain}" for domain, tokens in advised.specialize_tokens.items() if tokens}
-    assert set(exported) == wanted | ({"experts/seed"} if advised.pretrain_tokens else set())
+    exported = {task.export_to for task in tasks if task.export_to.startswith("experts/")}
+    assert exported == wanted | ({"experts/seed"} if advised.pretrain_tokens else set())
+
+
+def test_each_variants_models_are_found_and_what_several_have_once() -> None:
+    question = problem(2, 1e6, "shared")
+    rules = {name: split for name, split in baselines(question, n_params=N_PARAMS).items() if name in BASELINES}
+    variants = variants_of(SPACE, replace(ADVICE, split=rules["80/20"], accounting="shared"), rules)
+    parts = parts_of(variants, n_params=N_PARAMS, seed=1, experts=Path("experts"))
+    found = {v.name: models_of(v, parts, n_params=N_PARAMS, seed=1) for v in variants}
+    names = ("seed", *question.domains)
+    assert found[RECOMMENDED] == found["80/20"] == {name: Path("experts") / name for name in names}
+    assert found["pretraining only"] == {"seed": Path("variants/pretraining-only/seed")}
+    assert found["from scratch"] == {name: Path("variants/from-scratch") / name for name in question.domains}
 
 
 def test_a_result_is_not_taken_for_that_of_another_split_or_seed() -> None:

@@ -8,6 +8,7 @@ import { domainClass, html } from "./html.js";
 
 const $ = (id) => document.getElementById(id);
 const PER_DECADE = 20; // steps of the budget's slider
+const CHOICES = ["accounting", "seeds"];
 const PER_DOUBLING = 4; // steps of a weight's slider
 
 let target = null; // the advice at the sweep's own target
@@ -22,7 +23,7 @@ export function start() {
     event.preventDefault();
     budget = null;
     for (const slider of form.querySelectorAll("input[type=range]")) slider.value = "0";
-    for (const radio of form.elements.accounting) radio.checked = radio.value === target.accounting;
+    choose(target);
     labels();
     later(0);
     $("budget-slider").focus(); // the button is about to be switched off
@@ -63,7 +64,7 @@ export function setTarget(live) {
       html("output", { for: `weight-${k}`, id: `weight-value-${k}` }),
       html("input", { id: `weight-${k}`, type: "range", min: -12, max: 12, step: 1, value: 0, "data-domain": name }),
     )));
-    for (const radio of $("ask").elements.accounting) radio.checked = radio.value === advice.accounting;
+    choose(advice);
     $("size-slider").max = String(advice.sizes.length);
   }
   labels();
@@ -75,6 +76,12 @@ function weightOf(name) {
   return target.weights[name] * Object.keys(target.weights).length * 2 ** (Number(slider.value) / PER_DOUBLING);
 }
 
+function choose(advice) {
+  for (const choice of CHOICES) {
+    for (const radio of $("ask").elements[choice]) radio.checked = radio.value === advice[choice];
+  }
+}
+
 function question() {
   const out = [];
   if (budget !== null) out.push(["budget_flops", String(budget)]);
@@ -84,8 +91,10 @@ function question() {
   if (sliders.some((slider) => Number(slider.value))) {
     for (const { dataset } of sliders) out.push(["weight", `${dataset.domain}=${weightOf(dataset.domain)}`]);
   }
-  const accounting = $("ask").elements.accounting.value;
-  if (accounting !== target.accounting) out.push(["accounting", accounting]);
+  for (const choice of CHOICES) {
+    const { value } = $("ask").elements[choice];
+    if (value !== target[choice]) out.push([choice, value]);
+  }
   return out;
 }
 

@@ -1,0 +1,36 @@
+"""What an advised split is worth if the same text is divided otherwise: a final run for each control, at equal cost."""
+
+import math
+from dataclasses import replace
+
+from raysplit.errors import RunError
+from raysplit.run_folder.folder import RunFolder
+from raysplit.space import Space
+from raysplit.split import Advice
+
+CONTROLS_FOLDER = "controls"
+
+
+def control_advice(advice: Advice, space: Space) -> Advice:
+    """The advice's N, D and tokens of all experts together, which a control's domains share by their bytes.
+
+    No law knows these domains, so nothing is predicted.
+    """
+    weights = space.weights()
+    n_tokens = math.fsum(advice.split.specialize_tokens.values())
+    split = replace(advice.split, specialize_tokens={name: n_tokens * weight for name, weight in weights.items()})
+    return replace(advice, split=split, weights=weights, losses={}, gains=[], warnings=[])
+
+
+def check_controls(folder: RunFolder, space: Space, advice: Advice) -> None:
+    """Refuse a run of which there is nothing to control.
+
+    Raises:
+        RunError: its domains were given and not discovered, or each expert is reckoned alone.
+    """
+    if not folder.discovery.is_dir() or space.corpus.clusterer is None:
+        raise RunError(
+            f"{folder.path}: its domains were given; controls divide text anew whose domains were discovered"
+        )
+    if advice.accounting != "shared":
+        raise RunError(f"{folder.path}: its budget pays for each expert alone; controls share one budget out")
