@@ -274,15 +274,14 @@ class _Played:
     # What the search wants.
 
     def _suggest(self) -> None:
-        while isinstance(config := self._asked(self.searcher.suggest, f"t{self.n_trials}"), dict):
+        while isinstance(config := self.searcher.suggest(f"t{self.n_trials}"), dict):
+            self._count_law_call()
             trial = TuneTrial(f"t{self.n_trials}", config, trial_of(config))
             self.n_trials += 1
             self._hand_in(trial)
 
-    def _asked(self, ask, *arguments):  # type: ignore[no-untyped-def]
-        """A call to the law, which is counted."""
+    def _count_law_call(self) -> None:
         self.law_calls[int(self.clock.now // 60)] += 1
-        return ask(*arguments)
 
     def _hand_in(self, trial: TuneTrial) -> None:
         asked, milestone = trial.asked, trial.asked.milestones[trial.n_done]
@@ -303,9 +302,12 @@ class _Played:
         outcome = Measured(losses=dict(known), tokens=0, wall_seconds=0.0)
         trial.n_done += 1
         self.is_news = True
-        self._asked(self.service.record, asked, work.milestone, outcome)
+        self.service.record(asked, work.milestone, outcome)
+        self._count_law_call()
         result = result_of(asked, work.milestone, outcome)
-        if result["done"] or self._asked(self.scheduler.on_trial_result, None, trial, result) == LawScheduler.STOP:
+        if not result["done"]:
+            self._count_law_call()
+        if result["done"] or self.scheduler.on_trial_result(None, trial, result) == LawScheduler.STOP:
             self.scheduler.on_trial_complete(None, trial, result)
             self.searcher.on_trial_complete(trial.trial_id, result)
         else:

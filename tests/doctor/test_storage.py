@@ -38,7 +38,8 @@ def test_a_folder_that_each_node_has_for_itself_is_found(tmp_path: Path, monkeyp
     assert "every node mounts at the same path" in found[0].remedy
 
 
-def test_a_folder_that_cannot_be_written_is_found(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raysplit.doctor.storage._SEEN_WITHIN_SECONDS", 0.0)
     (tmp_path / "file").write_text("")
     found = check_folder(Path("/runs"), nodes(tmp_path / "a", tmp_path / "file"), marker="m")
     assert any(finding.where == "node1" and "cannot be written" in finding.what for finding in found)

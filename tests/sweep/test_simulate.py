@@ -93,7 +93,7 @@ def test_what_is_asked_of_storage_and_broker_is_told() -> None:
 def test_speeds_that_nobody_knows_and_lanes_that_fit_nowhere_are_refused() -> None:
     with pytest.raises(RunError, match="name the GPU to reckon with"):
         simulate(space(), most_nodes=1, rates=STEADY)
+    asked = space(workers_per_lane=2)
+    seconds = {asked.shape(n, 300).n_params_non_embedding: 1.0 for n in asked.model.sizes}
     with pytest.raises(RunError, match="needs 2 workers of 1 CPU"):
-        asked = space(workers_per_lane=2)
-        seconds = {asked.shape(n, 300).n_params_non_embedding: 1.0 for n in asked.model.sizes}
         simulate(asked, most_nodes=1, rates=STEADY, seconds_per_token=seconds, node={"CPU": 1.0})
