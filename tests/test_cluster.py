@@ -110,6 +110,9 @@ def test_no_file_has_a_mistake_that_ray_lets_through(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_node_gets_the_pinned_packages_their_path_and_the_shared_folder(path: Path) -> None:
     config = read(path)
+    for there, here in config["file_mounts"].items():
+        if there.startswith("~/raysplit/"):
+            assert (CLUSTER.parent / here).exists(), "`ray up` is run in the work tree"
     setup = "\n".join(config["setup_commands"])
     assert "make -C ~/raysplit install" in setup
     assert "~/.bashrc" in setup, "`ray down`, jobs and `ray exec` run in shells that read it"
@@ -159,36 +162,106 @@ def test_the_gpu_nodes_are_those_of_the_search_space(name: str, repository: Path
         assert node["resources"]["CPU"] >= compute.gpus_per_node * compute.cpus_per_worker
 
 
-@pytest.mark.parametrize("path", sorted((CLUSTER / "kuberay").glob("*.yaml")), ids=lambda path: path.stem)
+def test_aws_starts_what_the_file_says_and_opens_nothing_but_ssh(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As far as a stand-in of EC2 goes: roles, keys, groups, a head on demand and a worker on spot, and away again."""
+    autoscaler = pytest.importorskip("ray.autoscaler._private.util", reason="needs the train extra")
+    moto = pytest.importorskip("moto", reason="needs the dev extra")
+    monkeypatch.setenv("HOME", str(tmp_path))  # the key pair goes to ~/.ssh
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "nobody")
+    with moto.mock_aws(config={"iam": {"load_aws_managed_policies": True}}):
+        import boto3
+        from ray.autoscaler._private.aws import config as aws
+        from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+
+        monkeypatch.setattr(aws.time, "sleep", lambda _: None)  # for a role to be known everywhere
+        config = aws.bootstrap_aws(autoscaler.prepare_config(read(CLUSTER / "aws.yaml")))
+        provider = AWSNodeProvider(config["provider"], config["cluster_name"])
+        types = config["available_node_types"]
+        for name, role in (("head", "head"), ("spot_node_of_8_gpus", "worker")):
+            tags = {"ray-node-type": role, "ray-node-name": name, "ray-launch-config": "x"}
+            provider.create_node(dict(types[name]["node_config"]), tags, 1)
+        ec2 = boto3.client("ec2", region_name=config["provider"]["region"])
+        started = [i for r in ec2.describe_instances()["Reservations"] for i in r["Instances"]]
+        assert sorted((i["InstanceType"], i.get("InstanceLifecycle", "")) for i in started) == [
+            ("m6i.4xlarge", ""),
+            ("p5.48xlarge", "spot"),
+        ]
+        [group] = ec2.describe_security_groups(GroupNames=["raysplit"])["SecurityGroups"]
+        open_to_all = [rule for rule in group["IpPermissions"] if rule["IpRanges"]]
+        assert [(rule["FromPort"], rule["ToPort"]) for rule in open_to_all] == [(22, 22)]
+        provider.terminate_nodes(provider.non_terminated_nodes({}))
+        assert provider.non_terminated_nodes({}) == []
+
+
+KUBERAY = sorted((CLUSTER / "kuberay").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", KUBERAY, ids=lambda path: path.stem)
+def test_kubernetes_takes_pods_and_volumes(path: Path) -> None:
+    kubernetes = pytest.importorskip("kubernetes_validate", reason="needs the dev extra")
+    for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+        if document["apiVersion"] != "ray.io/v1":
+            kubernetes.validate(document, "1.33", strict=True)
+            continue
+        cluster = ray_cluster(document)
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, **group["template"]}
+            kubernetes.validate(pod, "1.33", strict=True)
+
+
+@pytest.mark.parametrize("path", KUBERAY, ids=lambda path: path.stem)
 def test_kubernetes_files_have_the_fields_of_their_kinds(path: Path) -> None:
     documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
     for document in documents:
         assert {"apiVersion", "kind", "metadata", "spec"} == set(document)
     [ours] = [document for document in documents if document["apiVersion"] == "ray.io/v1"]
-    cluster = ours["spec"] if ours["kind"] == "RayCluster" else ours["spec"]["rayClusterSpec"]
-    assert set(cluster) <= RAY_CLUSTER_KEYS
+    cluster = ray_cluster(ours)
+    assert set(cluster) <= RAY_CLUSTER_FIELDS
+    assert set(cluster.get("autoscalerOptions", {})) <= AUTOSCALER_FIELDS
     if ours["kind"] == "RayJob":
-        assert set(ours["spec"]) <= RAY_JOB_KEYS
+        assert set(ours["spec"]) <= RAY_JOB_FIELDS
         yaml.safe_load(ours["spec"]["runtimeEnvYAML"])
-    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-        assert set(group) <= GROUP_KEYS
+    head, workers = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
+    assert {"rayStartParams", "template"} <= set(head) <= HEAD_FIELDS
+    for group in workers:
+        assert {"groupName", "minReplicas", "maxReplicas", "rayStartParams", "template"} <= set(group) <= WORKER_FIELDS
+    for group in (head, *workers):
         assert all(isinstance(value, str) for value in group["rayStartParams"].values())
         pod = group["template"]["spec"]
         volumes = {volume["name"] for volume in pod["volumes"]}
         for container in pod["containers"]:
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
             assert container["resources"]["limits"] == container["resources"]["requests"], "Ray reads the limits"
-    resources = json.loads(json.loads(cluster["headGroupSpec"]["rayStartParams"]["resources"].strip("'")))
+    resources = json.loads(json.loads(head["rayStartParams"]["resources"].strip("'")))
     assert resources == {"raysplit_stable": 1}
 
 
-RAY_CLUSTER_KEYS = {"rayVersion", "enableInTreeAutoscaling", "autoscalerOptions", "headGroupSpec", "workerGroupSpecs"}
-RAY_JOB_KEYS = {
+def ray_cluster(document: dict[str, Any]) -> dict[str, Any]:
+    """The specification of a RayCluster, or of that of a RayJob."""
+    spec: dict[str, Any] = document["spec"]
+    cluster: dict[str, Any] = spec if document["kind"] == "RayCluster" else spec["rayClusterSpec"]
+    return cluster
+
+
+# By KubeRay's API v1 (ray-operator/apis/ray/v1/raycluster_types.go and rayjob_types.go): no package ships its schemas.
+RAY_CLUSTER_FIELDS = {
+    "headGroupSpec", "workerGroupSpecs", "rayVersion", "enableInTreeAutoscaling", "autoscalerOptions",
+    "headServiceAnnotations", "suspend",
+}  # fmt: skip
+AUTOSCALER_FIELDS = {
+    "resources", "image", "imagePullPolicy", "env", "envFrom", "volumeMounts", "securityContext", "idleTimeoutSeconds",
+    "upscalingMode",
+}  # fmt: skip
+HEAD_FIELDS = {"serviceType", "headService", "enableIngress", "rayStartParams", "template"}
+WORKER_FIELDS = {
+    "groupName", "replicas", "minReplicas", "maxReplicas", "numOfHosts", "rayStartParams", "template", "scaleStrategy",
+}  # fmt: skip
+RAY_JOB_FIELDS = {
     "entrypoint", "submissionMode", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "backoffLimit",
     "runtimeEnvYAML", "rayClusterSpec",
-}  # fmt: skip
-GROUP_KEYS = {
-    "serviceType", "rayStartParams", "template", "groupName", "replicas", "minReplicas", "maxReplicas",
 }  # fmt: skip
 
 

@@ -10,11 +10,13 @@ import click
 from rich.table import Table
 
 from raysplit import strict_json
+from raysplit.cli.elsewhere import AskedAnywhere
 from raysplit.cli.options import (
     COUNT,
     NOT_TOLD,
     OF_DOMAIN,
     QUANTITY,
+    RUN_OR_URL,
     AccountingName,
     SeedsName,
     accounting_option,
@@ -213,8 +215,8 @@ def compare(
     show(render_partitions(compare_partitions(candidates)))
 
 
-@click.command()
-@click.argument("run_folder", metavar="[RUN]", type=click.Path(path_type=Path), required=False)
+@click.command(cls=AskedAnywhere)
+@click.argument("run_folder", metavar="[RUN|URL]", type=RUN_OR_URL, required=False)
 @click.option("--law", "law_file", type=click.Path(path_type=Path), help="A law.json instead of a run folder.")
 @click.option("--budget-flops", type=QUANTITY, help="Target budget; a run's own target when left out.")
 @click.option("--n-params", type=COUNT, multiple=True, help="Sizes to choose between; repeat for several.")
@@ -230,7 +232,7 @@ def compare(
 @strict_option
 @click.option("--json", "output", flag_value="json", default="table", help="Print the advice as JSON.")
 def advise(
-    run_folder: Path | None,
+    run_folder: Path | str | None,
     law_file: Path | None,
     budget_flops: float | None,
     n_params: tuple[int, ...],

@@ -9,19 +9,25 @@ from typing import TYPE_CHECKING
 import click
 
 from raysplit import strict_json
-from raysplit.cli.options import ray_address_option, say, show
+from raysplit.cli.options import ray_address_option, show
 from raysplit.errors import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from raysplit.doctor.findings import Finding
+    from raysplit.space import Space
+    from raysplit.sweep.jobs import SubmittedRun
 
 dashboard_option = click.option(
     "--address",
     envvar="RAY_API_SERVER_ADDRESS",
     show_envvar=True,
     help="Of the cluster's dashboard, http://HEAD:8265; this node's own when left out.",
+)
+
+wait_for_end_option = click.option(
+    "--wait/--no-wait", default=False, help="Follow the sweep's output here until it ends."
 )
 
 
@@ -37,30 +43,11 @@ def doctor(space_file: Path | None, out: Path | None, ray_address: str | None, o
     each size's lane, storage written on one node and read on the others, the corpus, ranks that reach each other,
     clocks, disks and limits. The exit status is 0 where all is well, 1 for warnings, 2 for errors.
     """
-    from raysplit.design.lane_shapes import lane_shape_of
-    from raysplit.doctor.examine import examine_cluster, examine_here
     from raysplit.doctor.findings import exit_status
     from raysplit.space import load_space
 
     space = None if space_file is None else load_space(space_file)
-    device = "cpu" if space is None else space.compute.device
-    if ray_address is None:
-        findings, where = examine_here(device=device, folder=out), "this machine"
-    else:
-        import ray
-
-        from raysplit.lanes.cluster import joined_cluster
-
-        shapes = {} if space is None else {n: lane_shape_of(space, n) for n in space.model.sizes}
-        sources = [] if space is None else [*space.corpus.domains.values(), *space.corpus.sources.values()]
-        # What is read on the head alone, once, is no concern of the others; a corpus that is built is.
-        built = [out / "corpus"] if out is not None and (out / "corpus").exists() else []
-        with joined_cluster(None, address=ray_address):
-            where = f"{len([node for node in ray.nodes() if node['Alive']])} nodes"
-            findings = examine_cluster(device=device, shapes=shapes, folder=out, readable=tuple(built), ranks=True)
-        for source in sources:
-            if source.kind in ("files", "table") and source.path and not Path(source.path).parent.exists():
-                say(f"warning: {source.path}: its folder is not here, where the corpus would be built")
+    findings, where = examine(space, out, ray_address, looks_for_room=True)
     for finding in findings:
         show(strict_json.dumps(asdict(finding)) if output == "json" else str(finding))
     if output == "text":
@@ -68,12 +55,58 @@ def doctor(space_file: Path | None, out: Path | None, ray_address: str | None, o
     sys.exit(exit_status(findings))
 
 
+def examine(
+    space: "Space | None", out: Path | None, ray_address: str | None, *, looks_for_room: bool
+) -> "tuple[list[Finding], str]":
+    """What is wrong with this machine, or with the nodes of a cluster; and in words what was looked at.
+
+    Args:
+        space: whose lanes and texts are looked for.
+        out: run folder.
+        ray_address: of a running cluster; None for this machine.
+        looks_for_room: whether a lane that fits nowhere now is wrong.
+    """
+    from raysplit.design.lane_shapes import lane_shape_of
+    from raysplit.doctor.examine import examine_cluster, examine_here
+    from raysplit.doctor.findings import Finding
+    from raysplit.sweep.plan import checkpoint_bytes, missing_texts
+
+    device = "cpu" if space is None else space.compute.device
+    needed_bytes = 0.0 if space is None else checkpoint_bytes(space)
+    # A corpus that is built is read everywhere; what it is built from, on the head alone.
+    built = out is not None and (out / "corpus").exists()
+    if ray_address is None:
+        findings, where = examine_here(device=device, folder=out, needed_bytes=needed_bytes), "this machine"
+    else:
+        import ray
+
+        from raysplit.lanes.cluster import joined_cluster
+
+        shapes = {} if space is None else {n: lane_shape_of(space, n) for n in space.model.sizes}
+        with joined_cluster(None, address=ray_address):
+            where = f"{len([node for node in ray.nodes() if node['Alive']])} nodes"
+            findings = examine_cluster(
+                device=device, shapes=shapes if looks_for_room else {}, folder=out, needed_bytes=needed_bytes,
+                readable=(out / "corpus",) if out is not None and built else (),
+                ranks=looks_for_room or any(shape.n_nodes > 1 for shape in shapes.values()),
+            )  # fmt: skip
+    missing = [] if space is None or built else missing_texts(space)
+    findings += [
+        Finding(
+            severity="warning", where="here", what=f"domain {name!r}: {path}: no such file or folder",
+            remedy="the corpus is built on the machine where `raysplit run` runs; the text must be there",
+        )
+        for name, path in missing
+    ]  # fmt: skip
+    return findings, where
+
+
 @click.command()
 @click.argument("space_file", metavar="SPACE", type=click.Path(path_type=Path))
 @click.option("--out", required=True, help="Run folder on the cluster, on storage that its nodes share.")
 @dashboard_option
 @click.option("--http", "http_address", help="Have the law served there, by the head: 0.0.0.0:8350.")
-@click.option("--wait/--no-wait", default=False, help="Follow the sweep's output here until it ends.")
+@wait_for_end_option
 @click.argument("options", nargs=-1)
 def submit(
     space_file: Path, out: str, address: str | None, http_address: str | None, wait: bool, options: tuple[str, ...]
@@ -83,18 +116,38 @@ def submit(
     What stands after `--` is given to `raysplit run`. The same line again continues a job that has ended, and follows
     one that runs. `raysplit stop` ends it in order.
     """
-    from raysplit.sweep.jobs import SubmittedJobs, SubmittedRun
+    from raysplit.sweep.jobs import SubmittedRun
 
-    more = (("--http", http_address) if http_address else ()) + options
-    run = SubmittedRun.of(space_file, out, options=more)
+    run = SubmittedRun.of(space_file, out, options=(("--http", http_address) if http_address else ()) + options)
+    _hand_in(run, address, wait=wait)
+
+
+@click.command()
+@click.argument("out", metavar="RUN")
+@dashboard_option
+@wait_for_end_option
+@click.argument("options", nargs=-1)
+def resume(out: str, address: str | None, wait: bool, options: tuple[str, ...]) -> None:
+    """Go on with the sweep in a cluster's run folder, by the search space that lies there: from any machine.
+
+    To go on with other machines, submit the changed SPACE instead. What stands after `--` is given to `raysplit run`.
+    """
+    from raysplit.sweep.jobs import SubmittedRun
+
+    _hand_in(SubmittedRun.again(out, options=options), address, wait=wait)
+
+
+def _hand_in(run: "SubmittedRun", address: str | None, *, wait: bool) -> None:
+    from raysplit.sweep.jobs import SubmittedJobs
+
     jobs = SubmittedJobs.at(address)
     job = jobs.running_in(run.run_folder)
     if job is None:
         job = jobs.submit(run)
-        show(f"submitted: job {job}, run folder {out}")
+        show(f"submitted: job {job}, run folder {run.run_folder}")
     else:
-        show(f"runs already: job {job}, run folder {out}")
-    show(f"raysplit stop {out} ends it in order; the same command continues it")
+        show(f"runs already: job {job}, run folder {run.run_folder}")
+    show(f"raysplit stop {run.run_folder} ends it in order; the same command continues it")
     if wait:
         sys.exit(0 if jobs.follow(job, tell=lambda text: click.echo(text, nl=False)) else 1)
 

@@ -1,6 +1,7 @@
 """Commands that ask a live law, or the journal where none is running."""
 
 import json
+import os
 import signal
 import sys
 import time
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING
 import click
 
 from raysplit import strict_json
-from raysplit.cli.options import COUNT, QUANTITY, run_argument, say, show, version_option
+from raysplit.cli.elsewhere import AskedAnywhere
+from raysplit.cli.options import COUNT, QUANTITY, asked_argument, say, show, version_option
 from raysplit.errors import LawError, RunError
 
 if TYPE_CHECKING:
+    from raysplit.http.client import HttpClient
     from raysplit.live.answers import LawStamp, LiveAdvice, Status
     from raysplit.live.client import LiveLaw
     from raysplit.live.service import LawService
@@ -26,7 +29,7 @@ json_option = click.option("--json", "output", flag_value="json", default="text"
 class Answerer:
     """Who answers for a run."""
 
-    law: "LiveLaw | LawService"
+    law: "LiveLaw | HttpClient | LawService"
     is_live: bool
 
     @property
@@ -46,12 +49,16 @@ class Answerer:
         return f"read from the journal, no live law is running: {law}{behind}"
 
 
-def ask_run(run_folder: Path) -> Answerer:
-    """The run's live law when one is running, else its journal.
+def ask_run(run_folder: Path | str) -> Answerer:
+    """The run's live law when one is running, else its journal; of a URL, the law that answers there.
 
     Raises:
         RunError: the folder holds no run, or its sweep has not begun.
     """
+    if isinstance(run_folder, str):
+        from raysplit.http.client import HttpClient
+
+        return Answerer(law=HttpClient(run_folder, os.environ.get("RAYSPLIT_TOKEN")), is_live=True)
     from raysplit.live import endpoint
 
     if endpoint.find(run_folder) is not None:
@@ -66,8 +73,8 @@ def ask_run(run_folder: Path) -> Answerer:
     return Answerer(law=read_service(run_folder), is_live=False)
 
 
-@click.command()
-@run_argument
+@click.command(cls=AskedAnywhere)
+@asked_argument
 @click.option("--domain", required=True)
 @click.option("--n-params", type=QUANTITY, required=True)
 @click.option("--pretrain-tokens", type=COUNT, required=True)
@@ -76,7 +83,7 @@ def ask_run(run_folder: Path) -> Answerer:
 @version_option
 @json_option
 def predict(
-    run_folder: Path,
+    run_folder: Path | str,
     domain: str,
     n_params: float,
     pretrain_tokens: int,
@@ -102,10 +109,10 @@ def predict(
     show(f"{live.mean:.4f} nats/token, {level:.0%} interval {live.low:.4f} to {live.high:.4f}")
 
 
-@click.command()
-@run_argument
+@click.command(cls=AskedAnywhere)
+@asked_argument
 @json_option
-def status(run_folder: Path, output: str) -> None:
+def status(run_folder: Path | str, output: str) -> None:
     """Where a sweep stands, running or finished, and why trials failed."""
     asked = ask_run(run_folder)
     now = asked.law.status()
@@ -123,13 +130,13 @@ def status(run_folder: Path, output: str) -> None:
     show(f"({asked.source})", err=True)
 
 
-@click.command()
-@run_argument
+@click.command(cls=AskedAnywhere)
+@asked_argument
 @click.option(
     "--every", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True, help="Seconds between looks."
 )
 @click.option("--json", "output", flag_value="json", default="text", help="One JSON object a line.")
-def watch(run_folder: Path, every: float, output: str) -> None:
+def watch(run_folder: Path | str, every: float, output: str) -> None:
     """How the split moves while a sweep measures: a line at each change, until the sweep ends or Ctrl-C."""
     asked, before = ask_run(run_folder), None
     show(f"watching the {asked.source}; Ctrl-C ends it", err=True)

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 import raysplit
-from raysplit.cli import answer, cluster, evaluate, experts, journal, live, outside, serve, work
+from raysplit.cli import answer, cluster, evaluate, experts, journal, live, outside, serve, simulate, work
 from raysplit.cli.options import say
 from raysplit.errors import FolderTaken, RaysplitError
 
@@ -129,8 +129,10 @@ for command in (
     experts.generate,
     evaluate.evaluate,
     work.replay,
+    simulate.simulate,
     cluster.doctor,
     cluster.submit,
+    cluster.resume,
     cluster.stop,
     outside.import_,
     outside.observe,

@@ -186,10 +186,28 @@ class ClusterNumbers(click.ParamType):
         return tuple(numbers)
 
 
-QUANTITY, COUNT, OF_DOMAIN, KS = Quantity(), Count(), OfDomain(), ClusterNumbers()
+class RunOrUrl(click.ParamType):
+    """A run folder as a path, or the address of a live law over HTTP as text."""
+
+    name = "run"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        from raysplit.http.client import is_url
+
+        if isinstance(value, Path):
+            return value
+        if is_url(value):
+            return str(value)
+        if ":" in value and not Path(value).exists():
+            self.fail(f"{value!r}: there is no such folder; a live law's address begins with http:// or https://")
+        return Path(value)
+
+
+QUANTITY, COUNT, OF_DOMAIN, KS, RUN_OR_URL = Quantity(), Count(), OfDomain(), ClusterNumbers(), RunOrUrl()
 
 space_argument = click.argument("space_file", metavar="SPACE", type=click.Path(path_type=Path))
 run_argument = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+asked_argument = click.argument("run_folder", metavar="RUN|URL", type=RUN_OR_URL)
 out_option = click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -433,11 +433,29 @@ def _hold(run_folder: Path, *, take_over: bool) -> None:
 
 
 def _check_cluster(work: _Work) -> None:
-    """Refuse a cluster that cannot be had before a corpus is built for it; a sweep that has ended needs none."""
-    from raysplit.lanes.cluster import check_cluster
+    """Refuse machines that cannot train, before a corpus is built for them; a sweep that has ended needs none.
 
-    if not work.folder.advice.exists() and (chosen := check_cluster(work.ray_address)):
+    Nodes of a cluster are asked where there are several: what one of them writes, it can read. Room for lanes is not
+    looked for, as nodes may come later.
+    """
+    from raysplit import ray_private
+    from raysplit.cli.cluster import examine
+    from raysplit.errors import RunError
+    from raysplit.lanes.cluster import check_cluster
+    from raysplit.live.addresses import check_address
+
+    if work.folder.advice.exists():
+        return
+    if chosen := check_cluster(work.ray_address):
         work.console.print(chosen)
+    if work.ray_address is not None and ray_private.n_nodes(check_address(work.ray_address)) < 2:
+        return
+    findings, _ = examine(work.space, work.folder.path, work.ray_address, looks_for_room=False)
+    for finding in findings:
+        if finding.severity == "warning":
+            say(str(finding))
+    if errors := [finding for finding in findings if finding.severity == "error"]:
+        raise RunError("\n".join(f"{each.where}: {each.what}; {each.remedy}" for each in errors))
 
 
 def _discovered(work: _Work) -> _Work:

@@ -29,7 +29,13 @@ Nodes = dict[str, dict[str, Any]]
 
 
 def examine_cluster(
-    *, device: str, shapes: dict[int, LaneShape], folder: Path | None, readable: tuple[Path, ...] = (), ranks: bool
+    *,
+    device: str,
+    shapes: dict[int, LaneShape],
+    folder: Path | None,
+    needed_bytes: float = 0.0,
+    readable: tuple[Path, ...] = (),
+    ranks: bool,
 ) -> list[Finding]:
     """What is wrong with the nodes of the cluster that this process has joined, errors first.
 
@@ -37,6 +43,7 @@ def examine_cluster(
         device: that is trained on.
         shapes: the lane that trains each size.
         folder: of the run; None to leave storage out.
+        needed_bytes: that the run is to write there.
         readable: what every node must be able to read.
         ranks: whether to let a rank on each node find the others, which takes some seconds.
     """
@@ -63,7 +70,7 @@ def examine_cluster(
         return _on_nodes(answering, {name: partial(function, name, *arguments) for name in answering})
 
     if folder is not None:
-        found += check_folder(folder.absolute(), on_each, marker=secrets.token_hex(4))
+        found += check_folder(folder.absolute(), on_each, marker=secrets.token_hex(4), needed_bytes=needed_bytes)
     if readable:
         found += check_readable([path.absolute() for path in readable], on_each)
     training = {n: node for n, node in answering.items() if device == "cpu" or node["Resources"].get("GPU")}
@@ -72,9 +79,11 @@ def examine_cluster(
     return in_order(found)
 
 
-def examine_here(*, device: str, folder: Path | None) -> list[Finding]:
-    """What is wrong with this machine, without Ray."""
+def examine_here(*, device: str, folder: Path | None, needed_bytes: float = 0.0) -> list[Finding]:
+    """What is wrong with this machine, without Ray; arguments as `examine_cluster` takes them."""
     facts = look_here(socket.gethostname(), n_cpus=os.cpu_count() or 1, n_gpus=0, wants_cuda=device == "cuda")
+    # A cluster that a command starts here by itself is started without them.
+    facts = replace(facts, launcher_variables=())
 
     def on_each(function: Callable[..., Any], *arguments: Any) -> list[tuple[str, object]]:
         return [(facts.name, function(facts.name, *arguments))]
@@ -90,7 +99,7 @@ def examine_here(*, device: str, folder: Path | None) -> list[Finding]:
             )
         )
     if folder is not None:
-        found += check_folder(folder.absolute(), on_each, marker=secrets.token_hex(4))
+        found += check_folder(folder.absolute(), on_each, marker=secrets.token_hex(4), needed_bytes=needed_bytes)
     return in_order(found)
 
 

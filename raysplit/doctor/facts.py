@@ -1,11 +1,14 @@
 """What one node is like, seen by a process that runs there."""
 
 import os
+import re
 import resource
 import shutil
+import socket
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,6 +39,8 @@ class NodeFacts:
     """That a process may have at once."""
     launcher_variables: tuple[str, ...]
     """Of other launchers, in the environment that Ray was started in."""
+    missing_interfaces: tuple[str, ...]
+    """NAME=INTERFACE of variables that name a network interface which the node does not have."""
     clock_seconds: float
     """Since the epoch, by its own clock."""
     clock_skew_seconds: float = 0.0
@@ -52,7 +57,7 @@ def look_here(name: str, *, n_cpus: float, n_gpus: float, wants_cuda: bool) -> N
         wants_cuda: whether to load torch and look for GPUs.
     """
     gpu_names, trouble = _gpus() if wants_cuda else ((), "")
-    temp = tempfile.gettempdir()
+    temp, environment = tempfile.gettempdir(), _environment_of_parent()
     return NodeFacts(
         name=name,
         n_cpus=n_cpus,
@@ -65,7 +70,8 @@ def look_here(name: str, *, n_cpus: float, n_gpus: float, wants_cuda: bool) -> N
         temp_folder=temp,
         free_bytes=shutil.disk_usage(temp).free,
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
-        launcher_variables=tuple(_launcher_variables()),
+        launcher_variables=tuple(sorted(forget_launchers(environment))),
+        missing_interfaces=tuple(_missing_interfaces(environment)),
         clock_seconds=time.time(),
     )
 
@@ -90,11 +96,19 @@ def _gpus() -> tuple[tuple[str, ...], str]:
     return names, "" if names else f"torch {torch.__version__} sees none"
 
 
-def _launcher_variables() -> list[str]:
-    """Of this process's parent: in a worker, the raylet, since workers themselves have forgotten them."""
+def _environment_of_parent() -> dict[str, str]:
+    """In a worker, the raylet's, since workers themselves have forgotten what breaks them."""
     try:
         lines = Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0")
     except OSError:
-        return []
-    environment = dict(line.decode(errors="replace").partition("=")[::2] for line in lines if b"=" in line)
-    return sorted(forget_launchers(environment))
+        return {}
+    return dict(line.decode(errors="replace").partition("=")[::2] for line in lines if b"=" in line)
+
+
+def _missing_interfaces(environment: Mapping[str, str]) -> Iterator[str]:
+    """NCCL takes the beginnings of names, gloo whole ones; ``^`` and ``=`` say other things than a name."""
+    there = [name for _, name in socket.if_nameindex()]
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        for wanted in environment.get(variable, "").split(","):
+            if re.match(r"\w", wanted) and not any(name.startswith(wanted) for name in there):
+                yield f"{variable}={wanted}"

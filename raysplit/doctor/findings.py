@@ -147,6 +147,12 @@ def _of_one(node: NodeFacts) -> Iterator[Finding]:
             severity="warning", where=node.name, what=f"{format_bytes(node.free_bytes)} are free in {node.temp_folder}",
             remedy="Ray keeps logs and spilled objects there; free some, or start Ray with --temp-dir",
         )  # fmt: skip
+    if node.missing_interfaces:
+        yield Finding(
+            severity="error", where=node.name,
+            what=f"it has no network interface as its Ray's environment names ({_some(node.missing_interfaces)})",
+            remedy="start Ray there without the variable, or with an interface that `ip link` shows",
+        )  # fmt: skip
     if node.launcher_variables:
         yield Finding(
             severity="warning", where=node.name,

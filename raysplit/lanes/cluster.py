@@ -59,7 +59,7 @@ def joined_cluster(compute: ComputeSpec | None, *, address: str | None) -> Itera
     else:
         head = _head(address)
         try:
-            _init(address=head, runtime_env=_RUNTIME_ENV)
+            _init(address=head, runtime_env=dict(_RUNTIME_ENV))  # Ray writes into it, and a command may join twice
         except Exception as error:  # Ray raises many kinds
             raise join_error(address, error) from error
     if on_sigterm is not signal.SIG_DFL and threading.current_thread() is threading.main_thread():

@@ -22,6 +22,7 @@ _REFRESH_SECONDS = 0.5
 _LOG_SECONDS = 20.0
 _PATIENCE_SECONDS = 3.0
 _QUIET_AGAIN_SECONDS = 30.0
+_DEAF_SECONDS = 15.0
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +38,9 @@ class Display:
         self._started = time.monotonic()
         self._n_notices = 0
         """Printed."""
-        self._told_quiet = -_QUIET_AGAIN_SECONDS
+        self._told_quiet = self._told_deaf = -_QUIET_AGAIN_SECONDS
+        self._heard = self._started
+        """When law and broker last answered."""
 
     def __enter__(self) -> "Display":
         self._thread.start()
@@ -60,8 +63,10 @@ class Display:
                 status, report = self._ask()
                 self._tell_news(report)
                 show(status, report)
+                self._heard = time.monotonic()
             except Exception as error:  # the display never ends a sweep; what is wrong shows where it happens
                 _log.info("nothing to show: %r", error)
+                self._tell_deafness()
 
     def _tell_news(self, report: PoolReport) -> None:
         """Print what is told once, and not with the table: lanes that were lost, and why nothing happens."""
@@ -72,6 +77,16 @@ class Display:
         if report.quiet and time.monotonic() - self._told_quiet >= _QUIET_AGAIN_SECONDS:
             self._told_quiet = time.monotonic()
             self._console.print(report.quiet)
+
+    def _tell_deafness(self) -> None:
+        """Where the head is gone for good, Ray ends this process after a minute without a word of its own."""
+        now = time.monotonic()
+        if now - self._heard >= _DEAF_SECONDS and now - self._told_deaf >= _QUIET_AGAIN_SECONDS:
+            self._told_deaf = now
+            self._console.print(
+                f"the cluster has not answered for {format_seconds(now - self._heard)}: its head, or the node of the "
+                "law, is away; should this command end, everything measured is kept, and the same command continues"
+            )
 
     def _live(self) -> None:
         with Live(console=self._console, refresh_per_second=4, transient=True) as live:

@@ -2,11 +2,12 @@
 
 import asyncio
 import hashlib
+import logging
 import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ _RUN_FOLDER = "raysplit_run_folder"
 _STOP_SECONDS = "60"
 """That Ray gives a job between SIGTERM and SIGKILL; by itself it is 3, and a sweep ends its lanes in 5 to 10."""
 _LOOK_SECONDS = 1.0
+_OUTPUT, _BESIDE = "\x1f", "\x1e"
+"""Before each line that a command asked there has printed, and before those of its error stream."""
+_TELLS_APART = f"{{ {{ \"$@\" 2>&1 1>&3 3>&- | sed -u 's/^/{_BESIDE}/'; }} 3>&1 1>&4 | sed -u 's/^/{_OUTPUT}/'; }} 4>&1"
+"""A job has one log, in which Ray writes too: bash marks the lines of the command ``$@``, and keeps its status."""
+_READY_SECONDS, _NOT_READY = 180.0, "No available agent"
 _SPACE = "space.yaml"
 
 
@@ -28,8 +34,8 @@ _SPACE = "space.yaml"
 class SubmittedRun:
     """What a job is to do."""
 
-    space: Space
-    """Its paths are the cluster's."""
+    space: Space | None
+    """Its paths are the cluster's; None for the run folder's own."""
     run_folder: str
     options: tuple[str, ...] = ()
     """Further ones of `raysplit run`."""
@@ -42,14 +48,28 @@ class SubmittedRun:
             SpaceError: as `raysplit.space.load_space`.
             RunError: the run folder is no absolute path, which would lie in the job's own folder and end with it.
         """
-        if not run_folder.startswith("/"):
-            raise RunError(f"--out {run_folder}: must be an absolute path on the cluster, such as /shared/runs/first")
-        return cls(space=load_space(space_file), run_folder=run_folder.rstrip("/"), options=options)
+        return cls(space=load_space(space_file), run_folder=_absolute(run_folder), options=options)
+
+    @classmethod
+    def again(cls, run_folder: str, *, options: tuple[str, ...] = ()) -> "SubmittedRun":
+        """Go on with the run in a folder, by the search space that lies there.
+
+        Raises:
+            RunError: the run folder is no absolute path.
+        """
+        return cls(space=None, run_folder=_absolute(run_folder), options=options)
 
     @property
     def entrypoint(self) -> str:
         """The job's command; `raysplit` is found on the PATH that Ray was started with."""
-        return shlex.join(["raysplit", "run", _SPACE, "--out", self.run_folder, "--ray-address", "auto", *self.options])
+        space = f"{self.run_folder}/{_SPACE}" if self.space is None else _SPACE
+        return shlex.join(["raysplit", "run", space, "--out", self.run_folder, "--ray-address", "auto", *self.options])
+
+
+def _absolute(run_folder: str) -> str:
+    if not run_folder.startswith("/"):
+        raise RunError(f"{run_folder}: must be an absolute path on the cluster, such as /shared/runs/first")
+    return run_folder.rstrip("/")
 
 
 class SubmittedJobs:
@@ -76,6 +96,7 @@ class SubmittedJobs:
                 f"{address or 'this node'}: no Ray dashboard answers ({why}); give --address http://HEAD:8265, or "
                 "reach it with `ssh -L 8265:localhost:8265 HEAD` or `ray dashboard CLUSTER.yaml`"
             ) from error
+        logging.getLogger("ray").setLevel(logging.ERROR)  # the client has set it, and would tell of all that it packs
         return cls(client)
 
     def running_in(self, run_folder: str) -> str | None:
@@ -89,10 +110,11 @@ class SubmittedJobs:
     def submit(self, run: SubmittedRun) -> str:
         """Hand it in; returns the job's name."""
         folder = Path(tempfile.mkdtemp(prefix="raysplit-submit-"))
+        name = hashlib.sha256(run.run_folder.encode()).hexdigest()[:8]
         try:
-            (folder / _SPACE).write_text(dump_space(run.space), encoding="utf-8")
-            name = hashlib.sha256(run.run_folder.encode()).hexdigest()[:8]
-            job: str = self._client.submit_job(
+            if run.space is not None:
+                (folder / _SPACE).write_text(dump_space(run.space), encoding="utf-8")
+            return self._hand_in(
                 entrypoint=run.entrypoint,
                 submission_id=f"raysplit-{name}-{time.strftime('%Y%m%d-%H%M%S')}",
                 metadata={_RUN_FOLDER: run.run_folder},
@@ -100,7 +122,17 @@ class SubmittedJobs:
             )
         finally:
             shutil.rmtree(folder)
-        return job
+
+    def _hand_in(self, **job: Any) -> str:
+        """Submit, once the cluster takes jobs: a head that has just come up answers before its agent does."""
+        deadline = time.monotonic() + _READY_SECONDS
+        while True:
+            try:
+                return str(self._client.submit_job(**job))
+            except RuntimeError as error:
+                if _NOT_READY not in str(error) or time.monotonic() > deadline:
+                    raise RunError(f"the cluster takes no job: {' '.join(str(error).split())[:300]}") from error
+            time.sleep(_LOOK_SECONDS)
 
     def follow(self, job: str, *, tell: Callable[[str], Any]) -> bool:
         """Pass on the job's output until it ends; whether it ended well."""
@@ -111,6 +143,39 @@ class SubmittedJobs:
 
         asyncio.run(pass_on())
         return bool(self._client.get_job_status(job) == JobStatus.SUCCEEDED)
+
+    def ask(self, words: Sequence[str], *, tell: Callable[[str], Any], tell_beside: Callable[[str], Any]) -> int:
+        """Run a command of raysplit's on the cluster, which finds the run folder there; gives its exit status.
+
+        Args:
+            words: of the command, without ``raysplit``.
+            tell: hears each line of its output.
+            tell_beside: hears each line of its error stream.
+        """
+        job = self._hand_in(
+            entrypoint=shlex.join(["bash", "-o", "pipefail", "-c", _TELLS_APART, "-", "raysplit", *words]),
+            entrypoint_num_cpus=0,
+        )
+        partial = ""
+
+        def pass_on(text: str) -> None:
+            nonlocal partial
+            *lines, partial = (partial + text).split("\n")
+            for line in lines:
+                if line.startswith(_OUTPUT):
+                    tell(line.removeprefix(_OUTPUT))
+                elif line.startswith(_BESIDE):
+                    tell_beside(line.removeprefix(_BESIDE))
+
+        try:
+            self.follow(job, tell=pass_on)
+            info = self._client.get_job_info(job)
+            if info.driver_exit_code is None:
+                raise RunError(f"{' '.join(words)}: could not be asked there: {' '.join((info.message or '').split())}")
+            return int(info.driver_exit_code)
+        finally:  # Ctrl-C ends what asks there too
+            self.stop(job)
+            self._client.delete_job(job)
 
     def stop(self, job: str) -> str:
         """End a job in order; returns how it ended."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from raysplit.design.campaign import opening, whole_grid
 from raysplit.design.lane_shapes import LaneShape, bytes_of, lane_shape_of
-from raysplit.design.setup import Setup
+from raysplit.design.setup import Setup, setup_of
 from raysplit.design.tree import Trial
 from raysplit.design.tree_state import price_together
 from raysplit.machines import PEAK_FLOPS_PER_SECOND
@@ -17,9 +17,9 @@ from raysplit.space import Space
 from raysplit.sweep.speed import Speed, busy_share, lanes_at_a_time, speed_of
 
 _LANE_START_SECONDS = 20.0
-_STATE_BYTES = 12
+STATE_BYTES = 12
 """Bytes of a checkpoint for each parameter: fp32 weights and Adam's two moments."""
-_FORWARD_SHARE = 1 / 3
+FORWARD_SHARE = 1 / 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -260,11 +260,27 @@ def text_notes(space: Space) -> list[str]:
                 f"warning: domain {name!r}: max_bytes = {source.max_bytes:,} bytes of text hold fewer than the "
                 f"{needed[name]:,} tokens; raise it or corpus.max_epochs, or shorten the grids"
             )
-    for name, source in {**corpus.domains, **corpus.sources}.items():
-        path = source.path or ""
-        if source.kind in ("files", "table") and not has_magic(path) and not Path(path).exists():
-            notes.append(f"warning: domain {name!r}: {path}: no such file or folder here")
-    return notes
+    return notes + [
+        f"warning: domain {name!r}: {path}: no such file or folder here" for name, path in missing_texts(space)
+    ]
+
+
+def missing_texts(space: Space) -> list[tuple[str, str]]:
+    """(domain, path) of files and folders that are not on this machine."""
+    corpus = space.corpus
+    paths = {
+        name: source.path or ""
+        for name, source in {**corpus.domains, **corpus.sources}.items()
+        if source.kind in ("files", "table")
+    }
+    return [(name, path) for name, path in paths.items() if not has_magic(path) and not Path(path).exists()]
+
+
+def checkpoint_bytes(space: Space) -> float:
+    """At most, on the run's storage; reckoned before anything is built."""
+    vocab_size = space.corpus.tokenizer.vocab_size
+    setup = setup_of(space, vocab_size=vocab_size)
+    return make_plan(space, setup, vocab_size=vocab_size, seconds_per_token={}).disk_bytes
 
 
 def _row(
@@ -283,8 +299,8 @@ def _row(
     lane = lane_shape_of(space, n_params, vocab_size=vocab_size)
     # A trunk keeps a checkpoint at every D of the grid, each branch its deepest; what is drawn from a seed is no file.
     n_kept = sum(sum(d > 0 for d in setup.pretrain_grid) if trial.is_trunk else 1 for trial in trials)
-    checkpoint_bytes = float(model.n_params_total * _STATE_BYTES)
-    read = len(points) * len(setup.domains) * space.training.validation_tokens * _FORWARD_SHARE
+    checkpoint_bytes = float(model.n_params_total * STATE_BYTES)
+    read = len(points) * len(setup.domains) * space.training.validation_tokens * FORWARD_SHARE
     speed = speed_of(space, model, lane, timed)
     return PlanRow(
         n_params=n_params,

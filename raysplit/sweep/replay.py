@@ -55,7 +55,7 @@ class KnownLosses:
 
 
 @dataclass(slots=True)
-class _TuneTrial:
+class TuneTrial:
     """The part of Tune's trial that the scheduler looks at."""
 
     trial_id: str
@@ -95,12 +95,12 @@ def drive(service: PlayedTo, backend: Backend) -> Replayed:
     setup = service.setup
     trials = Trials(service, lanes=setup.lanes)
     searcher, scheduler = LawSearcher(trials), LawScheduler(trials)
-    running: list[tuple[float, int, _TuneTrial]] = []
+    running: list[tuple[float, int, TuneTrial]] = []
     numbers = itertools.count()
     nodes = service.tree_state().nodes.copy()
     now = busy = 0.0
 
-    def start_step(trial: _TuneTrial) -> None:
+    def start_step(trial: TuneTrial) -> None:
         nonlocal busy
         asked, milestone = trial.asked, trial.asked.milestones[trial.n_done]
         flops = price(setup, asked, [milestone], nodes)
@@ -110,7 +110,7 @@ def drive(service: PlayedTo, backend: Backend) -> Replayed:
 
     while not searcher.finished:
         while isinstance(config := searcher.suggest(name := f"t{next(numbers)}"), dict):
-            start_step(_TuneTrial(name, config, trial_of(config)))
+            start_step(TuneTrial(name, config, trial_of(config)))
         if not running:
             break
         now, _, trial = heapq.heappop(running)

@@ -42,6 +42,7 @@ def test_the_issue_s_commands_are_there() -> None:
         "generate",
         "eval",
         "replay",
+        "simulate",
         "fit",
         "compare",
         "advise",
@@ -54,6 +55,7 @@ def test_the_issue_s_commands_are_there() -> None:
         "watch",
         "doctor",
         "submit",
+        "resume",
         "stop",
     ]
     assert set(wanted) == set(main.commands)

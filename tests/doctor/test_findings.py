@@ -22,6 +22,7 @@ GOOD = NodeFacts(
     free_bytes=100 * 2**30,
     open_files=65536,
     launcher_variables=(),
+    missing_interfaces=(),
     clock_seconds=0.0,
 )
 OTHER = replace(GOOD, name="b")
@@ -53,6 +54,7 @@ def test_good_machines_have_no_findings() -> None:
         ({"open_files": 1024}, "warning", "b", "may open 1024 files"),
         ({"shared_memory_bytes": 64 * 2**20}, "warning", "b", "/dev/shm holds 67.1 MB"),
         ({"free_bytes": 2**30}, "warning", "b", "are free in /tmp"),
+        ({"missing_interfaces": ("GLOO_SOCKET_IFNAME=ib0",)}, "error", "b", "no network interface.*ib0"),
         ({"launcher_variables": ("OMPI_COMM_WORLD_RANK",)}, "warning", "b", "OMPI_COMM_WORLD_RANK"),
     ],
 )

@@ -1,5 +1,6 @@
 """A folder that several nodes should share, seen by nodes that are played here."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,22 @@ def test_a_folder_that_each_node_has_for_itself_is_found(tmp_path: Path, monkeyp
     assert "every node mounts at the same path" in found[0].remedy
 
 
-def test_a_folder_that_cannot_be_written_is_found(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raysplit.doctor.storage._SEEN_WITHIN_SECONDS", 0.0)
     (tmp_path / "file").write_text("")
     found = check_folder(Path("/runs"), nodes(tmp_path / "a", tmp_path / "file"), marker="m")
     assert any(finding.where == "node1" and "cannot be written" in finding.what for finding in found)
+
+
+def test_too_little_room_and_files_without_locks_are_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("raysplit.doctor.storage.fcntl.flock", refuse)
+    found = check_folder(tmp_path, nodes(Path("/")), marker="m", needed_bytes=1e18)
+    assert [finding.severity for finding in found] == ["warning", "warning"]
+    assert "cannot be locked (No locks available)" in found[0].what
+    assert "checkpoints may come to 1" in found[1].what
 
 
 def test_what_a_node_cannot_read_is_named(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """A training job's client over HTTP against the real server, and servers that are none."""
 
 import http.server
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from raysplit.cli import main
 from raysplit.errors import RunError, TableError
 from raysplit.http.client import HttpClient
 from raysplit.http.face import HttpFace
@@ -39,6 +42,15 @@ def test_reports_are_stored_once(served: tuple[LawService, str]) -> None:
     said = client.observe([SEEN])
     assert (said.n_new, said.n_repeated, said.n_known) == (0, 1, before + 2)
     assert 7 in service.observations()["seed"].tolist()
+
+
+def test_commands_ask_an_address_as_they_ask_a_folder(served: tuple[LawService, str]) -> None:
+    service, url = served
+    said = CliRunner().invoke(main, ["status", url, "--json"], catch_exceptions=False)
+    assert json.loads(said.stdout)["n_observations"] == service.status().n_observations
+    said = CliRunner().invoke(main, ["advise", url, "--json"], catch_exceptions=False)
+    assert json.loads(said.stdout)["split"]["n_params"] == service.advise().advice.split.n_params
+    assert "asked the live law" in said.stderr
 
 
 def test_the_answer_is_the_laws_own(served: tuple[LawService, str]) -> None:

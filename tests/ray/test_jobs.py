@@ -1,5 +1,6 @@
 """A sweep handed to a cluster of three raylets from outside, watched and stopped as a user does it."""
 
+import json
 import os
 import socket
 import subprocess
@@ -85,10 +86,14 @@ def test_a_sweep_is_submitted_watched_and_stopped(
     out = tmp_path / "run"
     space = write_space(tmp_path / "space.yaml", tiny_space(home / "texts"))
     assert "no job that was submitted" in raysplit("stop", out, "--address", dashboard, status=2)
-    assert "submitted: job" in raysplit("submit", space, "--out", out, "--address", dashboard)
+    law_url = f"http://127.0.0.1:{free_port()}"
+    served = ("--http", law_url.removeprefix("http://"))
+    assert "submitted: job" in raysplit("submit", space, "--out", out, "--address", dashboard, *served)
     assert "runs already: job" in raysplit("submit", space, "--out", out, "--address", dashboard)
     wait_for(lambda: len(records(out, "measurement")) > 0, seconds=480)
-    assert "observations" in raysplit("status", out)
+    assert "observations" in raysplit("status", out, "--address", dashboard)
+    [law] = [line for line in raysplit("status", law_url, "--json").splitlines() if line.startswith("{")]
+    assert json.loads(law)["n_observations"] > 0
     n_measured = len(records(out, "measurement"))
     assert "stopped" in raysplit("stop", out, "--address", dashboard)
     assert not (out / "live.json").exists(), "the law actor has ended with its sweep"

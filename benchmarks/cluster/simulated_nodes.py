@@ -1,0 +1,118 @@
+"""What more nodes, failures and spot do to a 7B sweep, in simulated time: a table and a figure.
+
+    python benchmarks/cluster/simulated_nodes.py --out benchmarks/results/2026-11-30-simulated
+
+The sweep is search_spaces/cluster_8x8.yaml: as it is (adaptive), and with its whole grid of 530 observations at once
+(grid), which is as wide as it gets. Rates are the defaults of `raysplit simulate`, which says where each is from.
+"""
+
+import argparse
+import json
+import os
+import platform
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from raysplit.space import Space, load_space
+from raysplit.sweep.rates import Rates
+from raysplit.sweep.simulate import simulate
+
+REPOSITORY = Path(__file__).parents[2]
+USUAL = Rates()
+CASES: dict[str, tuple[str, int, Rates, float]] = {
+    **{f"adaptive, {n} nodes": ("adaptive", n, USUAL, 10.0) for n in (4, 8, 16, 1000)},
+    **{f"grid, {n} nodes": ("grid", n, USUAL, 10.0) for n in (8, 32, 125, 1000)},
+    **{
+        f"grid, 1000 nodes, a failure in {h:g} h": ("grid", 1000, replace(USUAL, mtbf_hours=h), 10.0)
+        for h in (630.0, 63.0)
+    },
+    "grid, 1000 nodes, a failure in 63 h, saving every 2 min": ("grid", 1000, replace(USUAL, mtbf_hours=63.0), 2.0),
+    "grid, 1000 nodes, all spot for 24 h": ("grid", 1000, replace(USUAL, spot_share=1.0), 10.0),
+    "grid, 1000 nodes, all spot for 3 h": ("grid", 1000, replace(USUAL, spot_share=1.0, spot_hours=3.0), 10.0),
+    "grid, 1000 nodes, an hour of queueing": ("grid", 1000, replace(USUAL, queue_minutes=60.0), 10.0),
+    "grid, 1000 nodes, storage of 1 GB/s": ("grid", 1000, replace(USUAL, storage_bytes_per_second=1e9), 10.0),
+}
+"""Name -> policy, nodes at most, rates, minutes between saves."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=1e9, help="begin nothing after so long; run again, it goes on")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    kept = arguments.out / "simulated_nodes.json"
+    done: dict[str, dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else {}
+    began = time.monotonic()
+    for name, (policy, nodes, rates, save_minutes) in CASES.items():
+        if name in done or time.monotonic() - began > 60 * arguments.minutes:
+            continue
+        started = time.perf_counter()
+        went = asdict(simulate(_space(policy, save_minutes), most_nodes=nodes, rates=rates))
+        went |= {"took_seconds": time.perf_counter() - started, "nodes_over_time": _thinned(went["nodes_over_time"])}
+        done[name] = went
+        kept.write_text(json.dumps(done, indent=0))
+        print(_line(name, went), flush=True)
+    head = f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores\n\n"
+    (arguments.out / "simulated_nodes.txt").write_text(
+        head + _line(None, None) + "\n" + "\n".join(_line(name, done[name]) for name in CASES if name in done) + "\n"
+    )
+    _draw(done, arguments.out / "simulated_nodes.png")
+
+
+def _space(policy: str, save_minutes: float) -> Space:
+    space = load_space(REPOSITORY / "search_spaces" / "cluster_8x8.yaml")
+    sweep = space.sweep.model_copy(
+        update={"policy": policy, "budget_flops": None if policy == "grid" else space.sweep.budget_flops}
+    )
+    compute = space.compute.model_copy(update={"save_minutes": save_minutes})
+    return space.model_copy(update={"sweep": sweep, "compute": compute})
+
+
+def _line(name: str | None, went: dict[str, Any] | None) -> str:
+    if went is None:
+        return (
+            f"{'':56}{'hours':>7}{'nodes':>7}{'lanes':>7}{'node h':>8}{'cost':>11}{'trains':>8}{'lost':>7}{'saves':>7}"
+            f"{'failed':>8}{'taken':>7}{'broker':>8}{'law':>7}{'storage':>9}{'look s':>8}{'took s':>8}"
+        )
+    return (
+        f"{name:56}{went['hours']:7.1f}{went['most_nodes']:7}{went['most_lanes']:7}{went['node_hours']:8.0f}"
+        f"{went['cost']:11,.0f}{went['trained_share']:8.1%}{went['lost_share']:7.2%}{went['saving_share']:7.1%}"
+        f"{went['n_failures']:8}{went['n_taken']:7}{went['broker_share']:8.1%}{went['law_share']:7.2%}"
+        f"{went['storage_share']:9.1%}{went['look_seconds']:8.3f}{went['took_seconds']:8.0f}"
+    )
+
+
+def _thinned(over_time: tuple[tuple[float, int, float], ...], n: int = 400) -> list[tuple[float, int, float]]:
+    step = max(1, len(over_time) // n)
+    return [(round(hours, 3), nodes, round(share, 3)) for hours, nodes, share in over_time[::step]]
+
+
+def _draw(done: dict[str, dict[str, Any]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    shown = [
+        name
+        for name in ("adaptive, 8 nodes", "adaptive, 1000 nodes", "grid, 8 nodes", "grid, 1000 nodes")
+        if name in done
+    ]
+    figure, axes = plt.subplots(len(shown), 1, figsize=(8, 2.1 * len(shown)), sharex=False, layout="constrained")
+    for axis, name in zip(axes, shown, strict=True):
+        hours, nodes, share = zip(*done[name]["nodes_over_time"], strict=True)
+        axis.fill_between(hours, nodes, step="post", color="0.85", label="nodes held")
+        busy = [n * s for n, s in zip(nodes, share, strict=True)]
+        axis.fill_between(hours, busy, step="post", color="tab:blue", label="of them training")
+        axis.set_title(f"{name}: {done[name]['hours']:.0f} h, ${done[name]['cost']:,.0f}", loc="left", fontsize=10)
+        axis.set_ylabel("nodes")
+    axes[-1].set_xlabel("hours")
+    axes[0].legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+if __name__ == "__main__":
+    main()

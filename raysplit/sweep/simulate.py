@@ -1,0 +1,428 @@
+"""A sweep on machines that nobody has yet: the real search and the real lane pool, in simulated time.
+
+The searcher, the scheduler and the law decide as under Ray Tune (`raysplit.sweep.replay`), against a known law.
+`raysplit.pool.LanePool` decides which lane gets which task, as it does in the broker. What is simulated are machines
+(`raysplit.sweep.simulated_machines`), the time that training and saving take, and who fails when.
+"""
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from raysplit.design.lane_shapes import LaneShape, lane_shape_of
+from raysplit.design.setup import Setup, setup_of
+from raysplit.design.tasks import Measured, Outcome, Task
+from raysplit.design.tree import Checkpoints
+from raysplit.design.tree_state import price
+from raysplit.errors import RunError
+from raysplit.journal import Journal
+from raysplit.live.run_setup import RunSetup
+from raysplit.live.service import LawService
+from raysplit.pool.lane_pool import LanePool, no_room
+from raysplit.pool.lane_state import LaneState
+from raysplit.pool.placement import Footprint, on_these
+from raysplit.pool.task_queue import QueuedTask
+from raysplit.pool.troubles import Kind, Trouble
+from raysplit.space import Space
+from raysplit.sweep.plan import FORWARD_SHARE, STATE_BYTES
+from raysplit.sweep.rates import Rates
+from raysplit.sweep.replay import Losses, TuneTrial, known_law_losses
+from raysplit.sweep.reports import trial_of
+from raysplit.sweep.simulated_machines import HOUR, Clock, Machines
+from raysplit.sweep.speed import speed_of
+from raysplit.sweep.tune import LawScheduler, LawSearcher, Trials, result_of
+
+_LOOK_SECONDS = 30.0
+"""Between two looks at lanes and nodes while nothing happens; the broker looks every second."""
+_END_SECONDS = 5.0
+"""Until the machines of a lane that was sent home or lost are free again."""
+_LOST = Trouble(kind=Kind.MACHINE, cause="its node is gone")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SizePace:
+    """How a size trains in its lane."""
+
+    seconds_per_token: float
+    """Of the whole lane."""
+    step_seconds: float
+    checkpoint_bytes: float
+    lane: LaneShape
+
+
+@dataclass(kw_only=True, slots=True)
+class _Work:
+    """A task, or what is left of it."""
+
+    trial: TuneTrial
+    milestone: int
+    pace: SizePace
+    left: float
+    """Seconds of training from the last save on."""
+    begun: float = 0.0
+    save_seconds: float = 0.0
+    lane: int | None = None
+    epoch: int = 0
+    """Counts its lanes, so that the end of one that was lost is not taken for its own."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Simulated:
+    """How a simulated sweep went."""
+
+    finished: str
+    hours: float
+    n_observations: int
+    most_nodes: int
+    most_lanes: int
+    node_hours: float
+    trained_share: float
+    """Of the machines' time that was paid for: training that was kept."""
+    lost_share: float
+    """Training that was lost with a node, since its last save."""
+    saving_share: float
+    cost: float
+    n_failures: int
+    n_taken: int
+    broker_share: float
+    """Of the calls that a broker can answer, at the busiest moment."""
+    law_share: float
+    """Likewise of a law, in the busiest minute."""
+    storage_share: float
+    """Of what the storage takes, at the busiest moment."""
+    look_seconds: float
+    """That the longest look of the pool took on this machine; the broker has one second for each."""
+    nodes_over_time: tuple[tuple[float, int, float], ...]
+    """(hours, nodes, share of their workers' places that train)."""
+
+
+def simulate(
+    space: Space,
+    *,
+    most_nodes: int,
+    rates: Rates,
+    seed: int = 0,
+    most_lanes: int | None = None,
+    seconds_per_token: Mapping[int, float] | None = None,
+    node: Mapping[str, float] | None = None,
+    losses: Losses | None = None,
+) -> Simulated:
+    """Run a sweep of a space on a simulated cluster until its answer.
+
+    Args:
+        space: whose trials, lanes and speeds are taken; domains that are found in the text are taken as equally large.
+        most_nodes: that the cluster may grow to.
+        rates: of machines, storage and services.
+        seed: of failures, waiting times and losses.
+        most_lanes: at a time; as many as fill the nodes with the smallest size's when left out, so that nodes decide.
+        seconds_per_token: of one worker by size, where it was timed; else reckoned from `compute.gpu`.
+        node: resources of a node; those of `compute` when left out.
+        losses: that are measured; those of Chinchilla's law with domains of their own when left out.
+
+    Raises:
+        RunError: a size's speed is not known, or the smallest lane fits on no node.
+    """
+    vocab_size = space.corpus.tokenizer.vocab_size
+    paces = _paces(space, vocab_size, seconds_per_token or {})
+    resources = dict(node or _node_of(space, paces))
+    smallest = min((Footprint.of(pace.lane) for pace in paces.values()), key=lambda each: sorted(each.in_all.items()))
+    if on_these(smallest, [resources] * most_nodes) is None:
+        raise RunError(no_room(smallest, (), 0.0))
+    fill = most_nodes * min(resources[name] / amount for name, amount in smallest.in_all.items() if amount)
+    lanes = most_lanes or max(1, int(fill))
+    setup = replace(setup_of(space, vocab_size=vocab_size), lanes=lanes)
+    losses = losses or known_law_losses(_chinchilla, setup.domains, noise=0.005, seed=seed)
+    with tempfile.TemporaryDirectory() as scratch, closing(Journal(Path(scratch) / "journal")) as journal:
+        service = LawService(RunSetup(setup=setup, bytes_per_token=dict.fromkeys(setup.domains, 1.0)), journal)
+        played = _Played(space, setup, service, losses, paces, rates)
+        played.machines = Machines(
+            most_nodes=most_nodes, resources=resources, rates=rates, rng=np.random.default_rng(seed),
+            clock=played.clock, lost=played.node_lost,
+        )  # fmt: skip
+        return played.to_the_end()
+
+
+def _chinchilla(domain: str, n: float, d: float, s: float) -> float:
+    """Hoffmann's law (2203.15556, table A3 of approach 3), of which a domain keeps 0.3 nats of its own until it is
+    specialized in: an assumption, which decides what is bought and not how long a token takes.
+    """
+    common = 1.69 + 406.4 * n**-0.34 + 410.7 * (d + 4 * s + 1e6) ** -0.28
+    return common + 0.3 * (1.0 + s / 2e8) ** -0.3
+
+
+def _paces(space: Space, vocab_size: int, timed: Mapping[int, float]) -> dict[int, SizePace]:
+    found = {}
+    for size in space.model.sizes:
+        model, lane = space.shape(size, vocab_size), lane_shape_of(space, size, vocab_size=vocab_size)
+        speed = speed_of(space, model, lane, timed)
+        if speed is None:
+            raise RunError(
+                f"compute.gpu: not given, so nobody knows how fast a size of {size} trains; name the GPU to reckon with"
+            )
+        seconds = 1.0 / speed.of_lane(lane)
+        found[model.n_params_non_embedding] = SizePace(
+            seconds_per_token=seconds, step_seconds=seconds * space.training.batch_tokens, lane=lane,
+            checkpoint_bytes=float(model.n_params_total * STATE_BYTES),
+        )  # fmt: skip
+    return found
+
+
+def _node_of(space: Space, paces: Mapping[int, SizePace]) -> dict[str, float]:
+    """What a node has: its GPUs and the CPUs of their workers; on CPUs, those of the largest share of a lane."""
+    if space.compute.device == "cpu":
+        return {
+            "CPU": max(pace.lane.n_workers / pace.lane.n_nodes * pace.lane.cpus_per_worker for pace in paces.values())
+        }
+    cpus = max(pace.lane.cpus_per_worker / (pace.lane.gpus_per_worker or 1.0) for pace in paces.values())
+    gpus = float(space.compute.gpus_per_node)
+    return {"GPU": gpus, "CPU": gpus * cpus}
+
+
+@dataclass(slots=True)
+class _Played:
+    """One simulated sweep."""
+
+    space: Space
+    setup: Setup
+    service: LawService
+    losses: Losses
+    paces: Mapping[int, SizePace]
+    rates: Rates
+    clock: Clock = field(default_factory=Clock)
+    machines: Machines = field(init=False)
+    pool: LanePool = field(init=False)
+    searcher: LawSearcher = field(init=False)
+    scheduler: LawScheduler = field(init=False)
+    nodes: Checkpoints = field(init=False)
+    works: dict[Task, _Work] = field(default_factory=dict)
+    n_trials: int = 0
+    kept: float = 0.0
+    """Seconds of training times the share of a node that the lane takes; so the following two."""
+    thrown: float = 0.0
+    saved: float = 0.0
+    calls_per_second: float = 0.0
+    """That lanes make to the broker now; and the most."""
+    most_calls: float = 0.0
+    bytes_per_second: float = 0.0
+    most_bytes: float = 0.0
+    law_calls: Counter[int] = field(default_factory=Counter)
+    """By minute."""
+    look_seconds: float = 0.0
+    most_lanes: int = 0
+    busy: float = 0.0
+    """Nodes' worth of lanes that train now."""
+    history: list[tuple[float, int, float]] = field(default_factory=list)
+    is_looked_for: bool = False
+    is_news: bool = True
+    """Whether the search may have something else to try by now."""
+
+    def __post_init__(self) -> None:
+        trials = Trials(self.service, lanes=self.setup.lanes, n_blocked=self._n_blocked)
+        self.searcher, self.scheduler = LawSearcher(trials), LawScheduler(trials)
+        self.nodes = self.service.tree_state().nodes.copy()
+        self.pool = LanePool(
+            most_lanes=self.setup.lanes,
+            stall_seconds=1800.0,
+            footprint_of=lambda task: Footprint.of(self._pace(task).lane),
+        )
+
+    def to_the_end(self) -> Simulated:
+        self._turn()
+        while not self.searcher.finished:
+            self.clock.go_on()
+            if self.pool.hopeless is not None:
+                raise self.pool.hopeless
+            self._turn()
+        cost, held_seconds = self.machines.bill()
+        return Simulated(
+            finished=self.searcher.finished,
+            hours=self.clock.now / HOUR,
+            n_observations=self.service.status().n_observations,
+            most_nodes=self.machines.most_at_once,
+            most_lanes=self.most_lanes,
+            node_hours=held_seconds / HOUR,
+            trained_share=self.kept / held_seconds,
+            lost_share=self.thrown / held_seconds,
+            saving_share=self.saved / held_seconds,
+            cost=cost,
+            n_failures=self.machines.n_failures,
+            n_taken=self.machines.n_taken,
+            broker_share=self.most_calls / self.rates.broker_calls_per_second,
+            law_share=max(self.law_calls.values()) / 60 / self.rates.law_calls_per_second,
+            storage_share=self.most_bytes / self.rates.storage_bytes_per_second,
+            look_seconds=self.look_seconds,
+            nodes_over_time=tuple(self.history),
+        )
+
+    def node_lost(self, name: str) -> None:
+        """With every lane on it."""
+        for lane in list(self.pool.lanes.values()):
+            if name in lane.spots and lane.is_open:
+                if lane.task is not None:
+                    self._stop(self.works[lane.task], is_saved=False)
+                self.pool.lost(lane.number, _LOST, self.clock.now)
+                self.clock.later(_END_SECONDS, partial(self._gone, lane.number))
+
+    # What the search wants.
+
+    def _suggest(self) -> None:
+        while isinstance(config := self.searcher.suggest(f"t{self.n_trials}"), dict):
+            self._count_law_call()
+            trial = TuneTrial(f"t{self.n_trials}", config, trial_of(config))
+            self.n_trials += 1
+            self._hand_in(trial)
+
+    def _count_law_call(self) -> None:
+        self.law_calls[int(self.clock.now // 60)] += 1
+
+    def _hand_in(self, trial: TuneTrial) -> None:
+        asked, milestone = trial.asked, trial.asked.milestones[trial.n_done]
+        tokens = price(self.setup, asked, [milestone], self.nodes) / self.setup.flops_per_token[asked.n_params]
+        self.nodes.update(s.end for s in self.setup.tree.segments(asked, milestone, self.nodes) if not s.cooldown)
+        tokens += len(self.setup.domains) * self.space.training.validation_tokens * FORWARD_SHARE
+        task = Task(trial=asked, milestone=milestone)
+        pace = self._pace(task)
+        self.works[task] = _Work(trial=trial, milestone=milestone, pace=pace, left=tokens * pace.seconds_per_token)
+        self.pool.ask(
+            QueuedTask(task=task, footprint=Footprint.of(pace.lane), since=self.clock.now, done=Future[Outcome]())
+        )
+
+    def _measured(self, work: _Work) -> None:
+        trial, asked = work.trial, work.trial.asked
+        known = self.losses(asked, work.milestone)
+        assert known is not None, "a law knows every loss"
+        outcome = Measured(losses=dict(known), tokens=0, wall_seconds=0.0)
+        trial.n_done += 1
+        self.is_news = True
+        self.service.record(asked, work.milestone, outcome)
+        self._count_law_call()
+        result = result_of(asked, work.milestone, outcome)
+        if not result["done"]:
+            self._count_law_call()
+        if result["done"] or self.scheduler.on_trial_result(None, trial, result) == LawScheduler.STOP:
+            self.scheduler.on_trial_complete(None, trial, result)
+            self.searcher.on_trial_complete(trial.trial_id, result)
+        else:
+            self._hand_in(trial)
+
+    def _pace(self, task: Task) -> SizePace:
+        return self.paces[task.trial.n_params]
+
+    def _n_blocked(self) -> int:
+        moves = self.pool.moves
+        return sum(1 for queued in self.pool.queue if queued.footprint in (moves.missing, *moves.wanted))
+
+    # Lanes.
+
+    def _turn(self) -> None:
+        """After anything that happened: decide, and see to the lanes."""
+        if self.is_news or self._n_blocked():
+            self.is_news = False
+            self._suggest()
+        if self.searcher.finished:
+            return
+        self._give()
+        started = time.perf_counter()
+        opened, closed = self.pool.look(self.machines.seen(), self.clock.now)
+        self.look_seconds = max(self.look_seconds, time.perf_counter() - started)
+        for lane in opened:
+            self.clock.later(self.rates.start_seconds, partial(self._join, lane.number))
+        for lane in closed:
+            self.clock.later(_END_SECONDS, partial(self._gone, lane.number))
+        for lane in self.pool.lanes.values():
+            if lane.save_now and lane.task is not None and lane.is_open:
+                work = self.works[lane.task]
+                self.clock.later(work.save_seconds, partial(self._interrupt, lane.number, work, work.epoch))
+        self.machines.ask(self.pool.moves.wanted)
+        self.machines.let_go({name for lane in self.pool.lanes.values() for name in lane.spots})
+        self.most_lanes = max(self.most_lanes, len(self.pool.lanes))
+        n_nodes = len(self.machines.nodes)
+        self.history.append((self.clock.now / HOUR, n_nodes, self.busy / n_nodes if n_nodes else 0.0))
+        if not self.is_looked_for:
+            self.is_looked_for = True
+            self.clock.later(_LOOK_SECONDS, self._look_again)
+
+    def _look_again(self) -> None:
+        self.is_looked_for = False
+
+    def _join(self, number: int) -> None:
+        self.pool.joined(number, self.clock.now)
+
+    def _gone(self, number: int) -> None:
+        self.pool.gone(number, self.clock.now)
+
+    def _give(self) -> None:
+        for lane in list(self.pool.lanes.values()):
+            if lane.is_idle and (task := self.pool.give(lane.number, self.clock.now)) is not None:
+                self.pool.heard(lane.number, 1, 1.0, self.clock.now)
+                self._begin(self.works[task], lane)
+
+    def _begin(self, work: _Work, lane: LaneState) -> None:
+        rates, n_savers = self.rates, self.bytes_per_second / self.rates.storage_bytes_per_second
+        its_share = rates.storage_bytes_per_second / (1.0 + n_savers)
+        work.save_seconds = work.pace.checkpoint_bytes / min(
+            work.pace.lane.n_nodes * rates.node_bytes_per_second, its_share
+        )
+        work.begun, work.lane, work.epoch = self.clock.now, lane.number, work.epoch + 1
+        seconds = work.left * (1.0 + work.save_seconds / self._save_interval) + work.save_seconds
+        self.clock.later(seconds, partial(self._end, work, work.epoch))
+        self._count(work, +1)
+
+    def _end(self, work: _Work, epoch: int) -> None:
+        if work.epoch != epoch or work.lane is None:
+            return
+        number, share = work.lane, self._share(work)
+        self.kept += work.left * share
+        self.saved += (self.clock.now - work.begun - work.left) * share
+        self._count(work, -1)
+        work.lane = None
+        lane = self.pool.lanes[number]
+        assert lane.task is not None
+        del self.works[lane.task]
+        self.pool.finished(number, Measured(losses={}, tokens=0, wall_seconds=0.0), self.clock.now)
+        self._measured(work)
+
+    def _interrupt(self, number: int, work: _Work, epoch: int) -> None:
+        """The lane has saved where it stood, as it was told."""
+        if work.epoch == epoch and work.lane == number:
+            self._stop(work, is_saved=True)
+            self.pool.interrupted(number, self.clock.now)
+
+    def _stop(self, work: _Work, *, is_saved: bool) -> None:
+        if work.lane is None:
+            return
+        share, interval = self._share(work), self._save_interval
+        elapsed = self.clock.now - work.begun
+        n_saves, rest = divmod(elapsed, interval + work.save_seconds)
+        trained = min(work.left, n_saves * interval + min(rest, interval))
+        kept = trained if is_saved else min(trained, n_saves * interval)
+        self.kept += kept * share
+        self.thrown += (trained - kept) * share
+        self.saved += max(0.0, elapsed - trained) * share
+        work.left -= kept
+        self._count(work, -1)
+        work.lane = None
+
+    @property
+    def _save_interval(self) -> float:
+        return 60.0 * self.space.compute.save_minutes
+
+    def _share(self, work: _Work) -> float:
+        """Of a node's time that the lane takes, in nodes."""
+        whole = self.machines.resources
+        return max(amount / whole[name] for name, amount in Footprint.of(work.pace.lane).in_all.items() if amount)
+
+    def _count(self, work: _Work, sign: int) -> None:
+        self.busy += sign * self._share(work)
+        self.calls_per_second += sign / work.pace.step_seconds
+        self.bytes_per_second += sign * work.pace.checkpoint_bytes / self._save_interval
+        self.most_calls = max(self.most_calls, self.calls_per_second)
+        self.most_bytes = max(self.most_bytes, self.bytes_per_second)

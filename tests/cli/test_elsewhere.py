@@ -1,0 +1,53 @@
+"""Commands asked from outside the cluster on which a run lies: what is said there, and what comes back."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from raysplit.sweep.jobs import SubmittedJobs
+from tests.cli.conftest import Command
+
+HEAD = "http://head:8265"
+
+
+class Elsewhere:
+    """Stands for the jobs of a cluster."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def ask(self, words: list[str], *, tell: Callable[[str], Any], tell_beside: Callable[[str], Any]) -> int:
+        self.asked.append(words)
+        tell("answer")
+        tell_beside("a word beside it")
+        return 3
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
+    found = Elsewhere()
+    monkeypatch.setattr(SubmittedJobs, "at", lambda address: found if address == HEAD else None)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("said", "asked"),
+    [
+        (["status", "/shared/a", "--address", HEAD, "--json"], ["status", "/shared/a", "--json"]),
+        (["watch", f"--address={HEAD}", "/shared/a", "--every", "5"], ["watch", "/shared/a", "--every", "5"]),
+        (["advise", "/shared/a", "--budget-flops", "1e21", "--address", HEAD],
+         ["advise", "/shared/a", "--budget-flops", "1e21"]),
+    ],
+)  # fmt: skip
+def test_the_same_words_are_said_there_and_its_answer_and_status_come_back(
+    raysplit: Command, elsewhere: Elsewhere, said: list[str], asked: list[str]
+) -> None:
+    result = raysplit(*said)
+    assert elsewhere.asked == [asked]
+    assert (result.stdout, result.stderr, result.exit_code) == ("answer\n", "a word beside it\n", 3)
+
+
+def test_a_path_of_this_machine_is_refused(refusal: Callable[..., str]) -> None:
+    assert "an absolute path on the cluster" in refusal("status", "runs/a", "--address", HEAD)
+    assert "an absolute path on the cluster" in refusal("advise", "--law", "law.json", "--address", HEAD)
