@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from raysplit.law.form import Array, Form, Parameter
+from raysplit.law.form import SPECIALIZE_TOKENS, Array, Form, Parameter
 
 _WORTH = Parameter(name="w", lower=1e-6, upper=1.0, log=True, prior=(0.01, math.log(5)))
 
@@ -27,15 +27,25 @@ class _Cooled(Form):
         self._form = form
         self.name = f"{form.name}+cooldown"
         self.parameters = (*form.parameters, _WORTH)
+        scales = [i for i, p in enumerate(form.parameters) if p.unit == SPECIALIZE_TOKENS]
+        self._scale = scales[0] if len(scales) == 1 else None
 
     def loss(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
         return self._form.loss(theta[..., :-1], n, d, np.where(s > 0, s, theta[..., -1] * d))
 
     def gradient(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
-        inner, at = theta[..., :-1], np.where(s > 0, s, theta[..., -1] * d)
-        known = self._form.gradient(inner, n, d, at)
-        by_worth = np.where(s > 0, 0.0, self._form.slope(inner, n, d, at) * d)
-        return np.concatenate([known, np.broadcast_to(by_worth, known.shape[:-1])[..., None]], axis=-1)
+        return self.loss_and_gradient(theta, n, d, s)[1]
+
+    def loss_and_gradient(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
+        inner, worth = theta[..., :-1], theta[..., -1]
+        at = np.where(s > 0, s, worth * d)
+        loss, known = self._form.loss_and_gradient(inner, n, d, at)
+        if self._scale is None:
+            by_log = self._form.slope(inner, n, d, at) * at
+        else:  # a loss knows D' only in multiples of a scale of that unit, k, so D' dL/dD' = -k dL/dk
+            by_log = -theta[..., self._scale] * known[..., self._scale]
+        by_worth = np.where(s > 0, 0.0, by_log / worth)
+        return loss, np.concatenate([known, by_worth[..., None]], axis=-1)
 
     def slope(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
         """Of branches; at D' = 0 what the first token gains a trunk that was not cooled down."""

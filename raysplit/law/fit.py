@@ -10,7 +10,7 @@ from raysplit.errors import LawError
 from raysplit.law.form import Array, Form
 from raysplit.law.minimize import Minimum, minimize_together
 from raysplit.law.objective import Coordinates, FitProblem, Sample
-from raysplit.law.starts import scored_starts
+from raysplit.law.starts import scored_starts, start_at_priors
 from raysplit.law.status import FitStatus, diagnose_design
 
 FROM_SCRATCH_WEIGHT = 0.1
@@ -25,6 +25,8 @@ NOISE_FLOOR = 1e-4
 """No residual sd is believed below this: a form that passes through all its runs has not shown them noiseless."""
 _WARM_GUESSES, _WARM_STARTS = 128, 3
 """Starts tried beside the optimum that is known."""
+_BESIDE_ALIKE = 32
+"""Guesses tried beside where other domains ended."""
 _PILOTS = 8
 """Of more domains than this, so many are searched for from many guesses."""
 HUBER_EFFICIENT = 1.345
@@ -185,7 +187,7 @@ def _fit_by_pilots(
     alike = np.stack([problem.coordinates.to_phi(fit.theta) for fit, problem in first])
     rest = [k for k in range(len(problems)) if k not in fitted]
     starts = [
-        scored_starts(problems[k], n_guesses=_WARM_GUESSES, n_starts=_WARM_STARTS, seed=seed, alike=alike) for k in rest
+        scored_starts(problems[k], n_guesses=_BESIDE_ALIKE, n_starts=_WARM_STARTS, seed=seed, alike=alike) for k in rest
     ]
     found = _from_starts([problems[k] for k in rest], [samples[k] for k in rest], starts, huber_delta)
     fitted |= dict(zip(rest, found, strict=True))
@@ -225,13 +227,19 @@ def fit_again(
     seed: int,
     explores: bool = True,
 ) -> list[tuple[Fit, FitProblem]]:
-    """Fits from optima (P,) that are known up to a change of priors or a few runs; a few more starts may be tried."""
+    """Fits from optima (P,) that are known up to a change of priors or a few runs; a few more starts may be tried.
+
+    Of more than `_PILOTS` domains one more start each is, where their priors are.
+    """
     if not explores:
         return _described(problems, samples, minimize_together(problems, [phi[None] for phi in known], tolerance=1e-8))
-    starts = [
-        np.concatenate([phi[None], scored_starts(p, n_guesses=_WARM_GUESSES, n_starts=_WARM_STARTS, seed=seed)])
-        for p, phi in zip(problems, known, strict=True)
-    ]
+
+    def others(problem: FitProblem, phi: Array) -> Array:
+        if len(problems) > _PILOTS:
+            return start_at_priors(problem, phi)
+        return scored_starts(problem, n_guesses=_WARM_GUESSES, n_starts=_WARM_STARTS, seed=seed)
+
+    starts = [np.concatenate([phi[None], others(p, phi)]) for p, phi in zip(problems, known, strict=True)]
     ends = minimize_together(problems, starts, max_iterations=60, tolerance=1e-6)
     best = [end.phi[np.argmin(end.value)][None] for end in ends]
     starts = [np.concatenate([phi, end.phi]) for phi, end in zip(best, ends, strict=True)]
@@ -290,8 +298,8 @@ def hat_root(problem: FitProblem, phi: Array) -> Array:
         problem: One fit, of runs that are multiplied by the square roots of their weights.
         phi: (1, P)
     """
-    _, _, information = replace(problem, delta=np.full((1, 1), np.inf)).scores(phi)
-    jacobian = problem.jacobian(phi)[0] * np.sqrt(problem.weight[0])[:, None]
+    jacobian, information = problem.information(phi)
+    jacobian = jacobian[0] * np.sqrt(problem.weight[0])[:, None]
     scale = 1.0 / np.sqrt(np.maximum(np.diag(information[0]), 1e-300))
     values, vectors = np.linalg.eigh(information[0] * scale[:, None] * scale)
     kept = values > 1e-12 * values[-1]

@@ -62,6 +62,10 @@ class Form(ABC):
     def gradient(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
         """Derivative of `loss` by each parameter, one more trailing axis of length P."""
 
+    def loss_and_gradient(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
+        """Both at once; a form may override it where they have parts in common."""
+        return self.loss(theta, n, d, s), self.gradient(theta, n, d, s)
+
     @abstractmethod
     def slope(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
         """Derivative of `loss` by s, nats per token per token; what the next specialization token gains."""

@@ -58,10 +58,11 @@ def _power(theta: Array, amplitude: int, exponent: int, n: Array) -> Array:
 
 
 def _stack(*columns: Array) -> Array:
-    out = np.empty((*np.broadcast_shapes(*(np.shape(c) for c in columns)), len(columns)))
+    """Columns as the last axis, each contiguous in memory: a fit works on one after the other."""
+    out = np.empty((len(columns), *np.broadcast_shapes(*(np.shape(c) for c in columns))))
     for j, column in enumerate(columns):
-        out[..., j] = column
-    return out
+        out[j] = column
+    return np.moveaxis(out, 0, -1)
 
 
 class Law1(Form):
@@ -132,6 +133,9 @@ class _Gain(Form):
         data = np.exp(np.log(theta[..., 3]) - theta[..., 4] * log_tokens)
         return _power(theta, 1, 2, n), data, log_tokens, np.log1p(s / theta[..., 6])
 
+    def gradient(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
+        return self.loss_and_gradient(theta, n, d, s)[1]
+
     def limits(self) -> Mapping[str, str]:
         return {
             "no specialization": "at D' = 0 it is Hoffmann's law of the seed with D + d0 tokens",
@@ -150,10 +154,10 @@ class Law2(_Gain):
         size, data, _, log_gain = self._parts(theta, n, d, s)
         return theta[..., 0] + size + data * np.exp(-theta[..., 7] * log_gain)
 
-    def gradient(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
+    def loss_and_gradient(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
         size, data, log_tokens, log_gain = self._parts(theta, n, d, s)
         term = data * np.exp(-theta[..., 7] * log_gain)
-        return _stack(
+        return theta[..., 0] + size + term, _stack(
             np.ones(1),
             size / theta[..., 1],
             -np.log(n) * size,
@@ -190,13 +194,13 @@ class Law4(_Gain):
     def _exponent(theta: Array, log_tokens: Array) -> Array:
         return theta[..., 7] * np.exp(-theta[..., 8] * (log_tokens - np.log(theta[..., 5])))
 
-    def gradient(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
+    def loss_and_gradient(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
         size, data, log_tokens, log_gain = self._parts(theta, n, d, s)
         exponent = self._exponent(theta, log_tokens)
         term = data * np.exp(-exponent * log_gain)
         d0, tokens = theta[..., 5], d + theta[..., 5]
         by_exponent = -log_gain * term
-        return _stack(
+        return theta[..., 0] + size + term, _stack(
             np.ones(1),
             size / theta[..., 1],
             -np.log(n) * size,
@@ -283,9 +287,9 @@ class Law8(_Gain):
         size, term, _, _ = self._term(theta, n, d, s)
         return theta[..., 0] + size + term
 
-    def gradient(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
+    def loss_and_gradient(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
         size, term, log_tokens, log_gain = self._term(theta, n, d, s)
-        return _stack(
+        return theta[..., 0] + size + term, _stack(
             np.ones(1),
             size / theta[..., 1],
             -np.log(n) * size,
@@ -314,12 +318,12 @@ class Law16(Law8):
         size, term, _, log_gain = self._term(theta, n, d, s)
         return theta[..., 0] + size * (1.0 + theta[..., 9] * np.exp(-theta[..., 7] * log_gain)) + term
 
-    def gradient(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
+    def loss_and_gradient(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
         size, term, log_tokens, log_gain = self._term(theta, n, d, s)
         kept = size * np.exp(-theta[..., 7] * log_gain)
         widened = size + theta[..., 9] * kept
         both = theta[..., 9] * kept + term  # all that (1 + s/k)^-c multiplies
-        return _stack(
+        return theta[..., 0] + size + both, _stack(
             np.ones(1),
             widened / theta[..., 1],
             -np.log(n) * widened,

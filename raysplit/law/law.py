@@ -228,12 +228,8 @@ class Law:
         n, d, s = np.broadcast_arrays(*(np.asarray(x, float) for x in (n_params, pretrain_tokens, specialize_tokens)))
         inputs = [x[None, ..., None] for x in (n, d, s)]
         mean, draws = self.point.loss(*inputs)[0, ..., k], self.loss(*inputs)[..., k]
-        if noise:
-            # Each draw stands for a normal of its own; 32 equally likely values of it are close enough.
-            normal = ndtri((np.arange(32) + 0.5) / 32).reshape(-1, *(1,) * n.ndim)
-            draws = (draws[:, None] * np.exp(self.noise_at(d)[..., k] * normal)).reshape(-1, *n.shape)
-        low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0, method="weibull")
-        return Prediction(mean=mean, low=np.asarray(low), high=np.asarray(high))
+        low, high = measured_span(draws, self.noise_at(d)[..., k] if noise else None, level)
+        return Prediction(mean=mean, low=low, high=high)
 
     def extrapolation(
         self, n_params: ArrayLike, pretrain_tokens: ArrayLike, specialize_tokens: ArrayLike
@@ -360,6 +356,16 @@ class Law:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _no_law(error) from error
+
+
+def measured_span(draws: Array, noise: Array | float | None, level: float) -> tuple[Array, Array]:
+    """Central interval of a measured loss, from its draws (n_draws, *points) and the log sd (*points) of its luck."""
+    if noise is not None:
+        # Each draw stands for a normal of its own; 32 equally likely values of it are close enough.
+        normal = ndtri((np.arange(32) + 0.5) / 32).reshape(-1, *(1,) * (draws.ndim - 1))
+        draws = (draws[:, None] * np.exp(noise * normal)).reshape(-1, *draws.shape[1:])
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0, method="weibull")
+    return np.asarray(low), np.asarray(high)
 
 
 def _fit_to_dict(fit: Fit) -> dict[str, Any]:

@@ -31,10 +31,6 @@ class Minimum:
     converged: NDArray[np.bool_]  # (B,)
 
 
-_AT_ONCE = 2**15
-"""Residuals: with their derivatives they then stay in the cache of one core, and memory does not grow with the fits."""
-
-
 def minimize(problem: FitProblem, start: Array, *, max_iterations: int = 200, tolerance: float = 1e-10) -> Minimum:
     """Minimise each row of a problem from its start, some rows at once.
 
@@ -44,9 +40,9 @@ def minimize(problem: FitProblem, start: Array, *, max_iterations: int = 200, to
         max_iterations: Steps tried per fit, refused ones included.
         tolerance: A fit has converged when a step promises less than this share of its value.
     """
-    step = max(1, _AT_ONCE // problem.n.shape[1])
-    parts = [np.arange(i, min(i + step, len(start))) for i in range(0, max(len(start), 1), step)]
-    ends = [_minimize(problem.rows(part), start[part], max_iterations, tolerance) for part in parts]
+    ends = [
+        _minimize(problem.rows(part), start[part], max_iterations, tolerance) for part in problem.in_parts(len(start))
+    ]
     return Minimum(
         phi=np.concatenate([end.phi for end in ends]),
         value=np.concatenate([end.value for end in ends]),
@@ -61,7 +57,7 @@ def _minimize(problem: FitProblem, start: Array, max_iterations: int, tolerance:
     value = problem.value(phi)
     damping = np.full(len(phi), 1e-2)
     converged = np.zeros(len(phi), dtype=bool)
-    linear = np.flatnonzero(problem.coordinates.linear)
+    has_linear = bool(problem.coordinates.linear.any())
     active = np.flatnonzero(np.isfinite(value))
     fresh = np.ones(len(phi), dtype=bool)  # whose derivatives must be computed
     n_parameters = phi.shape[1]
@@ -83,9 +79,7 @@ def _minimize(problem: FitProblem, start: Array, max_iterations: int, tolerance:
         held = ((here <= low) & (gradient[active] > 0)) | ((here >= high) & (gradient[active] < 0))
         step, decrement = _step(gradient[active], hessian[active], majorant[active], damping[active], held)
         trial = np.clip(here + step, low, high)
-        for _ in range(_LINEAR_SOLVES if linear.size else 0):
-            trial = _solve_linear(rows, trial, linear)
-        trial_value = rows.value(trial)
+        trial, trial_value = _linear_solved(rows, trial) if has_linear else (trial, rows.value(trial))
         better = trial_value < value[active]
         # A promise below the tolerance counts only where the damping is too small to be the reason for it.
         settled = (decrement <= tolerance * value[active]) & (damping[active] <= 1.0)
@@ -130,23 +124,25 @@ def _step(
     return step, 0.5 * np.einsum("bi,bi->b", right, step)
 
 
-def _solve_linear(rows: FitProblem, phi: Array, linear: NDArray[np.intp]) -> Array:
-    """One Newton step of the majorant in the linear parameters alone; amplitudes shrink at most tenfold."""
-    gradient, system = rows.linear_scores(phi, linear)
-    right = -gradient
-    here, log = phi[:, linear], rows.coordinates.log[linear]
+def _linear_solved(rows: FitProblem, phi: Array) -> tuple[Array, Array]:
+    """Newton steps of the majorant in the linear parameters alone, and F there; amplitudes shrink at most tenfold."""
+    part = rows.linear_part(phi)
+    linear, log = part.linear, rows.coordinates.log[part.linear]
     lower, upper = rows.coordinates.lower[..., linear], rows.coordinates.upper[..., linear]
-    step = _solve(system, right)
-    beyond = (here + step < lower) | (here + step > upper)
-    if beyond.any():
-        # Those that would leave their bounds stop there, and the others make the best of it.
-        stopped = np.where(beyond, np.clip(here + step, lower, upper) - here, 0.0)
-        right = np.where(beyond, stopped, right - np.einsum("bij,bj->bi", system, stopped))
-        both = ~beyond[:, :, None] & ~beyond[:, None, :]
-        step = _solve(np.where(both, system, np.eye(linear.size)), right)
-    out = phi.copy()
-    out[:, linear] = np.clip(here + np.where(log, np.log(np.maximum(1.0 + step, 0.1)), step), lower, upper)
-    return out
+    phi = phi.copy()
+    for _ in range(_LINEAR_SOLVES):
+        gradient, system = part.scores(phi)
+        right, here = -gradient, phi[:, linear]
+        step = _solve(system, right)
+        beyond = (here + step < lower) | (here + step > upper)
+        if beyond.any():
+            # Those that would leave their bounds stop there, and the others make the best of it.
+            stopped = np.where(beyond, np.clip(here + step, lower, upper) - here, 0.0)
+            right = np.where(beyond, stopped, right - np.einsum("bij,bj->bi", system, stopped))
+            both = ~beyond[:, :, None] & ~beyond[:, None, :]
+            step = _solve(np.where(both, system, np.eye(linear.size)), right)
+        phi[:, linear] = np.clip(here + np.where(log, np.log(np.maximum(1.0 + step, 0.1)), step), lower, upper)
+    return phi, part.value(phi)
 
 
 def _solve(system: Array, right: Array) -> Array:

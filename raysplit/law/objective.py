@@ -21,6 +21,9 @@ from scipy.special import erf
 
 from raysplit.law.form import PRETRAIN_TOKENS, SPECIALIZE_TOKENS, Array, Form
 
+_AT_ONCE = 2**15
+"""Residuals: with their derivatives they then stay in the cache of one core, and memory does not grow with the fits."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
@@ -130,6 +133,11 @@ class FitProblem:
             delta=pick(self.delta), noise=pick(self.noise),
         )  # fmt: skip
 
+    def in_parts(self, n_fits: int) -> list[NDArray[np.intp]]:
+        """Rows of so many fits, as many at once as are quick."""
+        step = max(1, _AT_ONCE // self.n.shape[1])
+        return [np.arange(i, min(i + step, n_fits)) for i in range(0, max(n_fits, 1), step)]
+
     def residuals(self, phi: Array) -> Array:
         """log L - log y, (B, R); infinite where the form is not positive."""
         theta = self.coordinates.to_theta(phi)
@@ -140,12 +148,15 @@ class FitProblem:
 
     def value(self, phi: Array) -> Array:
         """F, (B,)."""
-        size = np.abs(self.residuals(phi))
+        return self._value(phi, self.residuals(phi), None)
+
+    def _value(self, phi: Array, residuals: Array, log_share: Array | None) -> Array:
+        size = np.abs(residuals)
         inside = np.minimum(size, self.delta)
         with np.errstate(invalid="ignore"):
             out = np.sum(self.weight * inside * (size - 0.5 * inside), axis=-1)
         if (kappa := self.kappa) is not None:
-            out = out + 0.5 * kappa[:, 0] * np.sum(self.prior_z(phi) ** 2, axis=-1)
+            out = out + 0.5 * kappa[:, 0] * np.sum(self.prior_z(phi, log_share) ** 2, axis=-1)
         return np.where(np.isnan(out), np.inf, out)
 
     def jacobian(self, phi: Array) -> Array:
@@ -156,14 +167,13 @@ class FitProblem:
         """Residuals (B, R) and their derivative by phi (B, R, P)."""
         theta = self.coordinates.to_theta(phi)[:, None, :]
         with np.errstate(all="ignore"):
-            predicted = self.form.loss(theta, self.n, self.d, self.s)
-            jacobian = self.form.gradient(theta, self.n, self.d, self.s)
-            jacobian *= self.coordinates.jacobian(theta) / predicted[..., None]
+            predicted, jacobian = self.form.loss_and_gradient(theta, self.n, self.d, self.s)
+            jacobian *= self.coordinates.jacobian(theta)
+            jacobian /= predicted[..., None]
             residual = np.log(predicted) - self.log_loss
-        return (
-            np.where(np.isfinite(residual), residual, np.inf),
-            np.nan_to_num(jacobian, copy=False, nan=0.0, posinf=0.0, neginf=0.0),
-        )
+            if not np.isfinite(jacobian.sum()):
+                jacobian = np.nan_to_num(jacobian, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        return np.where(np.isfinite(residual), residual, np.inf), jacobian
 
     def scores(self, phi: Array) -> tuple[Array, Array, Array]:
         """Gradient of F, (B, P); its Gauss-Newton Hessian H and the majorant M of that, (B, P, P)."""
@@ -182,33 +192,36 @@ class FitProblem:
             majorant, hessian = majorant + prior, hessian + prior
         return gradient, hessian, majorant
 
-    def linear_scores(self, phi: Array, linear: NDArray[np.intp]) -> tuple[Array, Array]:
-        """Gradient of F and majorant by the linear parameters alone, (B, Q) and (B, Q, Q).
+    def information(self, phi: Array) -> tuple[Array, Array]:
+        """Jacobian (B, R, P) of the residuals, and the Hessian (B, P, P) of F were Huber's loss squares throughout."""
+        _, jacobian = self._linearised(phi)
+        hessian = np.matmul(np.swapaxes(jacobian, 1, 2) * self.weight[:, None, :], jacobian)
+        if self.prior_strength > 0:
+            by_phi = self._prior_jacobian(phi)
+            by_fit = self.prior_strength * huber_scale(np.array(np.inf), self.noise)[:, :, None]
+            hessian = hessian + by_fit * np.matmul(np.swapaxes(by_phi, 1, 2), by_phi)
+        return jacobian, hessian
 
-        Cheaper than `scores`: the share of an amplitude's term depends on that amplitude only, so no prior ties two.
-        """
-        residual, jacobian = self._linearised(phi)
-        jacobian = jacobian[..., linear]
-        psi = self.weight * np.clip(residual, -self.delta, self.delta)
-        transposed = np.swapaxes(jacobian, 1, 2)
-        gradient = np.matmul(transposed, psi[..., None])[..., 0]
-        majorant = np.matmul(transposed * self._shrink(np.abs(residual))[:, None, :], jacobian)
-        if (kappa := self.kappa) is not None:
-            sd = self.coordinates.prior_sd[..., linear]
-            gradient = gradient + kappa * self.prior_z(phi)[:, linear] / sd
-            majorant = majorant + (kappa * sd**-2.0)[:, :, None] * np.eye(linear.size)
-        return gradient, majorant
+    def linear_part(self, phi: Array) -> "LinearPart":
+        """What the linear parameters change where the others stay at phi (B, P)."""
+        linear = np.flatnonzero(self.coordinates.linear)
+        theta = self.coordinates.to_theta(phi)[:, None, :]
+        with np.errstate(all="ignore"):
+            predicted, gradient = self.form.loss_and_gradient(theta, self.n, self.d, self.s)
+            columns = np.stack([gradient[..., j] for j in linear])  # (Q, B, R)
+            rest = predicted - np.einsum("bq,qbr->br", theta[:, 0, linear], columns)
+        return LinearPart(problem=self, linear=linear, rest=rest, columns=columns, log_share=self._log_share(phi))
 
     def _shrink(self, size: Array) -> Array:
         """Weight of the parabola that touches Huber's loss at residuals of this size from above, (B, R)."""
         return self.weight * np.minimum(1.0, self.delta / np.maximum(size, 1e-300))
 
-    def prior_z(self, phi: Array) -> Array:
+    def prior_z(self, phi: Array, log_share: Array | None = None) -> Array:
         """z, (B, P): each parameter's distance from its prior's centre in standard deviations, 0 without a prior."""
         c = self.coordinates
         value = phi
         if c.amplitude.any():
-            value = np.where(c.amplitude, phi + self._log_share(phi), phi)
+            value = np.where(c.amplitude, phi + (self._log_share(phi) if log_share is None else log_share), phi)
         z = (value - c.centre) / c.prior_sd
         return np.where(c.has_prior, z - self.prior_shift, 0.0)
 
@@ -225,12 +238,58 @@ class FitProblem:
         n_parameters = phi.shape[1]
         out = np.broadcast_to(np.eye(n_parameters), (len(phi), n_parameters, n_parameters)).copy()
         if c.amplitude.any():
-            step = 1e-5
-            moved = phi[:, None, :] + step * np.concatenate([np.eye(n_parameters), -np.eye(n_parameters)])
-            share = self._log_share(moved)  # (B, 2P, P)
-            by_phi = (share[:, :n_parameters] - share[:, n_parameters:]) / (2 * step)
-            out += np.where(c.amplitude, by_phi, 0.0).swapaxes(1, 2)
+            step, bent = 1e-5, np.flatnonzero(~c.linear)  # no share depends on a linear parameter
+            moves = step * np.eye(n_parameters)[bent]
+            share = self._log_share(phi[:, None, :] + np.concatenate([moves, -moves]))  # (B, 2 len(bent), P)
+            by_phi = (share[:, : bent.size] - share[:, bent.size :]) / (2 * step)
+            out[:, :, bent] += np.where(c.amplitude, by_phi, 0.0).swapaxes(1, 2)
         return np.where(c.has_prior[:, None], out / c.prior_sd[..., :, None], 0.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LinearPart:
+    """B fits as functions of their linear parameters alone, so that no form is evaluated again: L = rest + columns t.
+
+    The share of an amplitude's term depends on that amplitude only, so no prior ties two.
+    """
+
+    problem: FitProblem
+    linear: NDArray[np.intp]  # (Q,), which parameters those are
+    rest: Array  # (B, R)
+    columns: Array  # (Q, B, R), dL/dt
+    log_share: Array  # (B, P)
+
+    def value(self, phi: Array) -> Array:
+        """F, (B,)."""
+        return self.problem._value(phi, self._residuals(phi)[0], self.log_share)
+
+    def _residuals(self, phi: Array) -> tuple[Array, Array]:
+        """log L - log y and L, (B, R)."""
+        theta = self.problem.coordinates.to_theta(phi)[:, self.linear]
+        with np.errstate(all="ignore"):
+            predicted = self.rest + np.einsum("bq,qbr->br", theta, self.columns)
+            residual = np.log(predicted) - self.problem.log_loss
+        return np.where(np.isfinite(residual), residual, np.inf), predicted
+
+    def scores(self, phi: Array) -> tuple[Array, Array]:
+        """Gradient of F and majorant by these parameters, (B, Q) and (B, Q, Q)."""
+        p = self.problem
+        residual, predicted = self._residuals(phi)
+        by_phi = p.coordinates.jacobian(p.coordinates.to_theta(phi))[:, self.linear].T  # (Q, B)
+        with np.errstate(all="ignore"):
+            jacobian = self.columns * by_phi[..., None]
+            jacobian /= predicted
+            if not np.isfinite(jacobian.sum()):
+                jacobian = np.nan_to_num(jacobian, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        by_fit = jacobian.swapaxes(0, 1)  # (B, Q, R)
+        psi = p.weight * np.clip(residual, -p.delta, p.delta)
+        gradient = np.matmul(by_fit, psi[..., None])[..., 0]
+        majorant = np.matmul(by_fit * p._shrink(np.abs(residual))[:, None, :], by_fit.swapaxes(1, 2))
+        if (kappa := p.kappa) is not None:
+            sd = p.coordinates.prior_sd[..., self.linear]
+            gradient = gradient + kappa * p.prior_z(phi, self.log_share)[:, self.linear] / sd
+            majorant = majorant + (kappa * sd**-2.0)[:, :, None] * np.eye(self.linear.size)
+        return gradient, majorant
 
 
 def together(problems: Sequence[FitProblem], n_fits: Sequence[int]) -> FitProblem:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from raysplit.law.form import Array
 from raysplit.law.minimize import minimize_together
-from raysplit.law.objective import FitProblem, huber_scale
+from raysplit.law.objective import FitProblem, huber_scale, together
 
 STRENGTHS = (0.0, 1.0, 3.0, 10.0, 30.0)
 """Tried; 0 leaves every domain alone, 30 makes domains whose prior is a factor of 2 agree to 2 %."""
@@ -132,20 +132,24 @@ def lent(problems: Sequence[FitProblem], own: Sequence[Array], strength: float) 
     prior_sd = tau * strength
     value = np.stack(own)  # (K, B, P)
     centre = np.stack([p.coordinates.centre for p in problems])[:, None]  # (K, 1, P)
-    known = np.stack([_variance(p, phi) for p, phi in zip(problems, own, strict=True)])
+    known = _variances(problems, own)
     # What the runs alone say: the posterior without the prior's share of its precision, and of its centre.
     precision = np.where(pooled, np.maximum(1.0 / known - prior_sd**-2.0, 0.0), 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         said = np.where(precision > 0, (value / known - centre * prior_sd**-2.0) / precision, value)
         counts = np.where(precision > 0, 1.0 / (1.0 / precision + tau**2), 0.0)
     prior_counts = 1.0 / (prior_sd**2 + tau**2)
-    means, sds = [], []
-    for k in range(len(problems)):
-        others = np.arange(len(problems)) != k
-        total = counts[others].sum(axis=0) + prior_counts
-        means.append(((counts * said)[others].sum(axis=0) + prior_counts * centre[k]) / total)
-        sds.append(np.sqrt(tau**2 + 1.0 / total))
-    return means, sds
+    total = counts.sum(axis=0) - counts + prior_counts  # of all others, (K, B, P)
+    weighed = counts * said
+    means = (weighed.sum(axis=0) - weighed + prior_counts * centre) / total
+    return list(means), list(np.sqrt(tau**2 + 1.0 / total))
+
+
+def _variances(problems: Sequence[FitProblem], own: Sequence[Array]) -> Array:
+    """Posterior variance of each parameter around phi (B, P) of each domain, (K, B, P)."""
+    both, phi = together(problems, [len(each) for each in own]), np.concatenate(own)
+    parts = [_variance(both.rows(rows), phi[rows]) for rows in both.in_parts(len(phi))]
+    return np.concatenate(parts).reshape(len(problems), -1, phi.shape[1])
 
 
 def _variance(problem: FitProblem, phi: Array) -> Array:

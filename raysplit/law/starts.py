@@ -4,6 +4,7 @@ This is variable projection (Golub and Pereyra 1973) used only to score: for eac
 the non-negative least-squares solution on relative errors, found by trying every set of them that may be zero.
 """
 
+from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -37,9 +38,19 @@ def _guesses(problem: FitProblem, n_guesses: int, seed: int) -> Array:
     low, high = np.maximum(c.lower, c.centre - 1.5 * c.prior_sd), np.minimum(c.upper, c.centre + 1.5 * c.prior_sd)
     # Without a prior and without a bound there is only the data's own scale to go by.
     low, high = np.where(np.isfinite(low), low, -10.0), np.where(np.isfinite(high), high, 10.0)
-    sobol = qmc.Sobol(len(low), rng=np.random.default_rng(seed))
-    unit = sobol.random_base2(max(1, round(np.log2(n_guesses))))
-    return np.asarray(low + unit * (high - low), dtype=float)
+    return np.asarray(low + _unit(len(low), n_guesses, seed) * (high - low), dtype=float)
+
+
+@lru_cache(maxsize=8)
+def _unit(n_parameters: int, n_guesses: int, seed: int) -> Array:
+    sobol = qmc.Sobol(n_parameters, rng=np.random.default_rng(seed))
+    return np.asarray(sobol.random_base2(max(1, round(np.log2(n_guesses)))), dtype=float)
+
+
+def start_at_priors(problem: FitProblem, known: Array) -> Array:
+    """The start (1, P) at the centres of the priors, and at ``known`` (P,) where there is none."""
+    c = problem.coordinates
+    return _solve_linear(problem, np.where(c.has_prior & ~c.linear, c.centre, known)[None])
 
 
 def _solve_linear(problem: FitProblem, phi: Array) -> Array:

@@ -9,17 +9,18 @@ from numpy.typing import NDArray
 
 from raysplit.errors import SplitError
 from raysplit.law import Law
+from raysplit.law.law import measured_span
 from raysplit.quantities import format_count
 from raysplit.split.advice import FLAT_TOLERANCE, Advice, BudgetAdvice, FormAdvice, Gain, Interval, SizeAdvice
 from raysplit.split.curve import loss_curve
 from raysplit.split.problem import Array, Problem, Seeds, Split, baselines
 from raysplit.split.regret import domain_losses, expected_regret, losses_of
-from raysplit.split.search import SplitsBySize, best_by_size, best_split, best_split_per_draw
+from raysplit.split.search import SplitsBySize, best_by_size_and_draw, best_split
 from raysplit.split.surface import LawLike
 from raysplit.split.telling import EXPERTS, GAINS, MODEL_SIZE, SHARE, question_told
 
 _ROUNDING = 1e-6
-_SHARES = np.linspace(0.0, 1.0, 201)
+_SHARES = np.linspace(0.0, 1.0, 101)
 _BUDGET_FACTORS = (0.5, 2.0)
 _LUCKS = 8
 """Lots of luck that each draw is trained with."""
@@ -47,10 +48,8 @@ def advise(
     """
     problem, untold = question_told(law, problem)
     withheld = {**(withheld or {}), **untold}
-    sizes = best_by_size(law, problem)
-    chosen = int(sizes.best_size[0])
-    split = sizes.split(0, chosen)
-    per_draw = best_split_per_draw(law, problem)
+    sizes, per_draw = best_by_size_and_draw(law, problem)
+    split = sizes.split(0, int(sizes.best_size[0]))
     own = domain_losses(law, [split], problem)[:, 0]  # (n_draws, K)
     weighted = own @ np.asarray(problem.weights)
     trained = _trained(law, problem, own[:, None], [split], seed=0)[:, 0]
@@ -66,7 +65,7 @@ def advise(
         unspent_flops=_unspent(problem, split),
         level=level,
         n_draws=law.n_draws,
-        losses={name: _measured(law, split, name, own[:, k], level) for k, name in enumerate(problem.domains)},
+        losses=_measured(law, problem, split, own, level),
         loss=_around(weighted, trained, level),
         flat=(0.0, 1.0) if SHARE in withheld else flat,
         indistinguishable=(0.0, 1.0) if SHARE in withheld else indistinguishable,
@@ -119,11 +118,14 @@ def _points(split: Split) -> tuple[float, float, Array]:
     return float(split.n_params), split.pretrain_tokens, np.array(list(split.specialize_tokens.values()))
 
 
-def _measured(law: Law, split: Split, domain: str, draws: Array, level: float) -> Interval:
-    """Interval of one measured loss; the mean stays that of the draws, on which the split was decided."""
-    tokens = split.specialize_tokens[domain]
-    predicted = law.predict(domain, split.n_params, split.pretrain_tokens, tokens, level=level, noise=True)
-    return Interval(mean=float(draws.mean()), low=float(predicted.low), high=float(predicted.high))
+def _measured(law: Law, problem: Problem, split: Split, own: Array, level: float) -> dict[str, Interval]:
+    """Each domain's loss (n_draws, K), with the interval of one measurement."""
+    noise = law.noise_at(split.pretrain_tokens)
+    found = {}
+    for k, name in enumerate(problem.domains):
+        low, high = measured_span(own[:, k], float(noise[law.domains.index(name)]), level)
+        found[name] = Interval(mean=float(own[:, k].mean()), low=float(low), high=float(high))
+    return found
 
 
 def _trained(law: Law, problem: Problem, losses: Array, splits: Sequence[Split], *, seed: int) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 from raysplit.errors import SplitError, unknown
 from raysplit.split.problem import Array, Problem
 from raysplit.split.search import specialize_best
-from raysplit.split.surface import DrawSurface, LawLike, MeanSurface, guide
+from raysplit.split.surface import DrawSurface, LawLike, guide_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,8 +59,7 @@ def loss_curve(
         raise SplitError(f"shares must be within 0 to 1, got {share.min():g} to {share.max():g}")
     *_, tokens = problem.pretrain_range(n_params)
     n, d = np.full((1, share.size), float(n_params)), (share * tokens / problem.n_seeds)[None]
-    surface = guide(MeanSurface(law, problem), law, problem)
-    s = specialize_best(surface, problem, n, d, np.full_like(d, tokens))
+    s = specialize_best(guide_of(law, problem), problem, n, d, np.full_like(d, tokens))
     surface = DrawSurface(law, problem)
     seed = surface.losses(n, np.maximum(d, 1.0), np.zeros_like(s))  # from none at all there is nothing to read
     return LossCurve(

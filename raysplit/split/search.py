@@ -16,12 +16,12 @@ from raysplit.errors import SplitError
 from raysplit.quantities import format_count
 from raysplit.split.allocate import allocate
 from raysplit.split.problem import Array, Problem, Split
-from raysplit.split.surface import DrawSurface, LawLike, MeanSurface, guide
+from raysplit.split.surface import DrawSurface, LawLike, MeanSurface, guide_of
 
 _GRID = np.linspace(0.0, 1.0, 25) ** 2 * (3 - 2 * np.linspace(0.0, 1.0, 25))
 _ZOOM = np.linspace(0.0, 1.0, 9)
-_ZOOMS_EXACT, _ZOOMS_ROUGH = 10, 4
-"""Each zoom narrows D to a quarter: 10 leave 1e-7 of the range, 4 leave 5e-4, whose loss is within 1e-7 of the best."""
+_ZOOMS_EXACT, _ZOOMS_ROUGH = 8, 4
+"""Each zoom narrows D to a quarter: 8 leave 2e-6 of the range, 4 leave 5e-4, whose loss is within 1e-7 of the best."""
 _BEHIND = 0.02
 """A size that is this share above the best one on the grid has lost: zooming in gains far less."""
 _BARRED = 1e6
@@ -89,7 +89,8 @@ def best_by_size(law: LawLike, problem: Problem) -> SplitsBySize:
     Raises:
         SplitError: no split satisfies the constraints; the message names the one that fails.
     """
-    return _search(MeanSurface(law, problem), law, problem, zooms=_ZOOMS_EXACT, every_size=True)
+    grid = _Grid.of(law, problem)
+    return _search(MeanSurface(law, problem), problem, grid, zooms=_ZOOMS_EXACT, every_size=True)
 
 
 def best_split(law: LawLike, problem: Problem, *, rough: bool = False) -> Split:
@@ -99,7 +100,8 @@ def best_split(law: LawLike, problem: Problem, *, rough: bool = False) -> Split:
         SplitError: as `best_by_size`.
     """
     zooms = _ZOOMS_ROUGH if rough else _ZOOMS_EXACT
-    found = _search(MeanSurface(law, problem), law, problem, zooms=zooms, every_size=False)
+    grid = _Grid.of(law, problem)
+    found = _search(MeanSurface(law, problem), problem, grid, zooms=zooms, every_size=False, by_guide=rough)
     return found.split(0, int(found.best_size[0]))
 
 
@@ -111,8 +113,47 @@ def best_split_per_draw(law: LawLike, problem: Problem) -> DrawSplits:
     Raises:
         SplitError: as `best_by_size`.
     """
-    found = _search(DrawSurface(law, problem), law, problem, zooms=_ZOOMS_ROUGH, every_size=False)
+    return _per_draw(law, problem, _Grid.of(law, problem))
+
+
+def best_by_size_and_draw(law: LawLike, problem: Problem) -> tuple[SplitsBySize, DrawSplits]:
+    """`best_by_size` and `best_split_per_draw`, the work that they share done once.
+
+    Raises:
+        SplitError: as `best_by_size`.
+    """
+    grid = _Grid.of(law, problem)
+    by_size = _search(MeanSurface(law, problem), problem, grid, zooms=_ZOOMS_EXACT, every_size=True)
+    return by_size, _per_draw(law, problem, grid)
+
+
+def _per_draw(law: LawLike, problem: Problem, grid: "_Grid") -> DrawSplits:
+    found = _search(DrawSurface(law, problem), problem, grid, zooms=_ZOOMS_ROUGH, every_size=False)
     return DrawSplits(by_size=found)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Grid:
+    """The D that are tried first at each size, with the tokens of the domains that the law's best guess gives them."""
+
+    sizes: tuple[int, ...]
+    n: Array  # (1, J, 1)
+    d: Array  # (1, J, points)
+    total: Array  # (1, J, 1)
+    guide: DrawSurface
+    specialize_tokens: Array  # (1, J, points, K)
+
+    @classmethod
+    def of(cls, law: LawLike, problem: Problem) -> "_Grid":
+        sizes, low, high, total = _ranges(problem, law.support.pretrain_tokens[0])
+        n = np.array(sizes, dtype=float)[None, :, None]
+        kink = np.array([problem.least_spending_all(*bounds) for bounds in zip(low, high, total, strict=True)])
+        low, high, total, kink = (x[None, :, None] for x in (low, high, total, kink))
+        # The kink where a data cap begins to bind may be far narrower than a cell of the grid.
+        d: Array = np.sort(np.concatenate([low + (high - low) * _GRID, kink], axis=-1), axis=-1)
+        guide = guide_of(law, problem)
+        s = specialize_best(guide, problem, n, d, total)
+        return cls(sizes=sizes, n=n, d=d, total=total, guide=guide, specialize_tokens=s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,30 +194,33 @@ class _Lowest:
         return every
 
 
-def _search(surface: DrawSurface, law: LawLike, problem: Problem, *, zooms: int, every_size: bool) -> SplitsBySize:
+def _search(
+    surface: DrawSurface, problem: Problem, grid: _Grid, *, zooms: int, every_size: bool, by_guide: bool = False
+) -> SplitsBySize:
     """Try the grid, then zoom in on the best D of each draw, at every size or at those that may be the best.
 
-    On the grid the law's best guess shares the tokens out among the domains; the surface itself does from then on.
+    On the grid the law's best guess shares the tokens out among the domains; the surface itself does from then on, or
+    only at the end.
     """
-    sizes, low, high, total = _ranges(problem, law.support.pretrain_tokens[0])
-    n = np.array(sizes, dtype=float)[None, :, None]  # (1, J, 1)
-    kink = np.array([problem.least_spending_all(*bounds) for bounds in zip(low, high, total, strict=True)])
-    low, high, total, kink = (x[None, :, None] for x in (low, high, total, kink))
-    # The kink where a data cap begins to bind may be far narrower than a cell of the grid.
-    d: Array = np.sort(np.concatenate([low + (high - low) * _GRID, kink], axis=-1), axis=-1)
-    s = specialize_best(guide(surface, law, problem), problem, n, d, total)
-    found = _lowest(surface, problem, n, d, s)
+    sizes, n, total = grid.sizes, grid.n, grid.total
+    found = _lowest(surface, problem, n, grid.d, grid.specialize_tokens)
     refined = found.in_question | every_size
     at, n, total = found.of(refined), n[:, refined], total[:, refined]
-    s = specialize_best(surface, problem, n, at.d, total, _shares(at.specialize_tokens))
-    at = at.or_better(_lowest(surface, problem, n, at.d, s))
+
+    def shared_out(at: _Lowest) -> _Lowest:
+        s = specialize_best(surface, problem, n, at.d, total, _shares(at.specialize_tokens))
+        return at.or_better(_lowest(surface, problem, n, at.d, s))
+
+    at = at if by_guide else shared_out(at)
     for _ in range(zooms):
         # The best point stays on the grid, so that zooming never loses ground.
         d = np.concatenate(
             [at.left + (at.d - at.left) * _ZOOM[::2], at.d + (at.right - at.d) * _ZOOM[2::2]], axis=-1
         )  # fmt: skip
-        s = specialize_best(surface, problem, n, d, total, _shares(at.specialize_tokens), keeps_out=True)
+        guide = grid.guide if by_guide else surface
+        s = specialize_best(guide, problem, n, d, total, _shares(at.specialize_tokens), keeps_out=True)
         at = _lowest(surface, problem, n, d, s)
+    at = shared_out(at) if by_guide else at
     found = found.with_(refined, at)
     if not np.isfinite(found.loss).any(axis=1).all():
         raise SplitError(

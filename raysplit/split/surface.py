@@ -63,20 +63,29 @@ class DrawSurface:
         return self.losses(n, d, s) @ self.weights
 
     def gain(self, n: Array, d: Array, s: Array) -> Array:
-        """What the weighted loss loses by one more token of each domain, (n_draws, *points, K)."""
+        """What the weighted loss loses by one more token of each domain, (n_draws, *points, K).
+
+        Where n and d have one more axis, of one, s may have several numbers of tokens there: they cost little each.
+        """
         return -self.weights * self._in_parts(self._law.slope, n, d, s)
 
     def _in_parts(self, of_law: Callable[[Array, Array, Array], Array], n: Array, d: Array, s: Array) -> Array:
         """What the law says at all points, as many at once as a processor's cache holds."""
         points = np.broadcast_shapes(n.shape, d.shape, s.shape[:-1])[1:]
-        n, d = (np.broadcast_to(x, (len(x), *points)).reshape(len(x), -1, 1) for x in (n, d))
-        s = np.broadcast_to(s, (len(s), *points, s.shape[-1])).reshape(len(s), -1, s.shape[-1])[..., self._to_law]
-        step = max(1, _AT_ONCE // (self._law.n_draws * s.shape[-1]))
-        out = np.empty((self.n_draws, s.shape[1], s.shape[-1]))
-        for i in range(0, s.shape[1], step):
-            part = slice(i, i + step)
-            out[:, part] = self._of_draws(of_law(n[:, part], d[:, part], s[:, part]))
-        return out[..., self._from_law].reshape(self.n_draws, *points, s.shape[-1])
+        # What depends on N and D alone is reckoned once for all tokens asked about there, which form an axis before it.
+        several = points[-1] if points and n.shape[-1] == d.shape[-1] == 1 else 1
+        at = points[:-1] if several > 1 else points
+        n, d = (
+            np.broadcast_to(x[..., 0] if several > 1 else x, (len(x), *at)).reshape(len(x), 1, -1, 1) for x in (n, d)
+        )
+        s = np.broadcast_to(s, (len(s), *points, s.shape[-1])).reshape(len(s), n.shape[2], several, s.shape[-1])
+        s = s.swapaxes(1, 2)[..., self._to_law]
+        step = max(1, _AT_ONCE // (self._law.n_draws * several * s.shape[-1]))
+        out = np.empty((self.n_draws, *s.shape[1:]))
+        for i in range(0, s.shape[2], step):
+            part = (slice(None), slice(None), slice(i, i + step))
+            out[part] = self._of_draws(of_law(n[part], d[part], np.ascontiguousarray(s[part])))
+        return out[..., self._from_law].swapaxes(1, 2).reshape(self.n_draws, *points, s.shape[-1])
 
     def _of_draws(self, said: Array) -> Array:
         return said
@@ -93,10 +102,10 @@ class MeanSurface(DrawSurface):
         return said.mean(axis=0, keepdims=True)
 
 
-def guide(surface: DrawSurface, law: LawLike, problem: Problem) -> DrawSurface:
-    """The law's best guess alone, by which the many points of a search share their tokens out; the same without one.
+def guide_of(law: LawLike, problem: Problem) -> DrawSurface:
+    """The law's best guess, or the mean where it has none, by which the many points of a search share tokens out.
 
     What a share-out costs that is the best for a law nearby is of second order in how far they are apart.
     """
-    point = getattr(law, "point", law)
-    return DrawSurface(point, problem) if point.n_draws < law.n_draws else surface
+    point = getattr(law, "point", None)
+    return MeanSurface(law, problem) if point is None or law.n_draws == 1 else DrawSurface(point, problem)

@@ -78,7 +78,7 @@ def test_the_advised_split_has_the_least_expected_regret_among_the_rules_of_thum
 
 def test_the_flat_region_is_where_the_curve_is_within_the_tolerance() -> None:
     low, high = ADVICE.flat
-    step = 0.005
+    step = 0.01
     shares = [low - step, low, high, high + step]
     curve = loss_curve(LAW, PROBLEM, n_params=ADVICE.split.n_params, shares=shares)
     draws = losses_of(LAW, [ADVICE.split], PROBLEM)
