@@ -28,12 +28,13 @@ from raysplit.cli.options import (
     version_option,
 )
 from raysplit.errors import RunError, unknown
+from raysplit.runs import BASE
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from raysplit.law import Law, Repetition
-    from raysplit.split import Choice, Problem
+    from raysplit.split import Base, Choice, Problem
     from raysplit.split.price import Price
 
 weight_option = click.option(
@@ -107,7 +108,8 @@ def fit(
     """Fit the law to a table of runs, with no training at all.
 
     Columns: n_params, pretrain_tokens, specialize_tokens, domain, loss; optional flops, seed, weight. Numbers may be
-    written as 160M or 2B tokens.
+    written as 160M or 2B tokens. With a column base, of models that exist, pretrain_tokens may be left out: the answer
+    says from which of them to go on.
     """
     from raysplit.design.suggest import render_suggestions, suggest
     from raysplit.doubts import gaps_in
@@ -125,7 +127,10 @@ def fit(
         raise RunError(f"{out}: cannot be written: {reason}")
     price = _price_of(runs, table)
     problem = _problem_of(runs, price, budget_flops, accounting, weights)
-    problem = replace(problem, max_specialize_tokens=dict(max_tokens))
+    bases = _bases_of(runs, n_params, seed_tokens)
+    problem = replace(
+        problem, sizes=price.of(sorted(bases)) or problem.sizes, bases=bases, max_specialize_tokens=dict(max_tokens)
+    )
     repetition = Repetition(unique_specialize_tokens=dict(unique_tokens)) if unique_tokens else None
     law, choice = fit_for_decision(runs, problem, repetition=repetition, seed=seed)
     scores = Table("form", "weight", "regret", "worst", "held-out error", "fit", box=None, padding=(0, 2))
@@ -155,8 +160,6 @@ def fit(
     console.print(f"law: {out}")
     if budget_flops is not None:
         problem = _sized(law, problem, price, n_params)
-        if seed_tokens is not None:
-            problem = replace(problem, fixed_seed=(n_params[0], float(seed_tokens)))
         console.print()
         advice = advise(law, problem, withheld=_told_by_priors(law, runs, problem, choice, repetition, seed))
         console.print(render_advice(advice))
@@ -302,6 +305,30 @@ def _problem_of(
     )
 
 
+def _bases_of(runs: "pd.DataFrame", n_params: tuple[int, ...], seed_tokens: int | None) -> "dict[int, Base]":
+    """What there is to start from: the seed of --seed-tokens, or a table's bases at their last D; none otherwise.
+
+    Raises:
+        RunError: a size asked for is that of no base.
+    """
+    from raysplit.split import Base
+
+    if seed_tokens is not None:
+        return {n_params[0]: Base(pretrain_tokens=float(seed_tokens))}
+    if BASE not in runs:
+        return {}
+    last = runs.sort_values("pretrain_tokens").groupby("n_params").last()
+    bases = {
+        int(n): Base(name=name, pretrain_tokens=float(tokens))
+        for n, name, tokens in zip(last.index, last[BASE], last["pretrain_tokens"], strict=True)
+    }
+    for n in n_params:
+        if n not in bases:
+            known = [f"{size} ({base.name})" for size, base in bases.items()]
+            raise RunError("--n-params: " + unknown("base of size", n, known))
+    return {n: base for n, base in bases.items() if not n_params or n in n_params}
+
+
 def _weights_of(domains: tuple[str, ...], weights: tuple[tuple[str, float], ...]) -> list[float]:
     """One a domain; 1 where none is given."""
     given = dict(weights)
@@ -350,6 +377,8 @@ def _sized(law: "Law", problem: "Problem", price: "Price", n_params: tuple[int, 
     """The problem over the sizes asked for, or over all that the law's runs span."""
     from raysplit.split import with_best_size
 
+    if problem.bases:
+        return problem
     low, high = (round(n) for n in law.support.n_params)
     if n_params or low == high:
         return replace(problem, sizes=price.of(n_params or (low,)), price=price.source)

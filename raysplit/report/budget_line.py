@@ -50,7 +50,7 @@ def sweep_readings(story: Story) -> list[Point]:
     n_params = story.advice.split.n_params
     problem = story.problem
     grids = measured_surface(story.observations, problem.domains).get(n_params, {})
-    if problem.fixed_seed is not None:
+    if problem.bases:
         return []
     *_, total = problem.pretrain_range(n_params)
     inside = [d for d in comparable(grids, total, accounting=problem.accounting) if 0 < d <= total]

@@ -112,6 +112,8 @@ class Advice:
     """Where the FLOPs a token are from; empty where who asked gave them."""
     withheld: Mapping[str, str] = field(default_factory=dict)
     """What the runs do not tell -> why (`raysplit.split.telling`): a number of that name is a prior's."""
+    bases: Mapping[int, str] = field(default_factory=dict)
+    """n_params -> name of the bases that the answer chose from; empty where its seed is to be pretrained."""
     exponents: Mapping[str, Interval] = field(default_factory=dict)
     """Of the compute-optimal n_params and pretrain_tokens in the budget, where D' was never measured; else empty."""
     extrapolation: Mapping[str, float | None] = field(default_factory=dict)

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raysplit.quantities import format_count, format_flops
+from raysplit.runs import UNTOLD_TOKENS
 from raysplit.split.advice import FLAT_TOLERANCE, Advice, Interval
+from raysplit.split.problem import Split
 from raysplit.split.telling import ALL, MODEL_SIZE, SHARE
 
 
@@ -39,6 +41,9 @@ def advice_title(advice: Advice) -> str:
     if ALL in advice.withheld:
         return "No split is told by these runs."
     accounting = "one seed and all experts" if advice.accounting == "shared" else "each expert alone"
+    if advice.bases:
+        accounting = "all experts" if advice.accounting == "shared" else accounting
+        return f"Best use of {format_flops(advice.budget_flops)} on a base that exists ({accounting})"
     return f"Best split of {format_flops(advice.budget_flops)} ({accounting})"
 
 
@@ -46,27 +51,8 @@ def advice_facts(advice: Advice) -> list[Fact]:
     """The split and how sure it is; nothing of what the runs do not tell."""
     if ALL in advice.withheld:
         return []
-    split, share = advice.split, advice.pretrain_share
-    best = f" (best in {advice.probability:.0%} of {advice.n_draws} draws of the law)"
     facts = [Fact(label="priced by", value=advice.price, note="")] if advice.price else []
-    facts += [
-        Fact(
-            label="model size", value=format_count(split.n_params),
-            note="non-embedding parameters" + ("" if MODEL_SIZE in advice.withheld else best),
-        ),
-        Fact(label="pretrain", value=format_count(split.pretrain_tokens), note="tokens of the mixture"),
-    ]  # fmt: skip
-    if SHARE not in advice.withheld:
-        facts += [
-            Fact(
-                label="share", value=f"{share.mean:.0%}", note="of the tokens in pretraining",
-                interval=f"{share.low:.0%} to {share.high:.0%}",
-            ),
-            Fact(
-                label="as good", value=f"{advice.flat[0]:.0%} to {advice.flat[1]:.0%}",
-                note=f"of the tokens in pretraining cost at most {FLAT_TOLERANCE:.1%} more loss",
-            ),
-        ]  # fmt: skip
+    facts += _of_base(advice) if advice.bases else _of_seed(advice)
     facts += [
         Fact(
             label="compute-opt.", value=f"{symbol} as C^{power.mean:.3f}", note="with the budget C",
@@ -82,6 +68,47 @@ def advice_facts(advice: Advice) -> list[Fact]:
         within = f"of {found.n_losses} held-out losses of larger runs lay in their {found.level:.0%} interval"
         facts.append(Fact(label="calibration", value=f"{found.coverage:.0%}", note=within + stretch))
     return facts
+
+
+def _of_seed(advice: Advice) -> list[Fact]:
+    """The seed that is to be pretrained."""
+    split, share = advice.split, advice.pretrain_share
+    facts = [
+        Fact(
+            label="model size", value=format_count(split.n_params),
+            note="non-embedding parameters" + ("" if MODEL_SIZE in advice.withheld else _best_in(advice)),
+        ),
+        Fact(label="pretrain", value=format_count(split.pretrain_tokens), note="tokens of the mixture"),
+    ]  # fmt: skip
+    if SHARE not in advice.withheld:
+        facts += [
+            Fact(
+                label="share", value=f"{share.mean:.0%}", note="of the tokens in pretraining",
+                interval=f"{share.low:.0%} to {share.high:.0%}",
+            ),
+            Fact(
+                label="as good", value=f"{advice.flat[0]:.0%} to {advice.flat[1]:.0%}",
+                note=f"of the tokens in pretraining cost at most {FLAT_TOLERANCE:.1%} more loss",
+            ),
+        ]  # fmt: skip
+    return facts
+
+
+def _of_base(advice: Advice) -> list[Fact]:
+    """The base that the experts start from."""
+    n_params, tokens = advice.split.n_params, advice.split.pretrain_tokens
+    best = _best_in(advice) if len(advice.bases) > 1 else ""
+    facts = [
+        Fact(label="start from", value=advice.bases[n_params], note=f"a base that exists{best}"),
+        Fact(label="model size", value=format_count(n_params), note="non-embedding parameters"),
+    ]
+    if tokens != UNTOLD_TOKENS:
+        facts.append(Fact(label="pretrain", value=format_count(tokens), note="tokens that it has seen, at no cost"))
+    return facts
+
+
+def _best_in(advice: Advice) -> str:
+    return f" (best in {advice.probability:.0%} of {advice.n_draws} draws of the law)"
 
 
 def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None = None) -> list[AnswerTable]:
@@ -105,11 +132,11 @@ def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None
         _sizes(advice),
         AnswerTable(
             title="The advice at other budgets",
-            head=["at a budget of", "model size", "pretrain", "share"],
+            head=["at a budget of", *_head_of_split(advice), *([] if advice.bases else ["share"])],
             rows=[
                 [
-                    format_flops(other.budget_flops), format_count(other.split.n_params),
-                    format_count(other.split.pretrain_tokens), f"{other.pretrain_share:.0%}",
+                    format_flops(other.budget_flops), *_cells_of_split(advice, other.split),
+                    *([] if advice.bases else [f"{other.pretrain_share:.0%}"]),
                 ]
                 for other in advice.budgets
             ],
@@ -130,17 +157,27 @@ def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None
 def _sizes(advice: Advice) -> AnswerTable:
     sizes, is_told = advice.sizes if len(advice.sizes) > 1 else (), MODEL_SIZE not in advice.withheld
     return AnswerTable(
-        title="The best split at each size",
-        head=["model size", "pretrain", *(["loss", "worse by", "interval", "best in"] if is_told else [])],
+        title="The best use of each base" if advice.bases else "The best split at each size",
+        head=[*_head_of_split(advice), *(["loss", "worse by", "interval", "best in"] if is_told else [])],
         rows=[
             [
-                format_count(size.split.n_params), format_count(size.split.pretrain_tokens),
+                *_cells_of_split(advice, size.split),
                 *([f"{size.loss.mean:.4f}", *_percent(size.excess), f"{size.probability:.0%}"] if is_told else []),
             ]
             for size in sizes
         ],
         note="“Best in” is the share of the law's draws in which a size is the best." if is_told else "",
     )  # fmt: skip
+
+
+def _head_of_split(advice: Advice) -> list[str]:
+    return ["base", "specialize"] if advice.bases else ["model size", "pretrain"]
+
+
+def _cells_of_split(advice: Advice, split: Split) -> list[str]:
+    if advice.bases:
+        return [advice.bases[split.n_params], format_count(sum(split.specialize_tokens.values()))]
+    return [format_count(split.n_params), format_count(split.pretrain_tokens)]
 
 
 def _withheld(advice: Advice) -> AnswerTable:
