@@ -16,6 +16,7 @@ from raysplit.runs import BASE
 SAME_PRICE = 1.1
 """FLOPs a token of one size that differ by less than this factor are one price."""
 FAMILY = "the model family's own FLOPs"
+COUNTED = "FLOPs counted from each base's model"
 TABLE = "the FLOPs that the runs paid"
 RULE = "6 N FLOPs a token"
 

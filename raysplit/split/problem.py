@@ -88,8 +88,8 @@ class Problem:
     mixture: Mapping[str, float] = field(default_factory=dict)
     """Share of each domain in the pretraining mixture, for `available_tokens`; the shares sum to at most one."""
     bases: Mapping[int, Base] = field(default_factory=dict)
-    """n_params -> the base of that size. With any, the answer starts from one of them, and the budget pays for
-    specialization only."""
+    """n_params -> the base of that size. With any, the answer starts from one of them that is among the sizes, and the
+    budget pays for specialization only."""
     max_general_loss: float = math.inf
     """Highest weighted loss of the un-branched seed over the domains, for a seed that must itself stay of use."""
     inference_tokens: float = 0.0
@@ -126,13 +126,14 @@ class Problem:
             raise SplitError(f"mixture: the shares sum to {math.fsum(self.mixture.values()):g}, more than one")
         if not self.inference_tokens >= 0:
             raise SplitError(f"inference_tokens must not be negative, got {self.inference_tokens!r}")
-        for n_params, base in self.bases.items():
-            if n_params not in self.sizes:
-                raise SplitError("bases: " + unknown("model size", n_params, self.sizes))
+        if self.bases and not (common := [n for n in self.sizes if n in self.bases]):
+            raise SplitError("bases: " + unknown("model size", next(iter(self.bases)), self.sizes))
+        for base in self.bases.values():
             if not 0 <= base.pretrain_tokens <= self.max_pretrain_tokens:
                 raise SplitError(f"bases: {base.pretrain_tokens!r} tokens is outside 0 to {self.max_pretrain_tokens:g}")
         if self.bases:
-            object.__setattr__(self, "sizes", {n: price for n, price in self.sizes.items() if n in self.bases})
+            for what in ("sizes", "bases"):
+                object.__setattr__(self, what, {n: getattr(self, what)[n] for n in common})
         total = math.fsum(weights)
         object.__setattr__(self, "weights", tuple(w / total for w in weights))
 

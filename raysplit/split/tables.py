@@ -104,6 +104,8 @@ def _of_base(advice: Advice) -> list[Fact]:
     ]
     if tokens != UNTOLD_TOKENS:
         facts.append(Fact(label="pretrain", value=format_count(tokens), note="tokens that it has seen, at no cost"))
+    if advice.replay_share or advice.general_rise:
+        facts.append(Fact(label="replay", value=f"{advice.replay_share:.0%}", note="general text among the tokens"))
     return facts
 
 
@@ -128,6 +130,12 @@ def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None
             head=["against", "loss", "gain", "interval"],
             rows=[[gain.baseline, f"{gain.loss.mean:.4f}", *_percent(gain.gain)] for gain in advice.gains],
             note=f"Loss in nats per token; a gain's {interval} is for trained models, the luck of both included.",
+        ),
+        AnswerTable(
+            title="What each expert loses on general text",
+            head=["expert of", "rise", "interval"],
+            rows=[[name, *_percent(rise)] for name, rise in advice.general_rise.items()],
+            note="Of the general loss over the base's, as a share of it.",
         ),
         _sizes(advice),
         AnswerTable(

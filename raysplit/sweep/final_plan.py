@@ -17,6 +17,8 @@ from raysplit.sweep.final_run import RECOMMENDED
 from raysplit.sweep.speed import speed_of
 
 BASELINES = ("pretraining only", "80/20", "from scratch")
+OF_BASES = ("no training", "equal tokens")
+"""The same where a base is gone on from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,21 +28,30 @@ class Variant:
     name: str
     pretrain_tokens: int
     specialize_tokens: Mapping[str, int]
+    starts_from_base: bool = False
+    """Whether its pretraining exists already, and costs nothing."""
 
     def paid_tokens(self, accounting: Accounting) -> int:
         """What the budget pays for: D + sum_k D'_k, or D and the longest D'_k where each expert is reckoned alone."""
         experts = self.specialize_tokens.values()
-        return self.pretrain_tokens + (sum(experts) if accounting == "shared" else max(experts))
+        paid = 0 if self.starts_from_base else self.pretrain_tokens
+        return paid + (sum(experts) if accounting == "shared" else max(experts))
 
 
 def variants_of(space: Space, advice: Advice, rules: Mapping[str, Split]) -> list[Variant]:
     """The advised split and the baselines that are wanted beside it, on whole steps, at the same cost to the token."""
     batch, shared = space.training.batch_tokens, advice.accounting == "shared"
     experts = advice.split.specialize_tokens.values()
-    n_steps = max(1, round((advice.split.pretrain_tokens + (sum(experts) if shared else max(experts))) / batch))
+    paid = 0 if space.model.checkpoints else advice.split.pretrain_tokens
+    n_steps = max(1, round((paid + (sum(experts) if shared else max(experts))) / batch))
+    splits = {RECOMMENDED: advice.split, **rules}
+    if space.model.checkpoints:
+        return [
+            _from_base(name, split, n_steps=n_steps if shared else None, batch_tokens=batch)
+            for name, split in splits.items()
+        ]
     return [
-        _on_steps(name, split, n_steps=n_steps, batch_tokens=batch, shared=shared)
-        for name, split in {RECOMMENDED: advice.split, **rules}.items()
+        _on_steps(name, split, n_steps=n_steps, batch_tokens=batch, shared=shared) for name, split in splits.items()
     ]
 
 
@@ -138,7 +149,7 @@ def _wanted(space: Space, advice: Advice, *, vocab_size: int, baseline_names: Se
         sizes={n_params: float(space.shape(n_params, vocab_size).flops_per_token)},
     )
     rules = baselines(problem, n_params=n_params)
-    return variants_of(space, advice, {name: rules[name] for name in baseline_names})
+    return variants_of(space, advice, {name: rules[name] for name in baseline_names if name in rules})
 
 
 def final_notes(plan: FinalPlan, *, sweep_flops: float | None) -> list[str]:
@@ -228,6 +239,8 @@ def _tokens_of(space: Space, part: FinalPart, parts: Sequence[FinalPart]) -> int
     trial, milestone = part.task.trial, part.task.milestone
     if trial.domain:
         return milestone
+    if space.model.checkpoints:  # which exist
+        return 0
     before = next((other.task.milestone for other in parts if other.name == part.after), 0)
     return milestone - before + milestone - max(before, space.cooldown_start(milestone))
 
@@ -257,6 +270,20 @@ def _on_steps(name: str, split: Split, *, n_steps: int, batch_tokens: int, share
         name=name,
         pretrain_tokens=pretrain * batch_tokens,
         specialize_tokens={domain: steps * batch_tokens for domain, steps in zip(experts, own, strict=True)},
+    )
+
+
+def _from_base(name: str, split: Split, *, n_steps: int | None, batch_tokens: int) -> Variant:
+    """The experts' tokens in whole steps, at most ``n_steps`` in all; the base's own are as many as they are."""
+    experts = split.specialize_tokens
+    steps = [round(tokens / batch_tokens) for tokens in experts.values()]
+    if n_steps is not None and any(steps):
+        steps = _apportioned(min(n_steps, round(math.fsum(experts.values()) / batch_tokens)), list(experts.values()))
+    return Variant(
+        starts_from_base=True,
+        name=name,
+        pretrain_tokens=round(split.pretrain_tokens),
+        specialize_tokens={domain: n * batch_tokens for domain, n in zip(experts, steps, strict=True)},
     )
 
 
