@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from raysplit.errors import TableError
 from raysplit.quantities import counted, format_count
+from raysplit.runs import BASE, UNTOLD_TOKENS
 
 FEWEST = 1_000
 """Fewer parameters are no language model, and fewer tokens no training: they were meant in millions or billions."""
@@ -106,7 +107,8 @@ def gaps_in(runs: pd.DataFrame) -> list[str]:
 
 def _too_few(runs: pd.DataFrame) -> Iterator[Doubt]:
     for name in ("n_params", "pretrain_tokens", "specialize_tokens"):
-        few = runs.loc[(runs[name] > 0) & (runs[name] < FEWEST), name]
+        least = UNTOLD_TOKENS if BASE in runs and name == "pretrain_tokens" else 0
+        few = runs.loc[(runs[name] > least) & (runs[name] < FEWEST), name]
         if len(few):
             values = sorted(int(value) for value in few.unique())
             example = f"{values[0]}M or {values[0]}B"
@@ -120,6 +122,8 @@ def _too_few(runs: pd.DataFrame) -> Iterator[Doubt]:
 
 def _tokens_a_parameter(runs: pd.DataFrame) -> Iterator[Doubt]:
     known = runs[runs["n_params"] >= FEWEST]
+    if BASE in runs:
+        known = known[known["pretrain_tokens"] > UNTOLD_TOKENS]
     ratio = (known["pretrain_tokens"] + known["specialize_tokens"]) / known["n_params"]
     for bad, what, is_impossible in (
         (ratio[ratio > MOST_TOKENS_A_PARAMETER], f"more than {MOST_TOKENS_A_PARAMETER:,.0f} tokens a parameter", True),

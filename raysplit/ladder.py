@@ -31,16 +31,26 @@ class ModelShape:
     vocab_size: int
     context_length: int
     """T, tokens in one training sequence."""
+    base: str = ""
+    """Folder of the Hugging Face model that it is the shape of, where it is none of the family."""
+    base_params: int = 0
+    base_params_total: int = 0
+    base_forward_flops: int = 0
+    """Of a base, counted from its model (`raysplit.train.bases`): N, with embeddings, and FLOPs a token forward."""
 
     @property
     def n_params_non_embedding(self) -> int:
-        """The law's N: every parameter but the tied embedding matrix."""
+        """The law's N: every parameter but the tied embedding matrix; of a base, but all embeddings and the head."""
+        if self.base:
+            return self.base_params
         d = self.hidden_size
         return self.n_layers * (4 * d * d + 3 * d * self.feed_forward_size + 2 * d) + d
 
     @property
     def n_params_total(self) -> int:
         """All parameters, the tied embedding counted once."""
+        if self.base:
+            return self.base_params_total
         return self.n_params_non_embedding + self.vocab_size * self.hidden_size
 
     @property
@@ -51,6 +61,8 @@ class ModelShape:
         is what the eager attention computes and what torch's FlopCounterMode counts; output head 2 d V. The embedding
         look-up, norms, softmax and rotary positions are no matrix products and count nothing.
         """
+        if self.base:
+            return self.base_forward_flops
         d = self.hidden_size
         per_layer = 2 * (4 * d * d + 3 * d * self.feed_forward_size) + 4 * self.context_length * d
         return self.n_layers * per_layer + 2 * d * self.vocab_size

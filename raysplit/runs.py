@@ -6,7 +6,7 @@ tokens of one domain, and its loss on that domain's held-out text. D' = 0 is the
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from operator import attrgetter
@@ -33,11 +33,15 @@ OPTIONAL: dict[str, Any] = {
     "trial": "",
 }
 """Optional columns and what stands in for them."""
-_COLUMNS = (*REQUIRED, *OPTIONAL, "tokenizer")
-_TEXTS = ("domain", "trial", "tokenizer")
+_COLUMNS = (*REQUIRED, *OPTIONAL, "tokenizer", "base", "replay_share", "general_loss")
+_TEXTS = ("domain", "trial", "tokenizer", "base")
 _COUNTS = ("n_params", "pretrain_tokens", "specialize_tokens", "seed")
 _POSITIVE = ("n_params", "loss", "weight")
 _MAY_BE_UNKNOWN = ("flops", "bits_per_byte", "wall_seconds")
+BASE, REPLAY_SHARE, GENERAL_LOSS = "base", "replay_share", "general_loss"
+"""Columns of a table of continued pretraining; with the first of them D may be left out."""
+UNTOLD_TOKENS = 1
+"""Stands for the D of a base that nobody knows: a law of bases each pretrained on one D does not depend on it."""
 MAX_ROWS = 20_000
 """A live law fits a sample of so many (`raysplit.live.table`): its refits must stay quick."""
 MAX_ROWS_READ, MAX_ROWS_FITTED = 1_000_000, 40_000
@@ -104,9 +108,10 @@ def read_runs(path: Path | str, *, note: Callable[[str], None] | None = None) ->
     column_of = {name.casefold(): name for name in reversed(table.names)}
     column_of |= {name: name for name in table.names}
     known = {name: column_of[name] for name in _COLUMNS if name in column_of}
-    if missing := [name for name in REQUIRED if name not in known]:
+    required = _required(known)
+    if missing := [name for name in required if name not in known]:
         raise TableError(
-            f"{path}: no column {missing[0]!r}. Required: {', '.join(REQUIRED)}. Found: {', '.join(table.names)}. "
+            f"{path}: no column {missing[0]!r}. Required: {', '.join(required)}. Found: {', '.join(table.names)}. "
             f"`raysplit import {path}` makes a table of runs where columns have other names"
         )
     _refuse_bad_ends(table, path)
@@ -116,6 +121,11 @@ def read_runs(path: Path | str, *, note: Callable[[str], None] | None = None) ->
     cells = {name: [row.cells.get(column) for row in table.rows] for name, column in known.items()}
     frame = pd.DataFrame({name: c if name in _TEXTS else [_plain(cell) for cell in c] for name, c in cells.items()})
     return check_runs(frame, origin=str(path), note=note)
+
+
+def _required(known: Iterable[Any]) -> tuple[str, ...]:
+    """The columns that a table with these columns must have."""
+    return tuple(name for name in REQUIRED if name != "pretrain_tokens") if BASE in known else REQUIRED
 
 
 def _steps_not_read(table: Table, path: Path) -> Iterator[str]:
@@ -150,6 +160,9 @@ def check_runs(frame: pd.DataFrame, *, origin: str, note: Callable[[str], None] 
     """Check a table of runs and fill in its optional columns.
 
     Numbers may be written in any way that `raysplit.quantities` reads. Blanks around the name of a domain are dropped.
+    A table of continued pretraining names the ``base`` of each run, and may leave out D, which is then `UNTOLD_TOKENS`.
+    Its columns ``base`` and, where they are given, ``replay_share`` and ``general_loss`` are kept.
+
     All runs must count and read tokens alike: a column ``tokenizer``, where there is one, holds one value, and bits per
     byte over loss, where both are known, is one number in a domain, the same but for `MAX_RATIO_SPREAD`.
 
@@ -166,10 +179,11 @@ def check_runs(frame: pd.DataFrame, *, origin: str, note: Callable[[str], None] 
             where it must be positive; a count is not whole or above `MAX_COUNT`; two rows measure the same run; runs
             of several tokenizers.
     """
-    for name in REQUIRED:
+    required = _required(frame.columns)
+    for name in required:
         if name not in frame.columns:
             raise TableError(
-                f"{origin}: no column {name!r}. Required: {', '.join(REQUIRED)}. "
+                f"{origin}: no column {name!r}. Required: {', '.join(required)}. "
                 f"Found: {', '.join(map(str, frame.columns)) or 'none'}"
             )
     if frame.empty:
@@ -178,6 +192,8 @@ def check_runs(frame: pd.DataFrame, *, origin: str, note: Callable[[str], None] 
         raise TableError(
             f"{origin}: {len(frame)} rows; at most {MAX_ROWS_READ} are read; keep one row per measured point"
         )
+    if BASE in frame.columns and ("pretrain_tokens" not in frame.columns or frame["pretrain_tokens"].isna().all()):
+        frame = frame.assign(pretrain_tokens=UNTOLD_TOKENS)
     out = pd.DataFrame({name: frame[name] for name in REQUIRED})
     for name, default in OPTIONAL.items():
         # As objects, since a column that is empty throughout is read as numbers, which pandas will not fill with text.
@@ -211,6 +227,10 @@ def check_runs(frame: pd.DataFrame, *, origin: str, note: Callable[[str], None] 
     refuse(missing_domain, "domain", "is empty")
     out["domain"] = out["domain"].astype(str).str.strip()
     out["trial"] = out["trial"].astype(str)
+    key = list(KEY)
+    if BASE in frame.columns:
+        _add_continued(out, frame, refuse, origin=origin)
+        key += [REPLAY_SHARE] * (REPLAY_SHARE in out)
     if note is not None:
         for sentence in _assumed(frame, out, rounded):
             note(f"{origin}: {sentence}")
@@ -224,16 +244,45 @@ def check_runs(frame: pd.DataFrame, *, origin: str, note: Callable[[str], None] 
         "bits_per_byte",
         f"is another multiple of the loss than in the rows above of its domain; {_INCOMPARABLE}",
     )
-    repeated = np.flatnonzero(out.duplicated(list(KEY), keep="first"))
+    repeated = np.flatnonzero(out.duplicated(key, keep="first"))
     if repeated.size:
         row = out.iloc[repeated[0]]
-        first = np.flatnonzero((out[list(KEY)] == row[list(KEY)]).all(axis=1))[0]
-        what = ", ".join(f"{name}={row[name]}" for name in KEY)
+        first = np.flatnonzero((out[key] == row[key]).all(axis=1))[0]
+        what = ", ".join(f"{name}={row[name]}" for name in key)
         raise TableError(
             f"{origin}: row {repeated[0] + 1} repeats row {first + 1} ({what}); "
             "give repeated runs different seeds, or drop one"
         )
-    return out.sort_values(list(KEY), ignore_index=True)
+    return out.sort_values(key, ignore_index=True)
+
+
+def _add_continued(
+    out: pd.DataFrame, frame: pd.DataFrame, refuse: Callable[[Any, str, str], None], *, origin: str
+) -> None:
+    """Add the columns of continued pretraining that ``frame`` has.
+
+    Raises:
+        TableError: a base has no name or two sizes, or two bases have one; a share or a loss is out of its range.
+    """
+    out[BASE] = frame[BASE].astype(object).fillna("").astype(str).str.strip()
+    refuse(out[BASE] == "", BASE, "is empty")
+    one_size = out.groupby(BASE)["n_params"].transform("nunique") == 1
+    refuse(~one_size, BASE, "has several n_params; a base is one model")
+    alone = out.groupby("n_params")[BASE].transform("nunique") == 1
+    refuse(
+        ~alone, BASE,
+        "has the n_params of another base; give the exact counts without embeddings, or fit a table for each",
+    )  # fmt: skip
+    for name, highest in ((REPLAY_SHARE, 1.0), (GENERAL_LOSS, math.inf)):
+        if name in frame.columns:
+            values, _ = _numbers(frame[name].astype(object), name, origin=origin, may_round=False)
+            values = np.nan_to_num(values, nan=0.0) if name == REPLAY_SHARE else values
+            refuse(
+                ~(np.isnan(values) | ((values >= 0) & (values < highest))),
+                name,
+                "is not within 0 to 1" if name == REPLAY_SHARE else "must not be negative",
+            )
+            out[name] = values
 
 
 def thinned(runs: pd.DataFrame, *, max_rows: int = MAX_ROWS_FITTED) -> tuple[pd.DataFrame, str]:

@@ -27,6 +27,7 @@ from raysplit.files import read_text
 from raysplit.ladder import ModelShape, shape_for
 from raysplit.machines import ComputeSpec, ZeroStage
 from raysplit.quantities import format_count, parse_count
+from raysplit.runs import UNTOLD_TOKENS
 from raysplit.section import (
     SECRET,
     Count,
@@ -460,8 +461,8 @@ class RepeatSpec(Section):
 
 
 class SweepSpec(Section):
-    pretrain_tokens: Annotated[tuple[Annotated[Count, Field(ge=0)], ...], Field(min_length=1)]
-    """Grid of D; 0 is training from scratch on the domain."""
+    pretrain_tokens: tuple[Annotated[Count, Field(ge=0)], ...] = ()
+    """Grid of D; 0 is training from scratch on the domain. With `model.checkpoints` it is theirs, and left out."""
     specialize_tokens: Annotated[tuple[PositiveCount, ...], Field(min_length=1)]
     """Grid of D' > 0; the pretraining-only point of each D is measured as well."""
     policy: Literal["adaptive", "grid"] = "adaptive"
@@ -499,7 +500,7 @@ class SweepSpec(Section):
     @field_validator("pretrain_tokens")
     @classmethod
     def _pretrains(cls, grid: tuple[int, ...]) -> tuple[int, ...]:
-        if max(grid) == 0:
+        if grid and max(grid) == 0:
             raise ValueError("at least one D must be above 0: a sweep compares pretraining with none")
         return grid
 
@@ -519,10 +520,84 @@ class TargetSpec(Section):
     """How much each domain's loss counts; equal when left out."""
 
 
+class CountedSpec(Section):
+    """What is counted from a base's model as a command begins; nobody writes it by hand."""
+
+    folder: str
+    """Of the revision's files on this machine."""
+    n_params: PositiveCount
+    """N, without embeddings and the output head."""
+    n_params_total: PositiveCount
+    forward_flops_per_token: PositiveCount
+    hidden_size: PositiveCount
+    n_layers: PositiveCount
+    n_heads: PositiveCount
+    feed_forward_size: PositiveCount
+    vocab_size: PositiveCount
+    """Rows of the embedding, which may be more than the tokenizer has tokens."""
+
+
+class CheckpointSpec(Section):
+    """A pretrained model that exists, from which branches start at no cost; docs/from-a-checkpoint.md."""
+
+    path: str
+    """A folder of a Hugging Face causal model, or its name on the hub; relative paths start at the space's own folder.
+    """
+    revision: str | None = None
+    """One of several checkpoints of it: a folder below ``path``, or a branch or tag of the hub's."""
+    pretrain_tokens: PositiveCount | None = None
+    """D, the tokens that it has seen; needed where a base has several revisions."""
+    n_params: PositiveCount | None = None
+    """What its size should be, without embeddings, within 2 %; it is counted anyhow."""
+    allow_pickle: bool = False
+    """Whether weights may be read from a pickle, with torch's loader of plain tensors alone."""
+    counted: CountedSpec | None = None
+
+    @property
+    def name(self) -> str:
+        """As answers call the model."""
+        return Path(self.path).name
+
+    @property
+    def label(self) -> str:
+        """As errors call it."""
+        return self.path + (f" at {self.revision}" if self.revision else "")
+
+    @property
+    def trunk_tokens(self) -> int:
+        """D, or what stands for one that is not said."""
+        return self.pretrain_tokens or UNTOLD_TOKENS
+
+
 class ModelSpec(Section):
-    sizes: Annotated[tuple[PositiveCount, ...], Field(min_length=1)]
-    """Wanted non-embedding parameter counts; each is met by the nearest shape of the ladder."""
+    sizes: tuple[PositiveCount, ...] = ()
+    """Wanted non-embedding parameter counts; each is met by the nearest shape of the ladder. Those of `checkpoints`."""
     context_length: Annotated[Count, Field(ge=16, le=131_072)]
+    checkpoints: tuple[CheckpointSpec, ...] = ()
+    """In place of sizes to pretrain: models that exist."""
+
+    @model_validator(mode="after")
+    def _has_models(self) -> Self:
+        if not (self.sizes or self.checkpoints):
+            raise ValueError("has neither sizes nor checkpoints; give sizes of the ladder, such as [30k, 100k]")
+        if self.sizes and any(checkpoint.counted is None for checkpoint in self.checkpoints):
+            raise ValueError("has both sizes and checkpoints; sizes are pretrained here, checkpoints exist already")
+        given = [(checkpoint.path, checkpoint.revision) for checkpoint in self.checkpoints]
+        for checkpoint in self.checkpoints:
+            if given.count((checkpoint.path, checkpoint.revision)) > 1:
+                raise ValueError(f"checkpoints: {checkpoint.label} is given twice")
+            has_others = sum(path == checkpoint.path for path, _ in given) > 1
+            if has_others and checkpoint.pretrain_tokens is None:
+                raise ValueError(
+                    f"checkpoints: {checkpoint.label} has no pretrain_tokens: with several revisions of a base, the "
+                    "law needs the tokens that each has seen"
+                )
+        return self
+
+    def revisions(self, n_params: int) -> tuple[CheckpointSpec, ...]:
+        """The checkpoints of the base of a counted size, by the tokens that they have seen."""
+        own = (c for c in self.checkpoints if c.counted is not None and c.counted.n_params == n_params)
+        return tuple(sorted(own, key=lambda checkpoint: checkpoint.trunk_tokens))
 
 
 class Space(Section):
@@ -542,6 +617,10 @@ class Space(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         training = self.training
+        if self.model.checkpoints:
+            self._check_nothing_is_pretrained()
+        elif not self.sweep.pretrain_tokens:
+            raise ValueError("sweep.pretrain_tokens is missing, the grid of D")
         self._check_batch("training.batch_tokens", training.batch_tokens)
         if training.validation_tokens < self.model.context_length:
             raise ValueError(
@@ -567,8 +646,18 @@ class Space(Section):
                     raise ValueError(f"sweep.repeats: {unknown(field, getattr(repeat, field), known)}")
         return self
 
+    def _check_nothing_is_pretrained(self) -> None:
+        for field, value, why in (
+            ("sweep.pretrain_tokens", self.sweep.pretrain_tokens, "model.checkpoints each have their own D"),
+            ("sweep.repeats", self.sweep.repeats, "repeats are of sizes that are pretrained here"),
+            ("target.model_sizes", self.target.model_sizes, "the answer chooses between model.checkpoints"),
+            ("tuning", self.tuning, "sizes that are pretrained here are tuned, and model.checkpoints are not"),
+        ):
+            if value:
+                raise ValueError(f"{field}: leave it out: {why}")
+
     def _check_batch(self, field: str, batch_tokens: int) -> None:
-        for n_params in self.model.sizes:
+        for n_params in self.model.sizes or (1,):  # of checkpoints that are not counted yet
             step = self._least_step_tokens(n_params)
             if batch_tokens % step:
                 below = batch_tokens // step * step
@@ -631,8 +720,15 @@ class Space(Section):
 
     @property
     def pretrain_grid(self) -> tuple[int, ...]:
-        """D grid on whole optimizer steps, tokens."""
+        """D grid on whole optimizer steps, tokens; with checkpoints the D that they have."""
+        if self.model.checkpoints:
+            return tuple(sorted({checkpoint.trunk_tokens for checkpoint in self.model.checkpoints}))
         return tuple(dict.fromkeys(self.round_tokens(tokens) for tokens in self.sweep.pretrain_tokens))
+
+    @property
+    def most_mixture_tokens(self) -> int:
+        """What the longest trunk reads of the text here: none where every trunk exists."""
+        return 0 if self.model.checkpoints else max(self.pretrain_grid)
 
     @property
     def specialize_grid(self) -> tuple[int, ...]:
@@ -649,7 +745,32 @@ class Space(Section):
         return tuple(self.corpus.domains)
 
     def shape(self, n_params: int, vocab_size: int) -> ModelShape:
+        """The model of a size: the base that is counted so large, or the nearest of the family.
+
+        Raises:
+            SpaceError: no base has the size.
+        """
+        if self.model.checkpoints:
+            return self._base_shape(n_params)
         return shape_for(n_params, vocab_size=vocab_size, context_length=self.model.context_length)
+
+    def _base_shape(self, n_params: int) -> ModelShape:
+        revisions = self.model.revisions(n_params)
+        if not revisions or revisions[-1].counted is None:
+            raise SpaceError("model.checkpoints: " + unknown("size", n_params, self.model.sizes))
+        counted = revisions[-1].counted
+        return ModelShape(
+            hidden_size=counted.hidden_size,
+            n_layers=counted.n_layers,
+            n_heads=counted.n_heads,
+            feed_forward_size=counted.feed_forward_size,
+            vocab_size=counted.vocab_size,
+            context_length=self.model.context_length,
+            base=counted.folder,
+            base_params=counted.n_params,
+            base_params_total=counted.n_params_total,
+            base_forward_flops=counted.forward_flops_per_token,
+        )
 
     def weights(self) -> dict[str, float]:
         """Weight of each domain's loss in the objective; the values sum to one."""
@@ -760,6 +881,14 @@ def _with_absolute_paths(space: Space, base: Path, *, origin: str) -> Space:
     if corpus.clusterer is not None:
         changes["clusterer"] = resolve(corpus.clusterer, "corpus.clusterer", or_name=False)
     sections: dict[str, Any] = {"corpus": corpus.model_copy(update=changes)}
+    if space.model.checkpoints:
+        found = tuple(
+            checkpoint.model_copy(
+                update={"path": resolve(checkpoint.path, f"model.checkpoints.{i}.path", or_name=True)}
+            )
+            for i, checkpoint in enumerate(space.model.checkpoints)
+        )
+        sections["model"] = space.model.model_copy(update={"checkpoints": found})
     if (storage := space.compute.storage) is not None and "://" not in storage:
         local = resolve(storage, "compute.storage", or_name=False)
         sections["compute"] = space.compute.model_copy(update={"storage": local})

@@ -140,7 +140,7 @@ def test_the_page_of_numbers_says_what_no_run_tells() -> None:
 
 
 @pytest.mark.parametrize("scale", [1, 1000, 500_000], ids=["tiny", "millions", "billions"])
-@pytest.mark.parametrize("form", TRUTH)
+@pytest.mark.parametrize("form", [form for form in TRUTH if not form.endswith("-given")])  # D does something
 def test_no_doubt_about_a_table_of_any_scale(form: str, scale: int) -> None:
     frame = synthetic(form, n_domains=3, noise=0.02, within=0.5, across=0.2)
     for name in ("n_params", "pretrain_tokens", "specialize_tokens"):

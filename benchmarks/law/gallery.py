@@ -217,13 +217,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from raysplit.split import best_split_per_draw
+from raysplit.split import Base, best_split_per_draw
 
 weights = {"chemistry": 1, "cloud": 1, "code": 4, "drama": 2}
 given = replace(
     problem,
     budget_flops=1e12,
-    fixed_seed=(55_536, 999_424),  # n_params, pretrain_tokens
+    bases={55_536: Base(pretrain_tokens=999_424)},
     weights=[weights[name] for name in problem.domains],
 )
 continued = advise(law, given)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
 from rich.table import Table
 
 from raysplit import strict_json
@@ -32,13 +33,18 @@ from raysplit.cli.options import (
     version_option,
 )
 from raysplit.errors import RunError, unknown
+from raysplit.quantities import format_count
+from raysplit.runs import BASE, GENERAL_LOSS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
 
     from raysplit.law import Law, Repetition
-    from raysplit.split import Choice, Problem
+    from raysplit.split import Base, Choice, Problem
     from raysplit.split.price import Price
+    from raysplit.split.replay import ReplayChoice
 
 weight_option = click.option(
     "--weight",
@@ -86,6 +92,11 @@ weight_option = click.option(
     help="The seed exists: it was pretrained on so many tokens, has the one --n-params, and costs nothing more.",
 )
 @click.option(
+    "--max-general-rise",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Of a table with general_loss: by which share an expert's may be above its base's, such as 0.02.",
+)
+@click.option(
     "--suggest",
     "n_suggested",
     type=click.IntRange(1, 50),
@@ -105,6 +116,7 @@ def fit(
     max_tokens: tuple[tuple[str, float], ...],
     unique_tokens: tuple[tuple[str, float], ...],
     seed_tokens: int | None,
+    max_general_rise: float | None,
     n_suggested: int | None,
     seed: int,
     is_strict: bool,
@@ -113,27 +125,42 @@ def fit(
     """Fit the law to a table of runs, with no training at all.
 
     Columns: n_params, pretrain_tokens, specialize_tokens, domain, loss; optional flops, seed, weight. Numbers may be
-    written as 160M or 2B tokens.
+    written as 160M or 2B tokens. With a column base, of models that exist, pretrain_tokens may be left out: the answer
+    says from which of them to go on. With replay_share and general_loss it says how much general text to replay, and
+    what each expert loses elsewhere.
     """
     from raysplit.design.suggest import render_suggestions, suggest
     from raysplit.doubts import gaps_in
     from raysplit.law import Repetition
     from raysplit.split import advise, fit_for_decision, render_advice
+    from raysplit.split.replay import replay_shares, runs_at
 
     console = open_console()
     if seed_tokens is not None and (len(n_params) != 1 or budget_flops is None):
         raise RunError("--seed-tokens: needs the seed's size as one --n-params, and --budget-flops")
     if n_suggested is not None and budget_flops is None:
         raise RunError("--suggest: needs --budget-flops, as a run is worth what it tells of a split")
+    if max_general_rise is not None and budget_flops is None:
+        raise RunError("--max-general-rise: needs --budget-flops, as it is a limit on what a budget is spent on")
     runs = read_table(table, as_is=as_is, is_all=True)
     if not out.parent.is_dir() or out.is_dir():
         reason = f"{out.parent} is not a folder" if not out.parent.is_dir() else "it is a folder"
         raise RunError(f"{out}: cannot be written: {reason}")
     price = _price_of(runs, table)
     problem = _problem_of(runs, price, budget_flops, accounting, seeds, weights)
-    problem = replace(problem, max_specialize_tokens=dict(max_tokens))
+    bases = _bases_of(runs, n_params, seed_tokens)
+    problem = replace(
+        problem, sizes=price.of(sorted(bases)) or problem.sizes, bases=bases, max_specialize_tokens=dict(max_tokens)
+    )
     repetition = Repetition(unique_specialize_tokens=dict(unique_tokens)) if unique_tokens else None
-    law, choice = fit_for_decision(runs, problem, repetition=repetition, seed=seed)
+    laws = {
+        share: fit_for_decision(runs_at(runs, share), problem, repetition=repetition, seed=seed)
+        for share in replay_shares(runs)
+    }
+    replayed = _replayed(runs, laws, problem, max_general_rise, console) if budget_flops or len(laws) > 1 else None
+    share = next(iter(laws)) if replayed is None else replayed.replay_share
+    runs, (law, choice) = runs_at(runs, share), laws[share]
+    problem = problem if replayed is None else replayed.problem
     scores = Table("form", "weight", "regret", "worst", "held-out error", "fit", box=None, padding=(0, 2))
     for score in choice.scores:
         statuses = sorted({f.status.name.lower().replace("_", " ") for f in law.fits.get(score.form, {}).values()})
@@ -161,10 +188,10 @@ def fit(
     console.print(f"law: {out}")
     if budget_flops is not None:
         problem = _sized(law, problem, price, n_params)
-        if seed_tokens is not None:
-            problem = replace(problem, fixed_seed=(n_params[0], float(seed_tokens)))
         console.print()
         advice = advise(law, problem, withheld=_told_by_priors(law, runs, problem, choice, repetition, seed))
+        if replayed is not None:
+            advice = replace(advice, replay_share=replayed.replay_share, general_rise=replayed.rise)
         console.print(render_advice(advice))
         if n_suggested is not None:
             console.print(render_suggestions(suggest(law, runs, problem, price, n_runs=n_suggested, seed=seed)))
@@ -251,7 +278,7 @@ def advise(
 
     if (run_folder is None) == (law_file is None):
         raise RunError("give either a RUN folder or --law law.json")
-    if objective is not None and (run_folder is None or weights):
+    if objective is not None and (not isinstance(run_folder, Path) or weights):
         raise RunError("--objective: needs a RUN folder with an evaluation, and stands in place of --weight")
     of_benchmark = None
     if law_file is None:
@@ -259,6 +286,7 @@ def advise(
         from raysplit.cli.live import ask_run
 
         if objective is not None:
+            assert isinstance(run_folder, Path)
             from raysplit.cli.objective import read_objective
 
             of_benchmark = read_objective(run_folder, objective)
@@ -338,6 +366,73 @@ def _problem_of(
     )
 
 
+def _bases_of(runs: "pd.DataFrame", n_params: tuple[int, ...], seed_tokens: int | None) -> "dict[int, Base]":
+    """What there is to start from: the seed of --seed-tokens, or a table's bases at their last D; none otherwise.
+
+    Raises:
+        RunError: a size asked for is that of no base.
+    """
+    from raysplit.split import Base
+
+    if seed_tokens is not None:
+        return {n_params[0]: Base(pretrain_tokens=float(seed_tokens))}
+    if BASE not in runs:
+        return {}
+    last = runs.sort_values("pretrain_tokens").groupby("n_params").last()
+    bases = {
+        int(n): Base(name=name, pretrain_tokens=float(tokens))
+        for n, name, tokens in zip(last.index, last[BASE], last["pretrain_tokens"], strict=True)
+    }
+    for n in n_params:
+        if n not in bases:
+            known = [f"{size} ({base.name})" for size, base in bases.items()]
+            raise RunError("--n-params: " + unknown("base of size", n, known))
+    return {n: base for n, base in bases.items() if not n_params or n in n_params}
+
+
+def _replayed(
+    runs: "pd.DataFrame",
+    laws: "Mapping[float, tuple[Law, Choice]]",
+    problem: "Problem",
+    max_general_rise: float | None,
+    console: Console,
+) -> "ReplayChoice | None":
+    """The best base and replayed share, and a table of the others; None of a table that says nothing of either.
+
+    Raises:
+        RunError: a limit on a general loss that the table does not have.
+        SplitError: nothing satisfies the limit.
+    """
+    from raysplit.law.forgetting import fit_forgetting
+    from raysplit.split.replay import replay_choices
+
+    has_general = BASE in runs and GENERAL_LOSS in runs
+    if max_general_rise is not None and not has_general:
+        raise RunError("--max-general-rise: the table has no columns base and general_loss to tell it by")
+    if not has_general and len(laws) == 1:
+        return None
+    choices = replay_choices(
+        {share: law for share, (law, _) in laws.items()},
+        problem,
+        fit_forgetting(runs) if has_general else None,
+        max_rise=float("inf") if max_general_rise is None else max_general_rise,
+        tell=console.print,
+    )
+    table = Table("replayed", "base", "specialize", "loss", "general loss rises by at most", box=None, padding=(0, 2))
+    for one in choices:
+        [base] = one.problem.bases.values()
+        worst = max(one.rise.values(), key=lambda rise: rise.mean) if one.rise else None
+        table.add_row(
+            f"{one.replay_share:.0%}",
+            base.name,
+            format_count(sum(one.split.specialize_tokens.values())),
+            f"{one.loss:.4f}",
+            "" if worst is None else f"{worst.mean:.2%} ({worst.low:.2%} to {worst.high:.2%})",
+        )
+    console.print(table)
+    return choices[0]
+
+
 def _weights_of(domains: tuple[str, ...], weights: tuple[tuple[str, float], ...]) -> list[float]:
     """One a domain; 1 where none is given."""
     given = dict(weights)
@@ -386,6 +481,8 @@ def _sized(law: "Law", problem: "Problem", price: "Price", n_params: tuple[int, 
     """The problem over the sizes asked for, or over all that the law's runs span."""
     from raysplit.split import with_best_size
 
+    if problem.bases:
+        return problem
     low, high = (round(n) for n in law.support.n_params)
     if n_params or low == high:
         return replace(problem, sizes=price.of(n_params or (low,)), price=price.source)

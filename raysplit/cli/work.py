@@ -75,7 +75,10 @@ def _final_options(command: Callable[..., None]) -> Callable[..., None]:
     """Gathers the options of a final run into one argument ``final``."""
 
     @click.option(
-        "--baselines", is_flag=True, help="Also train pretraining only, 80/20 and from scratch, at equal FLOPs each."
+        "--baselines",
+        is_flag=True,
+        help="Also train pretraining only, 80/20 and from scratch, at equal FLOPs each; "
+        "from a base, equal tokens of every domain, and the base as it is.",
     )
     @click.option(
         "--confirm-above",
@@ -212,7 +215,7 @@ def plan(space_file: Path) -> None:
     from raysplit.discover.spaces import expected_space
     from raysplit.space import load_space
 
-    space = expected_space(load_space(space_file))
+    space = expected_space(_with_bases(load_space(space_file)))
     _check_lanes(space, space_file)
     _print_plan(space, space.corpus.tokenizer.vocab_size, open_console())
 
@@ -405,12 +408,21 @@ def _begin(space_file: Path, out: Path, *, take_over: bool) -> _Work:
     from raysplit.run_folder.folder import open_run
     from raysplit.space import load_space
 
-    space = load_space(space_file)
+    space = _with_bases(load_space(space_file))
     expected = expected_space(space)
     setup_of(expected, vocab_size=space.corpus.tokenizer.vocab_size)  # a target that no split meets
     _check_lanes(expected, space_file)
     _hold(out, take_over=take_over)
     return _Work(space=space, folder=open_run(out, space), console=open_console())
+
+
+def _with_bases(space: "Space") -> "Space":
+    """The space with its checkpoints checked and counted, where it has some."""
+    if not space.model.checkpoints:
+        return space
+    from raysplit.train.bases import with_bases
+
+    return with_bases(space)
 
 
 def _check_lanes(space: "Space", space_file: Path) -> None:
@@ -610,7 +622,7 @@ def _agreed(
         advice,
         vocab_size=corpus.vocab_size,
         seed=final.seed,
-        baseline_names=_baseline_names(final),
+        baseline_names=_baseline_names(final, work.space),
     )
     for note in final_notes(rest, sweep_flops=sweep_flops) if rest.left else ():
         work.console.print(note)
@@ -636,10 +648,11 @@ def _train_command(work: _Work, advice_file: Path, final: _Final) -> str:
     return shlex.join(words)
 
 
-def _baseline_names(final: _Final) -> tuple[str, ...]:
-    from raysplit.sweep.final_plan import BASELINES
+def _baseline_names(final: _Final, space: "Space") -> tuple[str, ...]:
+    from raysplit.sweep.final_plan import BASELINES, OF_BASES
 
-    return BASELINES if final.baselines else ()
+    every = OF_BASES if space.model.checkpoints else BASELINES
+    return every if final.baselines else ()
 
 
 def _train(work: _Work, corpus: "Corpus", advice: "Advice", asked: _Final) -> None:
@@ -655,7 +668,7 @@ def _train(work: _Work, corpus: "Corpus", advice: "Advice", asked: _Final) -> No
         advice,
         law,
         seed=asked.seed,
-        baseline_names=_baseline_names(asked),
+        baseline_names=_baseline_names(asked, work.space),
         console=console,
         ray_address=work.ray_address,
         wait_seconds=work.wait_seconds,

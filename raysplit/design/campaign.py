@@ -61,11 +61,11 @@ class Verdict:
 
 def whole_grid(setup: Setup) -> Round:
     """Every point of the grid, and the repeats: trunks first, then the branches with the most to train."""
-    trunks = [trunk(n, setup.pretrain_grid) for n in reversed(setup.sizes)]
+    trunks = [trunk(n, setup.tree.pretrain_tokens_of(n)) for n in reversed(setup.sizes)]
     branches = [
         Trial(n_params=n, seed=0, domain=domain, pretrain_tokens=d, milestones=setup.specialize_grid)
         for n in reversed(setup.sizes)
-        for d in roots(setup)
+        for d in roots(setup, n)
         for domain in setup.domains
     ]
     return Round(trials=(*trunks, *branches, *setup.repeats), why="the whole grid")
@@ -77,11 +77,12 @@ def opening(setup: Setup) -> Round:
     The smallest size is pretrained to two D, the next two to the least, and each domain branches from them a short way,
     at a D' that moves along the grid, so that D'/D and D/N both vary: runs at one ratio cannot tell a law's data terms
     apart (2605.08541). With two sizes instead of three the first laws mistook the best N more often (LOG 2026-11-24).
-    Repeats come along, since they tell the noise.
+    Of bases that are given each is read, as they need lie on no common curve. Repeats come along, since they tell the
+    noise.
     """
     trials: list[Trial] = []
-    for i, n_params in enumerate(setup.sizes[:3]):
-        reach = setup.pretrain_grid[: 1 if i else 2]
+    for i, n_params in enumerate(setup.sizes if setup.tree.given else setup.sizes[:3]):
+        reach = setup.tree.pretrain_tokens_of(n_params)[: 1 if i else 2]
         trials.append(trunk(n_params, reach))
         for k, domain in enumerate(setup.domains):
             for d in reach if i == 0 else reach[-1:]:

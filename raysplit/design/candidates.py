@@ -89,7 +89,8 @@ class Candidates:
         """The trunk that has to reach a root; none where it is there, unless its own point is wanted."""
         n_params, tokens = root
         at = Node(n_params=n_params, seed=0, pretrain_tokens=tokens)
-        is_missing = self._setup.tree.shares_trunks and at not in self._nodes
+        tree = self._setup.tree
+        is_missing = tree.shares_trunks and at not in self._nodes and not tree.is_given(at)
         return [trunk(n_params, (tokens,))] if tokens and (measured or is_missing) else []
 
 
@@ -102,8 +103,8 @@ class CandidateGrid:
 
     @classmethod
     def of(cls, setup: Setup) -> "CandidateGrid":
-        points = [(n, d, 0) for n in setup.sizes for d in setup.pretrain_grid]
-        points += [(n, d, s) for n in setup.sizes for d in roots(setup) for s in setup.specialize_grid]
+        points = [(n, d, 0) for n in setup.sizes for d in setup.tree.pretrain_tokens_of(n)]
+        points += [(n, d, s) for n in setup.sizes for d in roots(setup, n) for s in setup.specialize_grid]
         return cls(setup.domains, {point: i for i, point in enumerate(points)})
 
     def columns(self, trial: Trial, milestones: Iterable[int]) -> tuple[int, ...]:
@@ -131,7 +132,7 @@ def candidates_of(setup: Setup, grid: CandidateGrid, tree_state: TreeState) -> C
     for n_params in setup.sizes:
         stuck = chain(trunk(n_params, (1,))) in tree_state.closed
         reached = {node.pretrain_tokens for node in tree_state.nodes.on_trunk(n_params, 0)}
-        for d in roots(setup):
+        for d in roots(setup, n_params):
             if stuck and shares_trunks and d not in reached | {0}:
                 continue
             if d and not stuck and (chain(trunk(n_params, (d,))), d) not in tree_state.losses:
@@ -144,7 +145,8 @@ def candidates_of(setup: Setup, grid: CandidateGrid, tree_state: TreeState) -> C
                 for depth, one in _branches(setup, grid, tree_state, whole, tokens):
                     found.append(one)
                     together.setdefault(depth, []).append(one)
-            if len(setup.domains) > 1 and shares_trunks and d not in reached:
+            is_new = d not in reached and not setup.tree.given
+            if len(setup.domains) > 1 and shares_trunks and is_new:
                 found += [_bundle(group) for group in together.values() if len(group) == len(setup.domains)]
     return Candidates(setup, grid, found, tree_state.nodes)
 
@@ -154,9 +156,10 @@ def trunk(n_params: int, milestones: Sequence[int]) -> Trial:
     return Trial(n_params=n_params, seed=0, domain="", pretrain_tokens=milestones[-1], milestones=tuple(milestones))
 
 
-def roots(setup: Setup) -> tuple[int, ...]:
-    """Every D at which a branch may leave, 0 included when the grid has it."""
-    return (0, *setup.pretrain_grid) if setup.scratch else setup.pretrain_grid
+def roots(setup: Setup, n_params: int) -> tuple[int, ...]:
+    """Every D at which a branch of a size may leave, 0 included when the grid has it."""
+    grid = setup.tree.pretrain_tokens_of(n_params)
+    return (0, *grid) if setup.scratch else grid
 
 
 class _BranchTokens:

@@ -90,7 +90,15 @@ def _check_budget(space: Space, problem: Problem) -> None:
 
 def tree_of(space: Space) -> Tree:
     """The geometry of a space's checkpoints."""
-    return Tree(cooldown_start=space.cooldown_start, pretrain_grid=tuple(d for d in space.pretrain_grid if d))
+    return Tree(
+        cooldown_start=space.cooldown_start,
+        pretrain_grid=tuple(d for d in space.pretrain_grid if d),
+        given=tuple(
+            (checkpoint.counted.n_params, checkpoint.trunk_tokens)
+            for checkpoint in space.model.checkpoints
+            if checkpoint.counted is not None
+        ),
+    )
 
 
 def _repeats(space: Space, *, vocab_size: int) -> tuple[Trial, ...]:

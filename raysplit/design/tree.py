@@ -163,19 +163,32 @@ class Tree:
     """Position at which the cooldown of a point of so many tokens begins."""
     pretrain_grid: tuple[int, ...]
     """Every D at which a trunk must leave a checkpoint for branches and cooldowns, rising."""
+    given: tuple[tuple[int, int], ...] = ()
+    """(N, D) of the trunks that exist already, which cost nothing: with any, no other is trained."""
     shares_trunks: bool = True
     """Whether a branch goes on from its trunk's checkpoint; else it has to be pretrained by itself first."""
 
+    def is_given(self, node: Node) -> bool:
+        """Whether it is a trunk's node that exists from the beginning, whatever the seed of what follows."""
+        return not node.domain and (node.n_params, node.pretrain_tokens) in self.given
+
+    def pretrain_tokens_of(self, n_params: int) -> tuple[int, ...]:
+        """The D at which a size may be branched, rising."""
+        return tuple(d for n, d in sorted(self.given) if n == n_params) if self.given else self.pretrain_grid
+
     def can_start(self, trial: Trial, nodes: Checkpoints) -> bool:
         """Whether nothing else has to be trained before: a trunk, a branch from scratch, or one whose root is there."""
-        return not self.shares_trunks or trial.root.pretrain_tokens == 0 or trial.root in nodes
+        is_there = trial.root.pretrain_tokens == 0 or self.is_given(trial.root) or trial.root in nodes
+        return is_there or not self.shares_trunks
 
     def segments(self, trial: Trial, milestone: int, nodes: Checkpoints) -> list[Segment]:
         """What is left to train for the observation at ``milestone``, in order; the last segment is the cooldown.
 
         A trunk also runs on to the milestone itself at the constant rate, since branches leave it there. ``nodes`` are
-        the checkpoints that exist; one in the midst of this cooldown shortens it.
+        the checkpoints that exist; one in the midst of this cooldown shortens it. A trunk that is given needs none.
         """
+        if trial.is_trunk and self.is_given(self._node(trial, milestone)):
+            return []
         cooldown_from = self.cooldown_start(milestone)
         stops = [cooldown_from]
         if trial.is_trunk and self.shares_trunks:
@@ -218,7 +231,7 @@ class Tree:
         total = 0
         if trial.domain and not self.shares_trunks:
             total += 0 if len(have) else trial.pretrain_tokens
-        elif trial.domain and trial.root not in nodes:
+        elif trial.domain and trial.root not in nodes and not self.is_given(trial.root):
             reached = (node.pretrain_tokens for node in nodes.on_trunk(trial.n_params, trial.seed))
             total += trial.pretrain_tokens - max((d for d in reached if d <= trial.pretrain_tokens), default=0)
         for milestone in milestones:

@@ -74,7 +74,7 @@ def short_clusters(space: Space, clusters: Clusters) -> list[str]:
     """
     said = []
     for cluster in clusters.clusters:
-        needed = math.ceil(space.corpus.shares[cluster.name] * max(space.pretrain_grid)) + max(space.specialize_grid)
+        needed = math.ceil(space.corpus.shares[cluster.name] * space.most_mixture_tokens) + max(space.specialize_grid)
         has = cluster.train.n_text_bytes
         if needed > space.corpus.max_epochs * has:
             said.append(

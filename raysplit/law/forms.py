@@ -18,6 +18,7 @@ import numpy as np
 
 from raysplit.law.cooldown import with_cooldown
 from raysplit.law.form import PRETRAIN_TOKENS, SPECIALIZE_TOKENS, Array, Form, Parameter
+from raysplit.law.given import without_pretraining
 
 _TINY = 1e-300
 """Stands in for zero tokens under a logarithm; any power of it that a form takes is 0."""
@@ -345,5 +346,8 @@ class Law16(Law8):
 _PLAIN: tuple[Form, ...] = (Hoffmann(), Law1(), Law2(), Law4(), Law5b(), Law8(), Law16())
 _COOLED = tuple(with_cooldown(form) for form in _PLAIN if form.name not in ("hoffmann", "law-1"))
 
-FORMS: dict[str, Form] = {form.name: form for form in (*_PLAIN, *_COOLED)}
+_AT_ONE_D = {"b": 0.0, "d0": 1.0}
+_GIVEN = tuple(without_pretraining(form, _AT_ONE_D) for form in (Law2(), Law8()))
+
+FORMS: dict[str, Form] = {form.name: form for form in (*_PLAIN, *_COOLED, *_GIVEN)}
 """Forms by name. Add your own with ``FORMS[form.name] = form``, or hand the form itself to a fit."""

@@ -39,6 +39,10 @@ class Identified:
     """Domains whose D' was never varied, where that of others was."""
     few_points: tuple[str, ...] = ()
     """Domains of fewer than `FEWEST_POINTS`, where others have more."""
+    one_pretraining: bool = False
+    """Whether no size has two D, and none has D = 0: then what D does is not told apart from what the size does."""
+    unspecialized_sizes: tuple[int, ...] = ()
+    """Sizes at which D' was never varied, where it was at others."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` reads them back."""
@@ -46,7 +50,8 @@ class Identified:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> "Identified":
-        lists = {name: tuple(raw[name]) for name in ("without_specialization", "few_points")}
+        names = ("without_specialization", "few_points", "unspecialized_sizes")
+        lists = {name: tuple(raw.get(name, ())) for name in names}
         return cls(**{**raw, **lists})
 
 
@@ -63,6 +68,7 @@ def identify(runs: pd.DataFrame) -> Identified:
     varied = (n_branch_lengths > 1) & (longest > 0)
     has_few = distinct < FEWEST_POINTS
     n_sizes = runs["n_params"].nunique()
+    varied_at = s.groupby([runs["n_params"], runs["domain"]]).nunique().groupby(level=0).max() > 1
     both, branched = runs[d > 0], runs[(d > 0) & (s > 0)]
     return Identified(
         n_points=len(runs.drop_duplicates(point)),
@@ -76,6 +82,8 @@ def identify(runs: pd.DataFrame) -> Identified:
         else None,
         without_specialization=tuple(map(str, varied.index[~varied])) if varied.any() else (),
         few_points=tuple(map(str, has_few.index[has_few])) if not has_few.all() else (),
+        one_pretraining=bool((d > 0).all() and (d.groupby(runs["n_params"]).nunique() == 1).all()),
+        unspecialized_sizes=tuple(map(int, varied_at.index[~varied_at])) if varied_at.any() else (),
     )
 
 

@@ -51,7 +51,7 @@ def sweep_readings(story: Story) -> list[Point]:
     n_params = story.advice.split.n_params
     problem = story.problem
     grids = measured_surface(story.observations, problem.domains).get(n_params, {})
-    if problem.fixed_seed is not None:
+    if problem.bases:
         return []
     *_, total = problem.pretrain_range(n_params)
     n_seeds = problem.n_seeds

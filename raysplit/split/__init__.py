@@ -6,7 +6,7 @@ from raysplit.split.choice import Choice, FormScore, choose_forms
 from raysplit.split.curve import LossCurve, loss_curve
 from raysplit.split.decision import fit_for_decision
 from raysplit.split.partitions import PartitionAdvice, compare_partitions, render_partitions
-from raysplit.split.problem import BASELINE_SHARES, Problem, Split, baselines, fixed_share
+from raysplit.split.problem import BASELINE_SHARES, Base, Problem, Split, baselines, fixed_share
 from raysplit.split.regret import domain_losses, expected_regret, losses_of
 from raysplit.split.render import render_advice
 from raysplit.split.search import DrawSplits, SplitsBySize, best_by_size, best_split, best_split_per_draw
@@ -16,6 +16,7 @@ from raysplit.split.target import target_problem
 __all__ = [
     "BASELINE_SHARES",
     "Advice",
+    "Base",
     "BudgetAdvice",
     "Choice",
     "DrawSplits",

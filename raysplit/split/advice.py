@@ -115,6 +115,12 @@ class Advice:
     """Where the FLOPs a token are from; empty where who asked gave them."""
     withheld: Mapping[str, str] = field(default_factory=dict)
     """What the runs do not tell -> why (`raysplit.split.telling`): a number of that name is a prior's."""
+    bases: Mapping[int, str] = field(default_factory=dict)
+    """n_params -> name of the bases that the answer chose from; empty where its seed is to be pretrained."""
+    replay_share: float = 0.0
+    """p, the share of the experts' tokens that are general text; of runs that say it (`raysplit.split.replay`)."""
+    general_rise: Mapping[str, Interval] = field(default_factory=dict)
+    """By how much each expert's loss on general text is above its base's, as a share of it; empty if not measured."""
     exponents: Mapping[str, Interval] = field(default_factory=dict)
     """Of the compute-optimal n_params and pretrain_tokens in the budget, where D' was never measured; else empty."""
     extrapolation: Mapping[str, float | None] = field(default_factory=dict)

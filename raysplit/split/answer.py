@@ -76,6 +76,7 @@ def advise(
         budgets=_budgets(law, problem),
         calibration=law.calibration,
         price=problem.price,
+        bases={n_params: base.name or format_count(n_params) for n_params, base in problem.bases.items()},
         withheld=withheld,
         exponents=_exponents(law, level) if EXPERTS in withheld and MODEL_SIZE not in withheld else {},
         forms={
@@ -160,7 +161,7 @@ def _regions(
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Ranges of D / T that meet the constraints and lose less than the tolerance, or cannot be told from the best."""
     here = problem.pretrain_share(split)
-    if problem.fixed_seed is not None:
+    if problem.bases:
         return (here, here), (here, here)
     curve = loss_curve(law, problem, n_params=split.n_params, shares=_SHARES)
     excess = curve.draws / weighted[:, None] - 1.0  # (n_draws, n_shares)
@@ -240,7 +241,7 @@ def _other_seeds(
     law: Law, problem: Problem, split: Split, weighted: Array, trained: Array, level: float
 ) -> Gain | None:
     """Against the best split with the other kind of seeds; of one domain, or experts reckoned alone, there is none."""
-    if len(problem.domains) == 1 or problem.accounting != "shared" or problem.fixed_seed is not None:
+    if len(problem.domains) == 1 or problem.accounting != "shared" or problem.bases:
         return None
     other: Seeds = "independent" if problem.seeds == "shared" else "shared"
     try:
@@ -299,8 +300,13 @@ def _warnings(law: Law, problem: Problem, split: Split) -> list[str]:
     edge = [n for n in (min(problem.sizes), max(problem.sizes)) if n == split.n_params and len(problem.sizes) > 1]
     if edge:
         side = "smallest" if edge[0] == min(problem.sizes) else "largest"
-        found.append(f"the best size, {format_count(edge[0])}, is the {side} allowed; one beyond it may be better")
-    if split.pretrain_tokens and math.isclose(split.pretrain_tokens, problem.pretrain_cap, rel_tol=1e-6):
+        what = "base" if problem.bases else "size"
+        found.append(f"the best {what}, {format_count(edge[0])}, is the {side} allowed; one beyond it may be better")
+    if (
+        split.pretrain_tokens
+        and not problem.bases
+        and math.isclose(split.pretrain_tokens, problem.pretrain_cap, rel_tol=1e-6)
+    ):
         found.append("pretraining is held back by the data there is")
     caps = dict(zip(problem.domains, problem.specialize_caps(np.array(split.pretrain_tokens)), strict=True))
     held = [

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from raysplit.errors import LawError
 from raysplit.law import FitStatus, Law, Repetition, fit_law
 from raysplit.law.fit import ASSUMED_NOISE
+from raysplit.law.identified import identify
 from raysplit.split.cases import Case, cases_at, log_errors, regrets_of
 from raysplit.split.measured import largest_budget, measured_surface, row_budget
 from raysplit.split.problem import Problem
@@ -144,7 +145,14 @@ def choose_forms(
 
 
 def held_out(runs: pd.DataFrame, problem: Problem) -> list[tuple[NDArray[np.bool_], list[Case]]]:
-    """Rows to fit (a mask) and cases to judge, first without the larger budgets, then without the largest N."""
+    """Rows to fit (a mask) and cases to judge, first without the larger budgets, then without the largest N.
+
+    Of bases each pretrained on one D no other size or D is asked about: held out is the longer half of each one's D'.
+    """
+    if problem.bases and identify(runs).one_pretraining:
+        tokens = runs["specialize_tokens"]
+        trained = (tokens <= _TRAINED_SHARE * tokens.groupby(runs["n_params"]).transform("max")).to_numpy()
+        return [(trained, [])] if trained.any() and not trained.all() else []
     surface = measured_surface(runs, problem.domains)
     budgets = row_budget(runs, n_domains=len(problem.domains), accounting=problem.accounting)
     sizes = runs["n_params"].to_numpy()

@@ -9,6 +9,7 @@ import pandas as pd
 
 from raysplit.errors import LawError
 from raysplit.law import DEFAULT_FORMS, FORMS, Law, Repetition, fit_law
+from raysplit.law.identified import identify
 from raysplit.split.calibration import calibrate
 from raysplit.split.choice import Choice, choose_forms, fit_alone
 from raysplit.split.problem import Problem
@@ -17,6 +18,9 @@ _CALIBRATION_DRAWS = 32
 """Enough for a standard deviation."""
 ONE_STAGE_FORMS = ("hoffmann",)
 """Where no run was specialized, the parameters of a second stage would be their priors'."""
+GIVEN_FORMS = ("law-2-given", "law-8-given")
+"""Where every base was pretrained on one D, its terms would be their priors', and what they would say is not asked."""
+_ONE_D = "Every base was pretrained on one D, so the forms have no term of it: what more pretraining does is not known."
 MOST_JUDGED = 8
 """Domains by which forms are chosen and intervals checked; of more, so many at even distances stand for all."""
 
@@ -45,8 +49,8 @@ def fit_for_decision(
     Raises:
         LawError: there are no runs, or no form is known.
     """
-    if forms == DEFAULT_FORMS and (runs["specialize_tokens"] == 0).all():
-        forms = ONE_STAGE_FORMS
+    if forms == DEFAULT_FORMS:
+        forms = _forms_for(runs, problem)
     judged, judged_problem = _judged(runs, problem)
     simplest_first = sorted(forms, key=lambda name: len(FORMS[name].parameters))
     try:
@@ -54,6 +58,8 @@ def fit_for_decision(
         choice = choose_forms(judged, judged_problem, forms=simplest_first, fit=fit)
     except LawError as error:  # the priors of the simplest form stand in for runs until there are enough
         choice = Choice.forced(simplest_first[0], reason=str(error))
+    if tuple(forms) == GIVEN_FORMS:
+        choice = replace(choice, sentence=f"{choice.sentence} {_ONE_D}")
     fit_kept = partial(
         fit_law,
         forms=list(choice.weights),
@@ -68,6 +74,12 @@ def fit_for_decision(
         calibration = calibrate(judged, judged_problem, before)
     law = fit_kept(runs, n_draws=n_draws, misfit_scale=calibration.stretch if calibration else 1.0)
     return replace(law, calibration=calibration), choice
+
+
+def _forms_for(runs: pd.DataFrame, problem: Problem) -> Sequence[str]:
+    if problem.bases and identify(runs).one_pretraining:
+        return GIVEN_FORMS
+    return ONE_STAGE_FORMS if (runs["specialize_tokens"] == 0).all() else DEFAULT_FORMS
 
 
 def _judged(runs: pd.DataFrame, problem: Problem) -> tuple[pd.DataFrame, Problem]:

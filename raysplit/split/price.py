@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 
 from raysplit.quantities import counted
+from raysplit.runs import BASE
 
 SAME_PRICE = 1.1
 """FLOPs a token of one size that differ by less than this factor are one price."""
 FAMILY = "the model family's own FLOPs"
+COUNTED = "FLOPs counted from each base's model"
 TABLE = "the FLOPs that the runs paid"
 RULE = "6 N FLOPs a token"
 
@@ -46,12 +48,16 @@ class Price:
 def price_of(runs: pd.DataFrame) -> tuple[Price, str]:
     """The price that a checked table of runs tells by its ``flops``, and a doubt about them, empty where there is none.
 
-    ``flops`` are those of the whole path from initialisation, F(N) (D + D'), as raysplit's own observations have them.
+    ``flops`` are those of the whole path from initialisation, F(N) (D + D'), as raysplit's own observations have them;
+    of a base those since, F(N) D'.
     """
     told = runs[runs["flops"] > 0] if "flops" in runs else runs.iloc[:0]
+    if BASE in runs:
+        told = told[told["specialize_tokens"] > 0]
     if told.empty:
         return Price(known={}, source=RULE), ""
-    per_token = told["flops"] / (told["pretrain_tokens"] + told["specialize_tokens"])
+    before = 0 if BASE in runs else told["pretrain_tokens"]
+    per_token = told["flops"] / (before + told["specialize_tokens"])
     by_size = per_token.groupby(told["n_params"])
     medians = by_size.median()
     known = dict(zip(medians.index.astype(int).tolist(), medians.astype(float).tolist(), strict=True))

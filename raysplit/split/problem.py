@@ -17,6 +17,7 @@ from scipy.optimize import brentq
 
 from raysplit.errors import SplitError, unknown
 from raysplit.quantities import format_count, format_flops
+from raysplit.runs import UNTOLD_TOKENS
 
 Array = NDArray[np.float64]
 Accounting = Literal["shared", "per-expert"]
@@ -50,6 +51,19 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Base:
+    """A pretrained model that exists: a seed that costs nothing more."""
+
+    name: str = ""
+    pretrain_tokens: float = float(UNTOLD_TOKENS)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether its D is known."""
+        return self.pretrain_tokens != UNTOLD_TOKENS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
     """A budget and the splits it may buy.
 
@@ -77,8 +91,9 @@ class Problem:
     """The most tokens of a domain that seed and expert together may see: its `mixture` share of D, and D'."""
     mixture: Mapping[str, float] = field(default_factory=dict)
     """Share of each domain in the pretraining mixture, for `available_tokens`; the shares sum to at most one."""
-    fixed_seed: tuple[int, float] | None = None
-    """(n_params, pretrain_tokens) of a checkpoint that exists: the budget then pays for specialization only."""
+    bases: Mapping[int, Base] = field(default_factory=dict)
+    """n_params -> the base of that size. With any, the answer starts from one of them that is among the sizes, and the
+    budget pays for specialization only."""
     max_general_loss: float = math.inf
     """Highest weighted loss of the un-branched seed over the domains, for a seed that must itself stay of use."""
     inference_tokens: float = 0.0
@@ -91,8 +106,8 @@ class Problem:
             raise SplitError(unknown("accounting", self.accounting, get_args(Accounting)))
         if self.seeds not in get_args(Seeds):
             raise SplitError(unknown("seeds", self.seeds, get_args(Seeds)))
-        if self.seeds == "independent" and self.fixed_seed is not None:
-            raise SplitError("seeds: independent experts have no seed in common, so none can be fixed")
+        if self.seeds == "independent" and self.bases:
+            raise SplitError("seeds: independent experts have nothing in common, so no base can be given")
         if not self.domains or len(set(self.domains)) != len(self.domains):
             raise SplitError(f"domains must be distinct and at least one, got {list(self.domains)}")
         weights = tuple(self.weights) or (1.0,) * len(self.domains)
@@ -119,13 +134,14 @@ class Problem:
             raise SplitError(f"mixture: the shares sum to {math.fsum(self.mixture.values()):g}, more than one")
         if not self.inference_tokens >= 0:
             raise SplitError(f"inference_tokens must not be negative, got {self.inference_tokens!r}")
-        if self.fixed_seed is not None:
-            n_params, tokens = self.fixed_seed
-            if n_params not in self.sizes:
-                raise SplitError("fixed_seed: " + unknown("model size", n_params, self.sizes))
-            if not 0 <= tokens <= self.max_pretrain_tokens:
-                raise SplitError(f"fixed_seed: {tokens!r} tokens is outside 0 to {self.max_pretrain_tokens:g}")
-            object.__setattr__(self, "sizes", {n_params: self.sizes[n_params]})
+        if self.bases and not (common := [n for n in self.sizes if n in self.bases]):
+            raise SplitError("bases: " + unknown("model size", next(iter(self.bases)), self.sizes))
+        for base in self.bases.values():
+            if not 0 <= base.pretrain_tokens <= self.max_pretrain_tokens:
+                raise SplitError(f"bases: {base.pretrain_tokens!r} tokens is outside 0 to {self.max_pretrain_tokens:g}")
+        if self.bases:
+            for what in ("sizes", "bases"):
+                object.__setattr__(self, what, {n: getattr(self, what)[n] for n in common})
         total = math.fsum(weights)
         object.__setattr__(self, "weights", tuple(w / total for w in weights))
 
@@ -134,10 +150,9 @@ class Problem:
         """How often the budget pays for D."""
         return len(self.domains) if self.seeds == "independent" and self.accounting == "shared" else 1
 
-    @property
-    def paid_pretrain_tokens(self) -> float:
-        """Pretraining tokens that cost nothing, because the seed exists."""
-        return 0.0 if self.fixed_seed is None else self.fixed_seed[1]
+    def paid_pretrain_tokens(self, n_params: int) -> float:
+        """Pretraining tokens that cost nothing at a size, because its base exists."""
+        return self.bases[n_params].pretrain_tokens if self.bases else 0.0
 
     def specialize_caps(self, pretrain_tokens: Array) -> Array:
         """Most tokens of each domain after pretraining on D, (..., K) for D of shape (...); infinite without a cap."""
@@ -158,9 +173,9 @@ class Problem:
         return self.n_seeds * pretrain_tokens + float(caps.sum() if self.accounting == "shared" else caps.max())
 
     def affordable_tokens(self, n_params: int) -> float:
-        """T, tokens that the budget buys at a size, an existing seed's tokens included; below zero when none."""
+        """T, tokens that the budget buys at a size, a base's own tokens included; below zero when none."""
         bought = self.budget_flops / self.sizes[n_params] - FORWARD_SHARE * self.inference_tokens
-        return bought + self.paid_pretrain_tokens
+        return bought + self.paid_pretrain_tokens(n_params)
 
     def tokens(self, split: Split) -> float:
         """T of a split: D for each seed and sum_k D'_k, or D and the longest D'_k where each is reckoned alone."""
@@ -171,7 +186,7 @@ class Problem:
 
     def flops(self, split: Split) -> float:
         """What a split costs under this problem's accounting, FLOPs."""
-        trained = self.tokens(split) - self.paid_pretrain_tokens
+        trained = self.tokens(split) - self.paid_pretrain_tokens(split.n_params)
         return self.sizes[split.n_params] * (trained + FORWARD_SHARE * self.inference_tokens)
 
     def pretrain_share(self, split: Split) -> float:
@@ -189,18 +204,18 @@ class Problem:
             SplitError: no D satisfies the constraints; the message names the one that fails.
         """
         total = self.affordable_tokens(n_params)
-        if total <= self.paid_pretrain_tokens:
+        if total <= self.paid_pretrain_tokens(n_params):
             raise SplitError(
                 f"budget_flops: {format_flops(self.budget_flops)} buys no training token at N = "
                 f"{format_count(n_params)} beside {format_count(self.inference_tokens)} inference tokens"
             )
-        if self.fixed_seed is not None:
-            tokens = self.fixed_seed[1]
+        if self.bases:
+            tokens = self.bases[n_params].pretrain_tokens
             total = min(total, self.spendable_tokens(tokens))
             if total <= tokens:
                 alone = [self.max_specialize_tokens.get(name, math.inf) for name in self.domains]
                 what = "available_tokens" if any(alone) else "max_specialize_tokens"
-                raise SplitError(f"{what}: no domain may be specialized, and the seed is fixed")
+                raise SplitError(f"{what}: no domain may be specialized, and the base is given")
             return tokens, tokens, total
         high = min(total / self.n_seeds, self.pretrain_cap)
         total = min(total, self.spendable_tokens(high))
@@ -246,12 +261,31 @@ def breaks_cap(problem: Problem, split: Split) -> bool:
 
 
 def baselines(problem: Problem, *, n_params: int) -> dict[str, Split]:
-    """The usual rules of thumb at one size; those that a cap or a fixed seed rules out are left out.
+    """The usual rules of thumb at one size; those that a cap rules out are left out.
+
+    From a base they are not to train at all, equal tokens of every domain, and one pass over each domain's text where
+    the budget pays for it.
 
     Raises:
         SplitError: as `fixed_share`.
     """
-    if problem.fixed_seed is not None:
-        return {}
-    splits = {name: fixed_share(problem, n_params=n_params, share=share) for name, share in BASELINE_SHARES.items()}
+    if problem.bases:
+        splits = _from_base(problem, n_params)
+    else:
+        splits = {name: fixed_share(problem, n_params=n_params, share=share) for name, share in BASELINE_SHARES.items()}
     return {name: split for name, split in splits.items() if not breaks_cap(problem, split)}
+
+
+def _from_base(problem: Problem, n_params: int) -> dict[str, Split]:
+    tokens, _, total = problem.pretrain_range(n_params)
+    n_paid = len(problem.domains) if problem.accounting == "shared" else 1
+    once = {name: problem.available_tokens.get(name, math.inf) for name in problem.domains}
+    experts = {
+        "no training": dict.fromkeys(problem.domains, 0.0),
+        "equal tokens": dict.fromkeys(problem.domains, (total - tokens) / n_paid),
+        "one pass": once,
+    }
+    splits = {
+        name: Split(n_params=n_params, pretrain_tokens=tokens, specialize_tokens=own) for name, own in experts.items()
+    }
+    return {name: split for name, split in splits.items() if problem.tokens(split) <= total * (1 + 1e-9)}

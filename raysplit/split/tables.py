@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raysplit.quantities import format_count, format_flops
+from raysplit.runs import UNTOLD_TOKENS
 from raysplit.split.advice import FLAT_TOLERANCE, Advice, Interval
+from raysplit.split.problem import Split
 from raysplit.split.telling import ALL, MODEL_SIZE, SHARE
 
 
@@ -38,6 +40,9 @@ def advice_title(advice: Advice) -> str:
     """What the advice answers."""
     if ALL in advice.withheld:
         return "No split is told by these runs."
+    if advice.bases:
+        paid = "all experts" if advice.accounting == "shared" else "each expert alone"
+        return f"Best use of {format_flops(advice.budget_flops)} on a base that exists ({paid})"
     return f"Best split of {format_flops(advice.budget_flops)} ({paid_for(advice)})"
 
 
@@ -52,13 +57,32 @@ def advice_facts(advice: Advice) -> list[Fact]:
     """The split and how sure it is; nothing of what the runs do not tell."""
     if ALL in advice.withheld:
         return []
-    split, share = advice.split, advice.pretrain_share
-    best = f" (best in {advice.probability:.0%} of {advice.n_draws} draws of the law)"
     facts = [Fact(label="priced by", value=advice.price, note="")] if advice.price else []
+    facts += _of_base(advice) if advice.bases else _of_seed(advice)
     facts += [
         Fact(
+            label="compute-opt.", value=f"{symbol} as C^{power.mean:.3f}", note="with the budget C",
+            interval=f"{power.low:.3f} to {power.high:.3f}",
+        )
+        for symbol, power in zip(("N", "D"), advice.exponents.values(), strict=False)
+    ]  # fmt: skip
+    facts.append(Fact(label="regret", value=f"{advice.expected_regret:.2%}", note="of the loss expected"))
+    if (found := advice.calibration) is not None:
+        stretch = (
+            f"; the forms' misfit is taken {found.stretch:.1f} times as large for it" if found.stretch >= 1.05 else ""
+        )
+        within = f"of {found.n_losses} held-out losses of larger runs lay in their {found.level:.0%} interval"
+        facts.append(Fact(label="calibration", value=f"{found.coverage:.0%}", note=within + stretch))
+    return facts
+
+
+def _of_seed(advice: Advice) -> list[Fact]:
+    """The seed that is to be pretrained."""
+    split, share = advice.split, advice.pretrain_share
+    facts = [
+        Fact(
             label="model size", value=format_count(split.n_params),
-            note="non-embedding parameters" + ("" if MODEL_SIZE in advice.withheld else best),
+            note="non-embedding parameters" + ("" if MODEL_SIZE in advice.withheld else _best_in(advice)),
         ),
         Fact(
             label="pretrain", value=format_count(split.pretrain_tokens),
@@ -76,21 +100,26 @@ def advice_facts(advice: Advice) -> list[Fact]:
                 note=f"of the tokens in pretraining cost at most {FLAT_TOLERANCE:.1%} more loss",
             ),
         ]  # fmt: skip
-    facts += [
-        Fact(
-            label="compute-opt.", value=f"{symbol} as C^{power.mean:.3f}", note="with the budget C",
-            interval=f"{power.low:.3f} to {power.high:.3f}",
-        )
-        for symbol, power in zip(("N", "D"), advice.exponents.values(), strict=False)
-    ]  # fmt: skip
-    facts.append(Fact(label="regret", value=f"{advice.expected_regret:.2%}", note="of the loss expected"))
-    if (found := advice.calibration) is not None:
-        stretch = (
-            f"; the forms' misfit is taken {found.stretch:.1f} times as large for it" if found.stretch >= 1.05 else ""
-        )
-        within = f"of {found.n_losses} held-out losses of larger runs lay in their {found.level:.0%} interval"
-        facts.append(Fact(label="calibration", value=f"{found.coverage:.0%}", note=within + stretch))
     return facts
+
+
+def _of_base(advice: Advice) -> list[Fact]:
+    """The base that the experts start from."""
+    n_params, tokens = advice.split.n_params, advice.split.pretrain_tokens
+    best = _best_in(advice) if len(advice.bases) > 1 else ""
+    facts = [
+        Fact(label="start from", value=advice.bases[n_params], note=f"a base that exists{best}"),
+        Fact(label="model size", value=format_count(n_params), note="non-embedding parameters"),
+    ]
+    if tokens != UNTOLD_TOKENS:
+        facts.append(Fact(label="pretrain", value=format_count(tokens), note="tokens that it has seen, at no cost"))
+    if advice.replay_share or advice.general_rise:
+        facts.append(Fact(label="replay", value=f"{advice.replay_share:.0%}", note="general text among the tokens"))
+    return facts
+
+
+def _best_in(advice: Advice) -> str:
+    return f" (best in {advice.probability:.0%} of {advice.n_draws} draws of the law)"
 
 
 def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None = None) -> list[AnswerTable]:
@@ -114,14 +143,20 @@ def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None
             ],
             note=f"Loss in nats per token; a gain's {interval} is for trained models, the luck of both included.",
         ),
+        AnswerTable(
+            title="What each expert loses on general text",
+            head=["expert of", "rise", "interval"],
+            rows=[[name, *_percent(rise)] for name, rise in advice.general_rise.items()],
+            note="Of the general loss over the base's, as a share of it.",
+        ),
         _sizes(advice),
         AnswerTable(
             title="The advice at other budgets",
-            head=["at a budget of", "model size", "pretrain", "share"],
+            head=["at a budget of", *_head_of_split(advice), *([] if advice.bases else ["share"])],
             rows=[
                 [
-                    format_flops(other.budget_flops), format_count(other.split.n_params),
-                    format_count(other.split.pretrain_tokens), f"{other.pretrain_share:.0%}",
+                    format_flops(other.budget_flops), *_cells_of_split(advice, other.split),
+                    *([] if advice.bases else [f"{other.pretrain_share:.0%}"]),
                 ]
                 for other in advice.budgets
             ],
@@ -142,17 +177,27 @@ def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None
 def _sizes(advice: Advice) -> AnswerTable:
     sizes, is_told = advice.sizes if len(advice.sizes) > 1 else (), MODEL_SIZE not in advice.withheld
     return AnswerTable(
-        title="The best split at each size",
-        head=["model size", "pretrain", *(["loss", "worse by", "interval", "best in"] if is_told else [])],
+        title="The best use of each base" if advice.bases else "The best split at each size",
+        head=[*_head_of_split(advice), *(["loss", "worse by", "interval", "best in"] if is_told else [])],
         rows=[
             [
-                format_count(size.split.n_params), format_count(size.split.pretrain_tokens),
+                *_cells_of_split(advice, size.split),
                 *([f"{size.loss.mean:.4f}", *_percent(size.excess), f"{size.probability:.0%}"] if is_told else []),
             ]
             for size in sizes
         ],
         note="“Best in” is the share of the law's draws in which a size is the best." if is_told else "",
     )  # fmt: skip
+
+
+def _head_of_split(advice: Advice) -> list[str]:
+    return ["base", "specialize"] if advice.bases else ["model size", "pretrain"]
+
+
+def _cells_of_split(advice: Advice, split: Split) -> list[str]:
+    if advice.bases:
+        return [advice.bases[split.n_params], format_count(sum(split.specialize_tokens.values()))]
+    return [format_count(split.n_params), format_count(split.pretrain_tokens)]
 
 
 def _withheld(advice: Advice) -> AnswerTable:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from raysplit.space import Space
-from raysplit.split.price import FAMILY
-from raysplit.split.problem import Problem
+from raysplit.split.price import COUNTED, FAMILY
+from raysplit.split.problem import Base, Problem
 
 
 def target_problem(space: Space, *, vocab_size: int, domain_tokens: Mapping[str, float] | None = None) -> Problem:
@@ -26,6 +26,15 @@ def target_problem(space: Space, *, vocab_size: int, domain_tokens: Mapping[str,
         accounting=space.target.accounting,
         seeds=space.target.seeds,
         available_tokens={name: space.corpus.max_epochs * tokens for name, tokens in (domain_tokens or {}).items()},
-        mixture=space.corpus.shares,
-        price=FAMILY,
+        mixture=dict.fromkeys(space.domains, 0.0)
+        if space.model.checkpoints
+        else space.corpus.shares,  # D was read elsewhere
+        bases=bases_of(space),
+        price=COUNTED if space.model.checkpoints else FAMILY,
     )
+
+
+def bases_of(space: Space) -> dict[int, Base]:
+    """The bases that an answer may start from: of each size the checkpoint that has seen the most tokens."""
+    last = {n_params: space.model.revisions(n_params)[-1] for n_params in space.model.sizes if space.model.checkpoints}
+    return {n: Base(name=one.name, pretrain_tokens=float(one.trunk_tokens)) for n, one in last.items()}

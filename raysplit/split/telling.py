@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from raysplit.law import Law
-from raysplit.law.identified import FEWEST_POINTS
+from raysplit.law.identified import FEWEST_POINTS, Identified
 from raysplit.quantities import format_count
 from raysplit.split.problem import Problem
 from raysplit.split.search import best_split_per_draw
@@ -30,7 +30,7 @@ def told_by_priors(law: Law, problem: Problem, fit: Callable[[float], Law]) -> d
         fit: makes the law of the same runs, forms and seed for a factor on the priors' precision.
     """
     asked, withheld = question_told(law, problem)
-    if SHARE in withheld:
+    if SHARE in withheld or problem.bases:
         return {}
     wide = fit(0.25)
     before, after = (_spread_of_share(one, asked) for one in (law, wide))
@@ -58,8 +58,10 @@ def question_told(law: Law, problem: Problem) -> tuple[Problem, dict[str, str]]:
     that size.
     """
     known = law.identified
-    if known is None or (problem.fixed_seed is not None and known.specialization):
+    if known is None:
         return problem, {}
+    if problem.bases:
+        return problem, _untold_of_bases(known, problem)
     withheld: dict[str, str] = {}
     if known.n_points < FEWEST_POINTS:
         withheld[ALL] = f"{known.n_points} distinct runs tell no curve; {FEWEST_POINTS} of several N, D and D' begin to"
@@ -78,8 +80,7 @@ def question_told(law: Law, problem: Problem) -> tuple[Problem, dict[str, str]]:
             "no run varies D': what a domain's own tokens are worth is not known, so all are pretraining"
         )
         withheld[SHARE] = withheld[GAINS] = "no run varies D'"
-        if problem.fixed_seed is None:
-            problem = replace(problem, max_specialize_tokens=dict.fromkeys(problem.domains, 0.0), available_tokens={})
+        problem = replace(problem, max_specialize_tokens=dict.fromkeys(problem.domains, 0.0), available_tokens={})
     elif not known.pretraining:
         withheld[SHARE] = withheld[GAINS] = (
             "no two runs differ in D > 0: what more or less pretraining would do is not known"
@@ -88,6 +89,24 @@ def question_told(law: Law, problem: Problem) -> tuple[Problem, dict[str, str]]:
         withheld[SHARE] = withheld[GAINS] = (
             f"every run has D'/D = {known.one_branch_ratio:.3g}: tokens of the two stages are not told apart"
         )
+    return problem, withheld | _untold_of_domains(known, problem)
+
+
+def _untold_of_bases(known: Identified, problem: Problem) -> dict[str, str]:
+    """Of an answer that starts from bases, each of which was read."""
+    if known.n_points < FEWEST_POINTS or not known.specialization:
+        return {ALL: f"no base was trained on: {FEWEST_POINTS} runs of several D' begin to tell what a domain gains"}
+    withheld = {}
+    for n_params in known.unspecialized_sizes:
+        if n_params in problem.bases:
+            name = problem.bases[n_params].name or format_count(n_params)
+            withheld[f"{EXPERTS} of base {name}"] = f"no run varies D' of {name}; it is taken to gain as other sizes do"
+    return withheld | _untold_of_domains(known, problem)
+
+
+def _untold_of_domains(known: Identified, problem: Problem) -> dict[str, str]:
+    """The domains whose D' is marked, as it is taken from others."""
+    withheld = {}
     for name in known.without_specialization:
         if name in problem.domains:
             withheld[f"{EXPERTS} of {name}"] = f"no run varies D' of {name}; it is taken to be as the other domains"
@@ -97,4 +116,4 @@ def question_told(law: Law, problem: Problem) -> tuple[Problem, dict[str, str]]:
                 f"{EXPERTS} of {name}",
                 f"{name} has fewer than {FEWEST_POINTS} distinct runs; it is taken to be as the other domains",
             )
-    return problem, withheld
+    return withheld

@@ -29,6 +29,7 @@ from raysplit.sweep.backend import Backend
 from raysplit.sweep.final_plan import FinalPart, FinalPlan, Variant, branch_of, models_of, plan_final, trunk_of
 from raysplit.sweep.final_run import RECOMMENDED
 from raysplit.sweep.run_setup import bytes_per_token
+from raysplit.train.base_card import render_base_card
 from raysplit.train.card import CARD, ExportedModel, render_card
 from raysplit.train.checkpoints import check_checkpoints
 from raysplit.train.export import CONFIG, complete_export
@@ -77,7 +78,7 @@ def run_final(
     plan = plan_rest(space, folder, advice, vocab_size=corpus.vocab_size, seed=seed, baseline_names=baseline_names)
     for variant in plan.variants:
         corpus.check_capacity(
-            max_pretrain_tokens=variant.pretrain_tokens,
+            max_pretrain_tokens=0 if variant.starts_from_base else variant.pretrain_tokens,
             max_specialize_tokens=max(variant.specialize_tokens.values()),
             max_epochs=space.corpus.max_epochs,
             replay_share=space.training.replay_share,
@@ -223,10 +224,7 @@ def _finish_export(
         },
     )
     try:
-        complete_export(folder, tokenizer_folder=corpus.tokenizer_path)
-        write_text(
-            folder / CARD, render_card(model, space=space, manifest=corpus.manifest, advice=advice, version=__version__)
-        )
+        write_text(folder / CARD, _card(model, folder, space=space, corpus=corpus, advice=advice))
     except OSError as error:
         raise RunError(f"{folder}: its card cannot be written: {error.strerror}") from error
     except (KeyError, TypeError, ValueError) as error:
@@ -234,6 +232,17 @@ def _finish_export(
             f"{folder / CONFIG}: is not what an export writes ({error!r}); delete {folder}, and the model is trained "
             "again"
         ) from error
+
+
+def _card(model: ExportedModel, folder: Path, *, space: Space, corpus: Corpus, advice: Advice) -> str:
+    """The card of an exported model, whose files are put right before; those of a base are the base's own."""
+    for base in space.model.revisions(model.n_params):
+        if base.trunk_tokens == model.pretrain_tokens:
+            return render_base_card(
+                model, space=space, base=base, manifest=corpus.manifest, advice=advice, version=__version__
+            )
+    complete_export(folder, tokenizer_folder=corpus.tokenizer_path)
+    return render_card(model, space=space, manifest=corpus.manifest, advice=advice, version=__version__)
 
 
 def _summary(

@@ -18,6 +18,8 @@ from raysplit.sweep.final_run import RECOMMENDED
 from raysplit.sweep.speed import speed_of
 
 BASELINES = ("pretraining only", "80/20", "from scratch")
+OF_BASES = ("no training", "equal tokens")
+"""The same where a base is gone on from."""
 INDEPENDENT = "independent seeds"
 """The best split with the other kind of seeds, as the advice names it."""
 VARIANTS_FOLDER = "variants"
@@ -32,6 +34,8 @@ class Variant:
     pretrain_tokens: int
     specialize_tokens: Mapping[str, int]
     seeds: Seeds = "shared"
+    starts_from_base: bool = False
+    """Whether its pretraining exists already, and costs nothing."""
 
     def n_seeds(self, accounting: Accounting) -> int:
         """How often D is paid for."""
@@ -44,7 +48,7 @@ class Variant:
         """
         experts = self.specialize_tokens.values()
         own = sum(experts) if accounting == "shared" else max(experts)
-        return self.n_seeds(accounting) * self.pretrain_tokens + own
+        return own if self.starts_from_base else self.n_seeds(accounting) * self.pretrain_tokens + own
 
     def trunk_seeds(self, seed: int) -> dict[str, int]:
         """Of the trunk that each domain's expert leaves: initialisation and order of its data."""
@@ -64,9 +68,14 @@ def variants_of(space: Space, advice: Advice, rules: Mapping[str, Split]) -> lis
     whole = Variant(
         name="", pretrain_tokens=round(advice.split.pretrain_tokens),
         specialize_tokens={name: round(tokens) for name, tokens in advice.split.specialize_tokens.items()},
-        seeds=advice.seeds,
+        seeds=advice.seeds, starts_from_base=bool(space.model.checkpoints),
     )  # fmt: skip
     n_steps = max(1, round(whole.paid_tokens(advice.accounting) / batch))
+    if space.model.checkpoints:
+        return [
+            _from_base(name, split, n_steps=n_steps if shared else None, batch_tokens=batch)
+            for name, split in splits.items()
+        ]
     return [
         _on_steps(name, split, seeds[name], n_steps=n_steps, batch_tokens=batch, shared=shared)
         for name, split in splits.items()
@@ -172,7 +181,7 @@ def _wanted(space: Space, advice: Advice, *, vocab_size: int, baseline_names: Se
         sizes={n_params: float(space.shape(n_params, vocab_size).flops_per_token)},
     )
     rules = baselines(problem, n_params=n_params)
-    wanted = {name: rules[name] for name in baseline_names}
+    wanted = {name: rules[name] for name in baseline_names if name in rules}
     if wanted and advice.other_seeds is not None:
         wanted[advice.other_seeds.baseline] = advice.other_seeds.split
     return variants_of(space, advice, wanted)
@@ -321,6 +330,8 @@ def _tokens_of(space: Space, part: FinalPart, parts: Sequence[FinalPart]) -> int
     trial, milestone = part.task.trial, part.task.milestone
     if trial.domain:
         return milestone
+    if space.model.checkpoints:  # which exist
+        return 0
     before = next((other.task.milestone for other in parts if other.name == part.after), 0)
     return milestone - before + milestone - max(before, space.cooldown_start(milestone))
 
@@ -357,6 +368,20 @@ def _on_steps(name: str, split: Split, seeds: Seeds, *, n_steps: int, batch_toke
         pretrain_tokens=pretrain * batch_tokens,
         specialize_tokens={domain: steps * batch_tokens for domain, steps in zip(experts, own, strict=True)},
         seeds=seeds,
+    )
+
+
+def _from_base(name: str, split: Split, *, n_steps: int | None, batch_tokens: int) -> Variant:
+    """The experts' tokens in whole steps, at most ``n_steps`` in all; the base's own are as many as they are."""
+    experts = split.specialize_tokens
+    steps = [round(tokens / batch_tokens) for tokens in experts.values()]
+    if n_steps is not None and any(steps):
+        steps = _apportioned(min(n_steps, round(math.fsum(experts.values()) / batch_tokens)), list(experts.values()))
+    return Variant(
+        starts_from_base=True,
+        name=name,
+        pretrain_tokens=round(split.pretrain_tokens),
+        specialize_tokens={domain: n * batch_tokens for domain, n in zip(experts, steps, strict=True)},
     )
 
 

@@ -243,7 +243,7 @@ def text_notes(space: Space) -> list[str]:
     """What the grids ask of the text, and where that can be seen not to be there before anything is read."""
     share_of, corpus = space.corpus.shares, space.corpus
     needed = {
-        name: math.ceil(share_of[name] * max(space.pretrain_grid)) + max(space.specialize_grid)
+        name: math.ceil(share_of[name] * space.most_mixture_tokens) + max(space.specialize_grid)
         for name in space.domains
     }
     notes = [
@@ -298,7 +298,8 @@ def _row(
     model = space.shape(n_params, vocab_size)
     lane = lane_shape_of(space, n_params, vocab_size=vocab_size)
     # A trunk keeps a checkpoint at every D of the grid, each branch its deepest; what is drawn from a seed is no file.
-    n_kept = sum(sum(d > 0 for d in setup.pretrain_grid) if trial.is_trunk else 1 for trial in trials)
+    n_trunk = 0 if setup.tree.given else sum(d > 0 for d in setup.pretrain_grid)
+    n_kept = sum(n_trunk if trial.is_trunk else 1 for trial in trials)
     checkpoint_bytes = float(model.n_params_total * STATE_BYTES)
     read = len(points) * len(setup.domains) * space.training.validation_tokens * FORWARD_SHARE
     speed = speed_of(space, model, lane, timed)

@@ -57,7 +57,10 @@ def setup_of_run(folder: RunFolder, records: Sequence[Record]) -> RunSetup:
     return setup_of_space(space)
 
 
-def _family(space: Space, vocab_size: int) -> ModelFamily:
+def _family(space: Space, vocab_size: int) -> ModelFamily | None:
+    """None of bases, of which there are those that there are."""
+    if space.model.checkpoints:
+        return None
     return ModelFamily(vocab_size=vocab_size, context_length=space.model.context_length)
 
 
@@ -91,7 +94,7 @@ def longest_path_epochs(space: Space, corpus: Corpus) -> dict[str, float]:
     for domain in corpus.domains:
         held_out_tokens(space, corpus, domain)
     return corpus.check_capacity(
-        max_pretrain_tokens=max(space.pretrain_grid),
+        max_pretrain_tokens=space.most_mixture_tokens,
         max_specialize_tokens=max(space.specialize_grid),
         max_epochs=space.corpus.max_epochs,
         context_length=space.model.context_length,

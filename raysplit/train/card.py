@@ -72,7 +72,7 @@ def render_card(model: ExportedModel, *, space: Space, manifest: Manifest, advic
         "How to load it": HOW_TO_LOAD
         + f"\n\nThe context is {space.model.context_length:,} tokens: the tokenizer truncates to it and `generate` "
         "stops at it, or at the end of text before.",
-        "Losses": _losses(model, advice.level),
+        "Losses": losses_table(model, advice.level),
         "Data and licences": _data(model, manifest, advice, replay_share=space.training.replay_share),
         "Training": _training(model, space, manifest),
         "Why this split": _advice(advice),
@@ -116,7 +116,8 @@ def _what(model: ExportedModel) -> str:
     )
 
 
-def _losses(model: ExportedModel, level: float) -> str:
+def losses_table(model: ExportedModel, level: float) -> str:
+    """Each domain's loss, beside the seed's and what the law had said; intervals at a level."""
     told, seed = bool(model.predicted), bool(model.domain and model.seed_losses)
     header = ["domain", "nats per token", "bits per byte", *(["seed"] if seed else [])]
     if told:
@@ -134,7 +135,7 @@ def _losses(model: ExportedModel, level: float) -> str:
         + (" The seed's is in nats per token." if seed else "")
         + (" The law had predicted the loss before this run." if told else "")
         + "\n\n"
-        + _table(header, rows)
+        + table(header, rows)
     )
 
 
@@ -149,7 +150,7 @@ def _data(model: ExportedModel, manifest: Manifest, advice: Advice, *, replay_sh
         rows.append(
             [
                 name,
-                _source(record),
+                source_of(record),
                 record.licence or "not given",
                 format_count(record.train.n_tokens),
                 format_count(read),
@@ -163,7 +164,7 @@ def _data(model: ExportedModel, manifest: Manifest, advice: Advice, *, replay_sh
         "raysplit chooses no licence for the model. Whoever publishes it does, in view of these."
         + unknown
         + "\n\n"
-        + _table(["domain", "source", "licence", "tokens there", "tokens read, about", "epochs"], rows)
+        + table(["domain", "source", "licence", "tokens there", "tokens read, about", "epochs"], rows)
         + "\n\nDocuments that are equal up to white space were read once, held-out ones never."
         + (f" The split gives {_listed(served)} no tokens of its own." if served and not model.domain else "")
     )
@@ -186,7 +187,7 @@ def _training(model: ExportedModel, space: Space, manifest: Manifest) -> str:
         "tokenizer": f"{kind}, {manifest.tokenizer.vocab_size:,} tokens; an end of text after every document, no "
         "beginning of text",
     }
-    return _table(["what", "value"], list(told.items()))
+    return table(["what", "value"], list(told.items()))
 
 
 def _schedule(model: ExportedModel, training: TrainingSpec) -> str:
@@ -227,7 +228,8 @@ def _limits(model: ExportedModel, space: Space) -> str:
     )
 
 
-def _source(record: DomainRecord) -> str:
+def source_of(record: DomainRecord) -> str:
+    """Where a domain's text is from, without the path where it lay."""
     source = record.source
     if source.kind == "package":
         return record.edition
@@ -246,7 +248,8 @@ def _listed(names: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """In Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
 

@@ -20,9 +20,8 @@ from raysplit.errors import RunError
 from raysplit.ladder import ModelShape
 from raysplit.space import TrainingSpec
 from raysplit.train.deepspeed_private import link_moments, shape_of
-from raysplit.train.export import complete_export
-from raysplit.train.loss import NextTokenLoss
-from raysplit.train.models import drawn_weights, undrawn_model
+from raysplit.train.export import complete_export, complete_like_base
+from raysplit.train.models import first_weights, undrawn_model
 from raysplit.train.state import WEIGHT, adam_steps, assign, parameters_of, set_adam_steps, whole_of, zero_adam
 
 
@@ -74,7 +73,7 @@ class Engine:
             deepspeed.zero.Init(config_dict_or_path=config) if lane.zero_stage == 3 else (contextlib.nullcontext())
         )
         with partition:
-            model = undrawn_model(shape, kind=NextTokenLoss)
+            model = undrawn_model(shape, trains=True)
         if lane.activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         optimizer = torch.optim.AdamW(
@@ -91,7 +90,7 @@ class Engine:
         link_moments(self._engine)
         self.begin(seed)
         if training.compile:
-            self._engine.module.model.compile()  # below DeepSpeed's own hooks, which it cannot see through
+            self._engine.module.base_model.compile()  # below DeepSpeed's own hooks, which it cannot see through
 
     def step(self, windows: torch.Tensor | np.ndarray, *, learning_rate: float) -> torch.Tensor:
         """One optimizer step on this rank's ``windows`` (n, context_length + 1); returns the mean loss, detached."""
@@ -136,11 +135,15 @@ class Engine:
         dist.all_reduce(total)
         return tuple((total / self.n_workers).tolist())
 
-    def begin(self, seed: int) -> None:
-        """Start from the weights of a seed, with a fresh optimizer."""
-        weights = drawn_weights(self.shape, seed=seed)
-        for parameter, weight in zip(self._parameters.values(), weights, strict=True):
-            assign(self._engine, parameter, {WEIGHT: weight})
+    def begin(self, seed: int, *, folder: str = "") -> None:
+        """Start from the weights of a seed, or of a base in ``folder``, with a fresh optimizer.
+
+        Raises:
+            CheckpointError: the base's weights are not there, or of another model.
+        """
+        weights = first_weights(self.shape, seed=seed, folder=folder, parameters=self.parameter_shapes)
+        for name, weight in weights:
+            assign(self._engine, self._parameters[name], {WEIGHT: weight})
         zero_adam(self._engine)
 
     def reset_optimizer(self) -> None:
@@ -189,7 +192,10 @@ class Engine:
             shutil.rmtree(partial, ignore_errors=True)  # what an interrupted export has left
             partial.mkdir(parents=True)
             model.save_pretrained(partial)
-            complete_export(partial, tokenizer_folder=tokenizer_folder)
+            if self.shape.base:
+                complete_like_base(partial, Path(self.shape.base), dtype=str(dtype).removeprefix("torch."))
+            else:
+                complete_export(partial, tokenizer_folder=tokenizer_folder)
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(partial, folder)
         self._barrier()

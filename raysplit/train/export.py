@@ -15,6 +15,8 @@ TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 _ADD_NOTHING = "ByteLevel"
 """The only post-processor of tokenizer.json that adds no token: it only moves offsets."""
 
+_INDEX = ".index.json"
+"""Of a base's own weights."""
 _LEFT_OUT = ("add_bos_token", "add_eos_token", "auto_map", "is_local", "local_files_only")
 """Of a given tokenizer's configuration: more tokens around a text, code of its own, and where it lay."""
 
@@ -49,6 +51,22 @@ def complete_export(folder: Path, *, tokenizer_folder: Path | None) -> None:
         },
     )
     share_mode(folder, like=folder / CONFIG)
+
+
+def complete_like_base(folder: Path, base: Path, *, dtype: str) -> None:
+    """Put the base's own configuration, generation settings and tokenizer beside the weights that it was trained to.
+
+    Args:
+        folder: of the model, as transformers has saved it.
+        base: of the base's files.
+        dtype: of the saved weights, which a plain load takes from the configuration.
+    """
+    for path in base.iterdir():
+        if path.is_file() and path.suffix in (".json", ".txt", ".model", ".jinja") and _INDEX not in path.name:
+            _replace(folder / path.name, path.read_bytes())
+    config = _read(base / CONFIG)
+    config.pop("torch_dtype", None)  # the older name of the same
+    _write(folder / CONFIG, {**config, "dtype": dtype})
 
 
 def share_mode(folder: Path, *, like: Path) -> None:

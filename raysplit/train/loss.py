@@ -11,18 +11,30 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
 
 from raysplit.design.memory import LOSS_CHUNK_TOKENS
 
+PLAIN_HEADS = ("llama", "mistral", "qwen2", "qwen3", "gpt_neox", "olmo2")
+"""Model types whose logits are the head of the last hidden states and nothing else; of others whole logits are made."""
 
-class NextTokenLoss(LlamaForCausalLM):
-    """The family's model as it is trained: a forward pass gives the loss and not the logits."""
+
+class NextTokenLoss(PreTrainedModel):
+    """Mixed into a causal model, which it makes one for training: a forward pass gives the loss and not the logits."""
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Mean loss in nats over ``tokens`` (B, T + 1), of which each but the first is a target; a scalar in fp32."""
-        hidden = self.model(input_ids=tokens[:, :-1]).last_hidden_state
-        return mean_loss(self.lm_head, hidden.flatten(0, 1), tokens[:, 1:].flatten())
+        inputs, targets = tokens[:, :-1], tokens[:, 1:].flatten()
+        if self.config.model_type not in PLAIN_HEADS:
+            logits = super().forward(input_ids=inputs).logits
+            return F.cross_entropy(logits.flatten(0, 1).float(), targets)
+        hidden = self.base_model(input_ids=inputs).last_hidden_state
+        return mean_loss(self.get_output_embeddings(), hidden.flatten(0, 1), targets)
+
+
+def for_training(kind: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """The class of a causal model whose forward pass gives the loss."""
+    return type(kind.__name__, (NextTokenLoss, kind), {})
 
 
 def mean_loss(

@@ -1,11 +1,13 @@
 """Hugging Face models of the ladder."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from raysplit.ladder import ModelShape
+from raysplit.train.bases import base_config, base_model_class, base_weights
+from raysplit.train.loss import for_training
 
 
 def model_config(shape: ModelShape, *, attention: str = "sdpa") -> LlamaConfig:
@@ -29,22 +31,40 @@ def model_config(shape: ModelShape, *, attention: str = "sdpa") -> LlamaConfig:
     )
 
 
-def build_model(shape: ModelShape, *, seed: int) -> LlamaForCausalLM:
+def build_model(shape: ModelShape, *, seed: int) -> PreTrainedModel:
     """A freshly initialised model; equal (shape, seed) give equal weights, as every engine begins with."""
-    model: LlamaForCausalLM = undrawn_model(shape)
+    model = undrawn_model(shape)
     for parameter, weight in zip(model.parameters(), drawn_weights(shape, seed=seed), strict=True):
         parameter.data.copy_(weight)
     return model
 
 
-def undrawn_model(shape: ModelShape, *, kind: type[LlamaForCausalLM] = LlamaForCausalLM) -> LlamaForCausalLM:
-    """A model whose weights are anything.
+def undrawn_model(shape: ModelShape, *, trains: bool = False) -> PreTrainedModel:
+    """A model whose weights are anything; one that ``trains`` gives the loss of tokens (`raysplit.train.loss`).
 
     transformers' own initialisation sees nothing of weights that DeepSpeed's stage 3 partitions as they are made, and
     leaves them as torch made them: a first loss of 30 nats instead of 4.6 (LOG 2026-11-23).
     """
+    if shape.base:
+        config: PreTrainedConfig = base_config(shape.base)
+        kind = base_model_class(config)
+    else:
+        config, kind = model_config(shape), LlamaForCausalLM
     with torch.random.fork_rng():
-        return kind(model_config(shape))
+        return (for_training(kind) if trains else kind)(config)
+
+
+def first_weights(
+    shape: ModelShape, *, seed: int, folder: str, parameters: Mapping[str, torch.Size]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Each whole parameter that a trunk begins with, one at a time: drawn from a seed, or a base's own in ``folder``.
+
+    Raises:
+        CheckpointError: as `raysplit.train.bases.base_weights`.
+    """
+    if shape.base:
+        return base_weights(folder or shape.base, parameters)
+    return zip(parameters, drawn_weights(shape, seed=seed), strict=True)
 
 
 def drawn_weights(shape: ModelShape, *, seed: int) -> Iterator[torch.Tensor]:

@@ -125,33 +125,14 @@ class Lane:
         started = time.perf_counter()
         self._saving = None  # of a measurement that failed, if there is one
         self._nodes = agree(lambda: self._stored_for(trial))
-        if trial.root.pretrain_tokens and trial.root not in self._nodes:
+        if trial.root.pretrain_tokens and trial.root not in self._nodes and not tree.is_given(trial.root):
             raise CheckpointError(f"{self.storage.label(trial.root.folder)}: no complete checkpoint")
         engine = self._engine(trial)
-        # A final run may pretrain on more than the sweep did; below that, both have the same rate.
-        horizon = max((self.space.horizon_tokens, *tree.pretrain_grid))
         tokens = 0
-        at: Node | None = None
-        while True:
-            segment = self._next_segment(trial, milestone, tree, at=at)
-            if segment.start != at:
-                self._settle()
-                if not self._load(engine, segment.start):
-                    del self._nodes[segment.start]
-                    at = None
-                    continue
-            if segment.domain and not segment.start.domain and self.space.training.branch_optimizer == "reset":
-                engine.reset_optimizer()
-            try:
-                self._train(engine, segment, partial(_told_from, tokens, on_progress), horizon_tokens=horizon)
-            except Divergence:
-                self._settle()  # what was saved before is sound
-                raise
-            tokens += segment.tokens
-            if segment.cooldown:
-                break
-            at = segment.end
-            self._save(engine, at, passing=False)
+        if trial.is_trunk and tree.is_given(as_it_is := replace(trial.root, pretrain_tokens=milestone)):
+            self._load(engine, as_it_is)
+        else:
+            tokens = self._train_to(engine, trial, milestone, tree=tree, on_progress=on_progress)
         losses = {domain: engine.loss_on(windows) for domain, windows in self._validation.items()}
         self._settle()
         for domain, loss in losses.items():
@@ -193,12 +174,39 @@ class Lane:
         """Write the model as `measure` of ``trial`` has just left it, cooled down, as a Hugging Face folder."""
         self._engine(trial).export(folder, tokenizer_folder=tokenizer_folder)
 
+    def _train_to(self, engine: Engine, trial: Trial, milestone: int, *, tree: Tree, on_progress: Progress) -> int:
+        """Train what the tree lacks up to a milestone, and cool down there; tokens trained."""
+        # A final run may pretrain on more than the sweep did; below that, both have the same rate.
+        horizon = max((self.space.horizon_tokens, *tree.pretrain_grid))
+        tokens = 0
+        at: Node | None = None
+        while True:
+            segment = self._next_segment(trial, milestone, tree, at=at)
+            if segment.start != at:
+                self._settle()
+                if not self._load(engine, segment.start):
+                    del self._nodes[segment.start]
+                    at = None
+                    continue
+            if segment.domain and not segment.start.domain and self.space.training.branch_optimizer == "reset":
+                engine.reset_optimizer()
+            try:
+                self._train(engine, segment, partial(_told_from, tokens, on_progress), horizon_tokens=horizon)
+            except Divergence:
+                self._settle()  # what was saved before is sound
+                raise
+            tokens += segment.tokens
+            if segment.cooldown:
+                return tokens
+            at = segment.end
+            self._save(engine, at, passing=False)
+
     def _next_segment(self, trial: Trial, milestone: int, tree: Tree, *, at: Node | None) -> Segment:
         """What to train now, where the engine stands ``at`` a node whose save may yet be under way."""
         nodes = Checkpoints(self._nodes if at is None else {*self._nodes, at})
         segment = tree.segments(trial, milestone, nodes)[0]
         root = trial.root
-        if segment.start != root or root.pretrain_tokens == 0 or root in nodes:
+        if segment.start != root or root.pretrain_tokens == 0 or root in nodes or tree.is_given(root):
             return segment
         # The root has proved damaged: the trunk is trained again from where it can be.
         before = (n for n in nodes if not n.domain and not n.cooldown_to and n.position < root.position)
@@ -258,7 +266,9 @@ class Lane:
     def _windows(self, segment: Segment, start_tokens: int) -> torch.Tensor:
         """This rank's windows of one step, where the device fetches them from while it works."""
         context = self.space.model.context_length
-        branch_tokens = segment.start.pretrain_tokens if segment.domain else 0
+        is_from_trunk = bool(segment.domain and segment.start.pretrain_tokens)
+        # What a base has read lies in no stream of ours.
+        branch_tokens = segment.start.pretrain_tokens if is_from_trunk and not self._base_of(segment.start) else 0
         windows = torch.from_numpy(
             self.corpus.batch(
                 seed=segment.start.seed,
@@ -267,7 +277,7 @@ class Lane:
                 domain=segment.domain or None,
                 branch_tokens=branch_tokens,
                 n_sequences=self.space.training.batch_tokens // context,
-                replay_share=self.space.training.replay_share if branch_tokens else 0.0,
+                replay_share=self.space.training.replay_share if is_from_trunk else 0.0,
                 part=(torch.distributed.get_rank(), torch.distributed.get_world_size()),
             )
         )
@@ -289,6 +299,11 @@ class Lane:
     @property
     def _save_seconds(self) -> float:
         return 60 * self.space.compute.save_minutes
+
+    def _base_of(self, node: Node) -> str | None:
+        """Folder of the base from which a node's trunk has come; None where it was pretrained here."""
+        found = (c for c in self.space.model.revisions(node.n_params) if c.trunk_tokens == node.pretrain_tokens)
+        return next((c.counted.folder for c in found if c.counted is not None), None)
 
     def _stored_for(self, trial: Trial) -> dict[Node, CheckpointManifest]:
         """The checkpoints of a trial's size and seed; what its own killed saves have left is deleted."""
@@ -336,8 +351,9 @@ class Lane:
 
     def _load(self, engine: Engine, node: Node) -> bool:
         """Continue from a node; whether it could be."""
-        if node.position == 0 and not node.domain:
-            engine.begin(node.seed)
+        base = self._base_of(node)
+        if not node.domain and (base is not None or node.position == 0):
+            engine.begin(node.seed, folder=base or "")
             return True
         manifest = self._nodes[node]
         check_fits(self.storage.label(node.folder), manifest, engine.shape)

@@ -19,6 +19,7 @@ from raysplit.split import Advice
 from raysplit.sweep.launch import read_service
 from tests.cli.conftest import Command
 from tests.split.doubles import known_law
+from tests.split.test_bases import table as bases_table
 
 BUDGET = "1e12"
 
@@ -261,3 +262,19 @@ def test_what_is_not_told_is_status_3_where_that_is_asked(
     refused = raysplit("fit", seeds, "--out", law, "--suggest", "2")
     assert refused.exit_code == 2
     assert "--suggest: needs --budget-flops" in refused.stderr
+
+
+def test_fit_answers_from_runs_of_bases_without_their_d(
+    raysplit: Command, refusal: Callable[..., str], tmp_path: Path
+) -> None:
+    runs = bases_table()
+    runs.to_csv(tmp_path / "bases.csv", index=False)
+    arguments = ["fit", str(tmp_path / "bases.csv"), "--out", str(tmp_path / "law.json"), "--budget-flops", "4e19"]
+    told = raysplit(*arguments)
+    assert "start from     small a base that exists (best in" in told.stdout
+    assert "Every base was pretrained on one D" in told.stdout
+    alone = raysplit(*arguments, "--n-params", "3.6B")
+    assert "start from     large a base that exists" in alone.stdout
+    refused = refusal(*arguments, "--n-params", "7B")
+    assert "--n-params: unknown base of size '7000000000'" in refused
+    assert "3600000000 (large)" in refused

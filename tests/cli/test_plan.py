@@ -17,6 +17,8 @@ FILES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
 def test_every_space_has_a_plan(raysplit: Command, monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     calibrate = pytest.importorskip("raysplit.train.calibrate")
     monkeypatch.setattr(calibrate, "can_train_on", lambda device: False)
+    if load_space(path).model.checkpoints:
+        pytest.skip("starts from models that a script makes first")
     result = raysplit("plan", path)
     assert result.exit_code == 0, result.output
     said = " ".join(result.stdout.split())

@@ -18,6 +18,10 @@ TRUTH: dict[str, list[float]] = {
     "law-8": [1.6, 20.0, 0.3, 100.0, 0.3, 2e5, 1e5, 0.12, -0.05],
     "law-16": [1.6, 10.0, 0.3, 100.0, 0.3, 2e5, 1e5, 0.15, -0.05, 0.8],
 }
+TRUTH |= {
+    "law-2-given": [1.6, 20.0, 0.3, 1.5, 1e5, 0.12, 0.02],
+    "law-8-given": [1.6, 20.0, 0.3, 2.5, 1e5, 0.12, -0.05, 0.02],
+}
 TRUTH |= {name: [*TRUTH[name.removesuffix("+cooldown")], 0.02] for name in FORMS if name.endswith("+cooldown")}
 """Parameters about as a sweep of models of 10k to 100k parameters shows them."""
 

@@ -128,7 +128,7 @@ def test_more_of_anything_never_hurts_where_the_form_claims_it(
     tolerance = 1e-12 * here
     if not name.startswith("law-4"):  # where pretraining makes specialization gain less, a little more of it may cost
         assert form.loss(theta, *map(np.asarray, (n, factor * d, s))) <= here + tolerance
-    if s > 0 or not name.endswith("+cooldown"):  # whose seed was cooled down, as no branch of one token is
+    if s > 0 or not name.endswith(("+cooldown", "-given")):  # whose seed was cooled down, as no branch of one token is
         assert form.loss(theta, *map(np.asarray, (n, d, max(factor * s, 1.0)))) <= here + tolerance
     exponent_of_size = [t for p, t in zip(form.parameters, theta, strict=True) if p.name == "m"]
     if not exponent_of_size or exponent_of_size[0] <= 0:  # otherwise data are worth less to larger models
@@ -143,7 +143,7 @@ def test_everything_grows_towards_the_floor(name: str) -> None:
     assert far == pytest.approx(theta[0], rel=1e-3)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("-given")])
 def test_without_specialization_every_form_is_hoffmanns_law_of_the_seed(name: str) -> None:
     theta, form = np.array(TRUTH[name]), FORMS[name]
     n, d = np.full(4, 36e3), np.array([1e30, 1e32, 1e34, 1e36])  # offsets are nothing here
@@ -183,6 +183,19 @@ def test_a_cooled_seed_is_as_good_as_a_branch_of_its_worth(name: str) -> None:
     assert form.loss(theta, n, d, 0 * s) == form.loss(theta, n, d, theta[-1] * d)
     assert form.loss(theta, n, d, s) == plain.loss(theta[:-1], n, d, s)
     assert "w D" in form.limits()["no specialization"]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("-given")])
+def test_a_form_for_bases_is_its_own_at_one_d_and_knows_no_other(name: str) -> None:
+    theta, form, whole = np.array(TRUTH[name]), FORMS[name], FORMS[name.removesuffix("-given")]
+    at_one_d = {"b": 0.3, "d0": 2e5} | dict(zip((p.name for p in form.parameters), theta, strict=True))
+    n, d, s = np.array([14e3, 111e3]), np.asarray(2e6), np.asarray(1e5)
+    at_one_d["B"] *= (d + at_one_d["d0"]) ** at_one_d["b"]
+    of_whole = np.array([at_one_d[p.name] for p in whole.parameters])
+    assert form.loss(theta, n, d, s) == pytest.approx(whole.loss(of_whole, n, d, s), rel=1e-12)
+    assert (form.loss(theta, n, d, s) == form.loss(theta, n, 1e6 * d, s)).all()
+    read_at = theta[-1] * at_one_d["k"]
+    assert form.loss(theta, n, d, 0 * s) == pytest.approx(form.loss(theta, n, d, np.asarray(read_at)), rel=1e-12)
 
 
 @pytest.mark.parametrize("unique", [None, 0.0, -1.0, float("nan")])

@@ -11,6 +11,7 @@ from raysplit.errors import SplitError
 from raysplit.law import fit_law
 from raysplit.split import (
     Advice,
+    Base,
     Problem,
     Split,
     advise,
@@ -186,9 +187,9 @@ def test_it_says_how_far_it_extrapolates_and_what_it_rests_on() -> None:
     assert Advice.from_json(fitted.to_json()) == fitted
 
 
-def test_a_fixed_seed_has_no_share_to_choose() -> None:
-    answer = advise(LAW, replace(PROBLEM, fixed_seed=(36_000, 2e6)))
-    assert answer.gains == []
+def test_a_base_has_no_share_to_choose() -> None:
+    answer = advise(LAW, replace(PROBLEM, bases={36_000: Base(pretrain_tokens=2e6)}))
+    assert [gain.baseline for gain in answer.gains] == ["no training", "equal tokens"]
     assert answer.flat == (answer.pretrain_share.mean,) * 2
     assert Advice.from_json(answer.to_json()) == answer
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from raysplit.errors import SplitError
-from raysplit.split import Problem, Split, baselines, fixed_share
+from raysplit.split import Base, Problem, Split, baselines, fixed_share
 from tests.split.strategies import SIZES
+
+GIVEN = {14_000: Base(pretrain_tokens=1e6)}
 
 
 def problem(**changes: Any) -> Problem:
@@ -37,7 +39,7 @@ def test_independent_seeds_are_paid_once_an_expert() -> None:
 def test_inference_costs_a_third_of_training_and_an_existing_seed_nothing() -> None:
     split = Split(n_params=14_000, pretrain_tokens=1e6, specialize_tokens={"code": 2e5, "law": 3e5})
     assert split.flops(problem(inference_tokens=3e6)) == pytest.approx(SIZES[14_000] * 2.5e6)
-    assert split.flops(problem(fixed_seed=(14_000, 1e6))) == pytest.approx(SIZES[14_000] * 5e5)
+    assert split.flops(problem(bases=GIVEN)) == pytest.approx(SIZES[14_000] * 5e5)
 
 
 def test_weights_are_normalised_and_equal_when_left_out() -> None:
@@ -58,13 +60,13 @@ def test_weights_are_normalised_and_equal_when_left_out() -> None:
         ({"weights": [1.0, 0.0]}, "weights: law"),
         ({"accounting": "per-exprt"}, "did you mean 'per-expert'"),
         ({"seeds": "independant"}, "did you mean 'independent'"),
-        ({"seeds": "independent", "fixed_seed": (14_000, 1e6)}, "independent experts have no seed in common"),
+        ({"seeds": "independent", "bases": {14_000: Base()}}, "independent experts have nothing in common"),
         ({"max_specialize_tokens": {"cod": 1.0}}, "max_specialize_tokens: unknown domain 'cod'"),
         ({"max_specialize_tokens": {"code": -1.0}}, "must not be negative"),
         ({"available_tokens": {"code": 1e6}}, "available_tokens: code: mixture"),
         ({"mixture": {"code": 0.7, "law": 0.7}}, "mixture: the shares sum to 1.4"),
-        ({"fixed_seed": (15_000, 1e6)}, "fixed_seed: unknown model size '15000'"),
-        ({"fixed_seed": (14_000, 1e6), "max_pretrain_tokens": 1e5}, "fixed_seed: 1000000.0 tokens"),
+        ({"bases": {15_000: Base()}}, "bases: unknown model size '15000'"),
+        ({"bases": GIVEN, "max_pretrain_tokens": 1e5}, "bases: 1000000.0 tokens"),
         ({"inference_tokens": -1.0}, "inference_tokens must not be negative"),
     ],
 )
@@ -78,12 +80,12 @@ def test_a_budget_that_inference_eats_is_refused_by_name() -> None:
         problem(inference_tokens=1e12).pretrain_range(14_000)
 
 
-def test_a_fixed_seed_without_domain_data_is_refused_by_name() -> None:
-    stuck = problem(fixed_seed=(14_000, 1e6), max_specialize_tokens={"code": 0, "law": 0})
+def test_a_base_without_domain_data_is_refused_by_name() -> None:
+    stuck = problem(bases=GIVEN, max_specialize_tokens={"code": 0, "law": 0})
     with pytest.raises(SplitError, match="max_specialize_tokens: no domain may be specialized"):
         stuck.pretrain_range(14_000)
     seen = {"code": 2e5, "law": 5e5}  # by the seed already
-    used_up = problem(fixed_seed=(14_000, 1e6), available_tokens=seen, mixture={"code": 0.5, "law": 0.5})
+    used_up = problem(bases=GIVEN, available_tokens=seen, mixture={"code": 0.5, "law": 0.5})
     with pytest.raises(SplitError, match=r"^available_tokens: no domain may be specialized"):
         used_up.pretrain_range(14_000)
 
@@ -120,7 +122,18 @@ def test_baselines_cost_the_budget_and_leave_out_what_the_caps_forbid() -> None:
         assert split.flops(problem()) == pytest.approx(1e12)
     capped = baselines(problem(max_specialize_tokens={"code": 1e6}), n_params=14_000)
     assert list(capped) == ["pretraining only", "80/20"]
-    assert baselines(problem(fixed_seed=(14_000, 1e6)), n_params=14_000) == {}
+
+
+def test_from_a_base_the_rules_are_none_equal_and_one_pass_where_it_is_paid() -> None:
+    shares = {"code": 0.0, "law": 0.0}
+    given = problem(bases=GIVEN, available_tokens={"code": 1e6, "law": 1.5e6}, mixture=shares)
+    named = baselines(given, n_params=14_000)
+    assert list(named) == ["no training", "one pass"]  # equal tokens are more than there are of one domain
+    assert named["no training"].flops(given) == 0
+    assert named["one pass"].specialize_tokens == {"code": 1e6, "law": 1.5e6}
+    equal = baselines(problem(bases=GIVEN), n_params=14_000)["equal tokens"]
+    assert equal.specialize_tokens["code"] == equal.specialize_tokens["law"]
+    assert equal.flops(given) == pytest.approx(1e12)
 
 
 def test_an_expert_alone_gets_the_whole_rest_of_its_budget() -> None:

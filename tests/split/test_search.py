@@ -18,6 +18,7 @@ from raysplit.errors import SplitError
 from raysplit.law import FORMS, Law, Support
 from raysplit.law.form import Array
 from raysplit.split import (
+    Base,
     Problem,
     Split,
     advise,
@@ -112,10 +113,11 @@ def test_no_random_split_of_a_seed_as_good_as_asked_is_better(law: Law, strictne
 
 @settings(max_examples=20, deadline=None)
 @given(law=laws, n_params=st.sampled_from(list(SIZES)), tokens=st.floats(1e4, 5e6), data=st.data())
-def test_no_random_specialization_of_a_fixed_seed_is_better(
+def test_no_random_specialization_of_a_base_is_better(
     law: Law, n_params: int, tokens: float, data: st.DataObject
 ) -> None:
-    problem = replace(data.draw(problems(law=law)), seeds="shared", fixed_seed=(n_params, tokens))
+    base = {n_params: Base(pretrain_tokens=tokens)}
+    problem = replace(data.draw(problems(law=law)), seeds="shared", bases=base)
     others = random_splits(law, problem, n_splits=1_000, seed=data.draw(st.integers(0, 1_000)))
     assume(others)  # else its seed has used up the text
     split = best_split(law, problem)
@@ -127,11 +129,11 @@ def test_no_random_specialization_of_a_fixed_seed_is_better(
 IMPOSSIBLE: dict[str, Callable[[Problem], dict[str, Any]]] = {
     "budget_flops: ": lambda p: {"inference_tokens": 4 * p.budget_flops / min(p.sizes.values())},
     "max_specialize_tokens: no domain": lambda p: {
-        "fixed_seed": (14_000, 1e5),
+        "bases": {14_000: Base(pretrain_tokens=1e5)},
         "max_specialize_tokens": dict.fromkeys(p.domains, 0.0),
     },
     "available_tokens: no domain": lambda p: {
-        "fixed_seed": (14_000, 1e6),
+        "bases": {14_000: Base(pretrain_tokens=1e6)},
         "max_specialize_tokens": {},
         "available_tokens": {name: 0.9e6 * share for name, share in p.mixture.items()},
     },
@@ -293,9 +295,9 @@ def test_a_size_that_is_not_searched_to_the_end_is_not_the_best(law: Law, data: 
     assert together.loss == pytest.approx(alone.min(axis=1), rel=1e-9)
 
 
-def test_a_fixed_seed_spends_the_whole_budget_on_experts() -> None:
+def test_a_base_spends_the_whole_budget_on_experts() -> None:
     law = known_law()
-    problem = Problem(budget_flops=1e12, sizes=SIZES, domains=law.domains, fixed_seed=(36_000, 2e6))
+    problem = Problem(budget_flops=1e12, sizes=SIZES, domains=law.domains, bases={36_000: Base(pretrain_tokens=2e6)})
     split = best_split(law, problem)
     assert (split.n_params, split.pretrain_tokens) == (36_000, 2e6)
     assert sum(split.specialize_tokens.values()) == pytest.approx(1e12 / SIZES[36_000])

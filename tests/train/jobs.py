@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +15,12 @@ from raysplit.design.tree import Trial
 from raysplit.machines import ComputeSpec
 from raysplit.space import Space
 from raysplit.train import run
+from raysplit.train.bases import with_bases
 from raysplit.train.engine import Engine
 from raysplit.train.run import Lane
 from raysplit.train.runtime import prepare_worker
 from tests.train.conftest import VOCAB, Texts, make_space, read_text
+from tests.train.tiny_bases import base_windows, bases_space
 
 LOG = "steps.log"
 
@@ -49,6 +52,23 @@ def measure(folder: Path, tasks: Sequence[tuple[int | None, int]], training: dic
         trial = trunk(lane.space, milestone) if root is None else branch(lane.space, root, milestone)
         out.append(lane.measure(trial, milestone, tree=tree_of(lane.space), on_progress=lambda tokens, loss: None))
     return out
+
+
+def base_losses(folder: Path, kinds: Sequence[str], precision: str) -> dict[tuple[str, int], tuple[float, float]]:
+    """(kind, ZeRO stage) -> loss that a base's branch begins with, read in a step that moves nothing, and held out."""
+    windows = base_windows()
+    mine = windows[dist.get_rank() :: dist.get_world_size()]
+    found = {}
+    for kind in kinds:
+        space = with_bases(bases_space({"path": str(folder / kind)}, precision=precision))
+        shape = space.shape(space.model.sizes[0], 0)
+        for stage in (0, 1, 2, 3):
+            lane = replace(lane_shape_of(space, space.model.sizes[0]), zero_stage=stage)
+            engine = Engine(shape, space.training, lane=lane, seed=0, device="cpu")
+            first, *_ = engine.mean_over_ranks(engine.step(mine, learning_rate=0.0).item())
+            found[kind, stage] = first, engine.loss_on(windows)
+            engine.close()
+    return found
 
 
 def stop_at(folder: Path, milestone: int, tokens: int, rank: int) -> str:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from raysplit.ladder import shape_for
-from raysplit.train.loss import NextTokenLoss, mean_loss
+from raysplit.train.loss import mean_loss
 from raysplit.train.models import build_model, undrawn_model
 from tests.train.test_memory import LiveBytes
 
@@ -53,7 +53,7 @@ def most_bytes(chunk_tokens: int) -> int:
 
 def test_the_model_that_is_trained_is_the_model_that_is_exported() -> None:
     shape = shape_for(14_000, vocab_size=96, context_length=32)
-    plain, trained = build_model(shape, seed=0), undrawn_model(shape, kind=NextTokenLoss)
+    plain, trained = build_model(shape, seed=0), undrawn_model(shape, trains=True)
     trained.load_state_dict(plain.state_dict())
     tokens = torch.from_numpy(np.random.default_rng(0).integers(96, size=(3, 33)))
     logits = plain(input_ids=tokens[:, :-1]).logits

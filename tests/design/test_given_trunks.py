@@ -1,0 +1,64 @@
+"""Trunks that exist cost nothing, and no other is ever trained."""
+
+from dataclasses import replace
+
+import pytest
+
+from raysplit.design.campaign import opening, whole_grid
+from raysplit.design.candidates import CandidateGrid, candidates_of
+from raysplit.design.setup import Setup
+from raysplit.design.tree import Node, Trial
+from raysplit.design.tree_state import price_together, tree_state_of
+from raysplit.split import Base
+from raysplit.sweep.grid_setup import setup_of_grid
+
+GIVEN = ((14_000, 1_000_000), (36_000, 500_000), (36_000, 2_000_000))
+
+
+@pytest.fixture
+def setup() -> Setup:
+    asked = setup_of_grid(
+        flops_per_token=[14_000, 36_000], pretrain_tokens=[500_000, 1_000_000, 2_000_000],
+        specialize_tokens=[125_000, 250_000], domains=["a", "b"], target_flops=1e12,
+    )  # fmt: skip
+    bases = {n: Base(name=f"base-{n}", pretrain_tokens=float(d)) for n, d in GIVEN}
+    return replace(asked, problem=replace(asked.problem, bases=bases), tree=replace(asked.tree, given=GIVEN))
+
+
+def trunk(n_params: int, tokens: int, seed: int = 0) -> Trial:
+    return Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=tokens, milestones=(tokens,))
+
+
+def branch(n_params: int, tokens: int, *milestones: int, seed: int = 0) -> Trial:
+    return Trial(n_params=n_params, seed=seed, domain="a", pretrain_tokens=tokens, milestones=milestones)
+
+
+def test_a_given_trunk_is_read_and_not_trained(setup: Setup) -> None:
+    assert price_together(setup, [trunk(36_000, 2_000_000, seed=7)]) == 0
+    cost = price_together(setup, [branch(36_000, 2_000_000, 125_000)])
+    cooldown_from = setup.tree.cooldown_start(125_000)
+    assert cost == setup.flops_per_token[36_000] * 125_000
+    [constant, cooldown] = setup.tree.segments(
+        branch(36_000, 2_000_000, 125_000), 125_000, tree_state_of(setup, {}).nodes
+    )
+    assert constant.start == Node(n_params=36_000, seed=0, pretrain_tokens=2_000_000)
+    assert constant.end_tokens == cooldown.start.position == cooldown_from
+
+
+def test_the_grid_and_the_opening_have_the_trunks_that_exist_and_no_others(setup: Setup) -> None:
+    for trials in (whole_grid(setup).trials, opening(setup).trials):
+        roots = {(t.n_params, t.pretrain_tokens) for t in trials if t.domain}
+        read = {(t.n_params, m) for t in trials if not t.domain for m in t.milestones}
+        assert roots <= read <= set(GIVEN)
+    assert {(t.n_params, t.pretrain_tokens) for t in whole_grid(setup).trials if t.domain} == set(GIVEN)
+    points = CandidateGrid.of(setup).index
+    assert {(n, d) for n, d, _ in points} == set(GIVEN)
+
+
+def test_what_is_open_next_costs_its_branches_alone(setup: Setup) -> None:
+    state = tree_state_of(setup, {})
+    candidates = candidates_of(setup, CandidateGrid.of(setup), state)
+    for candidate, price in zip(candidates.every, candidates.prices, strict=True):
+        assert candidate.root in GIVEN
+        assert price == candidate.branch_flops
+    assert all(state.can_start(branch(n, d, 125_000)) for n, d in GIVEN)

@@ -1,0 +1,92 @@
+"""Replay and forgetting, of losses whose truth is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from raysplit.errors import LawError, SplitError
+from raysplit.law.forgetting import fit_forgetting
+from raysplit.runs import check_runs
+from raysplit.split import fit_for_decision
+from raysplit.split.replay import replay_choices, replay_shares, runs_at
+from tests.split.test_bases import BUDGET, DOMAINS, SIZES, problem_of, true_loss
+
+SHARES = (0.0, 0.05, 0.2)
+TOKENS = (0.0, 5e7, 2e8, 8e8, 3.2e9)
+
+
+def true_rise(base: str, tokens: float, share: float) -> float:
+    """Of the general loss, as a share of the base's."""
+    size = (1 + 40 * share) * SIZES[base] / 1.4e9
+    return float(np.expm1(0.03 * (tokens / 4e8) ** 0.5 * size**-0.35)) if tokens else 0.0
+
+
+def table(noise: float = 0.002) -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    rows = [
+        {
+            "base": base, "n_params": n_params, "specialize_tokens": int(tokens), "domain": domain,
+            "replay_share": share if tokens else 0.0,
+            "loss": true_loss(base, domain, (1 - share) * tokens) * np.exp(rng.normal(0, noise)),
+            "general_loss": 2.6 * (n_params / 1e9) ** -0.06 * (1 + true_rise(base, tokens, share))
+            * np.exp(rng.normal(0, noise)),
+        }
+        for base, n_params in SIZES.items()
+        for domain in DOMAINS
+        for tokens in TOKENS
+        for share in (SHARES if tokens else (0.0,))
+    ]  # fmt: skip
+    return check_runs(pd.DataFrame(rows), origin="table")
+
+
+@pytest.fixture(scope="module")
+def runs() -> pd.DataFrame:
+    return table()
+
+
+def test_the_rise_of_runs_held_out_is_told_within_two_per_cent_of_the_loss(runs: pd.DataFrame) -> None:
+    longest = runs["specialize_tokens"] == max(TOKENS)
+    forgetting = fit_forgetting(runs[~longest])
+    for row in runs[longest].itertuples():
+        said = forgetting.rise(row.domain, row.n_params, float(row.specialize_tokens), row.replay_share).mean()
+        truly = true_rise(row.base, row.specialize_tokens, row.replay_share)
+        assert abs(np.log((1 + said) / (1 + truly))) < 0.02, row
+
+
+def test_replay_and_size_lessen_forgetting_and_tokens_increase_it(runs: pd.DataFrame) -> None:
+    forgetting = fit_forgetting(runs)
+
+    def mean(n: float = 1.4e9, s: float = 8e8, p: float = 0.05) -> float:
+        return float(forgetting.rise("law", n, s, p).mean())
+
+    assert mean(s=0.0) == 0.0
+    assert mean(p=0.2) < mean(p=0.05) < mean(p=0.0)
+    assert mean(n=3.6e9) < mean() < mean(s=2e9)
+
+
+def test_a_limit_moves_tokens_and_the_share_the_right_way_and_is_met(runs: pd.DataFrame) -> None:
+    problem = problem_of(*SIZES)
+    laws = {share: fit_for_decision(runs_at(runs, share), problem, n_draws=16)[0] for share in replay_shares(runs)}
+    assert tuple(laws) == SHARES
+    forgetting = fit_forgetting(runs)
+    free, *_ = replay_choices(laws, problem, forgetting)
+    held, *_ = replay_choices(laws, problem, forgetting, max_rise=0.015)
+    assert free.replay_share == 0.0
+    assert max(rise.mean for rise in free.rise.values()) > 0.015
+    trained, without = (sum(choice.split.specialize_tokens.values()) for choice in (held, free))
+    assert held.replay_share > 0.0 or trained < without
+    assert held.loss >= free.loss
+    [base] = [base.name for base in held.problem.bases.values()]
+    for tokens in held.split.specialize_tokens.values():
+        assert true_rise(base, tokens, held.replay_share) <= 0.015 * 1.1
+    assert free.split.flops(problem) == pytest.approx(BUDGET)
+    with pytest.raises(SplitError, match=r"max_general_rise: -0\.5 leaves no base"):
+        replay_choices(laws, problem, forgetting, max_rise=-0.5)
+
+
+def test_a_base_whose_general_loss_is_not_known_is_named(runs: pd.DataFrame) -> None:
+    lost = runs[(runs["base"] != "small") | (runs["specialize_tokens"] > 0)]
+    with pytest.raises(LawError, match="general_loss of base 'small' is not known"):
+        fit_forgetting(lost)
+    with pytest.raises(LawError, match="domain 'code' has 0 runs with a general_loss"):
+        fit_forgetting(runs.assign(general_loss=runs["general_loss"].where(runs["domain"] != "code")))

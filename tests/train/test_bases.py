@@ -1,0 +1,222 @@
+"""Bases: what is counted of them, what is refused of them, and that a branch begins where transformers would."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from raysplit.design.lane_shapes import lane_shape_of
+from raysplit.design.setup import tree_of
+from raysplit.design.tree import Trial
+from raysplit.errors import SpaceError
+from raysplit.space import parse_space
+from raysplit.train.bases import count, with_bases
+from raysplit.train.run import Lane
+from tests.train.conftest import Texts, read_text
+from tests.train.jobs import base_losses
+from tests.train.processes import Ranks
+from tests.train.tiny_bases import (
+    BASE_CONTEXT as CONTEXT,
+)
+from tests.train.tiny_bases import (
+    CONFIGS,
+    ROWS,
+    base_windows,
+    bases_space,
+    plain_loss,
+    write_base,
+    write_tokenizer,
+)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_size_and_flops_are_those_of_the_model_itself(kind: str) -> None:
+    model = AutoModelForCausalLM.from_config(CONFIGS[kind], attn_implementation="eager")
+    counted = count(model, context_length=CONTEXT, folder=".")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(input_ids=torch.zeros((1, CONTEXT), dtype=torch.long), use_cache=False)
+    assert counted.forward_flops_per_token == counter.get_total_flops() / CONTEXT
+    assert counted.n_params_total == sum(p.numel() for p in model.parameters())
+    tables = 1 if CONFIGS[kind].tie_word_embeddings else 2
+    assert counted.n_params == counted.n_params_total - tables * ROWS * 32
+
+
+def test_bases_are_found_counted_and_share_their_tokenizer(tmp_path: Path) -> None:
+    for revision in ("step1", "step2"):
+        write_base(tmp_path / "neox" / revision, "gpt_neox")
+    write_base(tmp_path / "qwen", "qwen3", num_hidden_layers=3)
+    space = with_bases(
+        bases_space(
+            {"path": str(tmp_path / "neox"), "revision": "step1", "pretrain_tokens": "1M"},
+            {"path": str(tmp_path / "neox"), "revision": "step2", "pretrain_tokens": "2M"},
+            {"path": str(tmp_path / "qwen"), "pretrain_tokens": "3M"},
+        )
+    )
+    small, large = space.model.sizes
+    assert [c.trunk_tokens for c in space.model.revisions(small)] == [1_000_000, 2_000_000]
+    assert space.corpus.tokenizer.name == str(tmp_path / "neox" / "step1")
+    assert space.shape(large, 0).n_params_total == large + ROWS * 32
+    assert space.pretrain_grid == (1_000_000, 2_000_000, 3_000_000)
+    assert with_bases(space) == space
+
+
+def edited(folder: Path, file: str, **changes: Any) -> None:
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**content, **changes}))
+
+
+def as_pickle(folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def with_a_token_too_many(folder: Path) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["added_tokens"].append({**content["added_tokens"][0], "id": ROWS, "content": "<more>"})
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+
+
+REFUSED: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
+    "no folder": (lambda f: None, {"path": "./nowhere"}, "is no folder here, and cannot be fetched from the hub"),
+    "no model": (lambda f: (f / "config.json").unlink(), {}, "has no config.json, so it is no model"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), {}, "has no weights; model.safetensors or"),
+    "torn weights": (lambda f: (f / "model.safetensors").write_bytes(b"x"), {}, "its weights cannot be read"),
+    "no such revision": (lambda f: None, {"revision": "step3"}, "unknown revision 'step3'"),
+    "encoder-decoder": (
+        lambda f: (f / "config.json").write_text(json.dumps({"model_type": "t5", "is_encoder_decoder": True})),
+        {}, "model_type 't5' is an encoder-decoder; give a causal model",
+    ),
+    "quantised": (
+        lambda f: edited(f, "config.json", quantization_config={"quant_method": "gptq", "bits": 4}),
+        {}, "its weights are quantised",
+    ),
+    "pickle": (as_pickle, {}, "its weights are a pickle, which may run code"),
+    "other names": (lambda f: edited(f, "config.json", num_hidden_layers=3), {}, "has no weights of model.layers.2."),
+    "tokenizer too large": (with_a_token_too_many, {}, "its tokenizer has a token 260, and its embedding 260 rows"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), {}, "has no tokenizer.json"),
+    "another size": (lambda f: None, {"n_params": "1B"}, "n_params = 1B, and its model has"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_trained_is_refused_before_anything_is(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    spoil, given, said = REFUSED[case]
+    spoil(write_base(tmp_path / "base", "llama"))
+    with pytest.raises(SpaceError, match=re.escape(said)):
+        with_bases(bases_space({"path": str(tmp_path / "base"), **given}))
+
+
+def test_a_context_beyond_the_positions_is_refused(tmp_path: Path) -> None:
+    write_base(tmp_path / "base", "llama")
+    with pytest.raises(SpaceError, match=r"model\.context_length = 128: .* has 64 positions"):
+        with_bases(bases_space({"path": str(tmp_path / "base")}, context_length=128))
+
+
+def test_a_pickle_is_read_where_it_is_allowed(tmp_path: Path) -> None:
+    as_pickle(write_base(tmp_path / "base", "llama"))
+    space = with_bases(bases_space({"path": str(tmp_path / "base"), "allow_pickle": True}))
+    assert len(space.model.sizes) == 1
+
+
+def test_two_tokenizers_and_two_bases_of_one_size_are_refused(tmp_path: Path) -> None:
+    one, two = write_base(tmp_path / "one", "llama"), write_base(tmp_path / "two", "llama", num_hidden_layers=3)
+    edited(two, "tokenizer.json", normalizer={"type": "NFC"})
+    with pytest.raises(SpaceError, match="have two tokenizers"):
+        with_bases(bases_space({"path": str(one)}, {"path": str(two)}))
+    write_base(tmp_path / "three", "mistral")  # the same count as llama's
+    with pytest.raises(SpaceError, match="have the same size"):
+        with_bases(bases_space({"path": str(one)}, {"path": str(tmp_path / "three")}))
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "said"),
+    [
+        ([{"path": "a", "revision": "x"}, {"path": "a", "revision": "y"}], "a at x has no pretrain_tokens"),
+        ([{"path": "a"}, {"path": "a"}], "a is given twice"),
+        ([{"path": "a", "pretrain_token": "1M"}], "did you mean"),
+    ],
+)
+def test_checkpoints_that_contradict_each_other_are_refused(checkpoints: list[dict[str, Any]], said: str) -> None:
+    with pytest.raises(SpaceError, match=said):
+        bases_space(*checkpoints)
+
+
+def test_a_space_of_checkpoints_pretrains_nothing() -> None:
+    given = bases_space({"path": "a"}).model_dump()
+    given["sweep"]["pretrain_tokens"] = [2048]
+    with pytest.raises(SpaceError, match=r"sweep\.pretrain_tokens: leave it out"):
+        parse_space(given, origin="tests")
+
+
+def test_the_tokenizer_of_the_tests_is_one_that_transformers_loads(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).eos_token_id == 256
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a base of each architecture."""
+    folder = tmp_path_factory.mktemp("bases")
+    for kind in CONFIGS:
+        write_base(folder / kind, kind)
+    return folder
+
+
+@pytest.mark.parametrize("n_ranks", [1, 2])
+def test_a_branch_begins_with_the_loss_that_transformers_reads(bases: Path, tmp_path: Path, n_ranks: int) -> None:
+    for kind in CONFIGS:
+        (tmp_path / kind).symlink_to(bases / kind)
+    found = Ranks(base_losses, tmp_path, list(CONFIGS), "fp32", n_ranks=n_ranks).answer()
+    for (kind, stage), (first, held_out) in found.items():
+        plain = plain_loss(bases / kind, base_windows())
+        assert first == pytest.approx(plain, abs=1e-5), (kind, stage)
+        assert held_out == pytest.approx(plain, abs=1e-5), (kind, stage)
+
+
+def test_it_does_so_in_bf16(bases: Path, tmp_path: Path) -> None:
+    (tmp_path / "qwen3").symlink_to(bases / "qwen3")
+    for first, held_out in Ranks(base_losses, tmp_path, ["qwen3"], "bf16").answer().values():
+        plain = plain_loss(bases / "qwen3", base_windows())
+        assert first == pytest.approx(plain, rel=1e-2)
+        assert held_out == pytest.approx(plain, rel=1e-2)
+
+
+@pytest.mark.usefixtures("one_rank")
+@pytest.mark.parametrize("kind", ["qwen3", "gpt_neox"])
+def test_an_expert_of_a_base_is_the_base_in_all_but_its_weights(bases: Path, tmp_path: Path, kind: str) -> None:
+    base = bases / kind
+    space = with_bases(bases_space({"path": str(base), "pretrain_tokens": "1M"}))
+    [size] = space.model.sizes
+    lane = Lane(
+        space, Texts(read_text()), shape=lane_shape_of(space, size), vocab_size=ROWS, checkpoints=tmp_path / "kept"
+    )
+    tree = tree_of(space)
+    as_it_is = Trial(n_params=size, seed=0, domain="", pretrain_tokens=1_000_000, milestones=(1_000_000,))
+    branch = Trial(n_params=size, seed=0, domain="library", pretrain_tokens=1_000_000, milestones=(2048,))
+    read = lane.measure(as_it_is, 1_000_000, tree=tree, on_progress=lambda tokens, loss: None)
+    assert read.tokens == 0
+    held_out = Texts(read_text()).validation("library", context_length=CONTEXT, max_tokens=1024)
+    assert read.losses["library"] == pytest.approx(plain_loss(base, held_out), abs=1e-5)
+    trained = lane.measure(branch, 2048, tree=tree, on_progress=lambda tokens, loss: None)
+    assert trained.tokens == 2048
+    assert trained.losses["library"] < read.losses["library"]
+    again = lane.measure(branch, 2048, tree=tree, on_progress=lambda tokens, loss: None)
+    assert again.losses == trained.losses  # from the checkpoint that it left
+
+    lane.export(branch, tmp_path / "expert", tokenizer_folder=None)
+    assert plain_loss(tmp_path / "expert", held_out) == pytest.approx(trained.losses["library"], abs=1e-5)
+    here, there = (json.loads((folder / "config.json").read_text()) for folder in (base, tmp_path / "expert"))
+    assert {**here, "dtype": "float32"} == there
+    for file in ("generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "expert" / file).read_bytes() == (base / file).read_bytes()
