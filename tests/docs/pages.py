@@ -6,6 +6,7 @@ A comment of HTML just before a block or a table says what becomes of it in thes
     <!-- run by: FILE, ... -->        another test executes it
     <!-- long: REASON -->             executed where RAYSPLIT_LONG_DOCS=1 is set
     <!-- figures: FILE -->            each number of the block below is found in FILE
+    <!-- rows: FILE -->               likewise, those of a table's row within two lines of FILE
 """
 
 import re
@@ -16,7 +17,7 @@ from pathlib import Path
 from tests.conftest import REPOSITORY
 
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), REPOSITORY / "search_spaces" / "README.md"])
-MARKS = ("not run here", "run by", "long", "figures")
+MARKS = ("not run here", "run by", "long", "figures", "rows")
 
 _MARK = re.compile(r"<!-- (" + "|".join(MARKS) + r"): (.*?) -->")
 

@@ -41,6 +41,7 @@ def commands_in(block: Block) -> list[list[str]]:
     return [words for line in block.text.splitlines() if (words := shlex.split(line, comments=True))]
 
 
+@pytest.mark.timeout(600)
 def test_every_command_runs(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, which has the libraries loaded."""
     monkeypatch.chdir(stage)

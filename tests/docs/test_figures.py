@@ -8,15 +8,17 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.docs.pages import BLOCKS, Block
 
-MARKED = [block for block in BLOCKS if "figures" in block.marks]
+MARKED = [block for block in BLOCKS if {"figures", "rows"} & block.marks.keys()]
 PAGES_WITHOUT_MARKS = (
-    "checkpoints.md", "discover.md", "evaluate.md", "hyperparameters.md", "lanes.md", "law.md",
+    "checkpoints.md", "evaluate.md", "lanes.md", "law.md",
 )  # fmt: skip
 """Pages that link to results and whose figures are not held to them yet."""
 
 _NUMBER = re.compile(r"(?<![\w.])(\d+(?:,\d{3})+|\d*\.\d+(?:e[+-]?\d+)?|\d+)(?:e\d+)?([kMGB]?)\b")
 _SCALES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
-_NO_FIGURES = re.compile(r"\[[^\]]*\]\([^)]*\)|`[^`]*`|80/20|50/50|90 %|^\| ?(?:\d+[kM]?|law \w+)[^|]*\|", re.MULTILINE)
+_NO_FIGURES = re.compile(
+    r"\[[^\]]*\]\([^)]*\)|`[^`]*`|20\d\d-\d\d-\d\d|80/20|50/50|90 %|^\| ?(?:\d+[kM]?|law \w+)[^|]*\|", re.MULTILINE
+)
 """Links, code, rules of thumb, the level of an interval, and the names of rows and columns."""
 
 
@@ -41,11 +43,21 @@ def is_in(figure: tuple[float, int], known: list[float]) -> bool:
 
 @pytest.mark.parametrize("block", MARKED, ids=lambda block: block.place)
 def test_each_is_in_its_file(block: Block) -> None:
-    content = (REPOSITORY / block.marks["figures"]).read_text(encoding="utf-8")
-    known = [value for value, _ in figures(content)]
+    file = block.marks.get("figures") or block.marks["rows"]
+    lines = (REPOSITORY / file).read_text(encoding="utf-8").splitlines()
     text = _NO_FIGURES.sub(lambda row: "|" if row[0].startswith("|") else " ", body_of(block))
-    missing = [value for value, decimals in figures(text) if not is_in((value, decimals), known)]
-    assert missing == [], block.marks["figures"]
+    parts = text.splitlines() if "rows" in block.marks else [text]
+    height = 2 if "rows" in block.marks else len(lines)
+    windows = ["\n".join(lines[at : at + height]) for at in range(max(1, len(lines) - height + 1))]
+    for part in parts:
+        misses = min((missing(part, window) for window in windows), key=len)
+        assert misses == [], f"{file}: {part}"
+
+
+def missing(text: str, window: str) -> list[float]:
+    """Figures of a text that a part of a file lacks."""
+    known = [value for value, _ in figures(window)]
+    return [figure[0] for figure in figures(text) if not is_in(figure, known)]
 
 
 def body_of(block: Block) -> str:
