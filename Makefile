@@ -10,7 +10,7 @@ PYTHON ?=
 PIP_INSTALL := .venv/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo experts smoke test lint style types layers format clean
+.PHONY: help install demo experts smoke test lint style types layers format docs clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | while IFS=: read -r target text; do printf '  make %-8s %s\n' "$$target" "$$text"; done
@@ -54,8 +54,12 @@ format: $(INSTALLED) ## rewrite the code as `style` wants it
 	.venv/bin/python -m ruff check --fix .
 	.venv/bin/python -m ruff format .
 
+docs: $(INSTALLED) ## write the pages of the reference and build the site into site/
+	.venv/bin/python -m docs.generate
+	.venv/bin/python -m mkdocs build --strict --quiet
+
 clean: ## remove .venv, caches and build output; runs/ stays
-	rm -rf .venv .pytest_cache .hypothesis .ruff_cache .mypy_cache .import_linter_cache build dist ./*.egg-info
+	rm -rf .venv site .pytest_cache .hypothesis .ruff_cache .mypy_cache .import_linter_cache build dist ./*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Runs again when a dependency changes. The stamp is written last, so that an interrupted set-up is taken up again.
@@ -85,6 +89,6 @@ $(INSTALLED): pyproject.toml constraints.txt
 	fi; \
 	echo "Installing pinned packages into .venv (usually 2 to 4 minutes, once; about 2 GB) ..."; \
 	$(PIP_INSTALL) pip; \
-	$(PIP_INSTALL) --build-constraint constraints.txt --editable '.[train,import,report,serve,dev]'; \
+	$(PIP_INSTALL) --build-constraint constraints.txt --editable '.[train,import,report,serve,docs,dev]'; \
 	touch $@; \
 	echo "Installed."

@@ -42,26 +42,33 @@ class ShapeSpec(Section):
     gpus_per_worker: Annotated[PositiveQuantity, Field(le=1)] | None = None
     """Below 1 where lanes of one worker share a GPU; 1 when left out."""
     cpus_per_worker: PositiveQuantity | None = None
+    """That of `compute` when left out."""
     zero_stage: ZeroStage | None = None
+    """As in `training`; reckoned from `device_memory` when left out."""
     micro_batch_sequences: PositiveCount | None = None
+    """As in `training`; reckoned likewise."""
     activation_checkpointing: bool | None = None
+    """As in `training`; reckoned likewise."""
 
 
 class ComputeSpec(Section):
     """Lanes are Ray Train jobs that carry out trial after trial; each has the workers that its model size needs."""
 
     device: Literal["cpu", "cuda"] = "cpu"
+    """On which workers train."""
     lanes: PositiveCount = 1
     """The most lanes at a time."""
     workers_per_lane: PositiveCount = 1
     """Data-parallel DeepSpeed ranks of a lane where no shape says otherwise; the least that are reckoned from
     `device_memory`."""
     cpus_per_worker: PositiveQuantity = 1.0
+    """Which Ray reserves for a rank, and its threads."""
     shapes: tuple[ShapeSpec, ...] = ()
     """By model size, rising; a size takes the first that is for it. Sizes above the last are as if there were none."""
     device_memory: PositiveCount | None = None
     """Bytes of one GPU, from which is reckoned what shapes leave out; every size has the same shape when left out."""
     gpus_per_node: PositiveCount = 8
+    """Over which lanes of several workers are laid out."""
     nodes: PositiveCount | None = None
     """Of GPUs that there are at most; as many as `lanes` of `workers_per_lane` fill when left out."""
     gpu: str | None = None

@@ -120,6 +120,7 @@ class SourceSpec(Section):
     """Where the documents of one domain come from; docs/text.md has the formats and the rules."""
 
     kind: Literal["files", "table", "huggingface", "package", "tokens"]
+    """What it is. package: text that a Python package ships; tokens: text that is tokenized already."""
     path: str | None = None
     """files, table, tokens: a file, a folder or a glob; huggingface: a hub name, a local path that
     `datasets.load_dataset` takes, or a folder of `save_to_disk`. Relative paths start at the space's own folder."""
@@ -134,13 +135,17 @@ class SourceSpec(Section):
     on_bad: Literal["few", "skip", "fail"] = "few"
     """Files and rows that cannot be read. few: leave out up to a tenth of either; skip: however many; fail: none."""
     text_column: str = "text"
+    """table, huggingface: the column that holds the text."""
     label_column: str | None = None
     """table, huggingface: keep the rows whose label column equals `label` (default: the domain's own name)."""
     label: str | None = None
+    """The label of the rows to keep; needs `label_column`."""
     config_name: str | None = None
     """huggingface: the dataset's configuration, e.g. a language."""
     split: str = "train"
+    """huggingface: which split of the dataset."""
     streaming: bool = False
+    """huggingface: read over the network as it comes, up to `max_bytes`, in place of a download first."""
     package: str | None = None
     """package: one of `PACKAGES`."""
     licence: str | None = None
@@ -202,6 +207,7 @@ class TokenizerSpec(Section):
     """A BPE trained on the mixture, or a Hugging Face tokenizer by name or path."""
 
     kind: Literal["bpe", "huggingface"] = "bpe"
+    """bpe: trained on the mixture; huggingface: one that exists, which models that exist need."""
     vocab_size: Annotated[Count, Field(ge=260, le=262_144)] = 512
     """bpe: its size, 256 bytes and the special tokens included. huggingface: what `raysplit plan` reckons with before
     the corpus is built."""
@@ -236,6 +242,7 @@ class DiscoverSpec(Section):
     weights: ShareRule = "bytes"
     """How much the loss of each cluster counts: as its text is, or equal."""
     seed: Annotated[Count, Field(ge=0)] = 0
+    """Of the features and of the clustering."""
 
 
 class NearDuplicateSpec(Section):
@@ -248,17 +255,21 @@ class NearDuplicateSpec(Section):
     threshold: Annotated[Quantity, Field(ge=0.3, le=1)] = 0.8
     """A training document at least so near to a held-out one is left out."""
     shingle_words: Annotated[Count, Field(ge=1, le=50)] = 5
+    """Neighbouring words of a shingle."""
 
 
 class CorpusSpec(Section):
     domains: dict[Name, SourceSpec] = Field(default_factory=dict)
+    """What experts are for, by name, each with its source of text."""
     sources: dict[Name, SourceSpec] = Field(default_factory=dict)
     """In place of domains: text without labels, in which `discover` finds them. It does not look at a source's name;
     the page of the clusters compares with it."""
     discover: DiscoverSpec | None = None
+    """How `sources` become domains; needed with them."""
     clusterer: str | None = None
     """Folder of the clusterer that found the domains, where one did."""
     tokenizer: TokenizerSpec = TokenizerSpec()
+    """The one that all sizes and domains share."""
     mixture: dict[str, PositiveQuantity] | None = None
     """Share of each domain in the pretraining mixture; uniform when left out, normalised to sum to one."""
     validation_fraction: Fraction = 0.02
@@ -268,6 +279,7 @@ class CorpusSpec(Section):
     max_epochs: Annotated[Quantity, Field(ge=1)] = 1.0
     """How often a domain's tokens may be repeated on one path through trunk and branch; 1 forbids repetition."""
     seed: Annotated[Count, Field(ge=0)] = 0
+    """Of what is held out and of the order in which text is read."""
 
     @field_validator("domains", "sources")
     @classmethod
@@ -348,10 +360,15 @@ class LearningRateSpec(Section):
     """
 
     reference: PositiveQuantity
+    """The rate at `reference_params`."""
     reference_params: PositiveCount
+    """N at which `reference` holds."""
     exponent: Annotated[Quantity, Field(ge=-1, le=0)] = -0.25
+    """How the rate falls with N; 0 keeps it."""
     reference_tokens: PositiveCount | None = None
+    """D at which `reference` holds; the rate does not depend on D when left out."""
     token_exponent: Annotated[Quantity, Field(ge=-1, le=1)] = 0.0
+    """How the rate changes with D."""
 
     @model_validator(mode="after")
     def _tokens_have_a_reference(self) -> Self:
@@ -381,11 +398,15 @@ class TrainingSpec(Section):
     """Sequences in one forward pass of one worker where no shape says otherwise. Where shapes are reckoned from
     `compute.device_memory`, this is the most, `zero_stage` the lowest, and activations are kept if they can be."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    """Of weights and activations; states of the optimizer are fp32. On a CPU fp32 gives the same bits again."""
     zero_stage: ZeroStage = 1
+    """What DeepSpeed partitions over the ranks: 1 the optimizer, 2 gradients too, 3 weights too."""
     activation_checkpointing: bool = False
+    """Compute activations twice in place of keeping them: less memory, a third more time."""
     compile: bool = False
     """torch.compile the model; on two CPU cores the compile time is not earned back (LOG 2026-11-23)."""
     learning_rate: LearningRateSpec
+    """How the peak rate follows from the size."""
     warmup_tokens: Annotated[Count, Field(ge=0)]
     """Linear warm-up at the start of a trunk, and of a branch from no pretraining."""
     cooldown_fraction: Fraction = 0.25
@@ -401,9 +422,13 @@ class TrainingSpec(Section):
     """Share of the windows of a branch from a pretrained trunk that go on with the mixture instead of the branch's
     domain, against forgetting. They count as D' like the others."""
     weight_decay: Annotated[Quantity, Field(ge=0)] = 0.1
+    """AdamW's."""
     adam_beta1: Fraction = 0.9
+    """Adam's, of the gradient's mean."""
     adam_beta2: Fraction = 0.95
+    """Adam's, of the gradient's square."""
     gradient_clip: PositiveQuantity = 1.0
+    """The most that a gradient's norm may be."""
     validation_tokens: PositiveCount
     """Held-out tokens of each domain read at every measured point; the same ones each time."""
 
@@ -422,9 +447,13 @@ class TuningSpec(Section):
     batch_tokens: PositiveCountRange | None = None
     """Range; like every one below, what has none is not tuned."""
     warmup_tokens: CountRange | None = None
+    """Range of the trunk's warm-up."""
     branch_rate_factor: PositiveRange | None = None
+    """Range of the branch's own rate, as a multiple of its trunk's."""
     branch_warmup_tokens: CountRange | None = None
+    """Range of the branch's re-warm-up."""
     replay_share: ShareRange | None = None
+    """Range of the share of mixture text in a branch."""
     general_weight: Share = 0.0
     """How much the mean loss over all domains counts beside the own domain's when a branch is judged: 0 asks for the
     best expert, whatever it forgets."""
@@ -455,9 +484,13 @@ class RepeatSpec(Section):
     """Points measured again under other seeds (initialisation and data order), which tell the noise."""
 
     n_params: PositiveCount
+    """Of `model.sizes`."""
     pretrain_tokens: PositiveCount
+    """Of the sweep's grid of D."""
     specialize_tokens: PositiveCount
+    """Of the sweep's grid of D'."""
     seeds: Annotated[tuple[Annotated[Count, Field(gt=0)], ...], Field(min_length=1)] = (1, 2)
+    """Beside `sweep.seed`."""
 
 
 class SweepSpec(Section):
@@ -477,11 +510,13 @@ class SweepSpec(Section):
     regret_tolerance: Annotated[Quantity, Field(ge=0, lt=1)] = 0.002
     """End when the expected regret of the recommended split is below this share of the loss."""
     repeats: tuple[RepeatSpec, ...] = ()
+    """Points that are measured again, so that the noise is known; cheap ones tell as much as dear ones."""
     journal: str | None = None
     """URL of a folder for the journal and the laws beside it, one a sweep (s3://, gs://, az:// or file://); the run
     folder when left out. Credentials are found where the store looks for them (for S3 AWS_ACCESS_KEY_ID and the
     like)."""
     seed: Annotated[Count, Field(ge=0)] = 0
+    """Of initialisation, data order and the search."""
 
     @field_validator("journal")
     @classmethod
@@ -509,6 +544,7 @@ class TargetSpec(Section):
     """The question: the budget to split, and what counts."""
 
     budget_flops: PositiveQuantity
+    """What the real run may cost: one seed and all its experts, or as `accounting` says."""
     model_sizes: tuple[PositiveCount, ...] | None = None
     """Sizes the answer may choose between; the sweep's own when left out."""
     accounting: Literal["shared", "per-expert"] = "shared"
@@ -573,6 +609,7 @@ class ModelSpec(Section):
     sizes: tuple[PositiveCount, ...] = ()
     """Wanted non-embedding parameter counts; each is met by the nearest shape of the ladder. Those of `checkpoints`."""
     context_length: Annotated[Count, Field(ge=16, le=131_072)]
+    """Of a sequence in training."""
     checkpoints: tuple[CheckpointSpec, ...] = ()
     """In place of sizes to pretrain: models that exist."""
 
@@ -604,13 +641,21 @@ class Space(Section):
     """A whole search space; see the files in search_spaces/."""
 
     schema_version: Annotated[Literal[1], BeforeValidator(parse_count)] = 1
+    """Of this schema."""
     name: Name
+    """Of the space, in names of files and jobs."""
     corpus: CorpusSpec
+    """Which text, and into which domains it is divided."""
     model: ModelSpec
+    """Which models the sweep trains."""
     training: TrainingSpec
+    """How each of them is trained."""
     sweep: SweepSpec
+    """What may be measured, and for how much."""
     target: TargetSpec
+    """The question."""
     compute: ComputeSpec = ComputeSpec()
+    """On which machines."""
     tuning: TuningSpec | None = None
     """Hyperparameters to find before the sweep; none when left out."""
 

@@ -1,7 +1,7 @@
 """A sweep to talk to, without training: the measured surface played back behind a real law actor on a Ray cluster.
 
 .venv/bin/python benchmarks/live/live_replay.py --out runs/replayed        # until Ctrl-C
-RUN=runs/replayed .venv/bin/python benchmarks/live/live_notebook.py        # in another shell
+RUN=runs/replayed .venv/bin/python notebooks/live_questions.py        # in another shell
 """
 
 import argparse

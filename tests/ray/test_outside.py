@@ -50,7 +50,7 @@ def test_the_notebook_runs_whole(played: Path, tmp_path: Path, repository: Path)
         "PICTURE": str(picture),
     }
     done = subprocess.run(
-        [sys.executable, "benchmarks/live/live_notebook.py"],
+        [sys.executable, "notebooks/live_questions.py"],
         cwd=repository, env=environment, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -4,7 +4,7 @@
 # A notebook as a script: run the cells in an editor that knows `# %%`, turn it into a notebook with `jupytext`, or run
 # it whole:
 #
-#     RUN=runs/quickstart .venv/bin/python benchmarks/live/live_notebook.py
+#     RUN=runs/quickstart .venv/bin/python notebooks/live_questions.py
 #
 # `RUN` is the folder of a sweep that runs now. For one without training: `benchmarks/live/live_replay.py`.
 
