@@ -85,7 +85,8 @@ def with_a_token_too_many(folder: Path) -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
-    "no folder": (lambda f: None, {"path": "./nowhere"}, "is no folder here, and cannot be fetched from the hub"),
+    "no folder": (lambda f: None, {"path": "./nowhere"}, "./nowhere: there is no such folder"),
+    "not on the hub": (lambda f: None, {"path": "nobody/nothing"}, "is no folder here, and cannot be fetched from"),
     "no model": (lambda f: (f / "config.json").unlink(), {}, "has no config.json, so it is no model"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), {}, "has no weights; model.safetensors or"),
     "torn weights": (lambda f: (f / "model.safetensors").write_bytes(b"x"), {}, "its weights cannot be read"),
@@ -145,11 +146,21 @@ def test_two_tokenizers_and_two_bases_of_one_size_are_refused(tmp_path: Path) ->
         ([{"path": "a", "revision": "x"}, {"path": "a", "revision": "y"}], "a at x has no pretrain_tokens"),
         ([{"path": "a"}, {"path": "a"}], "a is given twice"),
         ([{"path": "a", "pretrain_token": "1M"}], "did you mean"),
+        ([{"path": "a", "revisions": ["main"], "tokens_per_step": "1M"}], "revision 'main' has no step in its name"),
+        ([{"path": "a", "revisions": ["step1"]}], "tokens_per_step: 2M` go together"),
     ],
 )
 def test_checkpoints_that_contradict_each_other_are_refused(checkpoints: list[dict[str, Any]], said: str) -> None:
     with pytest.raises(SpaceError, match=said):
         bases_space(*checkpoints)
+
+
+def test_a_family_says_the_tokens_of_its_revisions_by_a_rule() -> None:
+    family = {"path": "a", "revisions": ["step1000-unsharded", "step2000"], "tokens_per_step": "2M"}
+    checkpoints = bases_space(family).model.checkpoints
+    assert [(c.revision, c.pretrain_tokens) for c in checkpoints] == [
+        ("step1000-unsharded", 2_000_000_000), ("step2000", 4_000_000_000)
+    ]  # fmt: skip
 
 
 def test_a_space_of_checkpoints_pretrains_nothing() -> None:
