@@ -644,7 +644,7 @@ class Space(Section):
         if self.model.checkpoints:
             self._check_nothing_is_pretrained()
         elif not self.sweep.pretrain_tokens:
-            raise ValueError("sweep.pretrain_tokens is missing, the grid of D")
+            raise ValueError("sweep.pretrain_tokens needs at least 1 D, above 0")
         self._check_batch("training.batch_tokens", training.batch_tokens)
         if training.validation_tokens < self.model.context_length:
             raise ValueError(
