@@ -15,8 +15,10 @@ from raysplit.design.lane_shapes import lane_shape_of
 from raysplit.design.setup import tree_of
 from raysplit.design.tree import Trial
 from raysplit.errors import SpaceError
+from raysplit.ladder import shape_for
 from raysplit.space import parse_space
 from raysplit.train.bases import count, with_bases
+from raysplit.train.engine import Engine
 from raysplit.train.run import Lane
 from tests.train.conftest import Texts, read_text
 from tests.train.jobs import base_losses
@@ -233,3 +235,30 @@ def test_an_expert_of_a_base_is_the_base_in_all_but_its_weights(bases: Path, tmp
     assert {**here, "dtype": "float32"} == there
     for file in ("generation_config.json", "tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "expert" / file).read_bytes() == (base / file).read_bytes()
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_training_goes_on_from_an_own_trunk_as_from_the_base_that_it_makes(tmp_path: Path) -> None:
+    shape = shape_for(14_000, vocab_size=ROWS, context_length=CONTEXT)
+    space = bases_space({"path": str(tmp_path / "own")})
+    lane = lane_shape_of(space, 14_000)
+    own = Engine(shape, space.training, lane=lane, seed=0, device="cpu")
+    windows = base_windows(32)
+    for i in range(3):
+        own.step(windows[8 * i : 8 * i + 8], learning_rate=1e-2)
+    own.reset_optimizer()
+    own.export(tmp_path / "own", tokenizer_folder=None)
+    write_tokenizer(tmp_path / "own")
+
+    space = with_bases(space)
+    [size] = space.model.sizes
+    counted = space.shape(size, 0)
+    for quantity in ("n_params_non_embedding", "n_params_total", "flops_per_token", "flops_per_token_6n"):
+        assert getattr(counted, quantity) == getattr(shape, quantity)
+    base = Engine(counted, space.training, lane=lane, seed=0, device="cpu")
+    for i in (3, 2, 1):
+        losses = [e.step(windows[8 * i : 8 * i + 8], learning_rate=1e-2).item() for e in (own, base)]
+        assert losses[0] == losses[1]
+    assert own.loss_on(windows) == base.loss_on(windows)
+    for engine in (own, base):
+        engine.close()
