@@ -605,13 +605,40 @@ class CheckpointSpec(Section):
         return self.pretrain_tokens or UNTOLD_TOKENS
 
 
+def _of_family(family: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The checkpoints of a base whose revisions are named after the step that they were saved at."""
+    given = dict(family)
+    revisions, step_tokens = given.pop("revisions", None), given.pop("tokens_per_step", None)
+    if not isinstance(revisions, list) or not revisions or step_tokens is None:
+        raise ValueError("`revisions: [step1000, step2000]` and `tokens_per_step: 2M` go together")
+    checkpoints = []
+    for revision in revisions:
+        if (step := re.search(r"\d+", str(revision))) is None:
+            raise ValueError(
+                f"revision {revision!r} has no step in its name; give it by itself, with its pretrain_tokens"
+            )
+        tokens = int(step.group()) * parse_count(step_tokens)
+        checkpoints.append({**given, "revision": str(revision), "pretrain_tokens": tokens})
+    return checkpoints
+
+
 class ModelSpec(Section):
     sizes: tuple[PositiveCount, ...] = ()
     """Wanted non-embedding parameter counts; each is met by the nearest shape of the ladder. Those of `checkpoints`."""
     context_length: Annotated[Count, Field(ge=16, le=131_072)]
     """Of a sequence in training."""
     checkpoints: tuple[CheckpointSpec, ...] = ()
-    """In place of sizes to pretrain: models that exist."""
+    """In place of sizes to pretrain: models that exist. `{path: ..., revisions: [step10], tokens_per_step: 2M}` is
+    one for each revision, whose name holds its step."""
+
+    @field_validator("checkpoints", mode="before")
+    @classmethod
+    def _every_revision(cls, given: object) -> object:
+        if not isinstance(given, list):
+            return given
+        is_family = [isinstance(one, Mapping) and bool({"revisions", "tokens_per_step"} & set(one)) for one in given]
+        every = zip(given, is_family, strict=True)
+        return [one for entry, expands in every for one in (_of_family(entry) if expands else [entry])]
 
     @model_validator(mode="after")
     def _has_models(self) -> Self:
@@ -665,7 +692,7 @@ class Space(Section):
         if self.model.checkpoints:
             self._check_nothing_is_pretrained()
         elif not self.sweep.pretrain_tokens:
-            raise ValueError("sweep.pretrain_tokens is missing, the grid of D")
+            raise ValueError("sweep.pretrain_tokens needs at least 1 D, above 0")
         self._check_batch("training.batch_tokens", training.batch_tokens)
         if training.validation_tokens < self.model.context_length:
             raise ValueError(

@@ -84,6 +84,8 @@ def test_every_sweep_is_cheaper_than_its_own_grid(path: Path) -> None:
     space = expected_space(load_space(path))
     if space.sweep.policy == "grid":
         pytest.skip("measures its whole grid")
+    if space.model.checkpoints:
+        pytest.skip("its sizes are those of models that a script makes first")
     tokens = max(space.pretrain_grid)
     tokens += len(space.domains) * sum(d > 0 for d in space.pretrain_grid) * max(space.specialize_grid)
     grid_flops = sum(

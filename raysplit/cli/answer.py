@@ -143,6 +143,12 @@ def fit(
     if max_general_rise is not None and budget_flops is None:
         raise RunError("--max-general-rise: needs --budget-flops, as it is a limit on what a budget is spent on")
     runs = read_table(table, as_is=as_is, is_all=True)
+    if BASE in runs and n_suggested is not None:
+        raise RunError(
+            f"--suggest: the runs of {table} start from bases that exist, and what to add to them is not known"
+        )
+    if budget_flops is None and len(replay_shares(runs)) > 1:
+        raise RunError(f"{table}: has runs of several replay_share; give --budget-flops, to choose between them by it")
     if not out.parent.is_dir() or out.is_dir():
         reason = f"{out.parent} is not a folder" if not out.parent.is_dir() else "it is a folder"
         raise RunError(f"{out}: cannot be written: {reason}")
@@ -157,7 +163,7 @@ def fit(
         share: fit_for_decision(runs_at(runs, share), problem, repetition=repetition, seed=seed)
         for share in replay_shares(runs)
     }
-    replayed = _replayed(runs, laws, problem, max_general_rise, console) if budget_flops or len(laws) > 1 else None
+    replayed = None if budget_flops is None else _replayed(runs, laws, problem, max_general_rise, console)
     share = next(iter(laws)) if replayed is None else replayed.replay_share
     runs, (law, choice) = runs_at(runs, share), laws[share]
     problem = problem if replayed is None else replayed.problem

@@ -43,10 +43,11 @@ def doctor(space_file: Path | None, out: Path | None, ray_address: str | None, o
     each size's lane, storage written on one node and read on the others, the corpus, ranks that reach each other,
     clocks, disks and limits. The exit status is 0 where all is well, 1 for warnings, 2 for errors.
     """
+    from raysplit.cli.bases import with_counted_bases
     from raysplit.doctor.findings import exit_status
     from raysplit.space import load_space
 
-    space = None if space_file is None else load_space(space_file)
+    space = None if space_file is None else with_counted_bases(load_space(space_file))
     findings, where = examine(space, out, ray_address, looks_for_room=True)
     for finding in findings:
         show(strict_json.dumps(asdict(finding)) if output == "json" else str(finding))

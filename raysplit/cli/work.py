@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from raysplit.cli.bases import with_counted_bases
 from raysplit.cli.options import (
     KS,
     QUANTITY,
@@ -215,7 +216,7 @@ def plan(space_file: Path) -> None:
     from raysplit.discover.spaces import expected_space
     from raysplit.space import load_space
 
-    space = expected_space(_with_bases(load_space(space_file)))
+    space = expected_space(with_counted_bases(load_space(space_file)))
     _check_lanes(space, space_file)
     _print_plan(space, space.corpus.tokenizer.vocab_size, open_console())
 
@@ -408,21 +409,12 @@ def _begin(space_file: Path, out: Path, *, take_over: bool) -> _Work:
     from raysplit.run_folder.folder import open_run
     from raysplit.space import load_space
 
-    space = _with_bases(load_space(space_file))
+    space = with_counted_bases(load_space(space_file))
     expected = expected_space(space)
     setup_of(expected, vocab_size=space.corpus.tokenizer.vocab_size)  # a target that no split meets
     _check_lanes(expected, space_file)
     _hold(out, take_over=take_over)
     return _Work(space=space, folder=open_run(out, space), console=open_console())
-
-
-def _with_bases(space: "Space") -> "Space":
-    """The space with its checkpoints checked and counted, where it has some."""
-    if not space.model.checkpoints:
-        return space
-    from raysplit.train.bases import with_bases
-
-    return with_bases(space)
 
 
 def _check_lanes(space: "Space", space_file: Path) -> None:

@@ -128,5 +128,6 @@ def _fit(
         off = found.fun[: rise.size] * noise
         freedom = max(rise.size - len(PARAMETERS) / 2, 1.0)
         noise = math.sqrt((off @ off + _USUAL_RUNS * _USUAL_NOISE**2) / (freedom + _USUAL_RUNS))
-    covariance = np.linalg.inv(found.jac.T @ found.jac)
+    jacobian = np.asarray(found.jac)
+    covariance = np.linalg.inv(jacobian.T @ jacobian)
     return noise, rng.multivariate_normal(found.x, covariance, size=n_draws)

@@ -33,16 +33,26 @@ class Figure:
 
 
 def figures_of(story: Story, costs: Costs) -> list[Figure]:
-    """The report's figures, in their order."""
-    found = [
-        Figure(file="split", title="Loss against the share of the tokens in pretraining",
-               caption=words.curve_caption(story), picture=lambda width: split_picture(story, width)),
+    """The report's figures, in their order; from a base that exists there is no share of pretraining to show."""
+    found = (
+        []
+        if story.advice.bases
+        else [
+            Figure(
+                file="split",
+                title="Loss against the share of the tokens in pretraining",
+                caption=words.curve_caption(story),
+                picture=lambda width: split_picture(story, width),
+            ),
+        ]
+    )
+    found += [
         Figure(file="prediction", title="Predicted and measured loss", caption=words.prediction_caption(story),
                picture=lambda width: prediction_picture(story, width)),
         Figure(file="tree", title="The tree of runs", caption=words.tree_caption(story, costs),
                picture=lambda width: runs_picture(story, width)),
     ]  # fmt: skip
-    if story.history.advices:
+    if story.history.advices and not story.advice.bases:
         found.append(Figure(file="path", title="How the recommendation moved", caption=words.path_caption(story),
                             picture=lambda width: moved_picture(story, width)))  # fmt: skip
     if (tuned := story.tuned) is not None:

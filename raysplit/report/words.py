@@ -27,6 +27,13 @@ def answer(story: Story) -> str:
     gains = _listed(
         [f"{g.gain.mean:.1%} below {g.baseline} ({g.gain.low:.1%} to {g.gain.high:.1%})" for g in advice.gains]
     )
+    if advice.bases:
+        base = advice.bases[split.n_params]
+        return (
+            f"With {format_flops(advice.budget_flops)}{accounting}, go on from {base} with D' = {experts} tokens: the "
+            f"expected weighted loss is {advice.loss.mean:.3f} nats/token ({advice.loss.low:.3f} to "
+            f"{advice.loss.high:.3f})" + (f", {gains}." if gains else ".")
+        )
     return (
         f"With {format_flops(advice.budget_flops)}{accounting}, pretrain N = {format_count(split.n_params)} parameters "
         f"on D = {format_count(split.pretrain_tokens)} tokens of the mixture ({share.mean:.0%} of the tokens; {level} "

@@ -296,7 +296,7 @@ def _warnings(law: Law, problem: Problem, split: Split) -> list[str]:
         lacking = [name for name in problem.domains if name not in law.from_scratch]
         found.append(f"no run of {', '.join(lacking)} was trained from scratch, so nothing is said of that")
     if share := _unspent(problem, split) / problem.budget_flops:
-        found.append(f"the data caps leave {share:.0%} of the budget unspent")
+        found.append(f"the caps leave {share:.0%} of the budget unspent")
     edge = [n for n in (min(problem.sizes), max(problem.sizes)) if n == split.n_params and len(problem.sizes) > 1]
     if edge:
         side = "smallest" if edge[0] == min(problem.sizes) else "largest"
@@ -315,5 +315,5 @@ def _warnings(law: Law, problem: Problem, split: Split) -> list[str]:
         if caps[n] > 0 and math.isclose(tokens, caps[n], rel_tol=1e-6)
     ]
     if held:
-        found.append(f"specialization is held back by the data there is of {', '.join(held)}")
+        found.append(f"specialization is held back by the caps on {', '.join(held)}")
     return found

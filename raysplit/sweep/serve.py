@@ -34,6 +34,10 @@ def served(
             address cannot be bound.
     """
     space = load_space(space_file)
+    if space.model.checkpoints:
+        from raysplit.train.bases import with_bases  # which loads torch
+
+        space = with_bases(space)
     if space.corpus.discover is not None:
         raise SpaceError(
             f"{space_file}: its domains are yet to be found; run `raysplit corpus discover {space_file}` and serve the "

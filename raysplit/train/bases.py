@@ -153,6 +153,8 @@ def _folder_of(checkpoint: CheckpointSpec) -> Path:
 def _from_hub(checkpoint: CheckpointSpec) -> Path:
     from huggingface_hub import snapshot_download
 
+    if checkpoint.path.startswith((".", "/", "~")):
+        raise SpaceError(f"model.checkpoints: {checkpoint.label}: there is no such folder")
     wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
     wanted += ["pytorch_model*.bin"] if checkpoint.allow_pickle else []
     try:

@@ -20,6 +20,7 @@ from raysplit.sweep.launch import read_service
 from tests.cli.conftest import Command
 from tests.split.doubles import known_law
 from tests.split.test_bases import table as bases_table
+from tests.split.test_replay import table as replay_table
 
 BUDGET = "1e12"
 
@@ -278,3 +279,17 @@ def test_fit_answers_from_runs_of_bases_without_their_d(
     refused = refusal(*arguments, "--n-params", "7B")
     assert "--n-params: unknown base of size '7000000000'" in refused
     assert "3600000000 (large)" in refused
+
+
+def test_fit_advises_the_share_replayed_and_holds_the_general_loss(
+    raysplit: Command, refusal: Callable[..., str], tmp_path: Path
+) -> None:
+    replay_table().drop(columns="pretrain_tokens").to_csv(tmp_path / "replayed.csv", index=False)
+    arguments = ["fit", str(tmp_path / "replayed.csv"), "--out", str(tmp_path / "law.json")]
+    told = raysplit(*arguments, "--budget-flops", "4e19", "--max-general-rise", "0.015").stdout
+    assert "general loss rises by at most" in told
+    assert "general text among the tokens" in told
+    assert "expert of" in told
+    assert "several replay_share; give --budget-flops" in refusal(*arguments)
+    assert "--max-general-rise: needs --budget-flops" in refusal(*arguments, "--max-general-rise", "0.02")
+    assert "--suggest" in refusal(*arguments, "--budget-flops", "4e19", "--suggest", "2")

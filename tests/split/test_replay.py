@@ -47,10 +47,10 @@ def runs() -> pd.DataFrame:
 def test_the_rise_of_runs_held_out_is_told_within_two_per_cent_of_the_loss(runs: pd.DataFrame) -> None:
     longest = runs["specialize_tokens"] == max(TOKENS)
     forgetting = fit_forgetting(runs[~longest])
-    for row in runs[longest].itertuples():
-        said = forgetting.rise(row.domain, row.n_params, float(row.specialize_tokens), row.replay_share).mean()
-        truly = true_rise(row.base, row.specialize_tokens, row.replay_share)
-        assert abs(np.log((1 + said) / (1 + truly))) < 0.02, row
+    for row in runs[longest].to_dict("records"):
+        tokens, share = float(row["specialize_tokens"]), row["replay_share"]
+        said = forgetting.rise(row["domain"], row["n_params"], tokens, share).mean()
+        assert abs(np.log((1 + said) / (1 + true_rise(row["base"], tokens, share)))) < 0.02, row
 
 
 def test_replay_and_size_lessen_forgetting_and_tokens_increase_it(runs: pd.DataFrame) -> None:

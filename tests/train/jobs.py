@@ -54,7 +54,9 @@ def measure(folder: Path, tasks: Sequence[tuple[int | None, int]], training: dic
     return out
 
 
-def base_losses(folder: Path, kinds: Sequence[str], precision: str) -> dict[tuple[str, int], tuple[float, float]]:
+def base_losses(
+    folder: Path, kinds: Sequence[str], stages: Sequence[int], precision: str
+) -> dict[tuple[str, int], tuple[float, float]]:
     """(kind, ZeRO stage) -> loss that a base's branch begins with, read in a step that moves nothing, and held out."""
     windows = base_windows()
     mine = windows[dist.get_rank() :: dist.get_world_size()]
@@ -62,7 +64,7 @@ def base_losses(folder: Path, kinds: Sequence[str], precision: str) -> dict[tupl
     for kind in kinds:
         space = with_bases(bases_space({"path": str(folder / kind)}, precision=precision))
         shape = space.shape(space.model.sizes[0], 0)
-        for stage in (0, 1, 2, 3):
+        for stage in stages:
             lane = replace(lane_shape_of(space, space.model.sizes[0]), zero_stage=stage)
             engine = Engine(shape, space.training, lane=lane, seed=0, device="cpu")
             first, *_ = engine.mean_over_ranks(engine.step(mine, learning_rate=0.0).item())

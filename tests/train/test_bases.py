@@ -15,8 +15,10 @@ from raysplit.design.lane_shapes import lane_shape_of
 from raysplit.design.setup import tree_of
 from raysplit.design.tree import Trial
 from raysplit.errors import SpaceError
+from raysplit.ladder import shape_for
 from raysplit.space import parse_space
 from raysplit.train.bases import count, with_bases
+from raysplit.train.engine import Engine
 from raysplit.train.run import Lane
 from tests.train.conftest import Texts, read_text
 from tests.train.jobs import base_losses
@@ -85,7 +87,8 @@ def with_a_token_too_many(folder: Path) -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
-    "no folder": (lambda f: None, {"path": "./nowhere"}, "is no folder here, and cannot be fetched from the hub"),
+    "no folder": (lambda f: None, {"path": "./nowhere"}, "./nowhere: there is no such folder"),
+    "not on the hub": (lambda f: None, {"path": "nobody/nothing"}, "is no folder here, and cannot be fetched from"),
     "no model": (lambda f: (f / "config.json").unlink(), {}, "has no config.json, so it is no model"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), {}, "has no weights; model.safetensors or"),
     "torn weights": (lambda f: (f / "model.safetensors").write_bytes(b"x"), {}, "its weights cannot be read"),
@@ -145,11 +148,21 @@ def test_two_tokenizers_and_two_bases_of_one_size_are_refused(tmp_path: Path) ->
         ([{"path": "a", "revision": "x"}, {"path": "a", "revision": "y"}], "a at x has no pretrain_tokens"),
         ([{"path": "a"}, {"path": "a"}], "a is given twice"),
         ([{"path": "a", "pretrain_token": "1M"}], "did you mean"),
+        ([{"path": "a", "revisions": ["main"], "tokens_per_step": "1M"}], "revision 'main' has no step in its name"),
+        ([{"path": "a", "revisions": ["step1"]}], "tokens_per_step: 2M` go together"),
     ],
 )
 def test_checkpoints_that_contradict_each_other_are_refused(checkpoints: list[dict[str, Any]], said: str) -> None:
     with pytest.raises(SpaceError, match=said):
         bases_space(*checkpoints)
+
+
+def test_a_family_says_the_tokens_of_its_revisions_by_a_rule() -> None:
+    family = {"path": "a", "revisions": ["step1000-unsharded", "step2000"], "tokens_per_step": "2M"}
+    checkpoints = bases_space(family).model.checkpoints
+    assert [(c.revision, c.pretrain_tokens) for c in checkpoints] == [
+        ("step1000-unsharded", 2_000_000_000), ("step2000", 4_000_000_000)
+    ]  # fmt: skip
 
 
 def test_a_space_of_checkpoints_pretrains_nothing() -> None:
@@ -173,11 +186,13 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("n_ranks", [1, 2])
-def test_a_branch_begins_with_the_loss_that_transformers_reads(bases: Path, tmp_path: Path, n_ranks: int) -> None:
+@pytest.mark.parametrize(("n_ranks", "stages"), [(1, (0, 3)), (2, (0, 1, 2, 3))])
+def test_a_branch_begins_with_the_loss_that_transformers_reads(
+    bases: Path, tmp_path: Path, n_ranks: int, stages: tuple[int, ...]
+) -> None:
     for kind in CONFIGS:
         (tmp_path / kind).symlink_to(bases / kind)
-    found = Ranks(base_losses, tmp_path, list(CONFIGS), "fp32", n_ranks=n_ranks).answer()
+    found = Ranks(base_losses, tmp_path, list(CONFIGS), stages, "fp32", n_ranks=n_ranks).answer()
     for (kind, stage), (first, held_out) in found.items():
         plain = plain_loss(bases / kind, base_windows())
         assert first == pytest.approx(plain, abs=1e-5), (kind, stage)
@@ -186,7 +201,7 @@ def test_a_branch_begins_with_the_loss_that_transformers_reads(bases: Path, tmp_
 
 def test_it_does_so_in_bf16(bases: Path, tmp_path: Path) -> None:
     (tmp_path / "qwen3").symlink_to(bases / "qwen3")
-    for first, held_out in Ranks(base_losses, tmp_path, ["qwen3"], "bf16").answer().values():
+    for first, held_out in Ranks(base_losses, tmp_path, ["qwen3"], (1, 3), "bf16").answer().values():
         plain = plain_loss(bases / "qwen3", base_windows())
         assert first == pytest.approx(plain, rel=1e-2)
         assert held_out == pytest.approx(plain, rel=1e-2)
@@ -220,3 +235,30 @@ def test_an_expert_of_a_base_is_the_base_in_all_but_its_weights(bases: Path, tmp
     assert {**here, "dtype": "float32"} == there
     for file in ("generation_config.json", "tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "expert" / file).read_bytes() == (base / file).read_bytes()
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_training_goes_on_from_an_own_trunk_as_from_the_base_that_it_makes(tmp_path: Path) -> None:
+    shape = shape_for(14_000, vocab_size=ROWS, context_length=CONTEXT)
+    space = bases_space({"path": str(tmp_path / "own")})
+    lane = lane_shape_of(space, 14_000)
+    own = Engine(shape, space.training, lane=lane, seed=0, device="cpu")
+    windows = base_windows(32)
+    for i in range(3):
+        own.step(windows[8 * i : 8 * i + 8], learning_rate=1e-2)
+    own.reset_optimizer()
+    own.export(tmp_path / "own", tokenizer_folder=None)
+    write_tokenizer(tmp_path / "own")
+
+    space = with_bases(space)
+    [size] = space.model.sizes
+    counted = space.shape(size, 0)
+    for quantity in ("n_params_non_embedding", "n_params_total", "flops_per_token", "flops_per_token_6n"):
+        assert getattr(counted, quantity) == getattr(shape, quantity)
+    base = Engine(counted, space.training, lane=lane, seed=0, device="cpu")
+    for i in (3, 2, 1):
+        losses = [e.step(windows[8 * i : 8 * i + 8], learning_rate=1e-2).item() for e in (own, base)]
+        assert losses[0] == losses[1]
+    assert own.loss_on(windows) == base.loss_on(windows)
+    for engine in (own, base):
+        engine.close()

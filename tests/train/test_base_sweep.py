@@ -1,0 +1,71 @@
+"""A sweep, an answer and a final run that start from three bases of three architectures, without Ray."""
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from raysplit.design.lane_shapes import lane_shape_of
+from raysplit.design.setup import setup_of, tree_of
+from raysplit.design.tree import Trial
+from raysplit.journal import Journal
+from raysplit.live.run_setup import RunSetup
+from raysplit.live.service import LawService
+from raysplit.split.decision import GIVEN_FORMS
+from raysplit.sweep.final_plan import OF_BASES, plan_final
+from raysplit.sweep.replay import replay
+from raysplit.train.bases import with_bases
+from raysplit.train.run import Lane
+from tests.train.conftest import Texts, read_text
+from tests.train.tiny_bases import ROWS, bases_space, write_base
+
+pytestmark = pytest.mark.usefixtures("one_rank")
+
+
+def test_three_bases_are_swept_answered_for_and_trained(tmp_path: Path) -> None:
+    write_base(tmp_path / "llama", "llama")
+    write_base(tmp_path / "neox", "gpt_neox", hidden_size=48, intermediate_size=64)
+    write_base(tmp_path / "qwen", "qwen3", num_hidden_layers=3, hidden_size=64, intermediate_size=96)
+    space = with_bases(bases_space(*({"path": str(tmp_path / name)} for name in ("llama", "neox", "qwen"))))
+    setup = setup_of(space, vocab_size=ROWS)
+    assert [base.name for base in setup.problem.bases.values()] == ["llama", "neox", "qwen"]
+    shape = lane_shape_of(space, space.model.sizes[0])
+    lane = Lane(space, Texts(read_text()), shape=shape, vocab_size=ROWS, checkpoints=tmp_path / "kept")
+    trained: dict[tuple[str, int], int] = {}
+
+    def measure(trial: Trial, milestone: int) -> dict[str, float]:
+        measured = lane.measure(trial, milestone, tree=tree_of(space), on_progress=lambda tokens, loss: None)
+        trained[trial.name, milestone] = measured.tokens
+        return dict(measured.losses)
+
+    run = RunSetup(setup=setup, bytes_per_token=dict.fromkeys(setup.domains, 1.0))
+    with closing(Journal(tmp_path / "journal")) as journal:
+        service = LawService(run, journal)
+        replay(service, measure)
+        status, advice = service.status(), service.advise().advice
+        assert set(service.law().form_weights) <= set(GIVEN_FORMS)
+    assert status.n_observations == 3 * (2 + 2 * 2)
+    flops = {n: setup.flops_per_token[n] for n in setup.sizes}
+    paid = sum(flops[int(name[1:].partition("-")[0])] * tokens for (name, _), tokens in trained.items())
+    assert status.spent_flops == pytest.approx(paid)
+    assert advice.bases[advice.split.n_params] in ("llama", "neox", "qwen")
+    assert advice.withheld == {}
+    assert [gain.baseline for gain in advice.gains] == ["no training", "equal tokens"]
+    assert advice.split.flops(setup.problem) == pytest.approx(space.target.budget_flops, rel=1e-6)
+
+    plan = plan_final(
+        space, advice, vocab_size=ROWS, seed=1000, baseline_names=OF_BASES, experts=tmp_path / "experts"
+    )  # fmt: skip
+    assert plan.left_flops == pytest.approx(plan.flops_per_token * sum(p.task.milestone for p in plan.parts if p.after))
+    for part in plan.parts:
+        measure(part.task.trial, part.task.milestone)
+        if part.task.export_to:
+            lane.export(part.task.trial, Path(part.task.export_to), tokenizer_folder=None)
+    assert trained[plan.parts[0].task.trial.name, plan.parts[0].task.milestone] == 0
+    for name in ("seed", "library", "license"):
+        kind = AutoModelForCausalLM.from_pretrained(tmp_path / "experts" / name).config.model_type
+        assert (
+            kind
+            == AutoModelForCausalLM.from_pretrained(tmp_path / advice.bases[advice.split.n_params]).config.model_type
+        )
