@@ -79,6 +79,7 @@ def end_network() -> None:
         for pid in run("ip", "netns", "pids", name, check=False).stdout.split():
             with suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
+        run("ip", "link", "del", f"v-{name}", check=False)
         run("ip", "netns", "del", name, check=False)
     run("ip", "link", "del", BRIDGE, check=False)
 
@@ -103,7 +104,8 @@ printf '. ~/.bashrc\\n' > /home/{user}/.profile
 ssh-keygen -q -t ed25519 -N '' -f /run/host_key
 cp {key}.pub /run/authorized; chown -R {uid}:{uid} /home/{user}
 hostname {name}
-exec /usr/sbin/sshd -D -e -h /run/host_key -o PermitRootLogin=yes -o UsePAM=no -o StrictModes=no -o AuthorizedKeysFile=/run/authorized
+exec /usr/sbin/sshd -D -e -h /run/host_key -o PermitRootLogin=yes -o UsePAM=no -o StrictModes=no \\
+  -o AuthorizedKeysFile=/run/authorized
 """
 
 
