@@ -41,7 +41,7 @@ from raysplit.sweep.simulated_machines import HOUR, Clock, Machines
 from raysplit.sweep.speed import speed_of
 from raysplit.sweep.tune import LawScheduler, LawSearcher, Trials, result_of
 
-_LOOK_SECONDS = 30.0
+_LOOK_SECONDS = 60.0
 """Between two looks at lanes and nodes while nothing happens; the broker looks every second."""
 _END_SECONDS = 5.0
 """Until the machines of a lane that was sent home or lost are free again."""
