@@ -4,8 +4,8 @@
 
 Needs root, and Debian's openssh-server, rsync, iproute2 and tini. Each node has a network, processes, a host name, a
 home, /tmp and /dev/shm of its own, an sshd on port 22 with a throwaway key, and /shared in common. The environment is
-not installed on each, 2.6 GB a node: `make` there is `true`, and ~/raysplit/.venv leads to this one. Addresses are
-filled into the file, and nothing else is changed. Every step is a line of OUT/namespaces.txt, with what it took.
+not installed on each, 2.6 GB a node: `make` there is `true`, and ~/raysplit/.venv leads to this one. Addresses
+and the key are filled into the file, and nothing else is changed. Every step is a line of OUT/namespaces.txt.
 """
 
 import argparse
@@ -27,7 +27,8 @@ from tests.ray.sweeps import records, tiny_space, write_space, write_texts
 REPOSITORY = Path(__file__).parents[2]
 NAMES = ("client", "head", "one", "two")
 BRIDGE, NETWORK = "raysplit0", "10.77.0"
-USER, UID = "ubuntu", 1000
+USER, UID = "ubuntu", 0
+"""As local.yaml has it; root by another name, so that an environment in anybody's home can be shared."""
 SHARED = Path("/shared")
 
 
@@ -78,6 +79,7 @@ def end_network() -> None:
         for pid in run("ip", "netns", "pids", name, check=False).stdout.split():
             with suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
+        run("ip", "link", "del", f"v-{name}", check=False)
         run("ip", "netns", "del", name, check=False)
     run("ip", "link", "del", BRIDGE, check=False)
 
@@ -102,7 +104,8 @@ printf '. ~/.bashrc\\n' > /home/{user}/.profile
 ssh-keygen -q -t ed25519 -N '' -f /run/host_key
 cp {key}.pub /run/authorized; chown -R {uid}:{uid} /home/{user}
 hostname {name}
-exec /usr/sbin/sshd -D -e -h /run/host_key -o UsePAM=no -o StrictModes=no -o AuthorizedKeysFile=/run/authorized
+exec /usr/sbin/sshd -D -e -h /run/host_key -o PermitRootLogin=yes -o UsePAM=no -o StrictModes=no \\
+  -o AuthorizedKeysFile=/run/authorized
 """
 
 
@@ -128,6 +131,7 @@ def main() -> None:
     steps = Steps(out / "namespaces.txt")
     nodes: dict[str, subprocess.Popen[bytes]] = {}
     end_network()
+    Path("/tmp/ray/cluster-raysplit.state").unlink(missing_ok=True)  # where `ray up` keeps what a local cluster has
     try:
         make_network()
         play(out, arguments.venv.resolve(), steps, nodes)
@@ -152,6 +156,7 @@ def play(out: Path, venv: Path, steps: Steps, nodes: dict[str, subprocess.Popen[
         nodes[name] = boot(name, shared=shared, key=key, venv=venv, log=out / f"{name}.log")
     config = yaml.safe_load((REPOSITORY / "cluster" / "local.yaml").read_text())
     config["provider"] |= {"head_ip": address("head"), "worker_ips": [address("one"), address("two")]}
+    config["auth"]["ssh_private_key"] = str(key)
     file.write_text(yaml.safe_dump(config, sort_keys=False))
     environment = {
         "HOME": str(home), "PATH": f"{venv / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY),
@@ -168,6 +173,8 @@ def play(out: Path, venv: Path, steps: Steps, nodes: dict[str, subprocess.Popen[
             told, ended = str(error.stdout or ""), -1
         last = [line for line in told.splitlines() if line.strip()][-3:]
         words = " ".join(str(word) for word in command)
+        with (out / "said.log").open("a") as file:
+            file.write(f"$ {words}\n{told}\n")
         steps.check(f"`{words}` ({time.monotonic() - started:.0f} s)", ended == status, f"status {ended}")
         for line in last if ended == status else told.splitlines()[-40:]:
             steps.tell(f"    {line}")

@@ -23,18 +23,15 @@ REPOSITORY = Path(__file__).parents[2]
 USUAL = Rates()
 CASES: dict[str, tuple[str, int, Rates, float]] = {
     **{f"adaptive, {n} nodes": ("adaptive", n, USUAL, 10.0) for n in (4, 8, 16, 1000)},
-    **{f"grid, {n} nodes": ("grid", n, USUAL, 10.0) for n in (8, 32, 125, 1000)},
-    **{
-        f"grid, 1000 nodes, a failure in {h:g} h": ("grid", 1000, replace(USUAL, mtbf_hours=h), 10.0)
-        for h in (630.0, 63.0)
-    },
-    "grid, 1000 nodes, a failure in 63 h, saving every 2 min": ("grid", 1000, replace(USUAL, mtbf_hours=63.0), 2.0),
+    **{f"grid, {n} nodes": ("grid", n, USUAL, 10.0) for n in (8, 1000, 32)},
+    "grid, 1000 nodes, a failure in 63 h": ("grid", 1000, replace(USUAL, mtbf_hours=63.0), 10.0),
     "grid, 1000 nodes, all spot for 24 h": ("grid", 1000, replace(USUAL, spot_share=1.0), 10.0),
-    "grid, 1000 nodes, all spot for 3 h": ("grid", 1000, replace(USUAL, spot_share=1.0, spot_hours=3.0), 10.0),
-    "grid, 1000 nodes, an hour of queueing": ("grid", 1000, replace(USUAL, queue_minutes=60.0), 10.0),
     "grid, 1000 nodes, storage of 1 GB/s": ("grid", 1000, replace(USUAL, storage_bytes_per_second=1e9), 10.0),
+    "adaptive, 8 nodes, all spot for 3 h": ("adaptive", 8, replace(USUAL, spot_share=1.0, spot_hours=3.0), 10.0),
+    "adaptive, 8 nodes, an hour of queueing": ("adaptive", 8, replace(USUAL, queue_minutes=60.0), 10.0),
+    "adaptive, 8 nodes, lanes twice as wide": ("wide", 8, USUAL, 10.0),
 }
-"""Name -> policy, nodes at most, rates, minutes between saves."""
+"""Name -> policy (wide: adaptive, every lane of twice the workers), nodes at most, rates, minutes between saves."""
 
 
 def main() -> None:
@@ -64,11 +61,12 @@ def main() -> None:
 
 def _space(policy: str, save_minutes: float) -> Space:
     space = load_space(REPOSITORY / "search_spaces" / "cluster_8x8.yaml")
-    sweep = space.sweep.model_copy(
-        update={"policy": policy, "budget_flops": None if policy == "grid" else space.sweep.budget_flops}
-    )
     compute = space.compute.model_copy(update={"save_minutes": save_minutes})
-    return space.model_copy(update={"sweep": sweep, "compute": compute})
+    if policy == "wide":
+        wide = tuple(each.model_copy(update={"workers": 2 * (each.workers or 1)}) for each in compute.shapes)
+        compute = compute.model_copy(update={"shapes": wide})
+    changes = {"policy": "grid", "budget_flops": None} if policy == "grid" else {}
+    return space.model_copy(update={"sweep": space.sweep.model_copy(update=changes), "compute": compute})
 
 
 def _line(name: str | None, went: dict[str, Any] | None) -> str:

@@ -5,6 +5,7 @@ The searcher, the scheduler and the law decide as under Ray Tune (`raysplit.swee
 (`raysplit.sweep.simulated_machines`), the time that training and saving take, and who fails when.
 """
 
+import math
 import tempfile
 import time
 from collections import Counter
@@ -26,9 +27,9 @@ from raysplit.errors import RunError
 from raysplit.journal import Journal
 from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
-from raysplit.pool.lane_pool import LanePool, no_room
+from raysplit.pool.lane_pool import LanePool
 from raysplit.pool.lane_state import LaneState
-from raysplit.pool.placement import Footprint, on_these
+from raysplit.pool.placement import Footprint, on_these, words
 from raysplit.pool.task_queue import QueuedTask
 from raysplit.pool.troubles import Kind, Trouble
 from raysplit.space import Space
@@ -40,7 +41,7 @@ from raysplit.sweep.simulated_machines import HOUR, Clock, Machines
 from raysplit.sweep.speed import speed_of
 from raysplit.sweep.tune import LawScheduler, LawSearcher, Trials, result_of
 
-_LOOK_SECONDS = 30.0
+_LOOK_SECONDS = 60.0
 """Between two looks at lanes and nodes while nothing happens; the broker looks every second."""
 _END_SECONDS = 5.0
 """Until the machines of a lane that was sent home or lost are free again."""
@@ -128,14 +129,17 @@ def simulate(
         losses: that are measured; those of Chinchilla's law with domains of their own when left out.
 
     Raises:
-        RunError: a size's speed is not known, or the smallest lane fits on no node.
+        RunError: a size's speed is not known, or its lane does not fit on so many nodes.
     """
     vocab_size = space.corpus.tokenizer.vocab_size
     paces = _paces(space, vocab_size, seconds_per_token or {})
     resources = dict(node or _node_of(space, paces))
     smallest = min((Footprint.of(pace.lane) for pace in paces.values()), key=lambda each: sorted(each.in_all.items()))
-    if on_these(smallest, [resources] * most_nodes) is None:
-        raise RunError(no_room(smallest, (), 0.0))
+    cluster = [resources] * most_nodes
+    for footprint in dict.fromkeys(Footprint.of(pace.lane) for pace in paces.values()):
+        if on_these(footprint, cluster) is None:
+            there = f"{most_nodes} x {words([resources])}"
+            raise RunError(f"--nodes {most_nodes}: a lane needs {footprint}, and all nodes have {there}; give more")
     fill = most_nodes * min(resources[name] / amount for name, amount in smallest.in_all.items() if amount)
     lanes = most_lanes or max(1, int(fill))
     setup = replace(setup_of(space, vocab_size=vocab_size), lanes=lanes)
@@ -231,6 +235,7 @@ class _Played:
         self.pool = LanePool(
             most_lanes=self.setup.lanes,
             stall_seconds=1800.0,
+            no_machines_seconds=math.inf,  # somebody waits, however long the queue
             footprint_of=lambda task: Footprint.of(self._pace(task).lane),
         )
 
@@ -330,9 +335,9 @@ class _Played:
         if self.searcher.finished:
             return
         self._give()
-        started = time.perf_counter()
+        started = time.thread_time()  # others on this machine do not count
         opened, closed = self.pool.look(self.machines.seen(), self.clock.now)
-        self.look_seconds = max(self.look_seconds, time.perf_counter() - started)
+        self.look_seconds = max(self.look_seconds, time.thread_time() - started)
         for lane in opened:
             self.clock.later(self.rates.start_seconds, partial(self._join, lane.number))
         for lane in closed:

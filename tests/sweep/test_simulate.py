@@ -1,16 +1,21 @@
 """Whole sweeps on machines that are simulated: what they cost in time and money, and what failures do to them."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from raysplit.cli import main
 from raysplit.errors import RunError
 from raysplit.space import Space, parse_space
 from raysplit.sweep.rates import Rates
 from raysplit.sweep.simulate import Simulated, simulate
 from raysplit.sweep.simulated_machines import HOUR
 from tests.live.doubles import weighed_law
-from tests.ray.sweeps import tiny_space
+from tests.ray.sweeps import tiny_space, write_space
 
 STEADY = Rates(mtbf_hours=1e9, queue_minutes=1e-6, start_seconds=30.0, price=10.0, node_bytes_per_second=1e9)
 OBSERVATIONS = 24
@@ -97,3 +102,24 @@ def test_speeds_that_nobody_knows_and_lanes_that_fit_nowhere_are_refused() -> No
     seconds = {asked.shape(n, 300).n_params_non_embedding: 1.0 for n in asked.model.sizes}
     with pytest.raises(RunError, match="needs 2 workers of 1 CPU"):
         simulate(asked, most_nodes=1, rates=STEADY, seconds_per_token=seconds, node={"CPU": 1.0})
+
+
+def test_the_command_hands_its_rates_on_and_warns_of_what_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: dict[str, Any] = {}
+    went = played(Rates(mtbf_hours=1e9, storage_bytes_per_second=1000.0), save_minutes=1.0)
+
+    def play(space: Space, **options: Any) -> Simulated:
+        asked.update(options)
+        return went
+
+    monkeypatch.setattr("raysplit.sweep.simulate.simulate", play)
+    file = write_space(tmp_path / "space.yaml", tiny_space(tmp_path))
+    words = ["simulate", str(file), "--nodes", "1000", "--mtbf", "100", "--spot", "0.5"]
+    said = CliRunner().invoke(main, words, catch_exceptions=False).stdout
+    assert (asked["most_nodes"], asked["rates"]) == (1000, replace(Rates(), mtbf_hours=100.0, spot_share=0.5))
+    assert f"{went.hours:.1f}" in said
+    assert "warning: the storage is asked for more than it can do" in said
+    told = json.loads(CliRunner().invoke(main, [*words, "--json"], catch_exceptions=False).stdout)
+    assert told["cost"] == went.cost
