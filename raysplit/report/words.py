@@ -11,15 +11,22 @@ from raysplit.report.budget_line import measured_variants, sweep_readings, weigh
 from raysplit.report.costs import Costs
 from raysplit.report.prediction_figure import in_sample
 from raysplit.report.story import Story
-from raysplit.split.advice import FLAT_TOLERANCE
+from raysplit.split.advice import FLAT_TOLERANCE, Advice
+from raysplit.split.tables import advice_title
+from raysplit.split.telling import ALL, SHARE
 from raysplit.sweep.final_run import RECOMMENDED
 from raysplit.tuning.tuned import Tuned
 
 
-def answer(story: Story) -> str:
-    """The recommendation in one sentence."""
-    advice, split = story.advice, story.advice.split
-    share, level = advice.pretrain_share, f"{advice.level:.0%} interval"
+def answer(advice: Advice) -> str:
+    """The recommendation in one sentence, without what the runs do not tell."""
+    if ALL in advice.withheld:
+        return advice_title(advice)
+    split, share = advice.split, advice.pretrain_share
+    interval = f"{advice.level:.0%} interval {share.low:.0%} to {share.high:.0%}"
+    told_share = (
+        "share not told by the runs" if SHARE in advice.withheld else f"{share.mean:.0%} of the tokens; {interval}"
+    )
     experts = _listed([f"{format_count(tokens)} of {name}" for name, tokens in split.specialize_tokens.items()])
     accounting = "" if advice.accounting == "shared" else " for each expert alone"
     if advice.seeds == "independent":
@@ -36,8 +43,8 @@ def answer(story: Story) -> str:
         )
     return (
         f"With {format_flops(advice.budget_flops)}{accounting}, pretrain N = {format_count(split.n_params)} parameters "
-        f"on D = {format_count(split.pretrain_tokens)} tokens of the mixture ({share.mean:.0%} of the tokens; {level} "
-        f"{share.low:.0%} to {share.high:.0%}) and specialize on D' = {experts} tokens: the expected weighted loss is "
+        f"on D = {format_count(split.pretrain_tokens)} tokens of the mixture ({told_share}) "
+        f"and specialize on D' = {experts} tokens: the expected weighted loss is "
         f"{advice.loss.mean:.3f} nats/token ({advice.loss.low:.3f} to {advice.loss.high:.3f})"
         + (f", {gains}." if gains else ".")
     )  # fmt: skip

@@ -70,7 +70,7 @@ def render_page(story: Story, costs: Costs, plates: list[Plate]) -> str:
     choice = tables.choice_table(story)
     content: Mapping[str, object] = {
         "name": story.space.name,
-        "answer": words.answer(story),
+        "answer": words.answer(story.advice),
         "outcome": words.outcome(story),
         "warnings": words.warnings_of(story),
         "figures": plates,

@@ -31,6 +31,7 @@ from raysplit.report.story import Story, read_story
 from raysplit.report.words import answer, outcome, path_caption, warnings_of
 from raysplit.report.write import render_page
 from raysplit.run_folder.folder import RunFolder
+from raysplit.split.telling import ALL, SHARE
 from raysplit.tuning.tuned import read_tuned
 from tests.evaluate.test_benchmark_law import evaluation
 from tests.report.synthetic import add_final, space_of, synthetic_run
@@ -99,14 +100,23 @@ def test_the_answer_stands_first_with_its_numbers(reported: tuple[RunFolder, str
     story = read_story(folder)
     text = text_of(page)
     split, share = story.advice.split, story.advice.pretrain_share
-    assert answer(story) in text
-    assert text.index(answer(story)) < text.index("Figure 1")
+    assert answer(story.advice) in text
+    assert text.index(answer(story.advice)) < text.index("Figure 1")
     for number in (
         f"N = {format_count(split.n_params)} ", f"D = {format_count(split.pretrain_tokens)} ", f"({share.mean:.0%} ",
         *(format_count(tokens) for tokens in split.specialize_tokens.values()), f"{story.advice.loss.mean:.3f} ",
         *(f"{gain.gain.mean:.1%} below {gain.baseline}" for gain in story.advice.gains),
     ):  # fmt: skip
-        assert number in answer(story)
+        assert number in answer(story.advice)
+
+
+def test_the_answer_names_no_share_that_the_runs_do_not_tell(reported: tuple[RunFolder, str]) -> None:
+    advice = read_story(reported[0]).advice
+    assert f"{advice.pretrain_share.mean:.0%} of the tokens" in answer(advice)
+    without = answer(replace(advice, withheld={SHARE: "no run varies D'"}))
+    assert "of the tokens" not in without
+    assert "share not told by the runs" in without
+    assert answer(replace(advice, withheld={ALL: "two runs"})) == "No split is told by these runs."
 
 
 def test_the_page_needs_nothing_but_itself(reported: tuple[RunFolder, str]) -> None:
