@@ -67,7 +67,7 @@ def test_whoever_is_taken_over_ends_with_a_word(
 
 def test_every_command_that_changes_a_run_folder_can_take_it_over() -> None:
     corpus = main.commands["corpus"].commands["build"]  # type: ignore[attr-defined]
-    for command in (*(main.commands[name] for name in ("run", "sweep", "tune", "train", "serve")), corpus):
+    for command in (*(main.commands[name] for name in ("run", "sweep", "tune", "train", "controls", "serve")), corpus):
         assert "take_over" in {parameter.name for parameter in command.params}, command.name
 
 

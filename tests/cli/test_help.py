@@ -37,6 +37,7 @@ def test_the_issue_s_commands_are_there() -> None:
         "tune",
         "sweep",
         "train",
+        "controls",
         "report",
         "route",
         "generate",

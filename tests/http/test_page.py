@@ -112,6 +112,11 @@ def test_sliders_ask_what_the_service_is_asked(service: LawService, server: Serv
     shown = set_to("#size-slider", 1)
     assert shown["n_params"] == asked.split.n_params == size
     assert shown["loss"] == pytest.approx(asked.loss.mean)
+    for kind, label in (("independent", "a seed each"), ("shared", "one seed")):
+        with page.expect_response(lambda answer: "/page/advice" in answer.url):
+            page.get_by_text(label, exact=True).click()
+        own = service.advise(budget_flops=asked.budget_flops, weights=weights, n_params=(size,), seeds=kind).advice
+        assert answered(page)["loss"] == pytest.approx(own.loss.mean)
     with page.expect_response(lambda answer: "/page/advice" in answer.url):
         page.get_by_text("by each expert").click()
     each = service.advise(

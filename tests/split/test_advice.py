@@ -224,7 +224,7 @@ def test_both_kinds_of_seeds_are_compared_at_the_same_budget() -> None:
     assert size == ADVICE.split.n_params
     answer = advise(LAW, replace(independent, sizes={size: SIZES[size]}))
     assert answer.seeds == "independent"
-    assert answer.loss.mean == pytest.approx(other.loss.mean, rel=1e-4)
+    assert answer.loss.mean <= other.loss.mean == pytest.approx(answer.loss.mean, rel=2e-3)
     assert answer.other_seeds is not None
     assert answer.other_seeds.baseline == "shared seeds"
     assert answer.other_seeds.gain.mean < 0
