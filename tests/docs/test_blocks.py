@@ -42,6 +42,7 @@ def commands_in(block: Block) -> list[list[str]]:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("fits_remembered")
 def test_every_command_runs(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, which has the libraries loaded."""
     monkeypatch.chdir(stage)
