@@ -21,10 +21,12 @@ from tests.conftest import REPOSITORY
 from tests.docs.pages import BLOCKS, Block
 
 BY_OTHER_TESTS = {
+    "docs/cluster.md": "commands for clusters: tests/ray/test_jobs.py, tests/doctor",
+    "docs/evaluate.md": "tests/cli/test_experts.py, with other names",
     "docs/experts.md": "tests/train/test_export.py, tests/cli/test_experts.py and tests/experts, with other names",
-    "cluster/README.md": "needs a cluster",
+    "docs/from-a-checkpoint.md": "needs bases that were trained elsewhere",
 }
-"""Pages without marks, and what executes their blocks."""
+"""Pages whose blocks have no marks, and what executes them. cluster/README.md, which needs clusters, is none of them."""
 
 CODE = [
     block
