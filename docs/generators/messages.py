@@ -30,7 +30,8 @@ a refusal. What is not in this list and shows a traceback is a defect: please re
 
 
 def messages() -> str:
-    parts, rooms = [_INTRODUCTION, _kinds()], {}
+    parts = [_INTRODUCTION, _kinds()]
+    rooms: dict[str, list[list[str]]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         inner = path.relative_to(PACKAGE)
         rooms.setdefault(inner.parts[0].removesuffix(".py"), []).extend(_raised_in(path, str(inner)))
