@@ -10,7 +10,7 @@ PYTHON ?=
 PIP_INSTALL := .venv/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 INSTALLED := .venv/.installed
 
-.PHONY: help install demo experts smoke test lint style types layers format docs clean
+.PHONY: help install demo experts smoke test lint style types layers format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | while IFS=: read -r target text; do printf '  make %-8s %s\n' "$$target" "$$text"; done
@@ -54,6 +54,7 @@ format: $(INSTALLED) ## rewrite the code as `style` wants it
 	.venv/bin/python -m ruff check --fix .
 	.venv/bin/python -m ruff format .
 
+.PHONY: docs
 docs: $(INSTALLED) ## write the pages of the reference and build the site into site/
 	.venv/bin/python -m docs.generate
 	.venv/bin/python -m mkdocs build --strict --quiet

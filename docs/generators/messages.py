@@ -30,7 +30,8 @@ a refusal. What is not in this list and shows a traceback is a defect: please re
 
 
 def messages() -> str:
-    parts, rooms = [_INTRODUCTION, _kinds()], {}
+    parts = [_INTRODUCTION, _kinds()]
+    rooms: dict[str, list[list[str]]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         inner = path.relative_to(PACKAGE)
         rooms.setdefault(inner.parts[0].removesuffix(".py"), []).extend(_raised_in(path, str(inner)))
@@ -66,7 +67,7 @@ def _words(node: ast.AST) -> str:
         case ast.JoinedStr(values=values):
             return "".join(map(_words, values))
         case ast.FormattedValue(value=value):
-            return _words(value) if isinstance(value, ast.Constant | ast.JoinedStr | ast.IfExp) else _placeholder(value)
+            return _words(value) if _is_said(value) else _placeholder(value)
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             return _words(left) + _words(right)
         case ast.IfExp(body=body, orelse=other):
@@ -74,6 +75,12 @@ def _words(node: ast.AST) -> str:
         case ast.Call(func=ast.Name(id="unknown"), args=[what, *_]):
             return f"unknown {_words(what)} VALUE (did you mean NEAREST?). Known: CHOICES"
     return _placeholder(node)
+
+
+def _is_said(node: ast.AST) -> bool:
+    """Whether a filled-in part has words of its own."""
+    is_unknown = isinstance(node, ast.Call) and ast.unparse(node.func) == "unknown"
+    return is_unknown or isinstance(node, ast.Constant | ast.JoinedStr | ast.IfExp)
 
 
 def _placeholder(node: ast.AST) -> str:

@@ -79,7 +79,9 @@ def _route(method: str, path: str, operation: dict[str, Any]) -> str:
 
 
 def _content(described: dict[str, Any]) -> dict[str, Any]:
-    return next(iter(described.get("content", {}).values()), {}).get("schema", {})
+    of_kind: list[dict[str, Any]] = list(described.get("content", {}).values())
+    schema: dict[str, Any] = of_kind[0].get("schema", {}) if of_kind else {}
+    return schema
 
 
 def _words(field: dict[str, Any]) -> str:

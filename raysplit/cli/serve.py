@@ -52,8 +52,8 @@ def serve(
 
     Of a SPACE: a live law without a sweep, which learns from what is reported to it until Ctrl-C; nothing is trained.
 
-    While its sweep is live, its law actor serves, for as long as the sweep lasts; one that has ended is served from
-    here until Ctrl-C, to read. Writing needs the token in RAYSPLIT_TOKEN.
+    While a sweep is live, its own law actor serves, for as long as the sweep lasts. A sweep that has ended is served by
+    this command until Ctrl-C, for reading alone. Writing needs the token in RAYSPLIT_TOKEN.
     """
     from raysplit.http.face import HttpFace  # brings the law along, which `--help` must not load
     from raysplit.live import endpoint

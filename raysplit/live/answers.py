@@ -23,8 +23,8 @@ class LawStamp:
     age_seconds: float
     forms: tuple[str, ...]
     full: bool
-    """Whether it is a function of the observations alone. While more keep coming, fits go on from one another, with
-    the forms and the calibration of the last full one."""
+    """Whether it is a function of the observations alone. A quick fit, made while more keep coming, is not: it starts
+    from the last full fit, and keeps that fit's forms and calibration."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -128,7 +128,7 @@ def _in_our_words(error: Exception, seconds: float) -> Exception:
     if isinstance(error, ray.exceptions.GetTimeoutError | TimeoutError):
         return RunError(f"the law actor did not answer within {seconds:g} s; it may be starting again")
     if isinstance(error, ray.exceptions.RayActorError):
-        return RunError("the law actor has ended; has the sweep?")
+        return RunError("the law actor has ended, with its sweep or its node: connect again, or ask the run folder")
     return error
 
 

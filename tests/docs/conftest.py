@@ -2,23 +2,53 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
-from tests.cli.conftest import raysplit, space_file, sweep_folder, texts
+import raysplit.law
+import raysplit.split
+from raysplit.cli import main
+from tests.cli.conftest import Command, sweep_folder, texts
+from tests.cli.conftest import space_file as plain_space_file
 from tests.conftest import REPOSITORY
 from tests.split.doubles import known_law, measured_table
 
-__all__ = ["raysplit", "space_file", "sweep_folder", "texts"]
+__all__ = ["plain_space_file", "sweep_folder", "texts"]
 
 _DOMAINS = {name: {"kind": "files", "path": f"texts/domain-{i}"} for i, name in enumerate(("code", "law"))}
 
 
+@pytest.fixture(name="raysplit")
+def command() -> Command:
+    return lambda *arguments: CliRunner().invoke(main, list(map(str, arguments)), catch_exceptions=False)
+
+
 @pytest.fixture
-def space(space_file: Callable[..., Path]) -> Path:
-    """A tiny search space whose domains are named as the pages name theirs."""
-    return space_file(corpus__domains=_DOMAINS)
+def space_file(plain_space_file: Callable[..., Path]) -> Callable[..., Path]:
+    """Write a tiny search space whose domains are named as the pages name theirs."""
+    return lambda **fields: plain_space_file(corpus__domains=_DOMAINS, **fields)
+
+
+@pytest.fixture
+def fits_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that fit one table share the fit; what they ask of the law is computed for each."""
+    for module, name in ((raysplit.split, "fit_for_decision"), (raysplit.law, "fit_law")):
+        monkeypatch.setattr(module, name, _remembered(getattr(module, name)))
+
+
+def _remembered(fit: Callable[..., Any]) -> Callable[..., Any]:
+    found: dict[str, Any] = {}
+
+    def remember(runs: pd.DataFrame, *asked: Any, **options: Any) -> Any:
+        key = runs.to_csv() + repr({name: value for name, value in options.items() if name != "start"})
+        if key not in found:
+            found[key] = fit(runs, *asked, **options)
+        return found[key]
+
+    return remember
 
 
 def runs_of_two_domains() -> pd.DataFrame:
@@ -35,9 +65,9 @@ def runs_of_two_domains() -> pd.DataFrame:
 
 
 @pytest.fixture
-def stage(space: Path, sweep_folder: Callable[..., Path], tmp_path: Path) -> Path:
+def stage(space_file: Callable[..., Path], sweep_folder: Callable[..., Path], tmp_path: Path) -> Path:
     """What the pages take as there."""
-    folder = tmp_path / "stage"
+    folder, space = tmp_path / "stage", space_file()
     (folder / "runs").mkdir(parents=True)
     for name in ("search_spaces", "benchmarks"):
         (folder / name).symlink_to(REPOSITORY / name)

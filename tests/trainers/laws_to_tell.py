@@ -37,4 +37,4 @@ class FakeLaw:
         if self.held is not None:
             self.held.wait()
         if self.is_down:
-            raise RunError("the law actor has ended; has the sweep?")
+            raise RunError("the law actor has ended, with its sweep or its node: connect again, or ask the run folder")

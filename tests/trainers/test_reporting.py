@@ -106,7 +106,8 @@ class TestALawThat:
         assert run.last_answer.go_on
         run.close()
         assert [r.message for r in caplog.records if "took no question" in r.message] == [
-            "the live law took no question, training goes on: the law actor has ended; has the sweep?"
+            "the live law took no question, training goes on: the law actor has ended, with its sweep or its node: "
+            "connect again, or ask the run folder"
         ]
         assert f"1 reports could not be given to the live law; they are in {kept_in}" in caplog.text
         law.is_down = False
