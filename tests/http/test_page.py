@@ -16,6 +16,7 @@ from raysplit.http.serving import Server
 from raysplit.live.service import LawService
 from raysplit.pictures.tree import say
 from raysplit.quantities import format_count
+from raysplit.split.problem import Seeds
 from tests.http.served import ASKED, TOKEN, measure, opened
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -112,7 +113,8 @@ def test_sliders_ask_what_the_service_is_asked(service: LawService, server: Serv
     shown = set_to("#size-slider", 1)
     assert shown["n_params"] == asked.split.n_params == size
     assert shown["loss"] == pytest.approx(asked.loss.mean)
-    for kind, label in (("independent", "a seed each"), ("shared", "one seed")):
+    kinds: dict[Seeds, str] = {"independent": "a seed each", "shared": "one seed"}
+    for kind, label in kinds.items():
         with page.expect_response(lambda answer: "/page/advice" in answer.url):
             page.get_by_text(label, exact=True).click()
         own = service.advise(budget_flops=asked.budget_flops, weights=weights, n_params=(size,), seeds=kind).advice
