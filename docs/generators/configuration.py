@@ -12,6 +12,8 @@ from raysplit.quantities import format_count
 from raysplit.section import Section
 from raysplit.space import Space
 
+_WRITTEN_BY_NOBODY = {"counted", "sources"}
+"""A base's counts, which a command finds itself; sources are written as `domains` are."""
 _UNIT_OF_NAME = {
     "batch_tokens": "tokens a step",
     "n_params": "parameters",
@@ -60,9 +62,7 @@ def _sections(model: type[Section], path: str) -> Iterator[str]:
     title = path or "the file itself"
     yield f"## `{title}`\n\n{_about(model)}{_fields(model)}" if path else f"## The file itself\n\n{_fields(model)}"
     for name, field in model.model_fields.items():
-        for inner in _sections_in(field.annotation):
-            if name == "sources":  # as `domains`
-                continue
+        for inner in _sections_in(field.annotation) if name not in _WRITTEN_BY_NOBODY else ():
             yield from _sections(inner, f"{path}.{name}".lstrip(".") + _key(field.annotation))
 
 
@@ -87,6 +87,7 @@ def _fields(model: type[Section]) -> str:
     rows = [
         [f"`{name}`", _unit(name), _default(field), _values(field), cell(reasons.get(name, ""))]
         for name, field in model.model_fields.items()
+        if name != "counted"
     ]
     return table(["field", "unit", "default", "values", "what it is, and why"], rows)
 

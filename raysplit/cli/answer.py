@@ -34,7 +34,6 @@ from raysplit.cli.options import (
 )
 from raysplit.errors import RunError, unknown
 from raysplit.quantities import format_count
-from raysplit.runs import BASE, GENERAL_LOSS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -132,6 +131,7 @@ def fit(
     from raysplit.design.suggest import render_suggestions, suggest
     from raysplit.doubts import gaps_in
     from raysplit.law import Repetition
+    from raysplit.runs import BASE
     from raysplit.split import advise, fit_for_decision, render_advice
     from raysplit.split.replay import replay_shares, runs_at
 
@@ -378,6 +378,7 @@ def _bases_of(runs: "pd.DataFrame", n_params: tuple[int, ...], seed_tokens: int 
     Raises:
         RunError: a size asked for is that of no base.
     """
+    from raysplit.runs import BASE
     from raysplit.split import Base
 
     if seed_tokens is not None:
@@ -410,6 +411,7 @@ def _replayed(
         SplitError: nothing satisfies the limit.
     """
     from raysplit.law.forgetting import fit_forgetting
+    from raysplit.runs import BASE, GENERAL_LOSS
     from raysplit.split.replay import replay_choices
 
     has_general = BASE in runs and GENERAL_LOSS in runs
