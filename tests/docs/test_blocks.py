@@ -93,7 +93,7 @@ def test_every_part_of_a_search_space_can_be_read(block: Block) -> None:
             base[section] = fields
         elif "checkpoints" in fields:  # in place of sizes, and trunks that need no grid of D
             base[section] = fields
-            del base["sweep"]["pretrain_tokens"]
+            del base["sweep"]["pretrain_tokens"], base["sweep"]["repeats"]
         elif section == "compute":
             base["training"]["batch_tokens"] = 2**20
             base["sweep"] |= {"pretrain_tokens": [2**30], "specialize_tokens": [2**30], "repeats": ()}
