@@ -50,7 +50,7 @@ def main() -> None:
         went = asdict(simulate(_space(policy, save_minutes), most_nodes=nodes, rates=rates))
         went |= {"took_seconds": time.perf_counter() - started, "nodes_over_time": _thinned(went["nodes_over_time"])}
         done[name] = went
-        kept.write_text(json.dumps(done, indent=0))
+        kept.write_text(json.dumps(done) + "\n")
         print(_line(name, went), flush=True)
     head = f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores\n\n"
     (arguments.out / "simulated_nodes.txt").write_text(
