@@ -147,7 +147,7 @@ def fit(
     console.print(choice.sentence)
     for gap in gaps_in(runs):  # told as a warning too: neither who keeps the answer alone may miss it, nor who watches
         console.print(f"NOTE: {gap}")
-    written = json.loads(law.to_json())
+    written = law.to_dict()
     written["choice"] = asdict(choice)
     written["flops_per_token"] = {str(n): flops for n, flops in price.known.items()}
     try:

@@ -277,42 +277,43 @@ class Law:
 
     def to_json(self) -> str:
         """The law as JSON text; `from_json` reads it back."""
-        return json.dumps(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "domains": self.domains,
-                "n_draws": self.n_draws,
-                "is_point": self.is_point,
-                "pooling": dict(self.pooling),
-                "noise": self.noise.tolist(),
-                "seed_noise": self.seed_noise,
-                "support": {name: getattr(self.support, name) for name in Support.__dataclass_fields__},
-                "shared_noise": self.shared_noise,
-                "basis": None if self.basis is None else asdict(self.basis),
-                "scratch": None if self.scratch is None else self.scratch.to_dict(),
-                "calibration": None if self.calibration is None else asdict(self.calibration),
-                "repetition": None if self.repetition is None else self.repetition.to_dict(),
-                "identified": None if self.identified is None else self.identified.to_dict(),
-                "members": [
-                    {
-                        "form": member.form.name,
-                        "parameters": [p.name for p in member.form.parameters],
-                        "weight": member.weight,
-                        "theta": member.theta.tolist(),
-                        "draws": member.draws.tolist(),
-                        "draw_theta": member.draw_theta.tolist(),
-                        "misfit": None if member.misfit is None else member.misfit.tolist(),
-                        "draw_misfit": None if member.draw_misfit is None else member.draw_misfit.tolist(),
-                    }
-                    for member in self.members
-                ],
-                "fits": {
-                    form: {domain: _fit_to_dict(fit) for domain, fit in by_domain.items()}
-                    for form, by_domain in self.fits.items()
-                },
+        return json.dumps(self.to_dict(), allow_nan=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The law as plain values that JSON can hold; `from_dict` reads them back."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "domains": self.domains,
+            "n_draws": self.n_draws,
+            "is_point": self.is_point,
+            "pooling": dict(self.pooling),
+            "noise": self.noise.tolist(),
+            "seed_noise": self.seed_noise,
+            "support": {name: getattr(self.support, name) for name in Support.__dataclass_fields__},
+            "shared_noise": self.shared_noise,
+            "basis": None if self.basis is None else asdict(self.basis),
+            "scratch": None if self.scratch is None else self.scratch.to_dict(),
+            "calibration": None if self.calibration is None else asdict(self.calibration),
+            "repetition": None if self.repetition is None else self.repetition.to_dict(),
+            "identified": None if self.identified is None else self.identified.to_dict(),
+            "members": [
+                {
+                    "form": member.form.name,
+                    "parameters": [p.name for p in member.form.parameters],
+                    "weight": member.weight,
+                    "theta": member.theta.tolist(),
+                    "draws": member.draws.tolist(),
+                    "draw_theta": member.draw_theta.tolist(),
+                    "misfit": None if member.misfit is None else member.misfit.tolist(),
+                    "draw_misfit": None if member.draw_misfit is None else member.draw_misfit.tolist(),
+                }
+                for member in self.members
+            ],
+            "fits": {
+                form: {domain: _fit_to_dict(fit) for domain, fit in by_domain.items()}
+                for form, by_domain in self.fits.items()
             },
-            allow_nan=False,
-        )
+        }
 
     @classmethod
     def from_json(cls, text: str, *, forms: Mapping[str, Form] = FORMS) -> "Law":
@@ -323,8 +324,16 @@ class Law:
         """
         try:
             raw = json.loads(text)
+        except ValueError as error:
+            raise _no_law(error) from error
+        return cls.from_dict(raw, forms=forms)
+
+    @classmethod
+    def from_dict(cls, raw: Any, *, forms: Mapping[str, Form] = FORMS) -> "Law":
+        """Read what `to_dict` gave; errors as of `from_json`."""
+        try:
             version = raw["schema_version"]
-        except (ValueError, TypeError, KeyError) as error:
+        except (TypeError, KeyError) as error:
             raise _no_law(error) from error
         if version != SCHEMA_VERSION:
             raise LawError(f"law of schema version {version!r}; this raysplit reads {SCHEMA_VERSION}")

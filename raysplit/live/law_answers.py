@@ -1,6 +1,5 @@
 """Answers from the laws that are fitted, to whoever asks: nothing here waits for a journal or changes a sweep."""
 
-import json
 import math
 import time
 from collections import OrderedDict
@@ -84,7 +83,7 @@ class LawAnswers(Asks):
 
     def answer_whole_law(self, question: AskWholeLaw) -> WholeLaw:
         known = self._version(question.version)
-        return WholeLaw(law=json.loads(known.fitted.law.to_json()), stamp=self._stamp(known))
+        return WholeLaw(law=known.fitted.law.to_dict(), stamp=self._stamp(known))
 
     def answer_stamp(self, question: AskStamp) -> LawStamp | None:
         latest = self._laws.store.latest

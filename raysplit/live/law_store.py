@@ -1,8 +1,9 @@
 """Laws by version: the latest in memory, the last few dozen and those of the sweep's rounds beside the journal.
 
 One file a version, ``law-00000012-3.json`` where 3 is the journal's fence of who wrote it: what was fitted, when, the
-law as `Law.to_json` and the choice's fields. It is a convenience and no truth: without the folder the laws are fitted
-again from the journal, under new versions. A file is there before anyone is told of its version.
+law as `Law.to_dict`, the choice's fields, and the advice on the target, which a restarted actor need not search again.
+It is a convenience and no truth: without the folder the laws are fitted again from the journal, under new versions. A
+file is there before anyone is told of its version.
 """
 
 import json
@@ -19,9 +20,9 @@ from raysplit.errors import LawError, RaysplitError, UnknownValue
 from raysplit.journal.storage import Storage, open_storage
 from raysplit.law import Law
 from raysplit.live.fitted import Fitted, LawVersion
-from raysplit.split import Choice, FormScore
+from raysplit.split import Advice, Choice, FormScore
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _KEPT = 48
 """The last so many versions are kept."""
 _NAME = re.compile(r"law-(\d{8})-(\d+)\.json")
@@ -173,7 +174,8 @@ def _to_json(made: LawVersion) -> str:
             "of_round": made.of_round,
             **{name: getattr(fitted, name) for name in _FIELDS},
             "choice": asdict(fitted.choice),
-            "law": json.loads(fitted.law.to_json()),
+            "law": fitted.law.to_dict(),
+            "advice": None if fitted.advice is None else fitted.advice.to_json(),
         }
     )
 
@@ -193,7 +195,8 @@ def _from_json(text: str) -> LawVersion:
         fitted=Fitted(
             **{name: raw[name] for name in _FIELDS},
             choice=Choice(**{**choice, "scores": tuple(FormScore(**score) for score in choice["scores"])}),
-            law=Law.from_json(json.dumps(raw["law"])),
+            law=Law.from_dict(raw["law"]),
+            advice=None if raw["advice"] is None else Advice.from_json(raw["advice"]),
         ),
     )
 

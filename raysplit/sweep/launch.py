@@ -1,6 +1,5 @@
 """A whole sweep on Ray: law actor, lanes, Tune; and what it leaves in the run folder."""
 
-import json
 import logging
 import os
 import time
@@ -214,7 +213,7 @@ def write_results(service: LawService, folder: RunFolder) -> None:
     frame = service.observations()
     frame.to_csv(folder.observations("csv"), index=False)
     frame.to_parquet(folder.observations("parquet"), index=False)
-    law = json.loads(service.law().to_json())
+    law = service.law().to_dict()
     law["choice"] = asdict(service.choice())
     write_text(folder.law, strict_json.dumps(law, indent=1))
     write_text(folder.advice, service.advise().advice.to_json())
