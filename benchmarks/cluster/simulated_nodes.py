@@ -23,13 +23,13 @@ REPOSITORY = Path(__file__).parents[2]
 USUAL = Rates()
 CASES: dict[str, tuple[str, int, Rates, float]] = {
     **{f"adaptive, {n} nodes": ("adaptive", n, USUAL, 10.0) for n in (4, 8, 16, 1000)},
+    "adaptive, 8 nodes, lanes twice as wide": ("wide", 8, USUAL, 10.0),
+    "adaptive, 8 nodes, all spot for 3 h": ("adaptive", 8, replace(USUAL, spot_share=1.0, spot_hours=3.0), 10.0),
+    "adaptive, 8 nodes, an hour of queueing": ("adaptive", 8, replace(USUAL, queue_minutes=60.0), 10.0),
     **{f"grid, {n} nodes": ("grid", n, USUAL, 10.0) for n in (8, 1000, 32)},
     "grid, 1000 nodes, a failure in 63 h": ("grid", 1000, replace(USUAL, mtbf_hours=63.0), 10.0),
     "grid, 1000 nodes, all spot for 24 h": ("grid", 1000, replace(USUAL, spot_share=1.0), 10.0),
     "grid, 1000 nodes, storage of 1 GB/s": ("grid", 1000, replace(USUAL, storage_bytes_per_second=1e9), 10.0),
-    "adaptive, 8 nodes, all spot for 3 h": ("adaptive", 8, replace(USUAL, spot_share=1.0, spot_hours=3.0), 10.0),
-    "adaptive, 8 nodes, an hour of queueing": ("adaptive", 8, replace(USUAL, queue_minutes=60.0), 10.0),
-    "adaptive, 8 nodes, lanes twice as wide": ("wide", 8, USUAL, 10.0),
 }
 """Name -> policy (wide: adaptive, every lane of twice the workers), nodes at most, rates, minutes between saves."""
 
@@ -50,7 +50,7 @@ def main() -> None:
         went = asdict(simulate(_space(policy, save_minutes), most_nodes=nodes, rates=rates))
         went |= {"took_seconds": time.perf_counter() - started, "nodes_over_time": _thinned(went["nodes_over_time"])}
         done[name] = went
-        kept.write_text(json.dumps(done, indent=0))
+        kept.write_text(json.dumps(done) + "\n")
         print(_line(name, went), flush=True)
     head = f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores\n\n"
     (arguments.out / "simulated_nodes.txt").write_text(

@@ -14,6 +14,7 @@ from typing import Any
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from raysplit import ray_private
 from raysplit.errors import RunError
 from raysplit.space import Space, dump_space, load_space
 
@@ -96,7 +97,8 @@ class SubmittedJobs:
                 f"{address or 'this node'}: no Ray dashboard answers ({why}); give --address http://HEAD:8265, or "
                 "reach it with `ssh -L 8265:localhost:8265 HEAD` or `ray dashboard CLUSTER.yaml`"
             ) from error
-        logging.getLogger("ray").setLevel(logging.ERROR)  # the client has set it, and would tell of all that it packs
+        for module in ray_private.TELL_OF_UPLOADS:
+            logging.getLogger(module).setLevel(logging.ERROR)
         return cls(client)
 
     def running_in(self, run_folder: str) -> str | None:
@@ -131,7 +133,10 @@ class SubmittedJobs:
                 return str(self._client.submit_job(**job))
             except RuntimeError as error:
                 if _NOT_READY not in str(error) or time.monotonic() > deadline:
-                    raise RunError(f"the cluster takes no job: {' '.join(str(error).split())[:300]}") from error
+                    why = " ".join(str(error).split())[:300]
+                    raise RunError(
+                        f"the cluster takes no job: {why}; `ray status` there shows whether its head is a node itself"
+                    ) from error
             time.sleep(_LOOK_SECONDS)
 
     def follow(self, job: str, *, tell: Callable[[str], Any]) -> bool:

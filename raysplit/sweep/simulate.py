@@ -225,6 +225,8 @@ class _Played:
     """Nodes' worth of lanes that train now."""
     history: list[tuple[float, int, float]] = field(default_factory=list)
     is_looked_for: bool = False
+    n_blocked: int = 0
+    """Tasks without machines, when that was last looked at."""
     is_news: bool = True
     """Whether the search may have something else to try by now."""
 
@@ -329,9 +331,11 @@ class _Played:
 
     def _turn(self) -> None:
         """After anything that happened: decide, and see to the lanes."""
-        if self.is_news or self._n_blocked():
+        n_blocked = self._n_blocked()
+        if self.is_news or n_blocked > self.n_blocked:
             self.is_news = False
             self._suggest()
+        self.n_blocked = n_blocked
         if self.searcher.finished:
             return
         self._give()

@@ -2,12 +2,14 @@
 
 import json
 import os
-import socket
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -36,22 +38,27 @@ def environment() -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="module")
 def dashboard(environment: dict[str, str]) -> Iterator[str]:
     """A head and two more nodes by `ray start`; the address of the dashboard."""
-    port, dashboard_port = free_port(), free_port()
-    ray = [str(Path(sys.executable).parent / "ray"), "start", "--num-cpus=1", "--disable-usage-stats"]
-    head = [
-        "--head", f"--port={port}", f"--dashboard-port={dashboard_port}", "--include-dashboard=true",
-        f"--ray-client-server-port={free_port()}",
-    ]  # fmt: skip
+    ray = [str(Path(sys.executable).parent / "ray"), "start", "--num-cpus=1", "--disable-usage-stats", "--block"]
+    nodes: list[subprocess.Popen[bytes]] = []
 
-    def start(*options: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [*ray, "--block", *options], env=environment, stdout=subprocess.DEVNULL, start_new_session=True
-        )
+    def start(*options: str) -> None:
+        command = [*ray, *options]
+        nodes.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True))
 
-    nodes = [start(*head)]
     try:
-        wait_for(lambda: answers(dashboard_port), seconds=120)
-        nodes += [start(f"--address=127.0.0.1:{port}") for _ in range(2)]
+        for _ in range(3):  # a busy machine may be slower than the 30 s that Ray waits for its own raylet
+            port, dashboard_port = free_port(), free_port()
+            start(
+                "--head", f"--port={port}", f"--dashboard-port={dashboard_port}", "--include-dashboard=true",
+                f"--ray-client-server-port={free_port()}",
+            )  # fmt: skip
+            wait_for(lambda: n_nodes(dashboard_port) > 0 or nodes[-1].poll() is not None, seconds=180)  # noqa: B023
+            if nodes[-1].poll() is None:
+                break
+            with suppress(ProcessLookupError):
+                os.killpg(nodes.pop().pid, signal.SIGKILL)  # what is left of it
+        for _ in range(2):
+            start(f"--address=127.0.0.1:{port}")
         yield f"http://127.0.0.1:{dashboard_port}"
     finally:
         for node in reversed(nodes):
@@ -60,9 +67,13 @@ def dashboard(environment: dict[str, str]) -> Iterator[str]:
             node.wait(60)
 
 
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def n_nodes(dashboard_port: int) -> int:
+    """That the dashboard knows of, as soon as it answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{dashboard_port}/nodes?view=summary", timeout=5) as answer:
+            return len(json.load(answer)["data"]["summary"])
+    except OSError:
+        return 0
 
 
 def wait_for(ready: Callable[[], bool], *, seconds: float) -> None:
