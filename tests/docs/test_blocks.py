@@ -91,12 +91,11 @@ def test_every_part_of_a_search_space_can_be_read(block: Block) -> None:
     for section, fields in raw.items():
         if {"domains", "sources"} & fields.keys():
             base[section] = fields
-        elif "checkpoints" in fields:  # in place of sizes, and trunks that need no grid of D
-            base[section] = fields
-            del base["sweep"]["pretrain_tokens"], base["sweep"]["repeats"]
-        elif section == "compute":
+        elif section == "compute" or "checkpoints" in fields:
             base["training"]["batch_tokens"] = 2**20
             base["sweep"] |= {"pretrain_tokens": [2**30], "specialize_tokens": [2**30], "repeats": ()}
+            if "checkpoints" in fields:  # trunks that exist
+                base["sweep"] |= {"pretrain_tokens": ()}
             base[section] = fields
         else:
             base[section] |= fields
