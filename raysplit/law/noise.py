@@ -127,7 +127,10 @@ def estimate_noise(domains: Sequence[Residuals]) -> Noise:
         square = unit.size - 2.0 * shape.taken.sum() + float((hat * shape.outer(shape)).sum())
         expected += [[alone, square], [square, shape.dot(shape)]]
         total = np.bincount(one.cluster, weights=unit, minlength=n_clusters)
-        seen += [float(unit @ unit), float(total @ total)]
+        # What is absorbed in part only, because it is taken to be small, is in the residuals in part: its own variance
+        # is known, and QKQ = H - H^2 of it is left.
+        left = float(np.trace(hat) - (hat**2).sum()), float(shape.taken.sum() - (hat * shape.outer(shape)).sum())
+        seen += [float(unit @ unit) - left[0], float(total @ total) - left[1]]
         sums.append(total)
         rows_free.append(alone)
         shapes.append(shape)

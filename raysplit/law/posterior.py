@@ -121,11 +121,10 @@ def fit_law(
     for form in kept if prior_strength > 0 else ():
         asked = start.pooling.get(form.name, pooling) if start and pooling is None else pooling
         fitted[form.name], strength[form.name] = _pooled(alone[form.name], samples, clusters, asked, seed, explores)
-    noises = {form.name: _noise_of(fitted[form.name], domain, cluster) for form in kept}
     weights = (
         _normalised({form.name: form_weights[form.name] for form in kept})
         if form_weights
-        else _evidence(kept, fitted, noises, domain, cluster)
+        else _evidence(kept, fitted, domain, cluster)
     )
     worlds = _assign([weights[form.name] for form in kept], n_draws, seed)
     members, left_noise = [], {}
@@ -269,7 +268,6 @@ def _enough_runs(chosen: list[Form], fitted: Mapping[str, list[tuple[Fit, FitPro
 def _evidence(
     kept: list[Form],
     fitted: Mapping[str, list[tuple[Fit, FitProblem]]],
-    noises: Mapping[str, Noise],
     domain: NDArray[np.intp],
     cluster: NDArray[np.intp],
 ) -> dict[str, float]:
@@ -278,6 +276,7 @@ def _evidence(
     A run counts as 1 / (1 + (m - 1) v) of an independent one, m being the runs of its domain and branch point and v the
     correlation that the best form leaves between them.
     """
+    noises = {form.name: _noise_of(fitted[form.name], domain, cluster) for form in kept}
     within = noises[min(kept, key=lambda form: float(noises[form.name].sd.mean())).name].within
     size = pd.Series(cluster).groupby([cluster, domain]).transform("count").to_numpy()
     count = np.bincount(domain, weights=1.0 / (1.0 + (size - 1.0) * within))  # (K,)

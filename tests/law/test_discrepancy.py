@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from raysplit.law import Law, fit_law
 from raysplit.law.basis import N_FEATURES, Basis
 from raysplit.law.discrepancy import Left, Scales, coefficients, scales
+from raysplit.law.noise import Residuals, estimate_noise
 from raysplit.law.scratch import ScratchRuns, fit_scratch
 from tests.law.tables import synthetic
 
@@ -66,6 +67,22 @@ def test_misfit_noise_and_shared_luck_are_told_apart(amplitude: float, within: f
     assert np.mean([np.log(s.amplitude).mean() for s in found]) == pytest.approx(np.log(amplitude), abs=0.6)
     assert np.mean([s.noise.mean() for s in found]) == pytest.approx(0.01, rel=0.3)
     assert np.mean([s.within for s in found]) == pytest.approx(within, abs=0.3)
+
+
+def test_what_a_misfit_explains_in_part_is_not_taken_for_noise() -> None:
+    """Residuals hold what is left of a misfit of known size, which is shrunk; noise is found as large as it is."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(20):
+        domains = []
+        for k in range(4):
+            x = rng.standard_normal((24, 40))
+            values, vectors = np.linalg.eigh(x.T @ x)
+            absorb = x @ (vectors / np.sqrt(np.maximum(values, 0.0) + 1.0))
+            y = x @ rng.standard_normal(40) + rng.standard_normal(24)  # in units of the noise
+            residual = 0.01 * (y - absorb @ (absorb.T @ y))
+            domains.append(Residuals(residual=residual, absorb=absorb, cluster=np.arange(24) + 24 * k, sd=0.01))
+        found.append(estimate_noise(domains).sd.mean())
+    assert np.mean(found) == pytest.approx(0.01, rel=0.15)
 
 
 def test_many_domains_are_solved_as_one_large_system_would_be() -> None:
