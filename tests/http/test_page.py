@@ -112,7 +112,8 @@ def test_sliders_ask_what_the_service_is_asked(service: LawService, server: Serv
     shown = set_to("#size-slider", 1)
     assert shown["n_params"] == asked.split.n_params == size
     assert shown["loss"] == pytest.approx(asked.loss.mean)
-    for kind, label in (("independent", "a seed each"), ("shared", "one seed")):
+    choices: dict[str, Literal["shared", "independent"]] = {"a seed each": "independent", "one seed": "shared"}
+    for label, kind in choices.items():
         with page.expect_response(lambda answer: "/page/advice" in answer.url):
             page.get_by_text(label, exact=True).click()
         own = service.advise(budget_flops=asked.budget_flops, weights=weights, n_params=(size,), seeds=kind).advice
