@@ -25,7 +25,7 @@ smoke: $(INSTALLED) ## the same path through the code in a few minutes, from scr
 	.venv/bin/raysplit run search_spaces/smoke.yaml --out runs/smoke --baselines --yes
 
 test: lint ## static checks, then the tests
-	.venv/bin/python -m pytest --numprocesses 2 --dist loadscope $(PYTEST_ARGS)
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadscope --durations 40 $(PYTEST_ARGS)
 
 lint: style types layers ## every static check
 

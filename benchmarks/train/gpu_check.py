@@ -150,7 +150,7 @@ def state(shape: ModelShape, *, micro: int, device: str) -> Iterator[str]:
 def sweep(*, device: str) -> Iterator[str]:
     space = yaml.safe_load(SMOKE.read_text())
     space["compute"] = {"device": device, "lanes": 1, "workers_per_lane": 1}
-    space["sweep"] |= {"budget_flops": 4e11, "repeats": []}
+    space["sweep"] |= {"budget_flops": 6e11, "repeats": []}
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "space.yaml"
         path.write_text(yaml.safe_dump(space))

@@ -105,21 +105,38 @@ def read_manifest(storage: CheckpointStorage, folder: str) -> CheckpointManifest
 
     Raises:
         Damaged: there is none, or it is not what was written, or there.
+        CheckpointError: an earlier raysplit wrote it, for one number of ranks.
         StorageError: it cannot be read.
     """
     try:
-        manifest = CheckpointManifest.from_bytes(storage.read(f"{folder}/{MANIFEST}"))
+        raw = storage.read(f"{folder}/{MANIFEST}")
     except Missing as error:
         raise Damaged("no complete checkpoint") from error
+    if _is_of_old(raw):
+        raise CheckpointError(
+            f"{storage.label(folder)}: an earlier raysplit wrote this checkpoint, which this one cannot open; finish "
+            "the run with that version, or delete the checkpoints to train again what goes on from them"
+        )
+    manifest = CheckpointManifest.from_bytes(raw)
     if manifest.node.folder != folder:
         raise Damaged(f"{MANIFEST} is of {manifest.node.folder}")
     return manifest
+
+
+def _is_of_old(raw: bytes) -> bool:
+    """Whether a manifest is of the format before 2026-11-30: DeepSpeed's own files of one world size, not hashed."""
+    try:
+        content = json.loads(raw)
+    except ValueError:
+        return False
+    return isinstance(content, dict) and "n_workers" in content and "sha256" not in content
 
 
 def stored(storage: CheckpointStorage) -> tuple[dict[Node, CheckpointManifest], list[str]]:
     """Every checkpoint that has a whole manifest, and the folders that hold none: of a save under way, or torn.
 
     Raises:
+        CheckpointError: an earlier raysplit wrote one of them.
         StorageError: the storage cannot be read.
     """
     found, torn = {}, []

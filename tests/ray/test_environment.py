@@ -32,7 +32,7 @@ HOSTILE = {
 }
 
 
-def test_what_other_launchers_left_breaks_no_lane_of_two_workers(run: Sweep, uninterrupted: Path) -> None:
+def test_what_other_launchers_left_breaks_no_lane_of_two_workers(run: Sweep) -> None:
     command = run(
         "sweep",
         run="hostile",

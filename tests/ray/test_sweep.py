@@ -48,7 +48,7 @@ def law_actor_process() -> list[int]:
     return _processes("ray::LawActor", ray._private.worker._global_node.get_session_dir_path())
 
 
-def test_a_sweep_measures_the_grid_and_answers(uninterrupted: Path, ray_address: str) -> None:
+def test_a_sweep_measures_the_grid_and_answers(uninterrupted: Path) -> None:
     measured = losses(uninterrupted)
     assert len(measured) == 20
     table = pd.read_parquet(uninterrupted / "observations.parquet")
@@ -64,12 +64,6 @@ def test_a_sweep_measures_the_grid_and_answers(uninterrupted: Path, ray_address:
     assert [r["why"] for r in records(uninterrupted, "finish")] == ["every point of the grid is measured"]
 
 
-def test_it_leaves_the_cluster_as_it_was(uninterrupted: Path, ray_address: str) -> None:
-    assert cpus_free()
-    assert training_workers() == []
-    assert ray.util.list_named_actors() == []  # of our namespace
-
-
 def test_each_token_is_trained_once(uninterrupted: Path) -> None:
     """Trunks to 16k with two cooldowns of a quarter, branches to 8k likewise."""
     trained: dict[tuple[int, str, int], int] = {}
@@ -81,7 +75,7 @@ def test_each_token_is_trained_once(uninterrupted: Path) -> None:
         assert tokens == ((6144 + 2048) + 1024 if domain else 16384 + 2048 + 4096)
 
 
-def test_crashes_change_nothing(run: Sweep, uninterrupted: Path, ray_address: str) -> None:
+def test_crashes_change_nothing_and_nothing_stays(run: Sweep, uninterrupted: Path, ray_address: str) -> None:
     """A training worker, the law actor and then the driver are killed, each in mid-sweep."""
     address = ("--ray-address", ray_address)
     first = run("sweep", *address, run="crashed")
@@ -110,6 +104,8 @@ def test_crashes_change_nothing(run: Sweep, uninterrupted: Path, ray_address: st
     assert after == losses(uninterrupted), "losses do not depend on crashes, lanes or order"
     assert _answer(second.out) == _answer(uninterrupted)
     assert cpus_free()
+    assert training_workers() == []
+    assert ray.util.list_named_actors() == []  # of our namespace
 
 
 def test_a_running_sweep_answers_from_another_process(adaptive: Adaptive) -> None:

@@ -141,6 +141,15 @@ def test_a_checkpoint_under_another_name_is_none(tmp_path: Path) -> None:
     assert stored_nodes(tmp_path) == set()
 
 
+def test_a_checkpoint_of_an_earlier_raysplit_is_refused_and_never_trained_anew_in_silence(tmp_path: Path) -> None:
+    folder = tmp_path / "n13408-s0-d4096"
+    folder.mkdir()
+    content = {"node": {"n_params": 13408}, "shape": {}, "n_workers": 1}  # DeepSpeed's own files beside it
+    (folder / MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"n13408-s0-d4096: an earlier raysplit wrote .* delete the checkpoints"):
+        check_checkpoints(tmp_path, make_space(tmp_path), vocab_size=VOCAB)
+
+
 def test_a_checkpoint_of_another_model_is_refused(
     at: Callable[[Path], Lane], whole: tuple[Path, Measured], tmp_path: Path
 ) -> None:
