@@ -277,11 +277,9 @@ def _add_continued(
         if name in frame.columns:
             values, _ = _numbers(frame[name].astype(object), name, origin=origin, may_round=False)
             values = np.nan_to_num(values, nan=0.0) if name == REPLAY_SHARE else values
-            refuse(
-                ~(np.isnan(values) | ((values >= 0) & (values < highest))),
-                name,
-                "is not within 0 to 1" if name == REPLAY_SHARE else "must not be negative",
-            )
+            is_share = name == REPLAY_SHARE
+            allowed = (values >= 0 if is_share else values > 0) & (values < highest)
+            refuse(~(np.isnan(values) | allowed), name, "is not within 0 to 1" if is_share else "must be positive")
             out[name] = values
 
 

@@ -723,6 +723,7 @@ class Space(Section):
             ("sweep.pretrain_tokens", self.sweep.pretrain_tokens, "model.checkpoints each have their own D"),
             ("sweep.repeats", self.sweep.repeats, "repeats are of sizes that are pretrained here"),
             ("target.model_sizes", self.target.model_sizes, "the answer chooses between model.checkpoints"),
+            ("target.seeds", self.target.seeds == "independent", "experts that start from a base share it"),
             ("tuning", self.tuning, "sizes that are pretrained here are tuned, and model.checkpoints are not"),
         ):
             if value:

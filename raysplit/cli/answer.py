@@ -187,6 +187,8 @@ def fit(
     written = law.to_dict()
     written["choice"] = asdict(choice)
     written["flops_per_token"] = {str(n): flops for n, flops in price.known.items()}
+    if BASE in runs:
+        written["bases"] = {str(n): asdict(base) for n, base in bases.items()}
     try:
         out.write_text(strict_json.dumps(written, indent=1), encoding="utf-8")
     except OSError as error:
@@ -229,10 +231,14 @@ def compare(
     Weights are each domain's share of the text; a RUN folder has them in its search space. The losses must be of the
     same held-out text and tokenizer.
     """
+    from raysplit.runs import BASE
     from raysplit.split import compare_partitions, fit_for_decision, render_partitions
 
     of_run = {str(table): observations_and_weights(table) for table in tables}
     runs_of = {name: read_table(table, as_is=as_is, is_all=True) for name, (table, _) in of_run.items()}
+    for name, runs in runs_of.items():
+        if BASE in runs:
+            raise RunError(f"{name}: its runs start from bases that exist; compare takes runs that were pretrained")
     known = {domain for runs in runs_of.values() for domain in runs["domain"].unique()}
     for domain, _ in weights:
         if domain not in known:
@@ -316,10 +322,14 @@ def advise(
         if budget_flops is None:
             raise RunError("--law has no budget of its own: give --budget-flops")
         given = _weights_of(law.domains, weights)
-        price = read_json(law_file, _price_in)
+        price, bases = read_json(law_file, _price_in), read_json(law_file, _bases_in)
+        for n in n_params if bases else ():
+            if n not in bases:
+                raise RunError("--n-params: " + unknown("size of a base", n, bases))
         problem = Problem(
             budget_flops=budget_flops,
-            sizes={1: price(1)},
+            sizes=price.of([n for n in sorted(bases) if not n_params or n in n_params]) or {1: price(1)},
+            bases={n: base for n, base in bases.items() if not n_params or n in n_params},
             domains=law.domains,
             weights=given,
             accounting=accounting or "shared",
@@ -483,6 +493,13 @@ def _price_in(text: str) -> "Price":
 
     known = {int(n): float(flops) for n, flops in json.loads(text).get("flops_per_token", {}).items()}
     return Price(known=known, source=TABLE if known else RULE)
+
+
+def _bases_in(text: str) -> "dict[int, Base]":
+    """The bases that `raysplit fit` wrote beside a law; none of a law whose runs were pretrained."""
+    from raysplit.split import Base
+
+    return {int(n): Base(**base) for n, base in json.loads(text).get("bases", {}).items()}
 
 
 def _sized(law: "Law", problem: "Problem", price: "Price", n_params: tuple[int, ...]) -> "Problem":

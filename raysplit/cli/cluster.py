@@ -68,12 +68,13 @@ def examine(
         looks_for_room: whether a lane that fits nowhere now is wrong.
     """
     from raysplit.design.lane_shapes import lane_shape_of
+    from raysplit.discover.spaces import expected_space
     from raysplit.doctor.examine import examine_cluster, examine_here
     from raysplit.doctor.findings import Finding
     from raysplit.sweep.plan import checkpoint_bytes, missing_texts
 
     device = "cpu" if space is None else space.compute.device
-    needed_bytes = 0.0 if space is None else checkpoint_bytes(space)
+    needed_bytes = 0.0 if space is None else checkpoint_bytes(expected_space(space))
     # A corpus that is built is read everywhere; what it is built from, on the head alone.
     built = out is not None and (out / "corpus").exists()
     if ray_address is None:

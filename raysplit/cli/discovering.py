@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from raysplit.cli.bases import with_counted_bases
 from raysplit.cli.options import steps_shown
 from raysplit.discover.discovery import discover
 from raysplit.discover.labelling import Labeller, label_here, label_with_ray
@@ -32,7 +33,7 @@ def discover_spaces(
         CorpusError: as `raysplit.discover.discovery.discover`.
         SpaceError: the space is unusable.
     """
-    space = load_space(space_file)
+    space = with_counted_bases(load_space(space_file))
     settings = space.corpus.discover or DiscoverSpec(
         k=len(space.corpus.domains) if len(space.corpus.domains) > 1 else 2
     )

@@ -146,6 +146,8 @@ def watch(run_folder: Path | str, every: float, output: str) -> None:
                 now = asked.law.status()
                 live = _advice_or_none(asked)
             except RunError:  # the sweep has ended, or its cluster: the journal knows
+                if isinstance(run_folder, str):  # of a URL nobody else does
+                    raise
                 asked = ask_run(run_folder)
                 continue
             seen = (now, live.law.version if live else 0)

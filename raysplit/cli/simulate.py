@@ -32,7 +32,7 @@ _RATES = {
     "broker_calls_per_second": ("--broker-calls", "Calls a second of lanes to the broker; live_actor.txt, 2026-11-26."),
     "law_calls_per_second": ("--law-calls", "Likewise to the law."),
 }
-"""Field of `raysplit.sweep.simulated_machines.Rates` -> option and help, with where the default is from."""
+"""Field of `raysplit.sweep.rates.Rates` -> option and help, with where the default is from."""
 
 
 def _rates_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -68,11 +68,12 @@ def simulate(space_file: Path, most_nodes: int, most_lanes: int | None, rates: R
     The search and the choice of machines are the real ones, the losses those of a made-up law (Chinchilla's). Nothing
     is trained, and no GPU is needed; times are reckoned from compute.gpu, as `raysplit plan` does.
     """
+    from raysplit.cli.bases import with_counted_bases
     from raysplit.discover.spaces import expected_space
     from raysplit.space import load_space
     from raysplit.sweep.simulate import simulate as play
 
-    space = expected_space(load_space(space_file))
+    space = expected_space(with_counted_bases(load_space(space_file)))
     went = play(space, most_nodes=most_nodes, most_lanes=most_lanes, rates=rates, seed=seed)
     if output == "json":
         show(strict_json.dumps(asdict(went)))

@@ -369,16 +369,20 @@ def replay(
     import tempfile
     from contextlib import closing
 
+    from raysplit.errors import RunError
     from raysplit.journal import Journal
     from raysplit.live.run_setup import RunSetup
     from raysplit.live.service import LawService
     from raysplit.quantities import format_flops
+    from raysplit.runs import BASE
     from raysplit.split import render_advice
     from raysplit.sweep.replay import replay as run_replay
     from raysplit.sweep.replay import setup_of_table, table_losses
 
     console = open_console()
     runs = read_table(table, as_is=as_is, is_all=True)
+    if BASE in runs:
+        raise RunError(f"{table}: its runs start from bases that exist; replay takes runs that were pretrained")
     setup = setup_of_table(
         runs,
         budget_flops=budget_flops,

@@ -78,7 +78,9 @@ def setup_of(space: Space, *, vocab_size: int, domain_tokens: Mapping[str, float
 
 def _check_budget(space: Space, problem: Problem) -> None:
     """Refuse a target that cannot pay one optimizer step of pretraining and one of each expert at any size."""
-    n_paths = problem.n_seeds + (len(problem.domains) if problem.accounting == "shared" else 1)
+    n_paths = (0 if problem.bases else problem.n_seeds) + (
+        len(problem.domains) if problem.accounting == "shared" else 1
+    )
     least_flops = n_paths * space.training.batch_tokens * min(problem.sizes.values())
     if problem.budget_flops < least_flops:
         raise SplitError(

@@ -125,7 +125,8 @@ def final_tables(story: Story) -> list[AnswerTable]:
         gain = ""
         if recommended is not None and name != RECOMMENDED:
             gain = f"{1 - weighted(story, recommended.losses) / mean:+.2%}"
-        expected = next((percent_and_interval(g.gain) for g in story.advice.gains if g.baseline == name), "")
+        foretold = (*story.advice.gains, *filter(None, [story.advice.other_seeds]))
+        expected = next((percent_and_interval(g.gain) for g in foretold if g.baseline == name), "")
         rows.append(
             [name, format_count(variant.pretrain_tokens), f"{variant.flops:.2e}", f"{mean:.4f}", gain,
              expected if story.final_is_comparable else ""]

@@ -77,7 +77,7 @@ def replay_choices(
     Raises:
         SplitError: nothing satisfies the limit.
     """
-    found = []
+    found, refused = [], SplitError("there is no base to start from")
     for share, law in laws.items():
         for n_params in problem.bases:
             own = replace(problem, bases={n_params: problem.bases[n_params]})
@@ -86,12 +86,15 @@ def replay_choices(
             try:
                 split = best_split(law, own)
             except SplitError as error:
+                refused = error
                 if tell is not None:
                     tell(f"{problem.bases[n_params].name} at {share:.0%} replayed: {error}")
                 continue
             rise = {} if forgetting is None else _rises(forgetting, split, share, level)
             loss = float(losses_of(law, [split], own).mean())
             found.append(ReplayChoice(replay_share=share, problem=own, split=split, loss=loss, rise=rise))
+    if not found and max_rise == float("inf"):
+        raise refused
     if not found:
         raise SplitError(
             f"max_general_rise: {max_rise:.3g} leaves no base a token to be trained on at any replayed share measured"
@@ -100,7 +103,7 @@ def replay_choices(
 
 
 def _limited(problem: Problem, forgetting: Forgetting, n_params: int, share: float, max_rise: float) -> Problem:
-    most = problem.affordable_tokens(n_params)
+    most = problem.affordable_tokens(n_params) - problem.paid_pretrain_tokens(n_params)
     caps = dict(problem.max_specialize_tokens)
     for name in problem.domains:
         cap = forgetting.most_tokens(name, n_params, share, max_rise=max_rise, level=SURE, most=most)

@@ -26,7 +26,7 @@ def check_controls(folder: RunFolder, space: Space, advice: Advice) -> None:
     """Refuse a run of which there is nothing to control.
 
     Raises:
-        RunError: its domains were given and not discovered, or each expert is reckoned alone.
+        RunError: its domains were given and not discovered, or each expert is reckoned alone or has its own seed.
     """
     if not folder.discovery.is_dir() or space.corpus.clusterer is None:
         raise RunError(
@@ -34,3 +34,5 @@ def check_controls(folder: RunFolder, space: Space, advice: Advice) -> None:
         )
     if advice.accounting != "shared":
         raise RunError(f"{folder.path}: its budget pays for each expert alone; controls share one budget out")
+    if advice.seeds != "shared":
+        raise RunError(f"{folder.path}: each of its experts has a seed of its own; controls are of experts of one seed")

@@ -65,7 +65,7 @@ def run_final(
         advice: what to train.
         law: gives the predictions to hold against the measured losses.
         seed: of weights and data order; one that the sweep did not use makes the comparison out of sample.
-        baseline_names: rules of thumb to train as well, out of `BASELINES`.
+        baseline_names: rules of thumb to train as well, out of `BASELINES`, or of `OF_BASES`.
         console: where to say how it goes.
         ray_address: of the cluster; None for this machine.
         wait_seconds: for nodes, where the cluster has no room for the smallest lane.

@@ -125,7 +125,7 @@ def plan_final(
         advice: what to train; it may be about a size that the space does not name.
         vocab_size: of the tokenizer.
         seed: of weights and data order.
-        baseline_names: rules of thumb to train as well, out of `BASELINES`.
+        baseline_names: rules of thumb to train as well, out of `BASELINES`, or of `OF_BASES`.
         experts: folder of the exported models.
         done: names of the parts that are trained.
         seconds_per_token: of one worker by size, as far as it was timed.

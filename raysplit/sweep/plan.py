@@ -103,7 +103,10 @@ def make_plan(space: Space, setup: Setup, *, vocab_size: int, seconds_per_token:
         busy = busy_share(n_lanes, idle_lanes=space.sweep.idle_lanes)
         low, high = (
             _LANE_START_SECONDS
-            + max(together / busy * flops / grid_flops, _longest_seconds(trials, rows, most_flops=flops))
+            + max(
+                together / busy * flops / grid_flops,
+                _longest_seconds(trials, rows, most_flops=flops, trunks_exist=bool(setup.tree.given)),
+            )
             for trials, flops in (
                 (first, min(opening_flops, setup.budget_flops)),
                 (grid, min(grid_flops, max(setup.budget_flops, opening_flops))),
@@ -229,11 +232,14 @@ def _ranks(lane: LaneShape) -> str:
     return f"{lane.n_workers} of {lane.gpus_per_worker:g} GPU" if shares else str(lane.n_workers)
 
 
-def _longest_seconds(trials: tuple[Trial, ...], rows: tuple[PlanRow, ...], *, most_flops: float) -> float:
+def _longest_seconds(
+    trials: tuple[Trial, ...], rows: tuple[PlanRow, ...], *, most_flops: float, trunks_exist: bool
+) -> float:
     """What no number of lanes makes shorter: the longest path through a trunk and a branch that so many FLOPs pay."""
     by_size, longest = {row.n_params: row for row in rows}, 0.0
     for trial in trials:
-        row, tokens = by_size[trial.n_params], max(sum(trial.point(m)) for m in trial.milestones)
+        points = [trial.point(m) for m in trial.milestones]
+        row, tokens = by_size[trial.n_params], max(s if trunks_exist else d + s for d, s in points)
         if row.speed is not None and tokens * row.flops / row.tokens <= most_flops:
             longest = max(longest, tokens / row.speed.of_lane(row.lane))
     return longest
@@ -311,7 +317,7 @@ def _row(
         n_trials=len(trials),
         n_points=len(points),
         tokens=tokens,
-        tokens_alone=sum(map(sum, points)),
+        tokens_alone=sum(s if setup.tree.given else d + s for d, s in points),
         flops=flops,
         checkpoint_bytes=checkpoint_bytes,
         disk_bytes=n_kept * checkpoint_bytes,

@@ -277,6 +277,12 @@ def test_fit_answers_from_runs_of_bases_without_their_d(
     refused = refusal(*arguments, "--n-params", "7B")
     assert "--n-params: unknown base of size '7000000000'" in refused
     assert "3600000000 (large)" in refused
+    again = raysplit("advise", "--law", tmp_path / "law.json", "--budget-flops", "4e19").stdout
+    assert "start from     small a base that exists" in again
+    assert "tokens of the mixture" not in again
+    other = [str(tmp_path / "bases.csv")] * 2
+    assert "compare takes runs that were pretrained" in refusal("compare", *other, "--budget-flops", "4e19")
+    assert "replay takes runs that were pretrained" in refusal("replay", other[0], "--budget-flops", "4e19")
 
 
 def test_fit_advises_the_share_replayed_and_holds_the_general_loss(

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from raysplit.cli.cluster import examine
 from raysplit.corpus import Corpus
 from raysplit.discover.clusterer import Clusterer
 from raysplit.run_folder.folder import existing_run
+from raysplit.space import load_space
 from tests.cli.conftest import Command
 from tests.discover.texts import sources_in
 from tests.test_space import SMALL
@@ -29,6 +31,12 @@ def unlabelled(tmp_path: Path) -> Path:
     path = tmp_path / "space.yaml"
     path.write_text(yaml.safe_dump(raw), encoding="utf-8")
     return path
+
+
+def test_machines_are_looked_at_before_the_domains_are_known(unlabelled: Path, tmp_path: Path) -> None:
+    findings, where = examine(load_space(unlabelled), tmp_path, None, looks_for_room=False)
+    assert where == "this machine"
+    assert not [finding for finding in findings if finding.severity == "error"]
 
 
 def test_each_k_gives_a_space_and_a_page(raysplit: Command, unlabelled: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from raysplit.sweep.jobs import SubmittedJobs
 from tests.cli.conftest import Command
+from tests.conftest import free_port
 
 HEAD = "http://head:8265"
 
@@ -51,3 +52,9 @@ def test_the_same_words_are_said_there_and_its_answer_and_status_come_back(
 def test_a_path_of_this_machine_is_refused(refusal: Callable[..., str]) -> None:
     assert "an absolute path on the cluster" in refusal("status", "runs/a", "--address", HEAD)
     assert "an absolute path on the cluster" in refusal("advise", "--law", "law.json", "--address", HEAD)
+
+
+@pytest.mark.parametrize("command", ["status", "watch", "advise"])
+def test_a_url_where_nobody_answers_is_told_at_once(refusal: Callable[..., str], command: str) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    assert url in refusal(command, url)

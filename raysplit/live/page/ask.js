@@ -144,8 +144,9 @@ function show(shown, changed) {
   const line = $("answer");
   const [, , , loss, interval] = shown.tables[0].rows.at(-1);
   const said = (label) => html("b", { "data-answer": label }, factOf(shown, label).value);
+  const words = [["share", " in pretraining · "], ["start from", " · "], ["model size", " parameters · "], ["pretrain", advice.bases && Object.keys(advice.bases).length ? " tokens seen · " : " tokens of the mixture · "]];
   line.replaceChildren(
-    said("share"), " in pretraining · ", said("model size"), " parameters · ", said("pretrain"), " tokens of the mixture · loss ",
+    ...words.filter(([label]) => factOf(shown, label)).flatMap(([label, after]) => [said(label), after]), "loss ",
     html("b", { "data-answer": "loss" }, loss), ` (${interval})`,
   );
   line.dataset.version = law.version;

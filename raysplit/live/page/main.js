@@ -75,9 +75,9 @@ function drawNow(shown) {
   $("now").hidden = false;
   const share = factOf(shown, "share");
   const level = percent(advice.level);
-  $("share").textContent = share.value;
-  $("share-note").textContent = share.note;
-  $("share-range").textContent = `${level} interval ${share.interval}`;
+  $("share").textContent = share?.value ?? "";
+  $("share-note").textContent = share?.note ?? "";
+  $("share-range").textContent = share ? `${level} interval ${share.interval}` : "";
   $("facts").replaceChildren(...facts.filter((fact) => fact !== share).map(({ label, value, note, interval }) => html("div", {},
     html("dt", {}, label), html("dd", {}, html("b", {}, value), ` ${note}${interval ? `, ${level} interval ${interval}` : ""}`))));
   const names = domains();
@@ -102,7 +102,8 @@ function drawStanding() {
   const parts = [status.finished ? "ended" : status.round ? `round ${status.round}` : "not begun", `${status.n_observations} observations`];
   parts.push(law ? `law ${law.version}, ${seconds(age)} old${behind > 0 ? `, ${behind} not yet in it` : ""}` : "no law yet");
   $("standing").textContent = parts.join(" · ");
-  document.title = known.shown ? `${factOf(known.shown, "share").value} · raysplit` : "raysplit";
+  const share = known.shown && factOf(known.shown, "share");
+  document.title = share ? `${share.value} · raysplit` : "raysplit";
   const wrong = [status.trouble, status.waiting].filter(Boolean).join("; ");
   $("trouble").hidden = !wrong;
   $("trouble").textContent = wrong;
