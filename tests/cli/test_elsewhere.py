@@ -55,6 +55,8 @@ def test_a_path_of_this_machine_is_refused(refusal: Callable[..., str]) -> None:
 
 
 @pytest.mark.parametrize("command", ["status", "watch", "advise"])
-def test_a_url_where_nobody_answers_is_told_at_once(refusal: Callable[..., str], command: str) -> None:
+def test_a_url_where_nobody_answers_is_told_at_once(raysplit: Command, command: str) -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    assert url in refusal(command, url)
+    result = raysplit(command, url)
+    assert result.exit_code == 2
+    assert url in result.stderr.splitlines()[-1]
