@@ -42,7 +42,8 @@ def dashboard(environment: dict[str, str]) -> Iterator[str]:
     nodes: list[subprocess.Popen[bytes]] = []
 
     def start(*options: str) -> None:
-        command = [*ray, *options]
+        # The agent of another cluster's node may have the usual port, and a head without one takes no job.
+        command = [*ray, f"--dashboard-agent-listen-port={free_port()}", *options]
         nodes.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True))
 
     try:
