@@ -1,7 +1,9 @@
 """Lanes on Ray: each is a Ray Train job of its own on the nodes that were chosen for it."""
 
 import contextlib
+import math
 import os
+import time
 from collections import Counter
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +34,9 @@ _QUIET = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
 }
+
+_ROOM_SEEN_SECONDS = 3.0
+"""Until room that was made is left to lanes alone; they are opened at the next look, some tenths of a second behind."""
 
 
 class LaneHost:
@@ -80,6 +85,8 @@ class LaneJobs:
     law: ActorHandle | None
     _hosts: dict[int, ActorHandle] = field(default_factory=dict)
     _wanted: dict[Footprint, list[PlacementGroup]] = field(default_factory=dict)
+    _granted_at: dict[Footprint, float] = field(default_factory=dict)
+    """When machines that were waited for were there last, on the monotonic clock."""
 
     def footprint_of(self, task: Task) -> Footprint:
         """The machines that a task's lane takes."""
@@ -135,10 +142,15 @@ class LaneJobs:
         for footprint in {*self._wanted, *counts}:
             queued = self._wanted.setdefault(footprint, [])
             for group in list(queued):
-                if len(queued) > counts[footprint] or placement_group_table(group).get("state") == "CREATED":
+                is_there = placement_group_table(group).get("state") == "CREATED"
+                if is_there:
+                    self._granted_at[footprint] = time.monotonic()
+                if is_there or len(queued) > counts[footprint]:
                     queued.remove(group)
                     remove_placement_group(group)
-            for _ in range(counts[footprint] - len(queued)):
+            # A new group at once would take again the room that was just made, and no lane would ever see it free.
+            since_granted = time.monotonic() - self._granted_at.get(footprint, -math.inf)
+            for _ in range(counts[footprint] - len(queued) if since_granted > _ROOM_SEEN_SECONDS else 0):
                 queued.append(
                     placement_group([footprint.of_a_worker] * footprint.n_workers, strategy=_strategy(footprint))
                 )

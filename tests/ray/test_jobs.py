@@ -41,25 +41,34 @@ def dashboard(environment: dict[str, str]) -> Iterator[str]:
     ray = [str(Path(sys.executable).parent / "ray"), "start", "--num-cpus=1", "--disable-usage-stats", "--block"]
     nodes: list[subprocess.Popen[bytes]] = []
 
-    def start(*options: str) -> None:
+    def join(*options: str, n_before: int, dashboard_port: int) -> bool:
+        """Start a node and wait for it; whether it lives."""
         # The agent of another cluster's node may have the usual port, and a head without one takes no job.
         command = [*ray, f"--dashboard-agent-listen-port={free_port()}", *options]
-        nodes.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True))
+        node = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+        wait_for(lambda: n_nodes(dashboard_port) > n_before or node.poll() is not None, seconds=180)
+        if node.poll() is None:
+            nodes.append(node)
+            return True
+        with suppress(ProcessLookupError):
+            os.killpg(node.pid, signal.SIGKILL)  # what is left of it
+        return False
 
+    # One after the other: nodes that start at once on one machine take each other's ports. And a busy machine may be
+    # slower than the 30 s that Ray waits for its own raylet.
     try:
-        for _ in range(3):  # a busy machine may be slower than the 30 s that Ray waits for its own raylet
+        for _ in range(3):
             port, dashboard_port = free_port(), free_port()
-            start(
+            head = (
                 "--head", f"--port={port}", f"--dashboard-port={dashboard_port}", "--include-dashboard=true",
                 f"--ray-client-server-port={free_port()}",
             )  # fmt: skip
-            wait_for(lambda: n_nodes(dashboard_port) > 0 or nodes[-1].poll() is not None, seconds=180)  # noqa: B023
-            if nodes[-1].poll() is None:
+            if join(*head, n_before=0, dashboard_port=dashboard_port):
                 break
-            with suppress(ProcessLookupError):
-                os.killpg(nodes.pop().pid, signal.SIGKILL)  # what is left of it
-        for _ in range(2):
-            start(f"--address=127.0.0.1:{port}")
+        for _ in range(5):
+            if len(nodes) < 3:
+                join(f"--address=127.0.0.1:{port}", n_before=len(nodes), dashboard_port=dashboard_port)
+        assert len(nodes) == 3
         yield f"http://127.0.0.1:{dashboard_port}"
     finally:
         for node in reversed(nodes):
