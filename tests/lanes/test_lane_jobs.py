@@ -25,7 +25,7 @@ def test_room_that_was_waited_for_is_left_to_the_lanes(monkeypatch: pytest.Monke
     monkeypatch.setattr(lane_jobs, "placement_group", ask)
     monkeypatch.setattr(lane_jobs, "placement_group_table", lambda group: {"state": states[group]})
     monkeypatch.setattr(lane_jobs, "remove_placement_group", end)
-    monkeypatch.setattr(lane_jobs.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     wanted = Footprint(n_workers=1, n_nodes=1, gpus_per_worker=0.0, cpus_per_worker=1.0)
     no_space: Any = None
     jobs = LaneJobs(space=no_space, folder=RunFolder(path=tmp_path), corpus_folder=tmp_path, law=None)
