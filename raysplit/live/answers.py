@@ -2,10 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from raysplit.design.tree import Trial
 from raysplit.split import Advice, Interval
+
+Limit = Annotated[float, BeforeValidator(lambda value: float("inf") if value is None else value)]
+"""A number that JSON, which has no infinity, gives as null where there is no limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +83,7 @@ class Status:
     n_stopped: int
     n_failed: int
     spent_flops: float
-    budget_flops: float
+    budget_flops: Limit
     finished: str
     """Why the sweep has ended; empty while it runs."""
     law_version: int

@@ -2,19 +2,23 @@
 
 import http.server
 import json
+import math
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from pydantic import TypeAdapter
 
+from raysplit import strict_json
 from raysplit.cli import main
 from raysplit.errors import RunError, TableError
 from raysplit.http.client import HttpClient
 from raysplit.http.face import HttpFace
 from raysplit.http.options import HttpOptions
+from raysplit.live.answers import Status
 from raysplit.live.service import LawService
 from raysplit.runs import Observation
 from raysplit.trainers.outside_run import OutsideRun
@@ -51,6 +55,13 @@ def test_commands_ask_an_address_as_they_ask_a_folder(served: tuple[LawService, 
     said = CliRunner().invoke(main, ["advise", url, "--json"], catch_exceptions=False)
     assert json.loads(said.stdout)["split"]["n_params"] == service.advise().advice.split.n_params
     assert "asked the live law" in said.stderr
+
+
+def test_a_sweep_without_a_budget_has_a_status(served: tuple[LawService, str]) -> None:
+    told = replace(served[0].status(), budget_flops=math.inf)
+    said = json.loads(strict_json.dumps(asdict(told)))
+    assert said["budget_flops"] is None
+    assert TypeAdapter(Status).validate_python(said) == told
 
 
 def test_the_answer_is_the_laws_own(served: tuple[LawService, str]) -> None:
