@@ -43,7 +43,7 @@ from raysplit.run_folder.folder import existing_run
 from raysplit.space import Space
 from raysplit.sweep.final_plan import Variant, models_of, parts_of
 from raysplit.train.run import Lane
-from raysplit.train.runtime import prepare_worker
+from raysplit.train.runtime import become_only_rank
 
 DISCOVERED, LABELS, RANDOM = "discovered", "labels", "random"
 PRETRAINING_ONLY = "pretraining only"
@@ -197,9 +197,7 @@ def _with_interval(gain: np.ndarray) -> str:
 @contextmanager
 def one_rank(device: str) -> Iterator[None]:
     """This process as the only worker of a lane."""
-    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
-    prepare_worker(ComputeSpec(device=device))
-    dist.init_process_group("nccl" if device == "cuda" else "gloo", store=dist.HashStore(), rank=0, world_size=1)
+    become_only_rank(ComputeSpec(device=device))
     yield
     dist.destroy_process_group()
 

@@ -34,7 +34,7 @@ from raysplit.space import LearningRateSpec, TrainingSpec
 from raysplit.split.budgets import PEAK_FLOPS_PER_SECOND
 from raysplit.train.engine import Engine
 from raysplit.train.models import build_model
-from raysplit.train.runtime import prepare_worker
+from raysplit.train.runtime import become_only_rank
 
 
 def bare_loop(shape: ModelShape, training: TrainingSpec, device: str) -> Callable[[np.ndarray], float]:
@@ -108,9 +108,7 @@ def compare(
 @contextmanager
 def one_rank(device: str) -> Iterator[None]:
     """This process as the only worker of a lane."""
-    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
-    prepare_worker(ComputeSpec(device=device))
-    dist.init_process_group("nccl" if device == "cuda" else "gloo", store=dist.HashStore(), rank=0, world_size=1)
+    become_only_rank(ComputeSpec(device=device))
     yield
     dist.destroy_process_group()
 

@@ -323,13 +323,11 @@ def advise(
             raise RunError("--law has no budget of its own: give --budget-flops")
         given = _weights_of(law.domains, weights)
         price, bases = read_json(law_file, _price_in), read_json(law_file, _bases_in)
-        for n in n_params if bases else ():
-            if n not in bases:
-                raise RunError("--n-params: " + unknown("size of a base", n, bases))
+        bases = _asked_of(bases, n_params) if bases else {}
         problem = Problem(
             budget_flops=budget_flops,
-            sizes=price.of([n for n in sorted(bases) if not n_params or n in n_params]) or {1: price(1)},
-            bases={n: base for n, base in bases.items() if not n_params or n in n_params},
+            sizes=price.of(sorted(bases)) or {1: price(1)},
+            bases=bases,
             domains=law.domains,
             weights=given,
             accounting=accounting or "shared",
@@ -400,6 +398,15 @@ def _bases_of(runs: "pd.DataFrame", n_params: tuple[int, ...], seed_tokens: int 
         int(n): Base(name=name, pretrain_tokens=float(tokens))
         for n, name, tokens in zip(last.index, last[BASE], last["pretrain_tokens"], strict=True)
     }
+    return _asked_of(bases, n_params)
+
+
+def _asked_of(bases: "Mapping[int, Base]", n_params: tuple[int, ...]) -> "dict[int, Base]":
+    """The bases of the sizes that --n-params names, or all.
+
+    Raises:
+        RunError: a size is that of no base.
+    """
     for n in n_params:
         if n not in bases:
             known = [f"{size} ({base.name})" for size, base in bases.items()]

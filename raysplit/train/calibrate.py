@@ -1,20 +1,18 @@
 """How long a step takes on this machine: a few real ones of each size, trained on random tokens and thrown away."""
 
-import os
 import time
 from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from raysplit.design.lane_shapes import USABLE_SHARE, LaneShape, bytes_of, lane_shape_of
 from raysplit.ladder import ModelShape
 from raysplit.space import Space
 from raysplit.train.engine import Engine
 from raysplit.train.launchers import forget_launchers
-from raysplit.train.runtime import prepare_worker
+from raysplit.train.runtime import become_only_rank
 
 
 def seconds_per_token(space: Space, shapes: Iterable[ModelShape], *, n_steps: int = 3) -> dict[int, float]:
@@ -23,16 +21,11 @@ def seconds_per_token(space: Space, shapes: Iterable[ModelShape], *, n_steps: in
     Times the fastest of ``n_steps`` micro-batches after a first that warms up, in this process and on its first device,
     as a lane of one worker; other workers' communication and other lanes' noise are not in it.
     """
-    prepare_worker(space.compute)
     forget_launchers()
-    # DeepSpeed asks the environment, not torch, which of its node's ranks it is.
-    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
+    # Its group is never destroyed: DeepSpeed keeps the first that it meets for as long as the process lives.
+    become_only_rank(space.compute)
     rng = np.random.default_rng(0)
     out = {}
-    if not dist.is_initialized():
-        # Never destroyed: DeepSpeed keeps the first group that it meets for as long as the process lives.
-        backend = "nccl" if space.compute.device == "cuda" else "gloo"
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     for shape in shapes:
         lane = _alone(space, shape)
         training = space.training.model_copy(

@@ -5,6 +5,7 @@ import os
 import warnings
 
 import torch
+import torch.distributed as dist
 
 from raysplit.machines import ComputeSpec
 from raysplit.train import deepspeed_private
@@ -31,3 +32,13 @@ def prepare_worker(compute: ComputeSpec) -> None:
     disable_progress_bar()
     for name in ("DeepSpeed", "transformers", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def become_only_rank(compute: ComputeSpec) -> None:
+    """Set up this process as the only worker of a lane that no launcher knows of."""
+    prepare_worker(compute)
+    # DeepSpeed asks the environment, not torch, which of its node's ranks it is.
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
+    if not dist.is_initialized():
+        backend = "nccl" if compute.device == "cuda" else "gloo"
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
