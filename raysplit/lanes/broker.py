@@ -20,10 +20,9 @@ from raysplit.errors import LaneError
 from raysplit.lanes.causes import cause_of, innermost, own_error, was_killed
 from raysplit.lanes.stable import stable_options
 from raysplit.pool.lane_pool import NO_MACHINES_SECONDS, LanePool
-from raysplit.pool.lane_state import LaneState
+from raysplit.pool.lane_state import LaneState, QueuedTask
 from raysplit.pool.placement import Footprint, Machine
 from raysplit.pool.pool_report import PoolReport, report_on, why_quiet
-from raysplit.pool.task_queue import QueuedTask
 from raysplit.pool.troubles import Kind, Trouble, kind_of
 
 _LOOK_SECONDS = 1.0
@@ -46,7 +45,7 @@ Order = Task | Literal["idle", "close"]
 
 
 class LaneJobs(Protocol):
-    """The machines, as the broker uses them; `raysplit.lanes.lane_jobs.LaneJobs` on Ray."""
+    """The machines, as the broker uses them; `raysplit.lanes.lane_jobs.RayLaneJobs` on Ray."""
 
     def footprint_of(self, task: Task) -> Footprint: ...
     def nodes(self) -> Sequence[Machine]: ...

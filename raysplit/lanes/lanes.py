@@ -21,7 +21,7 @@ from raysplit.design.tasks import Outcome, Task
 from raysplit.errors import LaneError, RunError
 from raysplit.lanes.broker import LaneQueue, start_broker
 from raysplit.lanes.display import Display
-from raysplit.lanes.lane_jobs import LaneJobs
+from raysplit.lanes.lane_jobs import RayLaneJobs
 from raysplit.pool.lane_pool import NO_MACHINES_SECONDS, no_room
 from raysplit.pool.placement import Footprint, on_these
 from raysplit.run_folder.folder import RunFolder
@@ -58,7 +58,7 @@ class Lanes:
             StorageError: the storage for checkpoints cannot be written.
         """
         mark_shared(RunFolder(path=run_folder).checkpoints_at(space.compute.storage))
-        jobs = LaneJobs(space=space, folder=RunFolder(path=run_folder), corpus_folder=corpus_folder, law=law)
+        jobs = RayLaneJobs(space=space, folder=RunFolder(path=run_folder), corpus_folder=corpus_folder, law=law)
         wait_for_room(space, jobs, wait_seconds=wait_seconds)
         self.broker: ActorHandle = start_broker(
             jobs, law=law, n_lanes=space.compute.lanes, stall_seconds=space.compute.stall_seconds,
@@ -94,7 +94,7 @@ def smallest_footprint(space: Space) -> Footprint:
     )
 
 
-def wait_for_room(space: Space, jobs: LaneJobs, *, wait_seconds: float) -> None:
+def wait_for_room(space: Space, jobs: RayLaneJobs, *, wait_seconds: float) -> None:
     """Wait until the cluster could hold the smallest lane; it may grow for larger ones later.
 
     Raises:
