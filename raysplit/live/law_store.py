@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from raysplit import strict_json
 from raysplit.errors import LawError, RaysplitError, UnknownValue
@@ -133,8 +133,8 @@ class LawStore:
                 self._versions[made.version], self._names[made.version] = made, name
 
 
-class Laws(Protocol):
-    """The laws of a table."""
+class Laws:
+    """The laws of a table, kept in a store; what runs behind the answers, if anything does, is for who inherits."""
 
     store: LawStore
 
@@ -147,7 +147,7 @@ class Laws(Protocol):
         Raises:
             LawError: there is none.
         """
-        ...
+        raise NotImplementedError
 
     def of_round(self, seq: int) -> Fitted:
         """The law, fully fitted, of what was known after a journal record, which is waited for.
@@ -155,13 +155,14 @@ class Laws(Protocol):
         Raises:
             LawError: no form can be fitted.
         """
-        ...
+        raise NotImplementedError
 
     def trouble(self) -> str:
         """What last went wrong behind the answers; empty when nothing has."""
-        ...
+        return ""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End what runs behind the answers."""
 
 
 def _to_json(made: LawVersion) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from raysplit.errors import LawError, RaysplitError, RunError
 from raysplit.live.fitted import FitTarget, Fitted, LawVersion
 from raysplit.live.fitting import FitJob, Fitter
-from raysplit.live.law_store import LawStore
+from raysplit.live.law_store import Laws, LawStore
 from raysplit.live.observations import ObservationTable
 
 MakeFitter = Callable[[ObservationTable, FitTarget, int], Fitter]
@@ -20,7 +20,7 @@ _RETRY_SECONDS = 5.0
 _QUICK_NICENESS, _FULL_NICENESS = 5, 10
 
 
-class LawsBehind:
+class LawsBehind(Laws):
     """Fits by two fitters while the last finished law answers.
 
     One goes on from the last law whenever something new has come in: at most one such fit is under way, and one more,

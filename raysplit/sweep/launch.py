@@ -32,7 +32,7 @@ from raysplit.live.actor import start_law_actor
 from raysplit.live.answers import Status
 from raysplit.live.client import NAMESPACE, actor_name
 from raysplit.live.endpoint import Endpoint
-from raysplit.live.law_store import LawStore, laws_beside
+from raysplit.live.law_store import laws_beside
 from raysplit.live.lease import LEASE_SECONDS, Lease, renewed
 from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
@@ -52,7 +52,6 @@ from raysplit.tuning.tuned import read_tuned
 class SweepEnd:
     """How a sweep ended."""
 
-    why: str
     status: Status
     wall_seconds: float
 
@@ -105,7 +104,7 @@ def run_sweep(
     before = service.status()
     if before.finished:
         write_results(service, folder)
-        return SweepEnd(why=before.finished, status=before, wall_seconds=0.0)
+        return SweepEnd(status=before, wall_seconds=0.0)
     checkpoints = folder.checkpoints_at(space.compute.storage)
     check_checkpoints(checkpoints, space, vocab_size=corpus.vocab_size)
     check_opening(run.setup)
@@ -125,7 +124,7 @@ def run_sweep(
     status = service.status()
     if status.finished:
         write_results(service, folder)
-    return SweepEnd(why=status.finished, status=status, wall_seconds=time.perf_counter() - started)
+    return SweepEnd(status=status, wall_seconds=time.perf_counter() - started)
 
 
 def check_opening(setup: Setup) -> None:
@@ -200,12 +199,7 @@ def read_service(run_folder: Path) -> LawService:
 
 def _reading(run: RunSetup, folder: RunFolder, records: list[Record]) -> LawService:
     """The service as the journal has it now; only the law actor writes, which may be at it."""
-    last_seq = records[-1].seq if records else -1
-    return LawService(
-        run,
-        ReadJournal(records),
-        store=LawStore(laws_beside(folder.journal), last_seq=last_seq),
-    )
+    return LawService(run, ReadJournal(records), laws_in=laws_beside(folder.journal))
 
 
 def write_results(service: LawService, folder: RunFolder) -> None:

@@ -81,11 +81,7 @@ class Plan:
 def make_plan(space: Space, setup: Setup, *, vocab_size: int, seconds_per_token: Mapping[int, float]) -> Plan:
     """Reckon machines, trials, tokens, FLOPs, disk and time.
 
-    Args:
-        space: the search space.
-        setup: its resolved set-up.
-        vocab_size: of the tokenizer.
-        seconds_per_token: of one worker by size, from `raysplit.train.calibrate`, as far as sizes could be timed.
+    ``seconds_per_token`` is one worker's by size, from `raysplit.train.calibrate`, as far as sizes could be timed.
 
     Raises:
         SpaceError: a size does not fit on the machines; names the nearest shape that does.
