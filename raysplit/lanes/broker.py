@@ -9,7 +9,6 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import ray
@@ -255,26 +254,6 @@ def start_broker(jobs: LaneJobs, *, law: ActorHandle | None, **options: Any) -> 
     broker = placed.remote(jobs, law=law, **options)
     broker.work.remote()
     return broker
-
-
-@dataclass(frozen=True, slots=True)
-class LaneQueue:
-    """Hands tasks to the lanes, from any process on the cluster."""
-
-    broker: ActorHandle
-
-    def submit(self, task: Task) -> Future[Outcome]:
-        """As `raysplit.sweep.backend.Backend` has it."""
-        told: Future[Outcome] = Future()
-
-        def tell(answer: Future[Outcome]) -> None:
-            try:
-                told.set_result(answer.result())
-            except Exception as error:
-                told.set_exception(lane_error(error))
-
-        self.broker.run.remote(task).future().add_done_callback(tell)
-        return told
 
 
 def lane_error(error: Exception) -> Exception:

@@ -18,7 +18,7 @@ from raysplit.corpus import Corpus
 from raysplit.design.tasks import Failed, Measured, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.errors import RaysplitError, RunError
-from raysplit.journal import Journal, Record, has_journal, read_journal
+from raysplit.journal import Journal, Record
 from raysplit.lanes.cluster import joined_cluster
 from raysplit.lanes.lanes import running_lanes
 from raysplit.law import Law
@@ -28,7 +28,7 @@ from raysplit.split import Advice, Interval
 from raysplit.sweep.backend import Backend
 from raysplit.sweep.final_plan import FinalPart, FinalPlan, Variant, expert_of, models_of, plan_final
 from raysplit.sweep.final_run import RECOMMENDED, FinalRun, TrainedVariant
-from raysplit.sweep.run_setup import bytes_per_token
+from raysplit.sweep.run_setup import bytes_per_token, recorded
 from raysplit.train.base_card import render_base_card
 from raysplit.train.card import CARD, ExportedModel, render_card
 from raysplit.train.checkpoints import check_checkpoints
@@ -123,12 +123,14 @@ def plan_rest(
         experts=folder.experts,
         seconds_per_token=seconds_per_token,
     )
-    return plan(done=_done(_records(folder), plan().parts))
+    return plan(done=_done(recorded(folder.path / _JOURNAL), plan().parts))
 
 
 def is_agreed(folder: RunFolder, plan: FinalPlan) -> bool:
     """Whether somebody has agreed to all that is left of a final run, before it was interrupted."""
-    agreed = {name for record in _records(folder) if record.kind == _AGREED for name in record.data["parts"]}
+    agreed = {
+        name for record in recorded(folder.path / _JOURNAL) if record.kind == _AGREED for name in record.data["parts"]
+    }
     return agreed >= {part.name for part in plan.left}
 
 
@@ -137,11 +139,6 @@ def agree(folder: RunFolder, plan: FinalPlan) -> None:
     journal = Journal(folder.path / _JOURNAL)
     journal.append(_AGREED, {"parts": [part.name for part in plan.left]})
     journal.close()
-
-
-def _records(folder: RunFolder) -> list[Record]:
-    location = folder.path / _JOURNAL
-    return read_journal(location) if has_journal(location) else []
 
 
 def _done(records: Iterable[Record], parts: Sequence[FinalPart]) -> dict[str, Mapping[str, Any]]:

@@ -138,12 +138,9 @@ class SubmittedJobs:
         return bool(self._client.get_job_status(job) == JobStatus.SUCCEEDED)
 
     def ask(self, words: Sequence[str], *, tell: Callable[[str], Any], tell_beside: Callable[[str], Any]) -> int:
-        """Run a command of raysplit's on the cluster, which finds the run folder there; gives its exit status.
+        """Run a command of raysplit's, without that word, on the cluster, which finds the run folder there.
 
-        Args:
-            words: of the command, without ``raysplit``.
-            tell: hears each line of its output.
-            tell_beside: hears each line of its error stream.
+        Each line of its output is told, those of its error stream beside; gives its exit status.
         """
         job = self._hand_in(
             entrypoint=shlex.join(["bash", "-o", "pipefail", "-c", _TELLS_APART, "-", "raysplit", *words]),

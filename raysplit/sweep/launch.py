@@ -39,7 +39,7 @@ from raysplit.live.service import LawService
 from raysplit.run_folder.folder import RunFolder, run_with_journal, write_text
 from raysplit.space import Space, dump_space
 from raysplit.sweep.backend import run_all
-from raysplit.sweep.run_setup import recorded, setup_of_corpus, setup_of_run
+from raysplit.sweep.run_setup import recorded, setup_of_run, setup_of_space
 from raysplit.sweep.tune import LawScheduler, LawSearcher, TrialRunner, Trials
 from raysplit.train.checkpoints import check_checkpoints
 from raysplit.tuning.stages import points_of
@@ -99,8 +99,8 @@ def run_sweep(
         LaneError: machines were at fault, as often as was put up with; every trial stays open.
     """
     started = time.perf_counter()
-    run = setup_of_corpus(space, corpus)
-    service = _reading(run, folder, recorded(folder))
+    run = setup_of_space(space, corpus)
+    service = _reading(run, folder, recorded(folder.journal))
     before = service.status()
     if before.finished:
         write_results(service, folder)
@@ -120,7 +120,7 @@ def run_sweep(
                 space, folder, law=law, console=console, title="sweep", wait_seconds=wait_seconds
             ) as lanes:
                 _tune(folder, Trials(ActorLaw(law), lanes=run.setup.lanes, n_blocked=lanes.n_blocked), lanes)
-    service = _reading(run, folder, recorded(folder))
+    service = _reading(run, folder, recorded(folder.journal))
     status = service.status()
     if status.finished:
         write_results(service, folder)
@@ -224,7 +224,7 @@ def _tune(folder: RunFolder, trials: Trials, lanes: Lanes) -> None:
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is ours: Tune would wait for the trials and talk of them
     tuner = tune.Tuner(
         # No CPU: a cluster may be exactly as large as its lanes.
-        tune.with_resources(tune.with_parameters(TrialRunner, backend=lanes.queue), dict(stable_share())),
+        tune.with_resources(tune.with_parameters(TrialRunner, backend=lanes), dict(stable_share())),
         tune_config=tune.TuneConfig(
             search_alg=LawSearcher(trials), scheduler=LawScheduler(trials), num_samples=-1, reuse_actors=True
         ),

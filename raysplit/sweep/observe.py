@@ -36,12 +36,7 @@ def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) 
     """Give a checked table to a run's law, running or finished; what became of it, and who took it.
 
     The live law takes it where there is one. Without, it is written into the journal, and the results of a sweep that
-    has ended are written anew.
-
-    Args:
-        run_folder: of the run.
-        runs: as `raysplit.runs.read_runs` gives it.
-        offline: that no live law writes this run's journal is known, though the folder says that there is one.
+    has ended are written anew; ``offline`` says that none writes this journal, though the folder tells of one.
 
     Raises:
         TableError: a row is of an unknown domain or contradicts a known one; of its batch of `MAX_BATCH` nothing was

@@ -14,12 +14,12 @@ from raysplit.design.tree_state import price_together
 from raysplit.machines import PEAK_FLOPS_PER_SECOND
 from raysplit.quantities import counted, format_bytes, format_count, format_flops, format_seconds
 from raysplit.space import Space
+from raysplit.split.problem import FORWARD_SHARE
 from raysplit.sweep.speed import Speed, busy_share, lanes_at_a_time, speed_of
 
 _LANE_START_SECONDS = 20.0
 STATE_BYTES = 12
 """Bytes of a checkpoint for each parameter: fp32 weights and Adam's two moments."""
-FORWARD_SHARE = 1 / 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

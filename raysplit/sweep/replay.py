@@ -24,7 +24,6 @@ from raysplit.space import CooldownStart, DesignName
 from raysplit.split.price import RULE
 from raysplit.sweep.backend import Backend, Recorder
 from raysplit.sweep.grid_setup import setup_of_grid
-from raysplit.sweep.reports import trial_of
 from raysplit.sweep.tune import LawScheduler, LawSearcher, Trials, result_of
 
 Losses = Callable[[Trial, int], Mapping[str, float] | None]
@@ -49,6 +48,9 @@ class KnownLosses:
         self._law.record(task.trial, task.milestone, outcome)
         told.set_result(outcome)
         return told
+
+    def n_blocked(self) -> int:
+        return 0
 
     def close(self) -> None:
         self._closed = True
@@ -96,7 +98,7 @@ class PlayedTune:
         """Every trial that can begin now."""
         while isinstance(config := self._searcher.suggest(name := f"t{self._n_trials}"), dict):
             self._n_trials += 1
-            yield TuneTrial(name, config, trial_of(config))
+            yield TuneTrial(name, config, Trial.of(config))
 
     def step_flops(self, trial: TuneTrial) -> float:
         """FLOPs of a trial's next step, which begins."""
@@ -136,7 +138,7 @@ def drive(service: PlayedTo, backend: Backend) -> Replayed:
 
     The searcher and scheduler are those that Ray Tune drives; ties in simulated time go to the earlier trial.
     """
-    played, lanes = PlayedTune(service), service.setup.lanes
+    played, lanes = PlayedTune(service, n_blocked=backend.n_blocked), service.setup.lanes
     running: list[tuple[float, int, TuneTrial]] = []
     numbers = itertools.count()
     now = busy = 0.0

@@ -30,7 +30,8 @@ from raysplit.pool.lane_state import LaneState, QueuedTask
 from raysplit.pool.placement import Footprint, on_these, words
 from raysplit.pool.troubles import Kind, Trouble
 from raysplit.space import Space
-from raysplit.sweep.plan import FORWARD_SHARE, STATE_BYTES
+from raysplit.split.problem import FORWARD_SHARE
+from raysplit.sweep.plan import STATE_BYTES
 from raysplit.sweep.rates import Rates
 from raysplit.sweep.replay import Losses, PlayedTune, TuneTrial, known_law_losses
 from raysplit.sweep.simulated_machines import HOUR, Clock, Machines
@@ -108,9 +109,8 @@ def simulate(
     most_lanes: int | None = None,
     seconds_per_token: Mapping[int, float] | None = None,
     node: Mapping[str, float] | None = None,
-    losses: Losses | None = None,
 ) -> Simulated:
-    """Run a sweep of a space on a simulated cluster until its answer.
+    """Run a sweep of a space on a simulated cluster until its answer; losses are those of `_chinchilla`.
 
     Args:
         space: whose trials, lanes and speeds are taken; domains that are found in the text are taken as equally large.
@@ -120,7 +120,6 @@ def simulate(
         most_lanes: at a time; as many as fill the nodes with the smallest size's when left out, so that nodes decide.
         seconds_per_token: of one worker by size, where it was timed; else reckoned from `compute.gpu`.
         node: resources of a node; those of `compute` when left out.
-        losses: that are measured; those of Chinchilla's law with domains of their own when left out.
 
     Raises:
         RunError: a size's speed is not known, or its lane does not fit on so many nodes.
@@ -137,7 +136,7 @@ def simulate(
     fill = most_nodes * min(resources[name] / amount for name, amount in smallest.in_all.items() if amount)
     lanes = most_lanes or max(1, int(fill))
     setup = replace(setup_of(space, vocab_size=vocab_size), lanes=lanes)
-    losses = losses or known_law_losses(_chinchilla, setup.domains, noise=0.005, seed=seed)
+    losses = known_law_losses(_chinchilla, setup.domains, noise=0.005, seed=seed)
     with tempfile.TemporaryDirectory() as scratch, closing(Journal(Path(scratch) / "journal")) as journal:
         service = LawService(RunSetup(setup=setup, bytes_per_token=dict.fromkeys(setup.domains, 1.0)), journal)
         played = _Played(space, setup, service, losses, paces, rates)
