@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,22 +72,20 @@ class LawStore:
         with self._lock:
             only_reads = self._storage is not None and self._fence is None
             number = 0 if only_reads else self._n_versions + 1
-            made = LawVersion(version=number, fitted_at=time.time(), of_round=of_round, fitted=fitted)
-            self._store(made)
             self._n_versions = max(self._n_versions, number)
-            self._versions = {**self._versions, number: made}
-            self._prune()
-            self.latest = self._find_latest()
-        return made
+            made = LawVersion(version=number, fitted_at=time.time(), of_round=of_round, fitted=fitted)
+            return self._known(made)
 
     def keep(self, version: int) -> LawVersion:
         """Mark a version as one that a round rests on."""
         with self._lock:
-            old = self._versions[version]
-            made = LawVersion(version=version, fitted_at=old.fitted_at, of_round=True, fitted=old.fitted)
-            self._store(made)
-            self._versions = {**self._versions, version: made}
-            self.latest = self._find_latest()
+            return self._known(replace(self._versions[version], of_round=True))
+
+    def _known(self, made: LawVersion) -> LawVersion:
+        self._store(made)  # before anyone is told of it
+        self._versions = {**self._versions, made.version: made}
+        self._prune()
+        self.latest = self._find_latest()
         return made
 
     def _find_latest(self) -> LawVersion | None:

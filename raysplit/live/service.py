@@ -71,7 +71,7 @@ class LawService(LawAnswers):
         """Of state and journal; held for as long as a record takes to reach the disk, never during a fit."""
         self._deciding = threading.Lock()
         """One decision of the sweep at a time."""
-        run = _settled(run, journal)
+        run = _stored(run, journal)
         setup, state = run.setup, state_of(journal.records, run)
         target = FitTarget(problem=setup.problem, step_tokens=setup.step_tokens, seed=setup.seed)
         last_seq = journal.records[-1].seq if journal.records else -1
@@ -338,7 +338,7 @@ class LawService(LawAnswers):
         return self._round_belief[1]
 
 
-def _settled(run: RunSetup | None, journal: Journal | ReadJournal) -> RunSetup:
+def _stored(run: RunSetup | None, journal: Journal | ReadJournal) -> RunSetup:
     """What the journal says that its sweep rests on, after what is given has been stored where it says otherwise."""
     data = recorded_setup(journal.records)
     if run is not None and data != run.to_data():
