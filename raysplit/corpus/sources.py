@@ -14,8 +14,7 @@ from raysplit.corpus.packages import package_documents
 from raysplit.corpus.plain_text import cut, lines_of, text_lines, whole_text
 from raysplit.corpus.rows import TABLE_FORMATS, Row, check_columns, flag_in, rows_of, text_in
 from raysplit.corpus.runs import data_key, document_key
-from raysplit.corpus.tokenized import COMPANIONS, Vocabulary, token_documents, token_suffix
-from raysplit.corpus.tokenized import SUFFIXES as TOKEN_SUFFIXES
+from raysplit.corpus.tokenized import COMPANIONS, TOKEN_SUFFIXES, Vocabulary, token_documents, token_suffix
 from raysplit.corpus.tokenizer import STORED_TOKENS
 from raysplit.errors import CorpusError, Unreadable, unknown
 from raysplit.files import suffix_of

@@ -24,7 +24,7 @@ from raysplit.errors import CorpusError, Unreadable, unknown
 from raysplit.files import open_bytes
 from raysplit.space import SourceSpec
 
-SUFFIXES = (".bin", ".npy", ".arrow", ".parquet", ".mds")
+TOKEN_SUFFIXES = (".bin", ".npy", ".arrow", ".parquet", ".mds")
 COMPANIONS = (".idx", ".json")
 """Files that belong to another one."""
 _BLOCK_TOKENS = 1 << 20
