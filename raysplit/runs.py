@@ -43,7 +43,7 @@ BASE, REPLAY_SHARE, GENERAL_LOSS = "base", "replay_share", "general_loss"
 UNTOLD_TOKENS = 1
 """Stands for the D of a base that nobody knows: a law of bases each pretrained on one D does not depend on it."""
 MAX_ROWS = 20_000
-"""A live law fits a sample of so many (`raysplit.live.table`): its refits must stay quick."""
+"""A live law fits a sample of so many (`raysplit.live.observations`): its refits must stay quick."""
 MAX_ROWS_READ, MAX_ROWS_FITTED = 1_000_000, 40_000
 """Of a table; one with more rows than are fitted is thinned (`thinned`)."""
 _SPACINGS = (2**0.125, 2**0.25, 2**0.5, 2.0, 4.0)

@@ -481,14 +481,14 @@ def _told_by_priors(
     law: "Law", runs: "pd.DataFrame", problem: "Problem", choice: "Choice", repetition: "Repetition | None", seed: int
 ) -> dict[str, str]:
     """What is mostly the priors', where the domains are few enough to fit twice."""
-    from raysplit.law import WarmStart, fit_law
+    from raysplit.law import fit_law
     from raysplit.split.decision import MOST_JUDGED
     from raysplit.split.telling import told_by_priors
 
     def wider(prior_strength: float) -> "Law":
         return fit_law(
             runs, forms=list(choice.weights), form_weights=choice.weights, repetition=repetition, seed=seed,
-            prior_strength=prior_strength, n_draws=law.n_draws, start=WarmStart.of(law, explores=False),
+            prior_strength=prior_strength, n_draws=law.n_draws, start=law.warm_start(explores=False),
         )  # fmt: skip
 
     return told_by_priors(law, problem, wider) if len(law.domains) <= MOST_JUDGED else {}

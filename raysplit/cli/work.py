@@ -334,7 +334,7 @@ def controls(run_folder: Path, ray_address: str | None, take_over: bool) -> None
             own, work.folder, _corpus(work), control_advice(advice, own), None, seed=FINAL_SEED, baseline_names=(),
             console=console, ray_address=ray_address, with_cards=False,
         )  # fmt: skip
-        losses, weights = final["variants"]["recommended"]["losses"], own.weights()
+        losses, weights = final.variants["recommended"].losses, own.weights()
         mean = sum(weights[domain] * loss for domain, loss in losses.items())
         console.print(
             f"measured {mean:.4f} nats a token over its {len(losses)} domains; models in {work.folder.experts}"
@@ -577,11 +577,11 @@ def _sweep(work: _Work, corpus: "Corpus") -> float:
         work.space, folder, corpus, console=console, ray_address=work.ray_address, http=work.http,
         wait_seconds=work.wait_seconds,
     )  # fmt: skip
-    if not end.why:  # Tune returns early, in good order, on SIGUSR1
-        raise KeyboardInterrupt
     status = end.status
+    if not status.finished:  # Tune returns early, in good order, on SIGUSR1
+        raise KeyboardInterrupt
     when = f"after {format_seconds(end.wall_seconds)}" if end.wall_seconds else "before this start"
-    console.print(f"sweep ended {when}: {end.why}")
+    console.print(f"sweep ended {when}: {status.finished}")
     console.print(
         f"{status.n_observations} observations, {format_flops(status.spent_flops)}, "
         f"{status.n_stopped} trials stopped early, {status.n_failed} failed"
@@ -669,8 +669,8 @@ def _train(work: _Work, corpus: "Corpus", advice: "Advice", asked: _Final) -> No
         ray_address=work.ray_address,
         wait_seconds=work.wait_seconds,
     )
-    advised = final["variants"]["recommended"]
-    baselines = [name for name in final["variants"] if name != "recommended"]
+    advised = final.variants["recommended"]
+    baselines = [name for name in final.variants if name != "recommended"]
     table = Table(
         "domain",
         "predicted",
@@ -684,29 +684,28 @@ def _train(work: _Work, corpus: "Corpus", advice: "Advice", asked: _Final) -> No
         padding=(0, 2),
     )
     inside = 0
-    for domain, loss in advised["losses"].items():
-        predicted = advised["predicted"].get(domain)
-        within = predicted is not None and predicted["low"] <= loss <= predicted["high"]
+    for domain, loss in advised.losses.items():
+        predicted = advised.predicted.get(domain)
+        within = predicted is not None and predicted.low <= loss <= predicted.high
         inside += within
         table.add_row(
             domain,
-            f"{predicted['mean']:.3f}" if predicted else "",
-            f"{predicted['low']:.3f} to {predicted['high']:.3f}" if predicted else "",
+            f"{predicted.mean:.3f}" if predicted else "",
+            f"{predicted.low:.3f} to {predicted.high:.3f}" if predicted else "",
             f"{loss:.3f}",
             "inside" if within else "outside" if predicted else "",
-            f"{advised['bits_per_byte'][domain]:.3f}",
-            f"{final['seed_losses'].get(domain, float('nan')):.3f}",
-            *(f"{final['variants'][name]['losses'][domain]:.3f}" for name in baselines),
+            f"{advised.bits_per_byte[domain]:.3f}",
+            f"{final.seed_losses.get(domain, float('nan')):.3f}",
+            *(f"{final.variants[name].losses[domain]:.3f}" for name in baselines),
         )
     console.print(table)
     weights = advice.weights
-    ours = sum(weights[d] * loss for d, loss in advised["losses"].items())
+    ours = sum(weights[d] * loss for d, loss in advised.losses.items())
     for name in baselines:
-        theirs = sum(weights[d] * loss for d, loss in final["variants"][name]["losses"].items())
+        theirs = sum(weights[d] * loss for d, loss in final.variants[name].losses.items())
         console.print(f"measured {100 * (1 - ours / theirs):+.2f} % loss saved against {name} at equal FLOPs")
     console.print(
-        f"{inside} of {len(advised['losses'])} measured losses inside the predicted interval; "
-        f"models in {folder.experts}"
+        f"{inside} of {len(advised.losses)} measured losses inside the predicted interval; models in {folder.experts}"
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from raysplit.corpus.manifest import Manifest, read_manifest
 from raysplit.corpus.sampling import Mixture, mixture_of, replayed_windows, shuffled_windows
-from raysplit.corpus.shards import Shard, TokenReader
+from raysplit.corpus.shards import Shard, ShardReader
 from raysplit.errors import CorpusError, unknown
 
 
@@ -256,17 +256,17 @@ class Corpus:
         return epochs
 
     @cached_property
-    def _train(self) -> dict[str, TokenReader]:
+    def _train(self) -> dict[str, ShardReader]:
         records = self.manifest.domains.items()
         return {name: self._reader(record.train.shards) for name, record in records}
 
     @cached_property
-    def _validation(self) -> dict[str, TokenReader]:
+    def _validation(self) -> dict[str, ShardReader]:
         records = self.manifest.domains.items()
         return {name: self._reader(record.validation.shards) for name, record in records}
 
-    def _reader(self, shards: tuple[Shard, ...]) -> TokenReader:
-        return TokenReader(self.folder, shards, dtype=self.manifest.dtype)
+    def _reader(self, shards: tuple[Shard, ...]) -> ShardReader:
+        return ShardReader(self.folder, shards, dtype=self.manifest.dtype)
 
     def _shards(self) -> list[Shard]:
         sides = [side for record in self.manifest.domains.values() for side in (record.train, record.validation)]

@@ -123,7 +123,7 @@ def next_round(setup: Setup, tree_state: TreeState, belief: Belief) -> Round | F
         given_up = f", but for {len(tree_state.closed)} trials given up" if tree_state.closed else ""
         return Finish(why=f"every point of the grid is measured{given_up}; expected regret {100 * regret:.2f} %")
     rng = np.random.default_rng([setup.seed, len(tree_state.losses)])
-    design = DESIGNS[setup.design](belief, candidates, setup, rng)
+    design = DESIGNS[setup.design](belief, candidates.groups, rng)
     chosen: list[Trial] = []
     planned, rate = 0.0, np.inf
     least_rate = _least_rate(setup, regret, min(budget_left, most))
@@ -181,7 +181,7 @@ def enlarged(
     if not affordable.any():
         return None
     rng = np.random.default_rng([setup.seed, len(tree_state.losses)])
-    design = DESIGNS[setup.design](belief, candidates, setup, rng)
+    design = DESIGNS[setup.design](belief, candidates.groups, rng)
     best, rate = design.best(affordable, candidates.prices)
     if rate <= _least_rate(setup, belief.expected_regret, min(budget_left, _most(setup))):
         return None

@@ -5,8 +5,9 @@ leave a checkpoint (a `Node`) wherever a cooldown or a branch may start, so ever
 observation is the part of its path that no one has trained yet.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from raysplit.space import CooldownStart
 
@@ -84,6 +85,12 @@ class Trial:
     """Where the branch leaves its trunk; for a trunk, how far it goes (its last milestone)."""
     milestones: tuple[int, ...]
     """Rising token counts at which to cool down and measure: D for a trunk, D' for a branch."""
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Self:
+        """What `dataclasses.asdict` wrote, also after a trip through JSON or a Tune config with more in it."""
+        known = {name: data[name] for name in cls.__dataclass_fields__}
+        return cls(**{**known, "milestones": tuple(known["milestones"])})
 
     @property
     def name(self) -> str:

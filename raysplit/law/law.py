@@ -13,13 +13,13 @@ from scipy.special import ndtri
 
 from raysplit.errors import LawError, unknown
 from raysplit.law.basis import N_FEATURES, Basis
-from raysplit.law.fit import Fit
 from raysplit.law.form import Array, Form
 from raysplit.law.forms import FORMS
 from raysplit.law.identified import Identified
 from raysplit.law.repetition import Repetition
 from raysplit.law.scratch import Scratch
-from raysplit.law.status import FitStatus
+from raysplit.law.status import Fit, FitStatus
+from raysplit.law.warm import WarmStart
 from raysplit.quantities import format_count
 
 SCHEMA_VERSION = 3
@@ -118,6 +118,18 @@ class Law:
     def point(self) -> "Law":
         """The best guess as a law of one draw: the weighted mean of the losses of the forms' best fits."""
         return replace(self, n_draws=1, is_point=True)
+
+    def warm_start(self, *, explores: bool = True) -> WarmStart:
+        """Where this law's fits ended, for the next one's to go on from; ``explores`` as there."""
+        return WarmStart(
+            explores=explores,
+            theta={
+                form: {domain: tuple(map(float, fit.theta)) for domain, fit in by_domain.items()}
+                for form, by_domain in self.fits.items()
+            },
+            pooling=dict(self.pooling),
+            misfit_scale=self.calibration.stretch if self.calibration else 1.0,
+        )
 
     @property
     def from_scratch(self) -> frozenset[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from raysplit.errors import LawError, RaysplitError
-from raysplit.law import Law, WarmStart, fit_law
+from raysplit.law import Law, fit_law
 from raysplit.live.fitted import FitTarget, Fitted
 from raysplit.live.observations import ObservationTable, Reported, rows_to_fit
 from raysplit.runs import to_frame
@@ -106,7 +106,7 @@ def fit_quickly(rows: Sequence[Reported], seq: int, target: FitTarget, *, chosen
         n_draws=_QUICK_DRAWS,
         draw_iterations=_QUICK_ITERATIONS,
         step_tokens=target.step_tokens,
-        start=WarmStart.of(start, explores=False),
+        start=start.warm_start(explores=False),
         seed=target.seed,
     )
     law = replace(law, calibration=chosen.law.calibration)

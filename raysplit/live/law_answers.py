@@ -30,6 +30,7 @@ from raysplit.live.observations import checked
 from raysplit.live.of_law import curve_of, whether_to_go_on
 from raysplit.live.questions import (
     A,
+    AnsweringLaw,
     AskAdvice,
     AskCurve,
     AskHistory,
@@ -37,13 +38,12 @@ from raysplit.live.questions import (
     AskLaws,
     AskPage,
     AskPrediction,
-    Asks,
     AskStamp,
     AskTable,
     AskWholeLaw,
     Question,
     ShouldGoOn,
-    SplitAsked,
+    SplitQuestion,
 )
 from raysplit.live.run_setup import ModelFamily
 from raysplit.live.state import SweepState
@@ -53,7 +53,7 @@ _ANSWERS_KEPT = 256
 """Answers that are remembered: the only ones that are, wherever a question comes from."""
 
 
-class LawAnswers(Asks):
+class LawAnswers(AnsweringLaw):
     """What anyone may ask of a sweep's laws. Methods may be called from several threads."""
 
     def __init__(self, state: SweepState, laws: Laws) -> None:
@@ -182,7 +182,7 @@ class LawAnswers(Asks):
         found: Advice = self._remembered((known.version, known.fitted.seq, repr(asked)), lambda: advise(law, problem))
         return found
 
-    def _problem(self, question: SplitAsked, known: LawVersion) -> Problem:
+    def _problem(self, question: SplitQuestion, known: LawVersion) -> Problem:
         problem = problem_of(self.setup.problem, question, family=self.run.family)
         check_domains(known.fitted.law, problem.domains)
         return problem
@@ -197,13 +197,8 @@ class LawAnswers(Asks):
         return found
 
 
-def problem_of(target: Problem, question: SplitAsked, *, family: ModelFamily | None) -> Problem:
-    """The target with what the question changes of it.
-
-    Args:
-        target: what a question that says nothing asks.
-        question: budget, sizes, weights, accounting, seeds.
-        family: tells the FLOPs of sizes that are not the target's; None where only those can be asked for.
+def problem_of(target: Problem, question: SplitQuestion, *, family: ModelFamily | None) -> Problem:
+    """The target with what the question changes of it; without a family only the target's sizes are known.
 
     Raises:
         SplitError: a domain or size is unknown.

@@ -14,6 +14,10 @@ from raysplit.split.problem import Array, Split
 SCHEMA_VERSION: Literal[1] = 1
 FLAT_TOLERANCE = 0.005
 """Splits within this share of the best loss count as equally good."""
+MODEL_SIZE, SHARE, EXPERTS, GAINS, ALL = (
+    "model size", "pretrain share", "specialize tokens", "gains", "everything"
+)  # fmt: skip
+"""Names of what may be withheld; ``specialize tokens of DOMAIN`` is one domain's."""
 
 
 @dataclass(frozen=True, kw_only=True)

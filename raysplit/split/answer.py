@@ -11,13 +11,25 @@ from raysplit.errors import SplitError
 from raysplit.law import Law
 from raysplit.law.law import measured_span
 from raysplit.quantities import format_count
-from raysplit.split.advice import FLAT_TOLERANCE, Advice, BudgetAdvice, FormAdvice, Gain, Interval, SizeAdvice
+from raysplit.split.advice import (
+    EXPERTS,
+    FLAT_TOLERANCE,
+    GAINS,
+    MODEL_SIZE,
+    SHARE,
+    Advice,
+    BudgetAdvice,
+    FormAdvice,
+    Gain,
+    Interval,
+    SizeAdvice,
+)
 from raysplit.split.curve import loss_curve
 from raysplit.split.problem import Array, Problem, Seeds, Split, baselines
 from raysplit.split.regret import domain_losses, expected_regret, losses_of
 from raysplit.split.search import SplitsBySize, best_by_size_and_draw, best_split
 from raysplit.split.surface import LawLike
-from raysplit.split.telling import EXPERTS, GAINS, MODEL_SIZE, SHARE, question_told
+from raysplit.split.telling import question_told
 
 _ROUNDING = 1e-6
 _SHARES, _COARSE_SHARES = np.linspace(0.0, 1.0, 101), np.linspace(0.0, 1.0, 51)

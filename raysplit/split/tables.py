@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from raysplit.quantities import format_count, format_flops
 from raysplit.runs import UNTOLD_TOKENS
-from raysplit.split.advice import FLAT_TOLERANCE, Advice, Interval
+from raysplit.split.advice import ALL, FLAT_TOLERANCE, MODEL_SIZE, SHARE, Advice, Interval
 from raysplit.split.problem import Split
-from raysplit.split.telling import ALL, MODEL_SIZE, SHARE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -121,9 +121,7 @@ def plan_final(
     """The seed on all machines that the space has, then the experts side by side on as much as is theirs.
 
     Args:
-        space: the sweep's space.
         advice: what to train; it may be about a size that the space does not name.
-        vocab_size: of the tokenizer.
         seed: of weights and data order.
         baseline_names: rules of thumb to train as well, out of `BASELINES`, or of `OF_BASES`.
         experts: folder of the exported models.
@@ -257,9 +255,9 @@ def parts_of(
         last = trunks[trunk_seed, tokens].name if is_shared else last
     branches: dict[tuple[Trial, int], FinalPart] = {}
     for variant in variants:
-        for domain, tokens in variant.specialize_tokens.items():
-            branch = branch_of(variant, domain, n_params=n_params, seed=seed)
-            if tokens and (branch, tokens) not in branches:
+        for domain in variant.specialize_tokens:
+            branch, tokens = expert_of(variant, domain, n_params=n_params, seed=seed)
+            if branch.domain and (branch, tokens) not in branches:
                 branches[branch, tokens] = FinalPart(
                     after=trunks[branch.seed, variant.pretrain_tokens].name if variant.pretrain_tokens else "",
                     task=Task(
@@ -286,29 +284,22 @@ def models_of(variant: Variant, parts: Sequence[FinalPart], *, n_params: int, se
     found = {}
     if variant.pretrain_tokens and variant.seeds == "shared":
         found[SEED_FOLDER] = exports[_trunk(n_params, seed, variant.pretrain_tokens).name, variant.pretrain_tokens]
-    for domain, tokens in variant.specialize_tokens.items():
-        if tokens:
-            found[domain] = exports[branch_of(variant, domain, n_params=n_params, seed=seed).name, tokens]
-        elif variant.seeds == "independent" and variant.pretrain_tokens:
-            found[domain] = exports[
-                trunk_of(variant, domain, n_params=n_params, seed=seed).name, variant.pretrain_tokens
-            ]
+    for domain in variant.specialize_tokens:
+        trial, milestone = expert_of(variant, domain, n_params=n_params, seed=seed)
+        if trial.domain or (variant.seeds == "independent" and variant.pretrain_tokens):
+            found[domain] = exports[trial.name, milestone]
     return found
 
 
-def branch_of(variant: Variant, domain: str, *, n_params: int, seed: int) -> Trial:
-    return Trial(
-        n_params=n_params,
-        seed=variant.trunk_seeds(seed)[domain],
-        domain=domain,
-        pretrain_tokens=variant.pretrain_tokens,
-        milestones=(variant.specialize_tokens[domain],),
+def expert_of(variant: Variant, domain: str, *, n_params: int, seed: int) -> tuple[Trial, int]:
+    """What gives a domain's expert, and after how many tokens: a branch, or the trunk where it has no tokens."""
+    trunk_seed, pretrain, tokens = variant.trunk_seeds(seed)[domain], variant.pretrain_tokens, variant.specialize_tokens
+    if not tokens[domain]:
+        return _trunk(n_params, trunk_seed, pretrain), pretrain
+    branch = Trial(
+        n_params=n_params, seed=trunk_seed, domain=domain, pretrain_tokens=pretrain, milestones=(tokens[domain],)
     )
-
-
-def trunk_of(variant: Variant, domain: str, *, n_params: int, seed: int) -> Trial:
-    """What a domain's expert has left."""
-    return _trunk(n_params, variant.trunk_seeds(seed)[domain], variant.pretrain_tokens)
+    return branch, tokens[domain]
 
 
 def _trunk(n_params: int, seed: int, tokens: int) -> Trial:

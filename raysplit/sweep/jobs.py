@@ -42,35 +42,23 @@ class SubmittedRun:
     """Further ones of `raysplit run`."""
 
     @classmethod
-    def of(cls, space_file: Path, run_folder: str, *, options: tuple[str, ...] = ()) -> "SubmittedRun":
-        """Read and check the space here, before a cluster is asked.
+    def of(cls, space_file: Path | None, run_folder: str, *, options: tuple[str, ...] = ()) -> "SubmittedRun":
+        """Read and check the space here, before a cluster is asked; without one, go on with the run that lies there.
 
         Raises:
             SpaceError: as `raysplit.space.load_space`.
             RunError: the run folder is no absolute path, which would lie in the job's own folder and end with it.
         """
-        return cls(space=load_space(space_file), run_folder=_absolute(run_folder), options=options)
-
-    @classmethod
-    def again(cls, run_folder: str, *, options: tuple[str, ...] = ()) -> "SubmittedRun":
-        """Go on with the run in a folder, by the search space that lies there.
-
-        Raises:
-            RunError: the run folder is no absolute path.
-        """
-        return cls(space=None, run_folder=_absolute(run_folder), options=options)
+        if not run_folder.startswith("/"):
+            raise RunError(f"{run_folder}: must be an absolute path on the cluster, such as /shared/runs/first")
+        space = None if space_file is None else load_space(space_file)
+        return cls(space=space, run_folder=run_folder.rstrip("/"), options=options)
 
     @property
     def entrypoint(self) -> str:
         """The job's command; `raysplit` is found on the PATH that Ray was started with."""
         space = f"{self.run_folder}/{_SPACE}" if self.space is None else _SPACE
         return shlex.join(["raysplit", "run", space, "--out", self.run_folder, "--ray-address", "auto", *self.options])
-
-
-def _absolute(run_folder: str) -> str:
-    if not run_folder.startswith("/"):
-        raise RunError(f"{run_folder}: must be an absolute path on the cluster, such as /shared/runs/first")
-    return run_folder.rstrip("/")
 
 
 class SubmittedJobs:
@@ -150,12 +138,9 @@ class SubmittedJobs:
         return bool(self._client.get_job_status(job) == JobStatus.SUCCEEDED)
 
     def ask(self, words: Sequence[str], *, tell: Callable[[str], Any], tell_beside: Callable[[str], Any]) -> int:
-        """Run a command of raysplit's on the cluster, which finds the run folder there; gives its exit status.
+        """Run a command of raysplit's, without that word, on the cluster, which finds the run folder there.
 
-        Args:
-            words: of the command, without ``raysplit``.
-            tell: hears each line of its output.
-            tell_beside: hears each line of its error stream.
+        Each line of its output is told, those of its error stream beside; gives its exit status.
         """
         job = self._hand_in(
             entrypoint=shlex.join(["bash", "-o", "pipefail", "-c", _TELLS_APART, "-", "raysplit", *words]),

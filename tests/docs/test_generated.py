@@ -6,7 +6,7 @@ from docs.generate import PAGES, out_of_date
 from tests.conftest import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
-_OTHERS = ("cli/main.py", "doubts.py", "design/lane_shapes.py", "imports/remedies.py", "quantities.py")
+_OTHERS = ("cli/main.py", "doubts.py", "design/lane_shapes.py", "imports/columns.py", "quantities.py")
 """Which say messages that another module raises."""
 
 
