@@ -5,7 +5,7 @@ them, however narrow the interval that a prior leaves there.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,14 @@ class Identified:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` reads them back."""
         return asdict(self)
+
+    def of_domains(self, renamed: Mapping[str, str]) -> "Identified":
+        """Of some of the domains, each under another name; what all runs vary together is told of these too."""
+        lists = {
+            name: tuple(renamed[domain] for domain in getattr(self, name) if domain in renamed)
+            for name in ("without_specialization", "few_points")
+        }
+        return replace(self, **lists)
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> "Identified":

@@ -75,13 +75,16 @@ def run_final(
         CorpusError: a domain has too few tokens for a variant.
         RaysplitError: a training run failed.
     """
-    plan = plan_rest(space, folder, advice, vocab_size=corpus.vocab_size, seed=seed, baseline_names=baseline_names)
+    plan = plan_rest(
+        space, folder, advice, vocab_size=corpus.vocab_size, seed=seed, baseline_names=baseline_names,
+        domain_tokens=corpus.domain_tokens,
+    )  # fmt: skip
     for variant in plan.variants:
         corpus.check_capacity(
             max_pretrain_tokens=0 if variant.starts_from_base else variant.pretrain_tokens,
             max_specialize_tokens=max(variant.specialize_tokens.values()),
             max_epochs=space.corpus.max_epochs,
-            replay_share=space.training.replay_share,
+            replay_share=variant.replay_share or space.training.replay_share,
         )
     exports = {part.name: part.task.export_to for part in plan.parts}
     checkpoints = folder.checkpoints_at(space.compute.storage)
@@ -125,6 +128,7 @@ def plan_rest(
     seed: int,
     baseline_names: Sequence[str],
     seconds_per_token: Mapping[int, float] | None = None,
+    domain_tokens: Mapping[str, float] | None = None,
 ) -> FinalPlan:
     """What a final run in a folder has still to train; arguments and errors as `plan_final` has them."""
     plan = partial(
@@ -136,6 +140,7 @@ def plan_rest(
         baseline_names=baseline_names,
         experts=folder.experts,
         seconds_per_token=seconds_per_token,
+        domain_tokens=domain_tokens,
     )
     return plan(done=_done(_records(folder), plan().parts))
 
@@ -258,6 +263,7 @@ def _summary(
     n_params = advice.split.n_params
     trunk = Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=0, milestones=()).name
     bytes_each = bytes_per_token(corpus)
+    at_share = None if law is None else law.at_share(advice.replay_share)
     out: dict[str, Any] = {"schema_version": 1, "seed": seed, "n_params": n_params, "variants": {}}
     for variant in variants:
         losses = {
@@ -270,12 +276,12 @@ def _summary(
         }
         predicted = (
             {}
-            if law is None
+            if at_share is None or variant.is_union  # of which no run tells anything
             else {
                 domain: {
                     name: float(value)
                     for name, value in asdict(
-                        law.predict(
+                        at_share.predict(
                             domain,
                             n_params,
                             variant.pretrain_tokens,

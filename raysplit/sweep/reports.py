@@ -34,7 +34,7 @@ def config_of(trial: Trial) -> dict[str, Any]:
 
 def trial_of(config: Mapping[str, Any]) -> Trial:
     """The trial of a config, whatever else the user has put into it."""
-    return trial_from_dict({name: config[name] for name in Trial.__dataclass_fields__})
+    return trial_from_dict({name: config[name] for name in Trial.__dataclass_fields__ if name in config})
 
 
 def read_report(trial: Trial, result: Mapping[str, Any], domains: Sequence[str]) -> Report | None:

@@ -18,9 +18,8 @@ def setup_of_corpus(space: Space, corpus: Corpus) -> RunSetup:
         SplitError: the target's budget is too small for any split.
     """
     longest_path_epochs(space, corpus)
-    tokens = {name: float(record.train.n_tokens) for name, record in corpus.manifest.domains.items()}
     return RunSetup(
-        setup=setup_of(space, vocab_size=corpus.vocab_size, domain_tokens=tokens),
+        setup=setup_of(space, vocab_size=corpus.vocab_size, domain_tokens=corpus.domain_tokens),
         bytes_per_token=bytes_per_token(corpus),
         family=_family(space, corpus.vocab_size),
     )
@@ -98,5 +97,5 @@ def longest_path_epochs(space: Space, corpus: Corpus) -> dict[str, float]:
         max_specialize_tokens=max(space.specialize_grid),
         max_epochs=space.corpus.max_epochs,
         context_length=space.model.context_length,
-        replay_share=space.training.replay_share,
+        replay_share=min(space.sweep.replay_shares, default=space.training.replay_share),
     )
