@@ -619,6 +619,7 @@ def _agreed(
         vocab_size=corpus.vocab_size,
         seed=final.seed,
         baseline_names=_baseline_names(final, work.space),
+        domain_tokens=corpus.domain_tokens,
     )
     for note in final_notes(rest, sweep_flops=sweep_flops) if rest.left else ():
         work.console.print(note)

@@ -106,7 +106,7 @@ class Corpus:
             start_tokens, branch_tokens: multiples of ``context_length``.
             n_sequences: how many windows.
             domain: of a branch; None for the mixture.
-            replay_share: of a branch's windows, in [0, 1); spread evenly over the branch.
+            replay_share: of a branch's windows, in [0, 1]; spread evenly over the branch. At 1 it is all mixture.
             part: (i, n) for the windows i, i + n, i + 2 n, ... of them alone, as rank i of n reads them.
 
         Returns:
@@ -149,6 +149,11 @@ class Corpus:
         # The branch's own domain has one stream, whichever way a window of it comes.
         gone = positions - replayed + self.mixture.windows_given_at(branch + replayed, domain)
         return numbers, np.where(numbers == own, gone, places)
+
+    @property
+    def domain_tokens(self) -> dict[str, float]:
+        """Training tokens of each domain."""
+        return {name: float(record.train.n_tokens) for name, record in self.manifest.domains.items()}
 
     def n_windows(self, domain: str, context_length: int) -> int:
         """Training windows of a domain, which one epoch visits once each.

@@ -111,7 +111,10 @@ class LawAnswers(AnsweringLaw):
 
     def answer_predict(self, question: AskPrediction) -> LivePrediction:
         known = self._version(question.version)
-        law, at = known.fitted.law, (question.n_params, question.pretrain_tokens, question.specialize_tokens)
+        law, at = (
+            _at(known.fitted.law, question.replay_share),
+            (question.n_params, question.pretrain_tokens, question.specialize_tokens),
+        )
         if question.domain not in law.domains:
             raise UnknownValue("domain", "domain", question.domain, law.domains)
         if at[1] + at[2] <= 0:
@@ -129,6 +132,8 @@ class LawAnswers(AnsweringLaw):
     def answer_curve(self, question: AskCurve) -> Curve:
         known, seq = self._version(question.version), self._state.table.last_seq
         problem, law = self._problem(question, known), known.fitted.law
+        if len(law.replay_shares) > 1:
+            law = law.at_share(self._advice(known, AskAdvice()).replay_share)
         found: Curve = self._remembered(
             (known.version, seq, repr(question)),
             lambda: curve_of(law, problem, self._state.table.frame(), n_params=question.at_n_params),
@@ -143,7 +148,7 @@ class LawAnswers(AnsweringLaw):
         except LawError as error:
             return GoOn(go_on=True, why=str(error))
         return whether_to_go_on(
-            known.fitted.law,
+            _at(known.fitted.law, None),
             observation,
             expected_regret=advice.expected_regret,
             regret_tolerance=self.setup.regret_tolerance,
@@ -198,10 +203,15 @@ class LawAnswers(AnsweringLaw):
 
 
 def problem_of(target: Problem, question: SplitQuestion, *, family: ModelFamily | None) -> Problem:
-    """The target with what the question changes of it; without a family only the target's sizes are known.
+    """The target with what the question changes of it.
+
+    Args:
+        target: what a question that says nothing asks.
+        question: budget, sizes, weights, accounting, seeds, and what experts may lose elsewhere.
+        family: tells the FLOPs of sizes that are not the target's; None where only those can be asked for.
 
     Raises:
-        SplitError: a domain or size is unknown.
+        SplitError: a domain or size is unknown, or there are no bases to lose anything beside.
     """
     problem = target
     if question.budget_flops is not None:
@@ -215,9 +225,26 @@ def problem_of(target: Problem, question: SplitQuestion, *, family: ModelFamily 
             if name not in target.domains:
                 raise SplitError("weights: " + unknown("domain", name, target.domains))
         problem = replace(problem, weights=[question.weights.get(name, 1.0) for name in target.domains])
+    if question.max_general_loss is not None:
+        problem = replace(problem, max_general_loss=question.max_general_loss)
+    if question.max_general_rise is not None:
+        problem = replace(problem, max_general_rise=question.max_general_rise)
     if question.n_params:
         problem = replace(problem, sizes=dict(_size(n, target.sizes, family) for n in question.n_params))
     return problem
+
+
+def _at(law: Law, share: float | None) -> Law:
+    """The law at a replayed share, the least where none is said.
+
+    Raises:
+        LawError: no run had this share.
+    """
+    if share is None:
+        return law.at_share(law.replay_shares[0]) if law.replay_shares else law
+    if share not in law.replay_shares:
+        raise LawError(unknown("replay_share", share, law.replay_shares or (0.0,)))
+    return law.at_share(share)
 
 
 def _size(n_params: int, known: Mapping[int, float], family: ModelFamily | None) -> tuple[int, float]:

@@ -145,6 +145,16 @@ Seeds = Annotated[
 ]
 
 
+MaxGeneralLoss = Annotated[
+    float | None, *_number(float, gt=0, allow_inf_nan=False), _OR_NONE,
+    Field(description="Nats per token: the most that the seed, or each expert of a base, may have on general text."),
+]  # fmt: skip
+MaxGeneralRise = Annotated[
+    float | None, *_number(float, gt=0, allow_inf_nan=False), _OR_NONE,
+    Field(description="By which share each expert's loss on general text may be above its base's, such as 0.02."),
+]  # fmt: skip
+
+
 class ObservationRow(BaseModel):
     """One measured loss; units as in `raysplit.runs.Observation`."""
 
@@ -246,6 +256,8 @@ class SplitQuestion:
     weights: Weights = Field(default_factory=dict)
     accounting: Accounting = None
     seeds: Seeds = None
+    max_general_loss: MaxGeneralLoss = None
+    max_general_rise: MaxGeneralRise = None
     version: Version = None
 
 
@@ -264,6 +276,10 @@ class AskPrediction(Question[LivePrediction], path="/v1/predict"):
     pretrain_tokens: Tokens
     specialize_tokens: Tokens
     level: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False, description="Probability of the interval.")] = 0.9
+    replay_share: Annotated[
+        Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | SkipJsonSchema[None],
+        Field(description="p, where the sweep tries several; the least when left out."),
+    ] = None
     version: Version = None
 
 

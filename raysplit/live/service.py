@@ -21,6 +21,7 @@ from raysplit.errors import RunError
 from raysplit.journal import Journal, ReadJournal
 from raysplit.live.answers import Accepted, Ending, Event, Status, TrialState
 from raysplit.live.fitted import FitTarget
+from raysplit.live.fitting import advice_or_none
 from raysplit.live.law_answers import LawAnswers
 from raysplit.live.law_store import Laws, LawStore
 from raysplit.live.laws import LawsOnDemand
@@ -28,7 +29,7 @@ from raysplit.live.observations import ObservationTable, as_row, checked, new_to
 from raysplit.live.questions import AskEndings, AskEvents, AskStatus, AskTrials, Observe
 from raysplit.live.run_setup import KIND, RunSetup, recorded_setup
 from raysplit.live.state import state_of
-from raysplit.split import Advice, advise
+from raysplit.split import Advice
 
 MakeLaws = Callable[[ObservationTable, FitTarget, LawStore], Laws]
 
@@ -73,7 +74,9 @@ class LawService(LawAnswers):
         """One decision of the sweep at a time."""
         run = _stored(run, journal)
         setup, state = run.setup, state_of(journal.records, run)
-        target = FitTarget(problem=setup.problem, step_tokens=setup.step_tokens, seed=setup.seed)
+        target = FitTarget(
+            problem=setup.problem, step_tokens=setup.step_tokens, seed=setup.seed, shares=setup.replay_shares
+        )
         last_seq = journal.records[-1].seq if journal.records else -1
         store = LawStore(laws_in, last_seq=last_seq, fence=fence)
         super().__init__(state, make_laws(state.table, target, store))
@@ -265,7 +268,7 @@ class LawService(LawAnswers):
                 decision = Finish(why=f"nothing could be measured: {next(iter(self._state.closed.values()))}")
             else:
                 fitted = self._laws.of_round(seq)
-                advice = fitted.advice or advise(fitted.law, self.setup.problem)
+                advice = fitted.advice or advice_or_none(fitted.law, self.setup.problem)
                 if is_grid:
                     decision = Finish(why="every point of the grid is measured")
                 else:

@@ -254,22 +254,31 @@ class SweepState:
         """A trunk's measurement is an observation of every domain, a branch's of its own."""
         pretrain, specialize = trial.point(milestone)
         seconds = math.nan if data["wall_seconds"] is None else data["wall_seconds"]
-        domains = self.run.setup.domains if trial.is_trunk else (trial.domain,)
+        setup, losses = self.run.setup, data["losses"]
+        domains = setup.domains if trial.is_trunk else (trial.domain,)
         return [
             Observation(
                 n_params=trial.n_params,
                 pretrain_tokens=pretrain,
                 specialize_tokens=specialize,
                 domain=domain,
-                loss=data["losses"][domain],
+                loss=losses[domain],
                 seed=trial.seed,
                 trial=trial.name,
-                flops=self.run.setup.flops_per_token[trial.n_params] * (pretrain + specialize),
-                bits_per_byte=data["losses"][domain] / math.log(2) / self.run.bytes_per_token[domain],
+                flops=setup.flops_per_token[trial.n_params] * (pretrain + specialize),
+                bits_per_byte=losses[domain] / math.log(2) / self.run.bytes_per_token[domain],
                 wall_seconds=seconds / len(domains),
+                replay_share=0.0 if trial.is_trunk else trial.replay_share or setup.replay_share,
+                general_loss=_mean_of_others(losses, domain) if setup.tree.given else math.nan,
             )
             for domain in domains
         ]
+
+
+def _mean_of_others(losses: Mapping[str, float], domain: str) -> float:
+    """What an expert's loss is elsewhere; NaN where no other domain was read."""
+    others = [loss for name, loss in losses.items() if name != domain]
+    return math.fsum(others) / len(others) if others else math.nan
 
 
 def state_of(records: Iterable[Record], run: RunSetup) -> SweepState:

@@ -314,5 +314,6 @@ def specialize_best(
 def _evaluate(surface: DrawSurface, problem: Problem, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
     """Weighted loss and weighted loss of the un-branched seed at each point, (B, J, points)."""
     loss = np.nan_to_num(surface.loss(n, d, s), nan=np.inf)  # some forms have no loss where a domain sees no token
-    general = -np.inf if problem.max_general_loss == np.inf else surface.loss(n, d, np.zeros_like(s))
+    is_limited = problem.max_general_loss < np.inf and not problem.bases  # of bases it limits each expert's D'
+    general = surface.loss(n, d, np.zeros_like(s)) if is_limited else -np.inf
     return loss, np.broadcast_to(general, loss.shape)

@@ -69,13 +69,16 @@ def run_final(
         CorpusError: a domain has too few tokens for a variant.
         RaysplitError: a training run failed.
     """
-    plan = plan_rest(space, folder, advice, vocab_size=corpus.vocab_size, seed=seed, baseline_names=baseline_names)
+    plan = plan_rest(
+        space, folder, advice, vocab_size=corpus.vocab_size, seed=seed, baseline_names=baseline_names,
+        domain_tokens=corpus.domain_tokens,
+    )  # fmt: skip
     for variant in plan.variants:
         corpus.check_capacity(
             max_pretrain_tokens=0 if variant.starts_from_base else variant.pretrain_tokens,
             max_specialize_tokens=max(variant.specialize_tokens.values()),
             max_epochs=space.corpus.max_epochs,
-            replay_share=space.training.replay_share,
+            replay_share=variant.replay_share or space.training.replay_share,
         )
     exports = {part.name: part.task.export_to for part in plan.parts}
     checkpoints = folder.checkpoints_at(space.compute.storage)
@@ -111,6 +114,7 @@ def plan_rest(
     seed: int,
     baseline_names: Sequence[str],
     seconds_per_token: Mapping[int, float] | None = None,
+    domain_tokens: Mapping[str, float] | None = None,
 ) -> FinalPlan:
     """What a final run in a folder has still to train; arguments and errors as `plan_final` has them."""
     plan = partial(
@@ -122,6 +126,7 @@ def plan_rest(
         baseline_names=baseline_names,
         experts=folder.experts,
         seconds_per_token=seconds_per_token,
+        domain_tokens=domain_tokens,
     )
     return plan(done=_done(recorded(folder.path / _JOURNAL), plan().parts))
 
@@ -251,7 +256,10 @@ def _summary(
             seeds=variant.seeds,
             flops=flops[variant.name],
             losses=losses,
-            predicted={} if law is None else {domain: _predicted(law, domain, variant, advice) for domain in losses},
+            # No run tells anything of the union.
+            predicted={}
+            if law is None or variant.is_union
+            else {domain: _predicted(law, domain, variant, advice) for domain in losses},
             bits_per_byte={domain: loss / math.log(2) / bytes_each[domain] for domain, loss in losses.items()},
             models={name: str(path.relative_to(folder.path)) for name, path in models.items()},
         )
@@ -271,5 +279,5 @@ def _summary(
 
 def _predicted(law: Law, domain: str, variant: Variant, advice: Advice) -> Interval:
     at = (advice.split.n_params, variant.pretrain_tokens, variant.specialize_tokens[domain])
-    said = law.predict(domain, *at, level=advice.level)
+    said = law.at_share(advice.replay_share).predict(domain, *at, level=advice.level)
     return Interval(mean=float(said.mean), low=float(said.low), high=float(said.high))

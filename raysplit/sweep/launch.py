@@ -3,12 +3,13 @@
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import ray
 from ray import tune
 from ray.actor import ActorHandle
@@ -37,7 +38,9 @@ from raysplit.live.lease import LEASE_SECONDS, Lease, renewed
 from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
 from raysplit.run_folder.folder import RunFolder, run_with_journal, write_text
+from raysplit.runs import BASE
 from raysplit.space import Space, dump_space
+from raysplit.split import Base
 from raysplit.sweep.backend import run_all
 from raysplit.sweep.run_setup import recorded, setup_of_run, setup_of_space
 from raysplit.sweep.tune import LawScheduler, LawSearcher, TrialRunner, Trials
@@ -202,9 +205,18 @@ def _reading(run: RunSetup, folder: RunFolder, records: list[Record]) -> LawServ
     return LawService(run, ReadJournal(records), laws_in=laws_beside(folder.journal))
 
 
+def _with_bases(observations: pd.DataFrame, bases: Mapping[int, Base]) -> pd.DataFrame:
+    """A table of continued pretraining, as `raysplit fit` reads one; without bases as it is."""
+    if not bases:
+        return observations
+    names = [base.name for base in bases.values()]
+    named = {n: base.name if names.count(base.name) == 1 else f"{base.name}-{n}" for n, base in bases.items()}
+    return observations.assign(**{BASE: observations["n_params"].map(named)})
+
+
 def write_results(service: LawService, folder: RunFolder) -> None:
     """Write observations, law and advice as files that other tools read."""
-    frame = service.observations()
+    frame = _with_bases(service.observations(), service.setup.problem.bases)
     frame.to_csv(folder.observations("csv"), index=False)
     frame.to_parquet(folder.observations("parquet"), index=False)
     law = service.law().to_dict()

@@ -302,7 +302,7 @@ def _row(
     # A trunk keeps a checkpoint at every D of the grid, each branch its deepest; what is drawn from a seed is no file.
     n_trunk = 0 if setup.tree.given else sum(d > 0 for d in setup.pretrain_grid)
     n_kept = sum(n_trunk if trial.is_trunk else 1 for trial in trials)
-    checkpoint_bytes = float(model.n_params_total * STATE_BYTES)
+    checkpoint_bytes = float(model.n_params_trained * STATE_BYTES)
     read = len(points) * len(setup.domains) * space.training.validation_tokens * FORWARD_SHARE
     speed = speed_of(space, model, lane, timed)
     return PlanRow(

@@ -23,7 +23,7 @@ def setup_of_space(space: Space, corpus: Corpus | None = None) -> RunSetup:
     if corpus is not None:
         longest_path_epochs(space, corpus)
         vocab_size, per_token = corpus.vocab_size, bytes_per_token(corpus)
-        tokens = {name: float(record.train.n_tokens) for name, record in corpus.manifest.domains.items()}
+        tokens = corpus.domain_tokens
     return RunSetup(
         setup=setup_of(space, vocab_size=vocab_size, domain_tokens=tokens),
         bytes_per_token=per_token,
@@ -84,5 +84,5 @@ def longest_path_epochs(space: Space, corpus: Corpus) -> dict[str, float]:
         max_specialize_tokens=max(space.specialize_grid),
         max_epochs=space.corpus.max_epochs,
         context_length=space.model.context_length,
-        replay_share=space.training.replay_share,
+        replay_share=min(space.sweep.replay_shares, default=space.training.replay_share),
     )
