@@ -71,10 +71,10 @@ class SubmittedRun:
 
     @property
     def entrypoint(self) -> str:
-        """The job's command, for bash; `raysplit` is found on the PATH that Ray was started with."""
+        """The job's command, for any shell; `raysplit` is found on the PATH that Ray was started with."""
         space = f"{self.run_folder}/{_SPACE}" if self.space is None else "/dev/stdin"
         words = ["raysplit", "run", space, "--out", self.run_folder, "--ray-address", "auto", *self.options]
-        return shlex.join(words) + ("" if self.space is None else f' <<< "${_CARRIED}"')
+        return shlex.join(words) if self.space is None else f"exec {shlex.join(words)} <<END\n${_CARRIED}\nEND\n"
 
     @property
     def environment(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What is handed to a cluster as a job: a command that bash runs there, and what travels with it."""
+"""What is handed to a cluster as a job: a command that its shell runs there, and what travels with it."""
 
 import os
 import subprocess
@@ -14,8 +14,9 @@ from tests.conftest import REPOSITORY
 SPACE = REPOSITORY / "search_spaces" / "quickstart.yaml"
 
 
+@pytest.mark.parametrize("shell", ["sh", "bash"])
 @pytest.mark.parametrize("is_resumed", [False, True])
-def test_the_job_runs_the_space_that_was_given(tmp_path: Path, is_resumed: bool) -> None:
+def test_the_job_runs_the_space_that_was_given(tmp_path: Path, is_resumed: bool, shell: str) -> None:
     folder = tmp_path / "a run's folder"
     (tmp_path / "raysplit").write_text('#!/bin/bash\nprintf "%s\\n" "$@" > "$SAID"; cat "$2" > "$SAID.yaml"\n')
     (tmp_path / "raysplit").chmod(0o755)
@@ -28,7 +29,7 @@ def test_the_job_runs_the_space_that_was_given(tmp_path: Path, is_resumed: bool)
     said = tmp_path / "said"
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(
-        ["bash", "-c", run.entrypoint], env={**os.environ, **run.environment, "PATH": path, "SAID": str(said)},
+        [shell, "-c", run.entrypoint], env={**os.environ, **run.environment, "PATH": path, "SAID": str(said)},
         check=True,
     )  # fmt: skip
     words = said.read_text().splitlines()
