@@ -92,7 +92,7 @@ mkdir -p /home/{user} /run/sshd
 mkdir -p /shared; mount --bind {shared} /shared
 for file in passwd group shadow; do cp /etc/$file /run/$file; done
 grep -q '^{user}:' /run/passwd || {{
-  echo '{user}:x:{uid}:{uid}::/home/{user}:/bin/bash' >> /run/passwd
+  sed -i '1i {user}:x:{uid}:{uid}::/home/{user}:/bin/bash' /run/passwd  # first: ssh asks whose ~ a number has
   echo '{user}:x:{uid}:' >> /run/group
   echo '{user}:*:19000:0:99999:7:::' >> /run/shadow; }}
 for file in passwd group shadow; do mount --bind /run/$file /etc/$file; done
