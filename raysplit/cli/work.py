@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from raysplit.run_folder.folder import RunFolder
     from raysplit.space import Space
     from raysplit.split import Advice
+    from raysplit.sweep.final_plan import FinalPlan
 
 FINAL_SEED = 1000
 """Of the final run: not one of a sweep's, so that its losses are no part of what predicted them."""
@@ -144,7 +145,8 @@ def run(work: _Work, final: _Final) -> None:
     work = _discovered(work)
     corpus_ = _corpus(work)
     work = _tuned(work, corpus_)
-    if not work.folder.advice.exists():  # run again, a finished sweep needs no plan
+    was_swept = work.folder.advice.exists()
+    if not was_swept:  # run again, a finished sweep needs no plan
         _rule(work.console, "2/5  plan")
         _print_plan(work.space, corpus_.vocab_size, work.console)
     _rule(work.console, "3/5  sweep and answer")
@@ -153,6 +155,8 @@ def run(work: _Work, final: _Final) -> None:
     advice = read_json(work.folder.advice, Advice.from_json)
     is_agreed = _agreed(work, corpus_, advice, final, advice_file=work.folder.advice, sweep_flops=spent_flops)
     if is_agreed:
+        if was_swept:  # then nobody has looked at the machines yet
+            _check_final(work, corpus_, advice, final)
         _train(work, corpus_, advice, final)
     _rule(work.console, "5/5  report")
     _report(work.folder, work.console)
@@ -303,6 +307,7 @@ def train(
     corpus_, final = Corpus.open(folder.corpus), replace(final, seed=seed)
     if not _agreed(work, corpus_, advice, final, advice_file=advice_file, sweep_flops=_spent_flops(folder)):
         click.get_current_context().exit(NOT_AGREED)
+    _check_final(work, corpus_, advice, final)
     _train(work, corpus_, advice, final)
 
 
@@ -441,7 +446,19 @@ def _hold(run_folder: Path, *, take_over: bool) -> None:
 
 
 def _check_cluster(work: _Work) -> None:
-    """Refuse machines that cannot train, before a corpus is built for them; a sweep that has ended needs none.
+    """Refuse machines that cannot train, before a corpus is built for them; a sweep that has ended needs none."""
+    if not work.folder.advice.exists():
+        _check_machines(work)
+
+
+def _check_final(work: _Work, corpus: "Corpus", advice: "Advice", final: _Final) -> None:
+    """Refuse machines that cannot train, where anything is left of a final run."""
+    if _rest(work, corpus, advice, final).left:
+        _check_machines(work)
+
+
+def _check_machines(work: _Work) -> None:
+    """Refuse machines that cannot train.
 
     Nodes of a cluster are asked where there are several: what one of them writes, it can read. Room for lanes is not
     looked for, as nodes may come later.
@@ -452,8 +469,6 @@ def _check_cluster(work: _Work) -> None:
     from raysplit.lanes.cluster import check_cluster
     from raysplit.live.addresses import check_address
 
-    if work.folder.advice.exists():
-        return
     if chosen := check_cluster(work.ray_address):
         work.console.print(chosen)
     if work.ray_address is not None and ray_private.n_nodes(check_address(work.ray_address)) < 2:
@@ -609,18 +624,10 @@ def _agreed(
     sweep_flops: float | None,
 ) -> bool:
     """Say what the final run costs; whether somebody agrees, where that is more than goes without saying."""
-    from raysplit.sweep.final import agree, is_agreed, plan_rest
+    from raysplit.sweep.final import agree, is_agreed
     from raysplit.sweep.final_plan import final_notes
 
-    rest = plan_rest(
-        work.space,
-        work.folder,
-        advice,
-        vocab_size=corpus.vocab_size,
-        seed=final.seed,
-        baseline_names=_baseline_names(final, work.space),
-        domain_tokens=corpus.domain_tokens,
-    )
+    rest = _rest(work, corpus, advice, final)
     for note in final_notes(rest, sweep_flops=sweep_flops) if rest.left else ():
         work.console.print(note)
     if rest.left_flops <= final.confirm_above * (sweep_flops or 0.0) or is_agreed(work.folder, rest):
@@ -631,6 +638,16 @@ def _agreed(
         return False
     agree(work.folder, rest)
     return True
+
+
+def _rest(work: _Work, corpus: "Corpus", advice: "Advice", final: _Final) -> "FinalPlan":
+    """What is left to train of a final run."""
+    from raysplit.sweep.final import plan_rest
+
+    return plan_rest(
+        work.space, work.folder, advice, vocab_size=corpus.vocab_size, seed=final.seed,
+        baseline_names=_baseline_names(final, work.space), domain_tokens=corpus.domain_tokens,
+    )  # fmt: skip
 
 
 def _train_command(work: _Work, advice_file: Path, final: _Final) -> str:
