@@ -22,9 +22,10 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, qmc
+from scipy.special import ndtri
 
 from raysplit.design.criteria import expecting
+from raysplit.law.starts import unit_points
 from raysplit.split import Problem, best_split_per_draw, losses_of
 from raysplit.split.surface import LawLike
 
@@ -155,7 +156,6 @@ def _inflation(size: NDArray[np.intp]) -> Array:
 
 def _normals(n_dimensions: int) -> Array:
     """(outcomes, m) standard normals that fill the space evenly, each with its opposite, so that they average zero."""
-    points = qmc.Sobol(n_dimensions, rng=np.random.default_rng(0)).random(_OUTCOMES // 2)
-    half = norm.ppf(np.clip(points, 1e-6, 1 - 1e-6))
+    half = ndtri(np.clip(unit_points(n_dimensions, _OUTCOMES // 2, seed=0), 1e-6, 1 - 1e-6))
     half /= np.sqrt((half**2).mean(axis=0))
     return np.concatenate([half, -half])

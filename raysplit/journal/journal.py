@@ -224,7 +224,7 @@ def all_batches(storage: Storage) -> list[Batch]:
     # A folder that is written to may be listed with a batch and without the one before it.
     there = [n for n in range(max(listed, default=-1) + 1) if n in listed or _is_there(n, storage)]
     contents = storage.read([name_of(number) for number in there])
-    with _no_collection():
+    with without_collection():
         read = read_batches(
             (number, storage.label(name_of(number)), content) for number, content in zip(there, contents, strict=True)
         )
@@ -278,7 +278,7 @@ def _records_of(batches: Iterable[Batch]) -> list[Record]:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def without_collection() -> Iterator[None]:
     """Without the garbage collector, which takes half the time of reading many records and finds nothing."""
     enabled = gc.isenabled()
     gc.disable()

@@ -8,7 +8,6 @@ from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
-from scipy.stats import qmc
 
 from raysplit.law.form import Array
 from raysplit.law.objective import FitProblem
@@ -38,13 +37,16 @@ def _guesses(problem: FitProblem, n_guesses: int, seed: int) -> Array:
     low, high = np.maximum(c.lower, c.centre - 1.5 * c.prior_sd), np.minimum(c.upper, c.centre + 1.5 * c.prior_sd)
     # Without a prior and without a bound there is only the data's own scale to go by.
     low, high = np.where(np.isfinite(low), low, -10.0), np.where(np.isfinite(high), high, 10.0)
-    return np.asarray(low + _unit(len(low), n_guesses, seed) * (high - low), dtype=float)
+    n_points = 2 ** max(1, round(np.log2(n_guesses)))
+    return np.asarray(low + unit_points(len(low), n_points, seed=seed) * (high - low), dtype=float)
 
 
 @lru_cache(maxsize=8)
-def _unit(n_parameters: int, n_guesses: int, seed: int) -> Array:
-    sobol = qmc.Sobol(n_parameters, rng=np.random.default_rng(seed))
-    return np.asarray(sobol.random_base2(max(1, round(np.log2(n_guesses)))), dtype=float)
+def unit_points(n_dimensions: int, n_points: int, *, seed: int) -> Array:
+    """A scrambled Sobol set, (n_points, n_dimensions) in [0, 1); ``n_points`` is a power of two."""
+    from scipy.stats import qmc  # takes longer to load than all else of the law, which answers before it fits
+
+    return np.asarray(qmc.Sobol(n_dimensions, rng=np.random.default_rng(seed)).random(n_points), dtype=float)
 
 
 def start_at_priors(problem: FitProblem, known: Array) -> Array:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ class LiveLaw(Asks):
 
     def ask(self, question: Question[A]) -> A:
         """Ask and wait for the answer."""
-        return self._wait(sent(self.actor, question))
+        answer: A = pickle.loads(self._wait(sent(self.actor, question)))
+        return answer
 
     def serve(self, face: Face) -> str:
         """Let the law's own process serve by a face; returns the address.
@@ -115,9 +117,10 @@ class AsyncLiveLaw(AsksLater):
 
     async def ask(self, question: Question[A]) -> A:
         try:
-            answer: A = await asyncio.wait_for(sent(self._actor, question), self._timeout_seconds)
+            pickled = await asyncio.wait_for(sent(self._actor, question), self._timeout_seconds)
         except Exception as error:
             raise _in_our_words(error, self._timeout_seconds) from None
+        answer: A = pickle.loads(pickled)
         return answer
 
 
@@ -133,7 +136,7 @@ def _in_our_words(error: Exception, seconds: float) -> Exception:
 
 
 def sent(actor: ActorHandle, question: Question[Any]) -> Any:
-    """A reference to the answer."""
+    """A reference to the answer, pickled."""
     return getattr(actor, question.group).remote(question)
 
 

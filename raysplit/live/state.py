@@ -12,7 +12,7 @@ from typing import Any, Literal
 from raysplit.design.campaign import Round
 from raysplit.design.tree import Trial
 from raysplit.design.tree_state import TreeState, chain, is_orphan, key, remaining, tree_state_of
-from raysplit.journal import Record
+from raysplit.journal import Record, without_collection
 from raysplit.live.answers import Ending, TrialState
 from raysplit.live.observations import ObservationTable, Reported
 from raysplit.live.run_setup import RunSetup
@@ -275,8 +275,9 @@ class SweepState:
 def state_of(records: Iterable[Record], run: RunSetup) -> SweepState:
     """The state after these records, oldest first, of a sweep of this set-up."""
     state = SweepState(run)
-    for record in records:
-        state.apply(record)
+    with without_collection():
+        for record in records:
+            state.apply(record)
     return state
 
 
