@@ -15,10 +15,10 @@ _NUMBER = re.compile(r"(?<![\w.])(\d+(?:,\d{3})+|\d*\.?\d+(?:e[+-]?\d+)?)([kMGB]
 _SCALES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "B": 1e9}
 _NO_FIGURES = re.compile(
     r"\[[^\]]*\]\([^)]*\)|`[^`]*`|20\d\d-\d\d-\d\d|\d{4}\.\d{5}|80/20|50/50|(?<![\d.])90 %|\*\*\d\."
-    r"|^\| ?(?:\d+[kM]?|law \w+)[^|]*\|",
+    r"|^\d\. |^\| ?(?:\d+[kM]?|law \w+)[^|]*\|",
     re.MULTILINE,
 )
-"""Links, code, dates, papers, rules of thumb, the level of an interval, and the names of rows and columns."""
+"""Links, code, dates, papers, rules of thumb, the level of an interval, numbers of lists, and the names of rows."""
 
 
 def figures(text: str) -> list[tuple[float, float]]:
