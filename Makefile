@@ -7,7 +7,8 @@ SHELL := /bin/sh
 
 # The interpreter that the virtual environment is made with; `make PYTHON=/path/to/python test` overrides the choice.
 PYTHON ?=
-PIP_INSTALL := .venv/bin/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+PIP_QUIET := -qq
+PIP_INSTALL = .venv/bin/python -m pip install $(PIP_QUIET) --disable-pip-version-check --constraint constraints.txt
 INSTALLED := .venv/.installed
 
 .PHONY: help install demo experts smoke test lint style types layers format clean
@@ -94,7 +95,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  "$$python" -m venv --clear .venv; \
 	fi; \
 	echo "Installing pinned packages into .venv (usually 2 to 4 minutes, once; about 2 GB) ..."; \
-	$(PIP_INSTALL) pip; \
-	$(PIP_INSTALL) --build-constraint constraints.txt --editable '.[train,import,report,serve,docs,dev]'; \
+	$(PIP_INSTALL) pip && \
+	$(PIP_INSTALL) --build-constraint constraints.txt --editable '.[train,import,report,serve,docs,dev]' || { \
+	  echo "pip could not install the packages. Run it again, it goes on; \`make install PIP_QUIET=\` shows why." >&2; exit 1; }; \
 	touch $@; \
 	echo "Installed."

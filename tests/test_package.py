@@ -9,6 +9,7 @@ from importlib.metadata import distributions, version
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 import raysplit
 
@@ -78,3 +79,9 @@ def test_every_pin_is_exact_and_names_no_host(repository: Path) -> None:
     assert all("==" in line and "/" not in line and "+" not in line for line in pins)
     assert names == sorted(set(names))
     assert "torch" in names
+
+
+def test_every_pinned_package_can_be_had_on_debian_s_python() -> None:
+    """pip refuses a pin that wants a later patch of Python, with a word on a conflict."""
+    wanted = {found.metadata["Name"]: found.metadata["Requires-Python"] for found in distributions()}
+    assert [name for name, pythons in wanted.items() if not SpecifierSet(pythons or "").contains("3.11.2")] == []

@@ -15,7 +15,7 @@ _INTRODUCTION = """\
 
 A command ends with status 0 when it has done its work, with 2 when something has to be mended (one line says what), and
 with 130 when it was stopped. Status 3 is an answer of which a part is withheld, under `--strict`, or a final run that
-nobody has agreed to.
+nobody has agreed to. `doctor` ends with 1 where it has warnings alone, `journal verify` where the journal is damaged.
 """
 
 

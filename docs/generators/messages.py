@@ -7,19 +7,31 @@ from pathlib import Path
 
 import raysplit
 from docs.generators.docstrings import cell, one_line, table
-from raysplit import errors
 
 PACKAGE = Path(raysplit.__file__).parent
-_KINDS = {
-    name: thing for name, thing in vars(errors).items() if isinstance(thing, type) and issubclass(thing, Exception)
+_TREES = {
+    str(path.relative_to(PACKAGE)): ast.parse(path.read_text(encoding="utf-8"))
+    for path in sorted(PACKAGE.rglob("*.py"))
 }
-_CHECKS = ("ValueError",)
-"""What the schemas of a search space, of a table's cells and of a question raise; it comes out as one of ours."""
-_CHECKED_IN = ("space.py", "machines.py", "section.py", "quantities.py", "live/questions.py")
+_BASES = ("RaysplitError", "Unreadable", "Divergence", "Damaged", "Refused")
+"""What people read: errors and their subclasses, what a build or a sweep says of what it passed over, and refusals over
+HTTP.
+"""
+_CHECKED_IN = (
+    "imports/rows.py", "ladder.py", "live/questions.py", "machines.py", "quantities.py", "runs.py", "section.py",
+    "space.py", "sweep/grid_setup.py",
+)  # fmt: skip
+"""Where the schemas of a search space, a table's cells and a question raise ValueError; it comes out as one of ours."""
+_OTHERS = {
+    "ValueError": "A value that a schema refuses; the error that comes out of it names the field.",
+    "HTTPException": "A refusal of the experts' endpoint, as `Refused`.",
+    "option": "An option of the command line that cannot be read; the error names the option.",
+    "finding": "What `raysplit doctor` finds: what is wrong; what mends it.",
+}
 _INTRODUCTION = """\
 # Messages
 
-Every error that raysplit itself raises, in its own words, with the part of the code that raises it. Words in
+Every error that raysplit itself raises, in its own words, with the part of the code that says it. Words in
 capitals are filled in: the file, the field, the value, the choices. A message says what to do where one thing mends it.
 [Questions and errors](faq.md) has the common ones with more words.
 
@@ -32,31 +44,54 @@ a refusal. What is not in this list and shows a traceback is a defect: please re
 def messages() -> str:
     parts = [_INTRODUCTION, _kinds()]
     rooms: dict[str, list[list[str]]] = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        inner = path.relative_to(PACKAGE)
-        rooms.setdefault(inner.parts[0].removesuffix(".py"), []).extend(_raised_in(path, str(inner)))
+    for inner, tree in _TREES.items():
+        room = inner.partition("/")[0].removesuffix(".py")
+        for node in ast.walk(tree):
+            rooms.setdefault(room, []).extend(_said_by(node, inner) if isinstance(node, ast.Call) else ())
     for room, rows in rooms.items():
         if rows:
             unique = [list(row) for row in dict.fromkeys(map(tuple, rows))]
-            parts.append(f"## {room}\n\n" + table(["message", "kind", "raised in"], unique))
+            parts.append(f"## {room}\n\n" + table(["message", "kind", "said in"], unique))
     return "\n".join(parts)
 
 
+def _classes() -> dict[str, str]:
+    """Every class of `_BASES` and below with its docstring; those of errors.py come first."""
+    found: dict[str, str] = {}
+    trees = [_TREES["errors.py"], *(_TREES.values())]
+    for _ in range(2):  # a class may be defined after one that it is the base of
+        for node in (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+            bases = {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+            if node.name in _BASES or bases & found.keys():
+                found[node.name] = one_line(ast.get_docstring(node) or "")
+    return found
+
+
+KINDS = _classes()
+
+
 def _kinds() -> str:
-    rows = [[f"`{name}`", cell(one_line(kind.__doc__ or ""))] for name, kind in _KINDS.items()]
+    rows = [[f"`{name}`", cell(words)] for name, words in (KINDS | _OTHERS).items()]
     return "## Kinds\n\n" + table(["kind", "what"], rows)
 
 
-def _raised_in(path: Path, inner: str) -> Iterator[list[str]]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args):
-            continue
-        kind = ast.unparse(node.exc.func)
-        if kind in _KINDS or (kind in _CHECKS and inner in _CHECKED_IN):
-            argument = node.exc.args[-1] if kind == "UnknownValue" else node.exc.args[0]
-            words = _words(argument)
-            if re.search("[a-z]{2}", words):  # else it hands on another error's
-                yield [cell(words), f"`{kind}`", f"`{inner}`"]
+def _said_by(call: ast.Call, inner: str) -> Iterator[list[str]]:
+    """The row of a call that makes an error, raised there or handed on."""
+    kind = ast.unparse(call.func).rpartition(".")[2]
+    words = ""
+    if kind == "Finding":
+        parts = {keyword.arg: keyword.value for keyword in call.keywords}
+        kind, words = "finding", f"{_words(parts['what'])}; {_words(parts['remedy'])}"
+    elif kind == "fail" and inner.startswith("cli/"):
+        kind, words = "option", _words(call.args[0])
+    elif kind == "UnknownValue":
+        field, what = (_words(argument) for argument in call.args[:2])
+        words = f"{field}: unknown {what} VALUE (did you mean NEAREST?). Known: CHOICES"
+    elif kind in KINDS or kind == "HTTPException" or (kind == "ValueError" and inner in _CHECKED_IN):
+        at = {"Refused": 1, "HTTPException": 1}.get(kind, 0)
+        words = _words(call.args[at]) if call.args else ""
+    if re.search("[a-z]{2}", words):  # else it hands on another error's
+        yield [cell(words), f"`{kind}`", f"`{inner}`"]
 
 
 def _words(node: ast.AST) -> str:

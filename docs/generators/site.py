@@ -20,7 +20,7 @@ _TITLED = re.compile(r"\[([^\]]+)\]\(([\w-]+\.md)\)")
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Sections and pages in the order of the index; a page is where its first cell or item links to it."""
     index = Path(config.docs_dir, "README.md").read_text(encoding="utf-8")
-    nav: list[dict[str, object]] = [{"raysplit": "README.md"}]
+    nav: list[dict[str, object]] = [{"Overview": "README.md"}]
     for section in index.split("\n## ")[1:]:
         title, _, rows = section.partition("\n")
         firsts = [_TITLED.match(row.lstrip("|- ")) for row in rows.splitlines()]

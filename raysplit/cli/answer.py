@@ -99,7 +99,7 @@ weight_option = click.option(
     type=click.IntRange(1, 50),
     help="Also name so many runs to add, priced, the most useful first; needs --budget-flops.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the law's draws.")
 @strict_option
 @as_is_option
 def fit(
@@ -207,7 +207,7 @@ def fit(
 @accounting_option
 @seeds_option
 @weight_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the law's draws.")
 @as_is_option
 def compare(
     tables: tuple[Path, ...],

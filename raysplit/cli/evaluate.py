@@ -47,7 +47,9 @@ _DEFAULT_TASKS = "held-out,made"
     is_flag=True,
     help="Beside each RUN's advised split its baselines (`raysplit run --baselines`), in one table; no expert alone.",
 )
-@click.option("--batch-tokens", type=click.IntRange(min=1), default=8192, show_default=True, help="In a forward pass.")
+@click.option(
+    "--batch-tokens", type=click.IntRange(min=1), default=8192, show_default=True, help="Tokens in a forward pass."
+)
 @device_option
 @precision_option
 def evaluate(

@@ -41,32 +41,36 @@ router_option = click.option(
     "the domain given with --label; uniform: all alike. The centre where there is a clusterer, else the likelihood.",
 )
 top_option = click.option("--top", type=TOP, default="1", show_default=True, help="Experts to keep, or `all`.")
-updated_option = click.option("--updated", is_flag=True, help="The weights then follow the likelihood of what is read.")
+updated_option = click.option(
+    "--updated", is_flag=True, help="Let the weights of a mixture follow the likelihood of what is read."
+)
 label_option = click.option("--label", default="", help="Domain of the text, for the router label.")
 router_temperature_option = click.option(
     "--router-temperature", type=float, default=1.0, show_default=True, help="T of the weights exp(score / T)."
 )
-device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="Where the models run: auto, cpu, cuda, cuda:1."
+)
 precision_option = click.option(
     "--precision",
     type=click.Choice(["stored", "fp32", "bf16"]),
     default="stored",
     show_default=True,
-    help="Of the weights in memory.",
+    help="Precision of the weights in memory.",
 )
 
 
 @click.command()
 @run_argument
 @click.option("--text", "text_file", required=True, help="File with the text, or - for the standard input.")
-@click.option("--lines", is_flag=True, help="Every line is a text of its own.")
+@click.option("--lines", is_flag=True, help="Take every line as a text of its own.")
 @router_option
 @top_option
 @label_option
 @router_temperature_option
 @device_option
 @precision_option
-@click.option("--json", "as_json", is_flag=True, help="An object a text, one a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each text, one a line.")
 def route(
     run_folder: Path,
     text_file: str,
@@ -107,16 +111,24 @@ def route(
 @click.command()
 @run_argument
 @click.option("--prompt", default="", help="Text to go on from; without one a document is begun.")
-@click.option("--expert", help="Write with this one, without a router.")
+@click.option("--expert", help="Write with this expert, without a router.")
 @router_option
 @top_option
 @updated_option
 @label_option
 @router_temperature_option
-@click.option("--max-tokens", type=click.IntRange(min=1), default=128, show_default=True)
-@click.option("--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="0: the likeliest.")
-@click.option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True), default=1.0, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), help="Of what is drawn.")
+@click.option("--max-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="The most to write.")
+@click.option(
+    "--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="0 takes the likeliest token."
+)
+@click.option(
+    "--top-p",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Draw from the likeliest tokens of this share.",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of what is drawn.")
 @device_option
 @precision_option
 def generate(

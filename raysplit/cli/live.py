@@ -75,11 +75,17 @@ def ask_run(run_folder: Path | str) -> Answerer:
 
 @click.command(cls=AskedAnywhere)
 @asked_argument
-@click.option("--domain", required=True)
-@click.option("--n-params", type=QUANTITY, required=True)
-@click.option("--pretrain-tokens", type=COUNT, required=True)
-@click.option("--specialize-tokens", type=COUNT, required=True)
-@click.option("--level", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.9, show_default=True)
+@click.option("--domain", required=True, help="Domain whose expert is asked about.")
+@click.option("--n-params", type=QUANTITY, required=True, help="Non-embedding parameters.")
+@click.option("--pretrain-tokens", type=COUNT, required=True, help="D, tokens of the mixture.")
+@click.option("--specialize-tokens", type=COUNT, required=True, help="D', tokens of the domain.")
+@click.option(
+    "--level",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.9,
+    show_default=True,
+    help="How often the interval is to hold the measurement.",
+)
 @version_option
 @json_option
 def predict(

@@ -77,7 +77,24 @@ def _ending_in_order(stop: _Stop) -> Iterator[None]:
         raise
 
 
+BY_PURPOSE = {
+    "From runs that exist": ("import", "fit", "compare", "replay"),
+    "A sweep, whole or step by step": ("run", "plan", "corpus", "tune", "sweep", "train", "report", "controls"),
+    "Ask a sweep, or tell it": ("advise", "predict", "status", "watch", "observe", "serve"),
+    "Use the experts": ("route", "generate", "eval"),
+    "Machines": ("doctor", "submit", "resume", "stop", "simulate"),
+    "Its memory": ("journal",),
+}
+"""Each command in its section of the help, in the order in which people meet them."""
+
+
 class _Command(click.Group):
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, names in BY_PURPOSE.items():
+            with formatter.section(title):
+                width = formatter.width - formatter.current_indent - max(map(len, self.commands)) - 2
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(width)) for name in names])
+
     def main(self, *args: Any, **options: Any) -> Any:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a terminal that writes ASCII shows é as \\xe9

@@ -228,8 +228,8 @@ ray_address_option = click.option(
     "--ray-address",
     default=_cluster_of_this_job,
     show_default="inside a Ray job, its cluster",
-    help="Of a running Ray cluster, `auto` for this node's; "
-    "without it, Ray runs on this machine as long as the command.",
+    help="Address of a running Ray cluster; `auto` for this node's. "
+    "Without it, Ray runs on this machine for as long as the command.",
 )
 wait_option = click.option(
     "--wait-for-cluster",
@@ -237,12 +237,12 @@ wait_option = click.option(
     type=click.FloatRange(min=0),
     default=0.0,
     metavar="SECONDS",
-    help="Wait so long for nodes, where the cluster has no room for the smallest lane; at once it is an error else.",
+    help="How long to wait for nodes where the cluster has no room for the smallest lane; an error at once without it.",
 )
 take_over_option = click.option(
     "--take-over",
     is_flag=True,
-    help="Hold the run folder even where another command does; that one ends, on whichever machine it runs.",
+    help="Take the run folder from the command that holds it; that one ends, on whichever machine it runs.",
 )
 http_option = click.option(
     "--http",
@@ -258,11 +258,11 @@ allow_host_option = click.option(
     "allowed_hosts",
     metavar="NAME",
     multiple=True,
-    help="A name by which the server may be asked over HTTP, such as that of a proxy before it; repeat for several.",
+    help="Another name of the server over HTTP, such as that of a proxy before it; repeat for several.",
 )
 
 version_option = click.option(
-    "--version", type=click.IntRange(min=1), help="Of the law, as answers name it; the latest when left out."
+    "--version", type=click.IntRange(min=1), help="Version of the law, as answers name it; the latest when left out."
 )
 
 as_is_option = click.option(

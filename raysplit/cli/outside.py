@@ -171,8 +171,11 @@ def _once(option: str, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 def _tell(imported: "Imported", source: Path, out: Path, *, was_guessed: bool) -> None:
+    from raysplit.imports.found import kind_shown
+
     console = open_console()
-    console.print(f"{source}: read as {imported.kind}{' (guessed; --kind says otherwise)' if was_guessed else ''}")
+    how = " (guessed; --kind says otherwise)" if was_guessed else ""
+    console.print(f"{source}: read as {kind_shown(imported.kind)}{how}")
     table = Table("field", "from", "", box=None, padding=(0, 2))
     for field, choice in imported.choices.items():
         note = f", {choice.note}" if choice.note else ""

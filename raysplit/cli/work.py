@@ -87,7 +87,7 @@ def _final_options(command: Callable[..., None]) -> Callable[..., None]:
         type=QUANTITY,
         default=1.0,
         show_default=True,
-        help="Ask before a final run that costs more than so many times what the sweep has spent.",
+        help="Ask before a final run that costs more than this many times what the sweep has spent.",
     )
     @click.option("--yes", is_flag=True, help="Go on with the final run, whatever it costs.")
     @functools.wraps(command)
@@ -173,7 +173,9 @@ def corpus() -> None:
 @space_argument
 @out_option
 @click.option(
-    "--processes", type=click.IntRange(min=1), help="How many work at it; as many as there are cores by default."
+    "--processes",
+    type=click.IntRange(min=1),
+    help="Processes that share the work; as many as there are cores by default.",
 )
 @take_over_option
 def corpus_build(space_file: Path, out: Path, processes: int | None, take_over: bool) -> None:
@@ -185,7 +187,7 @@ def corpus_build(space_file: Path, out: Path, processes: int | None, take_over: 
 @space_argument
 @click.option("--k", "ks", type=KS, help="Numbers of clusters, such as 4,8,16; the space's own when left out.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write to; discovered/NAME when left out.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of the clustering; the space's own when left out.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the clustering; the space's own when left out.")
 @click.option("--ray", "on_ray", is_flag=True, help="Label the documents with Ray Data.")
 @ray_address_option
 def corpus_discover(
@@ -359,8 +361,14 @@ def report(run_folder: Path) -> None:
 @click.argument("table", type=click.Path(path_type=Path))
 @click.option("--budget-flops", type=QUANTITY, required=True, help="Target budget, at 6N FLOPs a token.")
 @click.option("--sweep-budget-flops", type=QUANTITY, help="What the replayed sweep may spend; unlimited by default.")
-@click.option("--policy", type=click.Choice(["adaptive", "grid"]), default="adaptive", show_default=True)
-@click.option("--lanes", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option(
+    "--policy",
+    type=click.Choice(["adaptive", "grid"]),
+    default="adaptive",
+    show_default=True,
+    help="How trials are chosen.",
+)
+@click.option("--lanes", type=click.IntRange(min=1), default=2, show_default=True, help="Trials at a time.")
 @as_is_option
 def replay(
     table: Path,

@@ -212,7 +212,8 @@ def _files(source: SourceSpec, tally: Tally) -> list[Path]:
     root = Path(str(source.path))
     paths = list_files(root, lambda relative: matches(relative, source.pattern), tally)
     if not paths:
-        raise CorpusError(f"{tally.where}: no file matches {source.pattern!r}{_found_instead(tally)}")
+        instead = f"{_found_instead(tally)}; set `pattern`, such as '**/*.md', or '**/*' for every file"
+        raise CorpusError(f"{tally.where}: no file matches {source.pattern!r}{instead}")
     if (tables := [path for path in paths if suffix_of(path) in TABLE_FORMATS]) and source.split_on is None:
         if paths == [root]:
             raise CorpusError(

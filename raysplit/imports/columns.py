@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raysplit.errors import TableError, unknown
-from raysplit.imports.found import Found, FoundRow
+from raysplit.imports.found import Found, FoundRow, kind_shown
 from raysplit.imports.names import (
     ALIASES,
     CONTAINERS,
@@ -74,9 +74,10 @@ def choose_columns(
     for field in (*columns, *constants):
         if field not in FIELDS:
             raise TableError(f"{found.origin}: {unknown('field', field, FIELDS)}")
+    read_as = f"{found.origin}: read as {kind_shown(found.kind)}"
     if not found.rows:
         pieces = "; ".join(f"{len(names)} {reason}" for reason, names in found.left_out.items())
-        raise TableError(f"{found.origin}: read as {found.kind}, there are no runs in it{pieces and f' ({pieces})'}")
+        raise TableError(f"{read_as}, there are no runs in it{pieces and f' ({pieces})'}")
     if all(row.unusable for row in found.rows):
         reasons = "; ".join(f"{len(runs)} {reason}" for reason, runs in found.unusable().items())
         raise TableError(f"{found.origin}: no run is usable ({reasons})")
@@ -91,7 +92,7 @@ def choose_columns(
     has_domain_columns = "loss" in chosen and DOMAIN in chosen["loss"].column
     missing = [f for f in REQUIRED if f not in chosen and not (f == "domain" and has_domain_columns)]
     if missing:
-        raise TableError(f"{found.origin}: read as {found.kind}: {_looks_like(found) or _how_to_tell(missing, names)}")
+        raise TableError(f"{read_as}: {_looks_like(found) or _how_to_tell(missing, names)}")
     return {field: chosen[field] for field in FIELDS if field in chosen}
 
 

@@ -26,6 +26,11 @@ class FoundRow:
     """Whether rows with the same ``run`` are of one run; else that may be a model's name, which many runs have."""
 
 
+def kind_shown(kind: str) -> str:
+    """As people say it: what ``--kind csv`` reads is any table, a workbook too."""
+    return "a table" if kind == "csv" else kind
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
     """A source, read and not yet interpreted."""

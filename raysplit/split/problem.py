@@ -213,10 +213,11 @@ class Problem:
             SplitError: no D satisfies the constraints; the message names the one that fails.
         """
         total = self.affordable_tokens(n_params)
-        if total <= self.paid_pretrain_tokens(n_params):
+        if total < self.paid_pretrain_tokens(n_params) + 1:
+            served = f" beside {format_count(self.inference_tokens)} inference tokens" if self.inference_tokens else ""
             raise SplitError(
                 f"budget_flops: {format_flops(self.budget_flops)} buys no training token at N = "
-                f"{format_count(n_params)} beside {format_count(self.inference_tokens)} inference tokens"
+                f"{format_count(n_params)}{served}"
             )
         if self.bases:
             tokens = self.bases[n_params].pretrain_tokens

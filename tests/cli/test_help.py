@@ -8,6 +8,7 @@ import click
 import pytest
 
 from raysplit.cli import main
+from raysplit.cli.main import BY_PURPOSE
 from tests.cli.conftest import Command
 
 
@@ -27,6 +28,12 @@ def test_every_command_has_help(raysplit: Command, path: tuple[str, ...]) -> Non
     assert "Usage:" in result.stdout
     usage, *rest = result.stdout.split("\n\n")
     assert rest[0].strip(), usage  # a sentence on what it does
+
+
+def test_the_help_lists_every_command_once_by_purpose(raysplit: Command) -> None:
+    assert sorted(name for names in BY_PURPOSE.values() for name in names) == sorted(main.commands)
+    said = raysplit("--help").stdout
+    assert said.index("From runs that exist:") < said.index("\n  fit ") < said.index("\n  sweep ")
 
 
 def test_the_issue_s_commands_are_there() -> None:

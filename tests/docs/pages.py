@@ -5,7 +5,7 @@ A comment of HTML just before a block or a table says what becomes of it in thes
     <!-- not run here: REASON -->     commands that need hours, machines or a network
     <!-- run by: FILE, ... -->        another test executes it
     <!-- long: REASON -->             executed where RAYSPLIT_LONG_DOCS=1 is set
-    <!-- figures: FILE -->            each number of the block below is found in FILE
+    <!-- figures: FILE; ... -->       each number of the block below is found in FILE, or FILE#WORDS OF A HEADING
     <!-- rows: FILE -->               likewise, those of a table's row within two lines of FILE
 """
 

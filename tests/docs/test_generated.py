@@ -3,6 +3,7 @@
 import re
 
 from docs.generate import PAGES, out_of_date
+from docs.generators.messages import KINDS
 from tests.conftest import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
@@ -22,6 +23,14 @@ def test_every_field_of_a_search_space_has_a_reason() -> None:
 def test_every_generated_page_says_that_it_is() -> None:
     for page in PAGES:
         assert (REPOSITORY / page).read_text(encoding="utf-8").startswith("<!-- Made by `python -m docs.generate`")
+
+
+def test_every_kind_of_error_has_its_messages() -> None:
+    """A kind without a row is one that nothing raises, or whose messages the page does not find."""
+    page = (DOCS / "messages.md").read_text(encoding="utf-8")
+    kinds = set(re.findall(r" \| `(\w+)` \| `[\w/]+\.py` \|$", page, re.MULTILINE))
+    assert len(KINDS) > 15
+    assert {*KINDS, "finding", "option"} - {"RaysplitError"} <= kinds
 
 
 def test_the_common_errors_are_in_the_code() -> None:

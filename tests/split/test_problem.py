@@ -80,6 +80,11 @@ def test_a_budget_that_inference_eats_is_refused_by_name() -> None:
         problem(inference_tokens=1e12).pretrain_range(14_000)
 
 
+def test_a_budget_below_a_token_is_refused_by_name() -> None:
+    with pytest.raises(SplitError, match=r"budget_flops: 1\.00e2 FLOPs buys no training token at N = 14k$"):
+        problem(budget_flops=100.0).pretrain_range(14_000)
+
+
 def test_a_base_without_domain_data_is_refused_by_name() -> None:
     stuck = problem(bases=GIVEN, max_specialize_tokens={"code": 0, "law": 0})
     with pytest.raises(SplitError, match="max_specialize_tokens: no domain may be specialized"):
