@@ -25,8 +25,9 @@ from raysplit.split.advice import (
     SizeAdvice,
 )
 from raysplit.split.curve import loss_curve
+from raysplit.split.losses import domain_losses, losses_of
 from raysplit.split.problem import Array, Problem, Seeds, Split, baselines
-from raysplit.split.regret import domain_losses, expected_regret, losses_of
+from raysplit.split.regret import expected_regret
 from raysplit.split.replay import has_limit, losses_of_best, replay_choices, replay_rows
 from raysplit.split.search import SplitsBySize, best_by_size_and_draw, best_split
 from raysplit.split.surface import LawLike

@@ -13,8 +13,8 @@ import numpy as np
 from raysplit.errors import SplitError
 from raysplit.quantities import format_count
 from raysplit.split.advice import Interval
+from raysplit.split.losses import losses_of
 from raysplit.split.problem import Problem, Split
-from raysplit.split.regret import losses_of
 from raysplit.split.search import best_split
 from raysplit.split.surface import LawLike
 

@@ -15,8 +15,8 @@ from raysplit.errors import SplitError
 from raysplit.law import Law
 from raysplit.law.forgetting import Forgetting
 from raysplit.split.advice import Interval, ReplayAdvice
+from raysplit.split.losses import losses_of
 from raysplit.split.problem import Array, Problem, Split
-from raysplit.split.regret import losses_of
 from raysplit.split.search import DrawSplits, best_split, best_split_per_draw
 from raysplit.split.surface import LawLike
 

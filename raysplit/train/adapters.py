@@ -4,7 +4,6 @@ Every linear layer but the output head gets A (r x in) and B (out x r); its outp
 drawn as torch draws a linear layer's weights and B is zero, so that training begins at the base.
 """
 
-import importlib.util
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,33 +13,11 @@ import safetensors.torch
 import torch
 from transformers import PreTrainedModel
 
-from raysplit.errors import SpaceError
 from raysplit.space import LoraSpec
 
 _NAME = "default"
 _BASE_LAYER = ".base_layer."
 WEIGHTS = "adapter_model.safetensors"
-
-
-def check_peft() -> None:
-    """Refuse adapters where nothing can make them.
-
-    Raises:
-        SpaceError: peft is not installed.
-    """
-    if importlib.util.find_spec("peft") is None:
-        raise SpaceError("training.lora: needs peft, which is not installed: pip install 'raysplit[lora]'")
-
-
-def adapted_layers(model: PreTrainedModel) -> list[torch.nn.Linear]:
-    """The layers that get an adapter, as peft's ``all-linear`` has them; the model has none yet."""
-    head = model.get_output_embeddings()
-    return [module for module in model.modules() if isinstance(module, torch.nn.Linear) and module is not head]
-
-
-def n_adapter_params(model: PreTrainedModel, lora: LoraSpec) -> int:
-    """Entries of all A and B of a model without adapters, which may be on the meta device."""
-    return sum(lora.rank * (layer.in_features + layer.out_features) for layer in adapted_layers(model))
 
 
 def adapt(model: PreTrainedModel, lora: LoraSpec) -> None:

@@ -14,6 +14,7 @@ the first layer's queries, keys and values.
 """
 
 import hashlib
+import importlib.util
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -29,7 +30,6 @@ from transformers.core_model_loading import WeightRenaming, apply_renamings
 from raysplit.errors import CheckpointError, SpaceError, unknown
 from raysplit.quantities import format_count
 from raysplit.space import CheckpointSpec, CountedSpec, LoraSpec, ModelSpec, Space, TokenizerSpec
-from raysplit.train.adapters import check_peft, n_adapter_params
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -50,13 +50,34 @@ def with_bases(space: Space) -> Space:
     context = space.model.context_length
     lora = space.training.lora
     if lora is not None:
-        check_peft()
+        _check_peft()
     found = tuple(_counted(checkpoint, context_length=context, lora=lora) for checkpoint in space.model.checkpoints)
     sizes = _sizes(found)
     model = ModelSpec.model_validate({**space.model.model_dump(), "sizes": sizes, "checkpoints": found})
     tokenizer = _shared_tokenizer(found, space.corpus.tokenizer)
     corpus = space.corpus.model_copy(update={"tokenizer": tokenizer})
     return Space.model_validate({**space.model_dump(), "model": model.model_dump(), "corpus": corpus.model_dump()})
+
+
+def _check_peft() -> None:
+    """Refuse adapters where nothing can make them.
+
+    Raises:
+        SpaceError: peft is not installed.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise SpaceError("training.lora: needs peft, which is not installed: pip install 'raysplit[lora]'")
+
+
+def _adapted_layers(model: PreTrainedModel) -> list[torch.nn.Linear]:
+    """The layers that get an adapter, as peft's ``all-linear`` has them; the model has none yet."""
+    head = model.get_output_embeddings()
+    return [module for module in model.modules() if isinstance(module, torch.nn.Linear) and module is not head]
+
+
+def _n_adapter_params(model: PreTrainedModel, lora: LoraSpec) -> int:
+    """Entries of all A and B of a model without adapters, which may be on the meta device."""
+    return sum(lora.rank * (layer.in_features + layer.out_features) for layer in _adapted_layers(model))
 
 
 def base_model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
@@ -134,7 +155,7 @@ def count(model: PreTrainedModel, *, context_length: int, folder: str, lora: Lor
     head_size = getattr(config, "head_dim", None) or width // heads
     matrices = sum(p.numel() for p in inner if p.ndim >= 2) + head.numel()
     attention = 4 * context_length * heads * head_size * layers
-    trained = 0 if lora is None else n_adapter_params(model, lora)
+    trained = 0 if lora is None else _n_adapter_params(model, lora)
     return CountedSpec(
         folder=folder,
         n_params=sum(p.numel() for p in inner),
