@@ -22,6 +22,10 @@ TRUTH |= {
     "law-2-given": [1.6, 20.0, 0.3, 1.5, 1e5, 0.12, 0.02],
     "law-8-given": [1.6, 20.0, 0.3, 2.5, 1e5, 0.12, -0.05, 0.02],
 }
+if untried := {name.removesuffix("+cooldown") for name in FORMS} - TRUTH.keys():
+    raise LookupError(
+        f"TRUTH of tests/law/tables.py lacks parameters to try these forms with: {', '.join(sorted(untried))}"
+    )
 TRUTH |= {name: [*TRUTH[name.removesuffix("+cooldown")], 0.02] for name in FORMS if name.endswith("+cooldown")}
 """Parameters about as a sweep of models of 10k to 100k parameters shows them."""
 
