@@ -75,7 +75,7 @@ def test_a_build_that_is_killed_again_and_again_goes_on(
         written.append(path.name)
         path.write_bytes(b"".join(parts))
 
-    for module in ("runs", "reading", "near", "packing", "build"):
+    for module in ("runs", "spool", "near", "packing", "build"):
         monkeypatch.setattr(f"raysplit.corpus.{module}.write_durably", write)
     n_kills = 0
     while True:
