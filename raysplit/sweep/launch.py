@@ -25,7 +25,7 @@ from raysplit.http.face import HttpFace
 from raysplit.http.options import HttpOptions
 from raysplit.journal import ReadJournal, Record, read_journal
 from raysplit.lanes.cluster import joined_cluster
-from raysplit.lanes.lanes import Lanes, running_lanes
+from raysplit.lanes.lanes import running_lanes
 from raysplit.lanes.law_client import ActorLaw
 from raysplit.lanes.stable import stable_options, stable_share
 from raysplit.live import endpoint
@@ -41,7 +41,7 @@ from raysplit.run_folder.folder import RunFolder, run_with_journal, write_text
 from raysplit.runs import BASE
 from raysplit.space import Space, dump_space
 from raysplit.split import Base
-from raysplit.sweep.backend import run_all
+from raysplit.sweep.backend import Backend, run_all
 from raysplit.sweep.run_setup import recorded, setup_of_run, setup_of_space
 from raysplit.sweep.tune import LawScheduler, LawSearcher, TrialRunner, Trials
 from raysplit.train.checkpoints import check_checkpoints
@@ -225,7 +225,7 @@ def write_results(service: LawService, folder: RunFolder) -> None:
     write_text(folder.advice, service.advise().advice.to_json())
 
 
-def _tune(folder: RunFolder, trials: Trials, lanes: Lanes) -> None:
+def _tune(folder: RunFolder, trials: Trials, backend: Backend) -> None:
     """Drive the trials; returns when the searcher says that the sweep has ended.
 
     Raises:
@@ -237,7 +237,7 @@ def _tune(folder: RunFolder, trials: Trials, lanes: Lanes) -> None:
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is ours: Tune would wait for the trials and talk of them
     tuner = tune.Tuner(
         # No CPU: a cluster may be exactly as large as its lanes.
-        tune.with_resources(tune.with_parameters(TrialRunner, backend=lanes), dict(stable_share())),
+        tune.with_resources(tune.with_parameters(TrialRunner, backend=backend), dict(stable_share())),
         tune_config=tune.TuneConfig(
             search_alg=LawSearcher(trials), scheduler=LawScheduler(trials), num_samples=-1, reuse_actors=True
         ),
