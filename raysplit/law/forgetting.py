@@ -31,6 +31,8 @@ _PRIOR_SD = np.array([2.0, 0.5, 0.7, 1.5, 0.01, 0.3])
 _FEWEST_RUNS = 4
 _USUAL_NOISE, _USUAL_RUNS = 0.005, 3.0
 """Log sd of a run around this, before any residual, and as how many runs that weighs."""
+_HIGHEST = 10.0
+"""Of a log rise that is told: far beyond the runs a power grows without end."""
 SURE = 0.9
 """With what probability an expert stays below a limit."""
 
@@ -62,7 +64,7 @@ class Forgetting:
         theta = theta.reshape(len(theta), *(1,) * s.ndim, len(PARAMETERS))
         n, middle_s, d = self.middle
         size, seen = np.asarray(n_params / n), np.asarray(pretrain_tokens / d)
-        return np.expm1(_log_rise(theta, size, s / middle_s, replay_share, seen))
+        return np.expm1(np.minimum(_log_rise(theta, size, s / middle_s, replay_share, seen), _HIGHEST))
 
     def most_tokens(
         self,
@@ -175,7 +177,8 @@ def _log_rise(theta: Array, n: Array, s: Array, p: Array | float, d: Array) -> A
     with np.errstate(divide="ignore"):
         log_tokens = np.log(s)
     size = np.log1p(np.exp(log_replay) * p) + np.log(n)
-    grown = np.exp(log_a + np.exp(log_b) * log_tokens - np.exp(log_alpha) * size + by_pretraining * np.log(d))
+    log_grown = log_a + np.exp(log_b) * log_tokens - np.exp(log_alpha) * size + by_pretraining * np.log(d)
+    grown = np.exp(np.minimum(log_grown, _HIGHEST))
     return np.asarray(np.where(s > 0, grown + start, 0.0))
 
 
