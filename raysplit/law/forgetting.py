@@ -31,8 +31,8 @@ _PRIOR_SD = np.array([2.0, 0.5, 0.7, 1.5, 0.01, 0.3])
 _FEWEST_RUNS = 4
 _USUAL_NOISE, _USUAL_RUNS = 0.005, 3.0
 """Log sd of a run around this, before any residual, and as how many runs that weighs."""
-_HIGHEST = 10.0
-"""Of a log rise that is told: far beyond the runs a power grows without end."""
+_HIGHEST = 2.0
+"""Of a log rise: a power grows without end, and a loss of seven times its base's is beyond a blind guess."""
 SURE = 0.9
 """With what probability an expert stays below a limit."""
 

@@ -74,7 +74,6 @@ def test_an_expert_is_an_adapter_that_peft_reads_with_the_same_loss(tmp_path: Pa
         logits = found(input_ids=tokens[:, :-1]).logits.float()
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).item()
     assert loss == pytest.approx(measured.losses["library"], abs=1e-5)
-    assert plain_loss(tmp_path / "expert", held_out) == pytest.approx(loss, abs=1e-5)
     assert json.loads((tmp_path / "expert" / "adapter_config.json").read_text())["r"] == 4
     assert not (tmp_path / "expert" / "model.safetensors").exists()
     assert {path.name: path.read_bytes() for path in base.iterdir()} == before
