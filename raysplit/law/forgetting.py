@@ -166,7 +166,8 @@ def forgetting_of(runs: pd.DataFrame) -> Forgetting | None:
 def _of_bases(as_they_are: pd.DataFrame, domains: Sequence[str]) -> dict[tuple[int, int, str], float]:
     """One general loss for all domains where a table has no other: it is that of one named set."""
     found: dict[tuple[int, int, str], float] = {}
-    for (n, d), rows in as_they_are.groupby(["n_params", "pretrain_tokens"]):
+    for n, d in dict.fromkeys(zip(as_they_are["n_params"], as_they_are["pretrain_tokens"], strict=True)):
+        rows = as_they_are[(as_they_are["n_params"] == n) & (as_they_are["pretrain_tokens"] == d)]
         own = rows.groupby("domain")[GENERAL_LOSS].mean()
         found |= {(int(n), int(d), name): float(own.get(name, rows[GENERAL_LOSS].mean())) for name in domains}
     return found

@@ -50,11 +50,15 @@ class Identified:
 
     def of_domains(self, renamed: Mapping[str, str]) -> "Identified":
         """Of some of the domains, each under another name; what all runs vary together is told of these too."""
-        lists = {
-            name: tuple(renamed[domain] for domain in getattr(self, name) if domain in renamed)
-            for name in ("without_specialization", "few_points")
-        }
-        return replace(self, **lists)
+
+        def named(domains: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(renamed[name] for name in domains if name in renamed)
+
+        return replace(
+            self,
+            without_specialization=named(self.without_specialization),
+            few_points=named(self.few_points),
+        )
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> "Identified":

@@ -88,9 +88,8 @@ def test_names_of_the_base_and_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpaceError, match="adapters are trained at zero_stage 0 to 2"):
         bases_space({"path": "base"}, lora={"rank": 4}, zero_stage=3)
     write_base(tmp_path / "base", "llama")
-    whole, adapted = (
-        with_bases(bases_space({"path": str(tmp_path / "base")}, **given)) for given in ({}, {"lora": {"rank": 4}})
-    )
+    given = {"path": str(tmp_path / "base")}
+    whole, adapted = with_bases(bases_space(given)), with_bases(bases_space(given, lora={"rank": 4}))
     size = whole.model.sizes[0]
     assert adapted.model.sizes == whole.model.sizes
     assert adapted.shape(size, ROWS).flops_per_token < whole.shape(size, ROWS).flops_per_token
