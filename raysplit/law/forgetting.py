@@ -31,6 +31,8 @@ _PRIOR_SD = np.array([2.0, 0.5, 0.7, 1.5, 0.01, 0.3])
 _FEWEST_RUNS = 4
 _USUAL_NOISE, _USUAL_RUNS = 0.005, 3.0
 """Log sd of a run around this, before any residual, and as how many runs that weighs."""
+_HIGHEST = 2.0
+"""Of a log rise: a power grows without end, and a loss of seven times its base's is beyond a blind guess."""
 SURE = 0.9
 """With what probability an expert stays below a limit."""
 
@@ -62,7 +64,7 @@ class Forgetting:
         theta = theta.reshape(len(theta), *(1,) * s.ndim, len(PARAMETERS))
         n, middle_s, d = self.middle
         size, seen = np.asarray(n_params / n), np.asarray(pretrain_tokens / d)
-        return np.expm1(_log_rise(theta, size, s / middle_s, replay_share, seen))
+        return np.expm1(np.minimum(_log_rise(theta, size, s / middle_s, replay_share, seen), _HIGHEST))
 
     def most_tokens(
         self,
@@ -164,10 +166,10 @@ def forgetting_of(runs: pd.DataFrame) -> Forgetting | None:
 def _of_bases(as_they_are: pd.DataFrame, domains: Sequence[str]) -> dict[tuple[int, int, str], float]:
     """One general loss for all domains where a table has no other: it is that of one named set."""
     found: dict[tuple[int, int, str], float] = {}
-    for _, rows in as_they_are.groupby(["n_params", "pretrain_tokens"]):
+    for n, d in dict.fromkeys(zip(as_they_are["n_params"], as_they_are["pretrain_tokens"], strict=True)):
+        rows = as_they_are[(as_they_are["n_params"] == n) & (as_they_are["pretrain_tokens"] == d)]
         own = rows.groupby("domain")[GENERAL_LOSS].mean()
-        n, d = (int(rows[name].to_numpy()[0]) for name in ("n_params", "pretrain_tokens"))
-        found |= {(n, d, name): float(own.get(name, rows[GENERAL_LOSS].mean())) for name in domains}
+        found |= {(int(n), int(d), name): float(own.get(name, rows[GENERAL_LOSS].mean())) for name in domains}
     return found
 
 
@@ -176,7 +178,8 @@ def _log_rise(theta: Array, n: Array, s: Array, p: Array | float, d: Array) -> A
     with np.errstate(divide="ignore"):
         log_tokens = np.log(s)
     size = np.log1p(np.exp(log_replay) * p) + np.log(n)
-    grown = np.exp(log_a + np.exp(log_b) * log_tokens - np.exp(log_alpha) * size + by_pretraining * np.log(d))
+    log_grown = log_a + np.exp(log_b) * log_tokens - np.exp(log_alpha) * size + by_pretraining * np.log(d)
+    grown = np.exp(np.minimum(log_grown, _HIGHEST))
     return np.asarray(np.where(s > 0, grown + start, 0.0))
 
 

@@ -4,7 +4,7 @@ A prior may regularise a fit; it may not be the answer. A direction in which the
 them, however narrow the interval that a prior leaves there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -51,11 +51,13 @@ class Identified:
     def of_domains(self, renamed: Mapping[str, str]) -> "Identified":
         """Of some of the domains, each under another name; what all runs vary together is told of these too."""
 
-        def known(domains: Sequence[str]) -> tuple[str, ...]:
-            return tuple(renamed[domain] for domain in domains if domain in renamed)
+        def named(domains: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(renamed[name] for name in domains if name in renamed)
 
         return replace(
-            self, without_specialization=known(self.without_specialization), few_points=known(self.few_points)
+            self,
+            without_specialization=named(self.without_specialization),
+            few_points=named(self.few_points),
         )
 
     @classmethod

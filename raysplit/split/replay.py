@@ -20,6 +20,9 @@ from raysplit.split.problem import Array, Problem, Split
 from raysplit.split.search import DrawSplits, best_split, best_split_per_draw
 from raysplit.split.surface import LawLike
 
+_FURTHEST = 4.0
+"""Budgets at which a limit on D' is looked for."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReplayChoice:
@@ -145,7 +148,8 @@ def _shares(law: Law) -> tuple[float, ...]:
 def _limited(problem: Problem, forgetting: Forgetting, n_params: int, share: float) -> Problem:
     """With the most D' of each expert at which it stays below the limits."""
     pretrain_tokens = problem.bases[n_params].pretrain_tokens
-    most = problem.affordable_tokens(n_params) - problem.paid_pretrain_tokens(n_params)
+    # Further than the budget goes, as the answer at larger budgets is asked of the same problem.
+    most = _FURTHEST * (problem.affordable_tokens(n_params) - problem.paid_pretrain_tokens(n_params))
     caps = dict(problem.max_specialize_tokens)
     for name in problem.domains:
         max_rise = problem.max_general_rise
@@ -155,7 +159,8 @@ def _limited(problem: Problem, forgetting: Forgetting, n_params: int, share: flo
         cap = forgetting.most_tokens(
             name, n_params, share, pretrain_tokens=pretrain_tokens, max_rise=max_rise, most=most
         )
-        caps[name] = min(caps.get(name, math.inf), cap)
+        if cap < most:
+            caps[name] = min(caps.get(name, math.inf), cap)
     return replace(problem, max_specialize_tokens=caps)
 
 

@@ -27,9 +27,10 @@ def test_bases_are_swept_answered_for_trained_and_reported(
     tmp_path: Path, ray_address: str, commands: list[Command]
 ) -> None:
     script = REPOSITORY / "benchmarks" / "train" / "make_bases.py"
-    made = [sys.executable, str(script), "--out", "bases", "--tokens", "100k", "--characters", "400k"]
+    made = [sys.executable, str(script), "--out", "bases", "--tokens", "60k", "--characters", "300k"]
     subprocess.run(made, cwd=tmp_path, check=True, capture_output=True)
     space = yaml.safe_load((REPOSITORY / "search_spaces" / "from_checkpoint.yaml").read_text(encoding="utf-8"))
+    del space["corpus"]["domains"]["cloud"]
     for source in space["corpus"]["domains"].values():
         source["max_bytes"] = "300k"
     for checkpoint in space["model"]["checkpoints"]:
@@ -39,9 +40,8 @@ def test_bases_are_swept_answered_for_trained_and_reported(
     first["revisions"] = revisions_of(tmp_path / first["path"])[1:]
     space["training"] |= {"branch_warmup_tokens": 4096, "validation_tokens": 8192}
     del space["training"]["replay_share"]
-    space["sweep"] = {"specialize_tokens": [16384, 32768], "replay_shares": [0, 0.2], "policy": "adaptive"}
-    space["sweep"] |= {"budget_flops": 1e11}
-    space["target"] = {"budget_flops": 5e10, "max_general_rise": 0.3}
+    space["sweep"] = {"specialize_tokens": [16384, 32768], "replay_shares": [0, 0.2], "policy": "grid"}
+    space["target"] = {"budget_flops": 3e10, "max_general_rise": 0.3}
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(space), encoding="utf-8")
 
     command = start(
@@ -56,7 +56,7 @@ def test_bases_are_swept_answered_for_trained_and_reported(
     advice = json.loads((run / "advice.json").read_text(encoding="utf-8"))
     assert set(advice["bases"].values()) == set(NAMES)
     assert advice["replay_share"] in (0.0, 0.2)
-    assert set(advice["general_rise"]) == {"code", "cloud", "drama"}
+    assert set(advice["general_rise"]) == {"code", "drama"}
     table = pd.read_parquet(run / "observations.parquet")
     assert set(table["base"]) == set(NAMES)
     assert table["general_loss"].notna().all()

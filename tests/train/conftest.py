@@ -78,7 +78,8 @@ class Texts:
         out = []
         for i in range(n_sequences)[part[0] :: part[1]]:
             at = start_tokens // context_length + i + branch_tokens // context_length
-            replayed = replay_share and at % round(1 / replay_share) == 1
+            every = round(1 / replay_share) if replay_share else 0
+            replayed = every and at % every == 1 % every
             name = self.domains[at % 2] if domain is None or replayed else domain
             text = self._of[name]
             start = (at * 7919 + seed * 104729) % (len(text) - context_length - 2)
