@@ -23,6 +23,9 @@ HEAD = "node:__internal_head__"
 WRAPPINGS = ("cause", "_base_exc", "controller_failure", "health_check_failure")
 """Attributes by which Ray's exceptions lead to the one that they are about, which a user is to read."""
 
+TELLS_OF_SOCKETS = "ray.dashboard.modules.job.sdk"
+"""A logger that sets its own level, and tells how the connection ended by which a job's output came."""
+
 
 @contextmanager
 def own_process_groups() -> Iterator[None]:

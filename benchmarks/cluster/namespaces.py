@@ -208,7 +208,7 @@ def play(out: Path, venv: Path, steps: Steps, nodes: dict[str, subprocess.Popen[
         wait_until(lambda: run(*here, "bash", "-c", "</dev/tcp/localhost/8265", check=False).returncode == 0, 60)
         raysplit = [venv / "bin" / "python", "-m", "raysplit"]
         say(*raysplit, "submit", space, "--out", "/shared/first", *outside)
-        wait_until(lambda: len(records(shared / "first", "measurement")) >= 4, 500)
+        wait_until(lambda: len(records(shared / "first", "measurement")) >= 4, 900)
         say(*raysplit, "status", "/shared/first", *outside)
         say("timeout", "--signal=INT", "45", *raysplit, "watch", "/shared/first", *outside, status=124)
         run_on(nodes["two"], f"cd ~; . ~/.bashrc; {venv}/bin/raysplit status /shared/first", steps)
@@ -220,7 +220,7 @@ def play(out: Path, venv: Path, steps: Steps, nodes: dict[str, subprocess.Popen[
             with suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
         say(*raysplit, "resume", "/shared/first", *outside, "--", "--yes")
-        wait_until(lambda: (shared / "first" / "advice.json").exists(), 500)
+        wait_until(lambda: (shared / "first" / "advice.json").exists(), 900)
         steps.check("what was measured is kept", len(records(shared / "first", "measurement")) >= n_measured)
         say(*raysplit, "advise", "/shared/first", *outside)
         say(*raysplit, "stop", "/shared/first", *outside)

@@ -14,12 +14,13 @@ import shutil
 import statistics
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 
 from faults import Cluster, Driver
 
 from raysplit.corpus import build_corpus
-from raysplit.journal import read_journal
+from raysplit.journal import Record, read_journal
 from raysplit.space import Space, load_space, parse_space
 from raysplit.sweep.plan import FORWARD_SHARE
 from raysplit.sweep.rates import Rates
@@ -87,10 +88,15 @@ def _real(home: Path, n_lanes: int) -> tuple[Space, dict[int, float], float, flo
             record.data["wall_seconds"] / (record.data["tokens"] + evaluated)
         )
     first = measured[0]
-    start_seconds = first.time - opened - first.data["wall_seconds"]
-    real_seconds = measured[-1].time - opened
+    start_seconds = _at(first) - opened - first.data["wall_seconds"]
+    real_seconds = _at(measured[-1]) - opened
     busy = sum(record.data["wall_seconds"] for record in measured) / (n_lanes * real_seconds)
     return space, {n: statistics.mean(found) for n, found in paces.items()}, start_seconds, real_seconds, busy
+
+
+def _at(record: Record) -> float:
+    """Seconds since 1970."""
+    return datetime.fromisoformat(record.time).timestamp()
 
 
 def _simulated(space: Space, n_lanes: int, seconds: dict[int, float], start_seconds: float) -> Simulated:

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from raysplit.pool.lane_state import LaneState, QueuedTask
 from raysplit.pool.placement import Footprint, Machine, Resources, on_these, place, without
@@ -79,7 +80,7 @@ def next_moves(
     usable: Mapping[str, Resources] = {name: have for name, have in free.items() if name not in shunned}
     moves = Moves()
     n_lanes = len(lanes)
-    for footprint, since, n_waiting in _unserved(lanes, waiting, served, now):
+    for footprint, since, n_waiting in unserved(lanes, waiting, now, served=served):
         room_here = on_these(footprint, (node.total for node in staying.values()))
         while n_waiting and room_here and n_lanes < most_lanes and (spots := place(room_here, usable)):
             moves.open.append((footprint, spots))
@@ -127,10 +128,17 @@ def free_of(nodes: Collection[Machine], lanes: Sequence[LaneState]) -> Mapping[s
     }
 
 
-def _unserved(
-    lanes: Sequence[LaneState], tasks: Iterable[QueuedTask], served: Mapping[Footprint, float], now: float
+def unserved(
+    lanes: Sequence[LaneState],
+    tasks: Iterable[QueuedTask],
+    now: float,
+    *,
+    served: Mapping[Footprint, float] = MappingProxyType({}),
 ) -> list[tuple[Footprint, float, int]]:
-    """(footprint, since when it waits, tasks beyond what its lanes will take), the longest waiting first."""
+    """(footprint, since when it waits, tasks beyond what its lanes will take), the longest waiting first.
+
+    A footprint waits since a lane of it was last ``served`` a task, where that is given.
+    """
     takers = Counter(lane.footprint for lane in lanes if lane.queued is None and lane.takes_tasks)
     waiting: dict[Footprint, list[float]] = {}
     for queued in tasks:

@@ -1,12 +1,11 @@
 """What a person is told of the lanes: what each does, which were lost, and after a while why nothing happens."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from raysplit.design.tasks import Task
 from raysplit.pool.lane_pool import LanePool
-from raysplit.pool.openings import STARTS_WORTH
+from raysplit.pool.openings import STARTS_WORTH, unserved
 from raysplit.pool.placement import Footprint, place, words
 from raysplit.quantities import format_seconds
 
@@ -92,9 +91,7 @@ def _reasons(pool: LanePool, now: float) -> Iterator[str]:
                 f"{queued.task.trial.name} is tried again in {format_seconds(queued.not_before - now)}, after "
                 f"{queued.trouble.cause}"
             )
-    ready = Counter(queued.footprint for queued in pool.queue if queued.not_before <= now)
-    for footprint, n in ready.items():
-        since = min(queued.since for queued in pool.queue if queued.footprint == footprint)
+    for footprint, since, n in unserved(list(pool.lanes.values()), pool.queue, now):
         tasks = "1 task waits" if n == 1 else f"{n} tasks wait"
         yield f"{tasks} since {format_seconds(now - since)} for {footprint}: {_why_no_lane(pool, footprint)}"
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import logging
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from raysplit import ray_private
 from raysplit.errors import RunError, SpaceError
 from raysplit.space import Space, dump_space, load_space
 
@@ -100,6 +102,7 @@ class SubmittedJobs:
                 f"{address or 'this node'}: no Ray dashboard answers ({why}); give --address http://HEAD:8265, or "
                 "reach it with `ssh -L 8265:localhost:8265 HEAD` or `ray dashboard CLUSTER.yaml`"
             ) from error
+        logging.getLogger(ray_private.TELLS_OF_SOCKETS).setLevel(logging.WARNING)
         return cls(client)
 
     def running_in(self, run_folder: str) -> str | None:

@@ -83,6 +83,16 @@ def test_lanes_at_work_save_and_give_way_once_another_room_has_waited_long_enoug
     assert not any(queued.tries for queued in simulated.queued.values()), "giving way is no failure"
 
 
+def test_a_task_for_which_a_lane_is_starting_does_not_wait_for_machines() -> None:
+    simulated = cluster(a=2, b=2)
+    simulated.hand_in(0, SMALL, seconds=10)
+    simulated.second()
+    said = why_quiet_of(simulated)
+    assert "lane 0" in said
+    assert "has been starting for" in said
+    assert "waits since" not in said
+
+
 def why_quiet_of(simulated: Simulated) -> str:
     """As if nothing had happened."""
     before, simulated.pool.happened = simulated.pool.happened, simulated.now - QUIET_SECONDS

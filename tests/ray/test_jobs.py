@@ -87,11 +87,16 @@ def n_nodes(dashboard_port: int) -> int:
         return 0
 
 
-def wait_for(ready: Callable[[], bool], *, seconds: float) -> None:
+def wait_for(ready: Callable[[], bool], *, seconds: float, else_told: Callable[[], str] = str) -> None:
     until = time.monotonic() + seconds
     while not ready():
-        assert time.monotonic() < until, "not within the time"
+        assert time.monotonic() < until, f"not within the time; {else_told()}"
         time.sleep(0.5)
+
+
+def said_by_jobs(dashboard: str) -> str:
+    jobs = JobSubmissionClient(dashboard)
+    return "\n".join(jobs.get_job_logs(job.submission_id or "") for job in jobs.list_jobs())
 
 
 def test_a_sweep_is_submitted_watched_and_stopped(
@@ -114,15 +119,7 @@ def test_a_sweep_is_submitted_watched_and_stopped(
     served = ("--http", law_url.removeprefix("http://"))
     assert "submitted: job" in raysplit("submit", space, "--out", out, "--address", dashboard, *served)
     assert "runs already: job" in raysplit("submit", space, "--out", out, "--address", dashboard, *served)
-    try:
-        wait_for(lambda: len(records(out, "measurement")) > 0, seconds=300)
-    except AssertionError:
-        pytest.fail(
-            "\n".join(
-                JobSubmissionClient(dashboard).get_job_logs(job.submission_id or "")
-                for job in JobSubmissionClient(dashboard).list_jobs()
-            )
-        )
+    wait_for(lambda: len(records(out, "measurement")) > 0, seconds=300, else_told=lambda: said_by_jobs(dashboard))
     assert "observations" in raysplit("status", out, "--address", dashboard)
     [law] = [line for line in raysplit("status", law_url, "--json").splitlines() if line.startswith("{")]
     assert json.loads(law)["n_observations"] > 0

@@ -88,7 +88,7 @@ def plan_of_cluster(space: Space, **compute: Any) -> Plan:
 
 def test_a_cluster_is_reckoned_without_a_gpu(cluster: Space) -> None:
     plan = plan_of_cluster(cluster)
-    assert [row.lane.n_workers for row in plan.rows] == [1, 4, 8, 16, 32]
+    assert [row.lane.n_workers for row in plan.rows] == [8, 4, 8, 16, 32]
     assert plan.rows[-1].lane.n_nodes == 4
     for row in plan.rows:
         assert row.rank_bytes < 0.9 * 80e9
@@ -102,8 +102,11 @@ def test_a_cluster_is_reckoned_without_a_gpu(cluster: Space) -> None:
 
 
 def test_lanes_that_wait_take_longer_than_those_that_fill(cluster: Space) -> None:
-    waiting = cluster.model_copy(update={"sweep": cluster.sweep.model_copy(update={"idle_lanes": "wait"})})
-    plans = [plan_of_cluster(space) for space in (waiting, cluster)]
+    first, *rest = cluster.compute.shapes
+    many = cluster.compute.model_copy(update={"shapes": (first.model_copy(update={"workers": 1}), *rest)})
+    filling = cluster.model_copy(update={"compute": many})
+    waiting = filling.model_copy(update={"sweep": cluster.sweep.model_copy(update={"idle_lanes": "wait"})})
+    plans = [plan_of_cluster(space) for space in (waiting, filling)]
     assert (plans[0].seconds_high or 0) > (plans[1].seconds_high or 0) > 0
     assert "61 % of it (measured on replayed sweeps" in " ".join(plan_notes(plans[1]))
 
