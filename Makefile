@@ -39,6 +39,11 @@ smoke: $(INSTALLED) ## the same path through the code in a few minutes, from scr
 test: lint ## static checks, then the tests
 	.venv/bin/python -m pytest --numprocesses 2 --dist loadscope --durations 40 $(PYTEST_ARGS)
 
+PROOFS := tests/ray/test_interrupted.py tests/ray/test_live_actor.py
+.PHONY: proofs
+proofs: $(INSTALLED) ## tests that repeat what they prove as often as a report asks for, longer than a suite may take
+	RAYSPLIT_LONG_TESTS=1 .venv/bin/python -m pytest --durations 10 $(PROOFS)
+
 lint: style types layers ## every static check
 
 style: $(INSTALLED) ## lint and format

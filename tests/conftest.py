@@ -31,6 +31,9 @@ from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+LONG = bool(os.environ.get("RAYSPLIT_LONG_TESTS"))
+"""Some tests then repeat more often what they prove; `make proofs` runs those."""
+
 settings.register_profile("same", derandomize=True, deadline=None, max_examples=50)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))

@@ -227,6 +227,7 @@ def _tune(folder: RunFolder, trials: Trials, lanes: Lanes) -> None:
     """
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the journal has it all, and loading theirs takes seconds
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is ours: Tune would wait for the trials and talk of them
     tuner = tune.Tuner(
         # No CPU: a cluster may be exactly as large as its lanes.

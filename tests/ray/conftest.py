@@ -21,6 +21,7 @@ from tests.ray.sweeps import Command, kill, start, tiny_space, write_space, writ
 
 T = TypeVar("T")
 Sweep = Callable[..., Command]
+TWO_LANES: dict[str, dict[str, Any]] = {"compute": {"lanes": 2}}
 ADAPTIVE: dict[str, dict[str, Any]] = {"sweep": {"pretrain_tokens": [4096, 8192, 16384], "policy": "adaptive"}}
 """Changes of the tiny space for a sweep that chooses its own points."""
 
@@ -103,7 +104,7 @@ def uninterrupted(run: Sweep, ray_address: str, shared_folder: Path) -> Path:
     """Run folder of a sweep that nobody disturbed."""
 
     def sweep() -> Path:
-        command = run("sweep", "--ray-address", ray_address, run="uninterrupted")
+        command = run("sweep", "--ray-address", ray_address, run="uninterrupted", changes=TWO_LANES)
         status, said = command.end()
         assert status == 0, said
         return command.out

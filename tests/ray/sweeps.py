@@ -53,7 +53,7 @@ def tiny_space(texts: Path, **changes: dict[str, Any]) -> dict[str, Any]:
         },
         "sweep": {"pretrain_tokens": [8192, 16384], "specialize_tokens": [4096, 8192], "policy": "grid"},
         "target": {"budget_flops": 1e10},
-        "compute": {"lanes": 2},
+        "compute": {"lanes": 1},
     }
     for section, values in changes.items():
         space[section] |= values

@@ -107,7 +107,7 @@ def test_a_sweep_is_submitted_watched_and_stopped(
     out = tmp_path / "run"
     # Long enough to be stopped in the middle.
     grids = {"pretrain_tokens": [65_536, 131_072, 262_144], "specialize_tokens": [32_768, 65_536]}
-    space = write_space(tmp_path / "space.yaml", tiny_space(home / "texts", sweep=grids))
+    space = write_space(tmp_path / "space.yaml", tiny_space(home / "texts", sweep=grids, compute={"lanes": 2}))
     assert "no job that was submitted" in raysplit("stop", out, "--address", dashboard, status=2)
     assert "submitted: job" in raysplit("submit", space, "--out", out, "--address", dashboard)
     assert "runs already: job" in raysplit("submit", space, "--out", out, "--address", dashboard)

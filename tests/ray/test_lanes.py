@@ -28,7 +28,7 @@ VOCAB = 300
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """Two lanes of one worker each, and the law that they record with."""
+    """A lane of one worker, and the law that it records with."""
 
     space: Space
     lanes: Lanes

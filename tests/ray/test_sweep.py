@@ -11,7 +11,7 @@ import ray
 
 from raysplit.live.client import connect
 from raysplit.run_folder.folder import RunFolder
-from tests.ray.conftest import Adaptive, Sweep
+from tests.ray.conftest import TWO_LANES, Adaptive, Sweep
 from tests.ray.sweeps import losses, records
 
 
@@ -78,7 +78,7 @@ def test_each_token_is_trained_once(uninterrupted: Path) -> None:
 def test_crashes_change_nothing_and_nothing_stays(run: Sweep, uninterrupted: Path, ray_address: str) -> None:
     """A training worker, the law actor and then the driver are killed, each in mid-sweep."""
     address = ("--ray-address", ray_address)
-    first = run("sweep", *address, run="crashed")
+    first = run("sweep", *address, run="crashed", changes=TWO_LANES)
     first.wait_for_measurements(2)
     os.kill(training_workers()[0], signal.SIGKILL)
     first.wait_for_measurements(4)
@@ -95,7 +95,7 @@ def test_crashes_change_nothing_and_nothing_stays(run: Sweep, uninterrupted: Pat
     before_kill = losses(first.out)
     first.process.kill()
     first.wait_until_gone()
-    second = run("sweep", *address, run="crashed")
+    second = run("sweep", *address, run="crashed")  # on one lane, by another order
     ended, said = second.end()
     assert ended == 0, said
     assert "taking up the sweep" in said
