@@ -68,6 +68,10 @@ class FolderTaken(RunError):
     """A run folder that another command has taken over from this one."""
 
 
+class Unreadable(Exception):
+    """Why a file or row cannot be read, in words; whoever reads the source decides whether to go on."""
+
+
 def unknown(what: str, value: object, known: Iterable[object]) -> str:
     """Sentence for a value outside a set of choices, with the nearest choice when there is one."""
     choices = [str(k) for k in known]

@@ -61,8 +61,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         OSError: it cannot be read, or its compressed content is damaged or ends too early.
     """
     with path.open("rb") as raw:
-        head = raw.read(8)
-        raw.seek(0)
+        head = raw.peek(8)[:8]  # a pipe cannot go back
         kind = next((kind for magic, kind in _MAGIC if magic.match(head)), "")
         try:
             yield cast(BinaryIO, _decompressed(raw, kind))

@@ -37,6 +37,9 @@ class ModelShape:
     base_params_total: int = 0
     base_forward_flops: int = 0
     """Of a base, counted from its model (`raysplit.train.bases`): N, with embeddings, and FLOPs a token forward."""
+    base_trained_params: int = 0
+    base_training_flops: int = 0
+    """Of a base whose adapters alone are trained: theirs, and FLOPs a token; 0 where all of it is."""
 
     @property
     def n_params_non_embedding(self) -> int:
@@ -54,6 +57,11 @@ class ModelShape:
         return self.n_params_non_embedding + self.vocab_size * self.hidden_size
 
     @property
+    def n_params_trained(self) -> int:
+        """All, or those of the adapters."""
+        return self.base_trained_params or self.n_params_total
+
+    @property
     def forward_flops_per_token(self) -> int:
         """Matrix-product FLOPs of one token's forward pass, a multiply-add being two.
 
@@ -69,8 +77,8 @@ class ModelShape:
 
     @property
     def flops_per_token(self) -> int:
-        """F(N): FLOPs to train on one token, forward once and backward twice that."""
-        return 3 * self.forward_flops_per_token
+        """F(N): FLOPs to train on one token, forward once and backward twice that; of adapters, as counted."""
+        return self.base_training_flops or 3 * self.forward_flops_per_token
 
     @property
     def flops_per_token_6n(self) -> int:

@@ -23,9 +23,6 @@ HEAD = "node:__internal_head__"
 WRAPPINGS = ("cause", "_base_exc", "controller_failure", "health_check_failure")
 """Attributes by which Ray's exceptions lead to the one that they are about, which a user is to read."""
 
-TELL_OF_UPLOADS = ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging")
-"""Loggers that set their own level, and tell of each file that a job is given."""
-
 
 @contextmanager
 def own_process_groups() -> Iterator[None]:

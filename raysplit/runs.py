@@ -44,7 +44,7 @@ BASE, REPLAY_SHARE, GENERAL_LOSS = "base", "replay_share", "general_loss"
 UNTOLD_TOKENS = 1
 """Stands for the D of a base that nobody knows: a law of bases each pretrained on one D does not depend on it."""
 MAX_ROWS = 20_000
-"""A live law fits a sample of so many (`raysplit.live.table`): its refits must stay quick."""
+"""A live law fits a sample of so many (`raysplit.live.observations`): its refits must stay quick."""
 MAX_ROWS_READ, MAX_ROWS_FITTED = 1_000_000, 40_000
 """Of a table; one with more rows than are fitted is thinned (`thinned`)."""
 _SPACINGS = (2**0.125, 2**0.25, 2**0.5, 2.0, 4.0)
@@ -78,6 +78,10 @@ class Observation:
     wall_seconds: float = float("nan")
     """Time spent on the part of the path that no earlier observation had trained."""
     trial: str = ""
+    replay_share: float = 0.0
+    """p of a branch from a base: the share of its tokens that were of the mixture."""
+    general_loss: float = float("nan")
+    """Of a base or a branch of one: its mean loss on the other domains' held-out text; NaN where that is not known."""
 
     @property
     def identity(self) -> str:
@@ -86,14 +90,20 @@ class Observation:
         if isinstance(loss, Real):  # numpy's have a repr of their own
             loss = float(loss)
         text = "|".join(str(getattr(self, name)) for name in KEY) + f"|{loss!r}"
+        text += f"|{self.replay_share!r}" if self.replay_share else ""
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def to_frame(observations: Sequence[Observation]) -> pd.DataFrame:
-    """Observations as a table, sorted by key so that equal sets give equal tables whatever their order."""
+    """Observations as a table, sorted by key so that equal sets give equal tables whatever their order.
+
+    It has the columns of replay and forgetting where some observation says something of them.
+    """
     columns = list(Observation.__dataclass_fields__)
     frame = pd.DataFrame(list(map(attrgetter(*columns), observations)), columns=columns)
-    return frame.sort_values(list(KEY), ignore_index=True)
+    if not (frame[REPLAY_SHARE].any() or frame[GENERAL_LOSS].notna().any()):
+        frame = frame.drop(columns=[REPLAY_SHARE, GENERAL_LOSS])
+    return frame.sort_values([*KEY, *({REPLAY_SHARE} & set(frame))], ignore_index=True)
 
 
 def read_runs(path: Path | str, *, note: Callable[[str], None] | None = None) -> pd.DataFrame:

@@ -391,6 +391,20 @@ class LearningRateSpec(Section):
         return rate
 
 
+class LoraSpec(Section):
+    """Adapters (2106.09685) of every linear layer but the output head, in place of training all weights."""
+
+    rank: Annotated[Count, Field(ge=1, le=4096)]
+    """r: inner width of an adapter's two matrices."""
+    alpha: PositiveQuantity | None = None
+    """An adapter's output counts alpha / r times; twice when left out."""
+
+    @property
+    def scale(self) -> float:
+        """alpha / r."""
+        return 2.0 if self.alpha is None else self.alpha / self.rank
+
+
 class TrainingSpec(Section):
     batch_tokens: PositiveCount
     """Tokens in one optimizer step, over all workers of a lane; every token count is rounded to a multiple of it."""
@@ -421,6 +435,8 @@ class TrainingSpec(Section):
     replay_share: Share = 0.0
     """Share of the windows of a branch from a pretrained trunk that go on with the mixture instead of the branch's
     domain, against forgetting. They count as D' like the others."""
+    lora: LoraSpec | None = None
+    """With `model.checkpoints`: train adapters, and not the base's own weights."""
     weight_decay: Annotated[Quantity, Field(ge=0)] = 0.1
     """AdamW's."""
     adam_beta1: Fraction = 0.9
@@ -498,6 +514,9 @@ class SweepSpec(Section):
     """Grid of D; 0 is training from scratch on the domain. With `model.checkpoints` it is theirs, and left out."""
     specialize_tokens: Annotated[tuple[PositiveCount, ...], Field(min_length=1)]
     """Grid of D' > 0; the pretraining-only point of each D is measured as well."""
+    replay_shares: tuple[Share, ...] = ()
+    """With `model.checkpoints`: the p to try, two or more, in place of `training.replay_share`; an answer names one of
+    them."""
     policy: Literal["adaptive", "grid"] = "adaptive"
     """adaptive: choose the next trials and stop the useless ones by what they can change; grid: measure everything."""
     design: DesignName = "value"
@@ -532,6 +551,15 @@ class SweepSpec(Section):
     def _rising(cls, grid: tuple[int, ...]) -> tuple[int, ...]:
         return _risen(grid, "token grids")
 
+    @field_validator("replay_shares")
+    @classmethod
+    def _several(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        if len(shares) == 1:
+            raise ValueError(f"one share is training.replay_share; give two or more to choose from, got {[*shares]}")
+        if list(shares) != sorted(set(shares)):
+            raise ValueError(f"shares must rise without repeats, got {[*shares]}")
+        return shares
+
     @field_validator("pretrain_tokens")
     @classmethod
     def _pretrains(cls, grid: tuple[int, ...]) -> tuple[int, ...]:
@@ -554,6 +582,11 @@ class TargetSpec(Section):
     and in an order of its own, and the budget pays F(N) sum_k (D + D'_k)."""
     domain_weights: dict[str, PositiveQuantity] | None = None
     """How much each domain's loss counts; equal when left out."""
+    max_general_loss: PositiveQuantity | None = None
+    """Nats per token: the highest weighted loss of a seed over the domains; with `model.checkpoints`, of each expert's
+    mean loss on the other domains."""
+    max_general_rise: PositiveQuantity | None = None
+    """With `model.checkpoints`: by which share that loss of an expert may be above its base's, such as 0.02."""
 
 
 class CountedSpec(Section):
@@ -571,6 +604,10 @@ class CountedSpec(Section):
     feed_forward_size: PositiveCount
     vocab_size: PositiveCount
     """Rows of the embedding, which may be more than the tokenizer has tokens."""
+    trained_params: Annotated[Count, Field(ge=0)] = 0
+    """Of its adapters, where these alone are trained; 0 where all is."""
+    training_flops_per_token: Annotated[Count, Field(ge=0)] = 0
+    """Then without gradients of weights that stay; 0 where it is three times the forward pass."""
 
 
 class CheckpointSpec(Section):
@@ -691,7 +728,9 @@ class Space(Section):
         training = self.training
         if self.model.checkpoints:
             self._check_nothing_is_pretrained()
-        elif not self.sweep.pretrain_tokens:
+        else:
+            self._check_nothing_is_given()
+        if not self.model.checkpoints and not self.sweep.pretrain_tokens:
             raise ValueError("sweep.pretrain_tokens needs at least 1 D, above 0")
         self._check_batch("training.batch_tokens", training.batch_tokens)
         if training.validation_tokens < self.model.context_length:
@@ -724,10 +763,43 @@ class Space(Section):
             ("sweep.repeats", self.sweep.repeats, "repeats are of sizes that are pretrained here"),
             ("target.model_sizes", self.target.model_sizes, "the answer chooses between model.checkpoints"),
             ("target.seeds", self.target.seeds == "independent", "experts that start from a base share it"),
-            ("tuning", self.tuning, "sizes that are pretrained here are tuned, and model.checkpoints are not"),
         ):
             if value:
                 raise ValueError(f"{field}: leave it out: {why}")
+        for field in ("pretrain_tokens", "batch_tokens", "warmup_tokens"):
+            if self.tuning is not None and getattr(self.tuning, field) is not None:
+                raise ValueError(f"tuning.{field}: leave it out: it is of pretraining, and model.checkpoints exist")
+        if self.tuning is not None and self.tuning.replay_share is not None and self.sweep.replay_shares:
+            raise ValueError("tuning.replay_share: leave it out: sweep.replay_shares has the shares to try")
+
+        if self.sweep.replay_shares and self.training.replay_share:
+            raise ValueError(
+                f"training.replay_share = {self.training.replay_share:g}: leave it out, as sweep.replay_shares has the "
+                "shares to try"
+            )
+        if self.training.lora and 3 in (self.training.zero_stage, *(s.zero_stage for s in self.compute.shapes)):
+            raise ValueError(
+                "training.lora: adapters are trained at zero_stage 0 to 2, and 3 is asked for; at 2 a rank holds the "
+                "base's weights, and its share of the adapters' optimizer"
+            )
+        if self.model.checkpoints and self._limits_general and len(self.domains) == 1:
+            raise ValueError(
+                "target.max_general_loss, target.max_general_rise: an expert's general loss is that on the other "
+                "domains, and there is one domain; add one of general text"
+            )
+
+    def _check_nothing_is_given(self) -> None:
+        for field, value in (
+            ("sweep.replay_shares", self.sweep.replay_shares),
+            ("target.max_general_rise", self.target.max_general_rise),
+            ("training.lora", self.training.lora),
+        ):
+            if value:
+                raise ValueError(f"{field}: is for branches from model.checkpoints, and there are none")
+
+    @property
+    def _limits_general(self) -> bool:
+        return self.target.max_general_loss is not None or self.target.max_general_rise is not None
 
     def _check_batch(self, field: str, batch_tokens: int) -> None:
         for n_params in self.model.sizes or (1,):  # of checkpoints that are not counted yet
@@ -762,7 +834,7 @@ class Space(Section):
 
     def _check_tuning(self, tuning: TuningSpec) -> None:
         for size in tuning.sizes or ():
-            if size not in self.model.sizes:
+            if self.model.sizes and size not in self.model.sizes:  # of checkpoints that are not counted yet
                 raise ValueError("tuning.sizes: " + unknown("size", size, self.model.sizes))
         batches = tuning.batch_tokens or (self.training.batch_tokens,)
         for batch_tokens in batches:
@@ -843,6 +915,8 @@ class Space(Section):
             base_params=counted.n_params,
             base_params_total=counted.n_params_total,
             base_forward_flops=counted.forward_flops_per_token,
+            base_trained_params=counted.trained_params,
+            base_training_flops=counted.training_flops_per_token,
         )
 
     def weights(self) -> dict[str, float]:

@@ -19,7 +19,11 @@ from raysplit.space import load_space
 CLUSTER = Path(__file__).parent.parent / "cluster"
 FILES = sorted(CLUSTER.glob("*.yaml"))
 """Those of Ray's launcher."""
-YOURS = {"local": {"head_ip": "192.0.2.10", "worker_ips": ["192.0.2.11"]}, "gcp": {"project_id": "a-project"}}
+YOURS = {
+    "local": {"head_ip": "192.0.2.10", "worker_ips": ["192.0.2.11"]},
+    "aws": {"region": "us-west-2", "availability_zone": "us-west-2a"},
+    "gcp": {"project_id": "a-project"},
+}
 """What a file needs before Ray takes it."""
 
 PROVIDER_KEYS = {
@@ -41,6 +45,7 @@ PROVIDER_KEYS = {
 NODE_KEYS = {
     "disks",
     "machineType",
+    "networkInterfaces",
     "scheduling",
     "BlockDeviceMappings",
     "CapacityReservationSpecification",
@@ -68,6 +73,8 @@ def mistakes(config: dict[str, Any]) -> list[str]:
         found += [
             f"{name}: {unknown('node key', key, NODE_KEYS)}" for key in node["node_config"] if key not in NODE_KEYS
         ]
+        if opens := open_to_all(kind, node["node_config"]):
+            found.append(f"{name}: {opens}")
     for phase in ("head", "worker"):
         commands = config[f"{phase}_start_ray_commands"]
         if not any("ray start" in command for command in commands):
@@ -77,6 +84,16 @@ def mistakes(config: dict[str, Any]) -> list[str]:
         if config["max_workers"] > sum(node["max_workers"] for node in workers):
             found.append("max_workers is more than the node types allow together")
     return found
+
+
+def open_to_all(kind: str, node: dict[str, Any]) -> str:
+    """Why a node would take ssh from every address, as it does where Ray chooses its network."""
+    if kind == "aws" and not node.get("SecurityGroupIds"):
+        return "without SecurityGroupIds Ray makes a group that is open to ssh from everywhere"
+    subnets = [each.get("subnetwork", "default") for each in node.get("networkInterfaces", [{}])]
+    if kind == "gcp" and any(subnet.endswith("default") for subnet in subnets):
+        return "the network `default` is open to ssh from everywhere"
+    return ""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -96,10 +113,22 @@ def test_ray_takes_every_file(path: Path) -> None:
     autoscaler.validate_config(autoscaler.prepare_config(read(path)))
 
 
-def test_ray_refuses_a_local_file_that_is_not_filled_in() -> None:
+@pytest.mark.parametrize(("name", "missing"), [("local", "head_ip"), ("aws", "region|availability_zone")])
+def test_ray_refuses_a_file_that_is_not_filled_in(name: str, missing: str) -> None:
     autoscaler = pytest.importorskip("ray.autoscaler._private.util", reason="needs the train extra")
-    with pytest.raises(Exception, match="head_ip"):
-        autoscaler.prepare_config(yaml.safe_load((CLUSTER / "local.yaml").read_text(encoding="utf-8")))
+    raw = yaml.safe_load((CLUSTER / f"{name}.yaml").read_text(encoding="utf-8"))
+    with pytest.raises(Exception, match=missing):
+        autoscaler.validate_config(autoscaler.prepare_config(raw))
+
+
+@pytest.mark.parametrize("name", ["aws", "gcp"])
+def test_a_network_that_ray_would_choose_is_a_mistake(name: str) -> None:
+    config = read(CLUSTER / f"{name}.yaml")
+    for node in config["available_node_types"].values():
+        node["node_config"].pop("SecurityGroupIds", None)
+        node["node_config"].pop("networkInterfaces", None)
+    assert all("open to ssh from everywhere" in mistake for mistake in mistakes(config))
+    assert len(mistakes(config)) == len(config["available_node_types"])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -162,9 +191,7 @@ def test_the_gpu_nodes_are_those_of_the_search_space(name: str, repository: Path
         assert node["resources"]["CPU"] >= compute.gpus_per_node * compute.cpus_per_worker
 
 
-def test_aws_starts_what_the_file_says_and_opens_nothing_but_ssh(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_aws_starts_what_the_file_says_and_opens_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As far as a stand-in of EC2 goes: roles, keys, groups, a head on demand and a worker on spot, and away again."""
     autoscaler = pytest.importorskip("ray.autoscaler._private.util", reason="needs the train extra")
     moto = pytest.importorskip("moto", reason="needs the dev extra")
@@ -177,21 +204,26 @@ def test_aws_starts_what_the_file_says_and_opens_nothing_but_ssh(
         from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 
         monkeypatch.setattr(aws.time, "sleep", lambda _: None)  # for a role to be known everywhere
-        config = aws.bootstrap_aws(autoscaler.prepare_config(read(CLUSTER / "aws.yaml")))
+        raw = read(CLUSTER / "aws.yaml")
+        ec2 = boto3.client("ec2", region_name=raw["provider"]["region"])
+        group = ec2.create_security_group(GroupName="raysplit", Description="as the README makes it")["GroupId"]
+        for node in raw["available_node_types"].values():
+            node["node_config"]["SecurityGroupIds"] = [group]
+        config = aws.bootstrap_aws(autoscaler.prepare_config(raw))
         provider = AWSNodeProvider(config["provider"], config["cluster_name"])
         types = config["available_node_types"]
         for name, role in (("head", "head"), ("spot_node_of_8_gpus", "worker")):
             tags = {"ray-node-type": role, "ray-node-name": name, "ray-launch-config": "x"}
             provider.create_node(dict(types[name]["node_config"]), tags, 1)
-        ec2 = boto3.client("ec2", region_name=config["provider"]["region"])
         started = [i for r in ec2.describe_instances()["Reservations"] for i in r["Instances"]]
         assert sorted((i["InstanceType"], i.get("InstanceLifecycle", "")) for i in started) == [
             ("m6i.4xlarge", ""),
             ("p5.48xlarge", "spot"),
         ]
-        [group] = ec2.describe_security_groups(GroupNames=["raysplit"])["SecurityGroups"]
-        open_to_all = [rule for rule in group["IpPermissions"] if rule["IpRanges"]]
-        assert [(rule["FromPort"], rule["ToPort"]) for rule in open_to_all] == [(22, 22)]
+        assert {g["GroupId"] for i in started for g in i["SecurityGroups"]} == {group}
+        for found in ec2.describe_security_groups()["SecurityGroups"]:
+            ranges = [each["CidrIp"] for rule in found["IpPermissions"] for each in rule["IpRanges"]]
+            assert ranges == [], "Ray has opened nothing"
         provider.terminate_nodes(provider.non_terminated_nodes({}))
         assert provider.non_terminated_nodes({}) == []
 
@@ -225,6 +257,7 @@ def test_kubernetes_files_have_the_fields_of_their_kinds(path: Path) -> None:
         assert set(ours["spec"]) <= RAY_JOB_FIELDS
         yaml.safe_load(ours["spec"]["runtimeEnvYAML"])
     head, workers = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
+    assert (head["serviceType"], cluster["authOptions"]) == ("ClusterIP", {"mode": "token"}), "open to nobody outside"
     assert {"rayStartParams", "template"} <= set(head) <= HEAD_FIELDS
     for group in workers:
         assert {"groupName", "minReplicas", "maxReplicas", "rayStartParams", "template"} <= set(group) <= WORKER_FIELDS
@@ -249,7 +282,7 @@ def ray_cluster(document: dict[str, Any]) -> dict[str, Any]:
 # By KubeRay's API v1 (ray-operator/apis/ray/v1/raycluster_types.go and rayjob_types.go): no package ships its schemas.
 RAY_CLUSTER_FIELDS = {
     "headGroupSpec", "workerGroupSpecs", "rayVersion", "enableInTreeAutoscaling", "autoscalerOptions",
-    "headServiceAnnotations", "suspend",
+    "authOptions", "headServiceAnnotations", "suspend",
 }  # fmt: skip
 AUTOSCALER_FIELDS = {
     "resources", "image", "imagePullPolicy", "env", "envFrom", "volumeMounts", "securityContext", "idleTimeoutSeconds",
@@ -271,13 +304,12 @@ def test_a_slurm_job_starts_ray_on_every_node_and_the_sweep_on_the_first(tmp_pat
     [head] = [line for line in lines if line.startswith("ray start --block --head")]
     assert "--node-ip-address=192.0.2.1 --port=20042 --num-cpus=16 --num-gpus=8" in head
     assert "ray start --block --address=192.0.2.1:20042 --num-cpus=16 --num-gpus=8" in lines
+    assert head.endswith("--dashboard-host=127.0.0.1")
     [sweep] = [line for line in lines if line.startswith("raysplit")]
     assert sweep == "raysplit run space.yaml --out /shared/first --ray-address 192.0.2.1:20042"
-    assert [line for line in lines if line.startswith("srun")] == [
-        "srun --nodes=1 --ntasks=1",
-        "srun --overlap --nodes=1 --ntasks=1",
-        "srun --overlap --nodes=2 --ntasks=2",
-    ]
+    first, *at_once = [line for line in lines if line.startswith("srun")]
+    assert first == "srun --nodes=1 --ntasks=1"
+    assert sorted(at_once) == ["srun --overlap --nodes=1 --ntasks=1", "srun --overlap --nodes=2 --ntasks=2"]
 
 
 def test_a_slurm_job_without_a_space_says_so(tmp_path: Path) -> None:
@@ -298,7 +330,10 @@ def slurm(folder: Path, *, n_nodes: int, status: int = 0, **changes: str) -> str
             done
             echo "$said" >> "$SAID"; "$@\"""",
         "ray": 'echo "ray $*" >> "$SAID"',
-        "raysplit": 'sleep 1; echo "raysplit $*" >> "$SAID"',
+        # As a sweep does, it lasts longer than Ray takes to start.
+        "raysplit": """
+            for _ in $(seq 300); do [ "$(grep -c 'ray start' "$SAID")" -ge "$STARTS" ] && break; sleep 0.1; done
+            echo "raysplit $*" >> "$SAID\"""",
     }
     (folder / ".venv" / "bin").mkdir(parents=True)
     for name, body in commands.items():
@@ -308,7 +343,8 @@ def slurm(folder: Path, *, n_nodes: int, status: int = 0, **changes: str) -> str
     environment = os.environ | {
         "SLURM_SUBMIT_DIR": str(folder), "SLURM_JOB_NODELIST": "node[1-3]", "SLURM_JOB_ID": "42",
         "SLURM_JOB_NUM_NODES": str(n_nodes), "SLURM_CPUS_ON_NODE": "16", "SLURM_GPUS_ON_NODE": "8",
-        "SPACE": "space.yaml", "OUT": "/shared/first", "SAID": str(folder / "said"), **changes,
+        "SPACE": "space.yaml", "OUT": "/shared/first", "SAID": str(folder / "said"), "STARTS": str(min(n_nodes, 2)),
+        **changes,
     }  # fmt: skip
     done = subprocess.run(
         ["bash", str(CLUSTER / "slurm" / "raysplit.sbatch")],
@@ -326,6 +362,8 @@ def test_skypilot_refuses_the_file_until_it_has_a_bucket() -> None:
     config = yaml.safe_load((CLUSTER / "skypilot" / "raysplit.yaml").read_text(encoding="utf-8"))
     assert config["file_mounts"]["/shared"]["name"] == "BUCKET", "no bucket's name may have a capital letter"
     assert set(config) <= {"name", "num_nodes", "resources", "workdir", "file_mounts", "envs", "setup", "run"}
+    assert "ports" not in config["resources"]
+    assert "--dashboard-host=127.0.0.1" in config["run"]
     for script in ("setup", "run"):
         assert subprocess.run(["bash", "-n"], input=config[script], text=True, check=False).returncode == 0
 

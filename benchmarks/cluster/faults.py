@@ -82,6 +82,8 @@ class Cluster:
             self.start_node(node)
 
     def start_head(self) -> None:
+        # Ray takes the other raylets of this machine for a head that runs already, if it is reminded of the address.
+        (self.temp / "ray" / "ray_current_cluster").unlink(missing_ok=True)
         self._ray(
             "head", "--head", f"--port={self.port}", "--num-cpus=0", "--include-dashboard=false",
             f"--ray-client-server-port={free_port()}",
@@ -451,7 +453,8 @@ def play(row: str, home: Path, references: dict[str, Any]) -> dict[str, Any]:
                 "known": len(scene.known), "verdicts": len(records(out, "failure")),
                 "equal": found == expected["losses"] and answer == expected["advice"],
                 "left": _left(cluster, out), "silence": round(scene.driver.longest_silence(), 1),
-                "notes": scene.notes, "said": [line for _, line in scene.driver.lines][-12:],
+                "load": round(os.getloadavg()[1], 1), "notes": scene.notes,
+                "said": [line for _, line in scene.driver.lines][-12:],
             }  # fmt: skip
         finally:
             cluster.stop()
@@ -488,7 +491,7 @@ def table(results: list[dict[str, Any]]) -> str:
     """Of all repetitions, a line a row."""
     lines = [
         f"{'row':20} {'n':>2} {'ended':>6} {'again':>5} {'lost':>6} {'verdicts':>8} {'equal':>6} {'left':>5} "
-        f"{'seconds lost':>18} {'silence':>8}"
+        f"{'seconds lost':>18} {'silence':>8} {'load':>10}"
     ]
     for row in ROWS:
         mine = [result for result in results if result["row"] == row]
@@ -505,10 +508,16 @@ def table(results: list[dict[str, Any]]) -> str:
             f"{row:20} {n:2} {sum(r['ended'] for r in mine):4}/{n} {sum(r['said_again'] for r in mine):5} "
             f"{sum(r['lost'] for r in mine):6} {sum(r['verdicts'] for r in mine):8} "
             f"{sum(r['equal'] for r in mine):4}/{n} {sum(bool(r['left']) for r in mine):5} {said:>18} "
-            f"{max(r['silence'] for r in mine):8.0f}"
+            f"{max(r['silence'] for r in mine):8.0f} {_loads(mine):>10}"
         )
     notes = [f"{r['row']}: {note}" for r in results for note in [*r["notes"], *r["left"]]]
     return "\n".join([*lines, "", *dict.fromkeys(notes)]) + "\n"
+
+
+def _loads(results: list[dict[str, Any]]) -> str:
+    """Of this machine in the five minutes before each one's end: what else ran slows a fault's end, too."""
+    loads = [result["load"] for result in results if "load" in result]
+    return f"{min(loads):.0f} to {max(loads):.0f}" if loads else ""
 
 
 def main() -> None:

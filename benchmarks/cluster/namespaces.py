@@ -92,7 +92,7 @@ mkdir -p /home/{user} /run/sshd
 mkdir -p /shared; mount --bind {shared} /shared
 for file in passwd group shadow; do cp /etc/$file /run/$file; done
 grep -q '^{user}:' /run/passwd || {{
-  echo '{user}:x:{uid}:{uid}::/home/{user}:/bin/bash' >> /run/passwd
+  sed -i '1i {user}:x:{uid}:{uid}::/home/{user}:/bin/bash' /run/passwd  # first: ssh asks whose ~ a number has
   echo '{user}:x:{uid}:' >> /run/group
   echo '{user}:*:19000:0:99999:7:::' >> /run/shadow; }}
 for file in passwd group shadow; do mount --bind /run/$file /etc/$file; done
@@ -164,7 +164,7 @@ def play(out: Path, venv: Path, steps: Steps, nodes: dict[str, subprocess.Popen[
     }  # fmt: skip
     here = ["ip", "netns", "exec", "client"]
 
-    def say(*command: object, status: int = 0, seconds: float = 400) -> str:
+    def say(*command: object, status: int = 0, seconds: float = 900) -> str:
         started = time.monotonic()
         try:
             done = run(*here, *command, check=False, env=environment, cwd=REPOSITORY, timeout=seconds)
@@ -193,7 +193,7 @@ def play(out: Path, venv: Path, steps: Steps, nodes: dict[str, subprocess.Popen[
     started = time.monotonic()
     count = 'python -c \'import ray; ray.init("auto", log_to_driver=False); print(len(ray.nodes()), "nodes")\''
     wait_until(lambda: "3 nodes" in run(*here, "ray", "exec", "--no-config-cache", file, count, check=False,
-                                        env=environment).stdout, 400)  # fmt: skip
+                                        env=environment).stdout, 900)  # fmt: skip
     steps.tell(f"all three nodes after another {time.monotonic() - started:.0f} s")
     space = write_space(out / "space.yaml", tiny_space(SHARED / "texts", compute={"lanes": 2}))
     shutil.copy(space, shared / "space.yaml")

@@ -23,6 +23,7 @@ REPOSITORY = Path(__file__).parents[2]
 USUAL = Rates()
 CASES: dict[str, tuple[str, int, Rates, float]] = {
     **{f"adaptive, {n} nodes": ("adaptive", n, USUAL, 10.0) for n in (4, 8, 16, 1000)},
+    "adaptive, 8 nodes, 125M on one worker": ("narrow", 8, USUAL, 10.0),
     "adaptive, 8 nodes, lanes twice as wide": ("wide", 8, USUAL, 10.0),
     "adaptive, 8 nodes, all spot for 3 h": ("adaptive", 8, replace(USUAL, spot_share=1.0, spot_hours=3.0), 10.0),
     "adaptive, 8 nodes, an hour of queueing": ("adaptive", 8, replace(USUAL, queue_minutes=60.0), 10.0),
@@ -31,7 +32,8 @@ CASES: dict[str, tuple[str, int, Rates, float]] = {
     "grid, 1000 nodes, all spot for 24 h": ("grid", 1000, replace(USUAL, spot_share=1.0), 10.0),
     "grid, 1000 nodes, storage of 1 GB/s": ("grid", 1000, replace(USUAL, storage_bytes_per_second=1e9), 10.0),
 }
-"""Name -> policy (wide: adaptive, every lane of twice the workers), nodes at most, rates, minutes between saves."""
+"""Name -> policy (wide: adaptive, every lane of twice the workers; narrow: adaptive, as the file was before this was
+simulated), nodes at most, rates, minutes between saves."""
 
 
 def main() -> None:
@@ -65,6 +67,9 @@ def _space(policy: str, save_minutes: float) -> Space:
     if policy == "wide":
         wide = tuple(each.model_copy(update={"workers": 2 * (each.workers or 1)}) for each in compute.shapes)
         compute = compute.model_copy(update={"shapes": wide})
+    if policy == "narrow":
+        first, *rest = compute.shapes
+        compute = compute.model_copy(update={"shapes": (first.model_copy(update={"workers": 1}), *rest)})
     changes = {"policy": "grid", "budget_flops": None} if policy == "grid" else {}
     return space.model_copy(update={"sweep": space.sweep.model_copy(update=changes), "compute": compute})
 

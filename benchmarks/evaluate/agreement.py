@@ -30,8 +30,8 @@ from raysplit.evaluate.metrics import figures_of
 from raysplit.evaluate.public import BENCHMARKS
 from raysplit.evaluate.requests import encode
 from raysplit.evaluate.rows import archived_rows, public_task
-from raysplit.evaluate.scores import score_task
-from raysplit.evaluate.subjects import Subject, outcome
+from raysplit.evaluate.scores import kept_scores
+from raysplit.evaluate.subjects import Scores, Subject, outcome
 from raysplit.experts.folders import read_experts
 from raysplit.experts.loaded import LoadedExpert
 from raysplit.experts.tokens import TextTokens
@@ -80,19 +80,20 @@ def ours(folder: Path, name: str, *, limit: int, scratch: Path) -> tuple[list[li
     [model] = experts.folders.values()
     task = public_task(name, data="package", limit=limit)
     requests = encode(task, TextTokens.of(folder), context_length=model.context_length)
-    scores = score_task(
+    scored = kept_scores(
         model,
         name,
-        requests,
+        requests.sequences,
         take=lambda: LoadedExpert(model, device=torch.device("cpu"), precision="fp32"),
         keep_in=scratch / "scores",
         precision="fp32",
         batch_tokens=4096,
         done=lambda n_tokens: None,
     )
+    scores = Scores.of(scored, requests)
     subject = Subject(name=model.name, experts=experts, how=model.name)
     found = outcome(subject, task, requests, {model.name: scores}, clusterer=None, labels={}, flops={model.name: 0.0})
-    figures = figures_of(task, requests, found)
+    figures = figures_of(task, requests, found.log_likelihoods, found.is_greedy)
     accuracies = {metric: each.values for metric, each in figures.items() if metric.startswith("accuracy")}
     return [list(each) for each in np.split(found.log_likelihoods, requests.first[1:-1])], accuracies
 

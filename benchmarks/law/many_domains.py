@@ -17,7 +17,7 @@ import time
 import numpy as np
 import pandas as pd
 
-from raysplit.law import WarmStart, fit_law
+from raysplit.law import fit_law
 from raysplit.runs import check_runs, thinned
 from raysplit.split import Problem, advise, fit_for_decision
 
@@ -67,7 +67,7 @@ def measure(n_domains: int, rows_each: int) -> str:
     law, choice = fit_for_decision(runs, problem)
     seconds.append(time.process_time())
     last = runs.sample(1, random_state=0).index
-    before = WarmStart.of(law, explores=False)
+    before = law.warm_start(explores=False)
     quick = fit_law(
         runs.drop(last), forms=list(choice.weights), form_weights=choice.weights, n_draws=QUICK_DRAWS,
         draw_iterations=QUICK_ITERATIONS, start=before,

@@ -167,7 +167,7 @@ def main() -> None:
     asked = parser.parse_args()
     ray.init(log_to_driver=False)
     with search(asked.out, lanes=asked.lanes, budget_share=asked.budget_share) as plan:
-        status, advice = plan.service.status(), plan.advise()
+        status, advice = plan.law.status(), plan.advise()
         print(
             f"ended: {plan.finished}\n"
             f"{status.n_observations} losses in {status.round} rounds, {status.n_stopped} trials stopped early, "

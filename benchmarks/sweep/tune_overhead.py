@@ -19,9 +19,9 @@ from typing import Any
 import ray
 from ray import tune
 
+from raysplit.design.tree import Trial
 from raysplit.sweep.grid_setup import setup_of_grid
 from raysplit.sweep.replay import known_law_losses
-from raysplit.sweep.reports import trial_of
 from raysplit.sweep.tune_plan import TunePlan
 
 DOMAINS = ("code", "law")
@@ -39,7 +39,7 @@ LOSSES = known_law_losses(known_loss, DOMAINS, noise=0.01, seed=0)
 
 
 def report(config: dict[str, Any], point: tuple[int, int]) -> dict[str, Any]:
-    trial = trial_of(config)
+    trial = Trial.of(config)
     losses = LOSSES(trial, point[0] if trial.is_trunk else point[1])
     assert losses is not None
     at = {"pretrain_tokens": point[0], "specialize_tokens": point[1]}
@@ -120,9 +120,9 @@ def search(way: str, *, n_trials: int, lanes: int, folder: Path) -> tuple[int, i
             run_config=tune.RunConfig(name="tune", storage_path=str(folder), stop=plan.stopper(), verbose=0),
         ).fit()
         seconds = time.perf_counter() - started
-        status = plan.service.status()
+        status = plan.law.status()
         n_points = N_SIZES * n_roots * (1 + len(DOMAINS) * len(SPECIALIZE))
-        n_measured = len(plan.service.tree_state().losses)
+        n_measured = len(plan.law.tree_state().losses)
         assert status.finished == "every point of the grid is measured", status
         assert (n_measured, status.n_failed) == (n_points, 0), (n_measured, n_points, status)
         assert not results.errors, results.errors

@@ -142,7 +142,7 @@ def _thing(module: str, name: str) -> str:
 
 def _is_own(member: str, value: Any) -> bool:
     """A method of ours with a docstring, and not one of a library's base class."""
-    is_ours = str(getattr(value, "__module__", "")).startswith("raysplit") or type(value).__name__ == "Asking"
+    is_ours = str(getattr(value, "__module__", "")).startswith("raysplit") or type(value).__name__ == "QuestionMethod"
     return not member.startswith("_") and is_ours and not inspect.isclass(value) and bool(value.__doc__)
 
 

@@ -1,13 +1,13 @@
 """Commands that answer: fit a table, advise, predict, and say where a sweep stands."""
 
 import json
+import math
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from raysplit import strict_json
@@ -33,7 +33,6 @@ from raysplit.cli.options import (
     version_option,
 )
 from raysplit.errors import RunError, unknown
-from raysplit.quantities import format_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from raysplit.law import Law, Repetition
     from raysplit.split import Base, Choice, Problem
     from raysplit.split.price import Price
-    from raysplit.split.replay import ReplayChoice
 
 weight_option = click.option(
     "--weight",
@@ -131,9 +129,9 @@ def fit(
     from raysplit.design.suggest import render_suggestions, suggest
     from raysplit.doubts import gaps_in
     from raysplit.law import Repetition
-    from raysplit.runs import BASE
+    from raysplit.law.forgetting import fit_forgetting
+    from raysplit.runs import BASE, GENERAL_LOSS
     from raysplit.split import advise, fit_for_decision, render_advice
-    from raysplit.split.replay import replay_shares, runs_at
 
     console = open_console()
     if seed_tokens is not None and (len(n_params) != 1 or budget_flops is None):
@@ -147,8 +145,8 @@ def fit(
         raise RunError(
             f"--suggest: the runs of {table} start from bases that exist, and what to add to them is not known"
         )
-    if budget_flops is None and len(replay_shares(runs)) > 1:
-        raise RunError(f"{table}: has runs of several replay_share; give --budget-flops, to choose between them by it")
+    if max_general_rise is not None and not (BASE in runs and GENERAL_LOSS in runs):
+        raise RunError("--max-general-rise: the table has no columns base and general_loss to tell it by")
     if not out.parent.is_dir() or out.is_dir():
         reason = f"{out.parent} is not a folder" if not out.parent.is_dir() else "it is a folder"
         raise RunError(f"{out}: cannot be written: {reason}")
@@ -159,14 +157,11 @@ def fit(
         problem, sizes=price.of(sorted(bases)) or problem.sizes, bases=bases, max_specialize_tokens=dict(max_tokens)
     )
     repetition = Repetition(unique_specialize_tokens=dict(unique_tokens)) if unique_tokens else None
-    laws = {
-        share: fit_for_decision(runs_at(runs, share), problem, repetition=repetition, seed=seed)
-        for share in replay_shares(runs)
-    }
-    replayed = None if budget_flops is None else _replayed(runs, laws, problem, max_general_rise, console)
-    share = next(iter(laws)) if replayed is None else replayed.replay_share
-    runs, (law, choice) = runs_at(runs, share), laws[share]
-    problem = problem if replayed is None else replayed.problem
+    if max_general_rise is not None:
+        problem = replace(problem, max_general_rise=max_general_rise)
+    law, choice = fit_for_decision(runs, problem, repetition=repetition, seed=seed)
+    if max_general_rise is not None and law.forgetting is None:
+        fit_forgetting(runs)  # raises, and says why
     scores = Table("form", "weight", "regret", "worst", "held-out error", "fit", box=None, padding=(0, 2))
     for score in choice.scores:
         statuses = sorted({f.status.name.lower().replace("_", " ") for f in law.fits.get(score.form, {}).values()})
@@ -198,8 +193,6 @@ def fit(
         problem = _sized(law, problem, price, n_params)
         console.print()
         advice = advise(law, problem, withheld=_told_by_priors(law, runs, problem, choice, repetition, seed))
-        if replayed is not None:
-            advice = replace(advice, replay_share=replayed.replay_share, general_rise=replayed.rise)
         console.print(render_advice(advice))
         if n_suggested is not None:
             console.print(render_suggestions(suggest(law, runs, problem, price, n_runs=n_suggested, seed=seed)))
@@ -267,6 +260,16 @@ def compare(
     metavar="TASK",
     help="In place of weights: a benchmark that `raysplit eval RUN` has measured, through the domains' losses.",
 )
+@click.option(
+    "--max-general-loss",
+    type=QUANTITY,
+    help="The most nats per token of the seed over all domains; from bases, of each expert on the other domains.",
+)
+@click.option(
+    "--max-general-rise",
+    type=click.FloatRange(min=0, min_open=True),
+    help="From bases: by which share that loss of each expert may be above its base's, such as 0.02.",
+)
 @version_option
 @strict_option
 @click.option("--json", "output", flag_value="json", default="table", help="Print the advice as JSON.")
@@ -279,6 +282,8 @@ def advise(
     seeds: SeedsName | None,
     weights: tuple[tuple[str, float], ...],
     objective: str | None,
+    max_general_loss: float | None,
+    max_general_rise: float | None,
     version: int | None,
     is_strict: bool,
     output: str,
@@ -310,6 +315,8 @@ def advise(
             weights=dict(weights),
             accounting=accounting,
             seeds=seeds,
+            max_general_loss=max_general_loss,
+            max_general_rise=max_general_rise,
             version=version,
         )
         show(asked.told(live.law), err=True)
@@ -321,17 +328,20 @@ def advise(
         law = read_json(law_file, Law.from_json)
         if budget_flops is None:
             raise RunError("--law has no budget of its own: give --budget-flops")
-        given = _weights_of(law.domains, weights)
+        domains = law.at_share(law.replay_shares[0]).domains if law.replay_shares else law.domains
+        given = _weights_of(domains, weights)
         price, bases = read_json(law_file, _price_in), read_json(law_file, _bases_in)
         bases = _asked_of(bases, n_params) if bases else {}
         problem = Problem(
             budget_flops=budget_flops,
             sizes=price.of(sorted(bases)) or {1: price(1)},
             bases=bases,
-            domains=law.domains,
+            domains=domains,
             weights=given,
             accounting=accounting or "shared",
             seeds=seeds or "shared",
+            max_general_loss=max_general_loss or math.inf,
+            max_general_rise=max_general_rise or math.inf,
         )
         advice, rests_on = advise_on(law, _sized(law, problem, price, n_params)), {}
     if of_benchmark is not None:
@@ -414,50 +424,6 @@ def _asked_of(bases: "Mapping[int, Base]", n_params: tuple[int, ...]) -> "dict[i
     return {n: base for n, base in bases.items() if not n_params or n in n_params}
 
 
-def _replayed(
-    runs: "pd.DataFrame",
-    laws: "Mapping[float, tuple[Law, Choice]]",
-    problem: "Problem",
-    max_general_rise: float | None,
-    console: Console,
-) -> "ReplayChoice | None":
-    """The best base and replayed share, and a table of the others; None of a table that says nothing of either.
-
-    Raises:
-        RunError: a limit on a general loss that the table does not have.
-        SplitError: nothing satisfies the limit.
-    """
-    from raysplit.law.forgetting import fit_forgetting
-    from raysplit.runs import BASE, GENERAL_LOSS
-    from raysplit.split.replay import replay_choices
-
-    has_general = BASE in runs and GENERAL_LOSS in runs
-    if max_general_rise is not None and not has_general:
-        raise RunError("--max-general-rise: the table has no columns base and general_loss to tell it by")
-    if not has_general and len(laws) == 1:
-        return None
-    choices = replay_choices(
-        {share: law for share, (law, _) in laws.items()},
-        problem,
-        fit_forgetting(runs) if has_general else None,
-        max_rise=float("inf") if max_general_rise is None else max_general_rise,
-        tell=console.print,
-    )
-    table = Table("replayed", "base", "specialize", "loss", "general loss rises by at most", box=None, padding=(0, 2))
-    for one in choices:
-        [base] = one.problem.bases.values()
-        worst = max(one.rise.values(), key=lambda rise: rise.mean) if one.rise else None
-        table.add_row(
-            f"{one.replay_share:.0%}",
-            base.name,
-            format_count(sum(one.split.specialize_tokens.values())),
-            f"{one.loss:.4f}",
-            "" if worst is None else f"{worst.mean:.2%} ({worst.low:.2%} to {worst.high:.2%})",
-        )
-    console.print(table)
-    return choices[0]
-
-
 def _weights_of(domains: tuple[str, ...], weights: tuple[tuple[str, float], ...]) -> list[float]:
     """One a domain; 1 where none is given."""
     given = dict(weights)
@@ -481,14 +447,14 @@ def _told_by_priors(
     law: "Law", runs: "pd.DataFrame", problem: "Problem", choice: "Choice", repetition: "Repetition | None", seed: int
 ) -> dict[str, str]:
     """What is mostly the priors', where the domains are few enough to fit twice."""
-    from raysplit.law import WarmStart, fit_law
+    from raysplit.law import fit_law
     from raysplit.split.decision import MOST_JUDGED
     from raysplit.split.telling import told_by_priors
 
     def wider(prior_strength: float) -> "Law":
         return fit_law(
             runs, forms=list(choice.weights), form_weights=choice.weights, repetition=repetition, seed=seed,
-            prior_strength=prior_strength, n_draws=law.n_draws, start=WarmStart.of(law, explores=False),
+            prior_strength=prior_strength, n_draws=law.n_draws, start=law.warm_start(explores=False),
         )  # fmt: skip
 
     return told_by_priors(law, problem, wider) if len(law.domains) <= MOST_JUDGED else {}

@@ -136,7 +136,7 @@ def resume(out: str, address: str | None, wait: bool, options: tuple[str, ...]) 
     """
     from raysplit.sweep.jobs import SubmittedRun
 
-    _hand_in(SubmittedRun.again(out, options=options), address, wait=wait)
+    _hand_in(SubmittedRun.of(None, out, options=options), address, wait=wait)
 
 
 def _hand_in(run: "SubmittedRun", address: str | None, *, wait: bool) -> None:

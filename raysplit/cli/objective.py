@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Objective:
+class BenchmarkObjective:
     """A benchmark in place of domain weights."""
 
     law: "BenchmarkLaw"
@@ -42,7 +42,7 @@ class Objective:
         return {name: loss.mean / math.log(2) / self.bytes_per_token[name] for name, loss in advice.losses.items()}
 
 
-def read_objective(run_folder: Path, task: str) -> Objective:
+def read_objective(run_folder: Path, task: str) -> BenchmarkObjective:
     """The second law of a run, of its evaluation.
 
     Raises:
@@ -63,7 +63,7 @@ def read_objective(run_folder: Path, task: str) -> Objective:
             f"run `raysplit eval {shlex.quote(str(run_folder))} --variants --tasks held-out,{task}` first"
         )
     domains = read_manifest(folder.corpus).domains
-    return Objective(
+    return BenchmarkObjective(
         law=fit_benchmark(evaluation, task),
         bytes_per_token={name: record.validation.bytes_per_token for name, record in domains.items()},
     )

@@ -149,13 +149,13 @@ def observe(run: str, table: Path, token: str | None, offline: bool, output: str
     runs = read_table(table, as_is=as_is, is_all=False)
     from raysplit.sweep.observe import observe_run, observe_server
 
-    observed = observe_server(run, token, runs) if is_url(run) else observe_run(Path(run), runs, offline=offline)
-    accepted = observed.accepted
+    is_server = is_url(run)
+    accepted, taker = observe_server(run, token, runs) if is_server else observe_run(Path(run), runs, offline=offline)
     if output == "json":
         show(json.dumps(asdict(accepted)))
     else:
         show(
-            f"stored by {observed.told}: {accepted.n_new} new, {accepted.n_repeated} known already; it knows "
+            f"stored by {taker}: {accepted.n_new} new, {accepted.n_repeated} known already; it knows "
             f"{accepted.n_known} runs now"
         )
 

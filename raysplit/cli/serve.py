@@ -103,7 +103,7 @@ def serve(
 
 def _serve_experts(run_folder: Path, http: HttpOptions, console: "Console", *, keep_loaded: int) -> None:
     from raysplit.experts import ExpertSet
-    from raysplit.experts.server import serve_experts
+    from raysplit.experts.app import serve_experts
 
     expert_set = ExpertSet.open(run_folder, n_kept=keep_loaded)
     with serve_experts(

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from raysplit.run_folder.folder import RunFolder
     from raysplit.space import Space
     from raysplit.split import Advice
+    from raysplit.sweep.final_plan import FinalPlan
 
 FINAL_SEED = 1000
 """Of the final run: not one of a sweep's, so that its losses are no part of what predicted them."""
@@ -144,7 +145,8 @@ def run(work: _Work, final: _Final) -> None:
     work = _discovered(work)
     corpus_ = _corpus(work)
     work = _tuned(work, corpus_)
-    if not work.folder.advice.exists():  # run again, a finished sweep needs no plan
+    was_swept = work.folder.advice.exists()
+    if not was_swept:  # run again, a finished sweep needs no plan
         _rule(work.console, "2/5  plan")
         _print_plan(work.space, corpus_.vocab_size, work.console)
     _rule(work.console, "3/5  sweep and answer")
@@ -153,6 +155,8 @@ def run(work: _Work, final: _Final) -> None:
     advice = read_json(work.folder.advice, Advice.from_json)
     is_agreed = _agreed(work, corpus_, advice, final, advice_file=work.folder.advice, sweep_flops=spent_flops)
     if is_agreed:
+        if was_swept:  # then nobody has looked at the machines yet
+            _check_final(work, corpus_, advice, final)
         _train(work, corpus_, advice, final)
     _rule(work.console, "5/5  report")
     _report(work.folder, work.console)
@@ -305,6 +309,7 @@ def train(
     corpus_, final = Corpus.open(folder.corpus), replace(final, seed=seed)
     if not _agreed(work, corpus_, advice, final, advice_file=advice_file, sweep_flops=_spent_flops(folder)):
         click.get_current_context().exit(NOT_AGREED)
+    _check_final(work, corpus_, advice, final)
     _train(work, corpus_, advice, final)
 
 
@@ -336,7 +341,7 @@ def controls(run_folder: Path, ray_address: str | None, take_over: bool) -> None
             own, work.folder, _corpus(work), control_advice(advice, own), None, seed=FINAL_SEED, baseline_names=(),
             console=console, ray_address=ray_address, with_cards=False,
         )  # fmt: skip
-        losses, weights = final["variants"]["recommended"]["losses"], own.weights()
+        losses, weights = final.variants["recommended"].losses, own.weights()
         mean = sum(weights[domain] * loss for domain, loss in losses.items())
         console.print(
             f"measured {mean:.4f} nats a token over its {len(losses)} domains; models in {work.folder.experts}"
@@ -449,7 +454,19 @@ def _hold(run_folder: Path, *, take_over: bool) -> None:
 
 
 def _check_cluster(work: _Work) -> None:
-    """Refuse machines that cannot train, before a corpus is built for them; a sweep that has ended needs none.
+    """Refuse machines that cannot train, before a corpus is built for them; a sweep that has ended needs none."""
+    if not work.folder.advice.exists():
+        _check_machines(work)
+
+
+def _check_final(work: _Work, corpus: "Corpus", advice: "Advice", final: _Final) -> None:
+    """Refuse machines that cannot train, where anything is left of a final run."""
+    if _rest(work, corpus, advice, final).left:
+        _check_machines(work)
+
+
+def _check_machines(work: _Work) -> None:
+    """Refuse machines that cannot train.
 
     Nodes of a cluster are asked where there are several: what one of them writes, it can read. Room for lanes is not
     looked for, as nodes may come later.
@@ -460,8 +477,6 @@ def _check_cluster(work: _Work) -> None:
     from raysplit.lanes.cluster import check_cluster
     from raysplit.live.addresses import check_address
 
-    if work.folder.advice.exists():
-        return
     if chosen := check_cluster(work.ray_address):
         work.console.print(chosen)
     if work.ray_address is not None and ray_private.n_nodes(check_address(work.ray_address)) < 2:
@@ -585,11 +600,11 @@ def _sweep(work: _Work, corpus: "Corpus") -> float:
         work.space, folder, corpus, console=console, ray_address=work.ray_address, http=work.http,
         wait_seconds=work.wait_seconds,
     )  # fmt: skip
-    if not end.why:  # Tune returns early, in good order, on SIGUSR1
-        raise KeyboardInterrupt
     status = end.status
+    if not status.finished:  # Tune returns early, in good order, on SIGUSR1
+        raise KeyboardInterrupt
     when = f"after {format_seconds(end.wall_seconds)}" if end.wall_seconds else "before this start"
-    console.print(f"sweep ended {when}: {end.why}")
+    console.print(f"sweep ended {when}: {status.finished}")
     console.print(
         f"{status.n_observations} observations, {format_flops(status.spent_flops)}, "
         f"{status.n_stopped} trials stopped early, {status.n_failed} failed"
@@ -617,17 +632,10 @@ def _agreed(
     sweep_flops: float | None,
 ) -> bool:
     """Say what the final run costs; whether somebody agrees, where that is more than goes without saying."""
-    from raysplit.sweep.final import agree, is_agreed, plan_rest
+    from raysplit.sweep.final import agree, is_agreed
     from raysplit.sweep.final_plan import final_notes
 
-    rest = plan_rest(
-        work.space,
-        work.folder,
-        advice,
-        vocab_size=corpus.vocab_size,
-        seed=final.seed,
-        baseline_names=_baseline_names(final, work.space),
-    )
+    rest = _rest(work, corpus, advice, final)
     for note in final_notes(rest, sweep_flops=sweep_flops) if rest.left else ():
         work.console.print(note)
     if rest.left_flops <= final.confirm_above * (sweep_flops or 0.0) or is_agreed(work.folder, rest):
@@ -638,6 +646,16 @@ def _agreed(
         return False
     agree(work.folder, rest)
     return True
+
+
+def _rest(work: _Work, corpus: "Corpus", advice: "Advice", final: _Final) -> "FinalPlan":
+    """What is left to train of a final run."""
+    from raysplit.sweep.final import plan_rest
+
+    return plan_rest(
+        work.space, work.folder, advice, vocab_size=corpus.vocab_size, seed=final.seed,
+        baseline_names=_baseline_names(final, work.space), domain_tokens=corpus.domain_tokens,
+    )  # fmt: skip
 
 
 def _train_command(work: _Work, advice_file: Path, final: _Final) -> str:
@@ -677,8 +695,8 @@ def _train(work: _Work, corpus: "Corpus", advice: "Advice", asked: _Final) -> No
         ray_address=work.ray_address,
         wait_seconds=work.wait_seconds,
     )
-    advised = final["variants"]["recommended"]
-    baselines = [name for name in final["variants"] if name != "recommended"]
+    advised = final.variants["recommended"]
+    baselines = [name for name in final.variants if name != "recommended"]
     table = Table(
         "domain",
         "predicted",
@@ -692,29 +710,28 @@ def _train(work: _Work, corpus: "Corpus", advice: "Advice", asked: _Final) -> No
         padding=(0, 2),
     )
     inside = 0
-    for domain, loss in advised["losses"].items():
-        predicted = advised["predicted"].get(domain)
-        within = predicted is not None and predicted["low"] <= loss <= predicted["high"]
+    for domain, loss in advised.losses.items():
+        predicted = advised.predicted.get(domain)
+        within = predicted is not None and predicted.low <= loss <= predicted.high
         inside += within
         table.add_row(
             domain,
-            f"{predicted['mean']:.3f}" if predicted else "",
-            f"{predicted['low']:.3f} to {predicted['high']:.3f}" if predicted else "",
+            f"{predicted.mean:.3f}" if predicted else "",
+            f"{predicted.low:.3f} to {predicted.high:.3f}" if predicted else "",
             f"{loss:.3f}",
             "inside" if within else "outside" if predicted else "",
-            f"{advised['bits_per_byte'][domain]:.3f}",
-            f"{final['seed_losses'].get(domain, float('nan')):.3f}",
-            *(f"{final['variants'][name]['losses'][domain]:.3f}" for name in baselines),
+            f"{advised.bits_per_byte[domain]:.3f}",
+            f"{final.seed_losses.get(domain, float('nan')):.3f}",
+            *(f"{final.variants[name].losses[domain]:.3f}" for name in baselines),
         )
     console.print(table)
     weights = advice.weights
-    ours = sum(weights[d] * loss for d, loss in advised["losses"].items())
+    ours = sum(weights[d] * loss for d, loss in advised.losses.items())
     for name in baselines:
-        theirs = sum(weights[d] * loss for d, loss in final["variants"][name]["losses"].items())
+        theirs = sum(weights[d] * loss for d, loss in final.variants[name].losses.items())
         console.print(f"measured {100 * (1 - ours / theirs):+.2f} % loss saved against {name} at equal FLOPs")
     console.print(
-        f"{inside} of {len(advised['losses'])} measured losses inside the predicted interval; "
-        f"models in {folder.experts}"
+        f"{inside} of {len(advised.losses)} measured losses inside the predicted interval; models in {folder.experts}"
     )
 
 

@@ -38,13 +38,12 @@ from raysplit.corpus.not_read import Tally
 from raysplit.corpus.packages import LICENCES, edition
 from raysplit.corpus.packing import SIDES, Bucket, Packed, Side, SideCount, pack_bucket
 from raysplit.corpus.parallel import cores, enough_processes, in_parallel
-from raysplit.corpus.reading import RUN_BYTES
 from raysplit.corpus.runs import write_durably
 from raysplit.corpus.sampling import mixture_of
 from raysplit.corpus.shards import SHARD_BYTES, token_type
-from raysplit.corpus.slices import SLICE_BYTES, Slice, not_nearly_held_out, slices_of
+from raysplit.corpus.slices import SLICE_BYTES, Slice, not_nearly_held_out
 from raysplit.corpus.sources import Documents, open_source
-from raysplit.corpus.spool import PART_BYTES, Reader, Report, Spooled, spool_sources
+from raysplit.corpus.spool import PART_BYTES, RUN_BYTES, Reader, Report, Spooled, spool_sources
 from raysplit.corpus.tokenized import Vocabulary
 from raysplit.corpus.tokenizer import (
     CorpusTokenizer,
@@ -257,7 +256,7 @@ class _Build:
         return SavedTokenizer(folder=self.out / _TOKENIZER, end_of_text=given.end_of_text)
 
     def _slices(self, spooled: Spooled, tokens_of: SavedTokenizer | None) -> list[Slice]:
-        return slices_of(spooled, slice_bytes=self.work.slice_bytes, tokens_of=tokens_of)
+        return spooled.slices(slice_bytes=self.work.slice_bytes, tokens_of=tokens_of)
 
     def _signatures(self, slices: Mapping[str, list[Slice]], *, n_bytes: int) -> Path | None:
         """Write those of all held-out documents, to find what is nearly one of them."""

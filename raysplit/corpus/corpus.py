@@ -12,7 +12,7 @@ import numpy as np
 
 from raysplit.corpus.manifest import Manifest, read_manifest
 from raysplit.corpus.sampling import Mixture, mixture_of, replayed_windows, shuffled_windows
-from raysplit.corpus.shards import Shard, TokenReader
+from raysplit.corpus.shards import Shard, ShardReader
 from raysplit.errors import CorpusError, unknown
 
 
@@ -106,7 +106,7 @@ class Corpus:
             start_tokens, branch_tokens: multiples of ``context_length``.
             n_sequences: how many windows.
             domain: of a branch; None for the mixture.
-            replay_share: of a branch's windows, in [0, 1); spread evenly over the branch.
+            replay_share: of a branch's windows, in [0, 1]; spread evenly over the branch. At 1 it is all mixture.
             part: (i, n) for the windows i, i + n, i + 2 n, ... of them alone, as rank i of n reads them.
 
         Returns:
@@ -149,6 +149,11 @@ class Corpus:
         # The branch's own domain has one stream, whichever way a window of it comes.
         gone = positions - replayed + self.mixture.windows_given_at(branch + replayed, domain)
         return numbers, np.where(numbers == own, gone, places)
+
+    @property
+    def domain_tokens(self) -> dict[str, float]:
+        """Training tokens of each domain."""
+        return {name: float(record.train.n_tokens) for name, record in self.manifest.domains.items()}
 
     def n_windows(self, domain: str, context_length: int) -> int:
         """Training windows of a domain, which one epoch visits once each.
@@ -256,17 +261,17 @@ class Corpus:
         return epochs
 
     @cached_property
-    def _train(self) -> dict[str, TokenReader]:
+    def _train(self) -> dict[str, ShardReader]:
         records = self.manifest.domains.items()
         return {name: self._reader(record.train.shards) for name, record in records}
 
     @cached_property
-    def _validation(self) -> dict[str, TokenReader]:
+    def _validation(self) -> dict[str, ShardReader]:
         records = self.manifest.domains.items()
         return {name: self._reader(record.validation.shards) for name, record in records}
 
-    def _reader(self, shards: tuple[Shard, ...]) -> TokenReader:
-        return TokenReader(self.folder, shards, dtype=self.manifest.dtype)
+    def _reader(self, shards: tuple[Shard, ...]) -> ShardReader:
+        return ShardReader(self.folder, shards, dtype=self.manifest.dtype)
 
     def _shards(self) -> list[Shard]:
         sides = [side for record in self.manifest.domains.values() for side in (record.train, record.validation)]

@@ -21,10 +21,6 @@ _REMEDY = (
 )
 
 
-class Unreadable(Exception):
-    """Why a file or row cannot be read, in words; whoever reads the source decides whether to go on."""
-
-
 class NotRead(BaseModel):
     """What was not read of one source, for the manifest."""
 

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from raysplit.corpus.archives import Archive, fetch
-from raysplit.corpus.pieces import grouped, lines_of, pieces
+from raysplit.corpus.plain_text import grouped, lines_of, pieces
 
 ARCHIVES = {
     "botocore": Archive(

@@ -16,9 +16,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
-from raysplit.corpus.lines import LONGEST, content_of, flaw_in, numbered_lines, opened
-from raysplit.corpus.not_read import Unreadable
-from raysplit.errors import unknown
+from raysplit.corpus.plain_text import LONGEST, content_of, flaw_in, numbered_lines, opened
+from raysplit.errors import Unreadable, unknown
 from raysplit.files import COMPRESSIONS, open_bytes, suffix_of
 
 TABLE_FORMATS = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".tsv")

@@ -108,7 +108,7 @@ class ShardWriter:
         self._on_finished(tuple(self._finished))
 
 
-class TokenReader:
+class ShardReader:
     """The tokens of one side of one domain as one long sequence over its shard files."""
 
     def __init__(self, folder: Path, shards: tuple[Shard, ...], *, dtype: TokenType) -> None:

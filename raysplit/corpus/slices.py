@@ -10,7 +10,6 @@ import numpy as np
 
 from raysplit.corpus.near import held_out_texts
 from raysplit.corpus.runs import KeyRange, Run, key_ranges, load_documents
-from raysplit.corpus.spool import Spooled
 from raysplit.corpus.tokenizer import SavedTokenizer
 
 SLICE_BYTES = 32 << 20
@@ -80,15 +79,29 @@ class Slice:
         return tokenizer.decode(data) if tokenizer.gives_text_back else None
 
 
-def slices_of(spooled: Spooled, *, slice_bytes: int, tokens_of: SavedTokenizer | None = None) -> list[Slice]:
-    """All kept documents of a domain, in slices of about so many bytes, in the order of their keys."""
-    n = max(1, min(_MOST_SLICES, round(spooled.kept.n_bytes / slice_bytes)))
-    keys = spooled.held_out.keys
+def slices_of(
+    runs: tuple[Run, ...],
+    *,
+    n_bytes: int,
+    held_out: np.ndarray,
+    slice_bytes: int,
+    tokens_of: SavedTokenizer | None = None,
+) -> list[Slice]:
+    """All kept documents of a domain, in slices of about so many bytes, in the order of their keys.
+
+    Args:
+        runs: of the domain.
+        n_bytes: of what is kept of them.
+        held_out: (n,) uint64 keys, rising, of the documents that are held out.
+        slice_bytes: about so many each.
+        tokens_of: what made them, of documents that are stored as tokens.
+    """
+    n = max(1, min(_MOST_SLICES, round(n_bytes / slice_bytes)))
     return [
         Slice(
-            runs=spooled.runs,
+            runs=runs,
             keys=each,
-            held_out=keys[(keys >= each.first) & (keys <= each.last)],
+            held_out=held_out[(held_out >= each.first) & (held_out <= each.last)],
             tokens_of=tokens_of,
         )
         for each in key_ranges(n)

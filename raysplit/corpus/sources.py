@@ -8,16 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from raysplit.corpus.lines import text_lines, whole_text
 from raysplit.corpus.listing import list_files, matches
-from raysplit.corpus.not_read import Tally, Unreadable
+from raysplit.corpus.not_read import Tally
 from raysplit.corpus.packages import package_documents
-from raysplit.corpus.pieces import cut, lines_of
+from raysplit.corpus.plain_text import cut, lines_of, text_lines, whole_text
 from raysplit.corpus.rows import TABLE_FORMATS, Row, check_columns, flag_in, rows_of, text_in
 from raysplit.corpus.runs import data_key, document_key
-from raysplit.corpus.tokenized import Vocabulary, token_documents, token_files
+from raysplit.corpus.tokenized import COMPANIONS, TOKEN_SUFFIXES, Vocabulary, token_documents, token_suffix
 from raysplit.corpus.tokenizer import STORED_TOKENS
-from raysplit.errors import CorpusError, unknown
+from raysplit.errors import CorpusError, Unreadable, unknown
 from raysplit.files import suffix_of
 from raysplit.space import SourceSpec
 
@@ -120,9 +119,23 @@ def open_source(
 def _tokens(source: SourceSpec, tally: Tally, vocabulary: Vocabulary | None, *, part: SourcePart | None) -> Documents:
     if vocabulary is None:
         raise CorpusError(f"{tally.where}: holds tokens, where text is needed")
-    paths = token_files(source, tally) if part is None else list(part.paths)
+    paths = _token_files(source, tally) if part is None else list(part.paths)
     documents = map(TokenDocument, token_documents(paths, source, vocabulary, tally))
     return Documents(documents, tally, tuple(paths))
+
+
+def _token_files(source: SourceSpec, tally: Tally) -> list[Path]:
+    root = Path(str(source.path))
+    if root.suffix == ".idx" or (not root.exists() and root.with_name(root.name + ".bin").is_file()):
+        root = root.with_suffix(".bin") if root.suffix == ".idx" else root.with_name(root.name + ".bin")
+    found = list_files(root, lambda path: token_suffix(path) in (*TOKEN_SUFFIXES, *COMPANIONS), tally)
+    paths = [path for path in found if token_suffix(path) in TOKEN_SUFFIXES]
+    if unfit := [path for path in found if token_suffix(path) not in (*TOKEN_SUFFIXES, *COMPANIONS)]:
+        raise CorpusError(f"{tally.where}: {unknown('format of tokens', unfit[0].suffix, TOKEN_SUFFIXES)}")
+    if not paths:
+        raise CorpusError(f"{tally.where}: holds no file of tokens ({', '.join(TOKEN_SUFFIXES)})")
+    tally.n_files -= len(found) - len(paths)
+    return paths
 
 
 def parts_of(paths: Sequence[Path], *, part_bytes: int) -> list[SourcePart]:

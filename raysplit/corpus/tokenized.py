@@ -19,14 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from raysplit.corpus.listing import list_files
-from raysplit.corpus.not_read import Tally, Unreadable
-from raysplit.errors import CorpusError, unknown
+from raysplit.corpus.not_read import Tally
+from raysplit.errors import CorpusError, Unreadable, unknown
 from raysplit.files import open_bytes
 from raysplit.space import SourceSpec
 
-SUFFIXES = (".bin", ".npy", ".arrow", ".parquet", ".mds")
-_COMPANIONS = (".idx", ".json")
+TOKEN_SUFFIXES = (".bin", ".npy", ".arrow", ".parquet", ".mds")
+COMPANIONS = (".idx", ".json")
 """Files that belong to another one."""
 _BLOCK_TOKENS = 1 << 20
 _LONGEST = 1 << 30
@@ -42,25 +41,6 @@ class Vocabulary:
     end_of_text: int
 
 
-def token_files(source: SourceSpec, tally: Tally) -> list[Path]:
-    """The files of a source, in a fixed order.
-
-    Raises:
-        CorpusError: there are none, or one that is named is of no known format.
-    """
-    root = Path(str(source.path))
-    if root.suffix == ".idx" or (not root.exists() and root.with_name(root.name + ".bin").is_file()):
-        root = root.with_suffix(".bin") if root.suffix == ".idx" else root.with_name(root.name + ".bin")
-    found = list_files(root, lambda path: _suffix(path) in (*SUFFIXES, *_COMPANIONS), tally)
-    paths = [path for path in found if _suffix(path) in SUFFIXES]
-    if unfit := [path for path in found if _suffix(path) not in (*SUFFIXES, *_COMPANIONS)]:
-        raise CorpusError(f"{tally.where}: {unknown('format of tokens', unfit[0].suffix, SUFFIXES)}")
-    if not paths:
-        raise CorpusError(f"{tally.where}: holds no file of tokens ({', '.join(SUFFIXES)})")
-    tally.n_files -= len(found) - len(paths)
-    return paths
-
-
 def token_documents(
     paths: Sequence[Path], source: SourceSpec, vocabulary: Vocabulary, tally: Tally
 ) -> Iterator[np.ndarray]:
@@ -70,7 +50,7 @@ def token_documents(
         CorpusError: a token is not in the vocabulary, or too many files cannot be read.
     """
     for path in paths:
-        read = _READERS[_suffix(path)]
+        read = _READERS[token_suffix(path)]
         try:
             for number, tokens in enumerate(read(path, source.tokens_column), start=1):
                 _check(tokens, vocabulary, tally, path, number)
@@ -85,7 +65,7 @@ def token_documents(
             tally.bad_file(path, f"is damaged: {error}")
 
 
-def _suffix(path: Path) -> str:
+def token_suffix(path: Path) -> str:
     """``.mds`` of ``shard.00000.mds.zstd``."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     return ".mds" if ".mds" in suffixes else suffixes[-1] if suffixes else ""

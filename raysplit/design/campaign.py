@@ -8,6 +8,7 @@ rounds grow by what there was time for (`enlarged`); then the same order of arri
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
@@ -63,10 +64,12 @@ def whole_grid(setup: Setup) -> Round:
     """Every point of the grid, and the repeats: trunks first, then the branches with the most to train."""
     trunks = [trunk(n, setup.tree.pretrain_tokens_of(n)) for n in reversed(setup.sizes)]
     branches = [
-        Trial(n_params=n, seed=0, domain=domain, pretrain_tokens=d, milestones=setup.specialize_grid)
+        Trial(
+            n_params=n, seed=0, domain=domain, pretrain_tokens=d, milestones=setup.specialize_grid, replay_share=share
+        )
         for n in reversed(setup.sizes)
         for d in roots(setup, n)
-        for domain in setup.domains
+        for domain, share in product(setup.domains, setup.branch_shares)
     ]
     return Round(trials=(*trunks, *branches, *setup.repeats), why="the whole grid")
 
@@ -77,10 +80,11 @@ def opening(setup: Setup) -> Round:
     The smallest size is pretrained to two D, the next two to the least, and each domain branches from them a short way,
     at a D' that moves along the grid, so that D'/D and D/N both vary: runs at one ratio cannot tell a law's data terms
     apart (2605.08541). With two sizes instead of three the first laws mistook the best N more often (LOG 2026-11-24).
-    Of bases that are given each is read, as they need lie on no common curve. Repeats come along, since they tell the
-    noise.
+    Of bases that are given each is read, as they need lie on no common curve, and replayed shares are tried in turn.
+    Repeats come along, since they tell the noise.
     """
     trials: list[Trial] = []
+    shares = setup.branch_shares
     for i, n_params in enumerate(setup.sizes if setup.tree.given else setup.sizes[:3]):
         reach = setup.tree.pretrain_tokens_of(n_params)[: 1 if i else 2]
         trials.append(trunk(n_params, reach))
@@ -94,6 +98,7 @@ def opening(setup: Setup) -> Round:
                         domain=domain,
                         pretrain_tokens=d,
                         milestones=setup.specialize_grid[: at + 1],
+                        replay_share=shares[(k + i) % len(shares)],
                     )
                 )
     trials.sort(key=lambda t: (bool(t.domain), -t.n_params))
@@ -123,7 +128,7 @@ def next_round(setup: Setup, tree_state: TreeState, belief: Belief) -> Round | F
         given_up = f", but for {len(tree_state.closed)} trials given up" if tree_state.closed else ""
         return Finish(why=f"every point of the grid is measured{given_up}; expected regret {100 * regret:.2f} %")
     rng = np.random.default_rng([setup.seed, len(tree_state.losses)])
-    design = DESIGNS[setup.design](belief, candidates, setup, rng)
+    design = DESIGNS[setup.design](belief, candidates.groups, rng)
     chosen: list[Trial] = []
     planned, rate = 0.0, np.inf
     least_rate = _least_rate(setup, regret, min(budget_left, most))
@@ -181,7 +186,7 @@ def enlarged(
     if not affordable.any():
         return None
     rng = np.random.default_rng([setup.seed, len(tree_state.losses)])
-    design = DESIGNS[setup.design](belief, candidates, setup, rng)
+    design = DESIGNS[setup.design](belief, candidates.groups, rng)
     best, rate = design.best(affordable, candidates.prices)
     if rate <= _least_rate(setup, belief.expected_regret, min(budget_left, _most(setup))):
         return None

@@ -9,6 +9,7 @@ Notation
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from raysplit.design.setup import Setup
 from raysplit.design.tree import Checkpoints, Node, Tree, Trial
 from raysplit.design.tree_state import TreeState, chain, price, price_together
 from raysplit.design.value import Array, Belief, Index, NoisyLaw, belief_of
+from raysplit.law.shares import name_at
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,19 +101,26 @@ class CandidateGrid:
     """Which column of a belief is which observation."""
 
     domains: tuple[str, ...]
+    """As the law has them: each once for each replayed share, where there are several."""
+    has_shares: bool
     index: Mapping[tuple[int, int, int], int]
 
     @classmethod
     def of(cls, setup: Setup) -> "CandidateGrid":
         points = [(n, d, 0) for n in setup.sizes for d in setup.tree.pretrain_tokens_of(n)]
         points += [(n, d, s) for n in setup.sizes for d in roots(setup, n) for s in setup.specialize_grid]
-        return cls(setup.domains, {point: i for i, point in enumerate(points)})
+        shares = setup.replay_shares
+        domains = tuple(name_at(*each) for each in product(setup.domains, shares)) if shares else setup.domains
+        return cls(domains, bool(shares), {point: i for i, point in enumerate(points)})
 
     def columns(self, trial: Trial, milestones: Iterable[int]) -> tuple[int, ...]:
         """What a trial measures at these milestones: a trunk every domain, a branch its own."""
-        own = range(len(self.domains)) if trial.is_trunk else (self.domains.index(trial.domain),)
+        own = range(len(self.domains)) if trial.is_trunk else (self.domains.index(self._name_of(trial)),)
         at = [self.index[(trial.n_params, *trial.point(m))] * len(self.domains) for m in milestones]
         return tuple(i + k for i in at for k in own)
+
+    def _name_of(self, branch: Trial) -> str:
+        return name_at(branch.domain, branch.replay_share) if self.has_shares else branch.domain
 
 
 def believe(setup: Setup, law: NoisyLaw) -> Belief:
@@ -138,10 +147,11 @@ def candidates_of(setup: Setup, grid: CandidateGrid, tree_state: TreeState) -> C
             if d and not stuck and (chain(trunk(n_params, (d,))), d) not in tree_state.losses:
                 found.append(Candidate(branches=(), root=(n_params, d), columns=(), branch_flops=0.0))
             together: dict[int, list[Candidate]] = {}
-            for domain in setup.domains:
+            for domain, share in product(setup.domains, setup.branch_shares):
                 whole = Trial(
-                    n_params=n_params, seed=0, domain=domain, pretrain_tokens=d, milestones=setup.specialize_grid
-                )
+                    n_params=n_params, seed=0, domain=domain, pretrain_tokens=d, milestones=setup.specialize_grid,
+                    replay_share=share,
+                )  # fmt: skip
                 for depth, one in _branches(setup, grid, tree_state, whole, tokens):
                     found.append(one)
                     together.setdefault(depth, []).append(one)

@@ -9,8 +9,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from raysplit.design.candidates import Candidates
-from raysplit.design.setup import Setup
 from raysplit.design.value import Array, Belief, Index
 from raysplit.space import DesignName
 
@@ -32,20 +30,20 @@ class Design(Protocol):
 class _ByBelief:
     """Scores of a belief that changes with what is on its way."""
 
-    def __init__(self, belief: Belief, candidates: Candidates, score: Callable[[Belief, Index], Array]) -> None:
-        self._belief, self._candidates, self._score = belief, candidates, score
+    def __init__(self, belief: Belief, groups: Index, score: Callable[[Belief, Index], Array]) -> None:
+        self._belief, self._groups, self._score = belief, groups, score
 
     def best(self, allowed: NDArray[np.bool_], prices: Array) -> tuple[int, float]:
         index = np.flatnonzero(allowed)
         if index.size > _SCREEN:
-            cheap = drop_of_spread(self._belief, self._candidates.groups[index]) / prices[index]
+            cheap = drop_of_spread(self._belief, self._groups[index]) / prices[index]
             index = np.sort(index[np.argsort(-cheap, kind="stable")[:_SCREEN]])
-        rate = self._score(self._belief, _trimmed(self._candidates.groups[index])) / prices[index]
+        rate = self._score(self._belief, _trimmed(self._groups[index])) / prices[index]
         at = int(np.argmax(rate))
         return int(index[at]), float(rate[at])
 
     def expect(self, index: int) -> None:
-        own = self._candidates.groups[index]
+        own = self._groups[index]
         self._belief = self._belief.expecting([int(i) for i in own[own >= 0]])
 
 
@@ -107,11 +105,11 @@ def _information(belief: Belief, groups: Index) -> Array:
     return belief.information(groups)
 
 
-DESIGNS: Mapping[DesignName, Callable[[Belief, Candidates, Setup, np.random.Generator], Design]] = {
-    "value": lambda belief, candidates, setup, rng: _ByBelief(belief, candidates, _value),
-    "v-optimal": lambda belief, candidates, setup, rng: _ByBelief(belief, candidates, _target_variance),
-    "mspe": lambda belief, candidates, setup, rng: _ByBelief(belief, candidates, _target_error),
-    "d-optimal": lambda belief, candidates, setup, rng: _ByBelief(belief, candidates, _information),
-    "cheapest": lambda belief, candidates, setup, rng: _ByPrice(None),
-    "random": lambda belief, candidates, setup, rng: _ByPrice(rng),
+DESIGNS: Mapping[DesignName, Callable[[Belief, Index, np.random.Generator], Design]] = {
+    "value": lambda belief, groups, rng: _ByBelief(belief, groups, _value),
+    "v-optimal": lambda belief, groups, rng: _ByBelief(belief, groups, _target_variance),
+    "mspe": lambda belief, groups, rng: _ByBelief(belief, groups, _target_error),
+    "d-optimal": lambda belief, groups, rng: _ByBelief(belief, groups, _information),
+    "cheapest": lambda belief, groups, rng: _ByPrice(None),
+    "random": lambda belief, groups, rng: _ByPrice(rng),
 }

@@ -37,10 +37,19 @@ class Setup:
     seed: int
     fills_idle_lanes: bool = False
     """Whether a lane that has nothing to do in a round is given one more trial."""
+    replay_share: float = 0.0
+    """p of every branch from a base; those of `replay_shares` where there are several."""
+    replay_shares: tuple[float, ...] = ()
+    """The p that are tried; empty where all branches have one."""
 
     @property
     def sizes(self) -> tuple[int, ...]:
         return tuple(self.flops_per_token)
+
+    @property
+    def branch_shares(self) -> tuple[float, ...]:
+        """Of a branch to be: `Trial.replay_share`."""
+        return self.replay_shares or (0.0,)
 
     @property
     def pretrain_grid(self) -> tuple[int, ...]:
@@ -73,6 +82,8 @@ def setup_of(space: Space, *, vocab_size: int, domain_tokens: Mapping[str, float
         step_tokens=space.training.batch_tokens,
         seed=space.sweep.seed,
         fills_idle_lanes=space.sweep.idle_lanes == "fill",
+        replay_share=space.training.replay_share if space.model.checkpoints else 0.0,
+        replay_shares=space.sweep.replay_shares,
     )
 
 

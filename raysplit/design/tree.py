@@ -5,8 +5,9 @@ leave a checkpoint (a `Node`) wherever a cooldown or a branch may start, so ever
 observation is the part of its path that no one has trained yet.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from raysplit.space import CooldownStart
 
@@ -22,12 +23,16 @@ class Node:
     specialize_tokens: int = 0
     cooldown_to: int = 0
     """The milestone of the cooldown in whose midst it lies; 0 at the constant rate, from where alone others go on."""
+    replay_share: float = 0.0
+    """Of a branch, as `Trial.replay_share`."""
 
     @property
     def folder(self) -> str:
         """Name of the checkpoint's folder."""
         trunk = f"n{self.n_params}-s{self.seed}-d{self.pretrain_tokens}"
-        place = f"{trunk}-{self.domain}-{self.specialize_tokens}" if self.domain else trunk
+        place = (
+            f"{trunk}-{self.domain}{_replayed(self.replay_share)}-{self.specialize_tokens}" if self.domain else trunk
+        )
         return f"{place}-to{self.cooldown_to}" if self.cooldown_to else place
 
     @property
@@ -46,6 +51,8 @@ class Segment:
     """Whose text is trained on; empty for the mixture."""
     cooldown_tokens: int = 0
     """Of the whole cooldown that it is, or is the rest of; 0 at the constant rate."""
+    replay_share: float = 0.0
+    """As `Trial.replay_share`."""
 
     @property
     def start_tokens(self) -> int:
@@ -69,7 +76,10 @@ class Segment:
         """The checkpoint at a position of the segment's own stream."""
         cooldown_to = self.end_tokens if self.cooldown else 0
         if self.domain:
-            return replace(self.start, domain=self.domain, specialize_tokens=tokens, cooldown_to=cooldown_to)
+            return replace(
+                self.start, domain=self.domain, specialize_tokens=tokens, cooldown_to=cooldown_to,
+                replay_share=self.replay_share,
+            )  # fmt: skip
         return replace(self.start, pretrain_tokens=tokens, cooldown_to=cooldown_to)
 
 
@@ -84,11 +94,20 @@ class Trial:
     """Where the branch leaves its trunk; for a trunk, how far it goes (its last milestone)."""
     milestones: tuple[int, ...]
     """Rising token counts at which to cool down and measure: D for a trunk, D' for a branch."""
+    replay_share: float = 0.0
+    """p of a branch where the space tries several; 0 leaves it to the space's own training."""
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Self:
+        """What `dataclasses.asdict` wrote, also after a trip through JSON or a Tune config with more in it."""
+        known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+        return cls(**{**known, "milestones": tuple(known["milestones"])})
 
     @property
     def name(self) -> str:
         if self.domain:
-            return f"n{self.n_params}-s{self.seed}-d{self.pretrain_tokens}-{self.domain}"
+            trunk = f"n{self.n_params}-s{self.seed}-d{self.pretrain_tokens}"
+            return f"{trunk}-{self.domain}{_replayed(self.replay_share)}"
         return f"n{self.n_params}-s{self.seed}-trunk"
 
     @property
@@ -109,7 +128,7 @@ class Checkpoints:
     """A set of nodes that knows which of them lie on one trunk or branch, so that a price is not a search."""
 
     def __init__(self, nodes: Iterable[Node] = ()) -> None:
-        self._by_chain: dict[tuple[int, int, str, int, int], set[Node]] = {}
+        self._by_chain: dict[tuple[int, int, str, int, int, float], set[Node]] = {}
         self.update(nodes)
 
     def __contains__(self, node: object) -> bool:
@@ -140,19 +159,25 @@ class Checkpoints:
 
     def on_trunk(self, n_params: int, seed: int) -> Iterable[Node]:
         """Of one size and seed, before any branch."""
-        return self._by_chain.get((n_params, seed, "", 0, 0), ())
+        return self._by_chain.get((n_params, seed, "", 0, 0, 0.0), ())
 
     def on_chain(self, trial: Trial, *, cooldown_to: int = 0) -> Iterable[Node]:
         """On a trial's own trunk or branch, beyond its root: at the constant rate, or in one cooldown."""
-        return self._by_chain.get((trial.n_params, trial.seed, trial.domain, _branch_point(trial), cooldown_to), ())
+        at = (trial.n_params, trial.seed, trial.domain, _branch_point(trial), cooldown_to, trial.replay_share)
+        return self._by_chain.get(at, ())
 
 
 def _branch_point(at: Node | Trial) -> int:
     return at.pretrain_tokens if at.domain else 0
 
 
-def _chain_of(node: Node) -> tuple[int, int, str, int, int]:
-    return node.n_params, node.seed, node.domain, _branch_point(node), node.cooldown_to
+def _chain_of(node: Node) -> tuple[int, int, str, int, int, float]:
+    return node.n_params, node.seed, node.domain, _branch_point(node), node.cooldown_to, node.replay_share
+
+
+def _replayed(share: float) -> str:
+    """Part of a name; no domain's name has a dot."""
+    return f"-p{share:g}" if share else ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -206,7 +231,7 @@ class Tree:
         cooldown = None
         for stop in stops:
             if stop > _position(at, trial):
-                out.append(Segment(start=at, end_tokens=stop, domain=trial.domain))
+                out.append(Segment(start=at, end_tokens=stop, domain=trial.domain, replay_share=trial.replay_share))
                 at = out[-1].end
             if stop == cooldown_from:
                 cooldown = Segment(
@@ -218,6 +243,7 @@ class Tree:
                     end_tokens=milestone,
                     domain=trial.domain,
                     cooldown_tokens=milestone - stop,
+                    replay_share=trial.replay_share,
                 )
         assert cooldown is not None
         return [*out, cooldown]
@@ -252,6 +278,7 @@ class Tree:
             pretrain_tokens=trial.pretrain_tokens,
             domain=trial.domain,
             specialize_tokens=position,
+            replay_share=trial.replay_share,
         )
 
     def _deepest(self, trial: Trial, milestone: int, nodes: Checkpoints) -> Node:

@@ -49,7 +49,7 @@ def tree_state_of(
     *,
     before: TreeState | None = None,
 ) -> TreeState:
-    """Evidence of a set of measurements, whatever the order in which they came in.
+    """The state after a set of measurements, whatever the order in which they came in.
 
     What was spent follows from the tree and not from a meter, so that tokens lost in a crash change no decision.
 

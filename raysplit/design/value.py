@@ -26,7 +26,8 @@ from scipy.special import ndtri
 
 from raysplit.design.criteria import expecting
 from raysplit.law.starts import unit_points
-from raysplit.split import Problem, best_split_per_draw, losses_of
+from raysplit.split import Problem
+from raysplit.split.replay import losses_of_best
 from raysplit.split.surface import LawLike
 
 Array = NDArray[np.float64]
@@ -141,9 +142,8 @@ def belief_of(law: NoisyLaw, problem: Problem, n: Array, d: Array, s: Array) -> 
     Raises:
         SplitError: no split satisfies the problem.
     """
-    best = best_split_per_draw(law, problem)
-    losses = losses_of(law, list(best), problem)  # (B truths, B splits)
-    regret = np.maximum(losses / best.loss[:, None] - 1.0, 0.0)
+    losses, lowest = losses_of_best(law, problem)  # (B truths, B splits)
+    regret = np.maximum(losses / lowest[:, None] - 1.0, 0.0)
     points = (np.asarray(x, dtype=float)[None, :, None] for x in (n, d, s))
     foreseen = np.log(law.loss(*points)).reshape(law.n_draws, -1)
     return Belief(regret=regret, target=np.log(losses), foreseen=foreseen, noise=np.tile(law.noise, len(n)))

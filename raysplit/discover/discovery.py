@@ -26,6 +26,7 @@ from raysplit.discover.record import (
     CLUSTERS_FILE,
     DISCOVERY_FILE,
     DOCUMENTS_FILE,
+    TOKENIZER_FOLDER,
     Agreement,
     Cluster,
     Clusters,
@@ -40,7 +41,6 @@ from raysplit.discover.terms import agreement
 from raysplit.errors import CorpusError
 from raysplit.space import CorpusSpec, DiscoverSpec, SourceSpec
 
-TOKENIZER = "tokenizer"
 _SPOOL, _LOCK = "spool", ".discovery.lock"
 _TOKENIZER_BYTES_PER_TOKEN = 4096
 _LEAST_TOKENIZER_BYTES = 1 << 23
@@ -86,7 +86,7 @@ def discover(
         if (found := read_discovery(out)) is not None:
             _check_same(found, asked, out)
             return found
-        made = (_SPOOL, TOKENIZER, *(path.name for path in out.glob("k*") if path.is_dir()))
+        made = (_SPOOL, TOKENIZER_FOLDER, *(path.name for path in out.glob("k*") if path.is_dir()))
         for name in made:
             shutil.rmtree(out / name, ignore_errors=True)
         (out / _SPOOL).mkdir()
@@ -136,7 +136,7 @@ def _discover(
     found = [_clusters(one, tally, sources=sources) for one, tally in zip(fits, tallies, strict=True)]
     if corpus.tokenizer.kind == "bpe":
         progress("train tokenizer", 0.0)
-        save_bpe(_tokenizer(piles, corpus), out / TOKENIZER)
+        save_bpe(_tokenizer(piles, corpus), out / TOKENIZER_FOLDER)
         progress("train tokenizer", 1.0)
     record = asked.model_copy(
         update={

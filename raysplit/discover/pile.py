@@ -9,7 +9,7 @@ import numpy as np
 
 from raysplit.corpus.manifest import duplicates_sentence
 from raysplit.corpus.parallel import cores, enough_processes
-from raysplit.corpus.slices import Slice, slices_of
+from raysplit.corpus.slices import Slice
 from raysplit.corpus.sources import open_source
 from raysplit.corpus.spool import Reader, Report, Spooled, spool_sources
 from raysplit.space import SourceSpec
@@ -47,7 +47,7 @@ class Pile:
 
     def blocks(self) -> list[Slice]:
         """All documents in the order of their hashes, in pieces that have some."""
-        return [block for block in slices_of(self.spooled, slice_bytes=_BLOCK_BYTES) if block.n_documents]
+        return [block for block in self.spooled.slices(slice_bytes=_BLOCK_BYTES) if block.n_documents]
 
     def training_documents(self) -> Iterator[bytes]:
         for block in self.blocks():

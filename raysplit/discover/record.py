@@ -11,6 +11,7 @@ from raysplit.space import CorpusSpec, DiscoverSpec
 DISCOVERY_FILE = "discovery.json"
 CLUSTERS_FILE = "clusters.json"
 DOCUMENTS_FILE = "documents.parquet"
+TOKENIZER_FOLDER = "tokenizer"
 HELD_OUT_COLUMN = "held_out"
 
 

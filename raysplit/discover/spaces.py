@@ -4,10 +4,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from raysplit.discover.discovery import TOKENIZER
 from raysplit.discover.record import (
     DOCUMENTS_FILE,
     HELD_OUT_COLUMN,
+    TOKENIZER_FOLDER,
     Clusters,
     Discovery,
     clusters_folder,
@@ -60,7 +60,7 @@ def discovered_space(space: Space, discovery: Discovery, out: Path, *, k: int) -
         "mixture": n_bytes if settings.mixture == "bytes" else None,
     }  # fmt: skip
     if space.corpus.tokenizer.kind == "bpe":
-        corpus["tokenizer"] = {**corpus["tokenizer"], "kind": "huggingface", "name": f"../{TOKENIZER}"}
+        corpus["tokenizer"] = {**corpus["tokenizer"], "kind": "huggingface", "name": f"../{TOKENIZER_FOLDER}"}
     raw = space.model_dump(mode="json") | {"corpus": corpus}
     raw["target"] = raw["target"] | {"domain_weights": n_bytes if settings.weights == "bytes" else None}
     return parse_space(raw, origin=str(clusters_folder(out, k)))

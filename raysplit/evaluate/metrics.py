@@ -18,7 +18,6 @@ import numpy as np
 
 from raysplit.evaluate.items import EvaluationTask
 from raysplit.evaluate.requests import Requests
-from raysplit.evaluate.subjects import Outcome
 from raysplit.split import Interval
 
 Metric = Literal["bits_per_byte", "loss", "prob_per_char", "accuracy", "accuracy_per_char"]
@@ -43,10 +42,19 @@ class Figures:
         return float((self.values * self.weights).sum() / self.weights.sum())
 
 
-def figures_of(task: EvaluationTask, requests: Requests, outcome: Outcome) -> dict[Metric, Figures]:
-    """Every metric that the task has for this subject."""
+def figures_of(
+    task: EvaluationTask, requests: Requests, log_likelihoods: np.ndarray, is_greedy: np.ndarray | None
+) -> dict[Metric, Figures]:
+    """Every metric that the task has for a subject.
+
+    Args:
+        task: what was asked.
+        requests: its r requests.
+        log_likelihoods: (r,) nats of their continuations.
+        is_greedy: (r,) whether greedy decoding gives them; None where that is not known.
+    """
     right = requests.first[:-1] + np.array([item.gold for item in task.items])  # (items,) number of the request
-    nats = -outcome.log_likelihoods[right]
+    nats = -log_likelihoods[right]
     n_bytes, n_tokens = requests.n_bytes[right], requests.n_scored[right]
     n_characters = np.array([n for item in task.items for n in item.n_characters])  # (r,)
     ones = np.ones(len(right))
@@ -60,14 +68,14 @@ def figures_of(task: EvaluationTask, requests: Requests, outcome: Outcome) -> di
         return found
     found["prob_per_char"] = Figures(values=np.exp(-nats / n_characters[right]), weights=ones)
     if task.n_choices > 1:
-        scores = {"accuracy": outcome.log_likelihoods, "accuracy_per_char": outcome.log_likelihoods / n_characters}
+        scores = {"accuracy": log_likelihoods, "accuracy_per_char": log_likelihoods / n_characters}
         for metric, score in scores.items():
             chosen = np.array([np.argmax(each) for each in np.split(score, requests.first[1:-1])])
             found[metric] = Figures(  # type: ignore[index]
                 values=(chosen == right - requests.first[:-1]).astype(float), weights=ones
             )
-    elif outcome.is_greedy is not None:
-        found["accuracy"] = Figures(values=outcome.is_greedy[right].astype(float), weights=ones)
+    elif is_greedy is not None:
+        found["accuracy"] = Figures(values=is_greedy[right].astype(float), weights=ones)
     return found
 
 

@@ -40,6 +40,16 @@ class Requests:
         """(r,) number of each request's item."""
         return np.repeat(np.arange(len(self.first) - 1), np.diff(self.first))
 
+    @property
+    def sequences(self) -> list[np.ndarray]:
+        """All that a model reads: the requests, then the contexts."""
+        return [*self.tokens, *self.contexts]
+
+    @property
+    def n_tokens_to_score(self) -> int:
+        """By one model."""
+        return sum(len(tokens) - 1 for tokens in self.sequences)
+
 
 def encode(task: EvaluationTask, tokens: TextTokens, *, context_length: int) -> Requests:
     """The task's requests for a model.

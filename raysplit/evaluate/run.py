@@ -13,11 +13,10 @@ from raysplit.evaluate.metrics import LEVEL, Figures, Metric, figures_of, interv
 from raysplit.evaluate.overlap import overlapping
 from raysplit.evaluate.plan import EvaluationPlan, TaskSource, Wanted, make_plan
 from raysplit.evaluate.results import Evaluation, SubjectRecord, TaskFigure, TaskRecord, write_evaluation
-from raysplit.evaluate.scores import Scores, n_tokens, score_task
-from raysplit.evaluate.subjects import Subject, fitted, outcome
-from raysplit.experts.loaded import LoadedExpert
+from raysplit.evaluate.scores import kept_scores
+from raysplit.evaluate.subjects import Scores, Subject, fitted, outcome
+from raysplit.experts.loaded import LoadedExpert, ModelCache
 from raysplit.experts.routing import CORPUS_FOLDER
-from raysplit.experts.shelf import Shelf
 
 Progress = Callable[[str, int, int], None]
 """What is under way, tokens that are done of it, and of how many."""
@@ -86,8 +85,8 @@ def _scores(
 ) -> dict[str, dict[str, Scores]]:
     """EvaluationTask -> folder -> scores; a model reads all tasks before the next one is loaded."""
     asked = plan.requests[source.path]
-    shelf = Shelf(source.experts, device=plan.device, precision=wanted.precision, n_kept=1)
-    total = sum(n_tokens(requests) for requests in asked.values())
+    models = ModelCache(source.experts, device=plan.device, precision=wanted.precision, n_kept=1)
+    total = sum(requests.n_tokens_to_score for requests in asked.values())
     found: dict[str, dict[str, Scores]] = {name: {} for name in asked}
     for name, folder in source.experts.folders.items():
         n_done = 0
@@ -98,19 +97,20 @@ def _scores(
             progress(f"{source.label or source.path.name}: {name}", n_done, total)
 
         def take(name: str = name) -> LoadedExpert:
-            return shelf.take(name)
+            return models.take(name)
 
         for task_name, requests in asked.items():
-            found[task_name][name] = score_task(
+            scored = kept_scores(
                 folder,
                 task_name,
-                requests,
+                requests.sequences,
                 take=take,
                 keep_in=out / "scores",
                 precision=wanted.precision,
                 batch_tokens=wanted.batch_tokens,
                 done=done,
             )
+            found[task_name][name] = Scores.of(scored, requests)
     return found
 
 
@@ -133,7 +133,11 @@ def _measured(
         subject, task, requests, scores, clusterer=source.clusterer, labels=source.labels, flops=source.flops
     )
     n_read = sum(map(len, requests.tokens))
-    return _Measured(figures=figures_of(task, requests, found), flops=found.flops_per_token * n_read, n_tokens=n_read)
+    return _Measured(
+        figures=figures_of(task, requests, found.log_likelihoods, found.is_greedy),
+        flops=found.flops_per_token * n_read,
+        n_tokens=n_read,
+    )
 
 
 def _kinds(tasks: Sequence[EvaluationTask]) -> Iterator[tuple[str, list[EvaluationTask]]]:

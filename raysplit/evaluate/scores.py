@@ -9,54 +9,39 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from raysplit.evaluate.requests import Requests
 from raysplit.experts.folders import ExpertFolder
-from raysplit.experts.loaded import LoadedExpert, Precision
+from raysplit.experts.loaded import LoadedExpert, Precision, TokenScores
 
 _PART_SEQUENCES = 512
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Scores:
-    """What one model says of a task's requests."""
-
-    log_probs: np.ndarray
-    """(n,) float32 nats of every token but the first of each request, one request after another."""
-    is_greedy: np.ndarray
-    """(n,) whether no token was likelier."""
-    context_log_likelihoods: np.ndarray
-    """(items,) nats of the contexts that routers may read."""
-
-
-def score_task(
+def kept_scores(
     folder: ExpertFolder,
     task_name: str,
-    requests: Requests,
+    sequences: Sequence[np.ndarray],
     *,
     take: Callable[[], LoadedExpert],
     keep_in: Path,
     precision: Precision,
     batch_tokens: int,
     done: Callable[[int], None],
-) -> Scores:
-    """Score what is not on disk yet, and read what is.
+) -> TokenScores:
+    """Scores of all tokens but the first of each sequence, one sequence after another: made, or read where on disk.
 
     Args:
         folder: of the model.
         task_name: for the files' names.
-        requests: of the task.
+        sequences: each (n,) integers.
         take: loads the model; called only where something is missing.
         keep_in: folder of the table.
         precision: of the weights, which decides the numbers too.
         batch_tokens: in one forward pass.
         done: told how many tokens have been scored or read.
     """
-    sequences = [*requests.tokens, *requests.contexts]
     keep_in.mkdir(parents=True, exist_ok=True)
     log_probs, is_greedy = [], []
     for start in range(0, len(sequences), _PART_SEQUENCES):
@@ -72,26 +57,7 @@ def score_task(
             done(len(found[0]))
         log_probs.append(found[0])
         is_greedy.append(found[1])
-    return _apart(np.concatenate(log_probs), np.concatenate(is_greedy), requests)
-
-
-def n_tokens(requests: Requests) -> int:
-    """Tokens that one model scores for a task."""
-    return sum(len(tokens) - 1 for tokens in (*requests.tokens, *requests.contexts))
-
-
-def offsets_of(sequences: Sequence[np.ndarray]) -> np.ndarray:
-    """(r + 1,) where each sequence's scored tokens begin."""
-    return np.cumsum([0, *(len(tokens) - 1 for tokens in sequences)])
-
-
-def _apart(log_probs: np.ndarray, is_greedy: np.ndarray, requests: Requests) -> Scores:
-    n = int(offsets_of(requests.tokens)[-1])
-    ends = offsets_of(requests.contexts)
-    sums = np.concatenate([[0.0], np.cumsum(log_probs[n:], dtype=np.float64)])
-    return Scores(
-        log_probs=log_probs[:n], is_greedy=is_greedy[:n], context_log_likelihoods=sums[ends[1:]] - sums[ends[:-1]]
-    )
+    return TokenScores(log_probs=np.concatenate(log_probs), is_greedy=np.concatenate(is_greedy))
 
 
 def _key(folder: ExpertFolder, sequences: Sequence[np.ndarray], precision: Precision) -> str:

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
 from raysplit.evaluate.items import EvaluationTask
 from raysplit.evaluate.requests import Requests
-from raysplit.evaluate.scores import Scores, offsets_of
 from raysplit.experts import routing as routers
 from raysplit.experts.folders import Experts
+from raysplit.experts.loaded import TokenScores
 from raysplit.experts.mixture import mixture, sums
 from raysplit.experts.routing import Assigns, RouterName, Routing
 
@@ -25,7 +26,29 @@ class Subject:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class Scores:
+    """What one model says of a task's requests."""
+
+    log_probs: np.ndarray
+    """(n,) float32 nats of every token but the first of each request, one request after another."""
+    is_greedy: np.ndarray
+    """(n,) whether no token was likelier."""
+    context_log_likelihoods: np.ndarray
+    """(items,) nats of the contexts that routers may read."""
+
+    @classmethod
+    def of(cls, scored: TokenScores, requests: Requests) -> Self:
+        """From the scores of `Requests.sequences`."""
+        n = int(_offsets(requests.tokens)[-1])
+        return cls(
+            log_probs=scored.log_probs[:n],
+            is_greedy=scored.is_greedy[:n],
+            context_log_likelihoods=sums(scored.log_probs[n:], _offsets(requests.contexts)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SubjectScores:
     """What a subject says of a task's r requests."""
 
     log_likelihoods: np.ndarray
@@ -34,6 +57,11 @@ class Outcome:
     """(r,) whether greedy decoding gives the continuation; None for a mixture, whose whole distribution is not kept."""
     flops_per_token: float
     """Inference FLOPs of the task over its tokens, the router's included."""
+
+
+def _offsets(sequences: Sequence[np.ndarray]) -> np.ndarray:
+    """(r + 1,) where each sequence's scored tokens begin."""
+    return np.cumsum([0, *(len(tokens) - 1 for tokens in sequences)])
 
 
 def subjects_of(
@@ -80,7 +108,7 @@ def outcome(
     clusterer: Assigns | None,
     labels: Mapping[str, str],
     flops: Mapping[str, float],
-) -> Outcome:
+) -> SubjectScores:
     """What a subject says of a task.
 
     Args:
@@ -92,7 +120,7 @@ def outcome(
         labels: document -> domain, for the router ``label``.
         flops: forward FLOPs per token of each folder.
     """
-    offsets = offsets_of(requests.tokens)
+    offsets = _offsets(requests.tokens)
     scored = np.concatenate(
         [
             np.arange(len(tokens) - 1) >= len(tokens) - 1 - n
@@ -101,7 +129,7 @@ def outcome(
     )
     if isinstance(subject.how, str):
         alone = scores[subject.how]
-        return Outcome(
+        return SubjectScores(
             log_likelihoods=sums(np.where(scored, alone.log_probs, 0.0), offsets),
             is_greedy=sums(scored & ~alone.is_greedy, offsets) == 0,
             flops_per_token=flops[subject.how],
@@ -114,7 +142,7 @@ def outcome(
         offsets,
         updated=subject.how.updated,
     )
-    return Outcome(
+    return SubjectScores(
         log_likelihoods=sums(np.where(scored, tokens, 0.0), offsets),
         is_greedy=None,
         flops_per_token=_flops_per_token(subject, task, requests, weights, clusterer=clusterer, flops=flops),

@@ -7,7 +7,7 @@ their weights following the text).
 import json
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Annotated, Any
 
@@ -20,9 +20,13 @@ from raysplit.errors import ExpertError, unknown
 from raysplit.experts.expert_set import ExpertSet, Route
 from raysplit.experts.generation import Piece, Sampling
 from raysplit.experts.routing import Routing
+from raysplit.http.hosts import Hosts, OwnHosts
 from raysplit.http.options import is_token
+from raysplit.http.serving import Server, serve_app
 
 ROUTED, MIXTURE = "routed", "mixture"
+_LINGER_SECONDS = 30
+"""For completions under way."""
 
 
 class CompletionRequest(BaseModel):
@@ -56,6 +60,26 @@ class CompletionRequest(BaseModel):
             seed=self.seed,
             stop=tuple(stop),
         )
+
+
+def serve_experts(
+    expert_set: ExpertSet, *, host: str, port: int, token: str | None, allowed_hosts: Sequence[str] = ()
+) -> Server:
+    """Serve experts until the handle is closed; OpenAI's clients take its url and ``/v1``.
+
+    Args:
+        expert_set: what is served.
+        host: what to bind to.
+        port: 0 for any that is free.
+        token: that every request must bear; None for none.
+        allowed_hosts: names by which it may be asked beside its own, so that a page in somebody's browser cannot reach
+            it by a name that it has pointed here.
+
+    Raises:
+        RunError: the address cannot be bound.
+    """
+    app = OwnHosts(make_app(expert_set, token=token), Hosts(host, allowed_hosts))
+    return serve_app(app, host=host, port=port, linger_seconds=_LINGER_SECONDS)
 
 
 def make_app(expert_set: ExpertSet, *, token: str | None) -> FastAPI:

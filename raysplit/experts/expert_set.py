@@ -13,9 +13,8 @@ from raysplit.experts import routing as routers
 from raysplit.experts.cost import forward_flops_per_token
 from raysplit.experts.folders import Experts, read_experts
 from raysplit.experts.generation import Piece, Sampling, write
-from raysplit.experts.loaded import Precision, device_of
+from raysplit.experts.loaded import ModelCache, Precision, device_of
 from raysplit.experts.routing import Assigns, Routing
-from raysplit.experts.shelf import Shelf
 from raysplit.experts.tokens import TextTokens
 
 
@@ -60,7 +59,7 @@ class ExpertSet:
             raise ExpertError(f"n_kept = {n_kept}: at least one model must stay in memory")
         self.experts, self.clusterer = experts, clusterer
         self.tokens = TextTokens.of(next(iter(experts.folders.values())).path)
-        self.shelf = Shelf(experts, device=device_of(device), precision=precision, n_kept=n_kept)
+        self.models = ModelCache(experts, device=device_of(device), precision=precision, n_kept=n_kept)
 
     @classmethod
     def open(cls, *sources: Path | str, device: str = "auto", precision: Precision = "stored", n_kept: int = 8) -> Self:
@@ -136,7 +135,7 @@ class ExpertSet:
         updated = not isinstance(how, str) and how.updated
         prefix = self.tokens.encode([routers.prefix_of(prompt)])[0]
         pieces = write(
-            [self.shelf.take(name).reader() for name in route.weights],
+            [self.models.take(name).reader() for name in route.weights],
             np.log(list(route.weights.values())),
             prompt_tokens,
             self.tokens,
@@ -167,7 +166,7 @@ class ExpertSet:
         some = [number for number, tokens in enumerate(begun) if len(tokens) > 1]
         found = np.zeros((len(texts), len(self.names)))
         for k, name in enumerate(self.names):
-            scores = self.shelf.take(name).score([begun[number] for number in some])
+            scores = self.models.take(name).score([begun[number] for number in some])
             found[some, k] = [each.log_probs.sum(dtype=np.float64) for each in scores]
         return found
 

@@ -1,14 +1,16 @@
-"""One model in memory: the log-probabilities of tokens in batches, and of the next token one by one."""
+"""Models in memory, loaded when first asked for: log-probabilities of tokens in batches, and of the next one by one."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 
 from raysplit.errors import ExpertError, unknown
-from raysplit.experts.folders import ExpertFolder
+from raysplit.experts.folders import ExpertFolder, Experts
 
 Precision = Literal["stored", "fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -127,3 +129,34 @@ class TokenReader:
         out = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True)
         self._cache = out.past_key_values
         return torch.log_softmax(out.logits[0, -1].double(), dim=-1).cpu().numpy()
+
+
+class ModelCache:
+    """Holds at most ``n_kept`` models: the one used longest ago goes, and whoever has one keeps it while needed."""
+
+    def __init__(self, experts: Experts, *, device: torch.device, precision: Precision, n_kept: int) -> None:
+        self._folders, self._device, self._precision, self._n_kept = experts.folders, device, precision, n_kept
+        self._models: OrderedDict[str, LoadedExpert] = OrderedDict()
+        self._lock = Lock()
+
+    def take(self, name: str) -> LoadedExpert:
+        """The model of that name, loaded if it is not here.
+
+        Raises:
+            ExpertError: it cannot be loaded.
+        """
+        with self._lock:  # so that two requests do not load the same one twice
+            if name not in self._models:
+                while len(self._models) >= self._n_kept:  # before, or for a moment there would be one more
+                    self._models.popitem(last=False)
+                self._models[name] = self._load(self._folders[name])
+            self._models.move_to_end(name)
+            return self._models[name]
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Names of the models in memory, the one used last at the end."""
+        return tuple(self._models)
+
+    def _load(self, folder: ExpertFolder) -> LoadedExpert:
+        return LoadedExpert(folder, device=self._device, precision=self._precision)

@@ -23,7 +23,7 @@ from raysplit.http.pictures import page_routes
 from raysplit.http.refusals import Refused, of_error, of_mistake
 from raysplit.http.routes import Rights, routes
 from raysplit.live.mistakes import mistake_of
-from raysplit.live.questions import QUESTIONS, Asks
+from raysplit.live.questions import QUESTIONS, AnsweringLaw
 from raysplit.pictures.style import style_sheet
 
 _KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml", "txt": "text/plain"}
@@ -36,7 +36,7 @@ _PAGE_HEADERS = {
 
 
 def create_app(
-    law: Asks,
+    law: AnsweringLaw,
     *,
     token: str | None = None,
     open_reading: bool = True,
@@ -106,7 +106,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def _add_errors(app: FastAPI, law: Asks) -> None:
+def _add_errors(app: FastAPI, law: AnsweringLaw) -> None:
     def answer(refused: Refused) -> JSONResponse:
         return JSONResponse(refused.refusal.model_dump(), status_code=refused.status, headers=refused.headers)
 

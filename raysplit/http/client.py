@@ -16,12 +16,12 @@ from pydantic import TypeAdapter, ValidationError
 from raysplit import strict_json
 from raysplit.errors import RunError
 from raysplit.http.options import check_token, is_loopback
-from raysplit.live.questions import A, AskEvents, Asks, Question, to_query
+from raysplit.live.questions import A, AnsweringLaw, AskEvents, Question, to_query
 
 _REFUSED = (400, 404, 409, 413, 422)
 
 
-class HttpClient(Asks):
+class HttpClient(AnsweringLaw):
     """A live law at the address that `raysplit serve` prints: its methods are the questions that go over HTTP."""
 
     def __init__(self, url: str, token: str | None = None, *, timeout_seconds: float = 10.0) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from raysplit.http.options import HttpOptions, digest
-from raysplit.live.questions import Asks
+from raysplit.live.questions import AnsweringLaw
 
 if TYPE_CHECKING:
     from raysplit.http.serving import Server
@@ -19,7 +19,7 @@ class HttpFace:
 
     options: HttpOptions
 
-    def serve(self, law: Asks) -> "Server":
+    def serve(self, law: AnsweringLaw) -> "Server":
         """Serve a law of this process, asked from several threads, until the handle is closed.
 
         Raises:

@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raysplit.errors import LawError, SplitError
-from raysplit.live.questions import Asks
+from raysplit.live.questions import AnsweringLaw
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.1, 0.25, 1.0, 5.0)
@@ -19,7 +19,7 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.1, 0.25, 1.0, 5.0)
 class Metrics:
     """What a server tells of its law and of itself."""
 
-    def __init__(self, law: Asks) -> None:
+    def __init__(self, law: AnsweringLaw) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_Sweep(law))
         self._requests = Counter(
@@ -68,7 +68,7 @@ class Counted:
 class _Sweep(Collector):
     """The sweep, its law and, where there is one, the advice at its own target, as they are when asked."""
 
-    def __init__(self, law: Asks) -> None:
+    def __init__(self, law: AnsweringLaw) -> None:
         self._law = law
 
     def collect(self) -> Iterator[Metric]:

@@ -10,9 +10,9 @@ from fastapi.responses import Response
 from pydantic import TypeAdapter
 
 from raysplit.errors import LawError, SplitError
-from raysplit.http.asked import asked_by
+from raysplit.http.parsing import question_in_query
 from raysplit.live.answers import LiveAdvice
-from raysplit.live.questions import AskAdvice, AskCurve, Asks
+from raysplit.live.questions import AnsweringLaw, AskAdvice, AskCurve
 from raysplit.pictures import curve_picture, path_picture, tree_picture
 from raysplit.pictures.spec import Spec
 from raysplit.pictures.style import styled_by_page
@@ -22,7 +22,7 @@ _ADVICE = TypeAdapter(LiveAdvice)
 Width = Annotated[int, Query(ge=280, le=4000, description="Of the picture, CSS pixels.")]
 
 
-def page_routes(law: Asks, *, read: Callable[..., Awaitable[None]]) -> APIRouter:
+def page_routes(law: AnsweringLaw, *, read: Callable[..., Awaitable[None]]) -> APIRouter:
     """Routes for the page alone: they change with it, and are no part of the API.
 
     Args:
@@ -35,10 +35,10 @@ def page_routes(law: Asks, *, read: Callable[..., Awaitable[None]]) -> APIRouter
     def advice(request: Request, width: Width) -> Response:
         """An advice, its rows of words, and the curve of the advised size with what was measured of it."""
         query = [(name, value) for name, value in request.query_params.multi_items() if name != "width"]
-        live = law.ask(asked_by(AskAdvice, query))
+        live = law.ask(question_in_query(AskAdvice, query))
         n_params = live.advice.split.n_params
         curve = law.ask(
-            asked_by(AskCurve, [*((k, v) for k, v in query if k != "n_params"), ("n_params", str(n_params))])
+            question_in_query(AskCurve, [*((k, v) for k, v in query if k != "n_params"), ("n_params", str(n_params))])
         )
         picture = curve_picture(live.advice, curve, width=width, readings=curve.points, moved=curve.moved)
         return _shown(

@@ -14,11 +14,11 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import SkipJsonSchema
 from starlette.concurrency import run_in_threadpool
 
-from raysplit.http.asked import asked_by, asked_in, read_body
+from raysplit.http.parsing import question_in_body, question_in_query, read_body
 from raysplit.http.refusals import Refusal, Refused
 from raysplit.http.stream import stream
 from raysplit.live.answers import LawStamp, Status
-from raysplit.live.questions import QUESTIONS, AskEvents, Asks, AskStatus, Question, query_schema
+from raysplit.live.questions import QUESTIONS, AnsweringLaw, AskEvents, AskStatus, Question, query_schema
 from raysplit.runs import MAX_COUNT
 
 _MAX_STREAMS = 64
@@ -53,7 +53,7 @@ class Rights:
     takes_observations: bool
 
 
-def routes(law: Asks, *, rights: Rights, closing: threading.Event) -> APIRouter:
+def routes(law: AnsweringLaw, *, rights: Rights, closing: threading.Event) -> APIRouter:
     """A route for every question that goes over HTTP.
 
     Args:
@@ -70,7 +70,7 @@ def routes(law: Asks, *, rights: Rights, closing: threading.Event) -> APIRouter:
     return router
 
 
-def _add(router: APIRouter, law: Asks, rights: Rights, question: type[Question[Any]]) -> None:
+def _add(router: APIRouter, law: AnsweringLaw, rights: Rights, question: type[Question[Any]]) -> None:
     is_status = question is AskStatus
     kind = TypeAdapter(Standing if is_status else question.answer)
 
@@ -91,7 +91,7 @@ def _add(router: APIRouter, law: Asks, rights: Rights, question: type[Question[A
     )
 
 
-def _standing(law: Asks, rights: Rights, status: Status) -> Standing:
+def _standing(law: AnsweringLaw, rights: Rights, status: Status) -> Standing:
     return Standing(
         **asdict(status), law=law.stamp(), reading_is_open=rights.reading_is_open,
         takes_observations=rights.takes_observations,
@@ -100,7 +100,7 @@ def _standing(law: Asks, rights: Rights, status: Status) -> Standing:
 
 def _by_query(question: type[Question[Any]], answer: Callable[[Question[Any]], Response]) -> Callable[..., Response]:
     def get(request: Request) -> Response:
-        return answer(asked_by(question, request.query_params.multi_items()))
+        return answer(question_in_query(question, request.query_params.multi_items()))
 
     return get
 
@@ -110,12 +110,12 @@ def _by_body(
 ) -> Callable[..., Awaitable[Response]]:
     async def post(request: Request) -> Response:
         body = await read_body(request)
-        return await run_in_threadpool(lambda: answer(asked_in(question, body)))
+        return await run_in_threadpool(lambda: answer(question_in_body(question, body)))
 
     return post
 
 
-def _add_stream(router: APIRouter, law: Asks, rights: Rights, closing: threading.Event) -> None:
+def _add_stream(router: APIRouter, law: AnsweringLaw, rights: Rights, closing: threading.Event) -> None:
     n_streams = 0
 
     @router.get(
@@ -127,7 +127,7 @@ def _add_stream(router: APIRouter, law: Asks, rights: Rights, closing: threading
         last_event_id: Annotated[int | SkipJsonSchema[None], Header(ge=-1, le=MAX_COUNT)] = None,
     ) -> Response:
         nonlocal n_streams
-        asked = asked_by(AskEvents, request.query_params.multi_items())
+        asked = question_in_query(AskEvents, request.query_params.multi_items())
         assert isinstance(asked, AskEvents)
         if n_streams >= _MAX_STREAMS:
             raise Refused(429, f"{n_streams} streams are open already", headers={"Retry-After": "10"})

@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from raysplit import strict_json
 from raysplit.live.answers import Event
-from raysplit.live.questions import Asks
+from raysplit.live.questions import AnsweringLaw
 
 POLL_SECONDS = 0.25
 HEARTBEAT_SECONDS = 15.0
@@ -17,7 +17,9 @@ _CHUNK = 200
 """Records written at once, so that a long history does not hold up the answers to others."""
 
 
-async def stream(law: Asks, *, after: int, kinds: Collection[str], closing: threading.Event) -> AsyncIterator[bytes]:
+async def stream(
+    law: AnsweringLaw, *, after: int, kinds: Collection[str], closing: threading.Event
+) -> AsyncIterator[bytes]:
     """Every record after one, then each as it comes, until the server closes.
 
     A number that the journal does not reach is of another journal: the stream then begins at the start.

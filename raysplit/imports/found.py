@@ -3,9 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-CONTAINERS = ("config", "summary", "params", "metrics", "tags", "user_attrs")
-"""First parts of names under which W&B, MLflow, Tune and Optuna keep settings and results."""
-
 STEP = "_step"
 """W&B's own count of steps, in each row of a run's history."""
 _SHOWN = 3

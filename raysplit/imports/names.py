@@ -2,7 +2,8 @@
 
 import re
 
-from raysplit.imports.found import CONTAINERS
+CONTAINERS = ("config", "summary", "params", "metrics", "tags", "user_attrs")
+"""First parts of names under which W&B, MLflow, Tune and Optuna keep settings and results."""
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "n_params": (

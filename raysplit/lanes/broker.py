@@ -9,7 +9,6 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import ray
@@ -20,10 +19,9 @@ from raysplit.errors import LaneError
 from raysplit.lanes.causes import cause_of, innermost, own_error, was_killed
 from raysplit.lanes.stable import stable_options
 from raysplit.pool.lane_pool import NO_MACHINES_SECONDS, LanePool
-from raysplit.pool.lane_state import LaneState
+from raysplit.pool.lane_state import LaneState, QueuedTask
 from raysplit.pool.placement import Footprint, Machine
 from raysplit.pool.pool_report import PoolReport, report_on, why_quiet
-from raysplit.pool.task_queue import QueuedTask
 from raysplit.pool.troubles import Kind, Trouble, kind_of
 
 _LOOK_SECONDS = 1.0
@@ -46,7 +44,7 @@ Order = Task | Literal["idle", "close"]
 
 
 class LaneJobs(Protocol):
-    """The machines, as the broker uses them; `raysplit.lanes.lane_jobs.LaneJobs` on Ray."""
+    """The machines, as the broker uses them; `raysplit.lanes.lane_jobs.RayLaneJobs` on Ray."""
 
     def footprint_of(self, task: Task) -> Footprint: ...
     def nodes(self) -> Sequence[Machine]: ...
@@ -256,26 +254,6 @@ def start_broker(jobs: LaneJobs, *, law: ActorHandle | None, **options: Any) -> 
     broker = placed.remote(jobs, law=law, **options)
     broker.work.remote()
     return broker
-
-
-@dataclass(frozen=True, slots=True)
-class LaneQueue:
-    """Hands tasks to the lanes, from any process on the cluster."""
-
-    broker: ActorHandle
-
-    def submit(self, task: Task) -> Future[Outcome]:
-        """As `raysplit.sweep.backend.Backend` has it."""
-        told: Future[Outcome] = Future()
-
-        def tell(answer: Future[Outcome]) -> None:
-            try:
-                told.set_result(answer.result())
-            except Exception as error:
-                told.set_exception(lane_error(error))
-
-        self.broker.run.remote(task).future().add_done_callback(tell)
-        return told
 
 
 def lane_error(error: Exception) -> Exception:

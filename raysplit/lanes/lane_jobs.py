@@ -75,7 +75,7 @@ class LaneHost:
 
 
 @dataclass(kw_only=True, slots=True)
-class LaneJobs:
+class RayLaneJobs:
     """Opens and ends lanes, and says which nodes there are; lives in the broker's process."""
 
     space: Space

@@ -19,9 +19,9 @@ from rich.console import Console
 from raysplit.design.lane_shapes import lane_shape_of
 from raysplit.design.tasks import Outcome, Task
 from raysplit.errors import LaneError, RunError
-from raysplit.lanes.broker import LaneQueue, start_broker
+from raysplit.lanes.broker import lane_error, start_broker
 from raysplit.lanes.display import Display
-from raysplit.lanes.lane_jobs import LaneJobs
+from raysplit.lanes.lane_jobs import RayLaneJobs
 from raysplit.pool.lane_pool import NO_MACHINES_SECONDS, no_room
 from raysplit.pool.placement import Footprint, on_these
 from raysplit.run_folder.folder import RunFolder
@@ -33,7 +33,7 @@ _CLOSE_SECONDS = 30.0
 
 
 class Lanes:
-    """The lanes of one command, as a `raysplit.sweep.backend.Backend`."""
+    """The lanes of one command, as a `raysplit.sweep.backend.Backend`; pickled, they are the same lanes."""
 
     def __init__(
         self,
@@ -58,21 +58,29 @@ class Lanes:
             StorageError: the storage for checkpoints cannot be written.
         """
         mark_shared(RunFolder(path=run_folder).checkpoints_at(space.compute.storage))
-        jobs = LaneJobs(space=space, folder=RunFolder(path=run_folder), corpus_folder=corpus_folder, law=law)
+        jobs = RayLaneJobs(space=space, folder=RunFolder(path=run_folder), corpus_folder=corpus_folder, law=law)
         wait_for_room(space, jobs, wait_seconds=wait_seconds)
         self.broker: ActorHandle = start_broker(
             jobs, law=law, n_lanes=space.compute.lanes, stall_seconds=space.compute.stall_seconds,
             no_machines_seconds=max(NO_MACHINES_SECONDS, wait_seconds),
         )  # fmt: skip
-        self.queue = LaneQueue(self.broker)
         self._n_blocked, self._blocked_at = 0, 0.0
 
     def submit(self, task: Task) -> Future[Outcome]:
-        """As `raysplit.sweep.backend.Backend` has it."""
-        return self.queue.submit(task)
+        """As `raysplit.sweep.backend.Backend` has it, from any process on the cluster."""
+        told: Future[Outcome] = Future()
+
+        def tell(answer: Future[Outcome]) -> None:
+            try:
+                told.set_result(answer.result())
+            except Exception as error:
+                told.set_exception(lane_error(error))
+
+        self.broker.run.remote(task).future().add_done_callback(tell)
+        return told
 
     def n_blocked(self) -> int:
-        """Tasks that wait for machines, while there may be others that smaller tasks could use."""
+        """As `raysplit.sweep.backend.Backend` has it."""
         if (now := time.monotonic()) - self._blocked_at >= _LOOK_SECONDS:
             with contextlib.suppress(ray.exceptions.RayError):  # a broker that died is heard of elsewhere
                 self._n_blocked = ray.get(self.broker.n_blocked.remote())
@@ -94,7 +102,7 @@ def smallest_footprint(space: Space) -> Footprint:
     )
 
 
-def wait_for_room(space: Space, jobs: LaneJobs, *, wait_seconds: float) -> None:
+def wait_for_room(space: Space, jobs: RayLaneJobs, *, wait_seconds: float) -> None:
     """Wait until the cluster could hold the smallest lane; it may grow for larger ones later.
 
     Raises:

@@ -2,13 +2,13 @@
 
 from raysplit.law.check import check_form
 from raysplit.law.cooldown import with_cooldown
-from raysplit.law.fit import Fit, fit_form
+from raysplit.law.fit import fit_form
 from raysplit.law.form import Form, Parameter
 from raysplit.law.forms import FORMS
 from raysplit.law.law import Calibration, Law, Prediction, Support
 from raysplit.law.posterior import DEFAULT_FORMS, EXACT, fit_law
 from raysplit.law.repetition import Repetition, with_repetition
-from raysplit.law.status import FitStatus
+from raysplit.law.status import Fit, FitStatus
 from raysplit.law.warm import WarmStart
 
 __all__ = [

@@ -12,15 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from raysplit.law.fit import Fit
 from raysplit.law.form import Array
 from raysplit.law.minimize import minimize_together
 from raysplit.law.noise import balanced
 from raysplit.law.objective import FitProblem
 from raysplit.law.pooling import difference_sd, is_pooled, lent
-
-Fitted = Sequence[tuple[Fit, FitProblem]]
-"""One form's fit to each domain, with the problem it solves."""
+from raysplit.law.status import Fitted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

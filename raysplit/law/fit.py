@@ -1,7 +1,7 @@
 """Fit one form to the runs of one domain."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from raysplit.law.form import Array, Form
 from raysplit.law.minimize import Minimum, minimize_together
 from raysplit.law.objective import Coordinates, FitProblem, Sample
 from raysplit.law.starts import scored_starts, start_at_priors
-from raysplit.law.status import FitStatus, diagnose_design
+from raysplit.law.status import Fit, FitStatus, diagnose_design
 
 FROM_SCRATCH_WEIGHT = 0.1
 """Weight of a run with D = 0 beside others with D > 0 where one form is fitted to all: so few steps that optimisation,
@@ -31,30 +31,6 @@ _PILOTS = 8
 """Of more domains than this, so many are searched for from many guesses."""
 HUBER_EFFICIENT = 1.345
 """Threshold in residual sds at which Huber's loss keeps 95 % of the efficiency of least squares on normal noise."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fit:
-    """One form fitted to one domain."""
-
-    form: str
-    theta: Array  # (P,)
-    objective: float
-    """Sum of weighted Huber losses of the log residuals, without the priors."""
-    status: FitStatus
-    message: str
-    """The status as a sentence about this fit: which parameter, which run would help."""
-    n_runs: int
-    log_residual_sd: float
-    """Robust sd of log L - log y, corrected for the parameters that were fitted; misfit is part of it."""
-    effective_parameters: float
-    """How many parameters the runs determined; the priors did the rest."""
-    starts_agreeing: float
-    """Share of the polished starts that reached the best optimum."""
-    huber_delta: float
-
-    def parameters(self, form: Form) -> Mapping[str, float]:
-        return {p.name: float(v) for p, v in zip(form.parameters, self.theta, strict=True)}
 
 
 def sample_of(runs: pd.DataFrame, *, step_tokens: float | None = None) -> Sample:

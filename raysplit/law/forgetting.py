@@ -1,19 +1,21 @@
-"""What an expert loses elsewhere: its loss on general text beside its base's, by N, D' and the share replayed.
+"""What an expert loses elsewhere: its loss on general text beside its base's, by N, D, D' and the share replayed.
 
-    log G(N, D', p) - log G(N, 0) = A (D' / s1)^b ((1 + B p) N / n1)^-a + E
+    log G(N, D, D', p) - log G(N, D, 0) = A (D' / s1)^b ((1 + B p) N / n1)^-a (D / d1)^c + E
 
 After Bethune et al. (2502.06042), whose forgetting grows as a power of the tokens and falls with size and with the
 share p of general text among them, which counts as a model (1 + B p) times as large. Theirs is in nats and this one in
-logarithms. E is what a branch costs or gains however short it is; n1 and s1 are the middles of the runs. Each domain
-has parameters of its own, with weak priors, and normal draws around their best fit.
+logarithms, and it has no D; where all bases have one D, c is its prior and without effect. E is what a branch costs or
+gains however short it is; n1, s1 and d1 are the middles of the runs. Each domain has parameters of its own, with weak
+priors, and normal draws around their best fit.
 
 Notation
     K   domains          B   draws (as an axis)          R   runs of a domain
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,12 +25,14 @@ from raysplit.errors import LawError
 from raysplit.law.form import Array
 from raysplit.runs import BASE, GENERAL_LOSS, REPLAY_SHARE
 
-PARAMETERS = ("log A", "log b", "log a", "log B", "E")
-_PRIOR_MEAN = np.array([math.log(0.02), math.log(0.6), math.log(0.4), math.log(30.0), 0.0])
-_PRIOR_SD = np.array([2.0, 0.5, 0.7, 1.5, 0.01])
+PARAMETERS = ("log A", "log b", "log a", "log B", "E", "c")
+_PRIOR_MEAN = np.array([math.log(0.02), math.log(0.6), math.log(0.4), math.log(30.0), 0.0, 0.0])
+_PRIOR_SD = np.array([2.0, 0.5, 0.7, 1.5, 0.01, 0.3])
 _FEWEST_RUNS = 4
 _USUAL_NOISE, _USUAL_RUNS = 0.005, 3.0
 """Log sd of a run around this, before any residual, and as how many runs that weighs."""
+SURE = 0.9
+"""With what probability an expert stays below a limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,35 +40,76 @@ class Forgetting:
     """Made by `fit_forgetting`."""
 
     domains: tuple[str, ...]
-    middle: tuple[float, float]
-    """n1 and s1."""
+    middle: tuple[float, float, float]
+    """n1, s1 and d1."""
     noise: Array  # (K,), log sd of one run
-    draws: Array  # (B, K, 5)
+    draws: Array  # (B, K, 6)
+    of_base: Mapping[tuple[int, int, str], float]
+    """(N, D, domain) -> general loss of the base as it is, nats per token, by which that domain's expert is judged."""
 
-    def rise(self, domain: str, n_params: float, specialize_tokens: Array | float, replay_share: float) -> Array:
+    def rise(
+        self,
+        domain: str,
+        n_params: float,
+        specialize_tokens: Array | float,
+        replay_share: float,
+        *,
+        pretrain_tokens: float,
+    ) -> Array:
         """Share by which an expert's general loss is above its base's, in each draw, (B, *specialize_tokens)."""
         s = np.asarray(specialize_tokens, dtype=float)
         theta = self.draws[:, self.domains.index(domain)]
         theta = theta.reshape(len(theta), *(1,) * s.ndim, len(PARAMETERS))
-        return np.expm1(_log_rise(theta, np.asarray(n_params / self.middle[0]), s / self.middle[1], replay_share))
+        n, middle_s, d = self.middle
+        size, seen = np.asarray(n_params / n), np.asarray(pretrain_tokens / d)
+        return np.expm1(_log_rise(theta, size, s / middle_s, replay_share, seen))
 
     def most_tokens(
-        self, domain: str, n_params: float, replay_share: float, *, max_rise: float, level: float, most: float
+        self,
+        domain: str,
+        n_params: float,
+        replay_share: float,
+        *,
+        pretrain_tokens: float,
+        max_rise: float,
+        most: float,
+        level: float = SURE,
     ) -> float:
         """The most D' up to ``most`` at which the rise is below a limit with this probability; 0 where none is."""
         tokens = np.geomspace(most * 1e-4, most, 401)
-        high = np.quantile(self.rise(domain, n_params, tokens, replay_share), level, axis=0)
-        allowed = np.flatnonzero(high > max_rise)
+        rise = self.rise(domain, n_params, tokens, replay_share, pretrain_tokens=pretrain_tokens)
+        allowed = np.flatnonzero(np.quantile(rise, level, axis=0) > max_rise)
         if not allowed.size:
             return most
         return float(tokens[allowed[0] - 1]) if allowed[0] else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `from_dict` reads them back."""
+        return {
+            "domains": list(self.domains),
+            "middle": list(self.middle),
+            "noise": self.noise.tolist(),
+            "draws": self.draws.tolist(),
+            "of_base": [[*key, loss] for key, loss in self.of_base.items()],
+        }
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> "Forgetting":
+        return cls(
+            domains=tuple(raw["domains"]),
+            middle=tuple(raw["middle"]),
+            noise=np.array(raw["noise"]),
+            draws=np.array(raw["draws"]),
+            of_base={(n, d, domain): loss for n, d, domain, loss in raw["of_base"]},
+        )
 
 
 def fit_forgetting(runs: pd.DataFrame, *, n_draws: int = 64, seed: int = 0) -> Forgetting:
     """Fit the rise of each domain's experts.
 
     Args:
-        runs: a checked table of continued pretraining (`raysplit.runs.check_runs`) with the column ``general_loss``.
+        runs: a checked table of continued pretraining (`raysplit.runs.check_runs`), or of a sweep from bases, with the
+            column ``general_loss``.
         n_draws: of the posterior.
         seed: of the draws.
 
@@ -72,55 +117,80 @@ def fit_forgetting(runs: pd.DataFrame, *, n_draws: int = 64, seed: int = 0) -> F
         LawError: a base's own general loss is not known, or a domain has too few runs.
     """
     known = runs[runs[GENERAL_LOSS].notna()]
-    of_base = known[known["specialize_tokens"] == 0].groupby(BASE)[GENERAL_LOSS].mean()
+    domains = tuple(sorted(runs["domain"].unique()))
+    of_base = _of_bases(known[known["specialize_tokens"] == 0], domains)
     branches = known[known["specialize_tokens"] > 0]
-    for name in branches[BASE].unique():
-        if name not in of_base.index:
+    at = list(zip(branches["n_params"], branches["pretrain_tokens"], branches["domain"], strict=True))
+    for (n, _, _), key in zip(at, at, strict=True):
+        if key not in of_base:
+            name = branches.loc[branches["n_params"] == n, BASE].iloc[0] if BASE in branches else n
             raise LawError(f"general_loss of base {name!r} is not known: give it in a row with specialize_tokens = 0")
     shares = branches[REPLAY_SHARE] if REPLAY_SHARE in branches else pd.Series(0.0, index=branches.index)
     points = pd.DataFrame(
         {
             "domain": branches["domain"], "n": branches["n_params"].astype(float),
-            "s": branches["specialize_tokens"].astype(float), "p": shares,
-            "rise": np.log(branches[GENERAL_LOSS] / branches[BASE].map(of_base)),
+            "s": branches["specialize_tokens"].astype(float), "d": branches["pretrain_tokens"].astype(float),
+            "p": shares, "rise": np.log(branches[GENERAL_LOSS] / [of_base[key] for key in at]),
         }
     )  # fmt: skip
-    domains = tuple(sorted(runs["domain"].unique()))
     for name in domains:
         if (n_runs := int((points["domain"] == name).sum())) < _FEWEST_RUNS:
             raise LawError(
                 f"domain {name!r} has {n_runs} runs with a general_loss; {_FEWEST_RUNS} begin to tell a curve"
             )
-    middle = (float(np.exp(np.log(points["n"]).mean())), float(np.exp(np.log(points["s"]).mean())))
+    n_middle, s_middle, d_middle = (float(np.exp(np.log(points[name]).mean())) for name in ("n", "s", "d"))
     rng = np.random.default_rng(seed)
+    middle = (n_middle, s_middle, d_middle)
     fits = [_fit(points[points["domain"] == name], middle, n_draws, rng) for name in domains]
     return Forgetting(
         domains=domains,
         middle=middle,
         noise=np.array([noise for noise, _ in fits]),
         draws=np.stack([draws for _, draws in fits], axis=1),
+        of_base=of_base,
     )
 
 
-def _log_rise(theta: Array, n: Array, s: Array, p: Array | float) -> Array:
-    log_a, log_b, log_alpha, log_replay, start = np.moveaxis(theta, -1, 0)
+def forgetting_of(runs: pd.DataFrame) -> Forgetting | None:
+    """`fit_forgetting`, where the runs tell something of it."""
+    if GENERAL_LOSS not in runs:
+        return None
+    try:
+        return fit_forgetting(runs)
+    except LawError:
+        return None
+
+
+def _of_bases(as_they_are: pd.DataFrame, domains: Sequence[str]) -> dict[tuple[int, int, str], float]:
+    """One general loss for all domains where a table has no other: it is that of one named set."""
+    found: dict[tuple[int, int, str], float] = {}
+    for _, rows in as_they_are.groupby(["n_params", "pretrain_tokens"]):
+        own = rows.groupby("domain")[GENERAL_LOSS].mean()
+        n, d = (int(rows[name].to_numpy()[0]) for name in ("n_params", "pretrain_tokens"))
+        found |= {(n, d, name): float(own.get(name, rows[GENERAL_LOSS].mean())) for name in domains}
+    return found
+
+
+def _log_rise(theta: Array, n: Array, s: Array, p: Array | float, d: Array) -> Array:
+    log_a, log_b, log_alpha, log_replay, start, by_pretraining = np.moveaxis(theta, -1, 0)
     with np.errstate(divide="ignore"):
         log_tokens = np.log(s)
     size = np.log1p(np.exp(log_replay) * p) + np.log(n)
-    grown = np.exp(log_a + np.exp(log_b) * log_tokens - np.exp(log_alpha) * size)
+    grown = np.exp(log_a + np.exp(log_b) * log_tokens - np.exp(log_alpha) * size + by_pretraining * np.log(d))
     return np.asarray(np.where(s > 0, grown + start, 0.0))
 
 
 def _fit(
-    points: pd.DataFrame, middle: tuple[float, float], n_draws: int, rng: np.random.Generator
+    points: pd.DataFrame, middle: tuple[float, float, float], n_draws: int, rng: np.random.Generator
 ) -> tuple[float, Array]:
-    """Noise of one run, and draws (B, 5)."""
-    n, s, p, rise = (points[name].to_numpy() for name in ("n", "s", "p", "rise"))
+    """Noise of one run, and draws (B, 6)."""
+    n, s, d, p, rise = (points[name].to_numpy() for name in ("n", "s", "d", "p", "rise"))
+    n, s, d = n / middle[0], s / middle[1], d / middle[2]
     noise = _USUAL_NOISE
     for _ in range(3):
 
         def left(theta: Array, sd: float = noise) -> Array:
-            off = (_log_rise(theta, n / middle[0], s / middle[1], p) - rise) / sd
+            off = (_log_rise(theta, n, s, p, d) - rise) / sd
             return np.concatenate([off, (theta - _PRIOR_MEAN) / _PRIOR_SD])
 
         starts: Sequence[Array] = [_PRIOR_MEAN + shift * _PRIOR_SD for shift in (-1.0, 0.0, 1.0)]

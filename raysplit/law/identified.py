@@ -4,8 +4,8 @@ A prior may regularise a fit; it may not be the answer. A direction in which the
 them, however narrow the interval that a prior leaves there.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,16 @@ class Identified:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` reads them back."""
         return asdict(self)
+
+    def of_domains(self, renamed: Mapping[str, str]) -> "Identified":
+        """Of some of the domains, each under another name; what all runs vary together is told of these too."""
+
+        def known(domains: Sequence[str]) -> tuple[str, ...]:
+            return tuple(renamed[domain] for domain in domains if domain in renamed)
+
+        return replace(
+            self, without_specialization=known(self.without_specialization), few_points=known(self.few_points)
+        )
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> "Identified":

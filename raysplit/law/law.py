@@ -13,13 +13,15 @@ from scipy.special import ndtri
 
 from raysplit.errors import LawError, unknown
 from raysplit.law.basis import N_FEATURES, Basis
-from raysplit.law.fit import Fit
+from raysplit.law.forgetting import Forgetting
 from raysplit.law.form import Array, Form
 from raysplit.law.forms import FORMS
 from raysplit.law.identified import Identified
 from raysplit.law.repetition import Repetition
 from raysplit.law.scratch import Scratch
-from raysplit.law.status import FitStatus
+from raysplit.law.shares import domain_at, is_at
+from raysplit.law.status import Fit, FitStatus
+from raysplit.law.warm import WarmStart
 from raysplit.quantities import format_count
 
 SCHEMA_VERSION = 3
@@ -55,6 +57,16 @@ class Member:
         None  # (K, M), coefficients of g at the best fits (`raysplit.law.discrepancy`); None for none
     )
     draw_misfit: Array | None = None  # (len(draws), K, M)
+
+    def of_domains(self, own: list[int]) -> "Member":
+        """The part of some of its domains, by their positions."""
+        return replace(
+            self,
+            theta=self.theta[own],
+            draw_theta=self.draw_theta[:, own],
+            misfit=None if self.misfit is None else self.misfit[own],
+            draw_misfit=None if self.draw_misfit is None else self.draw_misfit[:, own],
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,6 +123,10 @@ class Law:
     """Where tokens repeat: the forms are asked about fresh ones."""
     identified: Identified | None = None
     """What the runs vary; None for a law that was made and not fitted."""
+    replay_shares: tuple[float, ...] = ()
+    """The p of the runs behind it. Where there are several, each domain is one of `domains` at each of them."""
+    forgetting: Forgetting | None = None
+    """What experts lose elsewhere; None where that was not measured, or too seldom."""
     is_point: bool = field(default=False)
     """Whether this is the best guess alone, see `point`."""
 
@@ -118,6 +134,46 @@ class Law:
     def point(self) -> "Law":
         """The best guess as a law of one draw: the weighted mean of the losses of the forms' best fits."""
         return replace(self, n_draws=1, is_point=True)
+
+    def warm_start(self, *, explores: bool = True) -> WarmStart:
+        """Where this law's fits ended, for the next one's to go on from; ``explores`` as there."""
+        return WarmStart(
+            explores=explores,
+            theta={
+                form: {domain: tuple(map(float, fit.theta)) for domain, fit in by_domain.items()}
+                for form, by_domain in self.fits.items()
+            },
+            pooling=dict(self.pooling),
+            misfit_scale=self.calibration.stretch if self.calibration else 1.0,
+        )
+
+    def at_share(self, share: float) -> "Law":
+        """The law of the runs at one replayed share, its domains by their own names; itself where there is one share.
+
+        Raises:
+            LawError: no run had this share.
+        """
+        if len(self.replay_shares) < 2:
+            return self
+        if share not in self.replay_shares:
+            raise LawError(unknown("replay_share", share, self.replay_shares))
+        own = [k for k, name in enumerate(self.domains) if is_at(name, share)]
+        renamed = {self.domains[k]: domain_at(self.domains[k]) for k in own}
+        return replace(
+            self,
+            domains=tuple(renamed.values()),
+            members=tuple(member.of_domains(own) for member in self.members),
+            fits={
+                form: {renamed[name]: fit for name, fit in fits.items() if name in renamed}
+                for form, fits in self.fits.items()
+            },
+            noise=self.noise[own],
+            identified=None if self.identified is None else self.identified.of_domains(renamed),
+            repetition=None
+            if self.repetition is None
+            else self.repetition.renamed({domain: name for name, domain in renamed.items()}),
+            replay_shares=(share,),
+        )
 
     @property
     def from_scratch(self) -> frozenset[str]:
@@ -292,6 +348,8 @@ class Law:
             "calibration": None if self.calibration is None else asdict(self.calibration),
             "repetition": None if self.repetition is None else self.repetition.to_dict(),
             "identified": None if self.identified is None else self.identified.to_dict(),
+            "replay_shares": self.replay_shares,
+            "forgetting": None if self.forgetting is None else self.forgetting.to_dict(),
             "members": [
                 {
                     "form": member.form.name,
@@ -348,6 +406,8 @@ class Law:
                 calibration=None if raw["calibration"] is None else Calibration(**raw["calibration"]),
                 repetition=None if raw["repetition"] is None else Repetition.from_dict(raw["repetition"]),
                 identified=None if raw.get("identified") is None else Identified.from_dict(raw["identified"]),
+                replay_shares=tuple(raw.get("replay_shares", ())),
+                forgetting=None if raw.get("forgetting") is None else Forgetting.from_dict(raw["forgetting"]),
                 members=tuple(_member_from(member, forms, len(raw["domains"])) for member in raw["members"]),
                 fits={
                     form: {domain: _fit_from(fit) for domain, fit in by_domain.items()}

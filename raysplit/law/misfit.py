@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from raysplit.law.basis import Basis
 from raysplit.law.discrepancy import Left, Scales, absorbed, coefficients, prior_draws, scales
-from raysplit.law.draws import Fitted
 from raysplit.law.form import Array
 from raysplit.law.noise import Noise, Residuals, estimate_noise
+from raysplit.law.status import Fitted
 
 _WIDE = 10.0
 """Prior sd of a parameter without one, on the search scale."""

@@ -1,7 +1,7 @@
 """Domains that borrow from each other: what is nonlinear in a form is drawn towards what the other domains say.
 
 Notation
-    K   domains          P   parameters          F   folds          phi   search coordinates (objective.py)
+    K   domains          P   parameters          B   fits          phi   search coordinates (objective.py)
     tau   how far domains may differ, a standard deviation on the search scale: the prior's own over the strength
 
 The prior of domain k on each pooled parameter is the normal around the mean of the *other* domains' own fits, each
@@ -9,86 +9,19 @@ counting 1 / (v + tau^2), v being what its runs leave uncertain, and the form's 
 variance is tau^2 plus that of the mean (the normal hierarchical model, its cavity form: no run is used twice). Floors
 and amplitudes stay each domain's own. A domain of few runs so takes its exponents from those of many, and one that its
 runs determine keeps its own.
-
-The strength is the one of `STRENGTHS` that predicts best what was held out: branch points, all their domains at once.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from raysplit.law.form import Array
-from raysplit.law.minimize import minimize_together
 from raysplit.law.objective import FitProblem, huber_scale, together
 
-STRENGTHS = (0.0, 1.0, 3.0, 10.0, 30.0)
-"""Tried; 0 leaves every domain alone, 30 makes domains whose prior is a factor of 2 agree to 2 %."""
-_N_FOLDS = 8
-_MOST_ASKED = 16
-"""Domains; of more, so many at even distances tell how strongly all are pooled."""
-_FOLD_ITERATIONS = 20
 _NO_KNOWLEDGE = 1e100
 """A variance that stands for none."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pooling:
-    """How strongly the domains of one form were pooled."""
-
-    strength: float
-    """Prior standard deviation over that of the difference between domains; 0 where each was fitted alone."""
-    held_out_error: Mapping[float, float]
-    """Mean absolute log error on branch points held out, by strength; empty where the strength was given."""
-
-
-def choose_pooling(
-    problems: Sequence[FitProblem], best: Sequence[Array], clusters: Sequence[NDArray[np.intp]], *, forced: bool
-) -> Pooling:
-    """The strength with the least error on branch points held out, each domain counting the same.
-
-    Args:
-        problems: One a domain; of more than `_MOST_ASKED` some stand for all.
-        best: Their optima without pooling, (P,) each.
-        clusters: The branch point of each run, numbered over all domains.
-        forced: Whether some domain has too few runs to stand alone, so that strength 0 is out of the question.
-    """
-    asked = np.unique(np.linspace(0, len(problems) - 1, min(len(problems), _MOST_ASKED)).astype(int))
-    problems, best, clusters = ([x[k] for k in asked] for x in (problems, best, clusters))
-    n_folds = min(_N_FOLDS, len(np.unique(np.concatenate(clusters))))
-    if len(problems) < 2 or n_folds < 2:
-        return Pooling(strength=STRENGTHS[1] if forced and len(problems) > 1 else 0.0, held_out_error={})
-    held_out = [np.arange(n_folds)[:, None] == cluster % n_folds for cluster in clusters]  # (F, R)
-    folds = [
-        replace(p, weight=np.where(out, 0.0, p.weight), prior_shift=np.zeros((n_folds, phi.size)))
-        for p, phi, out in zip(problems, best, held_out, strict=True)
-    ]
-    alone = _ends(folds, [np.repeat(phi[None], n_folds, axis=0) for phi in best])
-    errors: dict[float, float] = {}
-    for strength in STRENGTHS[1:] if forced else STRENGTHS:
-        pooled = pool(folds, alone, strength) if strength else folds
-        ends = _ends(pooled, alone) if strength else alone
-        errors[strength] = float(
-            np.mean(
-                [
-                    _error(p, end, out, whole.weight[0])
-                    for p, end, out, whole in zip(pooled, ends, held_out, problems, strict=True)
-                    if out.any()
-                ]
-            )
-        )
-    return Pooling(strength=min(errors, key=errors.__getitem__), held_out_error=errors)
-
-
-def _ends(problems: Sequence[FitProblem], starts: Sequence[Array]) -> list[Array]:
-    return [end.phi for end in minimize_together(problems, starts, max_iterations=_FOLD_ITERATIONS, tolerance=1e-6)]
-
-
-def _error(problem: FitProblem, phi: Array, held_out: NDArray[np.bool_], weight: Array) -> float:
-    counted = np.where(held_out, weight, 0.0)
-    size = np.where(held_out, np.abs(problem.residuals(phi)), 0.0)
-    return float((counted * size).sum() / counted.sum())
 
 
 def pool(problems: Sequence[FitProblem], own: Sequence[Array], strength: float) -> list[FitProblem]:

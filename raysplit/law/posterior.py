@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from raysplit.errors import LawError, unknown
 from raysplit.law.basis import Basis
 from raysplit.law.draws import bootstrapped, perturbed, refitted
-from raysplit.law.fit import Fit, fit_again, fit_domains, hat_root, sample_of, scaled
+from raysplit.law.fit import fit_again, fit_domains, hat_root, sample_of, scaled
 from raysplit.law.form import Form
 from raysplit.law.forms import FORMS
 from raysplit.law.identified import identify
@@ -19,10 +19,11 @@ from raysplit.law.law import Law, Member, Support
 from raysplit.law.misfit import misfit_of
 from raysplit.law.noise import Noise, Residuals, estimate_noise, repeated_seed_sd, shared_sd
 from raysplit.law.objective import FitProblem, Sample
-from raysplit.law.pooling import choose_pooling, pool
+from raysplit.law.pooling import pool
+from raysplit.law.pooling_strength import choose_strength
 from raysplit.law.repetition import Repetition
 from raysplit.law.scratch import ScratchRuns, fit_scratch
-from raysplit.law.status import FitStatus
+from raysplit.law.status import Fit, FitStatus
 from raysplit.law.warm import WarmStart
 
 DEFAULT_FORMS = ("law-2+cooldown", "law-8+cooldown")
@@ -247,7 +248,7 @@ def _pooled(
     best = [problem.coordinates.to_phi(fit.theta) for fit, problem in fitted]
     if strength is None:
         forced = any(fit.status is FitStatus.TOO_FEW_RUNS for fit, _ in fitted)
-        strength = choose_pooling(problems, best, clusters, forced=forced).strength
+        strength = choose_strength(problems, best, clusters, forced=forced)
     if not strength or len(fitted) < 2:
         return fitted, 0.0
     moved = pool(problems, [phi[None] for phi in best], strength)

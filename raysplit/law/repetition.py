@@ -10,7 +10,7 @@ first repetitions count nearly in full, and no number of them counts for more th
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,13 @@ class Repetition:
         for name, value in named.items():
             if not value > 0:
                 raise LawError(f"repetition: {name} = {value!r} must be positive")
+
+    def renamed(self, names: Mapping[str, str]) -> "Repetition":
+        """Of domains by other names: new -> the one that is known here."""
+        unique = self.unique_specialize_tokens
+        return replace(
+            self, unique_specialize_tokens={new: unique[known] for new, known in names.items() if known in unique}
+        )
 
     def pretrain(self, tokens: Array) -> Array:
         """Fresh tokens that so many of the mixture are worth."""

@@ -1,10 +1,13 @@
-"""How a fit ended, and what a table of runs cannot support."""
+"""One form fitted to one domain, how that fit ended, and what a table of runs cannot support."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 
-from raysplit.law.objective import Sample
+from raysplit.law.form import Array, Form
+from raysplit.law.objective import FitProblem, Sample
 from raysplit.quantities import format_count
 
 
@@ -29,6 +32,34 @@ class FitStatus(Enum):
 _UNSUPPORTED = (
     FitStatus.TOO_FEW_RUNS, FitStatus.ONE_MODEL_SIZE, FitStatus.ONE_SPECIALIZATION, FitStatus.RATIO_DEGENERATE,
 )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """One form fitted to one domain."""
+
+    form: str
+    theta: Array  # (P,)
+    objective: float
+    """Sum of weighted Huber losses of the log residuals, without the priors."""
+    status: FitStatus
+    message: str
+    """The status as a sentence about this fit: which parameter, which run would help."""
+    n_runs: int
+    log_residual_sd: float
+    """Robust sd of log L - log y, corrected for the parameters that were fitted; misfit is part of it."""
+    effective_parameters: float
+    """How many parameters the runs determined; the priors did the rest."""
+    starts_agreeing: float
+    """Share of the polished starts that reached the best optimum."""
+    huber_delta: float
+
+    def parameters(self, form: Form) -> Mapping[str, float]:
+        return {p.name: float(v) for p, v in zip(form.parameters, self.theta, strict=True)}
+
+
+Fitted = Sequence[tuple[Fit, FitProblem]]
+"""One form's fit to each domain, with the problem it solves."""
 
 _SAME_RATIO = 1.1
 """Ratios that differ by less than this factor are one ratio."""

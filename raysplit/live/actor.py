@@ -20,7 +20,7 @@ from raysplit.journal import Journal
 from raysplit.live.client import NAMESPACE, actor_name, sent
 from raysplit.live.face import Face, Served
 from raysplit.live.fit_actor import FitActor
-from raysplit.live.law_store import LawStore, laws_beside
+from raysplit.live.law_store import laws_beside
 from raysplit.live.laws_behind import LawsBehind
 from raysplit.live.lease import Lease, Renewals
 from raysplit.live.questions import AskStatus, Question
@@ -39,21 +39,15 @@ _look = ray.method(concurrency_group="look")
 class LawActor:
     """`LawService` behind Ray; restarted after a crash, it reads its journal and goes on."""
 
-    def __init__(
-        self,
-        run: RunSetup,
-        journal: str | Path,
-        lease: Lease | None = None,
-    ) -> None:
+    def __init__(self, run: RunSetup, journal: str | Path, lease: Lease | None = None) -> None:
         opened = Journal(journal)
-        last_seq = opened.records[-1].seq if opened.records else -1
         self._service = LawService(
             run,
             opened,
             make_laws=partial(LawsBehind, make_fitter=FitActor),
-            store=LawStore(laws_beside(journal), last_seq=last_seq, fence=opened.fence),
+            laws_in=laws_beside(journal),
+            fence=opened.fence,
         )
-
         self._renewals = None if lease is None else Renewals(lease, end=_end_this_actor)
         if self._renewals is not None:
             threading.Thread(target=self._renewals.watch, daemon=True).start()

@@ -15,7 +15,7 @@ from raysplit.errors import RunError
 from raysplit.live import endpoint
 from raysplit.live.addresses import check_address, join_error
 from raysplit.live.face import Face
-from raysplit.live.questions import A, Asks, AsksLater, Question
+from raysplit.live.questions import A, AnsweringLaw, AwaitedLaw, Question
 
 NAMESPACE = "raysplit"
 
@@ -78,7 +78,7 @@ def _show_token() -> None:
     ray_private.read_environment_again()
 
 
-class LiveLaw(Asks):
+class LiveLaw(AnsweringLaw):
     """A live law: its methods are the questions of `raysplit.live.questions`.
 
     Each may raise LawError while there is no law, and RunError when the actor has ended or does not answer.
@@ -109,7 +109,7 @@ class LiveLaw(Asks):
             raise _in_our_words(error, self._timeout_seconds) from None
 
 
-class AsyncLiveLaw(AsksLater):
+class AsyncLiveLaw(AwaitedLaw):
     """`LiveLaw`, to be awaited."""
 
     def __init__(self, actor: ActorHandle, *, timeout_seconds: float) -> None:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from raysplit.live.questions import Asks
+    from raysplit.live.questions import AnsweringLaw
 
 
 class Served(Protocol):
@@ -18,7 +18,7 @@ class Served(Protocol):
 class Face(Protocol):
     """How a law is to be served. It is pickled, and the cluster remembers it for a restart of the law's process."""
 
-    def serve(self, law: "Asks") -> Served:
+    def serve(self, law: "AnsweringLaw") -> Served:
         """Begin to serve.
 
         Raises:

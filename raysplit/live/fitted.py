@@ -13,6 +13,8 @@ class FitTarget:
     problem: Problem
     step_tokens: float
     seed: int
+    shares: tuple[float, ...] = ()
+    """That are replayed, where a sweep tries several."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

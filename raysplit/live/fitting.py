@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from raysplit.errors import LawError, RaysplitError
-from raysplit.law import Law, WarmStart, fit_law
+from raysplit.law import Law, fit_law
+from raysplit.law.forgetting import forgetting_of
+from raysplit.law.shares import at_every_share
 from raysplit.live.fitted import FitTarget, Fitted
 from raysplit.live.observations import ObservationTable, Reported, rows_to_fit
 from raysplit.runs import to_frame
@@ -69,7 +71,9 @@ def fit_fully(rows: Sequence[Reported], seq: int, target: FitTarget, *, with_adv
     started = time.monotonic()
     kept = rows_to_fit(rows)
     frame = to_frame([row.observation for row in kept])
-    law, choice = fit_for_decision(frame, target.problem, step_tokens=target.step_tokens, seed=target.seed)
+    law, choice = fit_for_decision(
+        frame, target.problem, step_tokens=target.step_tokens, seed=target.seed, shares=target.shares
+    )
     advice = advice_or_none(law, target.problem) if with_advice else None
     return Fitted(
         law=law,
@@ -99,17 +103,23 @@ def fit_quickly(rows: Sequence[Reported], seq: int, target: FitTarget, *, chosen
     """
     started = time.monotonic()
     kept = rows_to_fit(rows)
+    frame = to_frame([row.observation for row in kept])
     law = fit_law(
-        to_frame([row.observation for row in kept]),
+        at_every_share(frame, target.shares),
         forms=list(chosen.choice.weights),
         form_weights=chosen.choice.weights,
         n_draws=_QUICK_DRAWS,
         draw_iterations=_QUICK_ITERATIONS,
         step_tokens=target.step_tokens,
-        start=WarmStart.of(start, explores=False),
+        start=start.warm_start(explores=False),
         seed=target.seed,
     )
-    law = replace(law, calibration=chosen.law.calibration)
+    law = replace(
+        law,
+        calibration=chosen.law.calibration,
+        replay_shares=chosen.law.replay_shares,
+        forgetting=forgetting_of(frame),
+    )
     return Fitted(
         law=law,
         choice=chosen.choice,
@@ -137,5 +147,6 @@ def check_domains(law: Law, domains: tuple[str, ...]) -> None:
     Raises:
         LawError: there are some.
     """
-    if missing := [name for name in domains if name not in law.domains]:
+    known = law.at_share(law.replay_shares[0]).domains if law.replay_shares else law.domains
+    if missing := [name for name in domains if name not in known]:
         raise LawError(f"no observation yet of {', '.join(missing)}; a split needs a loss of every domain")

@@ -30,6 +30,7 @@ from raysplit.live.observations import checked
 from raysplit.live.of_law import curve_of, whether_to_go_on
 from raysplit.live.questions import (
     A,
+    AnsweringLaw,
     AskAdvice,
     AskCurve,
     AskHistory,
@@ -37,13 +38,12 @@ from raysplit.live.questions import (
     AskLaws,
     AskPage,
     AskPrediction,
-    Asks,
     AskStamp,
     AskTable,
     AskWholeLaw,
     Question,
     ShouldGoOn,
-    SplitAsked,
+    SplitQuestion,
 )
 from raysplit.live.run_setup import ModelFamily
 from raysplit.live.state import SweepState
@@ -53,7 +53,7 @@ _ANSWERS_KEPT = 256
 """Answers that are remembered: the only ones that are, wherever a question comes from."""
 
 
-class LawAnswers(Asks):
+class LawAnswers(AnsweringLaw):
     """What anyone may ask of a sweep's laws. Methods may be called from several threads."""
 
     def __init__(self, state: SweepState, laws: Laws) -> None:
@@ -111,7 +111,10 @@ class LawAnswers(Asks):
 
     def answer_predict(self, question: AskPrediction) -> LivePrediction:
         known = self._version(question.version)
-        law, at = known.fitted.law, (question.n_params, question.pretrain_tokens, question.specialize_tokens)
+        law, at = (
+            _at(known.fitted.law, question.replay_share),
+            (question.n_params, question.pretrain_tokens, question.specialize_tokens),
+        )
         if question.domain not in law.domains:
             raise UnknownValue("domain", "domain", question.domain, law.domains)
         if at[1] + at[2] <= 0:
@@ -129,6 +132,8 @@ class LawAnswers(Asks):
     def answer_curve(self, question: AskCurve) -> Curve:
         known, seq = self._version(question.version), self._state.table.last_seq
         problem, law = self._problem(question, known), known.fitted.law
+        if len(law.replay_shares) > 1:
+            law = law.at_share(self._advice(known, AskAdvice()).replay_share)
         found: Curve = self._remembered(
             (known.version, seq, repr(question)),
             lambda: curve_of(law, problem, self._state.table.frame(), n_params=question.at_n_params),
@@ -143,7 +148,7 @@ class LawAnswers(Asks):
         except LawError as error:
             return GoOn(go_on=True, why=str(error))
         return whether_to_go_on(
-            known.fitted.law,
+            _at(known.fitted.law, None),
             observation,
             expected_regret=advice.expected_regret,
             regret_tolerance=self.setup.regret_tolerance,
@@ -182,7 +187,7 @@ class LawAnswers(Asks):
         found: Advice = self._remembered((known.version, known.fitted.seq, repr(asked)), lambda: advise(law, problem))
         return found
 
-    def _problem(self, question: SplitAsked, known: LawVersion) -> Problem:
+    def _problem(self, question: SplitQuestion, known: LawVersion) -> Problem:
         problem = problem_of(self.setup.problem, question, family=self.run.family)
         check_domains(known.fitted.law, problem.domains)
         return problem
@@ -197,16 +202,16 @@ class LawAnswers(Asks):
         return found
 
 
-def problem_of(target: Problem, question: SplitAsked, *, family: ModelFamily | None) -> Problem:
+def problem_of(target: Problem, question: SplitQuestion, *, family: ModelFamily | None) -> Problem:
     """The target with what the question changes of it.
 
     Args:
         target: what a question that says nothing asks.
-        question: budget, sizes, weights, accounting, seeds.
+        question: budget, sizes, weights, accounting, seeds, and what experts may lose elsewhere.
         family: tells the FLOPs of sizes that are not the target's; None where only those can be asked for.
 
     Raises:
-        SplitError: a domain or size is unknown.
+        SplitError: a domain or size is unknown, or there are no bases to lose anything beside.
     """
     problem = target
     if question.budget_flops is not None:
@@ -220,9 +225,26 @@ def problem_of(target: Problem, question: SplitAsked, *, family: ModelFamily | N
             if name not in target.domains:
                 raise SplitError("weights: " + unknown("domain", name, target.domains))
         problem = replace(problem, weights=[question.weights.get(name, 1.0) for name in target.domains])
+    if question.max_general_loss is not None:
+        problem = replace(problem, max_general_loss=question.max_general_loss)
+    if question.max_general_rise is not None:
+        problem = replace(problem, max_general_rise=question.max_general_rise)
     if question.n_params:
         problem = replace(problem, sizes=dict(_size(n, target.sizes, family) for n in question.n_params))
     return problem
+
+
+def _at(law: Law, share: float | None) -> Law:
+    """The law at a replayed share, the least where none is said.
+
+    Raises:
+        LawError: no run had this share.
+    """
+    if share is None:
+        return law.at_share(law.replay_shares[0]) if law.replay_shares else law
+    if share not in law.replay_shares:
+        raise LawError(unknown("replay_share", share, law.replay_shares or (0.0,)))
+    return law.at_share(share)
 
 
 def _size(n_params: int, known: Mapping[int, float], family: ModelFamily | None) -> tuple[int, float]:

@@ -11,9 +11,9 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from raysplit import strict_json
 from raysplit.errors import LawError, RaysplitError, UnknownValue
@@ -72,22 +72,20 @@ class LawStore:
         with self._lock:
             only_reads = self._storage is not None and self._fence is None
             number = 0 if only_reads else self._n_versions + 1
-            made = LawVersion(version=number, fitted_at=time.time(), of_round=of_round, fitted=fitted)
-            self._store(made)
             self._n_versions = max(self._n_versions, number)
-            self._versions = {**self._versions, number: made}
-            self._prune()
-            self.latest = self._find_latest()
-        return made
+            made = LawVersion(version=number, fitted_at=time.time(), of_round=of_round, fitted=fitted)
+            return self._known(made)
 
     def keep(self, version: int) -> LawVersion:
         """Mark a version as one that a round rests on."""
         with self._lock:
-            old = self._versions[version]
-            made = LawVersion(version=version, fitted_at=old.fitted_at, of_round=True, fitted=old.fitted)
-            self._store(made)
-            self._versions = {**self._versions, version: made}
-            self.latest = self._find_latest()
+            return self._known(replace(self._versions[version], of_round=True))
+
+    def _known(self, made: LawVersion) -> LawVersion:
+        self._store(made)  # before anyone is told of it
+        self._versions = {**self._versions, made.version: made}
+        self._prune()
+        self.latest = self._find_latest()
         return made
 
     def _find_latest(self) -> LawVersion | None:
@@ -133,8 +131,8 @@ class LawStore:
                 self._versions[made.version], self._names[made.version] = made, name
 
 
-class Laws(Protocol):
-    """The laws of a table."""
+class Laws:
+    """The laws of a table, kept in a store; what runs behind the answers, if anything does, is for who inherits."""
 
     store: LawStore
 
@@ -147,7 +145,7 @@ class Laws(Protocol):
         Raises:
             LawError: there is none.
         """
-        ...
+        raise NotImplementedError
 
     def of_round(self, seq: int) -> Fitted:
         """The law, fully fitted, of what was known after a journal record, which is waited for.
@@ -155,13 +153,14 @@ class Laws(Protocol):
         Raises:
             LawError: no form can be fitted.
         """
-        ...
+        raise NotImplementedError
 
     def trouble(self) -> str:
         """What last went wrong behind the answers; empty when nothing has."""
-        ...
+        return ""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End what runs behind the answers."""
 
 
 def _to_json(made: LawVersion) -> str:

@@ -4,20 +4,17 @@ import threading
 
 from raysplit.live.fitted import FitTarget, Fitted, LawVersion
 from raysplit.live.fitting import fit_fully
-from raysplit.live.law_store import LawStore
+from raysplit.live.law_store import Laws, LawStore
 from raysplit.live.observations import ObservationTable
 
 
-class LawsOnDemand:
+class LawsOnDemand(Laws):
     """Fits the law of all observations when someone asks and it is not there: nothing else runs."""
 
     def __init__(self, table: ObservationTable, target: FitTarget, store: LawStore) -> None:
         self._table, self._target, self.store = table, target, store
         self._lock = threading.Lock()
         self._rounds: dict[int, Fitted] = {}
-
-    def grew(self) -> None:
-        pass
 
     def latest(self) -> LawVersion:
         seq = self._table.last_seq
@@ -34,12 +31,6 @@ class LawsOnDemand:
             if seq not in self._rounds:
                 self._rounds = {seq: self._fit(seq)}
             return self._rounds[seq]
-
-    def trouble(self) -> str:
-        return ""
-
-    def close(self) -> None:
-        pass
 
     def _fit(self, seq: int) -> Fitted:
         return fit_fully(self._table.until(seq), seq, self._target, with_advice=False)

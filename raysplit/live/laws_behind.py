@@ -7,12 +7,12 @@ from collections.abc import Callable
 from raysplit.errors import LawError, RaysplitError, RunError
 from raysplit.live.fitted import FitTarget, Fitted, LawVersion
 from raysplit.live.fitting import FitJob, Fitter
-from raysplit.live.law_store import LawStore
+from raysplit.live.law_store import Laws, LawStore
 from raysplit.live.observations import ObservationTable
 
 MakeFitter = Callable[[ObservationTable, FitTarget, int], Fitter]
 """Of a table, for a target, at a niceness."""
-_SETTLE_SECONDS = 2.0
+_QUIET_SECONDS = 2.0
 """Without anything new for so long, the law is fitted fully: it is then that of the observations alone."""
 _GROWTH = 0.25
 """While observations keep coming, the forms are chosen again when there are so many more than at the last choice."""
@@ -20,7 +20,7 @@ _RETRY_SECONDS = 5.0
 _QUICK_NICENESS, _FULL_NICENESS = 5, 10
 
 
-class LawsBehind:
+class LawsBehind(Laws):
     """Fits by two fitters while the last finished law answers.
 
     One goes on from the last law whenever something new has come in: at most one such fit is under way, and one more,
@@ -35,10 +35,10 @@ class LawsBehind:
         store: LawStore,
         *,
         make_fitter: MakeFitter,
-        settle_seconds: float = _SETTLE_SECONDS,
+        quiet_seconds: float = _QUIET_SECONDS,
     ) -> None:
         self._table, self._target, self.store = table, target, store
-        self._settle_seconds = settle_seconds
+        self._quiet_seconds = quiet_seconds
         self._changed = threading.Condition()
         self._closed = False
         self._grown_at = time.monotonic()
@@ -53,7 +53,7 @@ class LawsBehind:
         self._fitters = [make_fitter(table, target, niceness) for niceness in (_QUICK_NICENESS, _FULL_NICENESS)]
         self._threads = [
             threading.Thread(target=loop, args=(fitter,), daemon=True, name=loop.__name__)
-            for loop, fitter in zip((self._go_on, self._settle), self._fitters, strict=True)
+            for loop, fitter in zip((self._fit_quickly, self._fit_fully), self._fitters, strict=True)
         ]
         for thread in self._threads:
             thread.start()
@@ -101,7 +101,7 @@ class LawsBehind:
 
     # The two threads.
 
-    def _go_on(self, fitter: Fitter) -> None:
+    def _fit_quickly(self, fitter: Fitter) -> None:
         while True:
             with self._changed:
                 while not self._closed and not self._is_behind():
@@ -122,11 +122,11 @@ class LawsBehind:
                 self.store.put(fitted)
             self._done()
 
-    def _settle(self, fitter: Fitter) -> None:
+    def _fit_fully(self, fitter: Fitter) -> None:
         while True:
             with self._changed:
-                while not self._closed and (seq := self._to_settle()) is None:
-                    self._changed.wait(timeout=self._seconds_to_settle())
+                while not self._closed and (seq := self._to_fit_fully()) is None:
+                    self._changed.wait(timeout=self._seconds_to_wait())
                 if self._closed:
                     return
                 assert seq is not None
@@ -154,22 +154,22 @@ class LawsBehind:
         latest = self.store.latest
         return latest is None or latest.fitted.seq < fitted.seq
 
-    def _to_settle(self) -> int | None:
+    def _to_fit_fully(self) -> int | None:
         """Up to which record to fit fully now; None while there is nothing to."""
         for seq, found in self._wanted.items():
             if found is None:
                 return seq
         seq, latest = self._table.last_seq, self.store.latest
-        settled = latest is not None and latest.fitted.seq >= seq and latest.fitted.full
-        if len(self._table) == 0 or settled or seq == self._failed_seq:
+        is_known = latest is not None and latest.fitted.seq >= seq and latest.fitted.full
+        if len(self._table) == 0 or is_known or seq == self._failed_seq:
             return None
         if self._chosen is None or len(self._table) >= (1 + _GROWTH) * self._chosen.n_chosen:
             return seq
-        return seq if time.monotonic() - self._grown_at >= self._settle_seconds else None
+        return seq if time.monotonic() - self._grown_at >= self._quiet_seconds else None
 
-    def _seconds_to_settle(self) -> float | None:
+    def _seconds_to_wait(self) -> float | None:
         """When to look again; None while only news can change anything."""
-        left = self._settle_seconds - (time.monotonic() - self._grown_at)
+        left = self._quiet_seconds - (time.monotonic() - self._grown_at)
         return left if left > 0 else None
 
     def _answer(self, seq: int, found: Fitted | RaysplitError) -> None:

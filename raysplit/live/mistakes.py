@@ -31,12 +31,7 @@ class Mistake:
 
 
 def mistake_of(errors: Sequence[Any], *, known: Sequence[str] = ()) -> Mistake:
-    """The first of pydantic's errors; the number of the others is told.
-
-    Args:
-        errors: as `pydantic.ValidationError.errors` gives them.
-        known: fields to choose between, where they can be told.
-    """
+    """The first of `pydantic.ValidationError.errors`, with the number of the others; ``known`` are possible fields."""
     first, field = errors[0], _field(errors[0]["loc"])
     n_more = len({_field(error["loc"]) for error in errors}) - 1
     more = f" (and {n_more} more)" if n_more else ""

@@ -8,9 +8,9 @@ from operator import attrgetter
 import pandas as pd
 
 from raysplit.errors import TableError, unknown
-from raysplit.runs import KEY, MAX_ROWS, Observation, check_runs, to_frame
+from raysplit.runs import GENERAL_LOSS, KEY, MAX_ROWS, REPLAY_SHARE, Observation, check_runs, to_frame
 
-run_of = attrgetter(*KEY)
+run_of = attrgetter(*KEY, REPLAY_SHARE)
 """What says which run an observation measured."""
 MAX_BATCH = 10_000
 """Observations in one call."""
@@ -102,7 +102,8 @@ def checked(observations: Sequence[Observation], domains: Sequence[str]) -> list
         once = list({row.identity: row for row in reversed(observations)}.values())[::-1]
     except ValueError as error:  # Python writes out no whole number of more than 4,300 digits
         raise TableError(f"{_ORIGIN}: a number is too large: {error}") from error
-    names = list(Observation.__dataclass_fields__)
+    # A run of somebody else's says nothing of replay: it counts as one without.
+    names = [name for name in Observation.__dataclass_fields__ if name not in (REPLAY_SHARE, GENERAL_LOSS)]
     columns = {name: pd.Series([getattr(row, name) for row in once], dtype=object) for name in names}
     for name in ("domain", "trial"):
         for number, value in enumerate(columns[name], 1):
@@ -156,6 +157,6 @@ def new_to(table: ObservationTable, observations: Sequence[Observation]) -> list
 
 
 def as_row(observation: Observation) -> dict[str, object]:
-    """Its fields for JSON, which has no NaN: unknown ones are left out."""
+    """Its fields for JSON, which has no NaN: unknown ones are left out, and a share of 0 that is replayed."""
     fields = ((name, getattr(observation, name)) for name in Observation.__dataclass_fields__)
-    return {name: value for name, value in fields if value == value}
+    return {name: value for name, value in fields if value == value and (name != REPLAY_SHARE or value)}

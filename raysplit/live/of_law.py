@@ -16,13 +16,9 @@ _SURPRISE_LEVEL = 0.999
 
 
 def curve_of(law: Law, problem: Problem, observations: pd.DataFrame, *, n_params: int | None) -> Curve:
-    """The best loss at each D / T of one size, and the measured splits of as many tokens.
+    """The best loss at each D / T of one of the problem's sizes, and the measured splits of as many tokens.
 
-    Args:
-        law: of all the problem's domains.
-        problem: the budget and its constraints.
-        observations: a checked table, for the points.
-        n_params: one of the problem's sizes; the one that `raysplit.split.best_by_size` takes when None.
+    The size is the one that `raysplit.split.best_by_size` takes when None.
 
     Raises:
         SplitError: the size is not one of the problem's.

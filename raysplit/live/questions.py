@@ -67,12 +67,15 @@ _AsText = Annotated[
 ]
 
 
-def _written(parse: Callable[[object], float], kind: type[float], bounds: Any) -> BeforeValidator:
+def _number(kind: type[float], **limits: Any) -> tuple[Any, ...]:
+    """How a number within limits is read, and described."""
+    parse, bounds = (parse_count if kind is int else parse_quantity), Field(**limits)
+
     def read(value: object) -> float:
         # A plus in an address means a blank, and Python writes 3e+21.
         return parse(_LOST_PLUS.sub("+", value) if isinstance(value, str) else value)
 
-    return BeforeValidator(read, json_schema_input_type=Annotated[kind, bounds] | _AsText)
+    return bounds, BeforeValidator(read, json_schema_input_type=Annotated[kind, bounds] | _AsText)
 
 
 def _if_given(value: object, check: ValidatorFunctionWrapHandler) -> Any:
@@ -81,21 +84,15 @@ def _if_given(value: object, check: ValidatorFunctionWrapHandler) -> Any:
 
 _OR_NONE = WrapValidator(_if_given)
 """A number that may be left out."""
-_ANY_COUNT, _FROM_ONE = Field(ge=0, le=MAX_COUNT), Field(ge=1, le=MAX_COUNT)
-_POSITIVE, _NOT_NEGATIVE = Field(gt=0, allow_inf_nan=False), Field(ge=0, allow_inf_nan=False)
-_FLOPS = Field(gt=0, le=_MAX_FLOPS, allow_inf_nan=False)
-_PARAMETERS = Field(gt=0, le=MAX_COUNT, allow_inf_nan=False)
-_TOKENS = Field(ge=0, le=MAX_COUNT, allow_inf_nan=False)
-
-Count = Annotated[int, _ANY_COUNT, _written(parse_count, int, _ANY_COUNT)]
-Size = Annotated[int, _FROM_ONE, _written(parse_count, int, _FROM_ONE)]
-MaybeSize = Annotated[int | None, _FROM_ONE, _written(parse_count, int, _FROM_ONE), _OR_NONE]
-Positive = Annotated[float, _POSITIVE, _written(parse_quantity, float, _POSITIVE)]
-Amount = Annotated[float | None, _NOT_NEGATIVE, _written(parse_quantity, float, _NOT_NEGATIVE), _OR_NONE]
-MaybeFlops = Annotated[float | None, _FLOPS, _written(parse_quantity, float, _FLOPS), _OR_NONE]
-Parameters = Annotated[float, _PARAMETERS, _written(parse_quantity, float, _PARAMETERS)]
+Count = Annotated[int, *_number(int, ge=0, le=MAX_COUNT)]
+Size = Annotated[int, *_number(int, ge=1, le=MAX_COUNT)]
+MaybeSize = Annotated[int | None, *_number(int, ge=1, le=MAX_COUNT), _OR_NONE]
+Positive = Annotated[float, *_number(float, gt=0, allow_inf_nan=False)]
+Amount = Annotated[float | None, *_number(float, ge=0, allow_inf_nan=False), _OR_NONE]
+MaybeFlops = Annotated[float | None, *_number(float, gt=0, le=_MAX_FLOPS, allow_inf_nan=False), _OR_NONE]
+Parameters = Annotated[float, *_number(float, gt=0, le=MAX_COUNT, allow_inf_nan=False)]
 """Of a point of the law, which need not be whole."""
-Tokens = Annotated[float, _TOKENS, _written(parse_quantity, float, _TOKENS)]
+Tokens = Annotated[float, *_number(float, ge=0, le=MAX_COUNT, allow_inf_nan=False)]
 Version = Annotated[
     Annotated[int, Field(ge=1, le=MAX_COUNT)] | SkipJsonSchema[None],
     Field(description="An earlier law; the latest when left out."),
@@ -148,6 +145,16 @@ Seeds = Annotated[
 ]
 
 
+MaxGeneralLoss = Annotated[
+    float | None, *_number(float, gt=0, allow_inf_nan=False), _OR_NONE,
+    Field(description="Nats per token: the most that the seed, or each expert of a base, may have on general text."),
+]  # fmt: skip
+MaxGeneralRise = Annotated[
+    float | None, *_number(float, gt=0, allow_inf_nan=False), _OR_NONE,
+    Field(description="By which share each expert's loss on general text may be above its base's, such as 0.02."),
+]  # fmt: skip
+
+
 class ObservationRow(BaseModel):
     """One measured loss; units as in `raysplit.runs.Observation`."""
 
@@ -196,7 +203,7 @@ class Question(Generic[A]):
     """What is asked, and how it goes over HTTP."""
 
     name: ClassVar[str]
-    """Of the method that asks it, set by `Asking`."""
+    """Of the method that asks it, set by `QuestionMethod`."""
     answer: ClassVar[Any]
     """Type of what it is answered with."""
     path: ClassVar[str]
@@ -240,7 +247,7 @@ _STRICT = ConfigDict(extra="forbid", validate_by_name=True)
 
 
 @dataclass(frozen=True, config=_STRICT)
-class SplitAsked:
+class SplitQuestion:
     """What a question about splits may change of the sweep's own target, and which law it asks."""
 
     _: KW_ONLY
@@ -249,11 +256,13 @@ class SplitAsked:
     weights: Weights = Field(default_factory=dict)
     accounting: Accounting = None
     seeds: Seeds = None
+    max_general_loss: MaxGeneralLoss = None
+    max_general_rise: MaxGeneralRise = None
     version: Version = None
 
 
 @dataclass(frozen=True, config=_STRICT)
-class AskAdvice(Question[LiveAdvice], SplitAsked, path="/v1/advise", error=SplitError):
+class AskAdvice(Question[LiveAdvice], SplitQuestion, path="/v1/advise", error=SplitError):
     """The best split of the sweep's target, or of a budget, sizes, weights and accounting of your own."""
 
 
@@ -267,11 +276,15 @@ class AskPrediction(Question[LivePrediction], path="/v1/predict"):
     pretrain_tokens: Tokens
     specialize_tokens: Tokens
     level: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False, description="Probability of the interval.")] = 0.9
+    replay_share: Annotated[
+        Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | SkipJsonSchema[None],
+        Field(description="p, where the sweep tries several; the least when left out."),
+    ] = None
     version: Version = None
 
 
 @dataclass(frozen=True, config=_STRICT)
-class AskCurve(Question[Curve], SplitAsked, path="/v1/curve", error=SplitError):
+class AskCurve(Question[Curve], SplitQuestion, path="/v1/curve", error=SplitError):
     """The best loss against D / T at one size, its interval, and the measured splits of about this budget."""
 
     _: KW_ONLY
@@ -379,7 +392,7 @@ class ShouldGoOn(Question[GoOn], path="/v1/should-go-on", body=ObservationRow, e
     observation: Annotated[Observation, PlainValidator(_observation)]
 
 
-class Asking(Generic[P, A]):
+class QuestionMethod(Generic[P, A]):
     """A question as a method: makes it of the arguments and asks it."""
 
     def __init__(self, question: Callable[P, Question[A]]) -> None:
@@ -390,12 +403,12 @@ class Asking(Generic[P, A]):
         self.question.name = name
 
     @overload
-    def __get__(self, law: None, owner: type) -> "Asking[P, A]": ...
+    def __get__(self, law: None, owner: type) -> "QuestionMethod[P, A]": ...
     @overload
-    def __get__(self, law: "AsksLater", owner: type) -> Callable[P, Coroutine[Any, Any, A]]: ...
+    def __get__(self, law: "AwaitedLaw", owner: type) -> Callable[P, Coroutine[Any, Any, A]]: ...
     @overload
-    def __get__(self, law: "Asks", owner: type) -> Callable[P, A]: ...
-    def __get__(self, law: "Asks | AsksLater | None", owner: type) -> Any:
+    def __get__(self, law: "AnsweringLaw", owner: type) -> Callable[P, A]: ...
+    def __get__(self, law: "AnsweringLaw | AwaitedLaw | None", owner: type) -> Any:
         if law is None:
             return self
 
@@ -407,34 +420,34 @@ class Asking(Generic[P, A]):
 
 
 class _Questions:
-    """The list. Each is a method of `Asks` and of `AsksLater`."""
+    """The list. Each is a method of `AnsweringLaw` and of `AwaitedLaw`."""
 
-    advise = Asking(AskAdvice)
-    predict = Asking(AskPrediction)
-    curve = Asking(AskCurve)
-    law = Asking(AskLaw)
-    whole_law = Asking(AskWholeLaw)
-    laws = Asking(AskLaws)
-    history = Asking(AskHistory)
-    stamp = Asking(AskStamp)
-    status = Asking(AskStatus)
-    trials = Asking(AskTrials)
-    endings = Asking(AskEndings)
-    observations = Asking(AskTable)
-    observations_page = Asking(AskPage)
-    observe = Asking(Observe)
-    should_go_on = Asking(ShouldGoOn)
-    events = Asking(AskEvents)
+    advise = QuestionMethod(AskAdvice)
+    predict = QuestionMethod(AskPrediction)
+    curve = QuestionMethod(AskCurve)
+    law = QuestionMethod(AskLaw)
+    whole_law = QuestionMethod(AskWholeLaw)
+    laws = QuestionMethod(AskLaws)
+    history = QuestionMethod(AskHistory)
+    stamp = QuestionMethod(AskStamp)
+    status = QuestionMethod(AskStatus)
+    trials = QuestionMethod(AskTrials)
+    endings = QuestionMethod(AskEndings)
+    observations = QuestionMethod(AskTable)
+    observations_page = QuestionMethod(AskPage)
+    observe = QuestionMethod(Observe)
+    should_go_on = QuestionMethod(ShouldGoOn)
+    events = QuestionMethod(AskEvents)
 
 
-class Asks(_Questions):
+class AnsweringLaw(_Questions):
     """A law that can be asked; a method raises what its question's `error` says, and what the answer's maker raises."""
 
     def ask(self, question: Question[A]) -> A:
         raise NotImplementedError
 
 
-class AsksLater(_Questions):
+class AwaitedLaw(_Questions):
     """The same methods, to be awaited."""
 
     async def ask(self, question: Question[A]) -> A:
@@ -442,7 +455,7 @@ class AsksLater(_Questions):
 
 
 QUESTIONS: tuple[type[Question[Any]], ...] = tuple(
-    asked.question for asked in vars(_Questions).values() if isinstance(asked, Asking)
+    asked.question for asked in vars(_Questions).values() if isinstance(asked, QuestionMethod)
 )
 
 

@@ -8,6 +8,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from raysplit.design.campaign import Finish, Round, Verdict, enlarged, judge, next_round, opening, whole_grid
@@ -20,6 +21,7 @@ from raysplit.errors import RunError
 from raysplit.journal import Journal, ReadJournal
 from raysplit.live.answers import Accepted, Ending, Event, Status, TrialState
 from raysplit.live.fitted import FitTarget
+from raysplit.live.fitting import advice_or_none
 from raysplit.live.law_answers import LawAnswers
 from raysplit.live.law_store import Laws, LawStore
 from raysplit.live.laws import LawsOnDemand
@@ -27,7 +29,7 @@ from raysplit.live.observations import ObservationTable, as_row, checked, new_to
 from raysplit.live.questions import AskEndings, AskEvents, AskStatus, AskTrials, Observe
 from raysplit.live.run_setup import KIND, RunSetup, recorded_setup
 from raysplit.live.state import state_of
-from raysplit.split import Advice, advise
+from raysplit.split import Advice
 
 MakeLaws = Callable[[ObservationTable, FitTarget, LawStore], Laws]
 
@@ -49,7 +51,8 @@ class LawService(LawAnswers):
         journal: Journal | ReadJournal,
         *,
         make_laws: MakeLaws = LawsOnDemand,
-        store: LawStore | None = None,
+        laws_in: str | Path | None = None,
+        fence: int | None = None,
     ) -> None:
         """Take up the sweep that the journal tells of, or begin one.
 
@@ -58,7 +61,8 @@ class LawService(LawAnswers):
                 nothing; None goes by the journal.
             journal: open, of this sweep.
             make_laws: `LawsOnDemand`, which fits when asked and holds up who asks, or `LawsBehind`, for a live actor.
-            store: laws fitted before, and where to put new ones; by default in memory.
+            laws_in: folder of the laws fitted before (`LawStore`); None begins without and keeps them in memory.
+            fence: of the journal, where new laws are put there too.
 
         Raises:
             RunError: the journal does not say what its sweep rests on, and ``run`` is None; or it cannot be written.
@@ -68,12 +72,14 @@ class LawService(LawAnswers):
         """Of state and journal; held for as long as a record takes to reach the disk, never during a fit."""
         self._deciding = threading.Lock()
         """One decision of the sweep at a time."""
-        run = _settled(run, journal)
+        run = _stored(run, journal)
         setup, state = run.setup, state_of(journal.records, run)
-        target = FitTarget(problem=setup.problem, step_tokens=setup.step_tokens, seed=setup.seed)
+        target = FitTarget(
+            problem=setup.problem, step_tokens=setup.step_tokens, seed=setup.seed, shares=setup.replay_shares
+        )
         last_seq = journal.records[-1].seq if journal.records else -1
-        laws = make_laws(state.table, target, store or LawStore(None, last_seq=last_seq))
-        super().__init__(state, laws)
+        store = LawStore(laws_in, last_seq=last_seq, fence=fence)
+        super().__init__(state, make_laws(state.table, target, store))
         self._running: frozenset[Trial] = frozenset()
         self._round_belief: tuple[int, Belief] | None = None
         self.waiting = ""
@@ -262,7 +268,7 @@ class LawService(LawAnswers):
                 decision = Finish(why=f"nothing could be measured: {next(iter(self._state.closed.values()))}")
             else:
                 fitted = self._laws.of_round(seq)
-                advice = fitted.advice or advise(fitted.law, self.setup.problem)
+                advice = fitted.advice or advice_or_none(fitted.law, self.setup.problem)
                 if is_grid:
                     decision = Finish(why="every point of the grid is measured")
                 else:
@@ -335,7 +341,7 @@ class LawService(LawAnswers):
         return self._round_belief[1]
 
 
-def _settled(run: RunSetup | None, journal: Journal | ReadJournal) -> RunSetup:
+def _stored(run: RunSetup | None, journal: Journal | ReadJournal) -> RunSetup:
     """What the journal says that its sweep rests on, after what is given has been stored where it says otherwise."""
     data = recorded_setup(journal.records)
     if run is not None and data != run.to_data():

@@ -173,9 +173,9 @@ class SweepState:
     def _on_round(self, record: Record, data: Mapping[str, Any]) -> None:
         self.paused.clear()
         made = Round(
-            trials=tuple(trial_from_dict(t) for t in data["trials"]),
+            trials=tuple(Trial.of(t) for t in data["trials"]),
             why=data["why"],
-            planned=tuple(trial_from_dict(t) for t in data["planned"]),
+            planned=tuple(Trial.of(t) for t in data["planned"]),
             rate=_number(data["rate"]),
             spare_flops=_number(data["spare_flops"]),
         )
@@ -189,7 +189,7 @@ class SweepState:
             self._ask(trial)
 
     def _on_addition(self, record: Record, data: Mapping[str, Any]) -> None:
-        added, last = trial_from_dict(data["trial"]), self.rounds[-1]
+        added, last = Trial.of(data["trial"]), self.rounds[-1]
         larger = replace(
             last.round,
             trials=(*last.round.trials, added),
@@ -200,7 +200,7 @@ class SweepState:
         self._ask(added)
 
     def _on_measurement(self, record: Record, data: Mapping[str, Any]) -> None:
-        trial, milestone = trial_from_dict(data["trial"]), data["milestone"]
+        trial, milestone = Trial.of(data["trial"]), data["milestone"]
         self.losses[key(trial, milestone)] = data["losses"]
         self.lane_seconds += data["wall_seconds"] or 0.0
         self._know(record.seq, self._read_off(trial, milestone, data), own=True)
@@ -210,7 +210,7 @@ class SweepState:
         self._know(record.seq, [Observation(**row) for row in rows], own=False)
 
     def _on_stop(self, record: Record, data: Mapping[str, Any]) -> None:
-        trial = trial_from_dict(data["trial"])
+        trial = Trial.of(data["trial"])
         self._ask(trial)
         self.paused[chain(trial)] = self.stopped[chain(trial)] = data["why"]
         self._endings.append(
@@ -221,7 +221,7 @@ class SweepState:
         )  # fmt: skip
 
     def _on_failure(self, record: Record, data: Mapping[str, Any]) -> None:
-        trial = trial_from_dict(data["trial"])
+        trial = Trial.of(data["trial"])
         self._ask(trial)
         self.closed[chain(trial)] = data["why"]
         asked = self._asked.get(chain(trial), trial)
@@ -254,22 +254,31 @@ class SweepState:
         """A trunk's measurement is an observation of every domain, a branch's of its own."""
         pretrain, specialize = trial.point(milestone)
         seconds = math.nan if data["wall_seconds"] is None else data["wall_seconds"]
-        domains = self.run.setup.domains if trial.is_trunk else (trial.domain,)
+        setup, losses = self.run.setup, data["losses"]
+        domains = setup.domains if trial.is_trunk else (trial.domain,)
         return [
             Observation(
                 n_params=trial.n_params,
                 pretrain_tokens=pretrain,
                 specialize_tokens=specialize,
                 domain=domain,
-                loss=data["losses"][domain],
+                loss=losses[domain],
                 seed=trial.seed,
                 trial=trial.name,
-                flops=self.run.setup.flops_per_token[trial.n_params] * (pretrain + specialize),
-                bits_per_byte=data["losses"][domain] / math.log(2) / self.run.bytes_per_token[domain],
+                flops=setup.flops_per_token[trial.n_params] * (pretrain + specialize),
+                bits_per_byte=losses[domain] / math.log(2) / self.run.bytes_per_token[domain],
                 wall_seconds=seconds / len(domains),
+                replay_share=0.0 if trial.is_trunk else trial.replay_share or setup.replay_share,
+                general_loss=_mean_of_others(losses, domain) if setup.tree.given else math.nan,
             )
             for domain in domains
         ]
+
+
+def _mean_of_others(losses: Mapping[str, float], domain: str) -> float:
+    """What an expert's loss is elsewhere; NaN where no other domain was read."""
+    others = [loss for name, loss in losses.items() if name != domain]
+    return math.fsum(others) / len(others) if others else math.nan
 
 
 def state_of(records: Iterable[Record], run: RunSetup) -> SweepState:
@@ -279,11 +288,6 @@ def state_of(records: Iterable[Record], run: RunSetup) -> SweepState:
         for record in records:
             state.apply(record)
     return state
-
-
-def trial_from_dict(data: Mapping[str, Any]) -> Trial:
-    """The trial that `dataclasses.asdict` turned into ``data``, also after a trip through JSON or a Tune config."""
-    return Trial(**{**data, "milestones": tuple(data["milestones"])})
 
 
 def _number(value: float | None) -> float:

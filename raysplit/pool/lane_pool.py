@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from raysplit.design.tasks import Measured, Outcome, Task
 from raysplit.errors import LaneError, RaysplitError, RunError
-from raysplit.pool.lane_state import LaneState, Silences
+from raysplit.pool.lane_state import LaneState, QueuedTask, Silences
 from raysplit.pool.openings import Clearing, Moves, next_moves
 from raysplit.pool.placement import Footprint, Machine, words
-from raysplit.pool.task_queue import MOST_TRIES, PATIENCE_SECONDS, QueuedTask, TaskQueue, because
+from raysplit.pool.task_queue import MOST_TRIES, PATIENCE_SECONDS, TaskQueue, because
 from raysplit.pool.troubles import Kind, Trouble, remedy
 
 NO_MACHINES_SECONDS = 1800.0

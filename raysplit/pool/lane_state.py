@@ -1,17 +1,38 @@
-"""One lane as the broker sees it, and how long one may be silent before it counts as hung."""
+"""One task and one lane as the broker sees them, and how long a lane may be silent before it counts as hung."""
 
 import math
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from raysplit.design.tasks import Task
+from raysplit.design.tasks import Outcome, Task
 from raysplit.pool.placement import Footprint
-from raysplit.pool.task_queue import QueuedTask
+from raysplit.pool.troubles import Trouble
 
 STALLED = 10.0
 """Times as long as ever before is too long a silence."""
 LEAST_SILENCE_SECONDS = 45.0
 """No lane that has shown progress is given up for less: saving and reading held-out text are silent too."""
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class QueuedTask:
+    """A task, and who waits for it."""
+
+    task: Task
+    footprint: Footprint
+    since: float
+    """When it began to wait for its turn."""
+    done: Future[Outcome]
+    not_before: float = 0.0
+    """When it may be tried again."""
+    tries: int = 0
+    """Lanes that it has cost since it last got on."""
+    troubled_since: float = 0.0
+    """When it cost the first of them."""
+    trouble: Trouble | None = None
+    """What ended the last."""
+    n_stalls: int = 0
 
 
 @dataclass(kw_only=True, slots=True, eq=False)

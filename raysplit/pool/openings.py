@@ -8,12 +8,11 @@ footprints never wait for each other, and machines that are to be taken together
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from raysplit.pool.lane_state import LaneState
+from raysplit.pool.lane_state import LaneState, QueuedTask
 from raysplit.pool.placement import Footprint, Machine, Resources, on_these, place, without
-from raysplit.pool.task_queue import TaskQueue
 
 WARM_SECONDS, WARM_SECONDS_OVER_NODES = 300.0, 30.0
 """How long a lane on one node, and one on several, is kept without work; then its machines may go."""
@@ -49,7 +48,7 @@ class Moves:
 
 def next_moves(
     lanes: Sequence[LaneState],
-    queue: TaskQueue,
+    waiting: Iterable[QueuedTask],
     nodes: Sequence[Machine],
     *,
     most_lanes: int,
@@ -63,7 +62,7 @@ def next_moves(
 
     Args:
         lanes: every lane whose machines are not given back yet.
-        queue: tasks that wait.
+        waiting: tasks without a lane.
         nodes: that are alive.
         most_lanes: at a time.
         shunned: names of nodes on which lanes have failed of late.
@@ -80,7 +79,7 @@ def next_moves(
     usable: Mapping[str, Resources] = {name: have for name, have in free.items() if name not in shunned}
     moves = Moves()
     n_lanes = len(lanes)
-    for footprint, since, n_waiting in _unserved(lanes, queue, served, now):
+    for footprint, since, n_waiting in _unserved(lanes, waiting, served, now):
         room_here = on_these(footprint, (node.total for node in staying.values()))
         while n_waiting and room_here and n_lanes < most_lanes and (spots := place(room_here, usable)):
             moves.open.append((footprint, spots))
@@ -129,12 +128,12 @@ def free_of(nodes: Collection[Machine], lanes: Sequence[LaneState]) -> Mapping[s
 
 
 def _unserved(
-    lanes: Sequence[LaneState], queue: TaskQueue, served: Mapping[Footprint, float], now: float
+    lanes: Sequence[LaneState], tasks: Iterable[QueuedTask], served: Mapping[Footprint, float], now: float
 ) -> list[tuple[Footprint, float, int]]:
     """(footprint, since when it waits, tasks beyond what its lanes will take), the longest waiting first."""
     takers = Counter(lane.footprint for lane in lanes if lane.queued is None and lane.takes_tasks)
     waiting: dict[Footprint, list[float]] = {}
-    for queued in queue:
+    for queued in tasks:
         if queued.not_before <= now:
             waiting.setdefault(queued.footprint, []).append(queued.since)
     unserved = [

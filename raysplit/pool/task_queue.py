@@ -1,11 +1,10 @@
 """Tasks that wait for a lane, the longest waiting first, and what becomes of one whose lane was lost."""
 
 from collections.abc import Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from raysplit.design.tasks import Outcome, Task
 from raysplit.errors import LaneError, RaysplitError, RunError
+from raysplit.pool.lane_state import QueuedTask
 from raysplit.pool.placement import Footprint
 from raysplit.pool.troubles import Kind, Trouble, remedy
 
@@ -16,26 +15,6 @@ PATIENCE_SECONDS = {Kind.MACHINE: 600.0, Kind.STORAGE: 1800.0, Kind.CODE: 0.0}
 GOOD_WORK_SECONDS = 600.0
 """A lane that worked for so long before it was lost has saved most of it, so the count of tries begins anew."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 60.0
-
-
-@dataclass(kw_only=True, slots=True, eq=False)
-class QueuedTask:
-    """A task, and who waits for it."""
-
-    task: Task
-    footprint: Footprint
-    since: float
-    """When it began to wait for its turn."""
-    done: Future[Outcome]
-    not_before: float = 0.0
-    """When it may be tried again."""
-    tries: int = 0
-    """Lanes that it has cost since it last got on."""
-    troubled_since: float = 0.0
-    """When it cost the first of them."""
-    trouble: Trouble | None = None
-    """What ended the last."""
-    n_stalls: int = 0
 
 
 @dataclass(slots=True)

@@ -1,14 +1,17 @@
 """Predicted against measured loss: the sweep's observations, and the final run that the law had not seen."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from raysplit.law import Law
 from raysplit.pictures.spec import Key, Spec, axis, labelled, layer, legend, panel, picture
 from raysplit.pictures.style import CONFIG, FAINT, INK, MUTED, PAPER, domain_styles
 from raysplit.report.story import Story
+from raysplit.runs import REPLAY_SHARE
 from raysplit.sweep.final_run import RECOMMENDED, TrainedVariant
 
 Array = NDArray[np.float64]
@@ -40,12 +43,25 @@ def in_sample(story: Story) -> InSample:
     """Predict every observation of the sweep, with the interval for one measurement at the advice's level."""
     runs = story.observations
     out = np.empty((3, len(runs)))
-    for name in story.law.domains:
-        own = (runs["domain"] == name).to_numpy()
-        n, d, s = (runs.loc[own, c].to_numpy(float) for c in ("n_params", "pretrain_tokens", "specialize_tokens"))
-        predicted = story.law.predict(name, n, d, s, level=story.advice.level)
-        out[:, own] = predicted.mean, predicted.low, predicted.high
+    for law, at_share in _by_share(story):
+        for name in law.domains:
+            own = at_share & (runs["domain"] == name).to_numpy()
+            n, d, s = (runs.loc[own, c].to_numpy(float) for c in ("n_params", "pretrain_tokens", "specialize_tokens"))
+            predicted = law.predict(name, n, d, s, level=story.advice.level)
+            out[:, own] = predicted.mean, predicted.low, predicted.high
     return InSample(measured=runs["loss"].to_numpy(float), predicted=out[0], low=out[1], high=out[2])
+
+
+def _by_share(story: Story) -> Iterator[tuple[Law, NDArray[np.bool_]]]:
+    """The law at each replayed share, and which runs are of it; the bases as they are count at the first."""
+    law, runs = story.law, story.observations
+    if len(law.replay_shares) < 2:
+        yield law, np.ones(len(runs), dtype=bool)
+        return
+    as_it_is = (runs["specialize_tokens"] == 0).to_numpy()
+    shares = runs[REPLAY_SHARE].where(~as_it_is, law.replay_shares[0])
+    for share in law.replay_shares:
+        yield law.at_share(share), (shares == share).to_numpy()
 
 
 def prediction_picture(story: Story, width: float) -> Spec:

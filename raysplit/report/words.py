@@ -11,9 +11,8 @@ from raysplit.report.budget_line import measured_variants, sweep_readings, weigh
 from raysplit.report.costs import Costs
 from raysplit.report.prediction_figure import in_sample
 from raysplit.report.story import Story
-from raysplit.split.advice import FLAT_TOLERANCE, Advice
+from raysplit.split.advice import ALL, FLAT_TOLERANCE, SHARE, Advice
 from raysplit.split.tables import advice_title
-from raysplit.split.telling import ALL, SHARE
 from raysplit.sweep.final_run import RECOMMENDED
 from raysplit.tuning.tuned import Tuned
 

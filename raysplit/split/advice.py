@@ -14,6 +14,10 @@ from raysplit.split.problem import Array, Split
 SCHEMA_VERSION: Literal[1] = 1
 FLAT_TOLERANCE = 0.005
 """Splits within this share of the best loss count as equally good."""
+MODEL_SIZE, SHARE, EXPERTS, GAINS, ALL = (
+    "model size", "pretrain share", "specialize tokens", "gains", "everything"
+)  # fmt: skip
+"""Names of what may be withheld; ``specialize tokens of DOMAIN`` is one domain's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,18 @@ class BudgetAdvice:
     budget_flops: float
     split: Split
     pretrain_share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayAdvice:
+    """The best split of one base at one replayed share."""
+
+    replay_share: float
+    split: Split
+    loss: float
+    """Weighted, nats per token."""
+    worst_rise: Interval | None
+    """Of the expert that loses most on general text; None where that was not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +137,8 @@ class Advice:
     """p, the share of the experts' tokens that are general text; of runs that say it (`raysplit.split.replay`)."""
     general_rise: Mapping[str, Interval] = field(default_factory=dict)
     """By how much each expert's loss on general text is above its base's, as a share of it; empty if not measured."""
+    replayed: Sequence[ReplayAdvice] = field(default_factory=list)
+    """Each base at each replayed share, the best first; empty where there was one share and no limit."""
     exponents: Mapping[str, Interval] = field(default_factory=dict)
     """Of the compute-optimal n_params and pretrain_tokens in the budget, where D' was never measured; else empty."""
     extrapolation: Mapping[str, float | None] = field(default_factory=dict)

@@ -12,8 +12,7 @@ do. Where a loss is not convex, the answer is compared with the corners that lea
 
 import numpy as np
 
-from raysplit.split.problem import Array
-from raysplit.split.surface import DrawSurface
+from raysplit.split.surface import Array, DrawSurface
 
 _RECIPROCAL_STEPS, _LOG_STEPS = 12, 50
 _NOTHING = 1e-9

@@ -11,13 +11,26 @@ from raysplit.errors import SplitError
 from raysplit.law import Law
 from raysplit.law.law import measured_span
 from raysplit.quantities import format_count
-from raysplit.split.advice import FLAT_TOLERANCE, Advice, BudgetAdvice, FormAdvice, Gain, Interval, SizeAdvice
+from raysplit.split.advice import (
+    EXPERTS,
+    FLAT_TOLERANCE,
+    GAINS,
+    MODEL_SIZE,
+    SHARE,
+    Advice,
+    BudgetAdvice,
+    FormAdvice,
+    Gain,
+    Interval,
+    SizeAdvice,
+)
 from raysplit.split.curve import loss_curve
 from raysplit.split.problem import Array, Problem, Seeds, Split, baselines
 from raysplit.split.regret import domain_losses, expected_regret, losses_of
+from raysplit.split.replay import has_limit, losses_of_best, replay_choices, replay_rows
 from raysplit.split.search import SplitsBySize, best_by_size_and_draw, best_split
 from raysplit.split.surface import LawLike
-from raysplit.split.telling import EXPERTS, GAINS, MODEL_SIZE, SHARE, question_told
+from raysplit.split.telling import question_told
 
 _ROUNDING = 1e-6
 _SHARES, _COARSE_SHARES = np.linspace(0.0, 1.0, 101), np.linspace(0.0, 1.0, 51)
@@ -36,6 +49,9 @@ def advise(
 ) -> Advice:
     """Best split of a budget under the mean of the law's draws, and what the draws say about it.
 
+    From bases it also says what each expert loses elsewhere, where that was measured, and of several replayed shares
+    which is the best.
+
     Args:
         law: the law and its uncertainty; a single draw gives intervals of no width.
         problem: the budget and the constraints.
@@ -46,6 +62,29 @@ def advise(
     Raises:
         SplitError: no split satisfies the constraints; the message names the one that fails.
     """
+    if not (problem.bases and (law.forgetting is not None or len(law.replay_shares) > 1 or has_limit(problem))):
+        return _advise(law, problem, level=level, warnings=warnings, withheld=withheld)
+    choices, why = replay_choices(law, problem, level=level)
+    best, several = choices[0], len(law.replay_shares) > 1 or has_limit(problem)
+    asked = best.problem if has_limit(problem) else problem
+    found = _advise(best.law, asked, level=level, warnings=[*warnings, *why], withheld=withheld)
+    found = replace(found, replay_share=best.replay_share, general_rise=best.rise)
+    if not several:
+        return found
+    _, lowest = losses_of_best(law, problem)
+    advised = losses_of(best.law, [found.split], asked)[:, 0]
+    regret = float(np.maximum(advised / lowest - 1.0, 0.0).mean())
+    return replace(found, replayed=replay_rows(choices), expected_regret=regret, bases=_names(problem))
+
+
+def _names(problem: Problem) -> dict[int, str]:
+    return {n_params: base.name or format_count(n_params) for n_params, base in problem.bases.items()}
+
+
+def _advise(
+    law: Law, problem: Problem, *, level: float, warnings: Sequence[str], withheld: Mapping[str, str] | None
+) -> Advice:
+    """The answer at one replayed share, within the limits on D' that the problem states."""
     problem, untold = question_told(law, problem)
     withheld = {**(withheld or {}), **untold}
     sizes, per_draw = best_by_size_and_draw(law, problem)
@@ -76,7 +115,7 @@ def advise(
         budgets=_budgets(law, problem),
         calibration=law.calibration,
         price=problem.price,
-        bases={n_params: base.name or format_count(n_params) for n_params, base in problem.bases.items()},
+        bases=_names(problem),
         withheld=withheld,
         exponents=_exponents(law, level) if EXPERTS in withheld and MODEL_SIZE not in withheld else {},
         forms={
@@ -176,7 +215,7 @@ def _regions(
 
 def _of_use(law: LawLike, problem: Problem, splits: Sequence[Split]) -> NDArray[np.bool_]:
     """Which splits' seeds stay below `max_general_loss` before they are branched, under the mean of the draws."""
-    if problem.max_general_loss == math.inf or not splits:
+    if problem.max_general_loss == math.inf or problem.bases or not splits:
         return np.ones(len(splits), dtype=bool)
     seeds = [replace(split, specialize_tokens=dict.fromkeys(problem.domains, 0.0)) for split in splits]
     with np.errstate(all="ignore"):  # some forms have no loss where a seed saw nothing

@@ -14,7 +14,7 @@ import pandas as pd
 
 from raysplit.errors import LawError
 from raysplit.law import Calibration, Law
-from raysplit.split.choice import held_out
+from raysplit.split.cases import held_out
 from raysplit.split.problem import Array, Problem
 
 _LEVEL = 0.9

@@ -5,11 +5,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from raysplit.law.identified import identify
 from raysplit.split.allocate import allocate
-from raysplit.split.measured import MeasuredGrid, comparable
+from raysplit.split.measured import MeasuredGrid, comparable, largest_budget, measured_surface, row_budget
 from raysplit.split.problem import Array, Problem
 from raysplit.split.surface import LawLike, MeanSurface
+
+_BUDGET_FACTORS = (1.0, 0.7)
+"""Budgets at which picks are judged when larger budgets are held out, as shares of the largest comparable one."""
+_TRAINED_SHARE = 0.5
+"""Runs on iso-budget lines up to this share of the largest comparable budget are fitted; the rest is held out."""
+_SIZE_FACTORS = (1.0, 0.5, 0.25)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +43,35 @@ def cases_at(
             kept = {d: grids[d] for d in inside}
             found.append(Case(n_params=n_params, total_tokens=total, grids=kept, everywhere=grids))
     return found
+
+
+def held_out(runs: pd.DataFrame, problem: Problem) -> list[tuple[NDArray[np.bool_], list[Case]]]:
+    """Rows to fit (a mask) and cases to judge, first without the larger budgets, then without the largest N.
+
+    Of bases each pretrained on one D no other size or D is asked about: held out is the longer half of each one's D'.
+    """
+    if problem.bases and identify(runs).one_pretraining:
+        tokens = runs["specialize_tokens"]
+        trained = (tokens <= _TRAINED_SHARE * tokens.groupby(runs["n_params"]).transform("max")).to_numpy()
+        return [(trained, [])] if trained.any() and not trained.all() else []
+    surface = measured_surface(runs, problem.domains)
+    budgets = row_budget(runs, n_domains=len(problem.domains), accounting=problem.accounting)
+    sizes = runs["n_params"].to_numpy()
+    tops = {n: largest_budget(grids, accounting=problem.accounting) for n, grids in surface.items()}
+    limits = np.array([_TRAINED_SHARE * tops.get(int(n), 0.0) for n in sizes])
+    if not limits.any():  # nothing to compare: hold out the larger half of the budgets, for the error alone
+        limits = np.full(len(runs), _TRAINED_SHARE * budgets.max())
+    splits = [
+        (
+            (budgets <= np.where(limits > 0, limits, np.inf)),
+            [case for n in tops for case in cases_at(surface[n], n, tops[n], _BUDGET_FACTORS, problem)],
+        )
+    ]
+    largest = int(sizes.max())
+    if len(np.unique(sizes)) >= 3:  # with one size left, no form could know what N does
+        cases = cases_at(surface[largest], largest, tops[largest], _SIZE_FACTORS, problem) if largest in tops else []
+        splits.append((sizes < largest, cases))
+    return [(trained, cases) for trained, cases in splits if trained.any() and not trained.all()]
 
 
 def log_errors(law: LawLike, rows: pd.DataFrame) -> Array:
@@ -68,7 +105,7 @@ def regrets_of(
     costs = [_measured_loss(case, equal[0], problem)]
     picked: dict[str, float] = {}
     for name, law in laws.items():
-        surface = MeanSurface(law, problem)
+        surface = MeanSurface(law, problem.domains, problem.weights)
         s = allocate(surface, n, d, rest, most) if problem.accounting == "shared" else equal
         cost = _measured_loss(case, s[0], problem)
         costs.append(cost)

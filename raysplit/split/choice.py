@@ -12,14 +12,11 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from raysplit.errors import LawError
 from raysplit.law import FitStatus, Law, Repetition, fit_law
 from raysplit.law.fit import ASSUMED_NOISE
-from raysplit.law.identified import identify
-from raysplit.split.cases import Case, cases_at, log_errors, regrets_of
-from raysplit.split.measured import largest_budget, measured_surface, row_budget
+from raysplit.split.cases import held_out, log_errors, regrets_of
 from raysplit.split.problem import Problem
 from raysplit.split.surface import LawLike
 
@@ -29,11 +26,6 @@ Fitter = Callable[[pd.DataFrame, str], LawLike]
 CANDIDATES = ("law-2+cooldown", "law-4+cooldown", "law-5b+cooldown", "law-8+cooldown", "law-16+cooldown")
 """Forms that can place a split inside the budget, the simplest first."""
 
-_BUDGET_FACTORS = (1.0, 0.7)
-"""Budgets at which picks are judged when larger budgets are held out, as shares of the largest comparable one."""
-_TRAINED_SHARE = 0.5
-"""Runs on iso-budget lines up to this share of the largest comparable budget are fitted; the rest is held out."""
-_SIZE_FACTORS = (1.0, 0.5, 0.25)
 _TIE_AT_LEAST = 0.001
 _SIMILAR_ERROR = 1.2
 """Among forms tied in regret, those whose held-out error is within this factor of the least are kept."""
@@ -142,35 +134,6 @@ def choose_forms(
         for form in forms
     )
     return _decide(scores, _tie(runs, problem, scores), lambda form: fit(runs, form))
-
-
-def held_out(runs: pd.DataFrame, problem: Problem) -> list[tuple[NDArray[np.bool_], list[Case]]]:
-    """Rows to fit (a mask) and cases to judge, first without the larger budgets, then without the largest N.
-
-    Of bases each pretrained on one D no other size or D is asked about: held out is the longer half of each one's D'.
-    """
-    if problem.bases and identify(runs).one_pretraining:
-        tokens = runs["specialize_tokens"]
-        trained = (tokens <= _TRAINED_SHARE * tokens.groupby(runs["n_params"]).transform("max")).to_numpy()
-        return [(trained, [])] if trained.any() and not trained.all() else []
-    surface = measured_surface(runs, problem.domains)
-    budgets = row_budget(runs, n_domains=len(problem.domains), accounting=problem.accounting)
-    sizes = runs["n_params"].to_numpy()
-    tops = {n: largest_budget(grids, accounting=problem.accounting) for n, grids in surface.items()}
-    limits = np.array([_TRAINED_SHARE * tops.get(int(n), 0.0) for n in sizes])
-    if not limits.any():  # nothing to compare: hold out the larger half of the budgets, for the error alone
-        limits = np.full(len(runs), _TRAINED_SHARE * budgets.max())
-    splits = [
-        (
-            (budgets <= np.where(limits > 0, limits, np.inf)),
-            [case for n in tops for case in cases_at(surface[n], n, tops[n], _BUDGET_FACTORS, problem)],
-        )
-    ]
-    largest = int(sizes.max())
-    if len(np.unique(sizes)) >= 3:  # with one size left, no form could know what N does
-        cases = cases_at(surface[largest], largest, tops[largest], _SIZE_FACTORS, problem) if largest in tops else []
-        splits.append((sizes < largest, cases))
-    return [(trained, cases) for trained, cases in splits if trained.any() and not trained.all()]
 
 
 def _tie(runs: pd.DataFrame, problem: Problem, scores: Sequence[FormScore]) -> float:

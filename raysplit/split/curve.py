@@ -59,8 +59,8 @@ def loss_curve(
         raise SplitError(f"shares must be within 0 to 1, got {share.min():g} to {share.max():g}")
     *_, tokens = problem.pretrain_range(n_params)
     n, d = np.full((1, share.size), float(n_params)), (share * tokens / problem.n_seeds)[None]
-    s = specialize_best(guide_of(law, problem), problem, n, d, np.full_like(d, tokens))
-    surface = DrawSurface(law, problem)
+    s = specialize_best(guide_of(law, problem.domains, problem.weights), problem, n, d, np.full_like(d, tokens))
+    surface = DrawSurface(law, problem.domains, problem.weights)
     seed = surface.losses(n, np.maximum(d, 1.0), np.zeros_like(s))  # from none at all there is nothing to read
     return LossCurve(
         n_params=n_params,

@@ -1,5 +1,6 @@
 """From a table of runs to the law that a decision should rest on: choose the forms by regret, then fit those."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,7 +10,9 @@ import pandas as pd
 
 from raysplit.errors import LawError
 from raysplit.law import DEFAULT_FORMS, FORMS, Law, Repetition, fit_law
+from raysplit.law.forgetting import forgetting_of
 from raysplit.law.identified import identify
+from raysplit.law.shares import at_every_share, name_at, replay_shares
 from raysplit.split.calibration import calibrate
 from raysplit.split.choice import Choice, choose_forms, fit_alone
 from raysplit.split.problem import Problem
@@ -34,8 +37,11 @@ def fit_for_decision(
     n_draws: int = 64,
     repetition: Repetition | None = None,
     seed: int = 0,
+    shares: Sequence[float] = (),
 ) -> tuple[Law, Choice]:
     """The law of the forms whose splits would have been good on held-out runs, calibrated, and how they were chosen.
+
+    Of runs at several replayed shares it is a law of all of them (`Law.at_share`).
 
     Args:
         runs: a checked table (`raysplit.runs.check_runs`).
@@ -45,10 +51,15 @@ def fit_for_decision(
         n_draws: of the law's posterior.
         repetition: how many unique tokens there are, where runs or answers repeat some.
         seed: of starts and draws; the same runs and seed give the same law.
+        shares: that are replayed, where some of them have no run yet; those of the runs when left out.
 
     Raises:
         LawError: there are no runs, or no form is known.
     """
+    shares, forgetting = tuple(shares) or replay_shares(runs), forgetting_of(runs)
+    if repetition is not None and len(shares) > 1:
+        repetition = repetition.renamed({name_at(name, share): name for name in problem.domains for share in shares})
+    runs, problem = at_every_share(runs, shares), _at_every_share(problem, shares)
     if forms == DEFAULT_FORMS:
         forms = _forms_for(runs, problem)
     judged, judged_problem = _judged(runs, problem)
@@ -73,7 +84,24 @@ def fit_for_decision(
         before = partial(fit_kept, n_draws=min(n_draws, _CALIBRATION_DRAWS))
         calibration = calibrate(judged, judged_problem, before)
     law = fit_kept(runs, n_draws=n_draws, misfit_scale=calibration.stretch if calibration else 1.0)
-    return replace(law, calibration=calibration), choice
+    return replace(law, calibration=calibration, replay_shares=shares, forgetting=forgetting), choice
+
+
+def _at_every_share(problem: Problem, shares: Sequence[float]) -> Problem:
+    """The question by which forms are judged, each domain once at each share, and without what limits an answer."""
+    of_seed = math.inf if problem.bases else problem.max_general_loss
+    free = replace(problem, max_general_rise=math.inf, max_general_loss=of_seed)
+    if len(shares) < 2:
+        return free
+    return replace(
+        free,
+        budget_flops=len(shares) * problem.budget_flops,
+        domains=tuple(name_at(name, share) for name in problem.domains for share in shares),
+        weights=[weight for weight in problem.weights for _ in shares],
+        max_specialize_tokens={},
+        available_tokens={},
+        mixture={},
+    )
 
 
 def _forms_for(runs: pd.DataFrame, problem: Problem) -> Sequence[str]:

@@ -89,13 +89,18 @@ class Problem:
     """The most tokens of a domain its expert may see after branching; unlimited where absent."""
     available_tokens: Mapping[str, float] = field(default_factory=dict)
     """The most tokens of a domain that seed and expert together may see: its `mixture` share of D, and D'."""
+    max_epochs: float = 1.0
+    """How often `available_tokens` reads each text; for the baseline of one pass."""
     mixture: Mapping[str, float] = field(default_factory=dict)
     """Share of each domain in the pretraining mixture, for `available_tokens`; the shares sum to at most one."""
     bases: Mapping[int, Base] = field(default_factory=dict)
     """n_params -> the base of that size. With any, the answer starts from one of them that is among the sizes, and the
     budget pays for specialization only."""
     max_general_loss: float = math.inf
-    """Highest weighted loss of the un-branched seed over the domains, for a seed that must itself stay of use."""
+    """Highest weighted loss of the un-branched seed over the domains, for a seed that must itself stay of use. With
+    bases, the highest general loss of each of their experts (`raysplit.split.replay`)."""
+    max_general_rise: float = math.inf
+    """By which share an expert's general loss may be above its base's; for bases only."""
     inference_tokens: float = 0.0
     """Tokens to be served over the experts' life, at F(N) / 3 each; part of the budget."""
     price: str = ""
@@ -132,6 +137,10 @@ class Problem:
                 raise SplitError(f"available_tokens: {name}: mixture does not say its share of the pretraining tokens")
         if not math.fsum(self.mixture.values()) <= 1 + 1e-9:
             raise SplitError(f"mixture: the shares sum to {math.fsum(self.mixture.values()):g}, more than one")
+        if not self.max_general_rise > 0:
+            raise SplitError(f"max_general_rise must be positive, got {self.max_general_rise!r}")
+        if self.max_general_rise < math.inf and not self.bases:
+            raise SplitError("max_general_rise: is what an expert may lose beside its base, and there are no bases")
         if not self.inference_tokens >= 0:
             raise SplitError(f"inference_tokens must not be negative, got {self.inference_tokens!r}")
         if self.bases and not (common := [n for n in self.sizes if n in self.bases]):
@@ -264,8 +273,8 @@ def breaks_cap(problem: Problem, split: Split) -> bool:
 def baselines(problem: Problem, *, n_params: int) -> dict[str, Split]:
     """The usual rules of thumb at one size; those that a cap rules out are left out.
 
-    From a base they are not to train at all, equal tokens of every domain, and one pass over each domain's text where
-    the budget pays for it.
+    From a base they are not to train at all, equal tokens of every domain, and one pass over each domain's text, or
+    over as large a part of each as the budget pays for.
 
     Raises:
         SplitError: as `fixed_share`.
@@ -280,12 +289,16 @@ def baselines(problem: Problem, *, n_params: int) -> dict[str, Split]:
 def _from_base(problem: Problem, n_params: int) -> dict[str, Split]:
     tokens, _, total = problem.pretrain_range(n_params)
     n_paid = len(problem.domains) if problem.accounting == "shared" else 1
-    once = {name: problem.available_tokens.get(name, math.inf) for name in problem.domains}
+    once = {name: problem.available_tokens.get(name, math.inf) / problem.max_epochs for name in problem.domains}
+    passed = math.fsum(once.values()) if problem.accounting == "shared" else max(once.values())
+    part = min(1.0, (total - tokens) / passed)
     experts = {
         "no training": dict.fromkeys(problem.domains, 0.0),
         "equal tokens": dict.fromkeys(problem.domains, (total - tokens) / n_paid),
-        "one pass": once,
+        "one pass": {name: part * own for name, own in once.items()},
     }
+    if math.isinf(passed):  # nobody said how much text there is
+        del experts["one pass"]
     splits = {
         name: Split(n_params=n_params, pretrain_tokens=tokens, specialize_tokens=own) for name, own in experts.items()
     }

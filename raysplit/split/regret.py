@@ -23,7 +23,7 @@ def domain_losses(law: LawLike, splits: Sequence[Split], problem: Problem) -> Ar
     n = np.array([[split.n_params for split in splits]], dtype=float)
     d = np.array([[split.pretrain_tokens for split in splits]])
     s = np.array([[[split.specialize_tokens[name] for name in problem.domains] for split in splits]])
-    return DrawSurface(law, problem).losses(n, d, s)
+    return DrawSurface(law, problem.domains, problem.weights).losses(n, d, s)
 
 
 def expected_regret(

@@ -1,26 +1,24 @@
 """How much general text to replay: the share p as one more choice beside the base and the tokens of each domain.
 
-The runs at each p are a law of their own. What an expert may lose elsewhere is a limit on its D', which differs from
-base to base and from p to p (`raysplit.law.forgetting`).
+The runs at each p are a law of their own (`raysplit.law.shares`). What an expert may lose elsewhere is a limit on its
+D', which differs from base to base and from p to p (`raysplit.law.forgetting`).
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 
 from raysplit.errors import SplitError
 from raysplit.law import Law
 from raysplit.law.forgetting import Forgetting
-from raysplit.runs import REPLAY_SHARE
-from raysplit.split.advice import Interval
-from raysplit.split.problem import Problem, Split
+from raysplit.split.advice import Interval, ReplayAdvice
+from raysplit.split.problem import Array, Problem, Split
 from raysplit.split.regret import losses_of
-from raysplit.split.search import best_split
-
-SURE = 0.9
-"""With what probability an expert stays below the limit."""
+from raysplit.split.search import DrawSplits, best_split, best_split_per_draw
+from raysplit.split.surface import LawLike
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,8 +26,10 @@ class ReplayChoice:
     """The best split of one base at one replayed share."""
 
     replay_share: float
+    law: Law
+    """Of the runs at this share."""
     problem: Problem
-    """With the limits on D' that the experts' general loss sets."""
+    """Of this base alone, with the limits on D' that its experts' general loss sets."""
     split: Split
     loss: float
     """Weighted, nats per token, in the mean of the law's draws."""
@@ -37,82 +37,131 @@ class ReplayChoice:
     """Of each expert's general loss over its base's, as a share of it; empty where no general loss was measured."""
 
 
-def runs_at(runs: pd.DataFrame, replay_share: float) -> pd.DataFrame:
-    """The rows of one replayed share, and the bases as they are, which replayed nothing."""
-    if REPLAY_SHARE not in runs:
-        return runs
-    as_they_are = runs[runs["specialize_tokens"] == 0].drop_duplicates(
-        ["n_params", "pretrain_tokens", "domain", "seed"]
-    )
-    own = runs[(runs["specialize_tokens"] > 0) & (runs[REPLAY_SHARE] == replay_share)]
-    return pd.concat([as_they_are, own], ignore_index=True)
+def has_limit(problem: Problem) -> bool:
+    """Whether what experts lose elsewhere is limited."""
+    return bool(problem.bases) and min(problem.max_general_rise, problem.max_general_loss) < math.inf
 
 
-def replay_shares(runs: pd.DataFrame) -> tuple[float, ...]:
-    """The shares that the runs replayed, rising; 0 where they do not say."""
-    if REPLAY_SHARE not in runs:
-        return (0.0,)
-    return tuple(sorted(map(float, runs.loc[runs["specialize_tokens"] > 0, REPLAY_SHARE].unique()))) or (0.0,)
-
-
-def replay_choices(
-    laws: Mapping[float, Law],
-    problem: Problem,
-    forgetting: Forgetting | None,
-    *,
-    max_rise: float = float("inf"),
-    level: float = 0.9,
-    tell: Callable[[str], None] | None = None,
-) -> list[ReplayChoice]:
-    """The best split of every base at every replayed share, the best first.
+def replay_choices(law: Law, problem: Problem, *, level: float = 0.9) -> tuple[list[ReplayChoice], list[str]]:
+    """The best split of every base at every replayed share, the best first, and why some cannot be used.
 
     Args:
-        laws: by replayed share.
-        problem: with the bases to choose from.
-        forgetting: what experts lose elsewhere; None where that was not measured.
-        max_rise: the most that each expert's general loss may be above its base's, as a share of it.
+        law: of one share or of several.
+        problem: with the bases to choose from, and the limits on what their experts may lose elsewhere.
         level: of the intervals.
-        tell: is told of each base that cannot be used at a share, and why.
 
     Raises:
-        SplitError: nothing satisfies the limit.
+        SplitError: nothing satisfies the limits, or the law does not know what experts lose.
     """
-    found, refused = [], SplitError("there is no base to start from")
-    for share, law in laws.items():
-        for n_params in problem.bases:
-            own = replace(problem, bases={n_params: problem.bases[n_params]})
-            if forgetting is not None and max_rise < float("inf"):
-                own = _limited(own, forgetting, n_params, share, max_rise)
-            try:
-                split = best_split(law, own)
-            except SplitError as error:
-                refused = error
-                if tell is not None:
-                    tell(f"{problem.bases[n_params].name} at {share:.0%} replayed: {error}")
-                continue
-            rise = {} if forgetting is None else _rises(forgetting, split, share, level)
-            loss = float(losses_of(law, [split], own).mean())
-            found.append(ReplayChoice(replay_share=share, problem=own, split=split, loss=loss, rise=rise))
-    if not found and max_rise == float("inf"):
+    found, why = [], []
+    refused: SplitError | None = None
+    for share, at_share, own in _single_bases(law, problem):
+        try:
+            split = best_split(at_share, own)
+        except SplitError as error:
+            refused = error
+            [base] = own.bases.values()
+            why.append(f"{base.name} at {share:.0%} replayed: {error}")
+            continue
+        loss = float(losses_of(at_share, [split], own).mean())
+        rise = {} if law.forgetting is None else _rises(law.forgetting, split, share, level)
+        found.append(ReplayChoice(replay_share=share, law=at_share, problem=own, split=split, loss=loss, rise=rise))
+    if not found and not has_limit(problem) and refused is not None:
         raise refused
     if not found:
         raise SplitError(
-            f"max_general_rise: {max_rise:.3g} leaves no base a token to be trained on at any replayed share measured"
+            f"max_general_rise: {problem.max_general_rise:.3g}, max_general_loss: {problem.max_general_loss:.6g}: "
+            "leaves no base a token to be trained on at any replayed share measured"
         )
-    return sorted(found, key=lambda choice: choice.loss)
+    return sorted(found, key=lambda choice: choice.loss), why
 
 
-def _limited(problem: Problem, forgetting: Forgetting, n_params: int, share: float, max_rise: float) -> Problem:
+def replay_rows(choices: Sequence[ReplayChoice]) -> list[ReplayAdvice]:
+    """The choices for an answer, each with the expert that loses most."""
+    return [
+        ReplayAdvice(
+            replay_share=one.replay_share,
+            split=one.split,
+            loss=one.loss,
+            worst_rise=max(one.rise.values(), key=lambda rise: rise.mean) if one.rise else None,
+        )
+        for one in choices
+    ]
+
+
+def losses_of_best(law: LawLike, problem: Problem) -> tuple[Array, Array]:
+    """Losses (B truths, B splits) of each draw's best split under every draw, and each draw's lowest (B,).
+
+    A split is of any base at any replayed share, within the limits where some split is.
+
+    Raises:
+        SplitError: no split satisfies the problem.
+    """
+    if not (isinstance(law, Law) and (len(law.replay_shares) > 1 or has_limit(problem))):
+        best = best_split_per_draw(law, problem)
+        return losses_of(law, list(best), problem), best.loss
+    offers = _offers(law, problem) if has_limit(problem) and law.forgetting is not None else []
+    if not offers:  # without limits, where none is known or nothing meets them: runs may tell more of it
+        free = replace(problem, max_general_rise=math.inf, max_general_loss=math.inf)
+        offers = [(own, free, best_split_per_draw(own, free)) for own in map(law.at_share, _shares(law))]
+    every = np.stack([best.loss for _, _, best in offers])  # (offers, B)
+    chosen = every.argmin(axis=0)
+    losses = np.empty((law.n_draws, law.n_draws))
+    for k, (at_share, own, best) in enumerate(offers):
+        if (mine := np.flatnonzero(chosen == k)).size:
+            losses[:, mine] = losses_of(at_share, [best[int(draw)] for draw in mine], own)
+    return losses, every.min(axis=0)
+
+
+def _offers(law: Law, problem: Problem) -> list[tuple[Law, Problem, DrawSplits]]:
+    """Each base by itself at each share, within its limits, where it can be trained at all."""
+    found = []
+    for _, at_share, own in _single_bases(law, problem):
+        with contextlib.suppress(SplitError):
+            found.append((at_share, own, best_split_per_draw(at_share, own)))
+    return found
+
+
+def _single_bases(law: Law, problem: Problem) -> Iterable[tuple[float, Law, Problem]]:
+    """Each replayed share with each base, by itself and within its limits."""
+    if has_limit(problem) and law.forgetting is None:
+        raise SplitError(
+            "max_general_rise, max_general_loss: what the experts lose elsewhere is not known: too few runs have told "
+            "a general loss"
+        )
+    for share in _shares(law):
+        at_share = law.at_share(share)
+        for n_params, base in problem.bases.items():
+            own = replace(problem, bases={n_params: base})
+            if law.forgetting is not None and has_limit(problem):
+                own = _limited(own, law.forgetting, n_params, share)
+            yield share, at_share, own
+
+
+def _shares(law: Law) -> tuple[float, ...]:
+    return law.replay_shares or (0.0,)
+
+
+def _limited(problem: Problem, forgetting: Forgetting, n_params: int, share: float) -> Problem:
+    """With the most D' of each expert at which it stays below the limits."""
+    pretrain_tokens = problem.bases[n_params].pretrain_tokens
     most = problem.affordable_tokens(n_params) - problem.paid_pretrain_tokens(n_params)
     caps = dict(problem.max_specialize_tokens)
     for name in problem.domains:
-        cap = forgetting.most_tokens(name, n_params, share, max_rise=max_rise, level=SURE, most=most)
-        caps[name] = min(caps.get(name, float("inf")), cap)
+        max_rise = problem.max_general_rise
+        if problem.max_general_loss < math.inf:
+            of_base = forgetting.of_base.get((n_params, round(pretrain_tokens), name), math.inf)  # not read: not taken
+            max_rise = min(max_rise, problem.max_general_loss / of_base - 1.0)
+        cap = forgetting.most_tokens(
+            name, n_params, share, pretrain_tokens=pretrain_tokens, max_rise=max_rise, most=most
+        )
+        caps[name] = min(caps.get(name, math.inf), cap)
     return replace(problem, max_specialize_tokens=caps)
 
 
 def _rises(forgetting: Forgetting, split: Split, share: float, level: float) -> dict[str, Interval]:
-    return {
-        name: Interval.of(np.asarray(forgetting.rise(name, split.n_params, tokens, share)), level)
+    rises = {
+        name: forgetting.rise(name, split.n_params, tokens, share, pretrain_tokens=split.pretrain_tokens)
         for name, tokens in split.specialize_tokens.items()
     }
+    return {name: Interval.of(np.asarray(rise), level) for name, rise in rises.items()}

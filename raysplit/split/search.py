@@ -90,7 +90,9 @@ def best_by_size(law: LawLike, problem: Problem) -> SplitsBySize:
         SplitError: no split satisfies the constraints; the message names the one that fails.
     """
     grid = _Grid.of(law, problem)
-    return _search(MeanSurface(law, problem), problem, grid, zooms=_ZOOMS_EXACT, every_size=True)
+    return _search(
+        MeanSurface(law, problem.domains, problem.weights), problem, grid, zooms=_ZOOMS_EXACT, every_size=True
+    )
 
 
 def best_split(law: LawLike, problem: Problem, *, rough: bool = False) -> Split:
@@ -101,7 +103,9 @@ def best_split(law: LawLike, problem: Problem, *, rough: bool = False) -> Split:
     """
     zooms = _ZOOMS_ROUGH if rough else _ZOOMS_EXACT
     grid = _Grid.of(law, problem)
-    found = _search(MeanSurface(law, problem), problem, grid, zooms=zooms, every_size=False, by_guide=rough)
+    found = _search(
+        MeanSurface(law, problem.domains, problem.weights), problem, grid, zooms=zooms, every_size=False, by_guide=rough
+    )
     return found.split(0, int(found.best_size[0]))
 
 
@@ -123,12 +127,16 @@ def best_by_size_and_draw(law: LawLike, problem: Problem) -> tuple[SplitsBySize,
         SplitError: as `best_by_size`.
     """
     grid = _Grid.of(law, problem)
-    by_size = _search(MeanSurface(law, problem), problem, grid, zooms=_ZOOMS_EXACT, every_size=True)
+    by_size = _search(
+        MeanSurface(law, problem.domains, problem.weights), problem, grid, zooms=_ZOOMS_EXACT, every_size=True
+    )
     return by_size, _per_draw(law, problem, grid)
 
 
 def _per_draw(law: LawLike, problem: Problem, grid: "_Grid") -> DrawSplits:
-    found = _search(DrawSurface(law, problem), problem, grid, zooms=_ZOOMS_ROUGH, every_size=False)
+    found = _search(
+        DrawSurface(law, problem.domains, problem.weights), problem, grid, zooms=_ZOOMS_ROUGH, every_size=False
+    )
     return DrawSplits(by_size=found)
 
 
@@ -151,7 +159,7 @@ class _Grid:
         low, high, total, kink = (x[None, :, None] for x in (low, high, total, kink))
         # The kink where a data cap begins to bind may be far narrower than a cell of the grid.
         d: Array = np.sort(np.concatenate([low + (high - low) * _GRID, kink], axis=-1), axis=-1)
-        guide = guide_of(law, problem)
+        guide = guide_of(law, problem.domains, problem.weights)
         s = specialize_best(guide, problem, n, d, total)
         return cls(sizes=sizes, n=n, d=d, total=total, guide=guide, specialize_tokens=s)
 
@@ -306,5 +314,6 @@ def specialize_best(
 def _evaluate(surface: DrawSurface, problem: Problem, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
     """Weighted loss and weighted loss of the un-branched seed at each point, (B, J, points)."""
     loss = np.nan_to_num(surface.loss(n, d, s), nan=np.inf)  # some forms have no loss where a domain sees no token
-    general = -np.inf if problem.max_general_loss == np.inf else surface.loss(n, d, np.zeros_like(s))
+    is_limited = problem.max_general_loss < np.inf and not problem.bases  # of bases it limits each expert's D'
+    general = surface.loss(n, d, np.zeros_like(s)) if is_limited else -np.inf
     return loss, np.broadcast_to(general, loss.shape)

@@ -1,13 +1,15 @@
-"""The weighted loss that a split minimises, seen in the problem's order of domains."""
+"""The weighted loss that a split minimises, seen in the order of domains of whoever asks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from raysplit.errors import SplitError, unknown
 from raysplit.law import Support
-from raysplit.split.problem import Array, Problem
+
+Array = NDArray[np.float64]
 
 
 class LawLike(Protocol):
@@ -33,24 +35,28 @@ _AT_ONCE = 2**15
 class DrawSurface:
     """Each draw of a law on its own: arrays have a first axis of n_draws.
 
+    Args:
+        law: over K domains.
+        domains: the same ones in the order of the arrays.
+        weights: (K,) of their losses.
+
     Raises:
-        SplitError: the problem and the law do not have the same domains.
+        SplitError: these and the law's are not the same domains.
     """
 
-    def __init__(self, law: LawLike, problem: Problem) -> None:
-        for name in problem.domains:
+    def __init__(self, law: LawLike, domains: Sequence[str], weights: Sequence[float]) -> None:
+        for name in domains:
             if name not in law.domains:
                 raise SplitError(unknown("domain", name, law.domains))
         for name in law.domains:
-            if name not in problem.domains:
+            if name not in domains:
                 raise SplitError(
-                    f"the law has a domain {name!r} that the problem leaves out; "
-                    f"the problem has {', '.join(problem.domains)}"
+                    f"the law has a domain {name!r} that the problem leaves out; the problem has {', '.join(domains)}"
                 )
         self._law = law
-        self._to_law = [problem.domains.index(name) for name in law.domains]
-        self._from_law = [law.domains.index(name) for name in problem.domains]
-        self.weights = np.asarray(problem.weights)  # (K,)
+        self._to_law = [domains.index(name) for name in law.domains]
+        self._from_law = [law.domains.index(name) for name in domains]
+        self.weights = np.asarray(weights)
         self.n_draws = law.n_draws
 
     def losses(self, n: Array, d: Array, s: Array) -> Array:
@@ -94,18 +100,20 @@ class DrawSurface:
 class MeanSurface(DrawSurface):
     """The mean over a law's draws: what a decision that must serve all of them minimises. First axis 1."""
 
-    def __init__(self, law: LawLike, problem: Problem) -> None:
-        super().__init__(law, problem)
+    def __init__(self, law: LawLike, domains: Sequence[str], weights: Sequence[float]) -> None:
+        super().__init__(law, domains, weights)
         self.n_draws = 1
 
     def _of_draws(self, said: Array) -> Array:
         return said.mean(axis=0, keepdims=True)
 
 
-def guide_of(law: LawLike, problem: Problem) -> DrawSurface:
+def guide_of(law: LawLike, domains: Sequence[str], weights: Sequence[float]) -> DrawSurface:
     """The law's best guess, or the mean where it has none, by which the many points of a search share tokens out.
 
     What a share-out costs that is the best for a law nearby is of second order in how far they are apart.
     """
     point = getattr(law, "point", None)
-    return MeanSurface(law, problem) if point is None or law.n_draws == 1 else DrawSurface(point, problem)
+    if point is None or law.n_draws == 1:
+        return MeanSurface(law, domains, weights)
+    return DrawSurface(point, domains, weights)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from raysplit.quantities import format_count, format_flops
 from raysplit.runs import UNTOLD_TOKENS
-from raysplit.split.advice import FLAT_TOLERANCE, Advice, Interval
+from raysplit.split.advice import ALL, FLAT_TOLERANCE, MODEL_SIZE, SHARE, Advice, Interval
 from raysplit.split.problem import Split
-from raysplit.split.telling import ALL, MODEL_SIZE, SHARE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,6 +148,7 @@ def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None
             rows=[[name, *_percent(rise)] for name, rise in advice.general_rise.items()],
             note="Of the general loss over the base's, as a share of it.",
         ),
+        _replayed(advice),
         _sizes(advice),
         AnswerTable(
             title="The advice at other budgets",
@@ -172,6 +172,22 @@ def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None
         _withheld(advice),
     ]  # fmt: skip
     return [table for table in tables if table.rows]
+
+
+def _replayed(advice: Advice) -> AnswerTable:
+    return AnswerTable(
+        title="The best use of each base at each share replayed",
+        head=["base", "replayed", "specialize", "loss", "general loss rises by at most", "interval"],
+        rows=[
+            [
+                advice.bases[one.split.n_params], f"{one.replay_share:.0%}",
+                format_count(sum(one.split.specialize_tokens.values())), f"{one.loss:.4f}",
+                *(["", ""] if one.worst_rise is None else _percent(one.worst_rise)),
+            ]
+            for one in advice.replayed
+        ],
+        note="Each within the limits that were given; the rise is of the expert that loses most.",
+    )  # fmt: skip
 
 
 def _sizes(advice: Advice) -> AnswerTable:

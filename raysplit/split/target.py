@@ -1,5 +1,6 @@
 """The problem that a search space states."""
 
+import math
 from collections.abc import Mapping
 
 from raysplit.space import Space
@@ -26,10 +27,13 @@ def target_problem(space: Space, *, vocab_size: int, domain_tokens: Mapping[str,
         accounting=space.target.accounting,
         seeds=space.target.seeds,
         available_tokens={name: space.corpus.max_epochs * tokens for name, tokens in (domain_tokens or {}).items()},
+        max_epochs=space.corpus.max_epochs,
         mixture=dict.fromkeys(space.domains, 0.0)
         if space.model.checkpoints
         else space.corpus.shares,  # D was read elsewhere
         bases=bases_of(space),
+        max_general_loss=space.target.max_general_loss or math.inf,
+        max_general_rise=space.target.max_general_rise or math.inf,
         price=COUNTED if space.model.checkpoints else FAMILY,
     )
 

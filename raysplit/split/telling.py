@@ -8,13 +8,9 @@ import numpy as np
 from raysplit.law import Law
 from raysplit.law.identified import FEWEST_POINTS, Identified
 from raysplit.quantities import format_count
+from raysplit.split.advice import ALL, EXPERTS, GAINS, MODEL_SIZE, SHARE
 from raysplit.split.problem import Problem
 from raysplit.split.search import best_split_per_draw
-
-MODEL_SIZE, SHARE, EXPERTS, GAINS, ALL = (
-    "model size", "pretrain share", "specialize tokens", "gains", "everything"
-)  # fmt: skip
-"""Names of what may be withheld; ``specialize tokens of DOMAIN`` is one domain's."""
 
 WIDENED = 1.5
 """An interval that grows so much where the priors are twice as wide is the priors': of independent normal pieces of

@@ -33,6 +33,9 @@ class Backend(Protocol):
         where the task cannot be carried out as it is set up.
         """
 
+    def n_blocked(self) -> int:
+        """Tasks that wait for machines of their size, while others might be used."""
+
     def close(self) -> None:
         """Let go of the machines; futures that are still open, and later ones, raise `LaneError`."""
 

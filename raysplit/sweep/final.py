@@ -18,7 +18,7 @@ from raysplit.corpus import Corpus
 from raysplit.design.tasks import Failed, Measured, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.errors import RaysplitError, RunError
-from raysplit.journal import Journal, Record, has_journal, read_journal
+from raysplit.journal import Journal, Record
 from raysplit.lanes.cluster import joined_cluster
 from raysplit.lanes.lanes import running_lanes
 from raysplit.law import Law
@@ -26,9 +26,9 @@ from raysplit.run_folder.folder import RunFolder, write_text
 from raysplit.space import Space
 from raysplit.split import Advice, Interval
 from raysplit.sweep.backend import Backend
-from raysplit.sweep.final_plan import FinalPart, FinalPlan, Variant, branch_of, models_of, plan_final, trunk_of
-from raysplit.sweep.final_run import RECOMMENDED
-from raysplit.sweep.run_setup import bytes_per_token
+from raysplit.sweep.final_plan import FinalPart, FinalPlan, Variant, expert_of, models_of, plan_final
+from raysplit.sweep.final_run import RECOMMENDED, FinalRun, TrainedVariant
+from raysplit.sweep.run_setup import bytes_per_token, recorded
 from raysplit.train.base_card import render_base_card
 from raysplit.train.card import CARD, ExportedModel, render_card
 from raysplit.train.checkpoints import check_checkpoints
@@ -52,22 +52,16 @@ def run_final(
     ray_address: str | None,
     wait_seconds: float = 0.0,
     with_cards: bool = True,
-) -> dict[str, Any]:
+) -> FinalRun:
     """Train and export the variants, write and return what `RunFolder.final` holds.
 
     What has been trained before is not trained again. Each model of the advised split gets its card at the end, when
-    all losses are known; the others' are evidence and no product.
+    all losses are known, unless it is no product; the others are there to be compared with.
 
     Args:
-        space: the sweep's space.
-        folder: of the run; the models go to `RunFolder.experts`.
-        corpus: the sweep's corpus.
-        advice: what to train.
         law: gives the predictions to hold against the measured losses.
         seed: of weights and data order; one that the sweep did not use makes the comparison out of sample.
         baseline_names: rules of thumb to train as well, out of `BASELINES`, or of `OF_BASES`.
-        console: where to say how it goes.
-        ray_address: of the cluster; None for this machine.
         wait_seconds: for nodes, where the cluster has no room for the smallest lane.
         with_cards: whether the advised split's models are a product.
 
@@ -75,13 +69,16 @@ def run_final(
         CorpusError: a domain has too few tokens for a variant.
         RaysplitError: a training run failed.
     """
-    plan = plan_rest(space, folder, advice, vocab_size=corpus.vocab_size, seed=seed, baseline_names=baseline_names)
+    plan = plan_rest(
+        space, folder, advice, vocab_size=corpus.vocab_size, seed=seed, baseline_names=baseline_names,
+        domain_tokens=corpus.domain_tokens,
+    )  # fmt: skip
     for variant in plan.variants:
         corpus.check_capacity(
             max_pretrain_tokens=0 if variant.starts_from_base else variant.pretrain_tokens,
             max_specialize_tokens=max(variant.specialize_tokens.values()),
             max_epochs=space.corpus.max_epochs,
-            replay_share=space.training.replay_share,
+            replay_share=variant.replay_share or space.training.replay_share,
         )
     exports = {part.name: part.task.export_to for part in plan.parts}
     checkpoints = folder.checkpoints_at(space.compute.storage)
@@ -99,16 +96,8 @@ def run_final(
                 about = {"task": name, "export_to": exports[name], **asdict(measured)}
                 done[name] = journal.append("result", about).data
     journal.close()
-    losses = {(part.task.trial.name, part.task.milestone): done[part.name]["losses"] for part in plan.parts}
-    final = _summary(corpus, plan.variants, advice, law, losses, seed=seed, flops_per_token=plan.flops_per_token)
-    # Of the lanes together, so that a final run in two parts says the same as one in one.
-    final["wall_seconds"] = sum(done[part.name]["wall_seconds"] for part in plan.parts)
-    for variant in plan.variants:
-        models = models_of(variant, plan.parts, n_params=advice.split.n_params, seed=seed)
-        final["variants"][variant.name]["models"] = {
-            name: str(path.relative_to(folder.path)) for name, path in models.items()
-        }
-    write_text(folder.final, strict_json.dumps(final, indent=1))
+    final = _summary(folder, corpus, plan, advice, law, done, seed=seed)
+    write_text(folder.final, strict_json.dumps(final.model_dump(mode="json"), indent=1))
     for part in plan.parts:
         export = Path(part.task.export_to)
         if with_cards and export.parent == folder.experts and not (export / CARD).exists():
@@ -125,6 +114,7 @@ def plan_rest(
     seed: int,
     baseline_names: Sequence[str],
     seconds_per_token: Mapping[int, float] | None = None,
+    domain_tokens: Mapping[str, float] | None = None,
 ) -> FinalPlan:
     """What a final run in a folder has still to train; arguments and errors as `plan_final` has them."""
     plan = partial(
@@ -136,13 +126,16 @@ def plan_rest(
         baseline_names=baseline_names,
         experts=folder.experts,
         seconds_per_token=seconds_per_token,
+        domain_tokens=domain_tokens,
     )
-    return plan(done=_done(_records(folder), plan().parts))
+    return plan(done=_done(recorded(folder.path / _JOURNAL), plan().parts))
 
 
 def is_agreed(folder: RunFolder, plan: FinalPlan) -> bool:
     """Whether somebody has agreed to all that is left of a final run, before it was interrupted."""
-    agreed = {name for record in _records(folder) if record.kind == _AGREED for name in record.data["parts"]}
+    agreed = {
+        name for record in recorded(folder.path / _JOURNAL) if record.kind == _AGREED for name in record.data["parts"]
+    }
     return agreed >= {part.name for part in plan.left}
 
 
@@ -151,11 +144,6 @@ def agree(folder: RunFolder, plan: FinalPlan) -> None:
     journal = Journal(folder.path / _JOURNAL)
     journal.append(_AGREED, {"parts": [part.name for part in plan.left]})
     journal.close()
-
-
-def _records(folder: RunFolder) -> list[Record]:
-    location = folder.path / _JOURNAL
-    return read_journal(location) if has_journal(location) else []
 
 
 def _done(records: Iterable[Record], parts: Sequence[FinalPart]) -> dict[str, Mapping[str, Any]]:
@@ -193,7 +181,7 @@ def carry_out(parts: Sequence[FinalPart], done: set[str], backend: Backend) -> I
 
 
 def _finish_export(
-    task: Task, losses: Mapping[str, float], final: Mapping[str, Any], *, space: Space, corpus: Corpus, advice: Advice
+    task: Task, losses: Mapping[str, float], final: FinalRun, *, space: Space, corpus: Corpus, advice: Advice
 ) -> None:
     """Write the card of an exported model that has none, which an older raysplit left, or a lane just now.
 
@@ -204,8 +192,7 @@ def _finish_export(
     """
     folder, trial = Path(task.export_to), task.trial
     pretrain_tokens, specialize_tokens = trial.point(task.milestone)
-    predicted = final["variants"][RECOMMENDED]["predicted"]
-    trained_on = final["variants"][RECOMMENDED]["specialize_tokens"]
+    advised = final.variants[RECOMMENDED]
     model = ExportedModel(
         domain=trial.domain,
         n_params=trial.n_params,
@@ -215,12 +202,12 @@ def _finish_export(
         horizon_tokens=max(space.horizon_tokens, *task.waypoints),
         losses=losses,
         bytes_per_token=bytes_per_token(corpus),
-        seed_losses=final["seed_losses"] if trial.domain else {},
+        seed_losses=final.seed_losses if trial.domain else {},
         # The law was asked about a domain's expert, which is the seed where the domain has no tokens of its own.
         predicted={
-            name: Interval(**guess)
-            for name, guess in predicted.items()
-            if (name == trial.domain if trial.domain else not trained_on[name])
+            name: guess
+            for name, guess in advised.predicted.items()
+            if (name == trial.domain if trial.domain else not advised.specialize_tokens[name])
         },
     )
     try:
@@ -246,57 +233,51 @@ def _card(model: ExportedModel, folder: Path, *, space: Space, corpus: Corpus, a
 
 
 def _summary(
+    folder: RunFolder,
     corpus: Corpus,
-    variants: Sequence[Variant],
+    plan: FinalPlan,
     advice: Advice,
     law: Law | None,
-    measured: Mapping[tuple[str, int], Mapping[str, float]],
+    done: Mapping[str, Mapping[str, Any]],
     *,
     seed: int,
-    flops_per_token: float,
-) -> dict[str, Any]:
-    n_params = advice.split.n_params
-    trunk = Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=0, milestones=()).name
-    bytes_each = bytes_per_token(corpus)
-    out: dict[str, Any] = {"schema_version": 1, "seed": seed, "n_params": n_params, "variants": {}}
-    for variant in variants:
-        losses = {
-            domain: (
-                measured[branch_of(variant, domain, n_params=n_params, seed=seed).name, tokens]
-                if tokens
-                else measured[trunk_of(variant, domain, n_params=n_params, seed=seed).name, variant.pretrain_tokens]
-            )[domain]
-            for domain, tokens in variant.specialize_tokens.items()
-        }
-        predicted = (
-            {}
-            if law is None
-            else {
-                domain: {
-                    name: float(value)
-                    for name, value in asdict(
-                        law.predict(
-                            domain,
-                            n_params,
-                            variant.pretrain_tokens,
-                            variant.specialize_tokens[domain],
-                            level=advice.level,
-                        )
-                    ).items()
-                }
-                for domain in losses
-            }
+) -> FinalRun:
+    n_params, bytes_each = advice.split.n_params, bytes_per_token(corpus)
+    measured = {(part.task.trial.name, part.task.milestone): done[part.name]["losses"] for part in plan.parts}
+    flops = {v.name: plan.flops_per_token * v.paid_tokens(advice.accounting) for v in plan.variants}
+    variants = {}
+    for variant in plan.variants:
+        experts = {d: expert_of(variant, d, n_params=n_params, seed=seed) for d in variant.specialize_tokens}
+        losses = {domain: measured[trial.name, tokens][domain] for domain, (trial, tokens) in experts.items()}
+        models = models_of(variant, plan.parts, n_params=n_params, seed=seed)
+        variants[variant.name] = TrainedVariant(
+            pretrain_tokens=variant.pretrain_tokens,
+            specialize_tokens=dict(variant.specialize_tokens),
+            seeds=variant.seeds,
+            flops=flops[variant.name],
+            losses=losses,
+            # No run tells anything of the union.
+            predicted={}
+            if law is None or variant.is_union
+            else {domain: _predicted(law, domain, variant, advice) for domain in losses},
+            bits_per_byte={domain: loss / math.log(2) / bytes_each[domain] for domain, loss in losses.items()},
+            models={name: str(path.relative_to(folder.path)) for name, path in models.items()},
         )
-        out["variants"][variant.name] = {
-            "pretrain_tokens": variant.pretrain_tokens,
-            "specialize_tokens": dict(variant.specialize_tokens),
-            "seeds": variant.seeds,
-            "flops": flops_per_token * variant.paid_tokens(advice.accounting),
-            "losses": losses,
-            "predicted": predicted,
-            "bits_per_byte": {domain: loss / math.log(2) / bytes_each[domain] for domain, loss in losses.items()},
-        }
-    advised = variants[0]
-    out["budget_flops"] = flops_per_token * advised.paid_tokens(advice.accounting)
-    out["seed_losses"] = measured.get((trunk, advised.pretrain_tokens), {})
-    return out
+    trunk = Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=0, milestones=()).name
+    advised = plan.variants[0]
+    return FinalRun(
+        schema_version=1,
+        seed=seed,
+        budget_flops=flops[advised.name],
+        n_params=n_params,
+        seed_losses=measured.get((trunk, advised.pretrain_tokens), {}),
+        variants=variants,
+        # Of the lanes together, so that a final run in two parts says the same as one in one.
+        wall_seconds=sum(done[part.name]["wall_seconds"] for part in plan.parts),
+    )
+
+
+def _predicted(law: Law, domain: str, variant: Variant, advice: Advice) -> Interval:
+    at = (advice.split.n_params, variant.pretrain_tokens, variant.specialize_tokens[domain])
+    said = law.at_share(advice.replay_share).predict(domain, *at, level=advice.level)
+    return Interval(mean=float(said.mean), low=float(said.low), high=float(said.high))

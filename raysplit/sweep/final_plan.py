@@ -18,7 +18,9 @@ from raysplit.sweep.final_run import RECOMMENDED
 from raysplit.sweep.speed import speed_of
 
 BASELINES = ("pretraining only", "80/20", "from scratch")
-OF_BASES = ("no training", "equal tokens")
+UNION = "union of domains"
+"""One model that goes on with the mixture of all domains, on what the advised experts cost together."""
+OF_BASES = ("no training", "equal tokens", "one pass", UNION)
 """The same where a base is gone on from."""
 INDEPENDENT = "independent seeds"
 """The best split with the other kind of seeds, as the advice names it."""
@@ -36,6 +38,8 @@ class Variant:
     seeds: Seeds = "shared"
     starts_from_base: bool = False
     """Whether its pretraining exists already, and costs nothing."""
+    replay_share: float = 0.0
+    """Of its branches, as `Trial.replay_share`. At 1 they are one model, of the union of the domains."""
 
     def n_seeds(self, accounting: Accounting) -> int:
         """How often D is paid for."""
@@ -47,8 +51,13 @@ class Variant:
         Of independent seeds, a D for each.
         """
         experts = self.specialize_tokens.values()
-        own = sum(experts) if accounting == "shared" else max(experts)
+        own = sum(experts) if accounting == "shared" and not self.is_union else max(experts)
         return own if self.starts_from_base else self.n_seeds(accounting) * self.pretrain_tokens + own
+
+    @property
+    def is_union(self) -> bool:
+        """Whether all domains have one model, which is trained on their mixture."""
+        return self.replay_share == 1.0
 
     def trunk_seeds(self, seed: int) -> dict[str, int]:
         """Of the trunk that each domain's expert leaves: initialisation and order of its data."""
@@ -57,7 +66,7 @@ class Variant:
         return {domain: seed + number for number, domain in enumerate(self.specialize_tokens, start=1)}
 
 
-def variants_of(space: Space, advice: Advice, rules: Mapping[str, Split]) -> list[Variant]:
+def variants_of(space: Space, advice: Advice, rules: Mapping[str, Split], *, with_union: bool = False) -> list[Variant]:
     """The advised split and the baselines that are wanted beside it, on whole steps, at the same cost to the token.
 
     All but the one with independent seeds, for which a few steps may be left: its D is paid for several times.
@@ -72,14 +81,26 @@ def variants_of(space: Space, advice: Advice, rules: Mapping[str, Split]) -> lis
     )  # fmt: skip
     n_steps = max(1, round(whole.paid_tokens(advice.accounting) / batch))
     if space.model.checkpoints:
-        return [
-            _from_base(name, split, n_steps=n_steps if shared else None, batch_tokens=batch)
+        found = [
+            replace(
+                _from_base(name, split, n_steps=n_steps if shared else None, batch_tokens=batch),
+                replay_share=advice.replay_share if space.sweep.replay_shares else 0.0,
+            )
             for name, split in splits.items()
         ]
+        return [*found, _union(found[0], advice.accounting)] if with_union else found
     return [
         _on_steps(name, split, seeds[name], n_steps=n_steps, batch_tokens=batch, shared=shared)
         for name, split in splits.items()
     ]
+
+
+def _union(advised: Variant, accounting: Accounting) -> Variant:
+    """As many tokens as the advised experts take, all of them the mixture's, for one model."""
+    tokens = advised.paid_tokens(accounting)
+    return replace(
+        advised, name=UNION, specialize_tokens=dict.fromkeys(advised.specialize_tokens, tokens), replay_share=1.0
+    )
 
 
 def _seeds_of(name: str) -> Seeds:
@@ -117,25 +138,25 @@ def plan_final(
     experts: Path,
     done: Collection[str] = (),
     seconds_per_token: Mapping[int, float] | None = None,
+    domain_tokens: Mapping[str, float] | None = None,
 ) -> FinalPlan:
     """The seed on all machines that the space has, then the experts side by side on as much as is theirs.
 
     Args:
-        space: the sweep's space.
         advice: what to train; it may be about a size that the space does not name.
-        vocab_size: of the tokenizer.
         seed: of weights and data order.
         baseline_names: rules of thumb to train as well, out of `BASELINES`, or of `OF_BASES`.
         experts: folder of the exported models.
         done: names of the parts that are trained.
         seconds_per_token: of one worker by size, as far as it was timed.
+        domain_tokens: training tokens of each domain's text, for the baseline of one pass.
 
     Raises:
         SpaceError: the model does not fit on the machines.
     """
     n_params = advice.split.n_params
     model = space.shape(n_params, vocab_size)
-    variants = _wanted(space, advice, vocab_size=vocab_size, baseline_names=baseline_names)
+    variants = _wanted(space, advice, vocab_size=vocab_size, baseline_names=baseline_names, domain_tokens=domain_tokens)
     n_experts = max(1, sum(tokens > 0 for tokens in variants[0].specialize_tokens.values()))
     n_workers = space.compute.n_workers
     seed_lane = widest_lane_shape(space, n_params, n_workers=n_workers, vocab_size=vocab_size)
@@ -172,10 +193,17 @@ def plan_final(
     )
 
 
-def _wanted(space: Space, advice: Advice, *, vocab_size: int, baseline_names: Sequence[str]) -> list[Variant]:
+def _wanted(
+    space: Space,
+    advice: Advice,
+    *,
+    vocab_size: int,
+    baseline_names: Sequence[str],
+    domain_tokens: Mapping[str, float] | None,
+) -> list[Variant]:
     n_params = advice.split.n_params
     problem = replace(
-        target_problem(space, vocab_size=vocab_size),
+        target_problem(space, vocab_size=vocab_size, domain_tokens=domain_tokens),
         budget_flops=advice.budget_flops,
         accounting=advice.accounting,
         sizes={n_params: float(space.shape(n_params, vocab_size).flops_per_token)},
@@ -184,7 +212,7 @@ def _wanted(space: Space, advice: Advice, *, vocab_size: int, baseline_names: Se
     wanted = {name: rules[name] for name in baseline_names if name in rules}
     if wanted and advice.other_seeds is not None:
         wanted[advice.other_seeds.baseline] = advice.other_seeds.split
-    return variants_of(space, advice, wanted)
+    return variants_of(space, advice, wanted, with_union=UNION in baseline_names)
 
 
 def final_notes(plan: FinalPlan, *, sweep_flops: float | None) -> list[str]:
@@ -257,16 +285,16 @@ def parts_of(
         last = trunks[trunk_seed, tokens].name if is_shared else last
     branches: dict[tuple[Trial, int], FinalPart] = {}
     for variant in variants:
-        for domain, tokens in variant.specialize_tokens.items():
-            branch = branch_of(variant, domain, n_params=n_params, seed=seed)
-            if tokens and (branch, tokens) not in branches:
+        for domain in variant.specialize_tokens:
+            branch, tokens = expert_of(variant, domain, n_params=n_params, seed=seed)
+            if branch.domain and (branch, tokens) not in branches:
                 branches[branch, tokens] = FinalPart(
                     after=trunks[branch.seed, variant.pretrain_tokens].name if variant.pretrain_tokens else "",
                     task=Task(
                         trial=branch,
                         milestone=tokens,
                         waypoints=waypoints,
-                        export_to=str(homes[variant.name] / domain),
+                        export_to=str(homes[variant.name] / (SEED_FOLDER if variant.is_union else domain)),
                         lane_shape=expert_lane,
                     ),
                 )
@@ -284,31 +312,32 @@ def models_of(variant: Variant, parts: Sequence[FinalPart], *, n_params: int, se
     """Folders of a variant's models: of its seed, where it has one, and of each domain's expert that has tokens."""
     exports = {(part.task.trial.name, part.task.milestone): Path(part.task.export_to) for part in parts}
     found = {}
-    if variant.pretrain_tokens and variant.seeds == "shared":
+    if variant.pretrain_tokens and variant.seeds == "shared" and not variant.is_union:
         found[SEED_FOLDER] = exports[_trunk(n_params, seed, variant.pretrain_tokens).name, variant.pretrain_tokens]
-    for domain, tokens in variant.specialize_tokens.items():
-        if tokens:
-            found[domain] = exports[branch_of(variant, domain, n_params=n_params, seed=seed).name, tokens]
-        elif variant.seeds == "independent" and variant.pretrain_tokens:
-            found[domain] = exports[
-                trunk_of(variant, domain, n_params=n_params, seed=seed).name, variant.pretrain_tokens
-            ]
+    for domain in variant.specialize_tokens:
+        trial, milestone = expert_of(variant, domain, n_params=n_params, seed=seed)
+        if trial.domain or (variant.seeds == "independent" and variant.pretrain_tokens):
+            found[domain] = exports[trial.name, milestone]
     return found
 
 
-def branch_of(variant: Variant, domain: str, *, n_params: int, seed: int) -> Trial:
-    return Trial(
+def expert_of(variant: Variant, domain: str, *, n_params: int, seed: int) -> tuple[Trial, int]:
+    """What gives a domain's expert, and after how many tokens: a branch, or the trunk where it has no tokens.
+
+    That of the union is one branch, whose own domain is without effect.
+    """
+    trunk_seed, pretrain, tokens = variant.trunk_seeds(seed)[domain], variant.pretrain_tokens, variant.specialize_tokens
+    if not tokens[domain]:
+        return _trunk(n_params, trunk_seed, pretrain), pretrain
+    branch = Trial(
         n_params=n_params,
-        seed=variant.trunk_seeds(seed)[domain],
-        domain=domain,
-        pretrain_tokens=variant.pretrain_tokens,
-        milestones=(variant.specialize_tokens[domain],),
+        seed=trunk_seed,
+        domain=min(tokens) if variant.is_union else domain,
+        pretrain_tokens=pretrain,
+        milestones=(tokens[domain],),
+        replay_share=variant.replay_share,
     )
-
-
-def trunk_of(variant: Variant, domain: str, *, n_params: int, seed: int) -> Trial:
-    """What a domain's expert has left."""
-    return _trunk(n_params, variant.trunk_seeds(seed)[domain], variant.pretrain_tokens)
+    return branch, tokens[domain]
 
 
 def _trunk(n_params: int, seed: int, tokens: int) -> Trial:

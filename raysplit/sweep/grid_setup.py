@@ -134,7 +134,9 @@ def setup_of_grid(
     except ValidationError as error:
         raise SpaceError("\n".join(explain(problem, "setup_of_grid") for problem in error.errors())) from error
     target = asked.target_flops_per_token
+    as_given: dict[str, Any] = {name: value for name, value in asked if name in Setup.__dataclass_fields__}
     return Setup(
+        **as_given,
         problem=Problem(
             budget_flops=asked.target_flops,
             sizes=asked.flops_per_token if target is None else target,
@@ -142,8 +144,6 @@ def setup_of_grid(
             weights=[(asked.weights or {}).get(name, 1.0) for name in asked.domains],
             accounting=asked.accounting,
         ),
-        flops_per_token=asked.flops_per_token,
-        domains=asked.domains,
         tree=Tree(
             cooldown_start=CooldownStart(fraction=asked.cooldown_fraction),
             pretrain_grid=tuple(d for d in asked.pretrain_tokens if d),
@@ -151,13 +151,5 @@ def setup_of_grid(
         ),
         specialize_grid=asked.specialize_tokens,
         scratch=0 in asked.pretrain_tokens,
-        policy=asked.policy,
-        design=asked.design,
-        budget_flops=asked.budget_flops,
-        regret_tolerance=asked.regret_tolerance,
         repeats=(),
-        lanes=asked.lanes,
-        step_tokens=asked.step_tokens,
-        seed=asked.seed,
-        fills_idle_lanes=asked.fills_idle_lanes,
     )

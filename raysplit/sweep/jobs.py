@@ -2,10 +2,7 @@
 
 import asyncio
 import hashlib
-import logging
 import shlex
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,8 +11,7 @@ from typing import Any
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from raysplit import ray_private
-from raysplit.errors import RunError
+from raysplit.errors import RunError, SpaceError
 from raysplit.space import Space, dump_space, load_space
 
 _RUN_FOLDER = "raysplit_run_folder"
@@ -29,6 +25,12 @@ _TELLS_APART = f"{{ {{ \"$@\" 2>&1 1>&3 3>&- | sed -u 's/^/{_BESIDE}/'; }} 3>&1 
 """A job has one log, in which Ray writes too: bash marks the lines of the command ``$@``, and keeps its status."""
 _READY_SECONDS, _NOT_READY = 180.0, "No available agent"
 _SPACE = "space.yaml"
+_CARRIED, _CARRIED_BYTES = "RAYSPLIT_SPACE", 100_000
+"""The job's variable that holds its search space, and the most that it may: Linux takes 128 KiB.
+
+It does not travel in Ray's `working_dir`, in which the job and its ranks would stand. Ray 2.60 removes that folder and
+unpacks it anew when another raylet of the same machine first needs it, and oneMKL ends a process whose folder is gone.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,35 +44,36 @@ class SubmittedRun:
     """Further ones of `raysplit run`."""
 
     @classmethod
-    def of(cls, space_file: Path, run_folder: str, *, options: tuple[str, ...] = ()) -> "SubmittedRun":
-        """Read and check the space here, before a cluster is asked.
+    def of(cls, space_file: Path | None, run_folder: str, *, options: tuple[str, ...] = ()) -> "SubmittedRun":
+        """Read and check the space here, before a cluster is asked; without one, go on with the run that lies there.
 
         Raises:
-            SpaceError: as `raysplit.space.load_space`.
-            RunError: the run folder is no absolute path, which would lie in the job's own folder and end with it.
+            SpaceError: as `raysplit.space.load_space`; it is too long for a job.
+            RunError: the run folder is no absolute path, so that nobody could say where it lies.
         """
-        return cls(space=load_space(space_file), run_folder=_absolute(run_folder), options=options)
-
-    @classmethod
-    def again(cls, run_folder: str, *, options: tuple[str, ...] = ()) -> "SubmittedRun":
-        """Go on with the run in a folder, by the search space that lies there.
-
-        Raises:
-            RunError: the run folder is no absolute path.
-        """
-        return cls(space=None, run_folder=_absolute(run_folder), options=options)
+        if not run_folder.startswith("/"):
+            raise RunError(f"{run_folder}: must be an absolute path on the cluster, such as /shared/runs/first")
+        space = None if space_file is None else load_space(space_file)
+        if space is not None and (n_bytes := len(dump_space(space).encode())) > _CARRIED_BYTES:
+            raise SpaceError(
+                f"{space_file}: {n_bytes:,} bytes with its defaults written out, where a job carries "
+                f"{_CARRIED_BYTES:,}; put it at {run_folder}/{_SPACE} on the cluster, and "
+                f"`raysplit resume {run_folder}` starts it there"
+            )
+        return cls(space=space, run_folder=run_folder.rstrip("/"), options=options)
 
     @property
     def entrypoint(self) -> str:
-        """The job's command; `raysplit` is found on the PATH that Ray was started with."""
-        space = f"{self.run_folder}/{_SPACE}" if self.space is None else _SPACE
-        return shlex.join(["raysplit", "run", space, "--out", self.run_folder, "--ray-address", "auto", *self.options])
+        """The job's command, for any shell; `raysplit` is found on the PATH that Ray was started with."""
+        space = f"{self.run_folder}/{_SPACE}" if self.space is None else "/dev/stdin"
+        words = ["raysplit", "run", space, "--out", self.run_folder, "--ray-address", "auto", *self.options]
+        return shlex.join(words) if self.space is None else f"exec {shlex.join(words)} <<END\n${_CARRIED}\nEND\n"
 
-
-def _absolute(run_folder: str) -> str:
-    if not run_folder.startswith("/"):
-        raise RunError(f"{run_folder}: must be an absolute path on the cluster, such as /shared/runs/first")
-    return run_folder.rstrip("/")
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of the job."""
+        carried = {} if self.space is None else {_CARRIED: dump_space(self.space)}
+        return {"RAY_JOB_STOP_WAIT_TIME_S": _STOP_SECONDS, **carried}
 
 
 class SubmittedJobs:
@@ -97,8 +100,6 @@ class SubmittedJobs:
                 f"{address or 'this node'}: no Ray dashboard answers ({why}); give --address http://HEAD:8265, or "
                 "reach it with `ssh -L 8265:localhost:8265 HEAD` or `ray dashboard CLUSTER.yaml`"
             ) from error
-        for module in ray_private.TELL_OF_UPLOADS:
-            logging.getLogger(module).setLevel(logging.ERROR)
         return cls(client)
 
     def running_in(self, run_folder: str) -> str | None:
@@ -111,19 +112,13 @@ class SubmittedJobs:
 
     def submit(self, run: SubmittedRun) -> str:
         """Hand it in; returns the job's name."""
-        folder = Path(tempfile.mkdtemp(prefix="raysplit-submit-"))
         name = hashlib.sha256(run.run_folder.encode()).hexdigest()[:8]
-        try:
-            if run.space is not None:
-                (folder / _SPACE).write_text(dump_space(run.space), encoding="utf-8")
-            return self._hand_in(
-                entrypoint=run.entrypoint,
-                submission_id=f"raysplit-{name}-{time.strftime('%Y%m%d-%H%M%S')}",
-                metadata={_RUN_FOLDER: run.run_folder},
-                runtime_env={"working_dir": str(folder), "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": _STOP_SECONDS}},
-            )
-        finally:
-            shutil.rmtree(folder)
+        return self._hand_in(
+            entrypoint=run.entrypoint,
+            submission_id=f"raysplit-{name}-{time.strftime('%Y%m%d-%H%M%S')}",
+            metadata={_RUN_FOLDER: run.run_folder},
+            runtime_env={"env_vars": run.environment},
+        )
 
     def _hand_in(self, **job: Any) -> str:
         """Submit, once the cluster takes jobs: a head that has just come up answers before its agent does."""
@@ -150,12 +145,9 @@ class SubmittedJobs:
         return bool(self._client.get_job_status(job) == JobStatus.SUCCEEDED)
 
     def ask(self, words: Sequence[str], *, tell: Callable[[str], Any], tell_beside: Callable[[str], Any]) -> int:
-        """Run a command of raysplit's on the cluster, which finds the run folder there; gives its exit status.
+        """Run a command of raysplit's, without that word, on the cluster, which finds the run folder there.
 
-        Args:
-            words: of the command, without ``raysplit``.
-            tell: hears each line of its output.
-            tell_beside: hears each line of its error stream.
+        Each line of its output is told, those of its error stream beside; gives its exit status.
         """
         job = self._hand_in(
             entrypoint=shlex.join(["bash", "-o", "pipefail", "-c", _TELLS_APART, "-", "raysplit", *words]),

@@ -4,12 +4,13 @@ import logging
 import os
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import ray
 from ray import tune
 from ray.actor import ActorHandle
@@ -33,14 +34,16 @@ from raysplit.live.actor import start_law_actor
 from raysplit.live.answers import Status
 from raysplit.live.client import NAMESPACE, actor_name
 from raysplit.live.endpoint import Endpoint
-from raysplit.live.law_store import LawStore, laws_beside
+from raysplit.live.law_store import laws_beside
 from raysplit.live.lease import LEASE_SECONDS, Lease, renewed
 from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
 from raysplit.run_folder.folder import RunFolder, run_with_journal, write_text
+from raysplit.runs import BASE
 from raysplit.space import Space, dump_space
+from raysplit.split import Base
 from raysplit.sweep.backend import run_all
-from raysplit.sweep.run_setup import recorded, setup_of_corpus, setup_of_run
+from raysplit.sweep.run_setup import recorded, setup_of_run, setup_of_space
 from raysplit.sweep.tune import LawScheduler, LawSearcher, TrialRunner, Trials
 from raysplit.train.checkpoints import check_checkpoints
 from raysplit.tuning.stages import points_of
@@ -53,7 +56,6 @@ from raysplit.tuning.tuned import read_tuned
 class SweepEnd:
     """How a sweep ended."""
 
-    why: str
     status: Status
     wall_seconds: float
 
@@ -101,12 +103,12 @@ def run_sweep(
         LaneError: machines were at fault, as often as was put up with; every trial stays open.
     """
     started = time.perf_counter()
-    run = setup_of_corpus(space, corpus)
-    service = _reading(run, folder, recorded(folder))
+    run = setup_of_space(space, corpus)
+    service = _reading(run, folder, recorded(folder.journal))
     before = service.status()
     if before.finished:
         write_results(service, folder)
-        return SweepEnd(why=before.finished, status=before, wall_seconds=0.0)
+        return SweepEnd(status=before, wall_seconds=0.0)
     checkpoints = folder.checkpoints_at(space.compute.storage)
     check_checkpoints(checkpoints, space, vocab_size=corpus.vocab_size)
     check_opening(run.setup)
@@ -124,11 +126,11 @@ def run_sweep(
                 space, folder, law=law, console=console, title="sweep", wait_seconds=wait_seconds
             ) as lanes:
                 _tune(folder, Trials(ActorLaw(law), lanes=run.setup.lanes, n_blocked=lanes.n_blocked), lanes)
-    service = _reading(run, folder, recorded(folder))
+    service = _reading(run, folder, recorded(folder.journal))
     status = service.status()
     if status.finished:
         write_results(service, folder)
-    return SweepEnd(why=status.finished, status=status, wall_seconds=time.perf_counter() - started)
+    return SweepEnd(status=status, wall_seconds=time.perf_counter() - started)
 
 
 def check_opening(setup: Setup) -> None:
@@ -203,17 +205,21 @@ def read_service(run_folder: Path) -> LawService:
 
 def _reading(run: RunSetup, folder: RunFolder, records: list[Record]) -> LawService:
     """The service as the journal has it now; only the law actor writes, which may be at it."""
-    last_seq = records[-1].seq if records else -1
-    return LawService(
-        run,
-        ReadJournal(records),
-        store=LawStore(laws_beside(folder.journal), last_seq=last_seq),
-    )
+    return LawService(run, ReadJournal(records), laws_in=laws_beside(folder.journal))
+
+
+def _with_bases(observations: pd.DataFrame, bases: Mapping[int, Base]) -> pd.DataFrame:
+    """A table of continued pretraining, as `raysplit fit` reads one; without bases as it is."""
+    if not bases:
+        return observations
+    names = [base.name for base in bases.values()]
+    named = {n: base.name if names.count(base.name) == 1 else f"{base.name}-{n}" for n, base in bases.items()}
+    return observations.assign(**{BASE: observations["n_params"].map(named)})
 
 
 def write_results(service: LawService, folder: RunFolder) -> None:
     """Write observations, law and advice as files that other tools read."""
-    frame = service.observations()
+    frame = _with_bases(service.observations(), service.setup.problem.bases)
     frame.to_csv(folder.observations("csv"), index=False)
     frame.to_parquet(folder.observations("parquet"), index=False)
     law = service.law().to_dict()
@@ -234,7 +240,7 @@ def _tune(folder: RunFolder, trials: Trials, lanes: Lanes) -> None:
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is ours: Tune would wait for the trials and talk of them
     tuner = tune.Tuner(
         # No CPU: a cluster may be exactly as large as its lanes.
-        tune.with_resources(tune.with_parameters(TrialRunner, backend=lanes.queue), dict(stable_share())),
+        tune.with_resources(tune.with_parameters(TrialRunner, backend=lanes), dict(stable_share())),
         tune_config=tune.TuneConfig(
             search_alg=LawSearcher(trials), scheduler=LawScheduler(trials), num_samples=-1, reuse_actors=True
         ),

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +11,7 @@ from raysplit.http.client import HttpClient
 from raysplit.journal import Journal, read_journal
 from raysplit.live import endpoint
 from raysplit.live.answers import Accepted
-from raysplit.live.law_store import LawStore, laws_beside
+from raysplit.live.law_store import laws_beside
 from raysplit.live.observations import MAX_BATCH, checked
 from raysplit.live.service import LawService
 from raysplit.run_folder.folder import run_with_journal
@@ -23,37 +22,21 @@ from raysplit.sweep.run_setup import setup_of_run
 from raysplit.trainers.reporter import LawToTell
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Observed:
-    """What became of a table."""
-
-    accepted: Accepted
-    told: str
-    """Who took it."""
-
-
-def observe_server(url: str, token: str | None, runs: pd.DataFrame) -> Observed:
-    """Give a checked table to a live law over HTTP.
+def observe_server(url: str, token: str | None, runs: pd.DataFrame) -> tuple[Accepted, str]:
+    """Give a checked table to a live law over HTTP; what became of it, and who took it.
 
     Raises:
         TableError: the law refuses a row; of its batch of `MAX_BATCH` nothing was stored.
         RunError: the server cannot be reached, or refuses the token.
     """
-    return Observed(
-        accepted=_tell(HttpClient(url, token, timeout_seconds=120.0), _batches(runs)), told=f"the live law at {url}"
-    )
+    return _tell(HttpClient(url, token, timeout_seconds=120.0), _batches(runs)), f"the live law at {url}"
 
 
-def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) -> Observed:
-    """Give a checked table to a run's law, running or finished.
+def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) -> tuple[Accepted, str]:
+    """Give a checked table to a run's law, running or finished; what became of it, and who took it.
 
     The live law takes it where there is one. Without, it is written into the journal, and the results of a sweep that
-    has ended are written anew.
-
-    Args:
-        run_folder: of the run.
-        runs: as `raysplit.runs.read_runs` gives it.
-        offline: that no live law writes this run's journal is known, though the folder says that there is one.
+    has ended are written anew; ``offline`` says that none writes this journal, though the folder tells of one.
 
     Raises:
         TableError: a row is of an unknown domain or contradicts a known one; of its batch of `MAX_BATCH` nothing was
@@ -64,7 +47,7 @@ def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) 
     if endpoint.find(run_folder) is not None:
         from raysplit.live.client import connect
 
-        return Observed(accepted=_tell(connect(run_folder), _batches(runs)), told="the live law")
+        return _tell(connect(run_folder), _batches(runs)), "the live law"
     folder = run_with_journal(run_folder)
     if (folder.path / endpoint.FILE_NAME).exists() and not offline:
         raise RunError(
@@ -78,17 +61,12 @@ def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) 
         held(folder.path, command="raysplit observe", take_over=offline),
         closing(Journal(folder.journal)) as journal,
     ):
-        last_seq = journal.records[-1].seq if journal.records else -1
-        service = LawService(
-            run,
-            journal,
-            store=LawStore(laws_beside(folder.journal), last_seq=last_seq),
-        )
+        service = LawService(run, journal, laws_in=laws_beside(folder.journal))
         accepted = _tell(service, batches)
         if accepted.n_new and service.status().finished:
             write_results(service, folder)
         service.close()
-    return Observed(accepted=accepted, told="the journal")
+    return accepted, "the journal"
 
 
 def _batches(runs: pd.DataFrame) -> list[list[Observation]]:

@@ -14,12 +14,12 @@ from raysplit.design.tree_state import price_together
 from raysplit.machines import PEAK_FLOPS_PER_SECOND
 from raysplit.quantities import counted, format_bytes, format_count, format_flops, format_seconds
 from raysplit.space import Space
+from raysplit.split.problem import FORWARD_SHARE
 from raysplit.sweep.speed import Speed, busy_share, lanes_at_a_time, speed_of
 
 _LANE_START_SECONDS = 20.0
 STATE_BYTES = 12
 """Bytes of a checkpoint for each parameter: fp32 weights and Adam's two moments."""
-FORWARD_SHARE = 1 / 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,11 +81,7 @@ class Plan:
 def make_plan(space: Space, setup: Setup, *, vocab_size: int, seconds_per_token: Mapping[int, float]) -> Plan:
     """Reckon machines, trials, tokens, FLOPs, disk and time.
 
-    Args:
-        space: the search space.
-        setup: its resolved set-up.
-        vocab_size: of the tokenizer.
-        seconds_per_token: of one worker by size, from `raysplit.train.calibrate`, as far as sizes could be timed.
+    ``seconds_per_token`` is one worker's by size, from `raysplit.train.calibrate`, as far as sizes could be timed.
 
     Raises:
         SpaceError: a size does not fit on the machines; names the nearest shape that does.
@@ -306,7 +302,7 @@ def _row(
     # A trunk keeps a checkpoint at every D of the grid, each branch its deepest; what is drawn from a seed is no file.
     n_trunk = 0 if setup.tree.given else sum(d > 0 for d in setup.pretrain_grid)
     n_kept = sum(n_trunk if trial.is_trunk else 1 for trial in trials)
-    checkpoint_bytes = float(model.n_params_total * STATE_BYTES)
+    checkpoint_bytes = float(model.n_params_trained * STATE_BYTES)
     read = len(points) * len(setup.domains) * space.training.validation_tokens * FORWARD_SHARE
     speed = speed_of(space, model, lane, timed)
     return PlanRow(

@@ -6,7 +6,7 @@ simulated time that passes as the FLOPs of each step are trained.
 
 import heapq
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
@@ -24,7 +24,6 @@ from raysplit.space import CooldownStart, DesignName
 from raysplit.split.price import RULE
 from raysplit.sweep.backend import Backend, Recorder
 from raysplit.sweep.grid_setup import setup_of_grid
-from raysplit.sweep.reports import trial_of
 from raysplit.sweep.tune import LawScheduler, LawSearcher, Trials, result_of
 
 Losses = Callable[[Trial, int], Mapping[str, float] | None]
@@ -50,6 +49,9 @@ class KnownLosses:
         told.set_result(outcome)
         return told
 
+    def n_blocked(self) -> int:
+        return 0
+
     def close(self) -> None:
         self._closed = True
 
@@ -63,6 +65,11 @@ class TuneTrial:
     asked: Trial
     n_done: int = 0
 
+    @property
+    def milestone(self) -> int:
+        """That its next step trains to."""
+        return self.asked.milestones[self.n_done]
+
 
 class PlayedTo(LawClient, Protocol):
     """What a replay is played to; `LawService` is one."""
@@ -70,6 +77,45 @@ class PlayedTo(LawClient, Protocol):
     setup: Setup
 
     def tree_state(self) -> TreeState: ...
+
+
+class PlayedTune:
+    """Ray Tune's part: the searcher and the scheduler that it drives, and the checkpoints that their trials leave."""
+
+    def __init__(self, law: PlayedTo, *, n_blocked: Callable[[], int] = lambda: 0) -> None:
+        """Of a law; ``n_blocked`` as `Trials` has it."""
+        trials = Trials(law, lanes=law.setup.lanes, n_blocked=n_blocked)
+        self._searcher, self._scheduler, self._setup = LawSearcher(trials), LawScheduler(trials), law.setup
+        self._nodes = law.tree_state().nodes.copy()
+        self._n_trials = 0
+
+    @property
+    def finished(self) -> str:
+        """Why the search has ended; empty while it goes on."""
+        return self._searcher.finished
+
+    def begun(self) -> Iterator[TuneTrial]:
+        """Every trial that can begin now."""
+        while isinstance(config := self._searcher.suggest(name := f"t{self._n_trials}"), dict):
+            self._n_trials += 1
+            yield TuneTrial(name, config, Trial.of(config))
+
+    def step_flops(self, trial: TuneTrial) -> float:
+        """FLOPs of a trial's next step, which begins."""
+        flops = price(self._setup, trial.asked, [trial.milestone], self._nodes)
+        segments = self._setup.tree.segments(trial.asked, trial.milestone, self._nodes)
+        self._nodes.update(segment.end for segment in segments if not segment.cooldown)
+        return flops
+
+    def goes_on(self, trial: TuneTrial, outcome: Outcome) -> bool:
+        """Whether a trial has another step after this one's outcome, which the law knows."""
+        result = result_of(trial.asked, trial.milestone, outcome)
+        trial.n_done += 1
+        if not result["done"] and self._scheduler.on_trial_result(None, trial, result) != LawScheduler.STOP:
+            return True
+        self._scheduler.on_trial_complete(None, trial, result)
+        self._searcher.on_trial_complete(trial.trial_id, result)
+        return False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,40 +138,28 @@ def drive(service: PlayedTo, backend: Backend) -> Replayed:
 
     The searcher and scheduler are those that Ray Tune drives; ties in simulated time go to the earlier trial.
     """
-    setup = service.setup
-    trials = Trials(service, lanes=setup.lanes)
-    searcher, scheduler = LawSearcher(trials), LawScheduler(trials)
+    played, lanes = PlayedTune(service, n_blocked=backend.n_blocked), service.setup.lanes
     running: list[tuple[float, int, TuneTrial]] = []
     numbers = itertools.count()
-    nodes = service.tree_state().nodes.copy()
     now = busy = 0.0
 
     def start_step(trial: TuneTrial) -> None:
         nonlocal busy
-        asked, milestone = trial.asked, trial.asked.milestones[trial.n_done]
-        flops = price(setup, asked, [milestone], nodes)
-        nodes.update(s.end for s in setup.tree.segments(asked, milestone, nodes) if not s.cooldown)
+        flops = played.step_flops(trial)
         busy += flops
         heapq.heappush(running, (now + flops, next(numbers), trial))
 
-    while not searcher.finished:
-        while isinstance(config := searcher.suggest(name := f"t{next(numbers)}"), dict):
-            start_step(TuneTrial(name, config, trial_of(config)))
+    while not played.finished:
+        for trial in played.begun():
+            start_step(trial)
         if not running:
             break
         now, _, trial = heapq.heappop(running)
-        milestone = trial.asked.milestones[trial.n_done]
-        trial.n_done += 1
-        outcome = backend.submit(Task(trial=trial.asked, milestone=milestone)).result()
-        result = result_of(trial.asked, milestone, outcome)
-        if result["done"] or scheduler.on_trial_result(None, trial, result) == LawScheduler.STOP:
-            scheduler.on_trial_complete(None, trial, result)
-            searcher.on_trial_complete(trial.trial_id, result)
-        else:
+        if played.goes_on(trial, backend.submit(Task(trial=trial.asked, milestone=trial.milestone)).result()):
             start_step(trial)
-    if not searcher.finished:
+    if not played.finished:
         raise AssertionError("nothing runs, nothing is handed out, and the sweep has not ended")
-    return Replayed(finished=searcher.finished, busy_share=busy / (setup.lanes * now) if now else 0.0)
+    return Replayed(finished=played.finished, busy_share=busy / (lanes * now) if now else 0.0)
 
 
 def table_losses(runs: pd.DataFrame, domains: tuple[str, ...]) -> Losses:

@@ -7,24 +7,14 @@ are its own affair.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from raysplit.design.tree import Trial
 from raysplit.errors import RunError
-from raysplit.live.state import trial_from_dict
 
 LOSS, LOSSES = "loss", "losses"
 PRETRAIN, SPECIALIZE = "pretrain_tokens", "specialize_tokens"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
-    """A loss at one of the points that a trial was asked for."""
-
-    milestone: int
-    losses: dict[str, float]
-    """Of every domain for a trunk, of its own for a branch; nats per token."""
 
 
 def config_of(trial: Trial) -> dict[str, Any]:
@@ -32,13 +22,10 @@ def config_of(trial: Trial) -> dict[str, Any]:
     return {**asdict(trial), "points": [trial.point(milestone) for milestone in trial.milestones]}
 
 
-def trial_of(config: Mapping[str, Any]) -> Trial:
-    """The trial of a config, whatever else the user has put into it."""
-    return trial_from_dict({name: config[name] for name in Trial.__dataclass_fields__})
+def read_report(trial: Trial, result: Mapping[str, Any], domains: Sequence[str]) -> tuple[int, dict[str, float]] | None:
+    """Milestone and losses in a flat result of Tune's; None when it is not at one of the trial's points.
 
-
-def read_report(trial: Trial, result: Mapping[str, Any], domains: Sequence[str]) -> Report | None:
-    """The measurement in a flat result of Tune's; None when it is not at one of the trial's points.
+    Losses are of every domain for a trunk, of its own for a branch; nats per token.
 
     Raises:
         RunError: a loss is missing at a point, or is no number.
@@ -61,7 +48,7 @@ def read_report(trial: Trial, result: Mapping[str, Any], domains: Sequence[str])
                 f"{trial.name}: its report at {PRETRAIN} = {result[PRETRAIN]}, {SPECIALIZE} = {result[SPECIALIZE]} has "
                 f"{what} = {given!r}; {_how(trial, wanted)}"
             ) from None
-    return Report(milestone=milestone, losses=losses)
+    return milestone, losses
 
 
 def _how(trial: Trial, wanted: Sequence[str]) -> str:

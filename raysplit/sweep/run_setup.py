@@ -1,6 +1,7 @@
 """What a new run's law rests on, from its search space and its corpus; later on its journal says so."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from raysplit.corpus import Corpus
 from raysplit.design.setup import setup_of
@@ -10,33 +11,26 @@ from raysplit.run_folder.folder import RunFolder, existing_run
 from raysplit.space import Space
 
 
-def setup_of_corpus(space: Space, corpus: Corpus) -> RunSetup:
-    """Of a sweep, on a corpus that can feed it.
+def setup_of_space(space: Space, corpus: Corpus | None = None) -> RunSetup:
+    """Of a sweep on a corpus that can feed it; without one, of a law that only hears what others measure.
 
     Raises:
         CorpusError: a domain has too few tokens for the grids.
         SplitError: the target's budget is too small for any split.
     """
-    longest_path_epochs(space, corpus)
-    tokens = {name: float(record.train.n_tokens) for name, record in corpus.manifest.domains.items()}
+    vocab_size, tokens = space.corpus.tokenizer.vocab_size, None
+    per_token = dict.fromkeys(space.domains, float("nan"))
+    if corpus is not None:
+        longest_path_epochs(space, corpus)
+        vocab_size, per_token = corpus.vocab_size, bytes_per_token(corpus)
+        tokens = corpus.domain_tokens
     return RunSetup(
-        setup=setup_of(space, vocab_size=corpus.vocab_size, domain_tokens=tokens),
-        bytes_per_token=bytes_per_token(corpus),
-        family=_family(space, corpus.vocab_size),
-    )
-
-
-def setup_of_space(space: Space) -> RunSetup:
-    """Of a law that only hears what others measure, and so needs no corpus.
-
-    Raises:
-        SplitError: the target's budget is too small for any split.
-    """
-    vocab_size = space.corpus.tokenizer.vocab_size
-    return RunSetup(
-        setup=setup_of(space, vocab_size=vocab_size),
-        bytes_per_token=dict.fromkeys(space.domains, float("nan")),
-        family=_family(space, vocab_size),
+        setup=setup_of(space, vocab_size=vocab_size, domain_tokens=tokens),
+        bytes_per_token=per_token,
+        # Of bases there are those that there are.
+        family=None
+        if space.model.checkpoints
+        else ModelFamily(vocab_size=vocab_size, context_length=space.model.context_length),
     )
 
 
@@ -52,21 +46,13 @@ def setup_of_run(folder: RunFolder, records: Sequence[Record]) -> RunSetup:
     if (data := recorded_setup(records)) is not None:
         return RunSetup.of_data(data)
     _, space = existing_run(folder.path)
-    if folder.corpus.exists() or any(record.kind == "round" for record in records):
-        return setup_of_corpus(space, Corpus.open(folder.corpus))
-    return setup_of_space(space)
+    has_corpus = folder.corpus.exists() or any(record.kind == "round" for record in records)
+    return setup_of_space(space, Corpus.open(folder.corpus) if has_corpus else None)
 
 
-def _family(space: Space, vocab_size: int) -> ModelFamily | None:
-    """None of bases, of which there are those that there are."""
-    if space.model.checkpoints:
-        return None
-    return ModelFamily(vocab_size=vocab_size, context_length=space.model.context_length)
-
-
-def recorded(folder: RunFolder) -> list[Record]:
-    """Every record of a run's journal; none where it has not begun."""
-    return read_journal(folder.journal) if has_journal(folder.journal) else []
+def recorded(journal: str | Path) -> list[Record]:
+    """Every record of a journal; none where it was not begun."""
+    return read_journal(journal) if has_journal(journal) else []
 
 
 def bytes_per_token(corpus: Corpus) -> dict[str, float]:
@@ -98,5 +84,5 @@ def longest_path_epochs(space: Space, corpus: Corpus) -> dict[str, float]:
         max_specialize_tokens=max(space.specialize_grid),
         max_epochs=space.corpus.max_epochs,
         context_length=space.model.context_length,
-        replay_share=space.training.replay_share,
+        replay_share=min(space.sweep.replay_shares, default=space.training.replay_share),
     )

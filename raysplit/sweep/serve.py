@@ -47,6 +47,6 @@ def served(
         folder = open_run(out, space)
         if endpoint.find(folder.path) is not None:
             raise RunError(f"{folder.path}: its law is live already; ask it with `raysplit status {folder.path}`")
-        run = setup_of_run(folder, recorded(folder))
+        run = setup_of_run(folder, recorded(folder.journal))
         with joined_cluster(None, address=ray_address), live_law(run, folder, face=HttpFace(http)):
             yield folder

@@ -21,25 +21,21 @@ import numpy as np
 from raysplit.design.lane_shapes import LaneShape, lane_shape_of
 from raysplit.design.setup import Setup, setup_of
 from raysplit.design.tasks import Measured, Outcome, Task
-from raysplit.design.tree import Checkpoints
-from raysplit.design.tree_state import price
 from raysplit.errors import RunError
 from raysplit.journal import Journal
 from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
 from raysplit.pool.lane_pool import LanePool
-from raysplit.pool.lane_state import LaneState
+from raysplit.pool.lane_state import LaneState, QueuedTask
 from raysplit.pool.placement import Footprint, on_these, words
-from raysplit.pool.task_queue import QueuedTask
 from raysplit.pool.troubles import Kind, Trouble
 from raysplit.space import Space
-from raysplit.sweep.plan import FORWARD_SHARE, STATE_BYTES
+from raysplit.split.problem import FORWARD_SHARE
+from raysplit.sweep.plan import STATE_BYTES
 from raysplit.sweep.rates import Rates
-from raysplit.sweep.replay import Losses, TuneTrial, known_law_losses
-from raysplit.sweep.reports import trial_of
+from raysplit.sweep.replay import Losses, PlayedTune, TuneTrial, known_law_losses
 from raysplit.sweep.simulated_machines import HOUR, Clock, Machines
 from raysplit.sweep.speed import speed_of
-from raysplit.sweep.tune import LawScheduler, LawSearcher, Trials, result_of
 
 _LOOK_SECONDS = 60.0
 """Between two looks at lanes and nodes while nothing happens; the broker looks every second."""
@@ -64,7 +60,6 @@ class _Work:
     """A task, or what is left of it."""
 
     trial: TuneTrial
-    milestone: int
     pace: SizePace
     left: float
     """Seconds of training from the last save on."""
@@ -114,9 +109,8 @@ def simulate(
     most_lanes: int | None = None,
     seconds_per_token: Mapping[int, float] | None = None,
     node: Mapping[str, float] | None = None,
-    losses: Losses | None = None,
 ) -> Simulated:
-    """Run a sweep of a space on a simulated cluster until its answer.
+    """Run a sweep of a space on a simulated cluster until its answer; losses are those of `_chinchilla`.
 
     Args:
         space: whose trials, lanes and speeds are taken; domains that are found in the text are taken as equally large.
@@ -126,7 +120,6 @@ def simulate(
         most_lanes: at a time; as many as fill the nodes with the smallest size's when left out, so that nodes decide.
         seconds_per_token: of one worker by size, where it was timed; else reckoned from `compute.gpu`.
         node: resources of a node; those of `compute` when left out.
-        losses: that are measured; those of Chinchilla's law with domains of their own when left out.
 
     Raises:
         RunError: a size's speed is not known, or its lane does not fit on so many nodes.
@@ -143,7 +136,7 @@ def simulate(
     fill = most_nodes * min(resources[name] / amount for name, amount in smallest.in_all.items() if amount)
     lanes = most_lanes or max(1, int(fill))
     setup = replace(setup_of(space, vocab_size=vocab_size), lanes=lanes)
-    losses = losses or known_law_losses(_chinchilla, setup.domains, noise=0.005, seed=seed)
+    losses = known_law_losses(_chinchilla, setup.domains, noise=0.005, seed=seed)
     with tempfile.TemporaryDirectory() as scratch, closing(Journal(Path(scratch) / "journal")) as journal:
         service = LawService(RunSetup(setup=setup, bytes_per_token=dict.fromkeys(setup.domains, 1.0)), journal)
         played = _Played(space, setup, service, losses, paces, rates)
@@ -203,11 +196,8 @@ class _Played:
     clock: Clock = field(default_factory=Clock)
     machines: Machines = field(init=False)
     pool: LanePool = field(init=False)
-    searcher: LawSearcher = field(init=False)
-    scheduler: LawScheduler = field(init=False)
-    nodes: Checkpoints = field(init=False)
+    tune: PlayedTune = field(init=False)
     works: dict[Task, _Work] = field(default_factory=dict)
-    n_trials: int = 0
     kept: float = 0.0
     """Seconds of training times the share of a node that the lane takes; so the following two."""
     thrown: float = 0.0
@@ -231,9 +221,7 @@ class _Played:
     """Whether the search may have something else to try by now."""
 
     def __post_init__(self) -> None:
-        trials = Trials(self.service, lanes=self.setup.lanes, n_blocked=self._n_blocked)
-        self.searcher, self.scheduler = LawSearcher(trials), LawScheduler(trials)
-        self.nodes = self.service.tree_state().nodes.copy()
+        self.tune = PlayedTune(self.service, n_blocked=self._n_blocked)
         self.pool = LanePool(
             most_lanes=self.setup.lanes,
             stall_seconds=1800.0,
@@ -243,14 +231,14 @@ class _Played:
 
     def to_the_end(self) -> Simulated:
         self._turn()
-        while not self.searcher.finished:
+        while not self.tune.finished:
             self.clock.go_on()
             if self.pool.hopeless is not None:
                 raise self.pool.hopeless
             self._turn()
         cost, held_seconds = self.machines.bill()
         return Simulated(
-            finished=self.searcher.finished,
+            finished=self.tune.finished,
             hours=self.clock.now / HOUR,
             n_observations=self.service.status().n_observations,
             most_nodes=self.machines.most_at_once,
@@ -281,43 +269,33 @@ class _Played:
     # What the search wants.
 
     def _suggest(self) -> None:
-        while isinstance(config := self.searcher.suggest(f"t{self.n_trials}"), dict):
+        for trial in self.tune.begun():
             self._count_law_call()
-            trial = TuneTrial(f"t{self.n_trials}", config, trial_of(config))
-            self.n_trials += 1
             self._hand_in(trial)
 
     def _count_law_call(self) -> None:
         self.law_calls[int(self.clock.now // 60)] += 1
 
     def _hand_in(self, trial: TuneTrial) -> None:
-        asked, milestone = trial.asked, trial.asked.milestones[trial.n_done]
-        tokens = price(self.setup, asked, [milestone], self.nodes) / self.setup.flops_per_token[asked.n_params]
-        self.nodes.update(s.end for s in self.setup.tree.segments(asked, milestone, self.nodes) if not s.cooldown)
+        task = Task(trial=trial.asked, milestone=trial.milestone)
+        tokens = self.tune.step_flops(trial) / self.setup.flops_per_token[trial.asked.n_params]
         tokens += len(self.setup.domains) * self.space.training.validation_tokens * FORWARD_SHARE
-        task = Task(trial=asked, milestone=milestone)
         pace = self._pace(task)
-        self.works[task] = _Work(trial=trial, milestone=milestone, pace=pace, left=tokens * pace.seconds_per_token)
+        self.works[task] = _Work(trial=trial, pace=pace, left=tokens * pace.seconds_per_token)
         self.pool.ask(
             QueuedTask(task=task, footprint=Footprint.of(pace.lane), since=self.clock.now, done=Future[Outcome]())
         )
 
-    def _measured(self, work: _Work) -> None:
-        trial, asked = work.trial, work.trial.asked
-        known = self.losses(asked, work.milestone)
+    def _measured(self, trial: TuneTrial) -> None:
+        known = self.losses(trial.asked, trial.milestone)
         assert known is not None, "a law knows every loss"
         outcome = Measured(losses=dict(known), tokens=0, wall_seconds=0.0)
-        trial.n_done += 1
         self.is_news = True
-        self.service.record(asked, work.milestone, outcome)
+        self.service.record(trial.asked, trial.milestone, outcome)
         self._count_law_call()
-        result = result_of(asked, work.milestone, outcome)
-        if not result["done"]:
+        if trial.milestone != trial.asked.milestones[-1]:
             self._count_law_call()
-        if result["done"] or self.scheduler.on_trial_result(None, trial, result) == LawScheduler.STOP:
-            self.scheduler.on_trial_complete(None, trial, result)
-            self.searcher.on_trial_complete(trial.trial_id, result)
-        else:
+        if self.tune.goes_on(trial, outcome):
             self._hand_in(trial)
 
     def _pace(self, task: Task) -> SizePace:
@@ -336,7 +314,7 @@ class _Played:
             self.is_news = False
             self._suggest()
         self.n_blocked = n_blocked
-        if self.searcher.finished:
+        if self.tune.finished:
             return
         self._give()
         started = time.thread_time()  # others on this machine do not count
@@ -397,7 +375,7 @@ class _Played:
         assert lane.task is not None
         del self.works[lane.task]
         self.pool.finished(number, Measured(losses={}, tokens=0, wall_seconds=0.0), self.clock.now)
-        self._measured(work)
+        self._measured(work.trial)
 
     def _interrupt(self, number: int, work: _Work, epoch: int) -> None:
         """The lane has saved where it stood, as it was told."""

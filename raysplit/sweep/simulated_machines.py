@@ -35,7 +35,7 @@ class Clock:
 
 
 @dataclass(kw_only=True, slots=True)
-class Node:
+class SimulatedNode:
     """A node that has joined."""
 
     name: str
@@ -57,7 +57,7 @@ class Machines:
     clock: Clock
     lost: Callable[[str], None]
     """Hears the name of a node that is gone without having been let go."""
-    nodes: dict[str, Node] = field(default_factory=dict)
+    nodes: dict[str, SimulatedNode] = field(default_factory=dict)
     n_asked: int = 0
     """On their way."""
     n_failures: int = 0
@@ -114,7 +114,7 @@ class Machines:
         # The share is met at every number of nodes.
         share = self.rates.spot_share
         is_spot = math.floor(self._n_begun * share) > math.floor((self._n_begun - 1) * share)
-        self.nodes[name] = Node(name=name, is_spot=is_spot, since=self.clock.now)
+        self.nodes[name] = SimulatedNode(name=name, is_spot=is_spot, since=self.clock.now)
         self.most_at_once = max(self.most_at_once, len(self.nodes))
         self.clock.later(self.rng.exponential(HOUR * self.rates.mtbf_hours), lambda: self._fail(name))
         if is_spot:
@@ -136,7 +136,7 @@ class Machines:
             self._pay(node)
             self.lost(name)
 
-    def _pay(self, node: Node) -> None:
+    def _pay(self, node: SimulatedNode) -> None:
         seconds = self.clock.now - node.since
         self._held_seconds += seconds
         self._paid += seconds / HOUR * (self.rates.spot_price if node.is_spot else self.rates.price)

@@ -20,9 +20,8 @@ from ray.tune.search import Searcher
 from raysplit.design.tasks import Failed, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.errors import LaneError, RaysplitError, RunError
-from raysplit.lanes.broker import LaneQueue
 from raysplit.lanes.law_client import LawClient
-from raysplit.sweep.reports import trial_of
+from raysplit.sweep.backend import Backend
 
 METRIC = "loss"
 MILESTONE = "milestone_tokens"
@@ -154,14 +153,14 @@ class LawScheduler(TrialScheduler):
         _end_by_law(tune_controller.search_alg)
         if trial.trial_id in self._trials.running or trial.is_finished():
             return
-        asked = trial_of(trial.config)
+        asked = Trial.of(trial.config)
         if self._trials.is_open(asked):
             self._trials.running[trial.trial_id] = asked
         else:
             self._needless.append(trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        asked = trial_of(trial.config)
+        asked = Trial.of(trial.config)
         try:
             milestone = self._trials.measured(asked, result)
         except RaysplitError as error:
@@ -178,12 +177,12 @@ class LawScheduler(TrialScheduler):
         if trial.trial_id in self._stopped:
             return self._stopped.remove(trial.trial_id)
         if self._error is None:
-            self._keep_error(self._trials.ended, trial_of(trial.config), result)
+            self._keep_error(self._trials.ended, Trial.of(trial.config), result)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """An exception of the trainable's, or its worker died; Tune has set the status where it tries again."""
         if trial.status != "ERROR":
-            self._keep_error(self._trials.died, trial_of(trial.config), _last_words(trial))
+            self._keep_error(self._trials.died, Trial.of(trial.config), _last_words(trial))
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """None: Tune starts its trials in the order in which they were handed out, as far as there is room for them."""
@@ -226,13 +225,13 @@ def _last_words(trial: Any) -> str:
 class TrialRunner(tune.Trainable):
     """A thin trainable: each step has a backend train the trial to its next milestone."""
 
-    def setup(self, config: dict[str, Any], backend: LaneQueue | None = None) -> None:
+    def setup(self, config: dict[str, Any], backend: Backend | None = None) -> None:
         assert backend is not None
         self._backend = backend
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._trial = trial_of(new_config)
+        self._trial = Trial.of(new_config)
         self._n_done = 0
         return True
 

@@ -15,7 +15,6 @@ happened.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,27 +25,18 @@ from raysplit.design.tasks import Failed, Measured
 from raysplit.design.tree import Trial
 from raysplit.design.tree_state import remaining
 from raysplit.errors import RunError
-from raysplit.journal import Journal, has_journal, read_journal
+from raysplit.journal import Journal
 from raysplit.live.run_setup import RunSetup, recorded_setup
 from raysplit.live.service import LawService
 from raysplit.run_folder.folder import difference
 from raysplit.split import Advice
 from raysplit.sweep.capacity import Capacity
-from raysplit.sweep.reports import config_of, points_reported, read_report, trial_of
+from raysplit.sweep.reports import config_of, points_reported, read_report
+from raysplit.sweep.run_setup import recorded
 from raysplit.sweep.tune import LawScheduler, LawSearcher, Trials
 
-
-@dataclass(slots=True)
-class _Open:
-    """What all components of a search in this process share."""
-
-    service: LawService
-    running: dict[str, Trial] = field(default_factory=dict)
-    """Tune's trial id -> what it was asked for."""
-
-
-_OPEN: dict[Path, _Open] = {}
-"""By folder. Tune copies and pickles its components, but a journal is written by one."""
+_OPEN: dict[Path, tuple[LawService, dict[str, Trial]]] = {}
+"""By folder the law, and what runs by Tune's trial id. Tune copies and pickles its components; one writes a journal."""
 
 
 class TunePlan(Trials):
@@ -100,7 +90,7 @@ class TunePlan(Trials):
     @property
     def finished(self) -> str:
         """Why the search has ended: certain enough, budget spent, nothing left worth its cost; empty while it runs."""
-        return self.service.status().finished
+        return self.law.status().finished
 
     def advise(self) -> Advice:
         """The best split of the target, as far as is known now.
@@ -108,12 +98,12 @@ class TunePlan(Trials):
         Raises:
             LawError: there are too few measurements for a law.
         """
-        return self.service.advise().advice
+        return self.law.advise().advice
 
     @property
-    def service(self) -> LawService:
-        """The law: observations, predictions, status."""
-        return self._open().service
+    def law(self) -> LawService:
+        """Answers any question: observations, predictions, status."""
+        return self._open()[0]
 
     @property
     def journal(self) -> Path:
@@ -122,8 +112,8 @@ class TunePlan(Trials):
     def close(self) -> None:
         """Close the journal; the search can be taken up again."""
         if (here := _OPEN.pop(self.folder, None)) is not None:
-            here.service.close()
-            here.service.journal.close()  # type: ignore[union-attr]
+            here[0].close()
+            here[0].journal.close()  # type: ignore[union-attr]
 
     def __enter__(self) -> "TunePlan":
         return self
@@ -131,20 +121,16 @@ class TunePlan(Trials):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open(self) -> _Open:
+    def _open(self) -> tuple[LawService, dict[str, Trial]]:
         if self.folder not in _OPEN:
-            _OPEN[self.folder] = _Open(LawService(self.run, Journal(self.journal)))
+            _OPEN[self.folder] = LawService(self.run, Journal(self.journal)), {}
         return _OPEN[self.folder]
 
     # What searcher and scheduler ask.
 
     @property
-    def law(self) -> LawService:
-        return self.service
-
-    @property
     def running(self) -> dict[str, Trial]:
-        return self._open().running
+        return self._open()[1]
 
     def may_start(self) -> bool:
         return len(self.running) < self.lanes
@@ -159,14 +145,11 @@ class TunePlan(Trials):
         report = read_report(trial, result, self.setup.domains)
         if report is None:
             return None
-        before = max((m for m in trial.milestones if m < report.milestone), default=0)
-        outcome = Measured(
-            losses=report.losses,
-            tokens=report.milestone - before,
-            wall_seconds=float(result.get("time_this_iter_s", math.nan)),
-        )
-        self.service.record(trial, report.milestone, outcome)
-        return report.milestone
+        milestone, losses = report
+        before = max((m for m in trial.milestones if m < milestone), default=0)
+        seconds = float(result.get("time_this_iter_s", math.nan))
+        self.law.record(trial, milestone, Measured(losses=losses, tokens=milestone - before, wall_seconds=seconds))
+        return milestone
 
     def ended(self, trial: Trial, result: Mapping[str, Any]) -> None:
         self.measured(trial, result)
@@ -179,17 +162,17 @@ class TunePlan(Trials):
             )
 
     def died(self, trial: Trial, why: str) -> None:
-        if not self.service.tree_state().losses:
+        if not self.law.tree_state().losses:
             raise RunError(f"{trial.name}: {why}; nothing was measured yet, and nothing is stored of this")
-        self.service.record(trial, (*self._left_of(trial), *trial.milestones)[0], Failed(why=why))
+        self.law.record(trial, (*self._left_of(trial), *trial.milestones)[0], Failed(why=why))
 
     def given_up(self, tune_trials: Iterable[Any]) -> Iterator[Any]:
         for trial, why in self._capacity.given_up(tune_trials):
-            self.service.record(trial_of(trial.config), trial.config["milestones"][0], Failed(why=why))
+            self.law.record(Trial.of(trial.config), trial.config["milestones"][0], Failed(why=why))
             yield trial
 
     def _left_of(self, trial: Trial) -> tuple[int, ...]:
-        return remaining(trial, self.service.tree_state())
+        return remaining(trial, self.law.tree_state())
 
 
 class PlanStopper(tune.Stopper):
@@ -207,7 +190,7 @@ class PlanStopper(tune.Stopper):
 
 def _check_journal(journal: Path, run: RunSetup) -> None:
     """Refuse a journal that tells of another search, before it is taken from who writes it."""
-    there = recorded_setup(read_journal(journal)) if has_journal(journal) else None
+    there = recorded_setup(recorded(journal))
     if there is not None and (changed := difference(_question(there), _question(run.to_data()))):
         raise RunError(
             f"{journal.parent}: holds another search ({changed} here); give another folder, or delete this one"

@@ -16,10 +16,10 @@ def render_base_card(
     """The card as Markdown under its metadata; ``version`` is raysplit's own. Equal arguments give equal cards."""
     fields = {
         "license": "unknown",
-        "library_name": "transformers",
+        "library_name": "transformers" if space.training.lora is None else "peft",
         "pipeline_tag": "text-generation",
         "base_model": base.name,
-        "base_model_relation": "finetune",
+        "base_model_relation": "finetune" if space.training.lora is None else "adapter",
         "tags": ["raysplit", *([model.domain] if model.domain else [])],
     }
     seen = "" if model.pretrain_tokens == UNTOLD_TOKENS else f", which has seen {model.pretrain_tokens:,} tokens"
@@ -34,7 +34,7 @@ def render_base_card(
     sections = {
         "": f"{trained} {files}",
         "Losses": losses_table(model, advice.level),
-        "Training": _training(model, space, manifest) if model.domain else "None.",
+        "Training": _training(model, space, manifest, advice) if model.domain else "None.",
         "Why this split": f"For {format_flops(advice.budget_flops)} raysplit advised this base, and of each domain "
         f"{', '.join(f'{round(n):,} tokens of {name}' for name, n in advice.split.specialize_tokens.items())}.",
     }
@@ -43,12 +43,13 @@ def render_base_card(
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---\n\n# {space.name}: {who}\n\n{body}\n"
 
 
-def _training(model: ExportedModel, space: Space, manifest: Manifest) -> str:
+def _training(model: ExportedModel, space: Space, manifest: Manifest, advice: Advice) -> str:
     training, record = space.training, manifest.domains[model.domain]
+    replayed = advice.replay_share if space.sweep.replay_shares else training.replay_share
     peak = training.learning_rate.peak(model.n_params, model.horizon_tokens) * training.branch_rate_factor
     told = {
         "text": f"{source_of(record)}, licence {record.licence or 'not given'}",
-        "D', tokens": f"{model.specialize_tokens:,}, of which {training.replay_share:.0%} from the mixture",
+        "D', tokens": f"{model.specialize_tokens:,}, of which {replayed:.0%} from the mixture",
         "context": f"{space.model.context_length:,} tokens",
         "batch": f"{training.batch_tokens:,} tokens",
         "optimizer": f"AdamW from zero, betas {training.adam_beta1:g} and {training.adam_beta2:g}, weight decay "
@@ -58,4 +59,6 @@ def _training(model: ExportedModel, space: Space, manifest: Manifest) -> str:
         "precision": training.precision,
         "seed of the data order": str(model.seed),
     }
+    if (lora := training.lora) is not None:
+        told["adapter"] = f"LoRA of rank {lora.rank}, alpha {lora.scale * lora.rank:g}, every linear layer but the head"
     return table(["what", "value"], list(told.items()))

@@ -6,6 +6,11 @@ Notation
 A causal model's forward pass takes two FLOPs a token for each entry of its matrices, and for each layer 4 T h d_h for
 scores and values, over the whole T x T square however many keys and values share a head and however short a window is:
 that is what eager attention computes and torch's FlopCounterMode counts. The tests compare the two.
+
+A step of all weights takes three times that. Where adapters of A entries are trained, the base's M entries of matrices
+take 4 M a token, since they have no gradient of their own, the adapters 6 A, and attention three times its forward
+pass. What lies below the first adapter has no gradient at all, which is left out of account: in a Llama the inputs of
+the first layer's queries, keys and values.
 """
 
 import hashlib
@@ -23,7 +28,8 @@ from transformers.core_model_loading import WeightRenaming, apply_renamings
 
 from raysplit.errors import CheckpointError, SpaceError, unknown
 from raysplit.quantities import format_count
-from raysplit.space import CheckpointSpec, CountedSpec, ModelSpec, Space, TokenizerSpec
+from raysplit.space import CheckpointSpec, CountedSpec, LoraSpec, ModelSpec, Space, TokenizerSpec
+from raysplit.train.adapters import check_peft, n_adapter_params
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -42,7 +48,10 @@ def with_bases(space: Space) -> Space:
     if not space.model.checkpoints:
         return space
     context = space.model.context_length
-    found = tuple(_counted(checkpoint, context_length=context) for checkpoint in space.model.checkpoints)
+    lora = space.training.lora
+    if lora is not None:
+        check_peft()
+    found = tuple(_counted(checkpoint, context_length=context, lora=lora) for checkpoint in space.model.checkpoints)
     sizes = _sizes(found)
     model = ModelSpec.model_validate({**space.model.model_dump(), "sizes": sizes, "checkpoints": found})
     tokenizer = _shared_tokenizer(found, space.corpus.tokenizer)
@@ -87,12 +96,12 @@ def base_weights(folder: str, shapes: Mapping[str, torch.Size]) -> Iterator[tupl
         yield name, value.float()
 
 
-def _counted(checkpoint: CheckpointSpec, *, context_length: int) -> CheckpointSpec:
+def _counted(checkpoint: CheckpointSpec, *, context_length: int, lora: LoraSpec | None) -> CheckpointSpec:
     folder = _folder_of(checkpoint)
     config = _config_of(checkpoint, folder)
     _check_weights(checkpoint, folder)
     model = _undrawn(config)
-    counted = count(model, context_length=context_length, folder=str(folder))
+    counted = count(model, context_length=context_length, folder=str(folder), lora=lora)
     _check_names(checkpoint, folder, model)
     _check_tokenizer(checkpoint, folder, counted.vocab_size)
     positions = getattr(config, "max_position_embeddings", None)
@@ -114,8 +123,8 @@ def _undrawn(config: PreTrainedConfig) -> PreTrainedModel:
         return base_model_class(config)(config)
 
 
-def count(model: PreTrainedModel, *, context_length: int, folder: str) -> CountedSpec:
-    """N, parameters and FLOPs of a model, which may be on the meta device."""
+def count(model: PreTrainedModel, *, context_length: int, folder: str, lora: LoraSpec | None = None) -> CountedSpec:
+    """N, parameters and FLOPs of a model, which may be on the meta device and has no adapters yet."""
     config = model.config
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
@@ -124,11 +133,15 @@ def count(model: PreTrainedModel, *, context_length: int, folder: str) -> Counte
     width, heads, layers = config.hidden_size, config.num_attention_heads, config.num_hidden_layers
     head_size = getattr(config, "head_dim", None) or width // heads
     matrices = sum(p.numel() for p in inner if p.ndim >= 2) + head.numel()
+    attention = 4 * context_length * heads * head_size * layers
+    trained = 0 if lora is None else n_adapter_params(model, lora)
     return CountedSpec(
         folder=folder,
         n_params=sum(p.numel() for p in inner),
         n_params_total=sum(p.numel() for p in parameters),
-        forward_flops_per_token=2 * matrices + 4 * context_length * heads * head_size * layers,
+        forward_flops_per_token=2 * matrices + attention,
+        trained_params=trained,
+        training_flops_per_token=4 * matrices + 6 * trained + 3 * attention if trained else 0,
         hidden_size=width,
         n_layers=layers,
         n_heads=heads,

@@ -19,6 +19,8 @@ from raysplit.design.lane_shapes import LaneShape
 from raysplit.errors import RunError
 from raysplit.ladder import ModelShape
 from raysplit.space import TrainingSpec
+from raysplit.train.adapters import adapt, base_name, first_adapter, write_adapter
+from raysplit.train.bases import base_weights
 from raysplit.train.deepspeed_private import link_moments, shape_of
 from raysplit.train.export import complete_export, complete_like_base
 from raysplit.train.models import first_weights, undrawn_model
@@ -74,6 +76,10 @@ class Engine:
         )
         with partition:
             model = undrawn_model(shape, trains=True)
+        if training.lora is not None:
+            if lane.zero_stage == 3:
+                raise RunError("training.lora: adapters are trained at zero_stage 0 to 2; give more device memory")
+            adapt(model, training.lora)
         if lane.activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         optimizer = torch.optim.AdamW(
@@ -84,7 +90,10 @@ class Engine:
         )
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
         self.device = torch.device(device, torch.cuda.current_device()) if device == "cuda" else torch.device(device)
-        self._parameters = parameters_of(self._engine)
+        every = parameters_of(self._engine)
+        self._parameters = {name: parameter for name, parameter in every.items() if parameter.requires_grad}
+        self._frozen = {name: parameter for name, parameter in every.items() if not parameter.requires_grad}
+        self._base = shape.base
         # Adam's moments are made by the first step; only then can they be read and set.
         self.step(np.zeros((n_sequences, 3), dtype=np.int64), learning_rate=0.0)
         link_moments(self._engine)
@@ -141,10 +150,28 @@ class Engine:
         Raises:
             CheckpointError: the base's weights are not there, or of another model.
         """
-        weights = first_weights(self.shape, seed=seed, folder=folder, parameters=self.parameter_shapes)
+        if self.training.lora is None:
+            weights = first_weights(self.shape, seed=seed, folder=folder, parameters=self.parameter_shapes)
+        else:
+            self.take_base(folder)
+            weights = first_adapter(self.parameter_shapes, seed=seed)
         for name, weight in weights:
             assign(self._engine, self._parameters[name], {WEIGHT: weight})
         zero_adam(self._engine)
+
+    def take_base(self, folder: str) -> None:
+        """Give adapters the weights of a base in ``folder`` to stand beside; nothing where all weights are trained.
+
+        Raises:
+            CheckpointError: as `begin`.
+        """
+        if not self._frozen:
+            return
+        self._base = folder or self.shape.base
+        named = {base_name(name): parameter for name, parameter in self._frozen.items()}
+        shapes = {name: parameter.shape for name, parameter in named.items()}
+        for name, weight in base_weights(self._base, shapes):
+            named[name].data.copy_(weight)
 
     def reset_optimizer(self) -> None:
         """Zero Adam's moments and step counts, as if the loaded weights were a fresh start."""
@@ -152,7 +179,7 @@ class Engine:
 
     @property
     def parameter_shapes(self) -> dict[str, torch.Size]:
-        """Of each whole parameter by its name, in the order in which weights are drawn; tied ones once."""
+        """Of each whole parameter that is trained, by its name and in the order of drawing; tied ones once."""
         return {name: shape_of(parameter) for name, parameter in self._parameters.items()}
 
     def whole(self, parameter: str, what: str) -> torch.Tensor:
@@ -175,6 +202,8 @@ class Engine:
     def export(self, folder: Path, *, tokenizer_folder: Path | None) -> None:
         """Write the model as a Hugging Face folder, with its tokenizer beside it, in place of what lay there.
 
+        Of adapters it is the folder that peft reads.
+
         It is written beside its place and renamed last. See `raysplit.train.export` for what the files promise.
         """
         dtype = torch.bfloat16 if self.training.precision == "bf16" else torch.float32
@@ -184,21 +213,27 @@ class Engine:
             if self.rank == 0:
                 weights[name] = weight.to(dtype).cpu()
         if self.rank == 0:
-            # A fresh model, since the engine's own may be partitioned, compiled or patched; of the trained precision.
-            model: Any = undrawn_model(self.shape).to(dtype)
-            for name, parameter in model.named_parameters():
-                parameter.data.copy_(weights.pop(name))
             partial = folder.with_name(folder.name + ".partial")
             shutil.rmtree(partial, ignore_errors=True)  # what an interrupted export has left
             partial.mkdir(parents=True)
-            model.save_pretrained(partial)
-            if self.shape.base:
-                complete_like_base(partial, Path(self.shape.base), dtype=str(dtype).removeprefix("torch."))
+            if self.training.lora is None:
+                self._write_model(partial, weights, dtype)
+            else:
+                write_adapter(partial, weights, self.training.lora, base=self._base)
+            if self._base:
+                complete_like_base(partial, Path(self._base), dtype=str(dtype).removeprefix("torch."))
             else:
                 complete_export(partial, tokenizer_folder=tokenizer_folder)
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(partial, folder)
         self._barrier()
+
+    def _write_model(self, folder: Path, weights: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
+        """A fresh model, since the engine's own may be partitioned, compiled or patched; of the trained precision."""
+        model: Any = undrawn_model(self.shape).to(dtype)
+        for name, parameter in model.named_parameters():
+            parameter.data.copy_(weights.pop(name))
+        model.save_pretrained(folder)
 
     def close(self) -> None:
         """Free the model's memory; DeepSpeed's hooks hold it otherwise."""

@@ -277,7 +277,7 @@ class Lane:
                 domain=segment.domain or None,
                 branch_tokens=branch_tokens,
                 n_sequences=self.space.training.batch_tokens // context,
-                replay_share=self.space.training.replay_share if is_from_trunk else 0.0,
+                replay_share=(segment.replay_share or self.space.training.replay_share) if is_from_trunk else 0.0,
                 part=(torch.distributed.get_rank(), torch.distributed.get_world_size()),
             )
         )
@@ -357,6 +357,8 @@ class Lane:
             return True
         manifest = self._nodes[node]
         check_fits(self.storage.label(node.folder), manifest, engine.shape)
+        if base is not None:
+            engine.take_base(base)
         try:
             open_checkpoint(engine, self.storage, manifest, reader=self._reader)
         except Damaged as error:
@@ -368,7 +370,7 @@ class Lane:
 def is_on_chain(folder: str, trial: Trial) -> bool:
     """Whether a checkpoint's folder lies on a trial's own trunk or branch, beyond its root."""
     own = f"n{trial.n_params}-s{trial.seed}-d"
-    own += f"{trial.pretrain_tokens}-{re.escape(trial.domain)}-" if trial.domain else ""
+    own += re.escape(trial.name.removeprefix(own)) + "-" if trial.domain else ""
     return re.fullmatch(own + r"\d+(-to\d+)?", folder) is not None
 
 

@@ -139,21 +139,28 @@ class Trunk:
 class Branches:
     """The branches of all domains from one trunk; a trial's loss is the weighted mean over their own domains, and in
     part over all domains where the space gives those a weight.
+
+    The trunk is a base's last revision where there are bases, and is else trained first, at ``rate``.
     """
 
     def __init__(self, trainer: StudyTrainer, n_params: int, points: Points, *, rate: float) -> None:
         self._trainer, self._n_params, self._rate = trainer, n_params, rate
-        self._root_tokens = trainer.space.round_tokens(points.pretrain_tokens[-1])
+        revisions = trainer.space.model.revisions(n_params)
+        self._has_base = bool(revisions)
+        self._root_tokens = (
+            revisions[-1].trunk_tokens if revisions else trainer.space.round_tokens(points.pretrain_tokens[-1])
+        )
         self.milestones = tuple(dict.fromkeys(map(trainer.space.round_tokens, points.specialize_tokens)))
         self._one_at_a_time = threading.Lock()
 
     def measure(self, trial: StudyTrial, milestone: int) -> Reading:
-        trainer, space = self._trainer, self._trainer.space_with(learning_rate=self._rate, **trial.values)
+        trainer, space = self._trainer, self._trainer.space_with(**{LEARNING_RATE: self._rate, **trial.values})
         checkpoints = trainer.checkpoints(trial.stage, trial.index)
-        root = self._root()
         checkpoints.mkdir(parents=True, exist_ok=True)
-        if not (link := checkpoints / root.name).is_symlink():
-            os.symlink(root, link)
+        if not self._has_base:
+            root = self._root()
+            if not (link := checkpoints / root.name).is_symlink():
+                os.symlink(root, link)
         branches = [
             Trial(
                 n_params=self._n_params, seed=section(space).seed, domain=domain, pretrain_tokens=self._root_tokens,
@@ -172,6 +179,32 @@ class Branches:
 
     def forget(self, trial: StudyTrial) -> None:
         shutil.rmtree(self._trainer.checkpoints(trial.stage, trial.index), ignore_errors=True)
+
+    def tried(self, results: Sequence[StudyResult]) -> list[Tried]:
+        """Each trial's rate at the last milestone, as that of the D that all rates of the sweep are read at."""
+        return [
+            Tried(
+                n_params=self._n_params, pretrain_tokens=self._trainer.space.horizon_tokens,
+                learning_rate=result.values[LEARNING_RATE],
+                loss=result.losses.get(self.milestones[-1], math.inf),
+            )
+            for result in results
+        ]  # fmt: skip
+
+    def optima(self, end: StudyEnd) -> list[Optimum]:
+        """The best rate.
+
+        Raises:
+            RunError: no trial reached the last milestone.
+        """
+        _ = end.best  # refuses a study of failures alone
+        return [find_optimum(self.tried(end.results), end.parameters[0].range)]
+
+    def rate_edges(self, results: Sequence[StudyResult], parameters: Sequence[Hyperparameter]) -> dict[str, Edge]:
+        """Where the best rate lies; lower down when every trial diverged."""
+        tried = [each for each in self.tried(results) if math.isfinite(each.loss)]
+        edge: Edge = find_optimum(tried, parameters[0].range).edge if tried else "low"
+        return {LEARNING_RATE: edge} if edge else {}
 
     def _root(self) -> Path:
         """The trunk's checkpoint that every trial starts from; trained by the first."""

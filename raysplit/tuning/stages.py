@@ -9,6 +9,9 @@ Four stages, each resting on the ones before:
 3. the rule through those optima (`raysplit.design.hyperparameters`), read at the largest D of the sweep's grid.
 4. *branch*: re-warm-up, rate and replay of the branches, at the smallest size, from a trunk at the rule's rate.
 
+From bases there are no trunks to train: *rate* is that of the branches of each base, and *branch* starts from the
+smallest base.
+
 The sweep then trains with what was found, so the law is fitted to tuned runs only.
 """
 
@@ -40,10 +43,14 @@ def points_of(space: Space, *, vocab_size: int) -> Points:
     tuning = section(space)
     sizes = tuning.sizes or tuple(sorted(space.model.sizes)[:2])
     pretrain = tuning.pretrain_tokens or tuple(d for d in space.sweep.pretrain_tokens if d)[:2]
+    if space.model.checkpoints:
+        pretrain = (space.horizon_tokens,)
     specialize = tuning.specialize_tokens or space.sweep.specialize_tokens[:1]
     return Points(
         sizes=tuple(sorted({space.shape(n, vocab_size).n_params_non_embedding for n in sizes})),
-        pretrain_tokens=tuple(dict.fromkeys(map(space.round_tokens, pretrain))),
+        pretrain_tokens=pretrain
+        if space.model.checkpoints
+        else tuple(dict.fromkeys(map(space.round_tokens, pretrain))),
         specialize_tokens=tuple(dict.fromkeys(map(space.round_tokens, specialize))),
     )
 
@@ -87,12 +94,14 @@ def expected_flops(space: Space, *, vocab_size: int) -> float:
         """Tokens of a run to the end of a grid, with a cooldown for each of its points."""
         return max(grid) + sum(tokens - space.cooldown_start(tokens) for tokens in grid)
 
-    tokens = {n: n_trials * path(points.pretrain_tokens) for n in points.sizes}
+    branches = len(space.domains) * path(points.specialize_tokens)
+    is_given = bool(space.model.checkpoints)
+    tokens = {n: n_trials * (branches if is_given else path(points.pretrain_tokens)) for n in points.sizes}
     smallest = points.sizes[0]
     if any(name in names for name in _STEP_FIELDS):
         tokens[smallest] += n_trials * path(points.pretrain_tokens)
     if any(name in names for name in _BRANCH_FIELDS):
-        tokens[smallest] += points.pretrain_tokens[-1] + n_trials * len(space.domains) * path(points.specialize_tokens)
+        tokens[smallest] += (0 if is_given else points.pretrain_tokens[-1]) + n_trials * branches
     return float(math.fsum(space.shape(n, vocab_size).flops_per_token * t for n, t in tokens.items()))
 
 
@@ -140,10 +149,15 @@ def tune(
     optima: list[Optimum] = []
     tried: list[Tried] = []
     for n_params in points.sizes:
-        trunk = Trunk(trainer, n_params, points.pretrain_tokens)
-        end = study(f"{RATE}-n{n_params}", [rate_parameter(space, n_params)], trunk, find_edges=trunk.rate_edges)
-        tried += trunk.tried(end.results)
-        optima += trunk.optima(end)
+        rate = rate_parameter(space, n_params)
+        at_size = (
+            Branches(trainer, n_params, points, rate=rate.own)
+            if space.model.checkpoints
+            else Trunk(trainer, n_params, points.pretrain_tokens)
+        )
+        end = study(f"{RATE}-n{n_params}", [rate], at_size, find_edges=at_size.rate_edges)
+        tried += at_size.tried(end.results)
+        optima += at_size.optima(end)
     rule = fit_rule(optima, prior_exponent=space.training.learning_rate.exponent)
     tuned = Tuned(
         schema_version=1, storage=store.url, rule=rule, optima=tuple(optima), tried=tuple(tried),

@@ -128,14 +128,14 @@ def sweep_folder(raysplit: Command, space_file: Callable[..., Path], tmp_path: P
     from raysplit.live.service import LawService
     from raysplit.run_folder.folder import existing_run
     from raysplit.space import load_space
-    from raysplit.sweep.run_setup import setup_of_corpus
+    from raysplit.sweep.run_setup import setup_of_space
 
     def make(*, n_trials: int) -> Path:
         path = tmp_path / "run"
         assert raysplit("corpus", "build", space_file(), "--out", path).exit_code == 0
         folder, space = existing_run(path)
         assert load_space(folder.space) == space
-        run = setup_of_corpus(space, Corpus.open(folder.corpus))
+        run = setup_of_space(space, Corpus.open(folder.corpus))
         setup = run.setup
         law = law_of(known_theta(n_domains=2))
 

@@ -295,6 +295,7 @@ def test_fit_advises_the_share_replayed_and_holds_the_general_loss(
     assert "general loss rises by at most" in told
     assert "general text among the tokens" in told
     assert "expert of" in told
-    assert "several replay_share; give --budget-flops" in refusal(*arguments)
+    again = ["advise", "--law", tmp_path / "law.json", "--budget-flops", "4e19"]
+    assert "general loss rises by at most" in raysplit(*again, "--max-general-rise", "0.015").stdout
     assert "--max-general-rise: needs --budget-flops" in refusal(*arguments, "--max-general-rise", "0.02")
     assert "--suggest" in refusal(*arguments, "--budget-flops", "4e19", "--suggest", "2")

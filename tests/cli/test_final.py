@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from raysplit.cli.work import NOT_AGREED
+from raysplit.doctor.findings import Finding
 from raysplit.journal import read_journal
 from tests.cli.conftest import Command
 
@@ -52,6 +53,16 @@ def test_a_costly_final_run_is_not_begun_unasked(raysplit: Command, advice_file:
 
 def test_a_cheap_final_run_goes_without_saying(raysplit: Command, advice_file: Path) -> None:
     assert begun(raysplit, "--advice", advice_file, "--confirm-above", "1000") == ()
+
+
+def test_machines_that_cannot_train_are_told_before_it_begins(
+    raysplit: Command, advice_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Finding(severity="error", where="the run folder", what="cannot be written", remedy="free some space")
+    monkeypatch.setattr("raysplit.cli.cluster.examine", lambda *_, **__: ([found], "this machine"))
+    refused = raysplit("train", "--advice", advice_file, "--yes")
+    assert refused.exit_code == 2
+    assert refused.stderr == "raysplit: the run folder: cannot be written; free some space\n"
 
 
 def test_baselines_are_trained_when_asked_for_and_count(raysplit: Command, advice_file: Path) -> None:

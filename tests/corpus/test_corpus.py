@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from raysplit.corpus import Corpus
 from raysplit.corpus.sampling import replayed_windows, shuffled_windows
-from raysplit.corpus.shards import TokenReader
+from raysplit.corpus.shards import ShardReader
 from raysplit.errors import CorpusError
 from tests.corpus.texts import small_corpus
 
@@ -175,7 +175,7 @@ def test_windows_cross_shard_files(corpus: Corpus) -> None:
     record = corpus.manifest.domains["beta"].train
     assert len(record.shards) > 3
     tokens = train_tokens(corpus, "beta")
-    reader = TokenReader(corpus.folder, record.shards, dtype=corpus.manifest.dtype)
+    reader = ShardReader(corpus.folder, record.shards, dtype=corpus.manifest.dtype)
     assert len(reader) == len(tokens) == record.n_tokens
     longer_than_two_shards = 1200
     assert np.array_equal(reader.read(123, longer_than_two_shards), tokens[123 : 123 + longer_than_two_shards])

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from raysplit.corpus.pieces import cut, lines_of
+from raysplit.corpus.plain_text import cut, lines_of
 from raysplit.corpus.sources import open_source
 from raysplit.files import read_text
 from raysplit.space import SourceSpec

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysplit.corpus.not_read import NotRead
-from raysplit.corpus.pieces import cut, lines_of, pieces
+from raysplit.corpus.plain_text import cut, lines_of, pieces
 from raysplit.corpus.sources import open_source
 from raysplit.errors import CorpusError
 from raysplit.space import SourceSpec
@@ -478,7 +478,7 @@ class TestCutting:
         ]
 
     def test_a_line_too_long_for_memory_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("raysplit.corpus.lines.LONGEST", 1000)
+        monkeypatch.setattr("raysplit.corpus.plain_text.LONGEST", 1000)
         path = tmp_path / "all.txt.gz"
         path.write_bytes(gzip.compress(b"x" * 5000))
         with pytest.raises(CorpusError, match=r"all\.txt\.gz: line 1 has more than 1,000 characters"):

@@ -18,7 +18,6 @@ from raysplit.corpus.held_out import drawn
 from raysplit.corpus.near import n_bands, shingles, signatures_of
 from raysplit.corpus.not_read import NotRead
 from raysplit.corpus.runs import document_key
-from raysplit.corpus.slices import slices_of
 from raysplit.corpus.sources import open_source
 from raysplit.corpus.spool import Reader, Report, spool_sources
 from raysplit.space import NearDuplicateSpec, SourceSpec
@@ -104,7 +103,7 @@ def test_runs_on_disk_hold_what_memory_would(
     spooled = spool_sources(reader, sources, fraction=fraction, step=silent)
     expected = in_memory(named, limit_of, seed=seed, fraction=fraction)
     for name, one in spooled.items():
-        loaded = [part.load() for part in slices_of(one, slice_bytes=sizes[1])]
+        loaded = [part.load() for part in one.slices(slice_bytes=sizes[1])]
         sides = [[data.decode() for part in loaded for data in part[side]] for side in (0, 1)]
         assert (sides[0], sides[1], dict(one.kept.duplicates_of)) == expected[name]
         assert one.kept.n_bytes == sum(len(text.encode()) for side in sides for text in side)

@@ -62,3 +62,25 @@ def test_what_is_open_next_costs_its_branches_alone(setup: Setup) -> None:
         assert candidate.root in GIVEN
         assert price == candidate.branch_flops
     assert all(state.can_start(branch(n, d, 125_000)) for n, d in GIVEN)
+
+
+def test_each_replayed_share_is_a_branch_of_its_own(setup: Setup) -> None:
+    several = replace(setup, replay_shares=(0.0, 0.2))
+    grid, state = CandidateGrid.of(several), tree_state_of(several, {})
+    assert grid.domains == ("a at 0", "a at 0.2", "b at 0", "b at 0.2")
+    here, there = (replace(branch(36_000, 2_000_000, 125_000), replay_share=share) for share in (0.0, 0.2))
+    assert (here.name, there.name) == ("n36000-s0-d2000000-a", "n36000-s0-d2000000-a-p0.2")
+    assert grid.columns(here, [125_000]) != grid.columns(there, [125_000])
+    assert len(grid.columns(trunk(36_000, 2_000_000), [2_000_000])) == 4, "a base as it is counts at every share"
+    assert price_together(several, [here, there]) == 2 * price_together(several, [here]), "nothing is shared"
+    for trials in (opening(several).trials, whole_grid(several).trials):
+        assert {trial.replay_share for trial in trials if trial.domain} == {0.0, 0.2}
+    plain, tried = (
+        candidates_of(each, CandidateGrid.of(each), tree_state_of(each, {})).every for each in (setup, several)
+    )
+    assert sum(bool(c.branches) for c in tried) == 2 * sum(bool(c.branches) for c in plain)
+    after = tree_state_of(several, {(replace(here, milestones=()), 125_000): {"a": 2.0, "b": 2.0}})
+    left = candidates_of(several, grid, after).every
+    assert not any(t.milestones[0] == 125_000 for c in left for t in c.branches if t.name == here.name)
+    assert any(t.milestones[0] == 125_000 for c in left for t in c.branches if t.name == there.name)
+    assert state.can_start(there)

@@ -27,7 +27,7 @@ BY_OTHER_TESTS = {
     "docs/experts.md": "tests/train/test_export.py, tests/cli/test_experts.py and tests/experts, with other names",
     "docs/from-a-checkpoint.md": "needs bases that were trained elsewhere",
 }
-"""Pages whose blocks have no marks, and what executes them; cluster/README.md is not among the pages."""
+"""Pages whose blocks have no marks, and what executes them; for cluster/README.md see test_cluster_commands.py."""
 
 CODE = [
     block

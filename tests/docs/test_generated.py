@@ -7,7 +7,7 @@ from docs.generators.messages import KINDS
 from tests.conftest import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
-_OTHERS = ("cli/main.py", "doubts.py", "design/lane_shapes.py", "imports/remedies.py", "quantities.py")
+_OTHERS = ("cli/main.py", "doubts.py", "design/lane_shapes.py", "imports/columns.py", "quantities.py")
 """Which say messages that another module raises."""
 
 

@@ -16,7 +16,7 @@ from raysplit.evaluate.plan import TASKS as KNOWN_TASKS
 from raysplit.evaluate.plan import Wanted
 from raysplit.evaluate.results import Evaluation, read_evaluation, tables_of
 from raysplit.evaluate.run import evaluate
-from raysplit.experts.shelf import Shelf
+from raysplit.experts.loaded import ModelCache
 from raysplit.experts.tokens import TextTokens
 from tests.evaluate.conftest import ROWS
 from tests.experts.tiny_runs import NearestWords, programs
@@ -131,7 +131,7 @@ def test_run_again_it_reads_no_model_and_says_the_same(
     found: Evaluation, wanted: Wanted, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("raysplit.experts.routing.clusterer_of", lambda run_folder: NearestWords())
-    monkeypatch.setattr(Shelf, "take", lambda self, name: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(ModelCache, "take", lambda self, name: pytest.fail("a model was loaded"))
     seen: dict[str, tuple[int, int]] = {}
     again = evaluate(wanted, out, progress=lambda what, done, total: seen.update({what: (done, total)}))
     assert again == found
@@ -243,7 +243,7 @@ def test_public_tasks_need_no_corpus_of_the_run(expert_run: Path, data_folder: P
 def test_a_mistake_ends_it_before_a_model_is_read(
     wanted: Wanted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, object], said: str
 ) -> None:
-    monkeypatch.setattr(Shelf, "take", lambda self, name: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(ModelCache, "take", lambda self, name: pytest.fail("a model was loaded"))
     with pytest.raises((TaskError, ExpertError), match=said):
         evaluate(replace(wanted, **fields), tmp_path / "out")  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
@@ -261,7 +261,7 @@ def test_a_task_that_does_not_fit_is_refused_before_a_model_is_read(
     write_rows: Callable[[str, list[dict[str, object]]], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Shelf, "take", lambda self, name: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(ModelCache, "take", lambda self, name: pytest.fail("a model was loaded"))
     data = write_rows("lambada", [{"text": "Ann saw a cat. " * 60 + "Bo"}])
     with pytest.raises(TaskError, match=r"task lambada: 1 of 1 items \(100%\) are longer than the context of"):
         evaluate(replace(wanted, tasks=["lambada"], data=data), tmp_path / "out")

@@ -13,8 +13,8 @@ from raysplit.evaluate.items import EvaluationTask, choice_item, text_item
 from raysplit.evaluate.metrics import figures_of, interval, paired, resampled_means
 from raysplit.evaluate.requests import check_truncation, encode
 from raysplit.evaluate.rows import public_task
-from raysplit.evaluate.scores import Scores, n_tokens, score_task
-from raysplit.evaluate.subjects import Subject, item_weights, outcome, subjects_of
+from raysplit.evaluate.scores import kept_scores
+from raysplit.evaluate.subjects import Scores, Subject, item_weights, outcome, subjects_of
 from raysplit.experts import Routing, read_experts
 from raysplit.experts.loaded import LoadedExpert
 from raysplit.experts.tokens import TextTokens
@@ -45,16 +45,17 @@ def scored(
 ) -> Scores:
     [expert] = read_experts(folder).folders.values()
     requests = encode(task, TextTokens.of(folder), context_length=expert.context_length)
-    return score_task(
+    found = kept_scores(
         expert,
         task.name,
-        requests,
+        requests.sequences,
         take=take or take_of(folder),
         keep_in=keep_in,
         precision="fp32",
         batch_tokens=600,
         done=lambda n: None,
     )
+    return Scores.of(found, requests)
 
 
 def likelihoods(folder: Path, task: EvaluationTask, keep_in: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -166,13 +167,7 @@ def test_routing_looks_at_no_answer(expert_run: Path, tmp_path: Path) -> None:
         )
         task = EvaluationTask(name=f"answers {number}", items=items, source="")
         requests = encode(task, tokens, context_length=CONTEXT)
-        scores = {
-            name: score_task(
-                expert, task.name, requests, take=take_of(expert.path), keep_in=tmp_path, precision="fp32",
-                batch_tokens=600, done=lambda n: None,
-            )
-            for name, expert in experts.folders.items()
-        }  # fmt: skip
+        scores = {name: scored(expert.path, task, tmp_path) for name, expert in experts.folders.items()}
         ways = [Routing(router=router, top=None) for router in ("centre", "likelihood", "uniform")]
         weights.append(
             [item_weights(experts, task, requests, scores, how, clusterer=NearestWords(), labels={}) for how in ways]
@@ -189,7 +184,7 @@ def test_figures_are_what_they_say(folder: Path, tmp_path: Path) -> None:
     subject = Subject(name="stories", experts=read_experts(folder), how="stories")
     scores = {"stories": scored(folder, task, tmp_path)}
     found = outcome(subject, task, requests, scores, clusterer=None, labels={}, flops={"stories": 7.0})
-    figures = figures_of(task, requests, found)
+    figures = figures_of(task, requests, found.log_likelihoods, found.is_greedy)
     nats = found.log_likelihoods
     np.testing.assert_allclose(
         figures["bits_per_byte"].values,
@@ -203,7 +198,7 @@ def test_figures_are_what_they_say(folder: Path, tmp_path: Path) -> None:
     assert figures["accuracy_per_char"].values.tolist() == [by_length[1] > by_length[0], by_length[2] >= by_length[3]]
     assert task.chance == 0.5
     assert found.flops_per_token == 7.0
-    assert n_tokens(requests) == sum(len(t) - 1 for t in [*requests.tokens, *requests.contexts])
+    assert requests.n_tokens_to_score == sum(len(t) - 1 for t in [*requests.tokens, *requests.contexts])
 
 
 def test_an_interval_covers_and_a_paired_one_is_narrower(rng: np.random.Generator) -> None:

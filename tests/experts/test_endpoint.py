@@ -9,7 +9,7 @@ import pytest
 
 from raysplit.errors import RunError
 from raysplit.experts import ExpertSet, Sampling, read_experts
-from raysplit.experts.server import serve_experts
+from raysplit.experts.app import serve_experts
 from raysplit.http.serving import Server
 from tests.experts.tiny_runs import NearestWords
 
@@ -110,7 +110,7 @@ def test_what_cannot_be_is_said_before_a_byte_of_text(
 def test_only_so_many_models_stay_in_memory(client: openai.OpenAI, expert_set: ExpertSet) -> None:
     for model in ("seed", "stories", "programs"):
         client.completions.create(model=model, prompt="Ann", max_tokens=1)
-    assert expert_set.shelf.held == ("stories", "programs")
+    assert expert_set.models.held == ("stories", "programs")
 
 
 def test_without_a_token_only_this_hosts_own_names_are_answered(expert_set: ExpertSet) -> None:

@@ -39,7 +39,7 @@ def test_a_mixture_takes_the_likeliest_token_of_the_mixed_probabilities(expert_s
     """Against the definition: prior and likelihood of all that was read, for each next token, from scratch."""
     prompt = "Ann saw a"
     tokens = list(expert_set.prompt_tokens(prompt))
-    models = [expert_set.shelf.take(name) for name in ("programs", "stories")]
+    models = [expert_set.models.take(name) for name in ("programs", "stories")]
     for _ in range(6):
         joint = []
         for model in models:
@@ -80,7 +80,7 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(expert_set: ExpertS
         fresh.generate("Ann saw a cat. " * 100, MIXTURE, Sampling())
     with pytest.raises(ExpertError, match="unknown expert 'story' \\(did you mean 'stories'\\?\\)"):
         fresh.generate("Ann", "story", Sampling())
-    assert fresh.shelf.held == ()
+    assert fresh.models.held == ()
     for wrong in ({"max_tokens": 0}, {"temperature": -1.0}, {"top_p": 0.0}, {"stop": ("",)}):
         with pytest.raises(ExpertError, match=next(iter(wrong))):
             Sampling(**wrong)

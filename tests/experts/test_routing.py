@@ -183,7 +183,7 @@ def test_a_routing_is_checked_when_made(fields: dict[str, object], said: str) ->
 
 def test_models_are_loaded_when_asked_for_and_the_oldest_goes(expert_run: Path) -> None:
     expert_set = ExpertSet(read_experts(expert_run), device="cpu", n_kept=2)
-    assert not expert_set.shelf.held
+    assert not expert_set.models.held
     for name in ("stories", "seed", "stories", "programs"):
-        expert_set.shelf.take(name)
-    assert expert_set.shelf.held == ("stories", "programs")
+        expert_set.models.take(name)
+    assert expert_set.models.held == ("stories", "programs")

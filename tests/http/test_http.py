@@ -14,8 +14,8 @@ from starlette.testclient import TestClient
 
 from raysplit.errors import RunError
 from raysplit.http.app import create_app
-from raysplit.http.asked import MAX_BODY_BYTES
 from raysplit.http.options import digest
+from raysplit.http.parsing import MAX_BODY_BYTES
 from raysplit.journal.old import upgrade
 from raysplit.live.observations import MAX_BATCH
 from raysplit.live.service import LawService

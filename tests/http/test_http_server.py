@@ -15,9 +15,9 @@ from httpx_sse import connect_sse
 
 from raysplit.errors import RunError
 from raysplit.http import stream
-from raysplit.http.asked import MAX_BODY_BYTES
 from raysplit.http.face import HttpFace
 from raysplit.http.options import HttpOptions
+from raysplit.http.parsing import MAX_BODY_BYTES
 from raysplit.http.serving import Server
 from raysplit.live.service import LawService
 from tests.http.served import TOKEN, measure, opened

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from raysplit.lanes import lane_jobs
-from raysplit.lanes.lane_jobs import LaneJobs
+from raysplit.lanes.lane_jobs import RayLaneJobs
 from raysplit.pool.placement import Footprint
 from raysplit.run_folder.folder import RunFolder
 
@@ -28,7 +28,7 @@ def test_room_that_was_waited_for_is_left_to_the_lanes(monkeypatch: pytest.Monke
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     wanted = Footprint(n_workers=1, n_nodes=1, gpus_per_worker=0.0, cpus_per_worker=1.0)
     no_space: Any = None
-    jobs = LaneJobs(space=no_space, folder=RunFolder(path=tmp_path), corpus_folder=tmp_path, law=None)
+    jobs = RayLaneJobs(space=no_space, folder=RunFolder(path=tmp_path), corpus_folder=tmp_path, law=None)
     jobs.want([wanted])
     jobs.want([wanted])
     assert states == {0: "PENDING"}, "one wish at a time"

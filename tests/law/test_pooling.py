@@ -6,7 +6,8 @@ import pytest
 
 from raysplit.law import FORMS, Law, fit_law
 from raysplit.law.fit import fit_sample, sample_of
-from raysplit.law.pooling import STRENGTHS, choose_pooling, pool
+from raysplit.law.pooling import pool
+from raysplit.law.pooling_strength import STRENGTHS, choose_strength
 from tests.law.tables import TRUTH, synthetic
 
 NEW = "domain3"
@@ -92,5 +93,5 @@ def test_a_single_branch_point_cannot_choose() -> None:
     problems = [problem for _, problem in fits]
     best = [problem.coordinates.to_phi(fit.theta) for fit, problem in fits]
     clusters = [np.zeros(problem.n.size, dtype=np.intp) for problem in problems]
-    assert choose_pooling(problems, best, clusters, forced=False).strength == 0.0
-    assert choose_pooling(problems, best, clusters, forced=True).strength > 0.0
+    assert choose_strength(problems, best, clusters, forced=False) == 0.0
+    assert choose_strength(problems, best, clusters, forced=True) > 0.0

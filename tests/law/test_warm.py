@@ -1,7 +1,5 @@
 """Fits that go on from fits: side by side, and after a few new runs."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -28,8 +26,7 @@ def test_fits_side_by_side_end_where_they_end_alone() -> None:
 def test_a_warm_fit_ends_where_a_cold_one_does() -> None:
     runs = synthetic("law-2", n_domains=2, noise=0.01)
     before = fit_law(runs.iloc[:-6], forms=["law-2"], n_draws=8)
-    start = WarmStart.from_dict(json.loads(json.dumps(WarmStart.of(before).to_dict())))
-    assert start == WarmStart.of(before)
+    start = before.warm_start()
     warm = fit_law(runs, forms=["law-2"], n_draws=8, start=start)
     cold = fit_law(runs, forms=["law-2"], n_draws=8, pooling=before.pooling["law-2"])
     assert warm.pooling == before.pooling
@@ -42,7 +39,7 @@ def test_a_warm_fit_ends_where_a_cold_one_does() -> None:
 
 def test_the_same_runs_from_the_same_start_give_the_same_law() -> None:
     runs = synthetic("law-2", n_domains=2, noise=0.01)
-    start = WarmStart.of(fit_law(runs.iloc[:-6], forms=["law-2"], n_draws=8))
+    start = fit_law(runs.iloc[:-6], forms=["law-2"], n_draws=8).warm_start()
     one, other = (fit_law(runs, forms=["law-2"], n_draws=8, start=start) for _ in range(2))
     assert one.to_json() == other.to_json()
 

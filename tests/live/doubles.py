@@ -19,7 +19,6 @@ from raysplit.design.value import Array, Belief, belief_of
 from raysplit.journal import Journal
 from raysplit.law import Law
 from raysplit.live import fitting, law_answers
-from raysplit.live import service as service_module
 from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
 from raysplit.split import Advice, Choice, Problem, advise
@@ -70,7 +69,7 @@ def remember_laws(patch: pytest.MonkeyPatch) -> None:
         return advices[id(law)]
 
     patch.setattr(fitting, "fit_for_decision", fit)
-    patch.setattr(service_module, "advise", answer)
+    patch.setattr(fitting, "advise", answer)
     patch.setattr(law_answers, "advise", answer)
     patch.setattr(candidates, "belief_of", believe)
 

@@ -53,7 +53,7 @@ def test_a_failure_is_told_and_the_next_who_asks_gets_another_try(failure: Excep
 
     table = ObservationTable()
     table.add(rows(48))
-    laws = LawsBehind(table, TARGET, LawStore(None, last_seq=47), make_fitter=Failing, settle_seconds=60)
+    laws = LawsBehind(table, TARGET, LawStore(None, last_seq=47), make_fitter=Failing, quiet_seconds=60)
     try:
         while not laws.trouble():
             time.sleep(0.01)

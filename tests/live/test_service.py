@@ -19,7 +19,6 @@ from raysplit.design.tree import Trial
 from raysplit.errors import LawError, RunError
 from raysplit.journal import Journal, ReadJournal, Record, read_journal
 from raysplit.live.service import LawService
-from raysplit.live.state import trial_from_dict
 from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, every_point, setup
 from tests.live.doubles import account, carry_on, open_service, remember_laws, true_losses
 
@@ -111,7 +110,7 @@ def test_a_crash_after_any_record_changes_nothing(path: Path, uninterrupted: Who
         service.journal.close()  # type: ignore[union-attr]
         assert account(service) == came_to, f"after {n_records} records"
         stored = [
-            (trial_from_dict(record.data["trial"]).name, record.data["milestone"])
+            (Trial.of(record.data["trial"]).name, record.data["milestone"])
             for record in service.journal.records
             if record.kind == "measurement"
         ]

@@ -9,9 +9,8 @@ from raysplit.design.lane_shapes import LaneShape
 from raysplit.design.tasks import Measured, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.pool.lane_pool import LanePool
-from raysplit.pool.lane_state import LaneState
+from raysplit.pool.lane_state import LaneState, QueuedTask
 from raysplit.pool.placement import Footprint, Machine
-from raysplit.pool.task_queue import QueuedTask
 from raysplit.pool.troubles import Kind, Trouble
 
 START_SECONDS = 5

@@ -15,7 +15,7 @@ import ray
 from ray import tune
 
 from raysplit.design.setup import Setup
-from raysplit.sweep.reports import trial_of
+from raysplit.design.tree import Trial
 from raysplit.sweep.tune_plan import TunePlan
 from tests.design.doubles import setup
 from tests.live.doubles import remember_laws, true_losses
@@ -31,7 +31,7 @@ SMALL_GRID = setup(pretrain_grid=(250_000,), specialize_grid=(125_000,), n_domai
 
 
 def loss_report(config: dict[str, Any], point: tuple[int, int], setup: Setup) -> dict[str, Any]:
-    asked = trial_of(config)
+    asked = Trial.of(config)
     losses = true_losses(setup)(asked, point[0] if asked.is_trunk else point[1])
     at = {"pretrain_tokens": point[0], "specialize_tokens": point[1]}
     return {**at, "losses": losses} if asked.is_trunk else {**at, "loss": losses[asked.domain]}
@@ -46,7 +46,7 @@ def train(config: dict[str, Any], setup: Setup, diary: str, seconds: float = 0.0
     for i, point in enumerate(config["points"]):
         if i < done:
             continue
-        note(diary, {"trial": trial_of(config).name, "point": list(point)})
+        note(diary, {"trial": Trial.of(config).name, "point": list(point)})
         time.sleep(seconds)
         own = Path(tune.get_context().get_trial_dir()) / f"state-{i}"
         own.mkdir(exist_ok=True)

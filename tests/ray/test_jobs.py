@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from ray.job_submission import JobSubmissionClient
 
 from tests.conftest import free_port
 from tests.ray.sweeps import records, tiny_space, write_space
@@ -109,15 +110,22 @@ def test_a_sweep_is_submitted_watched_and_stopped(
     grids = {"pretrain_tokens": [65_536, 131_072, 262_144], "specialize_tokens": [32_768, 65_536]}
     space = write_space(tmp_path / "space.yaml", tiny_space(home / "texts", sweep=grids, compute={"lanes": 2}))
     assert "no job that was submitted" in raysplit("stop", out, "--address", dashboard, status=2)
-    assert "submitted: job" in raysplit("submit", space, "--out", out, "--address", dashboard)
-    assert "runs already: job" in raysplit("submit", space, "--out", out, "--address", dashboard)
-    for _ in range(20):
-        with suppress(AssertionError):
-            wait_for(lambda: len(records(out, "measurement")) > 0, seconds=20)
-            break
-        # Whatever has ended it: the same command continues.
-        raysplit("submit", space, "--out", out, "--address", dashboard)
+    law_url = f"http://127.0.0.1:{free_port()}"
+    served = ("--http", law_url.removeprefix("http://"))
+    assert "submitted: job" in raysplit("submit", space, "--out", out, "--address", dashboard, *served)
+    assert "runs already: job" in raysplit("submit", space, "--out", out, "--address", dashboard, *served)
+    try:
+        wait_for(lambda: len(records(out, "measurement")) > 0, seconds=300)
+    except AssertionError:
+        pytest.fail(
+            "\n".join(
+                JobSubmissionClient(dashboard).get_job_logs(job.submission_id or "")
+                for job in JobSubmissionClient(dashboard).list_jobs()
+            )
+        )
     assert "observations" in raysplit("status", out, "--address", dashboard)
+    [law] = [line for line in raysplit("status", law_url, "--json").splitlines() if line.startswith("{")]
+    assert json.loads(law)["n_observations"] > 0
     n_measured = len(records(out, "measurement"))
     assert "stopped" in raysplit("stop", out, "--address", dashboard)
     assert not (out / "live.json").exists(), "the law actor has ended with its sweep"

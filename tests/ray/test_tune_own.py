@@ -61,7 +61,7 @@ def test_tune_makes_the_search_that_the_replay_makes(ray_address: str, tmp_path:
     with TunePlan(asked, tmp_path / "plan") as plan:
         tuner(plan, tune.with_parameters(Steps, setup=ASKED), reuse_actors=True).fit()
         assert plan.finished
-        assert came_to(plan.service) == replayed(asked, tmp_path)
+        assert came_to(plan.law) == replayed(asked, tmp_path)
         assert len(points(plan.folder)) == len(set(points(plan.folder)))
 
 

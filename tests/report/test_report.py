@@ -31,7 +31,7 @@ from raysplit.report.story import Story, read_story
 from raysplit.report.words import answer, outcome, path_caption, warnings_of
 from raysplit.report.write import render_page
 from raysplit.run_folder.folder import RunFolder
-from raysplit.split.telling import ALL, SHARE
+from raysplit.split.advice import ALL, SHARE
 from raysplit.tuning.tuned import read_tuned
 from tests.evaluate.test_benchmark_law import evaluation
 from tests.report.synthetic import add_final, space_of, synthetic_run

@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike
 from benchmarks.law.split_recovery import CENTRES
 from raysplit.law import FORMS, Law
 from raysplit.law.form import Array
-from raysplit.split import Problem
 from raysplit.split.allocate import allocate, pour
 from raysplit.split.surface import MeanSurface
 from tests.split.doubles import law_of
@@ -51,7 +50,7 @@ def simplex(total: float, *, points: int = 121) -> Array:
 def test_no_share_out_on_a_grid_is_better(form: str, total: float, kind: type[Law]) -> None:
     for seed in range(3):
         law = random_law(form, seed=seed, kind=kind)
-        surface = MeanSurface(law, Problem(budget_flops=1.0, sizes={1: 1.0}, domains=law.domains, weights=[1, 3, 2]))
+        surface = MeanSurface(law, law.domains, [1 / 6, 3 / 6, 2 / 6])
         n, d = np.full((1, 1), 36e3), np.full((1, 1), 1e6)
         s = allocate(surface, n, d, np.full((1, 1), total), np.full(3, np.inf))
         if "cooldown" not in form or s.sum() > 0:  # a little is better not spent where a cooled seed is there

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from raysplit.law import Calibration, Law, WarmStart, fit_law
+from raysplit.law import Calibration, Law, fit_law
 from raysplit.split import Problem, advise, fit_for_decision, render_advice
 from raysplit.split.calibration import calibrate
 from tests.law.tables import synthetic
@@ -51,7 +51,7 @@ def test_what_was_held_out_widens_the_law_itself() -> None:
     assert widened[0] < widened[1]
     assert widened[1] > 1.5
     told = replace(plain, calibration=Calibration(level=0.9, coverage=0.5, n_losses=9, stretch=3.0))
-    assert WarmStart.of(told).misfit_scale == 3.0
+    assert told.warm_start().misfit_scale == 3.0
 
 
 def test_too_few_runs_to_hold_out_leave_a_law_uncalibrated() -> None:

@@ -1,14 +1,17 @@
 """Replay and forgetting, of losses whose truth is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from raysplit.errors import LawError, SplitError
+from raysplit.law import Law
 from raysplit.law.forgetting import fit_forgetting
 from raysplit.runs import check_runs
-from raysplit.split import fit_for_decision
-from raysplit.split.replay import replay_choices, replay_shares, runs_at
+from raysplit.split import advise, fit_for_decision
+from raysplit.split.replay import replay_choices
 from tests.split.test_bases import BUDGET, DOMAINS, SIZES, problem_of, true_loss
 
 SHARES = (0.0, 0.05, 0.2)
@@ -49,7 +52,7 @@ def test_the_rise_of_runs_held_out_is_told_within_two_per_cent_of_the_loss(runs:
     forgetting = fit_forgetting(runs[~longest])
     for row in runs[longest].to_dict("records"):
         tokens, share = float(row["specialize_tokens"]), row["replay_share"]
-        said = forgetting.rise(row["domain"], row["n_params"], tokens, share).mean()
+        said = forgetting.rise(row["domain"], row["n_params"], tokens, share, pretrain_tokens=1).mean()
         assert abs(np.log((1 + said) / (1 + true_rise(row["base"], tokens, share)))) < 0.02, row
 
 
@@ -57,7 +60,7 @@ def test_replay_and_size_lessen_forgetting_and_tokens_increase_it(runs: pd.DataF
     forgetting = fit_forgetting(runs)
 
     def mean(n: float = 1.4e9, s: float = 8e8, p: float = 0.05) -> float:
-        return float(forgetting.rise("law", n, s, p).mean())
+        return float(forgetting.rise("law", n, s, p, pretrain_tokens=1).mean())
 
     assert mean(s=0.0) == 0.0
     assert mean(p=0.2) < mean(p=0.05) < mean(p=0.0)
@@ -66,11 +69,10 @@ def test_replay_and_size_lessen_forgetting_and_tokens_increase_it(runs: pd.DataF
 
 def test_a_limit_moves_tokens_and_the_share_the_right_way_and_is_met(runs: pd.DataFrame) -> None:
     problem = problem_of(*SIZES)
-    laws = {share: fit_for_decision(runs_at(runs, share), problem, n_draws=16)[0] for share in replay_shares(runs)}
-    assert tuple(laws) == SHARES
-    forgetting = fit_forgetting(runs)
-    free, *_ = replay_choices(laws, problem, forgetting)
-    held, *_ = replay_choices(laws, problem, forgetting, max_rise=0.015)
+    law, _ = fit_for_decision(runs, problem, n_draws=16)
+    assert law.replay_shares == SHARES
+    (free, *_), _ = replay_choices(law, problem)
+    (held, *_), _ = replay_choices(law, replace(problem, max_general_rise=0.015))
     assert free.replay_share == 0.0
     assert max(rise.mean for rise in free.rise.values()) > 0.015
     trained, without = (sum(choice.split.specialize_tokens.values()) for choice in (held, free))
@@ -80,8 +82,13 @@ def test_a_limit_moves_tokens_and_the_share_the_right_way_and_is_met(runs: pd.Da
     for tokens in held.split.specialize_tokens.values():
         assert true_rise(base, tokens, held.replay_share) <= 0.015 * 1.1
     assert free.split.flops(problem) == pytest.approx(BUDGET)
-    with pytest.raises(SplitError, match=r"max_general_rise: -0\.5 leaves no base"):
-        replay_choices(laws, problem, forgetting, max_rise=-0.5)
+    told = advise(law, replace(problem, max_general_rise=0.015))
+    assert (told.replay_share, told.split) == (held.replay_share, held.split)
+    assert len(told.replayed) == len(SIZES) * len(SHARES)
+    again = Law.from_json(law.to_json())
+    assert advise(again, replace(problem, max_general_rise=0.015)) == told
+    with pytest.raises(SplitError, match=r"max_general_rise: 1e-09, max_general_loss: inf: leaves no base"):
+        replay_choices(law, replace(problem, max_general_rise=1e-9))
 
 
 def test_a_base_whose_general_loss_is_not_known_is_named(runs: pd.DataFrame) -> None:

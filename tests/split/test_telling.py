@@ -12,8 +12,9 @@ from raysplit.design.suggest import SuggestedRun, suggest
 from raysplit.law import Law
 from raysplit.runs import check_runs
 from raysplit.split import Advice, Problem, advise, fit_for_decision, render_advice
+from raysplit.split.advice import GAINS, SHARE
 from raysplit.split.price import price_of
-from raysplit.split.telling import GAINS, SHARE, told_by_priors
+from raysplit.split.telling import told_by_priors
 from tests.conftest import REPOSITORY
 from tests.law.tables import chinchilla
 from tests.split.doubles import known_law, measured_table

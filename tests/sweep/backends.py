@@ -140,5 +140,8 @@ class FakeLanes:
         self._law.record(task.trial, task.milestone, outcome)
         return outcome
 
+    def n_blocked(self) -> int:
+        return 0
+
     def close(self) -> None:
         self._threads.shutdown()

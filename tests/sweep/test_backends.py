@@ -68,6 +68,9 @@ class Losing:
         lost.set_exception(LaneError(f"{task.trial.name}: its lane died 3 times"))
         return lost
 
+    def n_blocked(self) -> int:
+        return 0
+
     def close(self) -> None:
         self._backend.close()
 

@@ -20,7 +20,7 @@ from raysplit.space import Space, parse_space
 from raysplit.split import Advice, Problem, Split, advise, baselines
 from raysplit.sweep.final import run_final
 from raysplit.sweep.final_plan import BASELINES, FinalPlan, Variant, models_of, parts_of, plan_final, variants_of
-from raysplit.sweep.final_run import RECOMMENDED
+from raysplit.sweep.final_run import RECOMMENDED, FinalRun
 from tests.corpus.texts import small_corpus
 from tests.split.doubles import known_law
 from tests.test_space import SMALL, changed
@@ -186,7 +186,7 @@ class Finished:
     corpus: Corpus
     advice: Advice
 
-    def again(self) -> dict[str, Any]:
+    def again(self) -> FinalRun:
         """The same command once more."""
         return run_final(
             self.space, self.folder, self.corpus, self.advice, None, seed=7, baseline_names=(), ray_address=None,
@@ -235,7 +235,7 @@ def test_every_exported_model_gets_a_card_even_where_an_older_raysplit_exported_
         assert (folder / "tokenizer.json").exists()
         card = (folder / "README.md").read_text()
         assert f"# small: {'seed' if folder.name == 'seed' else f'expert of {folder.name}'}" in card
-        losses = final["seed_losses"] if folder.name == "seed" else final["variants"][RECOMMENDED]["losses"]
+        losses = final.seed_losses if folder.name == "seed" else final.variants[RECOMMENDED].losses
         assert f"| domain-0 | {losses['domain-0']:.4f} |" in card
 
 

@@ -21,7 +21,7 @@ from raysplit.journal import read_journal
 from raysplit.sweep import capacity
 from raysplit.sweep.grid_setup import setup_of_grid
 from raysplit.sweep.replay import replay
-from raysplit.sweep.reports import read_report, trial_of
+from raysplit.sweep.reports import read_report
 from raysplit.sweep.tune import LawScheduler, LawSearcher
 from raysplit.sweep.tune_plan import TunePlan
 from tests.design.doubles import setup
@@ -125,7 +125,7 @@ class Controller:
 
 
 def report(trial: TuneTrial, point: tuple[int, int]) -> dict[str, Any]:
-    asked = trial_of(trial.config)
+    asked = Trial.of(trial.config)
     milestone = {asked.point(m): m for m in asked.milestones}[point]
     losses = LOSSES(asked, milestone)
     at = {"pretrain_tokens": point[0], "specialize_tokens": point[1]}
@@ -146,7 +146,7 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def accounted(plan: TunePlan) -> dict[str, Any]:
     """As `account`, without the bits per byte that only the double knows."""
-    return _comparable(account(plan.service))
+    return _comparable(account(plan.law))
 
 
 def _comparable(account: dict[str, Any]) -> dict[str, Any]:
@@ -192,11 +192,11 @@ def test_what_tune_restores_is_gone_on_with_and_what_has_ended_since_is_not_run_
 
     second = Controller(plan)
     second.searcher, second.scheduler = cloudpickle.loads(saved)
-    plan.running["lost"] = trial_of(trunk.config)
+    plan.running["lost"] = Trial.of(trunk.config)
     second.searcher.restore(str(plan.folder / "searcher"))
     assert not plan.running, "only what Tune adds again is running"
     restored = second.add(TuneTrial(trunk.trial_id, trunk.config))
-    assert plan.running == {trunk.trial_id: trial_of(trunk.config)}
+    assert plan.running == {trunk.trial_id: Trial.of(trunk.config)}
     second.report(restored, report(restored, trunk.config["points"][0]))  # from its last checkpoint: once more
     assert kinds(plan).count("measurement") == 1
     for point in trunk.config["points"][1:]:
@@ -216,7 +216,7 @@ def test_a_stopped_trial_that_tune_ends_after_the_next_round_has_begun_has_not_f
             if tune.scheduler.on_trial_result(tune, trial, flat) == "STOP":
                 break
         told_to_stop = kinds(plan)[-1] == "stop"
-        plan.service.claim(plan.running.values())
+        plan.law.claim(plan.running.values())
         n_between += told_to_stop and "round" in kinds(plan)[-2:]
         tune.complete(trial, flat)
     assert n_between, "or there was nothing to confuse a stop with"
@@ -301,7 +301,7 @@ def test_a_trial_that_fails_later_is_not_tried_again_and_the_search_goes_on(plan
     assert plan.finished
     [failure] = [r.data for r in read_journal(plan.folder / "journal") if r.kind == "failure"]
     assert failure["why"] == "MemoryError: out of memory"
-    assert trial_of(failure["trial"]) == trial_of(failed.config)
+    assert Trial.of(failure["trial"]) == Trial.of(failed.config)
     after = tune.trials[tune.trials.index(failed) + 1 :]
     own = [(t.config["n_params"], t.config["domain"], t.config["pretrain_tokens"]) for t in after]
     assert (failed.config["n_params"], failed.config["domain"], failed.config["pretrain_tokens"]) not in own
@@ -461,9 +461,7 @@ def test_plain_grids_are_a_set_up() -> None:
 def test_a_single_domains_trunk_may_report_a_plain_loss() -> None:
     trunk = Trial(n_params=10, seed=0, domain="", pretrain_tokens=100, milestones=(100,))
     result = {"pretrain_tokens": 100, "specialize_tokens": 0, "loss": 2.0}
-    found = read_report(trunk, result, ["a"])
-    assert found is not None
-    assert found.losses == {"a": 2.0}
+    assert read_report(trunk, result, ["a"]) == (100, {"a": 2.0})
 
 
 def test_the_searcher_refuses_to_sample_what_it_cannot(plan: TunePlan, monkeypatch: pytest.MonkeyPatch) -> None:

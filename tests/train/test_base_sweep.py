@@ -9,9 +9,11 @@ from transformers import AutoModelForCausalLM
 from raysplit.design.lane_shapes import lane_shape_of
 from raysplit.design.setup import setup_of, tree_of
 from raysplit.design.tree import Trial
+from raysplit.errors import LawError
 from raysplit.journal import Journal
 from raysplit.live.run_setup import RunSetup
 from raysplit.live.service import LawService
+from raysplit.space import parse_space
 from raysplit.split.decision import GIVEN_FORMS
 from raysplit.sweep.final_plan import OF_BASES, plan_final
 from raysplit.sweep.replay import replay
@@ -27,8 +29,11 @@ def test_three_bases_are_swept_answered_for_and_trained(tmp_path: Path) -> None:
     write_base(tmp_path / "llama", "llama")
     write_base(tmp_path / "neox", "gpt_neox", hidden_size=48, intermediate_size=64)
     write_base(tmp_path / "qwen", "qwen3", num_hidden_layers=3, hidden_size=64, intermediate_size=96)
-    space = with_bases(bases_space(*({"path": str(tmp_path / name)} for name in ("llama", "neox", "qwen"))))
-    setup = setup_of(space, vocab_size=ROWS)
+    given = bases_space(*({"path": str(tmp_path / name)} for name in ("llama", "neox", "qwen"))).model_dump()
+    given["sweep"]["replay_shares"] = (0.0, 0.25)
+    space = with_bases(parse_space(given, origin="tests"))
+    text_tokens = {"library": 2e4, "license": 1e4}
+    setup = setup_of(space, vocab_size=ROWS, domain_tokens=text_tokens)
     assert [base.name for base in setup.problem.bases.values()] == ["llama", "neox", "qwen"]
     shape = lane_shape_of(space, space.model.sizes[0])
     lane = Lane(space, Texts(read_text()), shape=shape, vocab_size=ROWS, checkpoints=tmp_path / "kept")
@@ -44,19 +49,37 @@ def test_three_bases_are_swept_answered_for_and_trained(tmp_path: Path) -> None:
         service = LawService(run, journal)
         replay(service, measure)
         status, advice = service.status(), service.advise().advice
+        held = service.advise(max_general_rise=0.2).advice
+        with pytest.raises(LawError, match=r"unknown replay_share 0\.1"):
+            service.predict("license", n_params=1e4, pretrain_tokens=1, specialize_tokens=1e4, replay_share=0.1)
+        table = service.observations()
         assert set(service.law().form_weights) <= set(GIVEN_FORMS)
-    assert status.n_observations == 3 * (2 + 2 * 2)
+    assert status.n_observations == 3 * (2 + 2 * 2 * 2)
     flops = {n: setup.flops_per_token[n] for n in setup.sizes}
     paid = sum(flops[int(name[1:].partition("-")[0])] * tokens for (name, _), tokens in trained.items())
     assert status.spent_flops == pytest.approx(paid)
     assert advice.bases[advice.split.n_params] in ("llama", "neox", "qwen")
     assert advice.withheld == {}
-    assert [gain.baseline for gain in advice.gains] == ["no training", "equal tokens"]
+    assert [gain.baseline for gain in advice.gains] == ["no training", "equal tokens", "one pass"]
+    assert advice.replay_share in (0.0, 0.25)
+    assert set(advice.general_rise) == {"library", "license"}
+    assert len(advice.replayed) == 3 * 2
+    assert max(rise.mean for rise in held.general_rise.values()) <= 0.2
+    branches = table[table["specialize_tokens"] > 0]
+    assert sorted(branches["replay_share"].unique()) == [0.0, 0.25]
+    elsewhere = branches[branches["domain"] == "license"].groupby("replay_share")["general_loss"].mean()
+    assert elsewhere[0.25] < elsewhere[0.0], "a quarter of the library's text keeps its loss down"
     assert advice.split.flops(setup.problem) == pytest.approx(space.target.budget_flops, rel=1e-6)
 
     plan = plan_final(
-        space, advice, vocab_size=ROWS, seed=1000, baseline_names=OF_BASES, experts=tmp_path / "experts"
+        space, advice, vocab_size=ROWS, seed=1000, baseline_names=OF_BASES, experts=tmp_path / "experts",
+        domain_tokens=text_tokens,
     )  # fmt: skip
+    assert [variant.name for variant in plan.variants] == ["recommended", *OF_BASES]
+    recommended, _, equal, once, union = plan.variants
+    assert union.paid_tokens("shared") == recommended.paid_tokens("shared") == equal.paid_tokens("shared")
+    assert once.paid_tokens("shared") <= recommended.paid_tokens("shared")
+    assert once.specialize_tokens["library"] == pytest.approx(2 * once.specialize_tokens["license"], rel=0.1)
     assert plan.left_flops == pytest.approx(plan.flops_per_token * sum(p.task.milestone for p in plan.parts if p.after))
     for part in plan.parts:
         measure(part.task.trial, part.task.milestone)

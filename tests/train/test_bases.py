@@ -172,6 +172,32 @@ def test_a_space_of_checkpoints_pretrains_nothing() -> None:
         parse_space(given, origin="tests")
 
 
+@pytest.mark.parametrize(
+    ("section", "changes", "said"),
+    [
+        ("sweep", {"replay_shares": [0.1]}, "one share is training.replay_share; give two or more"),
+        ("sweep", {"replay_shares": [0.1, 0.0]}, "shares must rise without repeats"),
+        ("training", {"replay_share": 0.1}, "leave it out, as sweep.replay_shares has the shares to try"),
+        ("model", {"checkpoints": [], "sizes": ["14k"]}, "is for branches from model.checkpoints, and there are none"),
+        (
+            "corpus",
+            {"domains": {"one": {"kind": "files", "path": "."}}},
+            "there is one domain; add one of general text",
+        ),
+    ],
+)
+def test_shares_and_limits_that_mean_nothing_are_refused(section: str, changes: dict[str, Any], said: str) -> None:
+    given = bases_space({"path": "a"}).model_dump()
+    given["sweep"]["replay_shares"] = [0.0, 0.1]
+    given["target"]["max_general_rise"] = 0.02
+    assert parse_space(given, origin="tests").sweep.replay_shares == (0.0, 0.1)
+    given[section] |= changes
+    if section == "model":
+        given["sweep"]["pretrain_tokens"] = [2048]
+    with pytest.raises(SpaceError, match=said):
+        parse_space(given, origin="tests")
+
+
 def test_the_tokenizer_of_the_tests_is_one_that_transformers_loads(tmp_path: Path) -> None:
     write_tokenizer(tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path).eos_token_id == 256

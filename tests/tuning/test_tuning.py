@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from raysplit.design.tasks import Failed, Measured, Outcome, Task
-from raysplit.errors import RunError
+from raysplit.errors import RunError, SpaceError
 from raysplit.run_folder.folder import RunFolder, existing_run, open_run
 from raysplit.space import Space, dump_space, load_space, parse_space
 from raysplit.tuning.objectives import BRANCH
@@ -326,3 +326,55 @@ def test_a_password_may_come_from_the_environment_and_is_masked(monkeypatch: pyt
     assert masked(url) == "postgresql://me:***@host/db"
     assert masked("postgresql://me@host/db") == "postgresql://me@host/db"
     assert masked("sqlite:////tmp/a b/optuna.db") == "sqlite:////tmp/a b/optuna.db"
+
+
+def bases_of(*sizes: int, **tuning: Any) -> Space:
+    """A space whose trunks are bases that exist, each looked at and counted."""
+    counted = {
+        "forward_flops_per_token": 40_000, "hidden_size": 32, "n_layers": 2, "n_heads": 2, "feed_forward_size": 96,
+        "vocab_size": VOCAB, "n_params_total": 50_000,
+    }  # fmt: skip
+    checkpoints = [
+        {
+            "path": f"base-{n}", "revision": f"step{d}", "pretrain_tokens": d,
+            "counted": {**counted, "folder": f"base-{n}", "n_params": n},
+        }
+        for n in sizes
+        for d in (500_000, 1_000_000)
+    ]  # fmt: skip
+    return parse_space(
+        SMALL
+        | {
+            "model": {"sizes": sizes, "context_length": 128, "checkpoints": checkpoints},
+            "training": SMALL["training"] | {"micro_batch_sequences": 16},
+            "sweep": {"specialize_tokens": ["62500", "125k"]},
+            "tuning": {"n_trials": 6, "learning_rate": [2e-3, 4e-2]} | tuning,
+        },
+        origin="bases",
+        base=Path("/"),
+    )
+
+
+def test_of_bases_the_rate_and_the_replay_of_branches_are_tuned_and_nothing_is_pretrained(tmp_path: Path) -> None:
+    space = bases_of(14_000, 36_000, replay_share=[0.0, 0.3], general_weight=0.5)
+
+    class Branched(Lanes):
+        def outcome(self, task: Task) -> Outcome:
+            assert not task.trial.is_trunk
+            assert task.trial.pretrain_tokens == 1_000_000, "the last revision"
+            (Path(task.checkpoints) / task.trial.root.folder).mkdir(exist_ok=True)
+            return super().outcome(task)
+
+    lanes = Branched(at_rate=lambda n_params, tokens: best_rate(n_params, 125_000))
+    tuned = tuned_in(tmp_path / "run", space, lanes)
+    assert {task.trial.n_params for task in lanes.tasks} == {14_000, 36_000}
+    assert tuned.rate(14_000) == pytest.approx(BEST_RATE, rel=0.3)
+    assert tuned.rate(36_000) < tuned.rate(14_000)
+    (replay,) = (chosen for chosen in tuned.chosen if chosen.name == "replay_share")
+    assert replay.value > 0.1, "general text counts half"
+    found = tuned.apply(space)
+    assert found.training.replay_share == replay.value
+    assert found.model.checkpoints == space.model.checkpoints
+    assert tuned.trained_flops <= 1.3 * expected_flops(space, vocab_size=VOCAB)
+    with pytest.raises(SpaceError, match=r"tuning\.warmup_tokens: leave it out: it is of pretraining"):
+        bases_of(14_000, warmup_tokens=[0, 1000])

@@ -22,6 +22,7 @@ export function start() {
   form.addEventListener("reset", (event) => {
     event.preventDefault();
     budget = null;
+    $("general-rise").value = "";
     for (const slider of form.querySelectorAll("input[type=range]")) slider.value = "0";
     choose(target);
     labels();
@@ -67,6 +68,7 @@ export function setTarget(live) {
     choose(advice);
     $("size-slider").max = String(advice.sizes.length);
   }
+  $("rise-field").hidden = !Object.keys(advice.general_rise ?? {}).length;
   labels();
   return ask(live);
 }
@@ -91,6 +93,8 @@ function question() {
   if (sliders.some((slider) => Number(slider.value))) {
     for (const { dataset } of sliders) out.push(["weight", `${dataset.domain}=${weightOf(dataset.domain)}`]);
   }
+  const rise = parse($("general-rise").value) / 100;
+  if (rise > 0) out.push(["max_general_rise", String(rise)]);
   for (const choice of CHOICES) {
     const { value } = $("ask").elements[choice];
     if (value !== target[choice]) out.push([choice, value]);
@@ -144,7 +148,7 @@ function show(shown, changed) {
   const line = $("answer");
   const [, , , loss, interval] = shown.tables[0].rows.at(-1);
   const said = (label) => html("b", { "data-answer": label }, factOf(shown, label).value);
-  const words = [["share", " in pretraining · "], ["start from", " · "], ["model size", " parameters · "], ["pretrain", advice.bases && Object.keys(advice.bases).length ? " tokens seen · " : " tokens of the mixture · "]];
+  const words = [["share", " in pretraining · "], ["start from", " · "], ["replay", " replayed · "], ["model size", " parameters · "], ["pretrain", advice.bases && Object.keys(advice.bases).length ? " tokens seen · " : " tokens of the mixture · "]];
   line.replaceChildren(
     ...words.filter(([label]) => factOf(shown, label)).flatMap(([label, after]) => [said(label), after]), "loss ",
     html("b", { "data-answer": "loss" }, loss), ` (${interval})`,

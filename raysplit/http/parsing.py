@@ -15,7 +15,7 @@ MAX_BODY_BYTES = 8 * 2**20
 """Room for `raysplit.live.observations.MAX_BATCH` rows with every field given."""
 
 
-def asked_by(question: type[Question[A]], query: Sequence[tuple[str, str]]) -> Question[A]:
+def question_in_query(question: type[Question[A]], query: Sequence[tuple[str, str]]) -> Question[A]:
     """Raises: Refused: the query makes no such question."""
     try:
         return of_query(question, query)
@@ -23,7 +23,7 @@ def asked_by(question: type[Question[A]], query: Sequence[tuple[str, str]]) -> Q
         raise of_mistake(mistake_of(error.errors(include_url=False))) from error
 
 
-def asked_in(question: type[Question[Any]], body: bytes) -> Question[Any]:
+def question_in_body(question: type[Question[Any]], body: bytes) -> Question[Any]:
     """Raises: Refused: the body is not of this shape."""
     assert question.body is not None
     try:
