@@ -6,6 +6,7 @@ tokens of one domain, and its loss on that domain's held-out text. D' = 0 is the
 
 import hashlib
 import math
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -122,7 +123,7 @@ def read_runs(path: Path | str, *, note: Callable[[str], None] | None = None) ->
     if missing := [name for name in required if name not in known]:
         raise TableError(
             f"{path}: no column {missing[0]!r}. Required: {', '.join(required)}. Found: {', '.join(table.names)}. "
-            f"`raysplit import {path}` makes a table of runs where columns have other names"
+            f"`raysplit import {shlex.quote(str(path))}` makes a table of runs where columns have other names"
         )
     _refuse_bad_ends(table, path)
     if note is not None:
@@ -142,7 +143,7 @@ def _steps_not_read(table: Table, path: Path) -> Iterator[str]:
     if (column := step_column(table.names)) is not None:
         yield (
             f"its column {column!r} is not read; where rows are steps of one run, of which only the last is from after "
-            f"its cooldown, `raysplit import {path}` keeps that alone"
+            f"its cooldown, `raysplit import {shlex.quote(str(path))}` keeps that alone"
         )
 
 

@@ -1,6 +1,7 @@
 """`raysplit advise --objective`: a split for a benchmark, by what `raysplit eval` has found in the run."""
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,8 +59,8 @@ def read_objective(run_folder: Path, task: str) -> BenchmarkObjective:
     evaluation = read_evaluation(folder.evaluation / RESULTS)
     if evaluation is None:
         raise RunError(
-            f"--objective {task}: nothing was evaluated in {run_folder}; run `raysplit eval {run_folder} --variants "
-            f"--tasks held-out,{task}` first"
+            f"--objective {task}: nothing was evaluated in {run_folder}; "
+            f"run `raysplit eval {shlex.quote(str(run_folder))} --variants --tasks held-out,{task}` first"
         )
     domains = read_manifest(folder.corpus).domains
     return BenchmarkObjective(

@@ -1,5 +1,6 @@
 """`raysplit serve`: the law of a run over HTTP, with its page."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,7 +129,7 @@ def _serve_space(
 
     with served(space_file, out, http=http, ray_address=ray_address, take_over=take_over, tell=say) as folder:
         url = connect(folder.path).serve(HttpFace(http))
-        console.print(f"live law: raysplit.connect({str(folder.path)!r}), or `raysplit advise {out}`")
+        console.print(f"live law: raysplit.connect({str(folder.path)!r}), or `raysplit advise {shlex.quote(str(out))}`")
         console.print(f"over HTTP: {url}; Ctrl-C ends it, everything reported is kept")
         while True:
             time.sleep(3600)

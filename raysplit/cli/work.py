@@ -608,7 +608,7 @@ def _sweep(work: _Work, corpus: "Corpus") -> float:
     console.print(
         f"{status.n_observations} observations, {format_flops(status.spent_flops)}, "
         f"{status.n_stopped} trials stopped early, {status.n_failed} failed"
-        + (f" (why: raysplit status {folder.path})\n" if status.n_failed else "\n")
+        + (f" (why: raysplit status {shlex.quote(str(folder.path))})\n" if status.n_failed else "\n")
     )
     console.print(render_advice(read_json(folder.advice, Advice.from_json)))
     return float(status.spent_flops)

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TypeVar
 
@@ -46,7 +47,26 @@ def in_parallel(work: Callable[[T], R], tasks: Iterable[T], *, n_processes: int)
         max_nbytes=None,
         idle_worker_timeout=_IDLE_SECONDS,
     )
-    yield from workers(delayed(_in_worker)(work, task) for task in tasks)
+    with _tracked_in_silence():
+        outcomes = workers(delayed(_in_worker)(work, task) for task in tasks)
+    yield from outcomes
+
+
+@contextmanager
+def _tracked_in_silence() -> Iterator[None]:
+    """Processes that joblib starts here say nothing of what they clear away after a command's last word.
+
+    A command ends without Python's own clearing up (`raysplit.cli.main.run`), so joblib's tracker does it, and warns.
+    """
+    before = os.environ.get("PYTHONWARNINGS")
+    silence = "ignore::UserWarning:joblib.externals.loky.backend.resource_tracker"
+    os.environ["PYTHONWARNINGS"] = f"{before},{silence}" if before else silence
+    try:
+        yield
+    finally:
+        os.environ.pop("PYTHONWARNINGS")
+        if before is not None:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def _in_worker(work: Callable[[T], R], task: T) -> R:

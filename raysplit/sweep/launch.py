@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -114,7 +115,9 @@ def run_sweep(
     if before.n_observations:
         console.print(f"taking up the sweep at {before.n_observations} observations")
     with joined_cluster(space.compute, address=ray_address):
-        console.print(f"live law: raysplit.connect({str(folder.path)!r}), or `raysplit advise {folder.path}`")
+        console.print(
+            f"live law: raysplit.connect({str(folder.path)!r}), or `raysplit advise {shlex.quote(str(folder.path))}`"
+        )
         face = None if http is None else HttpFace(http)
         with live_law(run, folder, face=face) as law:
             if face is not None:

@@ -1,6 +1,8 @@
 """Documents on disk: what is kept, in which order and on which side, whatever the work is cut into."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -135,6 +137,16 @@ def test_more_processes_give_the_results_in_order_and_their_errors(monkeypatch: 
         list(parallel.in_parallel(_root, [4.0, -1.0], n_processes=2))
     assert parallel.enough_processes(10**6, at_most=8) == 1
     assert parallel.enough_processes(10**9, at_most=8) == 8
+
+
+def test_a_command_that_ends_at_once_leaves_no_word_of_joblib() -> None:
+    """As commands end: without Python's own clearing up."""
+    script = (
+        "import os; from raysplit.corpus.parallel import in_parallel\n"
+        "print(*in_parallel(abs, [-3, 2, -1], n_processes=2), flush=True); os._exit(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert (done.stdout, done.stderr) == ("3 2 1\n", "")
 
 
 def _root(x: float) -> float:
