@@ -80,7 +80,7 @@ def test_an_expert_is_an_adapter_that_peft_reads_with_the_same_loss(tmp_path: Pa
     # The same branch to a further point goes on from what was kept, beside the base's own weights.
     further = lane.measure(branch, 4096, tree=tree, on_progress=lambda tokens, loss: None)
     assert further.tokens < 4096
-    assert further.losses["library"] < measured.losses["library"]
+    assert further.losses["library"] < read.losses["library"] - 0.05
 
 
 def test_names_of_the_base_and_what_is_refused(tmp_path: Path) -> None:
