@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from raysplit.errors import RunError, SpaceError
 from raysplit.space import load_space
@@ -44,11 +45,10 @@ def test_a_space_is_read_from_a_pipe() -> None:
 
 
 def test_a_space_that_no_job_carries_is_refused(tmp_path: Path) -> None:
-    domains = "".join(f"    d{i}: {{kind: files, path: /shared/{'x' * 900}}}\n" for i in range(100))
-    rest = SPACE.read_text().partition("  domains:\n")
-    tokenizer = rest[2][rest[2].index("  tokenizer:") :]
+    raw = yaml.safe_load(SPACE.read_text())
+    raw["corpus"]["domains"] = {f"d{i}": {"kind": "files", "path": f"/shared/{'x' * 900}"} for i in range(100)}
     long = tmp_path / "long.yaml"
-    long.write_text(f"{rest[0]}{rest[1]}{domains}{tokenizer}")
+    long.write_text(yaml.safe_dump(raw))
     with pytest.raises(
         SpaceError, match=r"long.yaml: 1\d\d,\d{3} bytes .* a job carries 100,000; put it at /shared/a/"
     ):
