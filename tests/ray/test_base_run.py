@@ -67,6 +67,6 @@ def test_bases_are_swept_answered_for_trained_and_reported(
     assert paid["no training"] == 0
     for model in final["variants"]["recommended"]["models"].values():
         AutoModelForCausalLM.from_pretrained(run / model)
-    page = (run / "report.html").read_text(encoding="utf-8")
+    page = (run / "report" / "report.html").read_text(encoding="utf-8")
     assert "union of domains" in page
     assert "What each expert loses on general text" in page
