@@ -15,9 +15,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from raysplit.simulation.rates import Rates
+from raysplit.simulation.simulate import simulate
 from raysplit.space import Space, load_space
-from raysplit.sweep.rates import Rates
-from raysplit.sweep.simulate import simulate
 
 REPOSITORY = Path(__file__).parents[2]
 USUAL = Rates()

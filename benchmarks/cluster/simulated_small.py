@@ -21,10 +21,10 @@ from faults import Cluster, Driver
 
 from raysplit.corpus import build_corpus
 from raysplit.journal import Record, read_journal
+from raysplit.simulation.rates import Rates
+from raysplit.simulation.simulate import Simulated, simulate
 from raysplit.space import Space, load_space, parse_space
 from raysplit.sweep.plan import FORWARD_SHARE
-from raysplit.sweep.rates import Rates
-from raysplit.sweep.simulate import Simulated, simulate
 from tests.ray.sweeps import tiny_space, write_space, write_texts
 
 

@@ -11,10 +11,10 @@ from rich.table import Table
 
 from raysplit import strict_json
 from raysplit.cli.options import open_console, show, space_argument
-from raysplit.sweep.rates import Rates
+from raysplit.simulation.rates import Rates
 
 if TYPE_CHECKING:
-    from raysplit.sweep.simulate import Simulated
+    from raysplit.simulation.simulate import Simulated
 
 _RATE = click.FloatRange(min=0, min_open=True)
 _RATES = {
@@ -32,7 +32,7 @@ _RATES = {
     "broker_calls_per_second": ("--broker-calls", "Calls a second of lanes to the broker; live_actor.txt, 2026-11-26."),
     "law_calls_per_second": ("--law-calls", "Likewise to the law."),
 }
-"""Field of `raysplit.sweep.rates.Rates` -> option and help, with where the default is from."""
+"""Field of `raysplit.simulation.rates.Rates` -> option and help, with where the default is from."""
 
 
 def _rates_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -70,8 +70,8 @@ def simulate(space_file: Path, most_nodes: int, most_lanes: int | None, rates: R
     """
     from raysplit.cli.bases import with_counted_bases
     from raysplit.discover.spaces import expected_space
+    from raysplit.simulation.simulate import simulate as play
     from raysplit.space import load_space
-    from raysplit.sweep.simulate import simulate as play
 
     space = expected_space(with_counted_bases(load_space(space_file)))
     went = play(space, most_nodes=most_nodes, most_lanes=most_lanes, rates=rates, seed=seed)

@@ -10,10 +10,10 @@ from click.testing import CliRunner
 
 from raysplit.cli import main
 from raysplit.errors import RunError
+from raysplit.simulation.machines import HOUR
+from raysplit.simulation.rates import Rates
+from raysplit.simulation.simulate import Simulated, simulate
 from raysplit.space import Space, parse_space
-from raysplit.sweep.rates import Rates
-from raysplit.sweep.simulate import Simulated, simulate
-from raysplit.sweep.simulated_machines import HOUR
 from tests.live.doubles import weighed_law
 from tests.ray.sweeps import tiny_space, write_space
 
@@ -114,7 +114,7 @@ def test_the_command_hands_its_rates_on_and_warns_of_what_cannot_be(
         asked.update(options)
         return went
 
-    monkeypatch.setattr("raysplit.sweep.simulate.simulate", play)
+    monkeypatch.setattr("raysplit.simulation.simulate.simulate", play)
     file = write_space(tmp_path / "space.yaml", tiny_space(tmp_path))
     words = ["simulate", str(file), "--nodes", "1000", "--mtbf", "100", "--spot", "0.5"]
     said = CliRunner().invoke(main, words, catch_exceptions=False).stdout

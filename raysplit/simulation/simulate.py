@@ -2,7 +2,7 @@
 
 The searcher, the scheduler and the law decide as under Ray Tune (`raysplit.sweep.replay`), against a known law.
 `raysplit.pool.LanePool` decides which lane gets which task, as it does in the broker. What is simulated are machines
-(`raysplit.sweep.simulated_machines`), the time that training and saving take, and who fails when.
+(`raysplit.simulation.machines`), the time that training and saving take, and who fails when.
 """
 
 import math
@@ -29,12 +29,12 @@ from raysplit.pool.lane_pool import LanePool
 from raysplit.pool.lane_state import LaneState, QueuedTask
 from raysplit.pool.placement import Footprint, on_these, words
 from raysplit.pool.troubles import Kind, Trouble
+from raysplit.simulation.machines import HOUR, Clock, Machines
+from raysplit.simulation.rates import Rates
 from raysplit.space import Space
 from raysplit.split.problem import FORWARD_SHARE
 from raysplit.sweep.plan import STATE_BYTES
-from raysplit.sweep.rates import Rates
 from raysplit.sweep.replay import Losses, PlayedTune, TuneTrial, known_law_losses
-from raysplit.sweep.simulated_machines import HOUR, Clock, Machines
 from raysplit.sweep.speed import speed_of
 
 _LOOK_SECONDS = 60.0

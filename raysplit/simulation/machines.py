@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from raysplit.pool.placement import Footprint, Machine, Resources
-from raysplit.sweep.rates import Rates
+from raysplit.simulation.rates import Rates
 
 HOUR = 3600.0
 
