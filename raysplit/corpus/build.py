@@ -1,8 +1,8 @@
 """Building a corpus: documents are read and spooled, a tokenizer is trained, the tokens are packed into shards.
 
-What an interrupted build wrote is taken up by the next one, as long as the specification, the sources' files and the
-libraries are the same: parts of sources that were read, signatures, the tokenizer, packed buckets, whole shards. The
-corpus depends neither on the number of processes nor on where a build was interrupted.
+The next build goes on with what an interrupted one wrote (parts of sources that were read, signatures, the tokenizer,
+packed buckets, whole shards) if the specification, the sources' files and the libraries are the same. The corpus
+depends neither on the number of processes nor on where a build was interrupted.
 """
 
 import hashlib
@@ -64,7 +64,7 @@ _SPOOL, _SHARDS, _TOKENIZER, _LOCK = "spool", "shards", "tokenizer", ".corpus.lo
 _MIN_SAMPLE_BYTES = 1 << 23
 _SAMPLE_BYTES_PER_TOKEN = 4096  # of a BPE's vocabulary
 _LIBRARIES = ("tokenizers", "numpy", "rensa")
-"""Whose versions may decide a corpus."""
+"""Libraries whose version may change a corpus."""
 
 
 def _silent(step: str, done: float) -> None:
@@ -73,11 +73,14 @@ def _silent(step: str, done: float) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkSizes:
-    """How the work is cut, in bytes of files, of text, of text. No corpus depends on it."""
+    """How the work is cut. No corpus depends on it."""
 
     part_bytes: int = PART_BYTES
+    """Bytes of source files that a process reads at a time."""
     run_bytes: int = RUN_BYTES
+    """Bytes of documents in a sorted run."""
     slice_bytes: int = SLICE_BYTES
+    """Bytes of documents in a slice, which a process packs at a time."""
 
 
 def build_corpus(
@@ -91,17 +94,17 @@ def build_corpus(
 ) -> Corpus:
     """Build the corpus of ``spec`` in the folder ``out``, or open it if it is already there.
 
-    The folder becomes a corpus at the last moment, when its manifest appears; an interrupted build is gone on with by
-    the next one. A folder that holds the corpus of another specification is refused, never overwritten, because runs
-    may depend on it. Of a finished corpus, changes inside a source (a file added to a folder) are not looked for. Two
+    The folder becomes a corpus at the last moment, when its manifest appears; the next build goes on with an
+    interrupted one. A folder that holds the corpus of another specification is refused, never overwritten, because runs
+    may depend on it. Changes inside a source of a finished corpus (a file added to a folder) are not looked for. Two
     processes that build in one folder take turns.
 
     Args:
         spec: what to build.
         out: folder that belongs to the corpus.
-        progress: told of each step.
-        n_processes: how many work at it, at most; as many as there are cores when None. Little text takes fewer.
-        shard_bytes: size at which a new shard file starts.
+        progress: is told of each step.
+        n_processes: most processes that work at it; one for each core when None. Little text takes fewer.
+        shard_bytes: bytes after which a new shard file starts.
         work: how the work is cut.
 
     Raises:
@@ -164,7 +167,7 @@ class _Build:
     shard_bytes: int
     work: WorkSizes
     seconds: dict[str, float] = field(default_factory=dict)
-    """Of each step."""
+    """Wall time of each step."""
 
     @contextmanager
     def step(self, name: str) -> Iterator[Report]:
@@ -259,7 +262,7 @@ class _Build:
         return spooled.slices(slice_bytes=self.work.slice_bytes, tokens_of=tokens_of)
 
     def _signatures(self, slices: Mapping[str, list[Slice]], *, n_bytes: int) -> Path | None:
-        """Write those of all held-out documents, to find what is nearly one of them."""
+        """Write the signatures of all held-out documents, by which near-duplicates of them are found."""
         near = self.spec.near_duplicates
         path = self._folder / "held-out.signatures"
         if near is None or path.exists():

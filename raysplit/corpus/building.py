@@ -1,4 +1,4 @@
-"""A folder that one command at a time builds something in, and nothing of another's."""
+"""A folder of raysplit's own in which one command at a time builds something."""
 
 import errno
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from raysplit.errors import CorpusError
 
 @contextmanager
 def building(out: Path, *, what: str, lock: str, record: str) -> Iterator[None]:
-    """Hold the folder, which is made where it is not there; the lock goes with the process, however it ends.
+    """Hold the folder, which is made where it is not there; the lock ends with the process, however it ends.
 
-    The lock file marks the folder as raysplit's own, so that nothing of another's is ever cleared away.
+    The lock file marks the folder as raysplit's own. So files that raysplit did not write are never cleared away.
 
     Args:
         out: the folder.
-        what: is built there, for messages.
+        what: name of what is built there, for messages.
         lock: name of the lock file.
         record: name of the file that says what was built, once it is whole.
 

@@ -93,12 +93,12 @@ class Corpus:
     ) -> np.ndarray:
         """Training windows at a position of a stream; a pure function of its arguments.
 
-        Without a domain: the mixture from position ``start_tokens`` on. With one: the branch on that domain which left
-        the trunk of the same seed at ``branch_tokens``, from the branch's own position ``start_tokens`` on; it
-        continues the domain's stream where the trunk left it, and for ``replay_share`` of its windows the mixture's
-        from where the trunk left that, which is general text as fresh as there is any. Positions count target tokens:
-        a window gives ``context_length`` of them, and its first token is the last target of the window before it in
-        the text.
+        Without a domain the stream is the mixture, from position ``start_tokens`` on. With a domain it is the branch
+        on that domain that left the trunk of the same seed at ``branch_tokens``, from the branch's own position
+        ``start_tokens`` on. The branch goes on with the domain's stream where the trunk left it. ``replay_share`` of
+        its windows come from the mixture's stream, from where the trunk left that, so replayed text is new as long as
+        there is new text. Positions count target tokens: a window gives ``context_length`` of them, and its first
+        token is the last target of the window before it in the text.
 
         Args:
             seed: of the trunk's and the branch's streams.
@@ -114,7 +114,8 @@ class Corpus:
 
         Raises:
             CorpusError: the domain is unknown, or holds less than one window.
-            ValueError: a position is negative or no multiple of ``context_length``.
+            ValueError: a position is negative or no multiple of ``context_length``, or ``branch_tokens`` is given
+                without a domain.
         """
         start = _whole_windows("start_tokens", start_tokens, context_length)
         branch = _whole_windows("branch_tokens", branch_tokens, context_length)
@@ -214,8 +215,11 @@ class Corpus:
     def bytes_per_token(self, domain: str) -> float:
         """UTF-8 bytes of held-out text per token, ends of documents counted as tokens without bytes.
 
-        So a loss in nats per token is loss / ln 2 / bytes_per_token in bits per byte. NaN where it is not known, of
-        tokens whose tokenizer gives no text back.
+        So a loss in nats per token is loss / ln 2 / bytes_per_token in bits per byte. NaN where it is not known: the
+        source is of tokens whose tokenizer gives no text back.
+
+        Raises:
+            CorpusError: the domain is unknown.
         """
         self._known(domain)
         return self.manifest.domains[domain].validation.bytes_per_token
@@ -231,14 +235,19 @@ class Corpus:
     ) -> dict[str, float]:
         """Epochs of each domain on the longest path: its part of the largest D, then the largest D'.
 
-        Only whole windows of ``context_length`` can be trained on, so give the model's own for an exact answer.
+        Args:
+            max_pretrain_tokens: the largest D.
+            max_specialize_tokens: the largest D'.
+            max_epochs: how often a token may be trained on, at most.
+            context_length: T. Only whole windows can be trained on, so the answer is exact for the model's own T.
+            replay_share: of a branch's windows, in [0, 1].
 
         Returns:
             domain -> epochs of its training tokens; at most 1 means that nothing is repeated.
 
         Raises:
-            CorpusError: one needs more than ``max_epochs``; the message names the domain, what it has and what is
-                needed.
+            CorpusError: a domain needs more than ``max_epochs``, or holds less than one window; the message names the
+                domain, what it has and what is needed.
         """
         trunk = math.ceil(max_pretrain_tokens / context_length)
         branch = math.ceil(max_specialize_tokens / context_length)

@@ -1,4 +1,4 @@
-"""Which documents of a domain are held out: the first in the order of their keys, but for those that are too long."""
+"""Which documents of a domain are held out: the first in the order of their keys, those that are too long left out."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -10,21 +10,21 @@ from raysplit.corpus.runs import HELD_OUT, Run, key_ranges
 from raysplit.corpus.unique import Kept
 
 HELD_OUT_TOLERANCE = 0.25
-"""The share of held-out text may miss what is wanted by this much of it; more is said."""
+"""Share of the wanted held-out text by which the real one may miss it; a larger miss is noted in the manifest."""
 _ORDINARY = 0.5
-"""A document of more than this part of the held-out text would decide what the losses of the domain say."""
+"""Share of the held-out text; a larger document would decide the domain's loss alone."""
 _MOST_DOCUMENTS = 0.75
 _ROWS_AT_ONCE = 1 << 18
 
 Chunks = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
-"""Keys and lengths of documents, in the order of keys, some at a time."""
+"""Gives keys (n,) and lengths (n,) in bytes of documents, in the order of keys, some at a time."""
 
 
 class HeldOut(NamedTuple):
     """What a domain holds out."""
 
     keys: np.ndarray
-    """(n,) uint64, rising, of the documents."""
+    """(n,) uint64, rising: keys of the documents that are held out."""
     n_bytes: int
 
 
@@ -68,13 +68,14 @@ def _kept(runs: Sequence[Run]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndar
 def drawn(chunks: Chunks, fraction: float, *, n_documents: int, n_bytes: int) -> HeldOut:
     """Which documents make up about ``fraction`` of the text.
 
-    From the first on, those of at most half the wanted text; where these do not suffice larger ones too, the smallest
-    first. None that would take the whole to more than a quarter above what is wanted, unless it is the only one. And at
-    least one, but of several no more than three quarters (or ``fraction``): else small documents beside a huge one
-    would all be held out, and nothing like them be trained on.
+    Documents of at most half the wanted text are taken first, in the order of their keys; where these do not suffice,
+    larger ones follow, the smallest first. A document that would take the whole to more than a quarter above the wanted
+    text is passed over, unless it would be the only one. At least one is taken where there are two or more, and at most
+    three quarters of them (or ``fraction``, where that is more). Otherwise all small documents beside a huge one would
+    be held out, and nothing like them would be trained on.
 
     Args:
-        chunks: gives all documents, each time it is called.
+        chunks: gives all documents each time it is called.
         fraction: of all bytes, in (0, 1).
         n_documents, n_bytes: of all documents.
     """

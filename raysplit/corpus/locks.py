@@ -8,9 +8,9 @@ from pathlib import Path
 
 _log = logging.getLogger("raysplit")
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-"""What flock says on Lustre without `-o flock`, and on some FUSE and NFS mounts."""
+"""Errors of flock on Lustre without `-o flock`, and on some FUSE and NFS mounts."""
 _warned: set[int] = set()
-"""Devices that the warning was given for; one a process is enough."""
+"""Devices that this process has warned about."""
 
 
 def lock_file(fd: int, path: Path, *, wait: bool) -> bool:
@@ -19,13 +19,13 @@ def lock_file(fd: int, path: Path, *, wait: bool) -> bool:
     Args:
         fd: open for writing, since a network file system locks only what may be written.
         path: of the file, for the warning.
-        wait: for whoever holds it, instead of being refused.
+        wait: until whoever holds it gives it back; otherwise a lock that is held raises.
 
     Returns:
         Whether the file is locked now. Where the file system has no locks it is not, and one warning says so.
 
     Raises:
-        BlockingIOError: another holds it.
+        BlockingIOError: another process holds it, and ``wait`` is false.
         OSError: the file system refused for another reason.
     """
     try:

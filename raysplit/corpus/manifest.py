@@ -18,11 +18,11 @@ from raysplit.space import CorpusSpec, NearDuplicateSpec, SourceSpec
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA_VERSION: Final = 2
-"""2 knows of near-duplicates; a corpus of 1 has the same shards, and is read as it is."""
+"""Version 2 knows of near-duplicates. A corpus of version 1 has the same shards, and is read as it is."""
 _HASHED_AS: Final = 1
-"""A specification that says what one of version 1 said has its hash."""
+"""Version that the hash names: a specification without newer fields keeps its hash of version 1."""
 _LATER_FIELDS = ("split_on", "encoding", "on_bad", "held_out_column", "tokenizer", "tokens_column")
-"""Of a source, since corpora were first built."""
+"""Fields of a source that are newer than the first corpora."""
 NO_TOKENS = ("max_epochs", "sources", "discover", "clusterer")
 """Fields of a specification that change no token of its corpus, which is built of domains alone."""
 
@@ -37,13 +37,13 @@ class SideRecord(_Record):
     n_tokens: int
     """Every token, with the one that ends each document."""
     n_text_bytes: int | None
-    """UTF-8 bytes of the documents' text; ends of documents count none. None of tokens that give no text back."""
+    """UTF-8 bytes of the documents' text, ends of text not counted; None where the tokenizer gives no text back."""
     n_documents: int
     shards: tuple[Shard, ...]
 
     @property
     def bytes_per_token(self) -> float:
-        """NaN where it is not known."""
+        """UTF-8 bytes of text per token, ends of text counted as tokens; NaN where it is not known."""
         return math.nan if self.n_text_bytes is None else self.n_text_bytes / self.n_tokens
 
 
@@ -82,7 +82,7 @@ class DomainRecord(_Record):
 
     @property
     def notes(self) -> list[str]:
-        """Sentences on what a person would not expect of the domain."""
+        """Sentences on what a user may not expect of the domain."""
         duplicates = duplicates_sentence(self.duplicates_of)
         near = near_duplicates_sentence(self.near_duplicates_of)
         return [*self.not_read.sentences(), *filter(None, [duplicates, near, self.held_out_note])]
@@ -125,8 +125,8 @@ class Manifest(_Record):
 def spec_hash(spec: CorpusSpec) -> str:
     """Hash of everything that decides the corpus: the specification, and the pinned editions of package texts.
 
-    How often tokens may be repeated is left out: it is checked when the corpus is used, and changes no token of it. So
-    is where its domains come from.
+    `NO_TOKENS` are left out, because they change no token: how often tokens may be repeated, which is checked when the
+    corpus is used, and where its domains come from.
     """
     content = spec.model_dump(mode="json", exclude=set(NO_TOKENS))
     if spec.near_duplicates == NearDuplicateSpec():

@@ -1,9 +1,9 @@
-"""Documents that are nearly a held-out one, by MinHash: they are not trained on.
+"""Documents that nearly equal a held-out one, found by MinHash: they are not trained on.
 
-Two texts are as near as the Jaccard similarity of their sets of shingles (neighbouring words). MinHash signatures of
-128 numbers estimate it with a standard deviation of at most 0.045, and locality-sensitive hashing by bands finds those
-worth comparing (Broder 1997; Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, chapter 3). Rensa computes
-both; no signature outlives a build, so a new version of it may change its hashes.
+Two texts are as near as the Jaccard similarity of their sets of shingles (runs of neighbouring words). MinHash
+signatures of 128 numbers estimate it with a standard deviation of at most 0.045. Locality-sensitive hashing by bands
+finds the pairs that are worth comparing (Broder 1997; Leskovec, Rajaraman and Ullman, Mining of Massive Datasets,
+chapter 3). Rensa computes both. No signature outlives a build, so a new version of Rensa may change its hashes.
 """
 
 import pickle
@@ -19,9 +19,9 @@ from raysplit.space import NearDuplicateSpec
 _N_HASHES = 128
 _SEED = 1
 _MISSED = 0.01
-"""The most of the pairs just as near as the threshold that the bands may miss."""
+"""Largest share, of the pairs whose similarity is the threshold, that the bands may miss."""
 _LONG_WORD = 20
-"""Characters; longer words on average are no words, but sentences of a script without blanks, or lines of data."""
+"""Characters a word on average; more of them are sentences of a script without blanks, or lines of data."""
 _CHARACTERS_A_WORD = 3
 
 
@@ -36,7 +36,7 @@ class HeldOutTexts:
         self._index.insert_many(signatures)
 
     def owners_of(self, texts: Sequence[str]) -> np.ndarray:
-        """(n,) int64, the domain that holds out nearly each text; -1 where none does."""
+        """(n,) int64: for each text, the number of the domain that holds out a text so near; -1 where none does."""
         found = np.full(len(texts), -1, dtype=np.int64)
         signatures = signatures_of(texts, self._near)
         for number, candidates in enumerate(self._index.query_all(signatures)):
@@ -52,7 +52,7 @@ class HeldOutTexts:
 
 
 def n_bands(threshold: float) -> int:
-    """Bands of the signature, with as many rows each as find nearly all pairs at the threshold."""
+    """How many bands a signature is cut into: the fewest that miss at most `_MISSED` of the pairs at the threshold."""
     rows = [1, 2, 4, 8, 16, 32]
     finding = [r for r in rows if (1 - threshold**r) ** (_N_HASHES // r) <= _MISSED]
     return _N_HASHES // max(finding, default=1)
@@ -66,9 +66,9 @@ def signatures_of(texts: Sequence[str], near: NearDuplicateSpec) -> list[object]
 
 
 def shingles(text: str, n_words: int) -> list[str]:
-    """Every ``n_words`` neighbouring words; the whole text where it has no more.
+    """Every run of ``n_words`` neighbouring words; the whole text where it is shorter.
 
-    Where the text has hardly any blanks, three times as many characters instead.
+    Where the text has hardly any blanks, a shingle is 3 ``n_words`` neighbouring characters instead.
     """
     words = text.split()
     if len(text) <= _LONG_WORD * len(words):
@@ -78,14 +78,14 @@ def shingles(text: str, n_words: int) -> list[str]:
 
 
 def save_signatures(path: Path, near: NearDuplicateSpec, signatures: Sequence[object], owners: np.ndarray) -> None:
-    """For `held_out_texts`, in any process; the file appears whole or not at all."""
+    """Write the signatures for `held_out_texts` in any process; the file appears whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     write_durably(partial, [pickle.dumps((near, signatures, owners))])
     partial.replace(path)
 
 
 def held_out_texts(path: Path) -> HeldOutTexts:
-    """What was saved; loaded once in each process."""
+    """What `save_signatures` wrote; loaded once in each process."""
     return _loaded(path, path.stat().st_mtime_ns)
 
 

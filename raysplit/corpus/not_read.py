@@ -1,4 +1,4 @@
-"""What a source holds beside its documents: counted whole, the first few by name, and never passed over in silence."""
+"""What a source holds beside its documents: all of it is counted, and the first few are named."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,11 +27,11 @@ class NotRead(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     n_files: int = 0
-    """Files that were asked for; 0 of a dataset or package."""
+    """Files that were asked for; 0 for a dataset or a package."""
     n_bad_files: int = 0
-    """Of these, the ones that could not be read, or not to their end."""
+    """Files, of ``n_files``, that could not be read, or not to their end."""
     rows_are: Literal["rows", "lines"] = "rows"
-    """Rows of tables, or lines of text that is cut into documents."""
+    """What ``n_rows`` counts: rows of tables, or lines of text that is cut into documents."""
     n_rows: int = 0
     n_bad_rows: int = 0
     bad: tuple[str, ...] = ()
@@ -42,13 +42,13 @@ class NotRead(BaseModel):
     """Files in the folder that were not asked for."""
     others: tuple[str, ...] = ()
     n_left_behind: int = 0
-    """Files and folders that were put there by a system or an editor, such as ``._a.txt``, or are a run's own."""
+    """Files and folders of an operating system or an editor, such as ``._a.txt``, or of a run of raysplit."""
     left_behind: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
-    """Sentences on what was read and may not have been meant."""
+    """Sentences on what was read and may not be what the user wanted."""
 
     def sentences(self) -> list[str]:
-        """One for each kind of thing that was not read."""
+        """A sentence for each kind of thing that was not read, then the remarks."""
         counts = [
             f"{n_bad} of {n} {what}"
             for n_bad, n, what in (
@@ -99,7 +99,7 @@ class Counts(BaseModel):
         return self.n_rows, self.n_blank, self.n_bad_files, self.n_bad_rows
 
     def as_of(self, numbers: Iterable[int]) -> "Counts":
-        """These counts when their ``numbers`` were still those."""
+        """These counts as they were earlier, when their ``numbers`` were those; without the labels."""
         n_rows, n_blank, n_bad_files, n_bad_rows = map(int, numbers)
         return Counts(
             n_rows=n_rows,
@@ -129,12 +129,12 @@ class Tally:
         self._n_bad_files = self._n_bad_rows = 0
 
     def name(self, path: Path) -> str:
-        """Of a file within the source; empty of the source itself."""
+        """Path of a file within the source; empty for the source itself."""
         relative = path.relative_to(self._root) if path.is_relative_to(self._root) else path
         return os.fsencode(relative).decode("utf-8", errors="replace") if relative != Path() else ""
 
     def bad_file(self, path: Path, why: object) -> None:
-        """Note a file that cannot be read, which `n_files` counts.
+        """Note a file that cannot be read; `n_files` has to count it as well.
 
         Raises:
             CorpusError: the source wants that to end the build.
@@ -143,7 +143,7 @@ class Tally:
         self._n_bad_files += 1
 
     def bad_row(self, path: Path, place: str, why: object) -> None:
-        """Note a row that cannot be read, which `n_rows` counts.
+        """Note a row that cannot be read; `n_rows` has to count it as well.
 
         Args:
             path: of its file.
@@ -166,10 +166,10 @@ class Tally:
         self._remarks.append(sentence)
 
     def check(self) -> None:
-        """Compare what was bad with what there was.
+        """Check that few enough files and rows are bad.
 
         Raises:
-            CorpusError: it is more than the source allows.
+            CorpusError: ``on_bad`` is "few", and more than one in ten is bad.
         """
         if self._on_bad != "few":
             return
@@ -184,7 +184,7 @@ class Tally:
 
     @property
     def numbers(self) -> tuple[int, int, int, int]:
-        """Those of `Counts`, which change while documents are read."""
+        """Numbers of `Counts`, which grow while documents are read."""
         return self.n_rows, self.n_blank, self._n_bad_files, self._n_bad_rows
 
     def counts(self) -> Counts:
@@ -199,7 +199,7 @@ class Tally:
         )
 
     def add(self, counts: Counts) -> None:
-        """Take in what was counted elsewhere, in a part of the source that comes after those before."""
+        """Add the counts of a part of the source; parts are added in their order."""
         self.n_rows += counts.n_rows
         self.n_blank += counts.n_blank
         self._n_bad_files += counts.n_bad_files
@@ -236,6 +236,6 @@ def _said(bad: tuple[str, str]) -> str:
 
 
 def _by_reason(bad: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Neighbours with one reason in one sentence."""
+    """A sentence for each reason, in which neighbours with one reason stand together."""
     for why, alike in groupby(bad, key=itemgetter(1)):
         yield _said((", ".join(name for name, _ in alike), why))

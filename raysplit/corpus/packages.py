@@ -1,7 +1,7 @@
-"""Texts that Python packages ship: one extractor a text, each giving documents of about 1 to 20 kB.
+"""Texts that Python packages ship: an extractor for each gives documents of about 1 to 20 kB.
 
-Only one edition of a work is taken (modern spelling of a play, latest version of an interface), because two of them
-would put nearly the same text on both sides of the split.
+Only one edition of a work is taken (modern spelling of a play, latest version of an interface). Two of them would put
+nearly the same text into training and held-out text.
 """
 
 import ast
@@ -71,7 +71,7 @@ ARCHIVES = {
         megabytes=13.2,
     ),
 }
-"""What has to be fetched; the standard library is already here."""
+"""Packages that have to be fetched; the standard library is already here."""
 
 LICENCES = {
     "python-stdlib": "PSF-2.0",
@@ -89,7 +89,7 @@ _LINES_OF_MOLECULES = 100
 
 
 def package_documents(package: str) -> Iterator[str]:
-    """Documents of one of `raysplit.space.PACKAGES`, always in the same order; fetches at once, reads as it goes.
+    """Documents of one of `raysplit.space.PACKAGES`, always in one order; fetched at once, read as they are asked for.
 
     Raises:
         CorpusError: the archive cannot be fetched.
@@ -99,14 +99,14 @@ def package_documents(package: str) -> Iterator[str]:
 
 
 def edition(package: str) -> str:
-    """Exactly which text that is, for the manifest."""
+    """Which edition of the text a package gives, for the manifest."""
     if package in ARCHIVES:
         return ARCHIVES[package].release
     return f"standard library of Python {platform.python_version()}"
 
 
 def _python_stdlib(root: Path) -> Iterator[str]:
-    """A module is a document. Not everywhere installed, or not code: tests, tables of encodings, pydoc's topics."""
+    """A module is a document. Left out: tests, which not every Python has, tables of encodings, and pydoc's topics."""
     left_out = {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data"}
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).parts
@@ -144,7 +144,7 @@ def _google_api(archive: Path) -> Iterator[str]:
 
 
 def _released(path: PurePosixPath) -> tuple[bool, str]:
-    """Versions without alpha or beta after those with, and later ones after earlier ones."""
+    """Sorts versions without alpha or beta after those with, then by name."""
     return not re.search(r"alpha|beta|\dp\d", path.name), path.name
 
 

@@ -1,4 +1,4 @@
-"""Documents become tokens, slice by slice in any number of processes; then the tokens are laid one after another."""
+"""Documents become tokens, slice by slice in any number of processes; then the tokens are joined into shards."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -35,13 +35,13 @@ class Bucket:
 
 
 class SideCount(BaseModel):
-    """What one side has."""
+    """What one side, training or held out, has."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     n_tokens: int = 0
     n_text_bytes: int | None = 0
-    """None where any of its tokens gives no text back."""
+    """UTF-8 bytes; None where the tokenizer of its tokens gives no text back."""
     n_documents: int = 0
 
     def __add__(self, other: "SideCount") -> "SideCount":
@@ -60,7 +60,7 @@ class Packed(BaseModel):
 
     sides: dict[str, SideCount]
     near_of: dict[int, int]
-    """Documents left out because they are nearly held-out ones, by the number of the domain that holds those out."""
+    """Training documents left out because they nearly equal a held-out one, by the number of the domain of that one."""
 
 
 def pack_bucket(bucket: Bucket) -> Packed:
@@ -100,7 +100,7 @@ class _Finished(BaseModel):
 
 
 class Side:
-    """The shards of one side of a domain, which grow by one bucket after the other."""
+    """The shards of one side of a domain, to which one bucket after the other is appended."""
 
     def __init__(self, folder: Path, stem: str, *, record: Path, dtype: TokenType, shard_bytes: int) -> None:
         """Go on with the shards that ``record`` says are whole, where it is there."""
@@ -111,9 +111,9 @@ class Side:
         )
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._n_tokens = 0
-        """Of the buckets so far."""
+        """Tokens of the buckets so far."""
         self._waiting: list[tuple[int, Path]] = []
-        """Files of tokens that are needed until so many tokens are in whole shards."""
+        """Files of tokens, each with how many tokens have to be in whole shards before it can go."""
 
     def __enter__(self) -> Self:
         return self
@@ -122,7 +122,7 @@ class Side:
         self._writer.__exit__(kind, value, traceback)
 
     def append(self, path: Path, n_tokens: int) -> None:
-        """Take the tokens of the next bucket, as far as they are not in a whole shard yet."""
+        """Append those tokens of the next bucket that are not in a whole shard yet."""
         n_there = self._writer.n_tokens - self._n_tokens
         self._n_tokens += n_tokens
         if n_there < n_tokens:

@@ -1,4 +1,4 @@
-"""Work in processes, in order."""
+"""Work in several processes, with results in the order of the tasks."""
 
 import os
 import threading
@@ -12,13 +12,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _WORTH_BYTES = 16 << 20
-"""Text for which another process pays: it starts in about two seconds."""
+"""Bytes of text for which another process pays, since it starts in about two seconds."""
 _IDLE_SECONDS = 10
 _LOOK_SECONDS = 0.2
 
 
 def cores() -> int:
-    """That this process may use."""
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -30,8 +30,9 @@ def enough_processes(n_bytes: int, *, at_most: int) -> int:
 def in_parallel(work: Callable[[T], R], tasks: Iterable[T], *, n_processes: int) -> Iterator[R]:
     """What ``work`` gives for each task, in the order of the tasks.
 
-    Tasks are taken as they are needed, a few ahead. One process is this one. More are joblib's, which neither fork, nor
-    import the caller's script, nor outlive this process; an error in one of them is raised here.
+    Tasks are taken as they are needed, a few ahead. With ``n_processes`` 1 this process does the work. More are
+    joblib's, which neither fork, nor import the caller's script, nor outlive this process. An error in one of them is
+    raised here.
     """
     if n_processes == 1:
         yield from map(work, tasks)
@@ -54,7 +55,7 @@ def in_parallel(work: Callable[[T], R], tasks: Iterable[T], *, n_processes: int)
 
 @contextmanager
 def _tracked_in_silence() -> Iterator[None]:
-    """Processes that joblib starts here say nothing of what they clear away after a command's last word.
+    """Processes that joblib starts here do not warn of what they clear away after a command has ended.
 
     A command ends without Python's own clearing up (`raysplit.cli.main.run`), so joblib's tracker does it, and warns.
     """
@@ -83,7 +84,7 @@ def _begin_worker() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """A build that was killed writes no more."""
+    """End this worker when its parent is gone, so that a killed build writes no more."""
     while os.getppid() == parent:
         time.sleep(_LOOK_SECONDS)
     os._exit(1)

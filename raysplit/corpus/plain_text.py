@@ -1,4 +1,4 @@
-"""Plain text: its lines, looked at so that what is no text is found where it lies, and documents cut from them.
+"""Plain text: its lines, each checked to be text, and the documents that are cut from them.
 
 Memory stays bounded whatever a file holds.
 """
@@ -15,7 +15,7 @@ from raysplit.errors import Unreadable
 from raysplit.files import open_text
 
 LONGEST = 10**9
-"""Characters of a line, a document or a field: more is not held in memory."""
+"""Most characters of a line, a document or a field, so that memory suffices."""
 _NO_TEXT = (
     (
         re.compile(rb"version https://git-lfs\.github\.com"),
@@ -29,10 +29,10 @@ _NO_TEXT = (
     (re.compile(rb"PAR1"), "is a table in Parquet; read it with `kind: table`"),
     (re.compile(rb"SQLite format 3"), "is a database of SQLite; write its rows to a table"),
 )
-"""First bytes of what stands where text should be, and what to do about it."""
+"""First bytes of files that are no text, with what they are and what to do about it."""
 _HEAD_BYTES = 8192
 _MOST_STRANGE = 2
-"""Characters beyond ASCII that bytes of another encoding may happen to give as UTF-8."""
+"""Most characters beyond ASCII that bytes of another encoding may give by chance as UTF-8."""
 _BLOCK_CHARACTERS = 1 << 20
 _BLANK = " \t\r\n"
 
@@ -42,7 +42,7 @@ def opened(path: Path, encoding: str | None) -> Iterator[TextIO]:
     """A file as text, in which bytes outside the encoding are lone surrogates, for `flaw_in` to find.
 
     Raises:
-        Unreadable: also while reading.
+        Unreadable: the file cannot be opened, is no text, or cannot be read to its end, which shows while reading.
     """
     try:
         with open_text(path, encoding=encoding, errors="surrogateescape") as file:
@@ -80,7 +80,7 @@ def _not_text(head: bytes, encoding: str | None) -> str:
 
 
 def flaw_in(text: str) -> str:
-    """Why that is no text; empty when it is."""
+    """Why ``text`` is no text; empty when it is."""
     if "\0" in text:
         return "holds NUL bytes: it is binary, or UTF-16 or UTF-32 without a byte order mark"
     try:
@@ -91,11 +91,13 @@ def flaw_in(text: str) -> str:
 
 
 def numbered_lines(path: Path, encoding: str | None) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers from 1 on; they end at a line feed, or at a carriage return with one, which is dropped.
-    A file without line feeds ends them at carriage returns.
+    """Lines with their numbers, from 1 on.
+
+    A line ends at a line feed; a carriage return before it is dropped. In a file without line feeds a line ends at a
+    carriage return.
 
     Raises:
-        Unreadable: the file cannot be read (on), or a line is too long.
+        Unreadable: as `opened`, or a line is too long.
     """
     with opened(path, encoding) as file:
         number = 0
@@ -107,7 +109,7 @@ def numbered_lines(path: Path, encoding: str | None) -> Iterator[tuple[int, str]
 
 
 def text_lines(path: Path, encoding: str | None, bad: Callable[[str, str], None]) -> Iterator[str]:
-    """Lines that are text; ``bad`` is told the place of each other one, and why.
+    """Lines that are text; ``bad`` is told the place of each other line, and the reason.
 
     Raises:
         Unreadable: as `numbered_lines`.
@@ -136,7 +138,7 @@ def whole_text(path: Path, encoding: str | None) -> str:
 
 
 def lines_of(text: str) -> Iterable[str]:
-    """With their line feeds, at which alone they end."""
+    """Lines with their line feeds, at which alone they end."""
     return io.StringIO(text, newline="\n")
 
 
@@ -150,7 +152,7 @@ def cut(lines: Iterable[str], split_on: int | str) -> Iterator[str]:
 
 
 def pieces(lines: Iterable[str], *, size: int) -> Iterator[str]:
-    """Cut at blank lines, at line ends where none is near, and in long lines at blanks."""
+    """Cut into pieces of about ``size`` characters: at blank lines, else at line ends, in long lines at blanks."""
     return grouped(_units(lines, size), size=size, separator="\n\n")
 
 
@@ -169,7 +171,7 @@ def grouped(texts: Iterable[str], *, size: int, separator: str) -> Iterator[str]
 
 
 def _units(lines: Iterable[str], size: int) -> Iterator[str]:
-    """Paragraphs; the lines of those longer than twice the ``size``; and the parts of lines longer than that."""
+    """Paragraphs; lines where a paragraph is longer than twice the ``size``; parts where a line is longer than that."""
     paragraph: list[str] = []
     length, is_long, follows_blank = 0, False, False
     for line in lines:

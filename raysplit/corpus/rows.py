@@ -1,7 +1,7 @@
-"""Rows of a table, one by one, whatever its format; what is wrong is said with its line.
+"""Rows of a table, one by one, whatever its format; each fault is reported with its line.
 
-Every reader gives pairs of a place, such as ``line 41``, and the row there; a row that cannot be read goes to ``bad``,
-with its place and why, and the reading goes on behind it.
+Every reader gives pairs of a place, such as ``line 41``, and the row there. A row that cannot be read is reported to
+``bad`` with its place and the reason, and reading goes on after it.
 """
 
 import csv
@@ -36,20 +36,20 @@ _FIRST_ROWS = 100
 """Rows that tell whether a table of objects has a column at all; each may lack what it has no value for."""
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 _UNFINISHED_CHARACTERS = 12
-"""A fault so near to the end of what is there may only be that more is to come: ``-Infini``."""
+"""A fault so near the end of what has been read may be a value cut in two, such as ``-Infini``."""
 
 
 def rows_of(path: Path, columns: Sequence[str], *, encoding: str | None, bad: Bad) -> Iterator[Row]:
-    """Rows of one table. Opened at once, so that what its first lines tell is told before anything is read.
+    """Rows of one table. The file is opened at once, so that a fault in its first lines is raised by this call.
 
     Args:
-        path: whose suffix says the format.
-        columns: that are wanted, that of the text first; a row may hold others too.
+        path: its suffix says the format.
+        columns: the columns that are wanted, that of the text first; a row may hold others too.
         encoding: of the text; UTF-8 when None.
         bad: is told of rows that cannot be read.
 
     Raises:
-        Unreadable: the file cannot be read (on), lacks a column, or has no text in the first.
+        Unreadable: the file cannot be read (this may show later, too), lacks a column, or has no text in the first.
     """
     suffix = suffix_of(path)
     if suffix == ".parquet":
@@ -60,10 +60,10 @@ def rows_of(path: Path, columns: Sequence[str], *, encoding: str | None, bad: Ba
 
 
 def check_columns(columns: Sequence[str], wanted: Sequence[str]) -> None:
-    """Whether a table has what is wanted.
+    """Check that a table has each wanted column once.
 
     Raises:
-        Unreadable: it has not, or has it twice.
+        Unreadable: a column is missing, or is there twice.
     """
     for column in wanted:
         if column not in columns:
@@ -122,10 +122,10 @@ def _ignore(place: str, why: str) -> None:
 
 
 def _check_objects(rows: Iterator[Row], columns: Sequence[str]) -> None:
-    """Whether any of a table's first rows has what is wanted, and one of them a text.
+    """Check that a table's first rows have, together, every wanted column, and that one of them has a text.
 
     Raises:
-        Unreadable: none has.
+        Unreadable: they do not.
     """
     names: dict[str, None] = {}
     flaws: list[Unreadable] = []
@@ -167,7 +167,7 @@ def _json_places(path: Path, encoding: str | None, bad: Bad, *, by_line: bool) -
 
 
 def _object(text: object) -> Mapping[str, Any]:
-    """Of JSON text, or of a value that was read from it."""
+    """The object in JSON text, or in a value that was read from it."""
     if isinstance(text, str):
         if flaw := flaw_in(text):
             raise Unreadable(flaw)
@@ -250,7 +250,7 @@ class _Layout(NamedTuple):
 
 
 def _is_plain(path: Path, encoding: str | None, n_columns: int) -> bool:
-    """Whether quotes between tabs are but characters: taken for more they do not fit, and every line has its tabs."""
+    """Whether quotes are characters like others: every line has its tabs, and read as quotes they do not fit."""
     sample: list[str] = []
     n_characters = 0
     for _, line in numbered_lines(path, encoding):

@@ -1,12 +1,12 @@
 """Documents on disk between reading and packing: sorted runs, so that memory holds neither texts nor keys of all.
 
-Each document has a key: a seeded hash of its text, white space normalised. One key does three things: equal keys are
-duplicates; the order of keys is the shuffled order of the documents; and the first documents of that order are the
-held-out ones, but for those so large that they alone would decide what the held-out text is. So the side a text is on
-depends on the texts and the seed, not on where or when they were read; and all of a document is on one side.
+Each document has a key: a seeded hash of its text, white space normalised. The key does three things. Documents with
+equal keys are duplicates. The order of keys is the shuffled order of the documents. The first documents in that order
+are held out, but for those so large that they alone would be most of the held-out text. So the side of a document,
+training or held out, depends on the texts and the seed, not on where or when they were read. No document is on both.
 
-A run is what was read one after another until it had some size, in the order of keys. Documents with keys in some range
-lie together in every run, so a corpus is gone through by ranges of keys (an external merge sort: Knuth, The Art of
+A run is a stretch of documents as they were read, up to some size, sorted by key. Documents with keys in one range lie
+together in every run, so a corpus is worked through by ranges of keys (an external merge sort: Knuth, The Art of
 Computer Programming 3, section 5.4).
 
     a-00000-0000.data    the documents, one after another
@@ -35,12 +35,12 @@ ROW = np.dtype(
     ]
 )
 UNSAID, TRAIN, HELD_OUT = -1, 0, 1
-"""Sides that a source gives a document."""
+"""Sides of a document as its source gives them; UNSAID where the source does not say."""
 _KEYS = 1 << 64
 
 
 class KeyRange(NamedTuple):
-    """Keys from ``first`` to ``last``, both of them in it."""
+    """Keys from ``first`` to ``last``, both included."""
 
     first: int
     last: int
@@ -76,15 +76,15 @@ class Run:
         return Path(self.stem + ".kept")
 
     def kept(self, where: slice = slice(None)) -> np.ndarray:
-        """(n,) which documents in that place of the key order are kept, mapped."""
+        """(n,) bool, memory-mapped: which of the documents ``where`` in key order are kept."""
         return np.memmap(self.kept_path, dtype=bool, mode="r")[where]
 
     def rows(self) -> np.ndarray:
-        """(n,) of `ROW`, mapped."""
+        """(n,) of `ROW`, memory-mapped, in key order."""
         return np.memmap(self.stem + ".rows", dtype=ROW, mode="r")
 
     def lengths(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Bytes of the documents ``start`` to ``stop`` in key order."""
+        """(n,) bytes of each of the documents ``start`` to ``stop`` in key order."""
         ends = self.rows()["end"]
         before = int(ends[start - 1]) if start else 0
         return np.diff(ends[start:stop], prepend=before)
@@ -104,12 +104,12 @@ class Run:
 
 
 def document_key(text: str, *, seed: int) -> bytes:
-    """16 bytes that agree for texts equal up to white space."""
+    """16 bytes, the same for texts that are equal up to white space."""
     return data_key(" ".join(text.split()).encode("utf-8", errors="replace"), seed=seed)
 
 
 def data_key(data: bytes, *, seed: int) -> bytes:
-    """16 bytes, which tell any two contents apart."""
+    """16 bytes: a BLAKE2b hash of ``data``, keyed by the seed."""
     return hashlib.blake2b(data, digest_size=16, key=str(seed).encode()).digest()
 
 

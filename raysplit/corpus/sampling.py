@@ -2,14 +2,14 @@
 
 A domain's training tokens are cut into windows of `context_length` targets. The domain's stream visits them in a
 permutation that (seed, domain, epoch) fixes; the mixture's stream interleaves the domain streams by share. A branch
-continues its domain's stream where the trunk left it, and where it replays, the mixture's as well; so no path sees a
-window twice within an epoch.
+goes on with its domain's stream where the trunk left it. A branch that replays goes on with the mixture's stream as
+well. So no path sees a window twice within an epoch.
 
 Notation
     W       windows of one domain
     p       position in a domain's stream, windows; epoch p // W
     s       position in the mixture's stream, windows
-    q, r    position in a branch, windows; the share of them that come from the mixture
+    q, r    position in a branch, windows; the share of the branch's windows that come from the mixture
     P, n_k  period of the mixture, and how many of its windows come from domain k; the share realised is n_k / P
 """
 
@@ -32,6 +32,8 @@ def shuffled_windows(positions: np.ndarray, *, n_windows: int, seed: int, domain
     Args:
         positions: (n,) places in the stream, windows; not negative.
         n_windows: W.
+        seed: of the run; with the domain's name and the epoch it fixes the permutation.
+        domain: the domain's name.
 
     Returns:
         (n,) int64 window numbers in [0, W); any W positions of one epoch give each window once.
@@ -53,7 +55,7 @@ def _permute(values: np.ndarray, *, n: int, key: int) -> np.ndarray:
 
     A balanced Feistel network is a bijection of the even-bit range above n, whatever its round function (Luby and
     Rackoff 1988); values that land at n or above walk on along their cycle until they are back inside (Black and
-    Rogaway 2002). The range is below 4 n, so fewer than four steps are expected.
+    Rogaway 2002). The range is at most 4 n, so at most four steps are expected.
     """
     half_bits = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half_bits)) - 1)
@@ -113,8 +115,17 @@ class Mixture:
 
 
 def replayed_windows(positions: np.ndarray, share: float) -> np.ndarray:
-    """How many of a branch's first ``positions`` (n,) windows come from the mixture: floor(q r), so at every position
-    less than one window below the share, and a window at q is one of them where the count rises after it.
+    """How many of a branch's first q windows come from the mixture, for each q in ``positions``: floor(q r).
+
+    So the count is less than one window below the share r at every position. The window at q comes from the mixture if
+    the count at q + 1 is higher than at q.
+
+    Args:
+        positions: (n,) q, windows.
+        share: r, in [0, 1].
+
+    Returns:
+        (n,) int64 windows.
     """
     return np.floor(np.asarray(positions, dtype=np.float64) * share).astype(np.int64)
 

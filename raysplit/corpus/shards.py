@@ -44,7 +44,7 @@ class ShardWriter:
         finished: tuple[Shard, ...] = (),
         on_finished: Callable[[tuple[Shard, ...]], None] = lambda shards: None,
     ) -> None:
-        """Go on behind the files that are ``finished``; ``on_finished`` is told of all of them after each."""
+        """Go on after the files that are ``finished``; after each new one ``on_finished`` is told of all of them."""
         self._folder, self._stem = folder, stem
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._shard_tokens = max(1, shard_bytes // self._dtype.itemsize)
@@ -63,7 +63,7 @@ class ShardWriter:
 
     @property
     def n_tokens(self) -> int:
-        """That were written so far, those of finished files with them."""
+        """Tokens that were written so far, with those of finished files."""
         in_file = self._shard_tokens - self._room if self._file is not None else 0
         return sum(shard.n_tokens for shard in self._finished) + in_file
 
@@ -133,7 +133,7 @@ class ShardReader:
         return np.concatenate(parts).astype(np.int64)
 
     def windows(self, numbers: np.ndarray, *, context_length: int) -> np.ndarray:
-        """(n, context_length + 1) int64; window w starts at w * context_length, its last token is only a target."""
+        """(n, context_length + 1) int64; window w starts at token w * context_length, its last one is only a target."""
         out = np.empty((len(numbers), context_length + 1), dtype=np.int64)
         for row, number in enumerate(numbers):
             out[row] = self.read(int(number) * context_length, context_length + 1)

@@ -1,4 +1,4 @@
-"""Documents of a domain with keys in one range: what a process works on at a time, small enough for its memory."""
+"""A slice: documents of a domain with keys in one range, which a process works on at a time, within its memory."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,18 +14,18 @@ from raysplit.corpus.tokenizer import SavedTokenizer
 
 SLICE_BYTES = 32 << 20
 _MOST_SLICES = 2048
-"""So that of no run a tiny piece is read at a time."""
+"""Most slices of a domain; with more, a tiny piece of each run would be read at a time."""
 _BATCH_BYTES = 1 << 19
-"""Of text that is looked at, or encoded, at once."""
+"""Bytes of text that are compared, or encoded, at once."""
 
 
 class DocumentBatch(NamedTuple):
     """A few documents."""
 
     data: list[bytes]
-    """As they are stored."""
+    """The documents as they are stored."""
     texts: list[str] | None
-    """The same as text; None of tokens that give none back."""
+    """The same documents as text; None for tokens whose tokenizer gives no text back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +35,9 @@ class Slice:
     runs: tuple[Run, ...]
     keys: KeyRange
     held_out: np.ndarray
-    """(n,) uint64 keys, rising, of the documents in it that are held out."""
+    """(n,) uint64 keys, rising, of its documents that are held out."""
     tokens_of: SavedTokenizer | None = None
-    """What made them, of documents that are stored as tokens."""
+    """The tokenizer of documents that are stored as tokens; None for text."""
 
     @property
     def n_documents(self) -> int:
@@ -49,7 +49,7 @@ class Slice:
         return loaded.data, np.isin(loaded.keys, self.held_out)
 
     def texts(self) -> list[str]:
-        """(n,) documents of text, those that are held out with the others."""
+        """Its documents as text, held-out and training ones, in the order of their keys; for sources of text."""
         return [document.decode() for document in self.documents()[0]]
 
     def load(self) -> tuple[list[bytes], list[bytes]]:
@@ -60,7 +60,7 @@ class Slice:
         return sides
 
     def batches(self, documents: Sequence[bytes]) -> Iterator[DocumentBatch]:
-        """Documents of it with their texts, a few at a time."""
+        """Some of its documents with their texts, a few at a time."""
         batch: list[bytes] = []
         n_bytes = 0
         for document in documents:
@@ -87,14 +87,14 @@ def slices_of(
     slice_bytes: int,
     tokens_of: SavedTokenizer | None = None,
 ) -> list[Slice]:
-    """All kept documents of a domain, in slices of about so many bytes, in the order of their keys.
+    """All kept documents of a domain, in slices of about ``slice_bytes``, in the order of their keys.
 
     Args:
         runs: of the domain.
-        n_bytes: of what is kept of them.
+        n_bytes: size of all kept documents.
         held_out: (n,) uint64 keys, rising, of the documents that are held out.
-        slice_bytes: about so many each.
-        tokens_of: what made them, of documents that are stored as tokens.
+        slice_bytes: size of a slice, about.
+        tokens_of: the tokenizer of documents that are stored as tokens; None for text.
     """
     n = max(1, min(_MOST_SLICES, round(n_bytes / slice_bytes)))
     return [
@@ -111,12 +111,12 @@ def slices_of(
 def not_nearly_held_out(
     batches: Iterable[DocumentBatch], near: Path | None, left_out: Counter[int]
 ) -> Iterator[DocumentBatch]:
-    """Without the documents that are nearly held-out ones.
+    """The batches without the documents that nearly equal a held-out one.
 
     Args:
-        batches: to train on, but for that.
-        near: the signatures of all held-out texts; None where nearly equal ones are not looked for.
-        left_out: counts the others, by the number of the domain that holds out what they are near to.
+        batches: of training documents.
+        near: the signatures of all held-out texts; None where near-duplicates are not looked for.
+        left_out: counts the documents that are left out, by the number of the domain of the held-out one.
     """
     for batch in batches:
         if near is None or batch.texts is None:

@@ -22,16 +22,17 @@ from raysplit.space import SourceSpec
 
 _PIECE_CHARACTERS = 8000
 _ABOUT_DATASETS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
-"""What the library `datasets` writes beside the rows."""
+"""Files that the library `datasets` writes beside the rows."""
 _TEXT_TYPES = ("string", "large_string", "string_view", "binary", "large_binary", "null")
-"""Of the library's columns."""
+"""Types of the library's columns that are read as text."""
 
 
 class Document(NamedTuple):
-    """A text, and whether its source holds it out; None where the source does not say."""
+    """A text, and whether its source holds it out."""
 
     text: str
     is_held_out: bool | None = None
+    """None where the source does not say."""
 
     @property
     def is_blank(self) -> bool:
@@ -59,11 +60,12 @@ class TokenDocument(NamedTuple):
 
 
 class SourcePart(NamedTuple):
-    """Files of a source that are read together; none of a source that is one part."""
+    """Files of a source that are read together."""
 
     paths: tuple[Path, ...] = ()
+    """Empty for a package or a dataset, which is one part without files."""
     n_bytes: int = 0
-    """Of the files, as they lie on the disk."""
+    """Size of the files, as they lie on the disk."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Documents:
     documents: Iterator[Document | TokenDocument]
     tally: Tally
     paths: tuple[Path, ...] = ()
-    """The files it is read from, in this order; none of a package or dataset."""
+    """The files that are read, in this order; empty for a package or a dataset."""
 
     def __iter__(self) -> Iterator[str]:
         """The texts, of a source that gives text."""
@@ -85,14 +87,14 @@ def open_source(
 ) -> Documents:
     """Check that the source is there and has what is asked of it, then give its documents, blank ones left out.
 
-    The checks are made at once; the documents are read as the iterator is consumed. Who has consumed it asks the tally
-    whether too much was bad.
+    The checks are made at once; the documents are read as the iterator is consumed. Whoever has consumed it asks the
+    tally whether too much was bad.
 
     Args:
         source: what to read.
-        domain: whose it is.
-        part: of `parts_of` the whole source: read that alone, without the checks that need all of it.
-        vocabulary: of the corpus, which a source of tokens is held against.
+        domain: the domain that it belongs to.
+        part: one of `parts_of` the source: it alone is read, without the checks that need the whole source.
+        vocabulary: of the corpus's tokenizer, against which the tokens of a source of tokens are checked.
 
     Raises:
         CorpusError: nothing is there, a column or a label is unknown, or a file cannot be read. Problems deep inside a
@@ -139,7 +141,10 @@ def _token_files(source: SourceSpec, tally: Tally) -> list[Path]:
 
 
 def parts_of(paths: Sequence[Path], *, part_bytes: int) -> list[SourcePart]:
-    """Files of a source in parts of about so many bytes on the disk, in their order; one part without files."""
+    """The files of a source, in their order, in parts of at least ``part_bytes`` on the disk; the last may be smaller.
+
+    A source without files is one part.
+    """
     parts: list[SourcePart] = []
     group: list[Path] = []
     n_bytes = 0
@@ -153,10 +158,10 @@ def parts_of(paths: Sequence[Path], *, part_bytes: int) -> list[SourcePart]:
 
 
 def check_labels(tally: Tally, source: SourceSpec, *, domain: str) -> None:
-    """Whether any row of the whole source carries its label; labels that differ from it in case are remarked on.
+    """Check that a row of the source carries its label; labels that differ from it in case alone are remarked on.
 
     Raises:
-        CorpusError: none does.
+        CorpusError: no row does.
     """
     label = _label(source, domain)
     if label not in tally.labels:
@@ -267,7 +272,7 @@ def _table_paths(source: SourceSpec, tally: Tally) -> list[Path]:
 
 
 def _tables(paths: Sequence[Path], source: SourceSpec, tally: Tally) -> list[tuple[Path, Iterator[Row]]]:
-    """Those that can be opened, with their rows, which are yet to be read."""
+    """The tables that can be opened, with their rows, which are read later."""
     wanted = _columns(source)
     tables = []
     for path in paths:

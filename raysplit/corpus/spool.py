@@ -1,4 +1,4 @@
-"""All documents of some sources on disk: read in parallel into sorted runs, copies left out, each on its side.
+"""All documents of some sources on disk: read in parallel into sorted runs, without copies, training or held out.
 
 A source is read part by part; each part goes on where an earlier build left it.
 """
@@ -23,16 +23,16 @@ from raysplit.corpus.unique import End, Kept, end_of, keep_unique
 from raysplit.space import SourceSpec
 
 PART_BYTES = 64 << 20
-"""Of files that one process reads at a time."""
+"""Bytes of files that one process reads at a time."""
 RUN_BYTES = 128 << 20
-"""Of documents, which a process holds in memory until they are sorted."""
+"""Bytes of documents that a process holds in memory until it sorts them."""
 _RUN_DOCUMENTS = 250_000
-"""The same for short ones, of which each takes 200 bytes beside its text."""
+"""Most documents that it holds, since each takes 200 bytes beside its text."""
 _MORE = 1.2
 
 Report = Callable[[float], None]
 Step = Callable[[str], AbstractContextManager[Report]]
-"""Begins a step by its name; what it gives is told the share that is done."""
+"""Begins a step by its name, and gives what is told the share of it that is done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Spooled:
 
     @property
     def validation_share(self) -> float:
-        """Of the text, in bytes."""
+        """Share of the text that is held out, in bytes."""
         return self.held_out.n_bytes / self.kept.n_bytes
 
     def slices(self, *, slice_bytes: int, tokens_of: SavedTokenizer | None = None) -> list[Slice]:
@@ -68,9 +68,9 @@ class PartToRead:
     """Path that the names of its files begin with."""
     seed: int
     vocabulary: Vocabulary | None = None
-    """Of the corpus, for a source of tokens."""
+    """The vocabulary of the corpus, for a source of tokens."""
     wanted_bytes: int | None = None
-    """Read no more than that; None for all."""
+    """Bytes of documents after which reading stops; None to read all."""
     run_bytes: int = RUN_BYTES
 
 
@@ -109,7 +109,7 @@ class _Run:
 def read_part(task: PartToRead) -> PartRead:
     """Read a part to its end, or until it has given as much text as is wanted.
 
-    What was read of it before, by this build or by one that was interrupted, is gone through without being looked at.
+    Documents that were read before, by this build or by one that was interrupted, are skipped.
 
     Raises:
         CorpusError: as `open_source`, and while it is read.
@@ -177,8 +177,8 @@ class Reader:
     def read(self, *, step: Step) -> tuple[dict[str, tuple[Run, ...]], dict[str, Kept]]:
         """The runs of every source, and what is kept of them.
 
-        Of sources with a limit as much is read as the limit asks for once copies are left out, which is known when
-        they are compared. The tallies say what was not read.
+        A source with a limit is read until its text, without copies, reaches the limit. How much that is shows when
+        copies are looked for, so it may be read in several turns. The tallies say what was not read.
 
         Raises:
             CorpusError: too much of a source cannot be read, or no row of it has its label.
@@ -258,13 +258,13 @@ class Reader:
 def spool_sources(
     reader: Reader, sources: Mapping[str, SourceSpec], *, fraction: float, step: Step
 ) -> dict[str, Spooled]:
-    """Read all, and draw what is held out; of a source with fewer than two documents nothing is.
+    """Read all sources, and draw what is held out. A source with fewer than two documents holds out nothing.
 
     Args:
         reader: of the sources.
-        sources: which say whether they hold out documents themselves.
-        fraction: of a source's text to hold out.
-        step: told what is done.
+        sources: by domain; each says whether it holds out documents itself.
+        fraction: share of a source's text to hold out, where the source does not say, in (0, 1).
+        step: is told of each step.
 
     Raises:
         CorpusError: as `Reader.read`.

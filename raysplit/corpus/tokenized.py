@@ -1,12 +1,12 @@
-"""Text that is already tokenized: documents as arrays of tokens, from the files of other training frameworks.
+"""Tokenized text: documents as arrays of tokens, from the files of other training frameworks.
 
     .bin beside .idx    Megatron-LM's indexed dataset, version 1 (megatron/core/datasets/indexed_dataset.py)
     .npy                an array of numpy's; rows of two dimensions are documents
     .arrow, .parquet    a column of lists, such as `datasets` writes
     .mds beside index.json    MosaicML streaming, version 2 (streaming/base/format/mds)
 
-A document ends where its file says, and at each end-of-text token. That token itself is put behind every document when
-it is packed, so it is dropped here.
+A document ends where its file says, and at each end-of-text token. The token itself is dropped here, because packing
+puts it behind every document.
 """
 
 import json
@@ -26,15 +26,15 @@ from raysplit.space import SourceSpec
 
 TOKEN_SUFFIXES = (".bin", ".npy", ".arrow", ".parquet", ".mds")
 COMPANIONS = (".idx", ".json")
-"""Files that belong to another one."""
+"""Suffixes of files that belong to a file of tokens."""
 _BLOCK_TOKENS = 1 << 20
 _LONGEST = 1 << 30
-"""Tokens of a document: more are not held in memory."""
+"""Most tokens of a document, so that memory suffices."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """Of the tokenizer that made the tokens."""
+    """Vocabulary of the tokenizer that made the tokens."""
 
     tokenizer: str
     size: int
@@ -44,7 +44,7 @@ class Vocabulary:
 def token_documents(
     paths: Sequence[Path], source: SourceSpec, vocabulary: Vocabulary, tally: Tally
 ) -> Iterator[np.ndarray]:
-    """(n,) uint32 tokens of one document after another, without the end of text; those without tokens are left out.
+    """(n,) uint32 tokens of each document, without the end of text; documents without tokens are left out.
 
     Raises:
         CorpusError: a token is not in the vocabulary, or too many files cannot be read.
@@ -66,7 +66,7 @@ def token_documents(
 
 
 def token_suffix(path: Path) -> str:
-    """``.mds`` of ``shard.00000.mds.zstd``."""
+    """Suffix that says the format, in lower case: ``.mds`` of ``shard.00000.mds.zstd``."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     return ".mds" if ".mds" in suffixes else suffixes[-1] if suffixes else ""
 
@@ -86,7 +86,7 @@ def _check(tokens: np.ndarray, vocabulary: Vocabulary, tally: Tally, path: Path,
 
 
 def _cut(tokens: np.ndarray, end_of_text: int, size: int | str | None) -> Iterator[np.ndarray]:
-    """At every end of text, and where ``size`` is given into pieces of so many tokens."""
+    """Documents between ends of text; where ``size`` is a number, in pieces of so many tokens."""
     start = 0
     for at in range(0, len(tokens), _BLOCK_TOKENS):
         for end in (np.flatnonzero(tokens[at : at + _BLOCK_TOKENS] == end_of_text) + at).tolist():

@@ -16,7 +16,7 @@ from raysplit.errors import CorpusError
 
 END_OF_TEXT = "<|endoftext|>"
 STORED_TOKENS = np.dtype("<u4")
-"""Of documents of tokens on their way into shards."""
+"""Type of tokens in documents on their way into shards."""
 _PROBE = "The  Café,\n\tof 東京 and x != 1; it's 'quoted'."
 
 
@@ -39,7 +39,7 @@ class CorpusTokenizer:
         return bool(self.backend.decode(tokens) == _PROBE)
 
     def decode(self, documents: list[bytes]) -> list[str]:
-        """Texts of documents of tokens, as they are stored."""
+        """Texts of documents of tokens, which come as they are stored, in `STORED_TOKENS`."""
         return self.backend.decode_batch([np.frombuffer(one, dtype=STORED_TOKENS).tolist() for one in documents])
 
     def joined(self, documents: list[bytes]) -> np.ndarray:
@@ -61,7 +61,7 @@ def train_bpe(texts: Iterable[str], *, vocab_size: int) -> CorpusTokenizer:
     """Byte-level BPE: the 256 bytes, the end of text, and merges learned from ``texts``.
 
     Raises:
-        CorpusError: the texts are too few for so many tokens.
+        CorpusError: the texts are too few for ``vocab_size`` tokens.
     """
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

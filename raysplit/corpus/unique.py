@@ -1,4 +1,4 @@
-"""Which documents are kept: of those with one key the first that was read, up to a source's limit of text."""
+"""Which documents are kept: the first that was read of those with one key, up to a source's limit of text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,12 @@ _ROWS_AT_ONCE = 1 << 20
 
 
 class End(NamedTuple):
-    """The last document of a source that is taken, where it has a limit."""
+    """The last document that is taken of a source with a limit."""
 
     run: int
+    """Number of the run within the domain."""
     number: int
-    """In the run, as it was read."""
+    """Number of the document within the run, in the order of reading."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +35,17 @@ class Kept:
 
 
 Runs = Mapping[str, Sequence[Run]]
-"""Of each domain, in the order in which they were read."""
+"""Runs of each domain, in the order in which they were read."""
 
 
 def keep_unique(runs: Runs, ends: Mapping[str, End], *, n_processes: int) -> dict[str, Kept]:
     """Write for each run which of its documents are kept, and count them.
 
     Args:
-        runs: of two documents with one key, the one of the earlier domain is kept, and within it the earlier one.
-        ends: documents after these do not count, as if they had not been read.
-        n_processes: how many work at it.
+        runs: of every domain. Of documents with one key, that of the earliest domain is kept, and within a domain the
+            one that was read first.
+        ends: of the domains with a limit; documents after them do not count, as if they had not been read.
+        n_processes: how many processes work at it, at most.
     """
     for run in (run for each in runs.values() for run in each):
         np.memmap(run.kept_path, dtype=bool, mode="w+", shape=(run.n_documents,)).flush()
@@ -150,11 +152,11 @@ class Reached(NamedTuple):
 
     end: End
     counts: np.ndarray
-    """(4,) numbers of `not_read.Counts` there."""
+    """(4,) `numbers` of `not_read.Counts` at that document."""
 
 
 def end_of(runs: Sequence[Run], *, max_bytes: int) -> Reached | None:
-    """Where the kept documents, in the order in which they were read, first have so many bytes; None where never."""
+    """Where the kept documents, in the order of reading, reach ``max_bytes`` together; None where they never do."""
     n_bytes = 0
     for number, run in enumerate(runs):
         rows = run.rows()
