@@ -1,4 +1,4 @@
-"""The clusterer: which discovered domain a text is nearest to. It labels a corpus, and later routes prompts."""
+"""The clusterer: it says which discovered domain a text is nearest to. It labels a corpus, and later routes prompts."""
 
 import json
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from raysplit.strict_json import dumps
 
 _RECORD, _ARRAYS = "clusterer.json", "clusterer.npz"
 _BATCH_TEXTS = 1024
-"""Texts whose features are held at once: their n-grams take some hundred kB each."""
+"""Texts whose features are held at once; the n-grams of each take some hundred kB."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clusterer:
     """K centres in a space of text features.
 
-    A text's label is the domain with the least |x - c_k|^2 + o_k. The offsets o_k are zero where clusters need not be
-    balanced; else they are what keeps each within its capacity (`raysplit.discover.kmeans`).
+    A text's label is the domain with the least |x - c_k|^2 + o_k, x its features. The offsets o_k are zero where
+    clusters need not be balanced. Otherwise they keep each cluster within its capacity (`raysplit.discover.kmeans`).
     """
 
     domains: tuple[str, ...]
@@ -33,7 +33,7 @@ class Clusterer:
     """(k,) float64, not negative."""
     features: TextFeatures
     excerpt_bytes: int
-    """How much of a text's beginning is looked at, in UTF-8."""
+    """UTF-8 bytes of a text's beginning that features are taken of."""
 
     def distances(self, texts: Sequence[str]) -> np.ndarray:
         """(n, k) float64: squared Euclidean distances of the texts to the centres, without the offsets."""
@@ -48,11 +48,11 @@ class Clusterer:
         return np.argmin(squared_distances(vectors, self.centres) + self.offsets, axis=1)
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
-        """(n, d) float32 features of the texts' beginnings; of unit length, or zero where there is nothing to see."""
+        """(n, d) float32 features of the texts' beginnings: of unit length, or zero where a text has no feature."""
         return features_of(texts, self.features, excerpt_bytes=self.excerpt_bytes)
 
     def save(self, folder: Path) -> None:
-        """Write the clusterer into ``folder``, which is made; numbers as npz, all else as JSON, nothing pickled."""
+        """Write the clusterer into ``folder``, which is made: numbers as npz, all else as JSON, nothing pickled."""
         folder.mkdir(parents=True, exist_ok=True)
         kind = next(kind for kind, features in FEATURES.items() if isinstance(self.features, features))
         record = {"schema_version": 1, "features": kind, "excerpt_bytes": self.excerpt_bytes, "domains": self.domains}

@@ -1,7 +1,7 @@
 """Controls for discovered domains: the same text divided by the labels that it came with, and at random.
 
-They tell what clusters are worth. Random ones must lose: they share the budget out among as many experts, and none of
-them has a domain (2208.03306, section 4.4; 2303.14177 has them too).
+They tell what clusters are worth. Random clusters must lose: they divide the budget among as many experts, and no
+expert has a domain (Branch-Train-Merge, arXiv:2208.03306, section 4.4; c-BTM, arXiv:2303.14177, has them too).
 """
 
 import hashlib
@@ -22,8 +22,9 @@ _BATCH_DOCUMENTS = 4096
 def control_spaces(space: Space, discovery: Path, out: Path) -> dict[Control, Space]:
     """Write the documents with both divisions into ``out``, and give a space for each.
 
-    Its domains' shares in the mixture and the weights of their losses are their bytes. Labels are the sources' names,
-    where there are several. Random clusters are as many as the discovered ones; a document's is told by its hash.
+    Shares in the mixture and weights of the losses are in proportion to the domains' training bytes. Labels are the
+    sources' names; with one source there is no such control. Random clusters are as many as the discovered ones, and
+    the hash of a document says which one it is in.
 
     Args:
         space: with the discovered domains.
@@ -57,7 +58,7 @@ def control_spaces(space: Space, discovery: Path, out: Path) -> dict[Control, Sp
 
 
 def _divide(documents: Path, path: Path, *, k: int) -> dict[Control, Counter[str]]:
-    """Write each document's label and random cluster; bytes to train on of each."""
+    """Write each document with its label and its random cluster; give the training bytes of each."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,11 +1,11 @@
-"""From text without labels to domains: read, hold out, fit on a sample, label everything, and write it down.
+"""From text without labels to domains: read it, hold out a part, fit to a sample, label all of it, and write that.
 
 out/documents.parquet      every document: text, source, held_out, and its cluster in a column for each K
-out/tokenizer/             one for every K, so that losses at several K can be compared
-out/k7/clusterer/          the clusterer
-out/k7/clusters.json       what it found
-out/k7/clusters.html       the same to look at
-out/discovery.json         written last: the discovery is whole
+out/tokenizer/             one tokenizer for all K, so that losses at several K can be compared; where BPE is asked for
+out/k7/clusterer/          the clusterer of K = 7
+out/k7/clusters.json       its clusters
+out/k7/clusters.html       the same as a page
+out/discovery.json         the record, written last: it says that the discovery is whole
 """
 
 import shutil
@@ -61,15 +61,15 @@ def discover(
 ) -> Discovery:
     """Find clusters in the sources of ``corpus``, once for each of ``ks``, or open what was found there before.
 
-    The sources are ``corpus.sources``, or its domains, whose labels are then not looked at but compared with. The same
-    arguments give the same files, byte by byte, on the same machine.
+    The sources are ``corpus.sources``. Where there are none, they are the corpus's domains; clustering then does not
+    see their names, and is compared with them. The same arguments give the same files, byte by byte, on one machine.
 
     Args:
         corpus: what to read, and how much of it to hold out.
-        settings: of the discovery; its own ``k`` is not used.
+        settings: of the discovery; their own ``k`` is not used.
         ks: numbers of clusters.
         out: folder that belongs to the discovery.
-        progress: told of each step.
+        progress: is told of each step.
         label: how documents are labelled, here or on a cluster.
 
     Raises:
@@ -217,7 +217,7 @@ def _clusters(found: ClusterFit, tally: LabelTally, *, sources: dict[str, Source
 
 
 def _agreement(documents: np.ndarray) -> Agreement | None:
-    """Of a table of (sources, K) documents; None for one source."""
+    """Agreement in a table of (sources, K) numbers of documents; None for one source."""
     if len(documents) < 2:
         return None
     nmi, purity = agreement(documents)

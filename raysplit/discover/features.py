@@ -1,4 +1,4 @@
-"""What a clusterer sees of a text: a vector of unit length, from its character n-grams or from a sentence encoder."""
+"""Features of a text for a clusterer: a vector of unit length, of its character n-grams or of a sentence encoder."""
 
 import json
 import warnings
@@ -16,31 +16,31 @@ _N_GRAMS = (3, 4)
 _MOST_N_GRAMS = 50_000
 _DIMENSIONS = 100
 _BATCH_TEXTS = 32
-"""Texts that an encoder sees at once."""
+"""Texts in a batch of the encoder."""
 _MOST_ENCODER_TOKENS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
 class CharacterFeatures:
-    """Weights of character n-grams within words (tf-idf), rotated into the directions in which texts differ most.
+    """Tf-idf weights of character n-grams within words, projected by a truncated SVD.
 
-    As c-BTM (Gururangan et al. 2303.14177, section 2) with n-grams of characters in place of words, which cut code,
-    formulas and any script alike.
+    As in c-BTM (Gururangan et al., arXiv:2303.14177, section 2), but with n-grams of characters in place of words: they
+    suit code, formulas and any script alike.
     """
 
     n_grams: tuple[str, ...]
-    """(v,)"""
+    """(v,) the n-grams."""
     idf: np.ndarray
-    """(v,) float32, the inverse document frequencies of the texts it was fitted to."""
+    """(v,) float32 inverse document frequencies in the texts of the fit."""
     rotation: np.ndarray
-    """(v, d) float32."""
+    """(v, d) float32 right singular vectors."""
 
     @classmethod
     def fit(cls, texts: Sequence[str], *, seed: int) -> tuple[Self, np.ndarray]:
-        """Learn the n-grams, their weights and the directions from ``texts``, of which there are at least two.
+        """Learn the n-grams, their weights and the projection from ``texts``, of which there are at least two.
 
         Returns:
-            The features, and what they give for ``texts``: (n, d) float32.
+            The features, and the vectors of ``texts``: (n, d) float32.
 
         Raises:
             CorpusError: the texts have no n-gram.
@@ -99,10 +99,10 @@ _VECTORIZER: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderFeatures:
-    """Mean of an encoder's last hidden states over a text's tokens, as sentence encoders are read."""
+    """Mean of an encoder's last hidden states over a text's tokens (mean pooling)."""
 
     name: str
-    """Of the hub, or a folder."""
+    """Name on the hub, or a folder."""
 
     def __post_init__(self) -> None:
         _ = self._parts  # what cannot be loaded is told before any text is read

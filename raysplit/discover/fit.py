@@ -1,4 +1,4 @@
-"""Clusterers fitted to a sample of the documents to train on."""
+"""Clusterers, fitted to a sample of the training documents."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ _TERMS, _SAMPLES, _SAMPLE_BYTES = 12, 3, 600
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterFit:
-    """A clusterer and what can be said of it from its sample."""
+    """A clusterer, and what its sample says of its clusters."""
 
     clusterer: Clusterer
     terms: list[list[str]]
-    """Telling words of each cluster."""
+    """Telling words of each cluster, as `telling_terms` gives them."""
     samples: list[tuple[str, ...]]
     """Beginnings of the documents nearest to the centre of each cluster."""
     evenness: float
@@ -41,12 +41,12 @@ def fit(
     """One clusterer for each of ``ks``, all with the same features.
 
     Args:
-        texts: the sample, of which no more than the beginning is looked at.
-        n_bytes: (n,) of the whole documents, which is what they weigh.
+        texts: the sample; features are taken of the first ``settings.excerpt_bytes`` of each.
+        n_bytes: (n,) bytes of the whole documents, which are their weights.
         ks: numbers of clusters.
         settings: of the discovery.
-        encoder: the features; character n-grams are fitted where it is None.
-        progress: told the share that is done.
+        encoder: the features; None to fit character n-grams.
+        progress: is told the share that is done, in [0, 1].
 
     Raises:
         CorpusError: too few texts differ, or they have no words.
@@ -70,7 +70,7 @@ def fit(
 def _features(
     texts: Sequence[str], settings: DiscoverSpec, encoder: EncoderFeatures | None
 ) -> tuple[TextFeatures, np.ndarray]:
-    """The features, and what they give for the sample: (n, d)."""
+    """The features, and the sample's vectors (n, d)."""
     if encoder is not None:
         return encoder, features_of(texts, encoder, excerpt_bytes=settings.excerpt_bytes)
     return CharacterFeatures.fit([excerpt(text, settings.excerpt_bytes) for text in texts], seed=settings.seed)

@@ -1,14 +1,14 @@
-"""Balanced k-means: Lloyd's algorithm (1982), its assignment under a capacity of every cluster.
+"""Balanced k-means: Lloyd's algorithm (1982) with an assignment that respects a capacity of every cluster.
 
 Notation
     x_i, w_i    points and their weights, (n, d) and (n,): documents, and their bytes
     c_k, o_k    centres and offsets, (K, d) and (K,)
-    C           capacity: the weight that a cluster may have, balance * sum_i w_i / K
+    C           capacity: the most weight that a cluster may have, balance * sum_i w_i / K
 
 The cheapest assignment under a capacity is a transportation problem. By its dual each point goes where
-|x_i - c_k|^2 + o_k is least, with prices o_k >= 0 that are 0 where a cluster is not full: a power diagram (Aurenhammer,
-Hoffmann and Aronov 1998, "Minkowski-type theorems and least-squares clustering"). So a balanced clustering is a rule
-that new points can follow as well.
+|x_i - c_k|^2 + o_k is least. The offsets are prices: o_k >= 0, and 0 where a cluster is not full. That is a power
+diagram (Aurenhammer, Hoffmann and Aronov 1998, "Minkowski-type theorems and least-squares clustering"). So a balanced
+clustering is a rule, which new points can follow as well.
 """
 
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ from raysplit.discover.clusterer import squared_distances
 
 _MOST_ROUNDS = 50
 _SAME = 1e-4
-"""Rounds end when one lowers the cost by less than this part of it."""
+"""Rounds end when one lowers the cost by less than this share of it."""
 _STEPS_PER_CLUSTER = 200
 _LEAST_STEP = 1e-3
-"""By which a price rises at least, so that two full clusters do not take points from each other for ever."""
+"""Least rise of a price, so that two full clusters do not take points from each other for ever."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clustering:
-    """K centres with the prices that balance them, the heaviest cluster first, and where that puts the points."""
+    """K centres with the prices that balance them, the heaviest cluster first, and the cluster of each point."""
 
     centres: np.ndarray
     """(K, d) float64."""
@@ -46,16 +46,16 @@ def balanced_kmeans(
 ) -> Clustering:
     """The cheapest of several clusterings from different seedings (k-means++, Arthur and Vassilvitskii 2007).
 
-    One that meets the capacity goes before any that does not; none can where points that are equal, or a single one,
-    weigh more than that.
+    A clustering that meets the capacity is preferred to any that does not. Where equal points, or a single one, weigh
+    more than the capacity, no clustering meets it.
 
     Args:
         points: (n, d), with at least k different rows.
         weights: (n,), positive.
-        k: clusters.
+        k: number of clusters.
         balance: the capacity as a multiple of an equal share, at least 1; None for no capacity.
         seed: of the seedings.
-        restarts: how many.
+        restarts: number of seedings.
     """
     points = points.astype(np.float64)
     weights = weights.astype(np.float64)
@@ -76,7 +76,7 @@ def balanced_kmeans(
 
 
 def _seeding(points: np.ndarray, weights: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """(k, d) points, each drawn by its weight and its squared distance to those before it."""
+    """(k, d) points, each drawn in proportion to its weight times its squared distance to the nearest drawn before."""
     chosen = [int(rng.choice(len(points), p=weights / weights.sum()))]
     nearest = np.full(len(points), np.inf)
     while len(chosen) < k:
@@ -122,15 +122,16 @@ def _means(points: np.ndarray, weights: np.ndarray, distances: np.ndarray, label
 
 
 def capacity_offsets(distances: np.ndarray, weights: np.ndarray, *, capacity: float) -> np.ndarray:
-    """(K,) prices under which the least of ``distances`` + price puts no more than ``capacity`` on any cluster.
+    """(K,) prices: where each point goes to the least distance + price, no cluster holds more than ``capacity``.
 
     An auction (Bertsekas 1988): the fullest cluster above the capacity raises its price just so far that the points
-    which lose least by it leave. Prices only rise, so a cluster whose price is above 0 was full when it rose last and
-    has lost nothing since: the assignment is the cheapest one, but for a point a cluster. Where no prices do it (a
-    point heavier than the capacity, equal points), those with the least heaviest cluster that were met.
+    which lose least by leaving it leave. Prices only rise, so a cluster whose price is above 0 was full when it rose
+    last, and has lost nothing since. So the assignment is the cheapest one, but for about one point in each cluster.
+    There may be no such prices: a point is heavier than the capacity, or many points are equal. Then the result is the
+    prices that were tried under which the heaviest cluster is lightest.
 
     Args:
-        distances: (n, K).
+        distances: (n, K) squared distances of the points to the centres.
         weights: (n,).
         capacity: at least an equal share of the weights.
     """
@@ -156,7 +157,7 @@ def capacity_offsets(distances: np.ndarray, weights: np.ndarray, *, capacity: fl
 
 
 def _leaving_price(shifted: np.ndarray, weights: np.ndarray, cluster: int, *, excess: float) -> float:
-    """What makes points of at least the ``excess`` weight leave a cluster, those first that lose least by it."""
+    """Rise of the price at which points of at least the ``excess`` weight leave; those that lose least leave first."""
     others = np.delete(shifted, cluster, axis=1).min(axis=1)
     losses = others - shifted[:, cluster]
     order = np.argsort(losses, kind="stable")

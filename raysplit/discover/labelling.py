@@ -10,21 +10,21 @@ from raysplit.corpus.slices import Slice
 from raysplit.discover.clusterer import Clusterer
 
 Labeller = Callable[[Sequence[Slice], Sequence[Path]], Iterator[np.ndarray]]
-"""Given blocks of documents and folders of clusterers with the same features: (documents, clusterers) labels of each
-block, in their order."""
+"""Takes blocks of documents and folders of clusterers with the same features, and gives for each block, in order,
+(documents, clusterers) int64 labels."""
 
 
 def label_here(blocks: Sequence[Slice], clusterers: Sequence[Path]) -> Iterator[np.ndarray]:
-    """One block after the other, in this process."""
+    """Label one block after the other, in this process."""
     label = _BlockLabeller(clusterers)
     for block in blocks:
         yield label(block)
 
 
 def label_with_ray(blocks: Sequence[Slice], clusterers: Sequence[Path]) -> Iterator[np.ndarray]:
-    """Blocks in parallel with Ray Data, on the cluster that this process is connected to.
+    """Label blocks in parallel with Ray Data, on the cluster that this process is connected to.
 
-    Text does not travel: workers read their blocks from the file system, which all nodes must share, and send numbers.
+    No text is sent: workers read their blocks from the file system, which all nodes must share, and send labels back.
     """
     import ray
 
@@ -62,7 +62,7 @@ class _RayLabeller:
         self._label = _BlockLabeller(clusterers)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """One row a document, of the one block of a batch."""
+        """A row for each document of the one block of a batch."""
         (number,) = batch["block"]
         labels = self._label(self._blocks[number])
         n_documents, n_clusterings = labels.shape

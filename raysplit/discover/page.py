@@ -1,4 +1,4 @@
-"""The page of a clustering: what each cluster holds, how even they are, and how they agree with labels."""
+"""The page of a clustering: what each cluster holds, how even clusters are, and how well they agree with sources."""
 
 from importlib.resources import files
 
@@ -7,7 +7,7 @@ from raysplit.quantities import format_bytes
 
 
 def render_page(clusters: Clusters, discovery: Discovery) -> str:
-    """The page as HTML that asks for nothing beyond itself; every text is escaped."""
+    """The page as HTML that loads nothing; every text is escaped."""
     from jinja2 import Environment, StrictUndefined
 
     template = files("raysplit.discover").joinpath("clusters.html.jinja").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Documents without labels on disk: read once, each on its side, in blocks that can be labelled one by one."""
+"""Documents without labels on disk: read once, training or held out, in blocks that can be labelled one by one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ class Pile:
     source: str
     spooled: Spooled
     notes: tuple[str, ...]
-    """What was not read."""
+    """Sentences on what was not read."""
 
     @property
     def n_bytes(self) -> int:
@@ -46,7 +46,7 @@ class Pile:
         return self.n_documents - len(self.spooled.held_out.keys)
 
     def blocks(self) -> list[Slice]:
-        """All documents in the order of their hashes, in pieces that have some."""
+        """All documents in the order of their hashes, in blocks; no block is empty."""
         return [block for block in self.spooled.slices(slice_bytes=_BLOCK_BYTES) if block.n_documents]
 
     def training_documents(self) -> Iterator[bytes]:
@@ -59,8 +59,8 @@ def read_piles(
 ) -> list[Pile]:
     """Read every source once into ``folder``, copies left out.
 
-    Which documents are held out is decided here, for each source as if it were a domain of a corpus: by their hash, and
-    before any clustering.
+    Which documents are held out is decided here, before any clustering, by their hash, for each source as if it were a
+    domain of a corpus.
 
     Raises:
         CorpusError: a source is unusable, or too much of it cannot be read.
@@ -95,9 +95,10 @@ def training_sample(
     """Training documents, from each source in proportion to its text, drawn by the order of their hashes.
 
     Args:
-        piles: the sources.
-        sample_bytes: of text, about; of the documents' beginnings where they are cut.
-        excerpt_bytes: keep so much of each document's beginning; None for all of it.
+        piles: the sources' documents.
+        sample_bytes: size of the sample, about; where documents are cut, their beginnings count.
+        excerpt_bytes: how much of each document's beginning counts; None for all of it. Texts are cut to as many
+            characters, which is at least so many bytes.
 
     Returns:
         The texts, and (n,) int64 bytes of each whole document.

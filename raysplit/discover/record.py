@@ -33,11 +33,11 @@ class Cluster(_Record):
     train: DiscoveredSide
     validation: DiscoveredSide
     from_sources: dict[str, int]
-    """Documents by the source they came from."""
+    """Number of documents from each source."""
     licence: str | None
-    """Of all its sources."""
+    """Licences of all its sources; None where one is not known."""
     samples: tuple[str, ...]
-    """Beginnings of the documents nearest to its centre, of those it was fitted to."""
+    """Beginnings of the documents of the sample that are nearest to its centre."""
 
     @property
     def n_text_bytes(self) -> int:
@@ -49,20 +49,22 @@ class Cluster(_Record):
 
 
 class Agreement(_Record):
-    """With the sources' names, which discovery does not look at."""
+    """How well clusters agree with the sources' names, which clustering does not see; see `terms.agreement`."""
 
     nmi: float
+    """Normalized mutual information, in [0, 1]."""
     purity: float
+    """Share of documents whose source is the most frequent one of their cluster."""
 
 
 class Clusters(_Record):
-    """A corpus in K clusters, the heaviest of the sample first."""
+    """A corpus in K clusters; the one with most bytes in the sample comes first."""
 
     clusters: tuple[Cluster, ...]
     evenness_fitted: float
-    """Bytes of the largest cluster as a multiple of an equal share: of the sample that was fitted to."""
+    """Bytes of the largest cluster as a multiple of an equal share, in the sample."""
     evenness: float
-    """The same of all documents."""
+    """The same over all documents."""
     agreement: Agreement | None
     """Over all documents; None where there is one source."""
     agreement_held_out: Agreement | None
@@ -77,25 +79,25 @@ class Discovery(_Record):
 
     schema_version: Literal[1] = 1
     corpus: CorpusSpec
-    """With the sources as they were asked for, but for `max_epochs`, which changes no cluster."""
+    """As it was asked for, but for `max_epochs`, which changes no cluster."""
     settings: DiscoverSpec
     ks: tuple[int, ...]
     editions: tuple[str, ...]
-    """Of package texts."""
+    """Editions of package texts."""
     n_documents: int
     n_duplicates: int
     n_sample_documents: int
     notes: tuple[str, ...]
-    """What was not read."""
+    """Sentences on what was not read."""
 
 
 def clusters_folder(out: Path, k: int) -> Path:
-    """Where a discovery in ``out`` keeps what belongs to one number of clusters."""
+    """Folder of one number of clusters in a discovery's folder ``out``."""
     return out / label_column(k)
 
 
 def label_column(k: int) -> str:
-    """Of the table of documents: names of the clusters."""
+    """Column of the table of documents that names the cluster of each."""
     return f"k{k}"
 
 

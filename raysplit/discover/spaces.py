@@ -1,4 +1,4 @@
-"""Search spaces before and after discovery: with K domains that are yet to be found, and with those that were."""
+"""Search spaces before and after discovery: with K domains that are still to be found, and with the found ones."""
 
 import math
 from pathlib import Path
@@ -18,9 +18,9 @@ from raysplit.space import SourceSpec, Space, parse_space
 
 
 def expected_space(space: Space) -> Space:
-    """What can be reckoned with before discovery: K domains of equal size called c0, c1, ...
+    """The space that can be planned with before discovery: it has K domains of equal size called c0, c1, ...
 
-    A space whose domains are given is as it was.
+    A space whose domains are given comes back unchanged.
     """
     if space.corpus.discover is None:
         return space
@@ -35,9 +35,15 @@ def expected_space(space: Space) -> Space:
 def discovered_space(space: Space, discovery: Discovery, out: Path, *, k: int) -> Space:
     """The space with the clusters that the discovery in ``out`` found as its domains.
 
-    Their shares in the mixture, and the weights of their losses, are the bytes that there are to train on, unless
-    the discovery's settings make them equal. Paths are relative to the folder of these clusters, where the space is
-    meant to lie.
+    Shares in the mixture, and weights of the losses, are in proportion to the domains' training bytes, unless the
+    discovery's settings make them equal. Paths are relative to the folder of these clusters, in which the space is to
+    be written.
+
+    Args:
+        space: the space before discovery.
+        discovery: the finished discovery.
+        out: its folder.
+        k: which of its numbers of clusters is taken.
 
     Raises:
         CorpusError: the discovery is damaged.
@@ -67,10 +73,10 @@ def discovered_space(space: Space, discovery: Discovery, out: Path, *, k: int) -
 
 
 def short_clusters(space: Space, clusters: Clusters) -> list[str]:
-    """Sentences on clusters with fewer bytes to train on than the grids of a discovered space ask tokens of them.
+    """A sentence for each cluster whose training bytes are fewer than the tokens that the space's grids need of it.
 
-    A build finds out exactly, and refuses what is too little; a token has at least a byte, so this much is certain
-    before.
+    A token has at least a byte of text, so such a cluster is too small before its tokens are counted. A build counts
+    them, and refuses a domain that has too few.
     """
     said = []
     for cluster in clusters.clusters:

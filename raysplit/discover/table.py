@@ -1,4 +1,4 @@
-"""The table of documents that discovery writes, which `kind: table` reads; and what it counts on the way."""
+"""The table of documents that discovery writes and `kind: table` reads, and the counts of it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from raysplit.discover.record import HELD_OUT_COLUMN
 
 @dataclass(frozen=True, kw_only=True)
 class LabelTally:
-    """Documents in the clusters of one K; of each side: to train on, held out."""
+    """Counts of the clusters of one K. The first axis is the side: 0 training, 1 held out."""
 
     n_documents: np.ndarray
-    """(2, sources, K) int64."""
+    """(2, sources, K) int64 documents."""
     n_text_bytes: np.ndarray
-    """(2, K) int64."""
+    """(2, K) int64 UTF-8 bytes."""
 
 
 def write_documents(
@@ -34,11 +34,14 @@ def write_documents(
 
     Args:
         piles: the documents.
-        clusterings: names of the columns for each K, and of their clusters.
-        clusterers: folders of the same.
+        clusterings: name of the column for each K, with the names of its clusters.
+        clusterers: folders of their clusterers, in the same order.
         path: of the Parquet file, which appears whole or not at all.
         label: how documents are labelled.
-        progress: told the share that is done.
+        progress: is told the share that is done, in [0, 1].
+
+    Returns:
+        The counts for each K.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

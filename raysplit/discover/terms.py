@@ -1,26 +1,27 @@
-"""What tells a cluster from the others in words, and names made of it."""
+"""Words that tell a cluster from the others, and names made of them."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 _WORD = r"[^\W\d_]{2,}"
-"""Letters of any script."""
+"""Two or more letters of any script."""
 _MOST_WORDS = 20_000
 _NAME_WORDS, _NAME_CHARACTERS = 3, 16
 
 
 def telling_terms(texts: Sequence[str], labels: np.ndarray, *, k: int, n_terms: int) -> list[list[str]]:
-    """The words of each cluster that tell most, the most telling first; none where texts have no words.
+    """The most telling words of each cluster, the most telling first; none where texts have no words.
 
-    A word t tells p_k(t) log(p_k(t) / q_k(t)): p_k is the share of the cluster's documents that have it, q_k that of
-    the others, each with half a document added. It is the word's part in the divergence of the two.
+    A word t is ranked by p_k(t) log(p_k(t) / q_k(t)), its term in a Kullback-Leibler divergence. p_k(t) is the share of
+    the cluster's documents that have the word, q_k(t) the share of the other documents, both with half a document added
+    for and against.
 
     Args:
         texts: documents, or excerpts of them.
-        labels: (n,) their clusters.
-        k: clusters.
-        n_terms: how many words at most.
+        labels: (n,) numbers of their clusters.
+        k: number of clusters.
+        n_terms: most words of a cluster.
     """
     from sklearn.feature_extraction.text import CountVectorizer
 
@@ -53,11 +54,11 @@ def cluster_names(terms: Sequence[Sequence[str]]) -> tuple[str, ...]:
 def agreement(documents: np.ndarray) -> tuple[float, float]:
     """How well clusters agree with labels: normalized mutual information, and purity, each in [0, 1].
 
-    The information is over the mean of the two entropies, as scikit-learn has it; purity is the share of documents
-    whose label is the most frequent one of their cluster.
+    The mutual information is divided by the mean of the two entropies, as in scikit-learn. Purity is the share of
+    documents whose label is the most frequent one of their cluster.
 
     Args:
-        documents: (labels, clusters), how many there are of each pair.
+        documents: (labels, clusters) number of documents with each label in each cluster.
     """
     joint = documents / documents.sum()
     apart = np.outer(joint.sum(axis=1), joint.sum(axis=0))
