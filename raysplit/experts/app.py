@@ -1,7 +1,7 @@
 """The experts behind one OpenAI-compatible completion endpoint: /v1/models and /v1/completions, streamed or not.
 
 A model's name is that of an expert, ``routed`` (the router's first choice for each prompt) or ``mixture`` (all experts,
-their weights following the text).
+with weights that follow the text).
 """
 
 import json
@@ -26,7 +26,7 @@ from raysplit.http.serving import Server, serve_app
 
 ROUTED, MIXTURE = "routed", "mixture"
 _LINGER_SECONDS = 30
-"""For completions under way."""
+"""How long completions under way may go on after the end of serving."""
 
 
 class CompletionRequest(BaseModel):
@@ -69,11 +69,11 @@ def serve_experts(
 
     Args:
         expert_set: what is served.
-        host: what to bind to.
+        host: address to bind to.
         port: 0 for any that is free.
-        token: that every request must bear; None for none.
-        allowed_hosts: names by which it may be asked beside its own, so that a page in somebody's browser cannot reach
-            it by a name that it has pointed here.
+        token: the bearer token that every request must carry; None for none.
+        allowed_hosts: names, beside its own, by which it may be asked. Requests by any other name are refused, against
+            DNS rebinding: a web page points a name of its own at this address.
 
     Raises:
         RunError: the address cannot be bound.
@@ -87,7 +87,7 @@ def make_app(expert_set: ExpertSet, *, token: str | None) -> FastAPI:
 
     Args:
         expert_set: what is served.
-        token: that every request must bear; None for none.
+        token: the bearer token that every request must carry; None for none.
     """
     app = FastAPI(title="raysplit experts", docs_url=None, redoc_url=None)
     models: dict[str, Routing | str] = {

@@ -1,4 +1,4 @@
-"""What a model and a choice of experts cost at inference, in matrix-product FLOPs; a multiply-add is two."""
+"""What a model costs at inference, in FLOPs of matrix products; a multiply-add is two."""
 
 from functools import cache
 from pathlib import Path
@@ -6,10 +6,11 @@ from pathlib import Path
 
 @cache
 def forward_flops_per_token(path: Path) -> int:
-    """Of one token's forward pass of the model in a Hugging Face folder, without loading its weights.
+    """FLOPs of one token's forward pass through the model in a Hugging Face folder; its weights are not loaded.
 
-    Twice the weights of every matrix that multiplies (the output head with them, the look-up of embeddings not), and
-    4 T d L for scores and values over the whole context, as `raysplit.ladder` counts; so both agree on its family.
+    Two for each weight of a matrix that multiplies, with the output head and without embeddings; and 4 T d L for
+    attention over the whole context (T tokens, width d, L layers). `raysplit.ladder` counts the same way, so both agree
+    on the models of its family.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM

@@ -1,4 +1,4 @@
-"""The experts of a run as one object: route a text, score it, write on from it."""
+"""The experts of a run as one object, which routes a text, scores it and generates from it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ class Route:
     """Where one text goes, and what that costs."""
 
     weights: dict[str, float]
-    """Of the experts that are kept, the largest first; they sum to 1."""
+    """Expert -> weight, of the experts that are kept, the largest first; they sum to 1."""
     is_fallback: bool
-    """Whether the text said nothing, and so the seed, or all alike, are to go on from it."""
+    """Whether the router knew nothing of the text, so that the seed goes on from it, or all experts count alike."""
     router_flops: float
-    """Of choosing, once a text, beyond what the chosen experts compute anyway."""
+    """FLOPs of choosing, once for each text, beyond what the chosen experts compute anyway."""
     flops_per_token: float
-    """Of the chosen experts' forward passes, each token."""
+    """FLOPs of the chosen experts' forward passes for each token."""
 
 
 class ExpertSet:
@@ -37,10 +37,10 @@ class ExpertSet:
 
     Args:
         experts: as `read_experts` finds them.
-        clusterer: knows the domains' centres; None where there is none.
+        clusterer: has the domains' centres; None where the domains were given.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
         precision: of the weights in memory.
-        n_kept: models in memory at most; a mixture of more holds more.
+        n_kept: most models in memory; a mixture of more experts holds more.
 
     Raises:
         ExpertError: there is no such device, or the tokenizer cannot be loaded.
@@ -67,6 +67,7 @@ class ExpertSet:
 
         Raises:
             ExpertError, RunError: as `read_experts`, and as the class.
+            CorpusError: the run's clusterer is gone or damaged.
         """
         paths = [Path(source) for source in sources]
         experts = read_experts(*paths)
@@ -83,19 +84,20 @@ class ExpertSet:
         return np.array([float(forward_flops_per_token(folder.path)) for folder in self.experts.folders.values()])
 
     def default_routing(self, *, top: int | None = 1) -> Routing:
-        """By the nearest centre where there is a clusterer, else by the experts' own likelihood."""
+        """Routing by the nearest centre where there is a clusterer, else by the experts' likelihoods."""
         return Routing(router="likelihood" if self.clusterer is None else "centre", top=top)
 
     def route(self, texts: Sequence[str], how: Routing, *, labels: Sequence[str] = ()) -> list[Route]:
         """Where each text goes, by its first `PREFIX_BYTES` bytes.
 
         Args:
-            texts: the contexts, all of them known.
+            texts: the contexts.
             how: the routing.
             labels: the texts' domains, for the router ``label``.
 
         Raises:
-            ExpertError: the router needs a clusterer or labels that there are not, or a label is no domain.
+            ExpertError: the router needs a clusterer or labels and there are none, a label is no domain, or a model
+                cannot be loaded.
         """
         weights, fallback, router_flops = self._weights([routers.prefix_of(text) for text in texts], how, labels)
         routes = []
@@ -114,13 +116,16 @@ class ExpertSet:
     def generate(
         self, prompt: str, how: Routing | str, sampling: Sampling, *, label: str = ""
     ) -> tuple[Route, Iterator[Piece]]:
-        """Write on from a prompt; an empty one begins a document.
+        """Generate from a prompt; an empty one begins a document.
 
         Args:
-            prompt: what to go on from.
+            prompt: the text to go on from.
             how: the routing, or the name of one expert.
             sampling: how to draw and when to stop.
             label: the prompt's domain, for the router ``label``.
+
+        Returns:
+            The route, and the text piece by piece as it is asked for.
 
         Raises:
             ExpertError: the prompt fills the context, the expert is unknown, or as `route`.
@@ -147,10 +152,10 @@ class ExpertSet:
         return route, pieces
 
     def prompt_tokens(self, prompt: str) -> np.ndarray:
-        """(n,) tokens of a prompt, n >= 1.
+        """(n,) tokens of a prompt, n >= 1; of an empty one the end of text.
 
         Raises:
-            ExpertError: it leaves no token of the context to write.
+            ExpertError: it leaves no room in the context for a token.
         """
         [tokens] = self.tokens.encode([prompt])
         if len(tokens) >= self.experts.context_length:
@@ -161,7 +166,7 @@ class ExpertSet:
         return tokens if len(tokens) else np.array([self.tokens.end_of_text])
 
     def context_log_likelihoods(self, texts: Sequence[str]) -> np.ndarray:
-        """(n, K) nats that each expert gives to each text as the beginning of a document."""
+        """(n, K) nats: log-likelihood of each text under each expert, as the beginning of a document."""
         begun = [np.concatenate([[self.tokens.end_of_text], tokens]) for tokens in self.tokens.encode(texts)]
         some = [number for number, tokens in enumerate(begun) if len(tokens) > 1]
         found = np.zeros((len(texts), len(self.names)))

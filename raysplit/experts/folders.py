@@ -12,7 +12,7 @@ from raysplit.space import SEED_FOLDER
 
 EXPERTS_FOLDER = "experts"
 ADVISED = "recommended"
-"""Of a final run's variants the one whose models lie in `EXPERTS_FOLDER`."""
+"""The variant of a final run whose models lie in `EXPERTS_FOLDER`."""
 _FINAL = "final.json"
 _CONFIG = "config.json"
 _CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "n_ctx")
@@ -22,7 +22,7 @@ _WEIGHTS = ("*.safetensors", "*.bin")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExpertFolder:
-    """One model as a Hugging Face folder: what can be known of it without loading its weights."""
+    """One model in a Hugging Face folder: what is known of it without loading its weights."""
 
     name: str
     path: Path
@@ -30,11 +30,11 @@ class ExpertFolder:
     """Tokens."""
     vocab_size: int
     tokenizer_sha256: str
-    """Of the files that decide its tokens."""
+    """SHA-256 of the files that decide its tokens."""
 
     @property
     def fingerprint(self) -> str:
-        """Of configuration, tokenizer and weights; the weights by size and time, as they may be hundreds of GB."""
+        """Hash of configuration, tokenizer and weights; of weights only name, size and time, as they may be large."""
         digest = hashlib.sha256(self.path.joinpath(_CONFIG).read_bytes() + self.tokenizer_sha256.encode())
         for path in _weights(self.path):
             about = path.stat()
@@ -49,7 +49,7 @@ class Experts:
     origin: Path
     """Run folder, or the folder of the first model."""
     folders: Mapping[str, ExpertFolder]
-    """By name; the seed under `SEED_FOLDER`, where there is one."""
+    """Folders by name; the seed model has the name `SEED_FOLDER`, where there is one."""
     serving: Mapping[str, str]
     """Domain -> name of the folder that serves it: its expert, or the seed where it has none."""
     is_run: bool = False
@@ -60,12 +60,12 @@ class Experts:
 
     @property
     def seed(self) -> str | None:
-        """Name of the fallback for a text that says nothing, where there is one."""
+        """Name of the seed model, the fallback for a text that a router knows nothing of; None where there is none."""
         return SEED_FOLDER if SEED_FOLDER in self.folders else None
 
     @property
     def context_length(self) -> int:
-        """What all of them can take."""
+        """Tokens that all of them can read: the shortest context length."""
         return min(folder.context_length for folder in self.folders.values())
 
     def check_known(self, name: str) -> None:
@@ -107,7 +107,7 @@ def read_folder(path: Path, *, name: str = "") -> ExpertFolder:
 
 
 def is_run_folder(path: Path) -> bool:
-    """Whether experts lie in it as a run leaves them."""
+    """Whether ``path`` is a run folder: it holds a folder of experts, or the space of a run."""
     return (path / EXPERTS_FOLDER).is_dir() or (path / "space.yaml").is_file()
 
 
@@ -136,7 +136,7 @@ def read_experts(*sources: Path, variant: str = ADVISED) -> Experts:
 
 
 def read_variants(run_folder: Path) -> dict[str, dict[str, Any]]:
-    """What a run has trained at its budget, by name, as its ``final.json`` has it; empty where it has recorded nothing.
+    """Variants that a run has trained at its budget, by name, as ``final.json`` has them; empty where there is none.
 
     Raises:
         RunError: the file is damaged.
@@ -151,7 +151,7 @@ def read_variants(run_folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _of_variant(run_folder: Path, variant: str) -> Experts:
-    """As `_of_run`, of the models that the final run kept of a baseline."""
+    """The experts of a baseline, of the models that the final run kept."""
     variants = read_variants(run_folder)
     if variant not in variants:
         raise RunError(f"{run_folder / _FINAL}: {unknown('variant', variant, variants)}")
@@ -169,7 +169,7 @@ def _of_variant(run_folder: Path, variant: str) -> Experts:
 
 
 def _of_run(run_folder: Path) -> Experts:
-    """Every domain of the run must be served: by its own folder, or by the seed where the split gave it no tokens."""
+    """The advised experts. Every domain must be served: by its own folder, or by the seed where it got no tokens."""
     at = run_folder / EXPERTS_FOLDER
     whole = sorted(p for p in at.glob("*") if p.is_dir() and p.suffix != ".partial") if at.is_dir() else []
     if not whole:
@@ -188,7 +188,7 @@ def _of_run(run_folder: Path) -> Experts:
 
 
 def _trained_domains(run_folder: Path, names: Sequence[str]) -> dict[str, int]:
-    """Domain -> tokens of its own, as the final run recorded them; the folders' own names where it recorded none."""
+    """Domain -> tokens of specialization, as the final run recorded them; 1 for each folder where it recorded none."""
     variants = read_variants(run_folder)
     if not variants:
         return {name: 1 for name in names if name != SEED_FOLDER} or {SEED_FOLDER: 1}

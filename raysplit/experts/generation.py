@@ -1,4 +1,4 @@
-"""Writing on from a prompt, with one expert or with a mixture that is made anew at each token."""
+"""Generating from a prompt, with one expert or with a mixture whose weights may change with each token."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from raysplit.experts.loaded import TokenReader
 from raysplit.experts.tokens import TextTokens
 
 _HALF_A_CHARACTER = "\ufffd"
-"""What decoding gives for bytes that are no character yet."""
+"""Character that decoding gives for bytes that are no whole character yet."""
 
 Ending = Literal["stop", "length"]
 
@@ -29,7 +29,7 @@ class Sampling:
     temperature: float = 1.0
     """0 takes the likeliest token."""
     top_p: float = 1.0
-    """Only the likeliest tokens that together have this probability are drawn from."""
+    """Nucleus sampling: only the likeliest tokens that together have this probability are drawn from."""
     seed: int | None = None
     stop: tuple[str, ...] = ()
     """The text ends before the first of these."""
@@ -47,7 +47,7 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """Text as it is written; the last piece says why it is the last."""
+    """A piece of the generated text; the last one says why it is the last."""
 
     text: str
     n_tokens: int
@@ -65,7 +65,7 @@ def write(
     updated: bool,
     update_from: int = 0,
 ) -> Iterator[Piece]:
-    """Go on from a prompt until the end of text, a stop, or the longest that may be.
+    """Generate from a prompt until the end of text, a stop, or the most tokens that are allowed.
 
     Args:
         readers: of the K experts that take part, nothing read yet.
@@ -75,7 +75,7 @@ def write(
         sampling: how to draw.
         room: tokens that the context leaves beside the prompt, at least 1.
         updated: whether the weights follow the likelihood of prompt and text.
-        update_from: leading tokens of the prompt that chose the weights, and do not count again.
+        update_from: number of leading tokens of the prompt that the weights were chosen by; they do not count again.
     """
     draw = np.random.default_rng(sampling.seed)
     weights = np.asarray(log_weights, dtype=np.float64)
@@ -108,7 +108,7 @@ def write(
 def _read_each(
     readers: Sequence[TokenReader], prompt: np.ndarray, weights: np.ndarray, update_from: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read the prompt token by token, the weights following; (K, V) of the next token, (K,) weights."""
+    """Read the prompt token by token and update the weights; (K, V) of the next token, (K,) log-weights."""
     start = max(1, update_from)
     nexts = np.stack([reader.read(prompt[:start]) for reader in readers])
     for token in prompt[start:]:
@@ -130,7 +130,7 @@ def _drawn(log_probs: np.ndarray, sampling: Sampling, draw: np.random.Generator)
 
 
 def _ready(text: str, stops: Sequence[str]) -> int:
-    """How much of the text will stay as it is: no half character, nothing that may become a stop."""
+    """How many characters of the text are final: no half character, and no beginning of a stop."""
     end = len(text.rstrip(_HALF_A_CHARACTER))
     for stop in stops:
         for n in range(min(len(stop) - 1, end), 0, -1):

@@ -1,4 +1,4 @@
-"""Models in memory, loaded when first asked for: log-probabilities of tokens in batches, and of the next one by one."""
+"""Models in memory, loaded when first asked for: they score sequences in batches, or read one text token by token."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -19,19 +19,19 @@ _DTYPES: dict[Precision, str | torch.dtype] = {"stored": "auto", "fp32": torch.f
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenScores:
-    """Of one sequence of n tokens; the first is only read."""
+    """Scores of one sequence of n tokens; the first token is only read."""
 
     log_probs: np.ndarray
-    """(n - 1,) float32 nats of each token after those before it."""
+    """(n - 1,) float32, nats: log-probability of each token given the tokens before it."""
     is_greedy: np.ndarray
-    """(n - 1,) whether no token was likelier."""
+    """(n - 1,) bool: whether no token was likelier."""
 
 
 def device_of(name: str) -> torch.device:
-    """``auto`` is a GPU where there is one.
+    """The device of that name; ``auto`` is a GPU where there is one, else the CPU.
 
     Raises:
-        ExpertError: the device is unknown, or this machine has none.
+        ExpertError: torch knows no such device, or CUDA is asked for and this machine has no GPU.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -71,13 +71,16 @@ class LoadedExpert:
     ) -> list[TokenScores]:
         """Score every token but the first of each sequence (n >= 2 tokens).
 
-        One longer than the context is read in windows: each token is scored once, after those of its window and the
-        one before that.
+        A sequence longer than the context is read in windows. Each token is scored once, given the earlier tokens of
+        its window and the last token before the window.
 
         Args:
             sequences: each (n,) integers.
-            batch_tokens: at most so many in one forward pass, padding included, but at least one window.
-            done: told how many tokens each pass has scored.
+            batch_tokens: most tokens in one forward pass, padding included; a pass has at least one window.
+            done: is told how many tokens each pass has scored.
+
+        Returns:
+            The scores of each sequence, in their order.
         """
         context = self.folder.context_length
         log_probs = [np.empty(len(tokens) - 1, dtype=np.float32) for tokens in sequences]
@@ -105,7 +108,7 @@ class LoadedExpert:
         return [TokenScores(log_probs=p, is_greedy=g) for p, g in zip(log_probs, is_greedy, strict=True)]
 
     def reader(self) -> "TokenReader":
-        """Reads one text token by token."""
+        """A reader of one text, token by token; nothing is read yet."""
         return TokenReader(self._model, self.device)
 
     def _pass(self, tokens: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -117,14 +120,14 @@ class LoadedExpert:
 
 
 class TokenReader:
-    """A text under way in one model: what has been read is kept, so that each token is computed once."""
+    """A text that one model is reading: the key-value cache is kept, so that each token is computed once."""
 
     def __init__(self, model: Any, device: torch.device) -> None:
         self._model, self._device, self._cache = model, device, None
 
     @torch.inference_mode()
     def read(self, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Read more tokens (n,); (V,) float64 log-probabilities of the next one."""
+        """Read more tokens (n,), n >= 1, and give (V,) float64 log-probabilities of the next token, in nats."""
         ids = torch.tensor(np.asarray(tokens, dtype=np.int64)[None], device=self._device)
         out = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True)
         self._cache = out.past_key_values
@@ -132,7 +135,7 @@ class TokenReader:
 
 
 class ModelCache:
-    """Holds at most ``n_kept`` models: the one used longest ago goes, and whoever has one keeps it while needed."""
+    """Holds at most ``n_kept`` models. The least recently used one goes; whoever has taken it keeps it while needed."""
 
     def __init__(self, experts: Experts, *, device: torch.device, precision: Precision, n_kept: int) -> None:
         self._folders, self._device, self._precision, self._n_kept = experts.folders, device, precision, n_kept

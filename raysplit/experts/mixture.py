@@ -2,11 +2,12 @@
 
 Notation
     K   experts        n   tokens of all sequences, one after another        r   sequences
-    p_k(x_t)   probability that expert k gives to token t after the tokens before it
+    p_k(x_t)   probability that expert k gives to token t given the tokens before it
     w_k        weight of expert k before the first token: the prior
 
-Fixed weights: p(x_t) = sum_k w_k p_k(x_t). Updated weights: those of the posterior, w_k(t) ~ w_k prod_{s<t} p_k(x_s),
-under which the tokens' probabilities multiply to sum_k w_k prod_t p_k(x_t): that of a sequence from one of the experts.
+With fixed weights p(x_t) = sum_k w_k p_k(x_t). Updated weights are the posterior, w_k(t) ~ w_k prod_{s<t} p_k(x_s).
+Then the probabilities of the tokens multiply to sum_k w_k prod_t p_k(x_t), the probability of a sequence that comes
+from one of the experts.
 """
 
 import numpy as np
@@ -18,9 +19,9 @@ def mixture(log_probs: np.ndarray, log_weights: np.ndarray, offsets: np.ndarray,
 
     Args:
         log_probs: (K, n) nats.
-        log_weights: (K, r) of each sequence, normalised over K; -inf leaves an expert out.
-        offsets: (r + 1,) where each sequence begins among the tokens, and their number at the end.
-        updated: whether the weights follow the tokens read.
+        log_weights: (K, r) log w_k of each sequence, normalised over K; -inf leaves an expert out.
+        offsets: (r + 1,) where each sequence begins among the tokens; the last one is n.
+        updated: whether the weights are the posterior of the tokens read.
 
     Returns:
         (n,) nats.
@@ -36,6 +37,6 @@ def mixture(log_probs: np.ndarray, log_weights: np.ndarray, offsets: np.ndarray,
 
 
 def sums(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Sum of each sequence's ``values`` (..., n): (..., r); an empty sequence sums to nothing."""
+    """(..., r) sum of each sequence's ``values`` (..., n); an empty sequence sums to 0."""
     total = np.concatenate([np.zeros((*values.shape[:-1], 1)), np.cumsum(values, axis=-1, dtype=np.float64)], axis=-1)
     return total[..., offsets[1:]] - total[..., offsets[:-1]]

@@ -1,9 +1,9 @@
-"""Which experts a text goes to: scores of a router, made into weights, of which the largest are kept.
+"""Which experts a text goes to: a router's scores become weights, of which the largest are kept.
 
-Every router looks at the context alone, never at what is to be predicted. Its scores (n texts, K experts) become
-weights w ~ exp(score / T), T fitted on held-out text. For the nearest centre the score is -d2, d2 the *squared*
-distance from the text to the centre, so that the kernel is exp(-d2 / T), as the paper on c-BTM has it (2303.14177; its
-code squares twice).
+Every router reads the context alone, never what is to be predicted. Its scores (n texts, K experts) become weights
+w ~ exp(score / T). The temperature T is fitted on held-out text. For the router of the nearest centre the score is -d2,
+where d2 is the *squared* distance from the text to the centre. So the kernel is exp(-d2 / T), as in the paper on c-BTM
+(arXiv:2303.14177, whose code squares the distance twice).
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from raysplit.experts.mixture import mixture
 RouterName = Literal["centre", "likelihood", "label", "uniform"]
 ROUTERS: tuple[RouterName, ...] = get_args(RouterName)
 PREFIX_BYTES = 256
-"""Of a document, that routers see."""
+"""UTF-8 bytes of a document's beginning that routers read."""
 CORPUS_FOLDER = "corpus"
 _TEMPERATURES = (1e-3, 1e4)
 
@@ -33,14 +33,14 @@ class Assigns(Protocol):
 
     @property
     def domains(self) -> Sequence[str]:
-        """Of its centres, in the order of the columns of `distances`."""
+        """Names of its k domains, in the order of the columns of `distances`."""
 
     def distances(self, texts: Sequence[str]) -> np.ndarray:
         """(n, k) squared distances from each text to each centre."""
 
     @property
     def centres(self) -> np.ndarray:
-        """(k, d)."""
+        """(k, d) centres of the domains, d features."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,12 +48,12 @@ class Routing:
     """How texts are sent to experts."""
 
     router: RouterName
-    """centre: of the clusterer's centres the nearest; likelihood: the experts' own, of the context; label: the text's
-    domain, where it is known; uniform: all alike."""
+    """What scores the experts. centre: how near the text is to their domains' centres; likelihood: how likely each
+    finds the context; label: the text's domain, where it is known; uniform: nothing, all are alike."""
     top: int | None = 1
     """How many experts are kept; None for all."""
     updated: bool = False
-    """Whether the weights then follow the likelihood of the tokens read."""
+    """Whether the weights change with each token read, to the posterior (`raysplit.experts.mixture`)."""
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ class Routing:
 
     @property
     def name(self) -> str:
-        """``centre top 1``, ``uniform all updated``."""
+        """Name in tables, such as ``centre top 1`` or ``uniform all updated``."""
         kept = "all" if self.top is None else f"top {self.top}"
         return f"{self.router} {kept}" + (" updated" if self.updated else "")
 
@@ -75,7 +75,7 @@ class Routing:
 
 
 def centre_scores(experts: Experts, clusterer: Assigns, texts: Sequence[str]) -> np.ndarray:
-    """(n, K) -d2 to the nearest of the centres that an expert serves; -inf for one that serves none.
+    """(n, K) -d2 to the nearest of the centres that each expert serves; -inf for an expert that serves none.
 
     Raises:
         ExpertError: the clusterer knows a domain that no expert serves.
@@ -94,7 +94,7 @@ def centre_scores(experts: Experts, clusterer: Assigns, texts: Sequence[str]) ->
 
 
 def likelihood_scores(experts: Experts, context_log_likelihoods: np.ndarray) -> np.ndarray:
-    """(n, K) of the context's log-likelihoods (n, K) in nats; -inf for a model that serves no domain."""
+    """(n, K) the contexts' log-likelihoods (n, K), nats; -inf for a model that serves no domain."""
     return np.where(candidates(experts), context_log_likelihoods, -np.inf)
 
 
@@ -119,7 +119,7 @@ def uniform_scores(experts: Experts, n_texts: int) -> np.ndarray:
 
 
 def candidates(experts: Experts) -> np.ndarray:
-    """(K,) whether a model serves a domain; the seed, where every domain has an expert, is only the fallback."""
+    """(K,) whether each model serves a domain. Where every domain has an expert, the seed is the fallback alone."""
     serving = set(experts.serving.values())
     return np.array([name in serving for name in experts.names])
 
@@ -127,13 +127,14 @@ def candidates(experts: Experts) -> np.ndarray:
 def log_weights(experts: Experts, scores: np.ndarray, routing: Routing, *, is_empty: np.ndarray) -> np.ndarray:
     """(n, K) normalised log-weights of the experts that are kept; -inf for the others.
 
-    A text that is empty, or of which the router knows nothing, goes to the seed; where there is none, to all alike.
+    A text that is empty, or of which the router knows nothing, goes to the seed. Where there is no seed, all experts
+    score alike for it, and of those the first ``routing.top`` are kept.
 
     Args:
-        experts: the columns.
+        experts: the K columns.
         scores: (n, K) of the router.
-        routing: temperature, and how many are kept.
-        is_empty: (n,) texts of which nothing has been read.
+        routing: its temperature, and how many experts are kept.
+        is_empty: (n,) whether nothing of the text has been read.
     """
     scores = scores / routing.temperature
     known = ~is_empty & (scores > -np.inf).any(axis=1)
@@ -151,14 +152,17 @@ def log_weights(experts: Experts, scores: np.ndarray, routing: Routing, *, is_em
 def fit_temperature(
     experts: Experts, scores: np.ndarray, log_probs: np.ndarray, offsets: np.ndarray, routing: Routing
 ) -> float:
-    """The T at which held-out texts are likeliest under all experts with fixed weights.
+    """The temperature T at which held-out texts are likeliest under the mixture of all experts with fixed weights.
 
     Args:
-        experts: the columns.
+        experts: the K columns.
         scores: (n, K) of the router on the texts' contexts.
-        log_probs: (K, tokens) of what follows the contexts, of all texts one after another.
+        log_probs: (K, tokens) nats of what follows the contexts, one text after another.
         offsets: (n + 1,) where each text's tokens begin.
         routing: names the router.
+
+    Returns:
+        T, between 1e-3 and 1e4.
     """
     all_fixed = replace(routing, top=None, updated=False)
     nothing = np.zeros(len(scores), dtype=bool)
@@ -177,7 +181,7 @@ def fit_temperature(
 
 
 def prefix_of(text: str) -> str:
-    """The first `PREFIX_BYTES` bytes of a text, whole characters and, where there is a blank, whole words."""
+    """At most the first `PREFIX_BYTES` bytes of a text: whole characters and, where there is a blank, whole words."""
     raw = text.encode(errors="replace")
     if len(raw) <= PREFIX_BYTES:
         return text
@@ -207,17 +211,18 @@ def clusterer_of(run_folder: Path) -> Assigns | None:
 
 
 def centre_flops(clusterer: Assigns, text: str) -> float:
-    """At most so many FLOPs choose the nearest centre: each of a text's n-grams (of two lengths) adds a row of the
-    rotation, and the vector is held against each centre.
+    """Most FLOPs of choosing the nearest centre by character n-grams.
+
+    Each n-gram of the text, of two lengths, adds a row of the rotation; then the vector is compared with each centre.
     """
     n_centres, n_dimensions = clusterer.centres.shape
     return float(2 * n_dimensions * (2 * len(text) + n_centres))
 
 
 def likelihood_flops(experts: Experts, flops_per_token: np.ndarray, n_tokens: np.ndarray, *, n_kept: int) -> np.ndarray:
-    """(n,) FLOPs of reading contexts of ``n_tokens`` (n,) in every candidate.
+    """(n,) FLOPs of reading contexts of ``n_tokens`` (n,) in the candidates that are not chosen.
 
-    Less those of the ``n_kept`` that are chosen, which go on from what they have read.
+    The ``n_kept`` chosen ones read the context anyway, to go on from it. Candidates count with their mean FLOPs.
     """
     every = flops_per_token[candidates(experts)]
     return n_tokens * every.mean() * (len(every) - n_kept)

@@ -1,4 +1,4 @@
-"""Text to tokens and back, as an expert's folder says."""
+"""Text to tokens and back, by the tokenizer in an expert's folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from raysplit.errors import ExpertError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextTokens:
-    """A folder's tokenizer, which puts nothing around a text; special tokens that a text spells out count as such."""
+    """A folder's tokenizer. It puts no special token around a text; one that the text spells out becomes that token."""
 
     backend: Tokenizer
     end_of_text: int
-    """What follows every document in training, and so begins one too."""
+    """Token that follows every document in training, and so stands before the next one."""
 
     @classmethod
     def of(cls, folder: Path) -> Self:
         """The tokenizer of a Hugging Face folder.
 
         Raises:
-            ExpertError: it cannot be loaded, has no fast form, or no token that ends a text.
+            ExpertError: it cannot be loaded, has no fast (Rust) form, or has no token that ends a text.
         """
         from transformers import AutoTokenizer
 
@@ -46,5 +46,5 @@ class TextTokens:
         return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-        """The text of tokens, special ones left out."""
+        """The text of tokens, without special ones."""
         return str(self.backend.decode([int(token) for token in tokens], skip_special_tokens=True))
