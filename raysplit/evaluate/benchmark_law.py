@@ -1,12 +1,13 @@
-"""From the losses of domains to a benchmark: the second of two laws, as OLMo's ladder has them (2412.04403).
+"""From the losses of domains to a benchmark: the second of two laws, as in OLMo's ladder (arXiv:2412.04403).
 
     B = b + sum_k a_k H_k,  a_k >= 0        acc = g + (1 - g) / (1 + exp((B - m) / s))
 
     B    bits per byte of the benchmark's right answers        H_k  bits per byte of domain k's held-out text
     acc  its accuracy                                          g    accuracy of a guess
+    a_k, b  slopes and intercept, fitted                       m, s  middle and width of the sigmoid, fitted
 
-The ladder's first law takes N and D to B. Here the law of the losses takes N, D and D' to each H_k, and this one goes
-on from there. What was evaluated is what it is fitted to: models alone, routed experts, mixtures.
+The ladder's first law predicts B from N and D. Here the law of the losses predicts each H_k from N, D and D', and this
+law predicts the benchmark from them. It is fitted to all that was evaluated: models alone, routed experts, mixtures.
 """
 
 import math
@@ -22,11 +23,11 @@ from raysplit.evaluate.metrics import Metric
 from raysplit.evaluate.results import Evaluation
 
 _RIDGE = 1e-2
-"""Of the spread of the domains' bits, which move together: without it one of several that are alike gets all."""
+"""Ridge as a share of the domains' squared spread. Their bits move together; without a ridge one domain gets all."""
 _LEAST_BEYOND_DOMAINS = 2
-"""Subjects that there must be beyond one a domain."""
+"""Subjects that are needed beyond one for each domain."""
 _TRUSTED = 0.5
-"""Share of the variance over left-out subjects that must be foretold for the answer to be called one."""
+"""Least share of the variance over left-out subjects that a trusted law explains."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,9 +36,9 @@ class Accuracy:
 
     chance: float
     middle: float
-    """Bits per byte half way between chance and 1."""
+    """m: bits per byte at which accuracy is half way between chance and 1."""
     width: float
-    """Bits per byte."""
+    """s, bits per byte."""
 
     def at(self, bits: float) -> float:
         return self.chance + (1 - self.chance) / (1 + math.exp(min(50.0, (bits - self.middle) / self.width)))
@@ -45,24 +46,24 @@ class Accuracy:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchmarkLaw:
-    """What the domains' losses tell of a benchmark."""
+    """The law of one benchmark by the domains' losses."""
 
     task: str
     slopes: Mapping[str, float]
-    """Domain -> a_k, bits per byte of the benchmark for one of the domain; none negative."""
+    """Domain -> a_k: rise of the benchmark's bits per byte for each bit per byte of the domain; none is negative."""
     intercept: float
-    """Bits per byte."""
+    """b, bits per byte."""
     error: float
-    """Bits per byte: root mean square over subjects that were left out one at a time."""
+    """Root mean square error over subjects that were left out one at a time, bits per byte."""
     spread: float
-    """Bits per byte: standard deviation over the subjects."""
+    """Standard deviation of B over the subjects, bits per byte."""
     n_subjects: int
     accuracy: Accuracy | None
-    """None where accuracy is at chance, or there is none."""
+    """None where accuracy is at chance, or the task has none."""
 
     @property
     def foretold(self) -> float:
-        """Share of the variance over left-out subjects that is foretold; below 0 where their mean would do better."""
+        """Share of the variance over left-out subjects that the law explains: 1 - (error / spread)^2."""
         return 1.0 - (self.error / self.spread) ** 2
 
     @property
@@ -70,13 +71,13 @@ class BenchmarkLaw:
         return self.foretold >= _TRUSTED and any(self.slopes.values())
 
     def bits(self, domain_bits: Mapping[str, float]) -> float:
-        """B where the domains' bits per byte are these."""
+        """B, bits per byte, at these bits per byte of the domains."""
         return self.intercept + sum(slope * domain_bits[name] for name, slope in self.slopes.items())
 
     def weights(self, bytes_per_token: Mapping[str, float]) -> dict[str, float]:
-        """Domain -> how much a nat per token of its loss counts for the benchmark, the largest 1.
+        """Domain -> weight of a nat per token of its loss for the benchmark; the largest is 1.
 
-        A domain that does not count keeps a thousandth, so that it is still split for.
+        A domain that has no effect gets a thousandth, so that the split still gives it tokens.
         """
         raw = {name: slope / bytes_per_token[name] for name, slope in self.slopes.items()}
         top = max(raw.values())
@@ -87,7 +88,7 @@ def fit_benchmark(evaluation: Evaluation, task: str) -> BenchmarkLaw:
     """Fit the second law to what `raysplit eval` found.
 
     Raises:
-        TaskError: the task or the held-out losses were not evaluated, or of too few subjects.
+        TaskError: the task or the held-out losses were not evaluated, or too few subjects were.
     """
     known = [record.name for record in evaluation.tasks if record.name.partition("/")[0] != HELD_OUT]
     if task not in known:
@@ -126,7 +127,7 @@ def fit_benchmark(evaluation: Evaluation, task: str) -> BenchmarkLaw:
 
 
 def sentences(law: BenchmarkLaw, domain_bits: Mapping[str, float]) -> list[str]:
-    """What is expected of the benchmark at a split, and how far that is to be trusted."""
+    """Sentences on what the law predicts of the benchmark at a split, and how far that is to be trusted."""
     bits = law.bits(domain_bits)
     counted = sorted(((slope, name) for name, slope in law.slopes.items() if slope > 1e-3), reverse=True)
     said = [
@@ -153,7 +154,7 @@ def _figures(evaluation: Evaluation, metric: Metric) -> dict[tuple[str, str], fl
 
 
 def _line(h: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, float]:
-    """Slopes (K,), none negative, and intercept, by least squares with a ridge on centred columns."""
+    """Slopes (K,), none negative, and intercept, by least squares with a ridge, of centred columns."""
     centre, mean = h.mean(axis=0), float(b.mean())
     ridge = np.sqrt(_RIDGE * len(b)) * np.diag(np.full(h.shape[1], max(float(h.std(axis=0).mean()), 1e-12)))
     slopes, _ = nnls(np.concatenate([h - centre, ridge]), np.concatenate([b - mean, np.zeros(h.shape[1])]))

@@ -1,4 +1,4 @@
-"""Held-out documents of a run's corpus, and the task of reading on in them."""
+"""Held-out documents of a run's corpus, and the task of predicting how they go on."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from raysplit.experts.tokens import TextTokens
 
 HELD_OUT = "held-out"
 _MOST_BYTES = 4096
-"""Of a document, so that a few long ones do not take the time of many."""
+"""Most bytes of a document that are read, so that a few long ones do not take the time of many."""
 _LEAST_BYTES = 320
-"""Of a document that a prefix can be read of, and something after it."""
+"""Fewest bytes of a document, so that something is left after the prefix."""
 _MOST_DOCUMENTS = 1000
-"""Of each domain, that tasks are made from; a task's limit takes the first of them."""
+"""Most documents of a domain that tasks are made from; a task's limit takes the first of them."""
 _FITTED_EVERY, _MOST_FITTED = 4, 32
 _PIECE_TOKENS = 1 << 20
 
@@ -29,14 +29,14 @@ class HeldOutText:
     """A run's held-out documents by domain, in two parts that share none."""
 
     documents: Mapping[str, Sequence[str]]
-    """What is reported is measured on these."""
+    """Domain -> documents that figures are measured on."""
     fitted: Mapping[str, Sequence[str]]
-    """Temperatures are fitted on these: every fourth document, up to 32."""
+    """Domain -> documents that temperatures are fitted on: every fourth one, up to 32."""
     origin: str
 
 
 def read_held_out(corpus: Corpus) -> HeldOutText:
-    """The first held-out documents of each domain that are long enough to read on in.
+    """The first held-out documents of each domain that are long enough, cut to `_MOST_BYTES`.
 
     Raises:
         TaskError: a domain holds none.
@@ -59,7 +59,7 @@ def read_held_out(corpus: Corpus) -> HeldOutText:
 def labels_of(corpus: Corpus) -> dict[str, str]:
     """`key_of` each held-out document that items are made from -> its domain in this corpus.
 
-    So runs that divide the same text otherwise are each routed by labels of their own on the same items.
+    So two runs that divide the same text differently are evaluated on the same items, each with its own labels.
     """
     return {
         key_of(text): domain
@@ -69,7 +69,7 @@ def labels_of(corpus: Corpus) -> dict[str, str]:
 
 
 def held_out_tasks(held_out: HeldOutText, *, limit: int | None) -> list[EvaluationTask]:
-    """One task a domain: read on in each document after its beginning, which is what routers see."""
+    """A task for each domain: predict the rest of each document after its beginning, which routers read."""
     return [
         EvaluationTask(
             name=f"{HELD_OUT}/{domain}",
@@ -82,7 +82,7 @@ def held_out_tasks(held_out: HeldOutText, *, limit: int | None) -> list[Evaluati
 
 
 def documents_of(corpus: Corpus, domain: str, *, side: Literal["train", "validation"]) -> Iterator[str]:
-    """Texts between the ends of text; the corpus keeps nothing but their tokens."""
+    """Texts of one side of a domain, decoded from the tokens between ends of text."""
     tokens = TextTokens.of(corpus.tokenizer_path)
     rest = np.empty(0, dtype=np.int64)
     for piece in corpus.token_pieces(domain, side=side, piece_tokens=_PIECE_TOKENS):
@@ -93,7 +93,7 @@ def documents_of(corpus: Corpus, domain: str, *, side: Literal["train", "validat
 
 
 def document_items(texts: Sequence[str], domain: str) -> tuple[Item, ...]:
-    """The rest of each document after the prefix by which it is routed."""
+    """An item for each document: the rest of it, after the prefix by which it is routed."""
     return tuple(
         text_item(f"{domain}/{number}", prefix := prefix_of(text), text[len(prefix) :], document=key_of(text))
         for number, text in enumerate(texts)

@@ -1,4 +1,4 @@
-"""What a task asks: contexts, and continuations of which one is right."""
+"""Tasks and their items: contexts, and continuations of which one is right."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 Source = str
-"""Where a task's data came from, with what pins it."""
+"""Where a task's data are from, with the version."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,15 +15,15 @@ class Item:
 
     key: str
     requests: tuple[tuple[str, str], ...]
-    """(context, continuation) of each choice; the blank between them is the continuation's."""
+    """(context, continuation) of each choice; the blank between them belongs to the continuation."""
     gold: int = 0
     """Number of the right choice."""
     n_characters: tuple[int, ...]
-    """Of each choice without the blank before it, by which its length is normalised."""
+    """Characters of each choice without the blank before it; accuracy_per_char divides by them."""
     routed_by: str
     """What a router may read: the part of the context that all choices share."""
     document: str = ""
-    """`key_of` the held-out document it is of, by which its label is looked up; empty where the item is of none."""
+    """`key_of` its held-out document, by which its label is looked up; empty where the item is of none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,17 +34,17 @@ class EvaluationTask:
     items: tuple[Item, ...]
     source: Source
     is_document: bool = False
-    """Whether contexts and continuations are documents: an end of text goes before them, and what is longer than the
-    context is read in windows; of other tasks the beginning of a long context is cut off."""
+    """Whether a context and its continuation are a document: an end of text stands before it, and one longer than the
+    model's context is read in windows. In other tasks a context that is too long loses its beginning."""
 
     @property
     def kind(self) -> str:
-        """Its name without the domain: ``cloze`` of ``cloze/law``."""
+        """The name without the domain: ``cloze`` of ``cloze/law``."""
         return self.name.partition("/")[0]
 
     @property
     def n_choices(self) -> int:
-        """The most that an item has; 1 where a continuation is only to be likely."""
+        """Most choices of an item; 1 where one continuation is scored alone."""
         return max(len(item.requests) for item in self.items)
 
     @property
@@ -55,17 +55,17 @@ class EvaluationTask:
         return sum(1 / len(item.requests) for item in self.items) / len(self.items)
 
     def first(self, limit: int | None) -> Self:
-        """The task with at most so many of its items."""
+        """The task with its first ``limit`` items; with all where it is None."""
         return replace(self, items=self.items[:limit])
 
 
 def key_of(text: str) -> str:
-    """Stands for a document, whatever corpus it lies in and whatever domain it has there."""
+    """Key of a document: a hash of its text, the same in every corpus and domain."""
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
 
 
 def choice_item(key: object, context: str, choices: Sequence[str], gold: int, *, routed_by: str | None = None) -> Item:
-    """An item of one context and choices that a blank parts from it."""
+    """An item of one context, with a blank before each choice."""
     return Item(
         key=str(key),
         requests=tuple((context, f" {choice}") for choice in choices),
@@ -76,7 +76,7 @@ def choice_item(key: object, context: str, choices: Sequence[str], gold: int, *,
 
 
 def text_item(key: object, context: str, continuation: str, *, document: str = "") -> Item:
-    """An item whose one continuation is taken as it is."""
+    """An item of one continuation, which is taken as it is."""
     return Item(
         key=str(key),
         requests=((context, continuation),),

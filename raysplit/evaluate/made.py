@@ -1,7 +1,7 @@
-"""Tasks made from a run's held-out documents, easy enough that models of 100k parameters leave chance.
+"""Tasks made from a run's held-out documents, easy enough that models of 100k parameters do better than chance.
 
-cloze           the next word, against three of the domain that are alike in length and frequency
-continuation    the next 100 bytes, against as many from three other documents of the domain
+cloze           the next word, against three words of the domain of like length and frequency
+continuation    the next 100 bytes, against 100 bytes from each of three other documents of the domain
 pairs           the next 100 bytes, against the same with two words swapped
 """
 
@@ -18,28 +18,30 @@ from raysplit.evaluate.items import EvaluationTask, Item, key_of
 
 CONTINUED_BYTES = 100
 _STRIDE_BYTES = 600
-"""Between the places in a document where something is asked."""
+"""Characters between the places in a document where a question is made."""
 _N_DISTRACTORS = 3
 _NEAREST = 12
-"""Of the words most like the right one, so many may stand against it."""
+"""Words most like the right one, among which the wrong choices are drawn."""
 _WORD = re.compile(r"\S+")
 _PART = re.compile(r"\w+")
-"""Of code, the words between signs."""
+"""A word for swapping; in code, what stands between signs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where a document is asked to go on: before it the context, without the blank at its end."""
+    """A place in a document where it is to be continued."""
 
     context: str
+    """Text before it, without the blank at its end."""
     rest: str
-    """From the blank on."""
+    """Text from that blank on."""
     document: int
+    """Number of the document."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Domain:
-    """A domain's held-out documents and how often each of their words stands there."""
+    """A domain's held-out documents, and how often each word occurs in them."""
 
     name: str
     documents: Sequence[str]
@@ -98,14 +100,14 @@ MADE: tuple[str, ...] = tuple(_MAKERS)
 def made_tasks(
     kind: str, held_out: HeldOutText, *, context_bytes: int, limit: int | None, seed: int = 0
 ) -> list[EvaluationTask]:
-    """One task a domain; equal arguments give equal tasks, and a larger limit only adds items.
+    """A task for each domain. Equal arguments give equal tasks, and a larger limit only adds items.
 
     Args:
         kind: one of `MADE`.
         held_out: the documents.
-        context_bytes: of each context, at most.
-        limit: of items of each domain; None for all.
-        seed: of what is drawn.
+        context_bytes: most bytes of a context.
+        limit: most items of a domain; None for all.
+        seed: of the draws.
     """
     tasks = []
     for name, documents in held_out.documents.items():
@@ -127,7 +129,7 @@ def made_tasks(
 
 
 def _item(key: str, context: str, true: str, false: Sequence[str], *, document: str, draw: np.random.Generator) -> Item:
-    """The choices in a drawn order, or of two alike the first would always be right."""
+    """An item with its choices in a drawn order; otherwise the first of equally likely ones would always be right."""
     choices = [true, *false]
     order = [int(number) for number in draw.permutation(len(choices))]
     return Item(
@@ -141,7 +143,7 @@ def _item(key: str, context: str, true: str, false: Sequence[str], *, document: 
 
 
 def _places(documents: Sequence[str], context_bytes: int) -> Iterator[Place]:
-    """First one of each document, then a second of each, so that few items are of many documents."""
+    """Places: the first of each document, then the second of each, so that even a few items are of many documents."""
     starts = [(at, number) for number, text in enumerate(documents) for at in range(0, len(text), _STRIDE_BYTES)]
     for at, number in sorted(starts):
         text = documents[number][at:]

@@ -1,12 +1,12 @@
 """From log-likelihoods to figures, each with an interval, and differences between subjects over the same items.
 
     bits_per_byte      -log2 p(right continuation) / its UTF-8 bytes
-    loss               -ln p / its tokens; of held-out documents alone, as other tasks are compared across tokenizers
+    loss               -ln p / its tokens; for held-out documents alone, since other tasks compare across tokenizers
     prob_per_char      p(right continuation) ^ (1 / its characters): DataDecide's CORRECT_PROB (2504.11393, section 3.3)
     accuracy           whether the right choice is the likeliest; of one continuation, whether greedy decoding gives it
     accuracy_per_char  the same with log-likelihoods divided by characters, lm-eval's acc_norm
 
-A figure of a task is the mean over its items; of documents, bits and nats are summed before they are divided.
+A figure of a task is the mean over its items. For documents it is all bits over all bytes, or all nats over all tokens.
 """
 
 import math
@@ -25,7 +25,7 @@ LOWER_IS_BETTER: tuple[Metric, ...] = ("bits_per_byte", "loss")
 LEVEL = 0.95
 _RESAMPLES = 1000
 _BLOCK = 100
-"""Resamples at once: of a task of 14,042 items their counts take 11 MB."""
+"""Resamples at a time; their counts take 11 MB for a task of 14,042 items."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,9 +33,9 @@ class Figures:
     """One metric of one subject, item by item."""
 
     values: np.ndarray
-    """(items,)"""
+    """(items,) the metric of each item."""
     weights: np.ndarray
-    """(items,) what the mean is weighted by: 1, or of documents their bytes or tokens."""
+    """(items,) weights of the mean: 1, or the bytes or tokens of documents."""
 
     @property
     def mean(self) -> float:
@@ -48,10 +48,10 @@ def figures_of(
     """Every metric that the task has for a subject.
 
     Args:
-        task: what was asked.
+        task: the task.
         requests: its r requests.
         log_likelihoods: (r,) nats of their continuations.
-        is_greedy: (r,) whether greedy decoding gives them; None where that is not known.
+        is_greedy: (r,) whether greedy decoding gives the continuation; None where that is not known.
     """
     right = requests.first[:-1] + np.array([item.gold for item in task.items])  # (items,) number of the request
     nats = -log_likelihoods[right]
@@ -80,9 +80,9 @@ def figures_of(
 
 
 def resampled_means(figures: Mapping[str, Figures], *, seed: int = 0) -> dict[str, np.ndarray]:
-    """(resamples,) means of each subject's figures over the same items drawn with replacement.
+    """(resamples,) bootstrap means of each subject's figures; every subject has the same draws of items.
 
-    So the difference of two is paired: an item that is hard for both moves both.
+    So the difference of two subjects is paired: an item that is hard for both moves both.
     """
     [n_items] = {len(each.values) for each in figures.values()}
     draw = np.random.default_rng([seed, n_items])
@@ -95,7 +95,7 @@ def resampled_means(figures: Mapping[str, Figures], *, seed: int = 0) -> dict[st
 
 
 def interval(figures: Figures, resampled: np.ndarray) -> Interval:
-    """The mean over the items, and its interval."""
+    """The mean over the items, and its `LEVEL` interval by the bootstrap's quantiles."""
     return _around(figures.mean, resampled)
 
 

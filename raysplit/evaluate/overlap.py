@@ -1,6 +1,6 @@
-"""How much of a task a run may have read: items of which a run of 13 words stands in its training text.
+"""How much of a task a run may have read: items of which 13 words in a row stand in its training text.
 
-13 words, lower case, signs left out, as GPT-3's report counts them (2005.14165, appendix C).
+Words are in lower case, and signs are left out, as in the report on GPT-3 (arXiv:2005.14165, appendix C).
 """
 
 import re
@@ -15,9 +15,9 @@ _WORD = re.compile(r"\w+")
 
 
 def overlapping(tasks: Sequence[EvaluationTask], corpus: Corpus) -> dict[str, dict[str, int]]:
-    """EvaluationTask -> domain -> items of which 13 words in a row stand in the domain's training text.
+    """Task's name -> domain -> number of items of which 13 words in a row stand in the domain's training text.
 
-    The items' n-grams are held, and the text goes by; an item of fewer words has none, and never overlaps.
+    The items' n-grams are held in memory, and the text is read once. An item of fewer words never overlaps.
     """
     owners: dict[int, list[tuple[int, int]]] = {}
     for number, task in enumerate(tasks):
@@ -39,5 +39,5 @@ def _words(text: str) -> list[str]:
 
 
 def _grams(words: Sequence[str]) -> Iterable[int]:
-    """A hash of each; of 64 bits, so that two alike are the same one."""
+    """A 64-bit hash of each n-gram; two n-grams hardly ever share one."""
     return (hash(tuple(words[at : at + N_WORDS])) for at in range(len(words) - N_WORDS + 1))

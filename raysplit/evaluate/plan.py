@@ -1,4 +1,4 @@
-"""What an evaluation is to do, checked before any model is read: sources, subjects, tasks and their requests."""
+"""The plan of an evaluation, checked before any model is read: sources, subjects, tasks and their requests."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ GROUPS: dict[str, tuple[str, ...]] = {"made": MADE, "public": tuple(BENCHMARKS)}
 TASKS = (HELD_OUT, *MADE, *BENCHMARKS, *GROUPS)
 _FITTED = "fitted"
 _PRETRAINING_ONLY = "pretraining only"
-"""The variant that others are held against, where it was trained."""
+"""The variant that others are compared with, where it was trained."""
 _MOST_CONTEXT_BYTES = 512
 _SAFE_SHARE = 0.8
-"""Of the context, that texts of the held-out text's mean bytes a token fill; some take more tokens."""
+"""Share of the context that a text of average bytes per token may fill, since some texts take more tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,22 +46,22 @@ class Wanted:
     tasks: Sequence[str]
     """Names, or groups of them, as `TASKS` lists them."""
     limit: int | None = None
-    """Of items of each task; None for all."""
+    """Most items of each task; None for all."""
     data: str = PACKAGE
-    """Of the public tasks: a package, the hub, or a folder."""
+    """Data of the public tasks: from a package, from the hub, or from a folder."""
     against: str | None = None
-    """The subject that all others are held against. When None: of variants pretraining only, else the seed of the first
-    run, or the first model."""
+    """The subject that all others are compared with. When None: the variant of pretraining only, where it was trained;
+    else the seed of the first run; else the first model."""
     routers: Sequence[RouterName] | None = None
-    """None for all that the run allows."""
+    """None for all routers that the run allows."""
     tops: Sequence[int | None] = (1, 2, None)
     device: str = "auto"
     precision: Precision = "stored"
     batch_tokens: int = 8192
     look_for_overlap: bool = False
     variants: bool = False
-    """Whether the baselines that runs have trained at the same budget are evaluated beside the advised split; only
-    whole variants are then subjects, and no expert alone."""
+    """Whether the baselines that runs have trained at the same budget are evaluated beside the advised split. If so,
+    only whole variants are subjects, and no expert alone."""
 
     def __post_init__(self) -> None:
         for name in self.tasks:
@@ -72,7 +72,7 @@ class Wanted:
 
     @property
     def task_names(self) -> list[str]:
-        """Each once, groups as what they hold."""
+        """Names of the tasks, each once, with groups replaced by their members."""
         return list(dict.fromkeys(each for name in self.tasks for each in GROUPS.get(name, (name,))))
 
 
@@ -84,18 +84,18 @@ class TaskSource:
     experts: Experts
     variant: str = ADVISED
     label: str = ""
-    """Before the names of its subjects, so that they can be told from those of other sources."""
+    """Stands before the names of its subjects, so that they can be told from those of other sources."""
 
     @cached_property
     def labels(self) -> dict[str, str]:
-        """Document -> domain, of the run's own corpus; empty of a model or where the corpus is gone."""
+        """`key_of` a document -> its domain in the run's own corpus; empty for a model, or where the corpus is gone."""
         if not (self.experts.is_run and (self.path / CORPUS_FOLDER / MANIFEST_FILE).exists()):
             return {}
         return labels_of(Corpus.open(self.path / CORPUS_FOLDER))
 
     @cached_property
     def training_flops(self) -> float | None:
-        """What training the variant cost, as the run recorded it."""
+        """Training FLOPs of the variant, as the run recorded them; None where it did not."""
         known = read_variants(self.path) if self.experts.is_run else {}
         flops = known.get(self.variant, {}).get("flops")
         return None if flops is None else float(flops)
@@ -115,22 +115,22 @@ class TaskSource:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationPlan:
-    """An evaluation that nothing is known to be wrong with."""
+    """An evaluation that has passed all checks."""
 
     device: Any
     sources: Sequence[TaskSource]
     subjects: Sequence[Subject]
     against: str
-    """Name of the subject that all others are held against."""
+    """Name of the subject that all others are compared with."""
     tasks: Sequence[EvaluationTask]
     left_out: Mapping[str, str]
-    """Tasks of a group that do not fit a context, and why."""
+    """Task that does not fit a context, asked for by a group -> why."""
     fit_task: EvaluationTask | None
-    """Documents on which temperatures are fitted; None where there is no run."""
+    """Documents on which temperatures are fitted; None where no run has any."""
     requests: Mapping[Path, Mapping[str, Requests]]
-    """By source and task, the one for fitting too."""
+    """Path of a source -> name of a task -> requests; with the task for fitting."""
     run_folder: Path | None
-    """The first run, whose corpus the made tasks are from."""
+    """Folder of the first run, from whose corpus tasks are made; None where there is none."""
 
 
 def make_plan(wanted: Wanted) -> EvaluationPlan:
@@ -138,7 +138,8 @@ def make_plan(wanted: Wanted) -> EvaluationPlan:
 
     Raises:
         ExpertError, RunError: a model's folder or a run is not as it must be.
-        TaskError: a task's data are not, too much of them does not fit a context, or a subject is unknown.
+        TaskError: a task's data are missing or damaged, too many of its items do not fit a context, or a subject is
+            unknown.
         CorpusError: a run's corpus is missing or damaged, or the data's archive cannot be fetched.
     """
     device = device_of(wanted.device)
@@ -168,7 +169,7 @@ def make_plan(wanted: Wanted) -> EvaluationPlan:
 
 
 def _sources(wanted: Wanted) -> list[TaskSource]:
-    """Each folder, and where it is wanted each variant that a run has kept."""
+    """A source for each folder; where it is wanted, also for each variant whose models a run has kept."""
     found = []
     for path in wanted.sources:
         of_run = {ADVISED: path.resolve().name if len(wanted.sources) > 1 and is_run_folder(path) else ""}
@@ -253,7 +254,7 @@ def _left_out(
     tasks: Sequence[EvaluationTask],
     requests: Mapping[Path, Mapping[str, Requests]],
 ) -> dict[str, str]:
-    """Tasks that do not fit, and why; one that was asked for by its own name ends the evaluation instead."""
+    """Tasks that do not fit a context, and why. One that was asked for by its own name raises instead."""
     found: dict[str, str] = {}
     for task in tasks:
         try:
@@ -272,7 +273,7 @@ def _left_out(
 
 
 def _context_bytes(sources: Sequence[TaskSource], held_out: HeldOutText) -> int:
-    """What leaves room for the continuation in the shortest context, by the domain that takes the most tokens."""
+    """Bytes of a context that leave room for the continuation, in the shortest context and the densest domain."""
     rooms = []
     for source in sources:
         for texts in held_out.documents.values():

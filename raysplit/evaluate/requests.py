@@ -1,8 +1,8 @@
 """Items as tokens, cut between context and continuation exactly as lm-eval 0.4.13 does (`lm_eval/api/model.py`).
 
-Blanks at the end of a context move into the continuation. Context and continuation are encoded together, and of that
-the tokens beyond the length of the context encoded alone are scored, after the context as it is encoded alone: so no
-token of a context knows the answer. A context that is too long loses its beginning.
+Blanks at the end of a context move into the continuation. Context and continuation are encoded together, and the
+context once more alone. The tokens of the joint encoding beyond the length of the lone context are scored, after the
+lone context. So no token of a context depends on the answer. A context that is too long loses its beginning.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from raysplit.evaluate.items import EvaluationTask
 from raysplit.experts.tokens import TextTokens
 
 MOST_TRUNCATED = 0.05
-"""Share of a task's items of which the beginning may be cut off."""
+"""Largest share of a task's items that may lose their beginning."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,15 +23,15 @@ class Requests:
     """The r requests of a task's items, one after another."""
 
     tokens: Sequence[np.ndarray]
-    """(n,) integers of context and continuation; the first is only read."""
+    """For each request (n,) token numbers of context and continuation; the first token is only read."""
     n_scored: np.ndarray
-    """(r,) tokens of the continuation, the last ones."""
+    """(r,) number of tokens of the continuation, which are the last ones."""
     n_bytes: np.ndarray
-    """(r,) UTF-8 bytes of what is scored, the blank before it included."""
+    """(r,) UTF-8 bytes of the continuation, with the blank before it."""
     first: np.ndarray
     """(items + 1,) number of each item's first request."""
     contexts: Sequence[np.ndarray]
-    """Of each item, what routers may read: the end of text that begins a document, then the shared context."""
+    """For each item (n,) tokens that routers may read: an end of text, then the context that all choices share."""
     n_truncated: int
     """Items of which a request lost its beginning."""
 
@@ -42,12 +42,12 @@ class Requests:
 
     @property
     def sequences(self) -> list[np.ndarray]:
-        """All that a model reads: the requests, then the contexts."""
+        """All sequences that a model reads: the requests, then the contexts."""
         return [*self.tokens, *self.contexts]
 
     @property
     def n_tokens_to_score(self) -> int:
-        """By one model."""
+        """Tokens that one model scores."""
         return sum(len(tokens) - 1 for tokens in self.sequences)
 
 
@@ -55,9 +55,9 @@ def encode(task: EvaluationTask, tokens: TextTokens, *, context_length: int) -> 
     """The task's requests for a model.
 
     Args:
-        task: what is asked.
-        tokens: of the model.
-        context_length: of the model.
+        task: its items.
+        tokens: the model's tokenizer.
+        context_length: of the model, tokens.
     """
     pairs = [_with_blanks(*request) for item in task.items for request in item.requests]
     whole = tokens.encode([context + continuation for context, continuation in pairs])
@@ -90,7 +90,7 @@ def encode(task: EvaluationTask, tokens: TextTokens, *, context_length: int) -> 
 
 
 def check_truncation(task: EvaluationTask, requests: Requests, *, context_length: int, model: str) -> None:
-    """Refuse a task of which too much does not fit.
+    """Refuse a task of which too many items do not fit the context.
 
     Raises:
         TaskError: more than `MOST_TRUNCATED` of its items would lose their beginning.

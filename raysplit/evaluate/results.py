@@ -1,4 +1,4 @@
-"""What an evaluation found: written as JSON and Parquet, and as tables of text for a terminal or a report."""
+"""Results of an evaluation: as JSON and Parquet files, and as tables of text for a terminal or a report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ from raysplit.split.tables import AnswerTable
 
 RESULTS, ITEMS = "evaluation.json", "items.parquet"
 _BY_ACCURACY = ("cloze", "continuation", "pairs")
-"""Tasks that small models leave chance in."""
+"""Kinds of task on which small models do better than chance; of others the summary shows bits per byte."""
 _TITLES: dict[Metric, str] = {
     "bits_per_byte": "Bits per byte of the right answer",
     "loss": "Held-out loss, nats per token",
@@ -28,30 +28,30 @@ _TITLES: dict[Metric, str] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskRecord:
-    """What was asked."""
+    """A task that was evaluated."""
 
     name: str
     source: str
     n_items: int
     n_choices: int
     chance: float | None
-    """Accuracy of a guess."""
+    """Accuracy of a guess; None where there is nothing to choose from."""
     n_truncated: Mapping[str, int]
-    """By source: items that lost their beginning."""
+    """Source -> number of items that lost their beginning."""
     n_overlapping: Mapping[str, int] | None
-    """By domain: items of which 13 words in a row stand in the run's training text; None where nobody looked."""
+    """Domain -> number of items of which 13 words in a row stand in its training text; None where nobody looked."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SubjectRecord:
-    """Who was asked."""
+    """A subject that was evaluated."""
 
     name: str
     origin: str
     temperature: float | None
-    """Of a router, as fitted on held-out text; 1 where there was none to fit it on, None of a model alone."""
+    """Of a router, fitted on held-out text; 1 where there was no text to fit it on; None for a model alone."""
     training_flops: float | None = None
-    """Of all its models; None where nobody recorded them, and of a part of a variant."""
+    """Of all models of a variant; None where they were not recorded, and for a part of a variant."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,14 +63,14 @@ class TaskFigure:
     metric: Metric
     value: Interval
     difference: Interval | None
-    """From the subject that all are held against, over the same items; None of that one itself."""
+    """Difference from the subject that all are compared with, over the same items; None for that subject itself."""
     flops_per_token: float
-    """At inference, the router's included."""
+    """At inference, with the router's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """Everything that was found."""
+    """Everything that an evaluation found."""
 
     against: str
     level: float
@@ -78,7 +78,7 @@ class Evaluation:
     tasks: Sequence[TaskRecord]
     findings: Sequence[TaskFigure]
     left_out: Mapping[str, str]
-    """Tasks of a group that do not fit a context, and why."""
+    """Task that does not fit a context, asked for by a group -> why."""
     schema_version: int = 1
 
     @property
@@ -112,7 +112,7 @@ def read_evaluation(path: Path) -> Evaluation | None:
 
 
 def tables_of(evaluation: Evaluation) -> list[AnswerTable]:
-    """Whole variants first, then one table a metric, tasks down and subjects across, and the cost of inference."""
+    """Tables: of whole variants; for each metric, with tasks down and subjects across; and of the cost of inference."""
     whole = summary(evaluation)
     return [
         *([whole] if whole else []),
@@ -122,7 +122,7 @@ def tables_of(evaluation: Evaluation) -> list[AnswerTable]:
 
 
 def summary(evaluation: Evaluation) -> AnswerTable | None:
-    """Whole variants down, kinds of task across, with what training and inference cost; None where none is whole."""
+    """Table of whole variants by kind of task, with FLOPs of training and inference; None where no variant is whole."""
     subjects = [subject for subject in evaluation.subjects if subject.training_flops is not None]
     if not subjects:
         return None
@@ -157,7 +157,7 @@ def summary(evaluation: Evaluation) -> AnswerTable | None:
 
 
 def _mean_cost(evaluation: Evaluation, subject: str, tasks: Sequence[str]) -> float:
-    """Inference FLOPs a token, the mean over tasks."""
+    """Inference FLOPs per token, the mean over tasks."""
     of_tasks = {f.task: f.flops_per_token for f in evaluation.findings if f.subject == subject}
     return sum(of_tasks[task] for task in tasks) / len(tasks)
 

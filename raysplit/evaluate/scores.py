@@ -1,4 +1,4 @@
-"""The table of token log-probabilities: each expert reads each request once, and what it said is kept on disk.
+"""The table of token log-probabilities: each expert scores each request once, and the scores are kept on disk.
 
 Every router, top-k and temperature is arithmetic on this table. It is written in parts, so that an interrupted
 evaluation goes on where it was.
@@ -30,17 +30,17 @@ def kept_scores(
     batch_tokens: int,
     done: Callable[[int], None],
 ) -> TokenScores:
-    """Scores of all tokens but the first of each sequence, one sequence after another: made, or read where on disk.
+    """Scores of all tokens but the first of each sequence, one sequence after another: read from disk, or made.
 
     Args:
         folder: of the model.
         task_name: for the files' names.
         sequences: each (n,) integers.
-        take: loads the model; called only where something is missing.
+        take: loads the model; it is called only where scores are missing.
         keep_in: folder of the table.
-        precision: of the weights, which decides the numbers too.
-        batch_tokens: in one forward pass.
-        done: told how many tokens have been scored or read.
+        precision: of the weights, which changes the scores too.
+        batch_tokens: most tokens in one forward pass.
+        done: is told how many tokens have been scored or read.
     """
     keep_in.mkdir(parents=True, exist_ok=True)
     log_probs, is_greedy = [], []

@@ -1,4 +1,4 @@
-"""What is evaluated: a model alone, or the experts of a run under a routing, which is arithmetic on their tables."""
+"""Subjects of an evaluation: a model alone, or the experts of a run under a routing, by arithmetic on their scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,28 +17,28 @@ from raysplit.experts.routing import Assigns, RouterName, Routing
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Subject:
-    """One column of the comparison."""
+    """One subject of an evaluation, a column of its tables."""
 
     name: str
     experts: Experts
     how: Routing | str
-    """A routing, or the name of the one folder."""
+    """A routing of the experts, or the name of the one that is alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scores:
-    """What one model says of a task's requests."""
+    """Scores that one model gives to a task's requests."""
 
     log_probs: np.ndarray
-    """(n,) float32 nats of every token but the first of each request, one request after another."""
+    """(n,) float32, nats: log-probability of every token but the first of each request, one request after another."""
     is_greedy: np.ndarray
-    """(n,) whether no token was likelier."""
+    """(n,) bool: whether no token was likelier."""
     context_log_likelihoods: np.ndarray
-    """(items,) nats of the contexts that routers may read."""
+    """(items,) nats: log-likelihood of each context that routers may read."""
 
     @classmethod
     def of(cls, scored: TokenScores, requests: Requests) -> Self:
-        """From the scores of `Requests.sequences`."""
+        """Split the scores of `Requests.sequences` into those of requests and of contexts."""
         n = int(_offsets(requests.tokens)[-1])
         return cls(
             log_probs=scored.log_probs[:n],
@@ -49,14 +49,14 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SubjectScores:
-    """What a subject says of a task's r requests."""
+    """Scores that a subject gives to a task's r requests."""
 
     log_likelihoods: np.ndarray
-    """(r,) nats of the continuations."""
+    """(r,) nats: log-likelihood of each continuation."""
     is_greedy: np.ndarray | None
-    """(r,) whether greedy decoding gives the continuation; None for a mixture, whose whole distribution is not kept."""
+    """(r,) bool: whether greedy decoding gives the continuation; None for a mixture, whose distribution is not kept."""
     flops_per_token: float
-    """Inference FLOPs of the task over its tokens, the router's included."""
+    """Mean inference FLOPs per token of the task, with the router's."""
 
 
 def _offsets(sequences: Sequence[np.ndarray]) -> np.ndarray:
@@ -72,14 +72,14 @@ def subjects_of(
     tops: Sequence[int | None],
     alone: bool = True,
 ) -> list[Subject]:
-    """Each model alone, and where there is more than one to choose from each router at each top-k.
+    """Each model alone; and each router at each top-k, where there is more than one model to choose from.
 
     Args:
         experts: of a run, or one folder.
-        label: goes before the names, so that two runs can be told apart; empty for none.
-        routers_wanted: which routers.
-        tops: how many experts are kept; None for all.
-        alone: whether models alone are subjects where there are several to choose from.
+        label: stands before the names, so that two runs can be told apart; empty for none.
+        routers_wanted: the routers.
+        tops: the numbers of experts that are kept; None for all.
+        alone: whether models alone are subjects too where there are several to choose from.
     """
     before = f"{label}:" if label else ""
     n_candidates = int(routers.candidates(experts).sum())
@@ -109,16 +109,16 @@ def outcome(
     labels: Mapping[str, str],
     flops: Mapping[str, float],
 ) -> SubjectScores:
-    """What a subject says of a task.
+    """A subject's scores on a task.
 
     Args:
-        subject: who.
-        task: what is asked.
-        requests: its tokens.
-        scores: of each of the subject's folders.
+        subject: the subject.
+        task: the task.
+        requests: the task's requests.
+        scores: name of each of the subject's models -> its scores.
         clusterer: for the router ``centre``.
-        labels: document -> domain, for the router ``label``.
-        flops: forward FLOPs per token of each folder.
+        labels: `key_of` a document -> its domain, for the router ``label``.
+        flops: name of each model -> its forward FLOPs per token.
     """
     offsets = _offsets(requests.tokens)
     scored = np.concatenate(
@@ -159,7 +159,7 @@ def item_weights(
     clusterer: Assigns | None,
     labels: Mapping[str, str],
 ) -> np.ndarray:
-    """(items, K) log-weights of the experts, chosen once an item by its shared context."""
+    """(items, K) log-weights of the experts, chosen once for each item by its shared context."""
     found = router_scores(experts, task, scores, how.router, clusterer=clusterer, labels=labels)
     is_empty = np.array([len(context) < 2 for context in requests.contexts])
     if how.router == "label":
@@ -176,7 +176,7 @@ def router_scores(
     clusterer: Assigns | None,
     labels: Mapping[str, str],
 ) -> np.ndarray:
-    """(items, K) of a router; items that are of no document with a domain of these experts have no label."""
+    """(items, K) scores of a router. An item has a label if its document's domain is one of these experts'."""
     if router == "centre":
         assert clusterer is not None
         return routers.centre_scores(experts, clusterer, [item.routed_by for item in task.items])
@@ -197,7 +197,7 @@ def fitted(
     *,
     clusterer: Assigns | None,
 ) -> Subject:
-    """The subject at the temperature that suits a task of held-out documents best; label and uniform have none."""
+    """The subject at the temperature that fits a task of held-out documents best; label and uniform have none."""
     how = subject.how
     if isinstance(how, str) or how.router in ("label", "uniform"):
         return subject
@@ -223,7 +223,7 @@ def _flops_per_token(
     clusterer: Assigns | None,
     flops: Mapping[str, float],
 ) -> float:
-    """Of all forward passes and the router's choices, over the tokens of the requests."""
+    """FLOPs of all forward passes and of the router's choices, divided by the tokens of the requests."""
     assert isinstance(subject.how, Routing)
     each = np.array([flops[name] for name in subject.experts.names])
     kept = weights > -np.inf  # (items, K)
