@@ -1,4 +1,4 @@
-"""LoRA adapters of a base (Hu et al. 2106.09685), by `peft`: its weights stay, and two thin matrices beside each learn.
+"""LoRA adapters of a base (Hu et al., arXiv:2106.09685), by `peft`: they are trained, the base's weights are not.
 
 Every linear layer but the output head gets A (r x in) and B (out x r); its output is W x + (alpha / r) B A x. A is
 drawn as torch draws a linear layer's weights and B is zero, so that training begins at the base.
@@ -28,7 +28,7 @@ def adapt(model: PreTrainedModel, lora: LoraSpec) -> None:
 
 
 def base_name(parameter: str) -> str:
-    """As the base calls a parameter of the adapted model."""
+    """Name that the base has for a parameter of the adapted model."""
     return parameter.replace(_BASE_LAYER, ".")
 
 
@@ -44,13 +44,13 @@ def first_adapter(shapes: Mapping[str, torch.Size], *, seed: int) -> Iterator[tu
 
 
 def write_adapter(folder: Path, weights: Mapping[str, torch.Tensor], lora: LoraSpec, *, base: str) -> None:
-    """Write what `peft.PeftModel.from_pretrained` reads.
+    """Write a folder that `peft.PeftModel.from_pretrained` reads.
 
     Args:
-        folder: which exists.
-        weights: by name, as the adapted model has them.
-        lora: by which they were made.
-        base: folder of the model that they are of.
+        folder: it exists already.
+        weights: name in the adapted model -> weight.
+        lora: the adapters' rank and scale.
+        base: folder of the base.
     """
     config = _config(lora)
     config.base_model_name_or_path, config.inference_mode = base, True

@@ -10,7 +10,7 @@ Done = TypeVar("Done")
 
 
 def done_ahead(work: Callable[[Item], Done], items: Iterable[Item], *, thread: Executor) -> Iterator[Done]:
-    """The work on each item, in order; that on the next one goes on while one is used."""
+    """Results of the work on each item, in order; the thread works on the next item while one result is used."""
     pending: deque[Future[Done]] = deque()
     try:
         for item in items:

@@ -1,4 +1,4 @@
-"""The model card of an expert of a base that existed: what was trained here, and nothing of what the base is."""
+"""The model card of an expert of a base: it says what was trained here, and leaves the rest to the base's own card."""
 
 import yaml
 

@@ -1,16 +1,16 @@
-"""Bases: Hugging Face models that exist, looked at before anything is trained, and the weights of one of them.
+"""Bases: pretrained Hugging Face models, which are checked and counted before anything is trained; and their weights.
 
 Notation
     V   rows of the embedding      d   hidden size      L   layers      h   heads, each of d_h      T   context length
 
-A causal model's forward pass takes two FLOPs a token for each entry of its matrices, and for each layer 4 T h d_h for
-scores and values, over the whole T x T square however many keys and values share a head and however short a window is:
-that is what eager attention computes and torch's FlopCounterMode counts. The tests compare the two.
+A causal model's forward pass takes 2 FLOPs a token for each entry of its matrices, and 4 T h d_h a token in each layer
+for scores and values. These are over the whole T x T square, however many heads share keys and values and however short
+a window is: eager attention computes that, and torch's FlopCounterMode counts it. The tests compare the two.
 
-A step of all weights takes three times that. Where adapters of A entries are trained, the base's M entries of matrices
-take 4 M a token, since they have no gradient of their own, the adapters 6 A, and attention three times its forward
-pass. What lies below the first adapter has no gradient at all, which is left out of account: in a Llama the inputs of
-the first layer's queries, keys and values.
+A training step of all weights takes three times that. Where adapters of A entries are trained, the base's M entries of
+matrices take 4 M a token, since they have no gradient of their own. The adapters take 6 A, and attention three times
+its forward pass. What lies below the first adapter (in a Llama the inputs of the first layer's queries, keys and
+values) has no gradient at all; the count leaves this saving out.
 """
 
 import hashlib
@@ -70,13 +70,13 @@ def _check_peft() -> None:
 
 
 def _adapted_layers(model: PreTrainedModel) -> list[torch.nn.Linear]:
-    """The layers that get an adapter, as peft's ``all-linear`` has them; the model has none yet."""
+    """The layers that get an adapter, as with peft's ``all-linear``; the model has no adapters yet."""
     head = model.get_output_embeddings()
     return [module for module in model.modules() if isinstance(module, torch.nn.Linear) and module is not head]
 
 
 def _n_adapter_params(model: PreTrainedModel, lora: LoraSpec) -> int:
-    """Entries of all A and B of a model without adapters, which may be on the meta device."""
+    """Entries of all A and B that adapters of a model would have; it has none yet, and may be on the meta device."""
     return sum(lora.rank * (layer.in_features + layer.out_features) for layer in _adapted_layers(model))
 
 
@@ -88,8 +88,8 @@ def base_model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
 def base_config(folder: str) -> PreTrainedConfig:
     """A base's own configuration, as it is trained: without a cache of keys and values, and without padding.
 
-    A padding token's embedding would have no gradient, which is often that of the end of text; and transformers cannot
-    zero its row where stage 3 has partitioned the embedding as it was made.
+    A padding token's embedding would have no gradient, and the padding token is often the end of text. Nor can
+    transformers zero its row where stage 3 has partitioned the embedding as it was made.
     """
     config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
     config.use_cache = False
@@ -98,11 +98,11 @@ def base_config(folder: str) -> PreTrainedConfig:
 
 
 def base_weights(folder: str, shapes: Mapping[str, torch.Size]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Each whole parameter in fp32, one at a time, so that no rank holds a large model.
+    """Name and fp32 weight of each whole parameter, one at a time, so that no rank holds a large model.
 
     Args:
         folder: of the base's files.
-        shapes: of the model's parameters by name; tied ones once.
+        shapes: name -> shape of each parameter of the model; tied ones once.
 
     Raises:
         CheckpointError: a parameter is not there, or of another shape.
@@ -139,13 +139,13 @@ def _counted(checkpoint: CheckpointSpec, *, context_length: int, lora: LoraSpec 
 
 
 def _undrawn(config: PreTrainedConfig) -> PreTrainedModel:
-    """A model without weights, which takes no memory."""
+    """A model on the meta device, whose weights take no memory."""
     with torch.device("meta"):
         return base_model_class(config)(config)
 
 
 def count(model: PreTrainedModel, *, context_length: int, folder: str, lora: LoraSpec | None = None) -> CountedSpec:
-    """N, parameters and FLOPs of a model, which may be on the meta device and has no adapters yet."""
+    """N, parameters and FLOPs of a model, by the module's formulas; it may be on the meta device, without adapters."""
     config = model.config
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
@@ -172,7 +172,7 @@ def count(model: PreTrainedModel, *, context_length: int, folder: str, lora: Lor
 
 
 def _folder_of(checkpoint: CheckpointSpec) -> Path:
-    """The files of a revision; fetched where the path is a name on the hub."""
+    """Folder of a revision's files, which are fetched where the path is a name on the hub."""
     path = Path(checkpoint.path)
     if not path.is_dir():
         return _from_hub(checkpoint)
@@ -201,7 +201,7 @@ def _from_hub(checkpoint: CheckpointSpec) -> Path:
 
 
 def _config_of(checkpoint: CheckpointSpec, folder: Path) -> PreTrainedConfig:
-    """Of a causal model with plain weights."""
+    """The configuration of a checkpoint, checked to be a causal, dense model with plain weights."""
     if not (folder / "config.json").is_file():
         below = sorted(each.name for each in folder.iterdir() if (each / "config.json").is_file())
         hint = f"; give one of its revisions: {', '.join(below)}" if below else ""
@@ -248,7 +248,7 @@ def _check_weights(checkpoint: CheckpointSpec, folder: Path) -> None:
 
 
 def _check_names(checkpoint: CheckpointSpec, folder: Path, model: PreTrainedModel) -> None:
-    """Whether every parameter's weights are there, so that it is not told when lanes have started."""
+    """Check that every parameter's weights are there, before lanes start."""
     try:
         stored = _stored(folder, model)
     except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
@@ -278,7 +278,7 @@ def _check_tokenizer(checkpoint: CheckpointSpec, folder: Path, vocab_size: int) 
 
 
 def _sizes(checkpoints: tuple[CheckpointSpec, ...]) -> tuple[int, ...]:
-    """N of each base, rising; bases are told apart by it."""
+    """N of each base, rising; a sweep tells bases apart by it."""
     owners: dict[int, CheckpointSpec] = {}
     for checkpoint in checkpoints:
         assert checkpoint.counted is not None
@@ -328,11 +328,11 @@ def _vocabulary(folder: Path) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Stored:
-    """Where one parameter lies."""
+    """Where one parameter is stored."""
 
     file: Path
     name: str
-    """Its name there, which may be one that an older transformers gave it."""
+    """The parameter's name in the file, which may be that of an older transformers."""
 
     def read(self) -> torch.Tensor:
         if self.file.suffix != ".safetensors":

@@ -1,4 +1,4 @@
-"""How long a step takes on this machine: a few real ones of each size, trained on random tokens and thrown away."""
+"""How long a step takes on this machine: a few real steps of each size, on random tokens, are timed and thrown away."""
 
 import time
 from collections.abc import Iterable
@@ -16,10 +16,10 @@ from raysplit.train.runtime import become_only_rank
 
 
 def seconds_per_token(space: Space, shapes: Iterable[ModelShape], *, n_steps: int = 3) -> dict[int, float]:
-    """Seconds that one worker of a lane needs for one token of training, by non-embedding parameter count.
+    """Non-embedding parameter count -> seconds that one worker of a lane needs for one token of training.
 
-    Times the fastest of ``n_steps`` micro-batches after a first that warms up, in this process and on its first device,
-    as a lane of one worker; other workers' communication and other lanes' noise are not in it.
+    It is the time of the fastest of ``n_steps`` micro-batches, after a first one that warms up, in this process and on
+    its first device, as a lane of one worker. Communication between workers and other lanes' load are not in it.
     """
     forget_launchers()
     # Its group is never destroyed: DeepSpeed keeps the first that it meets for as long as the process lives.
@@ -40,7 +40,7 @@ def seconds_per_token(space: Space, shapes: Iterable[ModelShape], *, n_steps: in
 
 
 def fitting_alone(space: Space, shapes: Iterable[ModelShape]) -> list[ModelShape]:
-    """Those that one device of this machine holds whole; on CPUs, whose memory is not reckoned with, all of them."""
+    """The shapes that one device of this machine holds whole; on CPUs all of them, whose memory is not counted."""
     if space.compute.device == "cpu":
         return list(shapes)
     room = USABLE_SHARE * torch.cuda.get_device_properties(0).total_memory
@@ -48,7 +48,7 @@ def fitting_alone(space: Space, shapes: Iterable[ModelShape]) -> list[ModelShape
 
 
 def _alone(space: Space, shape: ModelShape) -> LaneShape:
-    """A worker of the size's lane as a lane of its own: the same passes, with nobody to share states with."""
+    """One worker of the size's lane as a lane of its own: the same passes, without others to share states with."""
     lane = lane_shape_of(space, shape.n_params_non_embedding, vocab_size=shape.vocab_size)
     return replace(lane, n_workers=1, n_nodes=1, zero_stage=min(lane.zero_stage, 1))
 

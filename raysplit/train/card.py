@@ -36,7 +36,7 @@ print(tokenizer.batch_decode(texts, skip_special_tokens=True))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportedModel:
-    """What its own training says of a model, beside the run's space, corpus and advice."""
+    """A trained model, as its card describes it beside the run's space, corpus and advice."""
 
     domain: str
     """Empty for the seed."""
@@ -44,21 +44,21 @@ class ExportedModel:
     pretrain_tokens: int
     specialize_tokens: int
     seed: int
-    """Of its weights and data order."""
+    """Seed of its weights and data order."""
     horizon_tokens: int
     """The D that the learning rate of its trunk was meant for."""
     losses: Mapping[str, float]
-    """By domain, held out, nats per token."""
+    """Domain -> held-out loss, nats per token."""
     bytes_per_token: Mapping[str, float]
-    """By domain, of held-out text."""
+    """Domain -> UTF-8 bytes per token of its held-out text."""
     seed_losses: Mapping[str, float]
-    """The same of the seed model; empty where there is none."""
+    """Domain -> the seed model's held-out loss, nats per token; empty where there is no seed model."""
     predicted: Mapping[str, Interval]
-    """What the law had said, of the domains for which it was asked about this model."""
+    """Domain -> the law's prediction, nats per token, where it was asked about this model."""
 
     @property
     def read_domains(self) -> Sequence[str]:
-        """Domains whose text it has read."""
+        """Domains whose text the model was trained on."""
         return tuple(self.losses) if self.pretrain_tokens else (self.domain,)
 
 
@@ -117,7 +117,7 @@ def _what(model: ExportedModel) -> str:
 
 
 def losses_table(model: ExportedModel, level: float) -> str:
-    """Each domain's loss, beside the seed's and what the law had said; intervals at a level."""
+    """Table of each domain's loss, beside the seed's and the law's prediction with its interval at ``level``."""
     told, seed = bool(model.predicted), bool(model.domain and model.seed_losses)
     header = ["domain", "nats per token", "bits per byte", *(["seed"] if seed else [])]
     if told:
@@ -238,7 +238,7 @@ def source_of(record: DomainRecord) -> str:
 
 
 def _hub_name(record: DomainRecord) -> str:
-    """A data set's name on the hub; empty for anything else, whose path a space has made absolute."""
+    """A data set's name on the hub; empty for anything else, whose path is absolute."""
     source = record.source
     return source.path or "" if source.kind == "huggingface" and not Path(source.path or "").is_absolute() else ""
 
@@ -249,7 +249,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """In Markdown."""
+    """A table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
 

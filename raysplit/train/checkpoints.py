@@ -1,8 +1,9 @@
-"""What lies in a folder of checkpoints, read from their manifests alone: neither torch nor DeepSpeed is needed.
+"""The checkpoints of a location, read from their manifests alone: neither torch nor DeepSpeed is needed.
 
 A checkpoint is a folder of files with the state of every parameter, whole and in fp32, which any number of ranks at
-any ZeRO stage opens. Its manifest names each file with its size and SHA-256, and is put there last: a folder without
-one holds no checkpoint. What does not agree with its manifest, or a manifest with itself, is never opened.
+any ZeRO stage can open. Its manifest names each file with its size and SHA-256, and is written last: a folder without
+one holds no checkpoint. A file that does not agree with its manifest is never opened, nor is a manifest that does not
+agree with its own hash.
 """
 
 import hashlib
@@ -21,16 +22,16 @@ from raysplit.train.storage import CheckpointStorage, Missing
 
 MANIFEST = "raysplit.json"
 MARK = "raysplit-checkpoints.json"
-"""Beside the folders: what a run leaves for its lanes to see that their machines share the place."""
+"""File beside the folders, which a run writes and its lanes look for, to see that their machines share the place."""
 
 
 class Damaged(Exception):
-    """A checkpoint, or a file of one, that is not what was written: to be passed over."""
+    """A checkpoint, or a file of one, is not what was written; it is passed over."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredFile:
-    """What a file must be, and what it holds."""
+    """One file of a checkpoint: what it must be, and which parameters it holds."""
 
     name: str
     n_bytes: int
@@ -63,7 +64,7 @@ class CheckpointManifest:
     adam_steps: int
     """Optimizer steps since Adam's moments were zero; the same for every parameter."""
     passing: bool
-    """Whether it was saved on the way, against faults alone: nobody else goes on from it."""
+    """Whether it was saved within a segment, against faults alone; no other trial starts from it."""
     files: tuple[StoredFile, ...]
     """In the order of the model's parameters."""
 
@@ -104,7 +105,7 @@ def read_manifest(storage: CheckpointStorage, folder: str) -> CheckpointManifest
     """The manifest of a checkpoint.
 
     Raises:
-        Damaged: there is none, or it is not what was written, or there.
+        Damaged: there is none, it is not what was written, or it is of another folder.
         CheckpointError: an earlier raysplit wrote it, for one number of ranks.
         StorageError: it cannot be read.
     """
@@ -133,7 +134,7 @@ def _is_of_old(raw: bytes) -> bool:
 
 
 def stored(storage: CheckpointStorage) -> tuple[dict[Node, CheckpointManifest], list[str]]:
-    """Every checkpoint that has a whole manifest, and the folders that hold none: of a save under way, or torn.
+    """Node -> manifest of every checkpoint; and the folders that hold none, of a save under way or a killed one.
 
     Raises:
         CheckpointError: an earlier raysplit wrote one of them.
@@ -150,12 +151,16 @@ def stored(storage: CheckpointStorage) -> tuple[dict[Node, CheckpointManifest], 
 
 
 def stored_nodes(checkpoints: str | Path) -> set[Node]:
-    """The checkpoints of a location, as `stored` finds them."""
+    """The nodes whose checkpoints a location holds.
+
+    Raises:
+        CheckpointError, StorageError: as `stored`.
+    """
     return set(stored(CheckpointStorage(checkpoints))[0])
 
 
 def check_checkpoints(checkpoints: str | Path, space: Space, *, vocab_size: int) -> None:
-    """Refuse, before anything starts, checkpoints that the lanes of this space could not continue from.
+    """Check, before anything starts, that the lanes of this space can continue from the checkpoints that are there.
 
     Raises:
         CheckpointError: naming the folder, the model it holds and the one that the space has.
@@ -176,7 +181,7 @@ def mark_shared(checkpoints: str | Path) -> None:
 
 
 def check_shared(checkpoints: str | Path) -> None:
-    """Refuse, before anything is trained, a machine that does not see where the run keeps its checkpoints.
+    """Check, before anything is trained, that this machine sees the place where the run keeps its checkpoints.
 
     Raises:
         StorageError: naming the machine and the place.

@@ -1,4 +1,4 @@
-"""Every name of DeepSpeed's that it does not promise, with why none that it promises will do.
+"""Every private name of DeepSpeed's that is used, each with the reason why no public one will do.
 
 `tests/test_private_names.py` tells when another version than `TRIED_WITH` is installed, and that no other module of the
 package has such names. Nothing here loads DeepSpeed by itself.
@@ -44,15 +44,15 @@ def link_moments(engine: Any) -> None:
 
 
 def is_partitioned(parameter: torch.nn.Parameter) -> bool:
-    """Whether stage 3 holds a parameter, of which only a share is here; there is no public word for it."""
+    """Whether stage 3 has partitioned a parameter, so that only a share is here; no public name tells that."""
     return hasattr(parameter, "ds_id")
 
 
 def shape_of(parameter: torch.nn.Parameter) -> torch.Size:
-    """Of the whole parameter: a share has one dimension."""
+    """Shape of the whole parameter; a share has one dimension."""
     return torch.Size(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def n_weights_of(parameter: torch.nn.Parameter) -> int:
-    """Of the whole parameter."""
+    """Number of weights of the whole parameter."""
     return int(getattr(parameter, "ds_numel", parameter.numel()))

@@ -28,7 +28,7 @@ from raysplit.train.state import WEIGHT, adam_steps, assign, parameters_of, set_
 
 
 class Divergence(Exception):
-    """A loss that is NaN or infinite; the run has failed, others go on."""
+    """A run has failed for good: a loss or a gradient is not finite, or the loss has run away. Other runs go on."""
 
 
 def deepspeed_config(
@@ -53,13 +53,14 @@ def deepspeed_config(
 
 
 class Engine:
-    """A model of one shape with its optimizer under DeepSpeed; created with the weights of ``seed``."""
+    """A model of one shape with its optimizer under DeepSpeed; it is created with the first weights of ``seed``."""
 
     def __init__(self, shape: ModelShape, training: TrainingSpec, *, lane: LaneShape, seed: int, device: str) -> None:
         """Build it on every rank.
 
         Raises:
-            RunError: the ranks that there are cannot share the batch evenly.
+            RunError: the ranks cannot share the batch evenly, or adapters are asked for at ZeRO stage 3.
+            CheckpointError: as `begin`.
         """
         import deepspeed
 
@@ -102,7 +103,7 @@ class Engine:
             self._engine.module.base_model.compile()  # below DeepSpeed's own hooks, which it cannot see through
 
     def step(self, windows: torch.Tensor | np.ndarray, *, learning_rate: float) -> torch.Tensor:
-        """One optimizer step on this rank's ``windows`` (n, context_length + 1); returns the mean loss, detached."""
+        """One optimizer step on this rank's ``windows`` (n, context_length + 1); their mean loss in nats, detached."""
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
         micro = self._micro
@@ -117,14 +118,14 @@ class Engine:
 
     @property
     def skipped_steps(self) -> int:
-        """Steps that DeepSpeed left out, without a word, because the gradient was not finite."""
+        """Optimizer steps that DeepSpeed left out, silently, because the gradient was not finite."""
         return int(self._engine.skipped_steps)
 
     def loss_on(self, windows: np.ndarray) -> float:
-        """Mean loss in nats per token over held-out ``windows`` (n, context_length + 1), shared out over the ranks."""
+        """Mean loss in nats per token over held-out ``windows`` (n, context_length + 1), which the ranks share."""
         self._engine.eval()
         mine = windows[self.rank :: self.n_workers]
-        # All ranks make as many forward passes, which stage 3's gathering needs; short ranks repeat a window.
+        # All ranks make the same number of passes, which stage 3's gathering needs; a short rank repeats a window.
         micro = self._micro
         n_passes = math.ceil(math.ceil(len(windows) / self.n_workers) / micro)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -160,7 +161,7 @@ class Engine:
         zero_adam(self._engine)
 
     def take_base(self, folder: str) -> None:
-        """Give adapters the weights of a base in ``folder`` to stand beside; nothing where all weights are trained.
+        """Load the weights of a base in ``folder``, which adapters leave as they are; without adapters do nothing.
 
         Raises:
             CheckpointError: as `begin`.
@@ -174,12 +175,12 @@ class Engine:
             named[name].data.copy_(weight)
 
     def reset_optimizer(self) -> None:
-        """Zero Adam's moments and step counts, as if the loaded weights were a fresh start."""
+        """Zero Adam's moments and step counts, as for weights that are a fresh start."""
         zero_adam(self._engine)
 
     @property
     def parameter_shapes(self) -> dict[str, torch.Size]:
-        """Of each whole parameter that is trained, by its name and in the order of drawing; tied ones once."""
+        """Name -> shape of each whole parameter that is trained, in the order of drawing; tied ones once."""
         return {name: shape_of(parameter) for name, parameter in self._parameters.items()}
 
     def whole(self, parameter: str, what: str) -> torch.Tensor:
@@ -200,11 +201,14 @@ class Engine:
         set_adam_steps(self._engine, n_steps)
 
     def export(self, folder: Path, *, tokenizer_folder: Path | None) -> None:
-        """Write the model as a Hugging Face folder, with its tokenizer beside it, in place of what lay there.
+        """Write the model with its tokenizer as a Hugging Face folder, in place of what lay there.
 
-        Of adapters it is the folder that peft reads.
+        Adapters become a folder that peft reads. The folder is written beside its place and renamed last. See
+        `raysplit.train.export` for what the files promise.
 
-        It is written beside its place and renamed last. See `raysplit.train.export` for what the files promise.
+        Args:
+            folder: where it goes.
+            tokenizer_folder: of the corpus; None for a model that knows no text. A base brings its own tokenizer.
         """
         dtype = torch.bfloat16 if self.training.precision == "bf16" else torch.float32
         weights = {}
@@ -229,7 +233,7 @@ class Engine:
         self._barrier()
 
     def _write_model(self, folder: Path, weights: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
-        """A fresh model, since the engine's own may be partitioned, compiled or patched; of the trained precision."""
+        """Save the weights through a fresh model, since the engine's may be partitioned, compiled or patched."""
         model: Any = undrawn_model(self.shape).to(dtype)
         for name, parameter in model.named_parameters():
             parameter.data.copy_(weights.pop(name))
@@ -262,7 +266,7 @@ def _share_of_batch(n_sequences: int, *, n_workers: int) -> int:
 
 
 def _parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay matrices, not norms."""
+    """Parameter groups: matrices have weight decay, vectors such as norms have none."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     n_dims = [len(shape_of(p)) for p in parameters]
     return [

@@ -1,6 +1,6 @@
-"""What makes a folder of weights a product: files that agree on their tokens, and that others may read as usual.
+"""Files that complete an exported folder of weights: they agree on their tokens, and other tools read them as usual.
 
-Neither torch nor transformers is needed, so that a final run can put right what an older raysplit exported.
+Neither torch nor transformers is needed, so that a final run can correct what an older raysplit exported.
 """
 
 import json
@@ -16,21 +16,21 @@ _ADD_NOTHING = "ByteLevel"
 """The only post-processor of tokenizer.json that adds no token: it only moves offsets."""
 
 _INDEX = ".index.json"
-"""Of a base's own weights."""
+"""Name's part of the index of a base's own weights, which is not copied."""
 _LEFT_OUT = ("add_bos_token", "add_eos_token", "auto_map", "is_local", "local_files_only")
-"""Of a given tokenizer's configuration: more tokens around a text, code of its own, and where it lay."""
+"""Fields of a given tokenizer's configuration that are dropped: tokens around a text, own code, and its old place."""
 
 
 def complete_export(folder: Path, *, tokenizer_folder: Path | None) -> None:
     """Put the tokenizer beside the weights that transformers has saved, and make all files name the same tokens.
 
-    A text is encoded as it was for training, where an end of text follows every document and nothing else is added:
-    what a given tokenizer would put around a text by itself (a beginning of text, [CLS]) the model has never seen. Its
-    special tokens stay its own. Where it has none to pad with, the end of text pads.
+    A text is encoded as for training, where an end of text follows every document and nothing else is added. A given
+    tokenizer may put more around a text (a beginning of text, [CLS]), which the model has never seen; the exported one
+    does not. Special tokens stay the tokenizer's own. Where it has none for padding, the end of text pads.
 
     Args:
         folder: of the model, with its config.json.
-        tokenizer_folder: as a corpus holds it; None for a model that knows no text, whose special tokens are none.
+        tokenizer_folder: as a corpus holds it; None for a model that knows no text, which has no special tokens.
     """
     config = _read(folder / CONFIG)
     context_length = config["max_position_embeddings"]
@@ -54,12 +54,12 @@ def complete_export(folder: Path, *, tokenizer_folder: Path | None) -> None:
 
 
 def complete_like_base(folder: Path, base: Path, *, dtype: str) -> None:
-    """Put the base's own configuration, generation settings and tokenizer beside the weights that it was trained to.
+    """Put the base's own configuration, generation settings and tokenizer beside the trained weights.
 
     Args:
         folder: of the model, as transformers has saved it.
-        base: of the base's files.
-        dtype: of the saved weights, which a plain load takes from the configuration.
+        base: folder of the base's files.
+        dtype: of the saved weights; a plain load takes it from the configuration.
     """
     for path in base.iterdir():
         if path.is_file() and path.suffix in (".json", ".txt", ".model", ".jinja") and _INDEX not in path.name:
@@ -70,7 +70,7 @@ def complete_like_base(folder: Path, base: Path, *, dtype: str) -> None:
 
 
 def share_mode(folder: Path, *, like: Path) -> None:
-    """Give all files of a folder the mode of one of them that was newly made, which the umask or the folder decided.
+    """Give all files of a folder the mode of one that was newly made, so that umask and folder decide it.
 
     safetensors makes its files 0600, and DeepSpeed copies scripts as executables, whatever the umask.
     """
@@ -81,7 +81,7 @@ def share_mode(folder: Path, *, like: Path) -> None:
 
 
 def _write_tokenizer(folder: Path, source: Path, *, context_length: int) -> dict[str, int | None]:
-    """Write the tokenizer's files; returns the tokens that the model's configuration is to name."""
+    """Write the tokenizer's files; returns field -> token for the model's configuration."""
     for path in source.iterdir():
         if path.is_file() and path.name not in (TOKENIZER, TOKENIZER_CONFIG):
             _replace(folder / path.name, path.read_bytes())
@@ -104,7 +104,7 @@ def _write_tokenizer(folder: Path, source: Path, *, context_length: int) -> dict
 
 
 def _adding_nothing(processor: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """What remains of a post-processor without all that puts tokens around a text."""
+    """A post-processor without the parts that put tokens around a text; None where nothing remains."""
     if processor is not None and processor["type"] == "Sequence":
         kept = [part for part in map(_adding_nothing, processor["processors"]) if part is not None]
         return {**processor, "processors": kept} if kept else None
@@ -126,7 +126,7 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """As a new file, so that it has a new file's mode, and a reader the old content or the new."""
+    """Write a file anew, so that it has a new file's mode, and a reader gets the old content or the new one."""
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(content)
     partial.replace(path)

@@ -1,7 +1,7 @@
-"""What another launcher left in the environment: who runs raysplit under mpirun, torchrun or on a cloud's job.
+"""Variables that another launcher left in the environment, where raysplit runs under mpirun, torchrun or a cloud's job.
 
-DeepSpeed, torch and transformers take their ranks from such variables, which tell of a job that is not the lane's. A
-lane's own ranks (RANK, WORLD_SIZE, MASTER_ADDR, ...) are set by Ray Train, or by who starts the engine, afterwards.
+DeepSpeed, torch and transformers take their ranks from such variables, which are of a job that is not the lane's. A
+lane's own (RANK, WORLD_SIZE, MASTER_ADDR, ...) are set afterwards, by Ray Train or by whoever starts the engine.
 """
 
 import os
@@ -27,7 +27,7 @@ NAMES = (
 
 
 def forget_launchers(environment: MutableMapping[str, str] = os.environ) -> list[str]:
-    """Take other launchers' variables out of an environment; returns their names."""
+    """Remove other launchers' variables from an environment; returns their names."""
     found = [name for name in environment if name in NAMES or name.startswith(PREFIXES)]
     for name in found:
         del environment[name]

@@ -1,9 +1,9 @@
 """The mean cross-entropy of a model's next tokens, without the logits of all of them at once.
 
-Logits of s tokens take 12 V s bytes: in fp32, with their log-probabilities and gradient. Above `LOSS_CHUNK_TOKENS` they
-are made for one chunk at a time and made again in the backward pass, which costs a third of the head's arithmetic.
-torch 2.13's own `linear_cross_entropy` makes nothing twice, but gives the loss of bf16 in bf16, 2 % off (LOG
-2026-11-30), and reads the head's weights past DeepSpeed's stage 3.
+Logits of s tokens take 12 V s bytes: in fp32, with their log-probabilities and gradient, for V rows of the embedding.
+Above `LOSS_CHUNK_TOKENS` they are made for one chunk at a time, and made again in the backward pass, which adds a third
+to the head's arithmetic. torch 2.13's own `linear_cross_entropy` makes nothing twice, but gives the loss of bf16 in
+bf16, 2 % off (LOG 2026-11-30), and reads the head's weights where DeepSpeed's stage 3 has not gathered them.
 """
 
 from typing import Any
@@ -16,11 +16,11 @@ from transformers import PreTrainedModel
 from raysplit.design.memory import LOSS_CHUNK_TOKENS
 
 PLAIN_HEADS = ("llama", "mistral", "qwen2", "qwen3", "gpt_neox", "olmo2")
-"""Model types whose logits are the head of the last hidden states and nothing else; of others whole logits are made."""
+"""Model types whose logits are the head of the last hidden states and nothing else. Others make whole logits."""
 
 
 class NextTokenLoss(PreTrainedModel):
-    """Mixed into a causal model, which it makes one for training: a forward pass gives the loss and not the logits."""
+    """A mixin for causal models: the forward pass gives the loss and not the logits."""
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Mean loss in nats over ``tokens`` (B, T + 1), of which each but the first is a target; a scalar in fp32."""
@@ -43,10 +43,10 @@ def mean_loss(
     """Mean cross-entropy in nats, in fp32.
 
     Args:
-        head: (n, d) -> logits (n, V).
-        hidden: (n, d).
-        targets: (n,).
-        chunk_tokens: of how many tokens there may be logits at a time.
+        head: hidden states (n, d) -> logits (n, V).
+        hidden: (n, d) last hidden states.
+        targets: (n,) token numbers.
+        chunk_tokens: most tokens that there are logits of at a time.
     """
     if len(targets) <= chunk_tokens:
         return F.cross_entropy(head(hidden).float(), targets)

@@ -1,4 +1,4 @@
-"""Hugging Face models of the ladder."""
+"""Hugging Face models of the ladder and of bases, and their first weights."""
 
 from collections.abc import Iterator, Mapping
 
@@ -32,7 +32,7 @@ def model_config(shape: ModelShape, *, attention: str = "sdpa") -> LlamaConfig:
 
 
 def build_model(shape: ModelShape, *, seed: int) -> PreTrainedModel:
-    """A freshly initialised model; equal (shape, seed) give equal weights, as every engine begins with."""
+    """A model with its first weights; equal (shape, seed) give equal weights, which are those an engine begins with."""
     model = undrawn_model(shape)
     for parameter, weight in zip(model.parameters(), drawn_weights(shape, seed=seed), strict=True):
         parameter.data.copy_(weight)
@@ -40,10 +40,11 @@ def build_model(shape: ModelShape, *, seed: int) -> PreTrainedModel:
 
 
 def undrawn_model(shape: ModelShape, *, trains: bool = False) -> PreTrainedModel:
-    """A model whose weights are anything; one that ``trains`` gives the loss of tokens (`raysplit.train.loss`).
+    """A model whose weights are not set yet; the forward pass of one that ``trains`` gives the loss.
 
-    transformers' own initialisation sees nothing of weights that DeepSpeed's stage 3 partitions as they are made, and
-    leaves them as torch made them: a first loss of 30 nats instead of 4.6 (LOG 2026-11-23).
+    Weights are set afterwards (`first_weights`), because transformers' own initialisation does not see those that
+    DeepSpeed's stage 3 partitions as they are made. It leaves them as torch made them: the first loss was then 30 nats
+    instead of 4.6 (LOG 2026-11-23).
     """
     if shape.base:
         config: PreTrainedConfig = base_config(shape.base)
@@ -57,7 +58,7 @@ def undrawn_model(shape: ModelShape, *, trains: bool = False) -> PreTrainedModel
 def first_weights(
     shape: ModelShape, *, seed: int, folder: str, parameters: Mapping[str, torch.Size]
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Each whole parameter that a trunk begins with, one at a time: drawn from a seed, or a base's own in ``folder``.
+    """Name and first weight of each whole parameter, one at a time: drawn from a seed, or a base's own in ``folder``.
 
     Raises:
         CheckpointError: as `raysplit.train.bases.base_weights`.
@@ -68,7 +69,7 @@ def first_weights(
 
 
 def drawn_weights(shape: ModelShape, *, seed: int) -> Iterator[torch.Tensor]:
-    """Each whole parameter's first weights in the model's order, one at a time: matrices drawn, norms one."""
+    """First weight of each whole parameter, in the model's order, one at a time: matrices are drawn, norms are one."""
     config = model_config(shape)
     with torch.device("meta"):
         parameters = list(LlamaForCausalLM(config).parameters())

@@ -1,4 +1,4 @@
-"""What the ranks of a lane tell each other, beside tensors: one looks or decides for all, or each says its own."""
+"""Messages between the ranks of a lane, beside tensors: one rank looks or decides for all, or each tells the others."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -15,10 +15,10 @@ def is_first() -> bool:
 
 
 def agree(look: Callable[[], Found]) -> Found:
-    """What the first rank finds, on every rank.
+    """The first rank looks; every rank gets what it found.
 
     Raises:
-        RaysplitError: what the first rank's look has raised, on every rank.
+        RaysplitError: on every rank, where the first rank's look has raised it.
     """
     told: list[Any] = [None]
     if is_first():
@@ -34,7 +34,7 @@ def agree(look: Callable[[], Found]) -> Found:
 
 
 def gathered(mine: Found) -> Sequence[Found]:
-    """What each rank has to say, by rank."""
+    """Every rank's value, in the order of ranks; on every rank."""
     if dist.get_world_size() == 1:
         return [mine]
     every: list[Any] = [None] * dist.get_world_size()

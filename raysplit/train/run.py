@@ -35,11 +35,11 @@ from raysplit.train.watch import STEPS, Watch
 _log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
-"""How often about progress is told and the loss looked at; each look waits for the device."""
+"""Time between two looks at the loss, at which progress is told too; each look waits for the device."""
 _HOPELESS = 2.0
-"""A held-out loss of so many times log(vocabulary), which needs no training, is no measurement but a failure."""
+"""A held-out loss of so many times log(vocabulary), the loss of a blind guess, is a failure and no measurement."""
 _ENGINES_PARAMS = 50_000_000
-"""A lane keeps the engines it has used, so that changing size costs nothing, up to so many parameters in all."""
+"""Parameters of all engines that a lane keeps. It keeps engines it has used, so that changing size costs nothing."""
 
 
 class Text(Protocol):
@@ -65,21 +65,21 @@ class Text(Protocol):
 
 
 Progress = Callable[[int, float], bool | None]
-"""Called now and then with (tokens trained for this measurement so far, last training loss); True asks to save and
-stop, and one rank's word is enough."""
+"""Called now and then with (tokens trained for this measurement so far, last training loss in nats per token). True
+from any rank asks all of them to save and stop."""
 
 
 class Interrupted(Exception):
-    """Training was asked to stop, and has saved where it stands."""
+    """Training was asked to stop, and has saved its state."""
 
 
 class Lane:
-    """One group of ranks that trains one trial at a time, with the engines it has warmed up."""
+    """One group of ranks that trains one trial at a time, with the engines that it keeps."""
 
     def __init__(
         self, space: Space, corpus: Text, *, shape: LaneShape, vocab_size: int, checkpoints: str | Path
     ) -> None:
-        """Nothing is trained or stored yet.
+        """Be ready to train; nothing is trained or stored yet.
 
         Args:
             space: the resolved search space.
@@ -87,6 +87,10 @@ class Lane:
             shape: of the lane.
             vocab_size: of the corpus' tokenizer.
             checkpoints: folder that every rank sees, or URL (`raysplit.train.storage`).
+
+        Raises:
+            CorpusError: a domain holds out less than one window.
+            RunError, StorageError: as `CheckpointStorage`.
         """
         self.space, self.corpus, self.shape = space, corpus, shape
         self.vocab_size, self.storage = vocab_size, CheckpointStorage(checkpoints)
@@ -102,7 +106,7 @@ class Lane:
         }
 
     def turn_to(self, training: TrainingSpec, checkpoints: str | Path) -> None:
-        """Train with these hyperparameters from now on, and keep checkpoints at this place."""
+        """Train with these hyperparameters from now on, and keep checkpoints in the place ``checkpoints``."""
         if training.batch_tokens != self.space.training.batch_tokens:  # the only one of them that an engine is built on
             for engine in self._engines.values():
                 engine.close()
@@ -147,8 +151,9 @@ class Lane:
     def forget_passed(self, trial: Trial, milestone: int, *, tree: Tree) -> None:
         """Delete the checkpoints that a stored measurement has made useless.
 
-        Of a trunk the starts of this trial's measured cooldowns, where no branch leaves; those of points that it has
-        passed and nobody has measured stay. Of a branch all but the deepest. Of both what was saved within segments.
+        Of a trunk, the starts of this trial's measured cooldowns go, unless a branch leaves there. Those of points that
+        it has passed and nobody has measured stay. Of a branch, all but the deepest go. Of both, what was saved within
+        segments goes.
         """
         if not is_first():
             return
@@ -175,7 +180,7 @@ class Lane:
         self._engine(trial).export(folder, tokenizer_folder=tokenizer_folder)
 
     def _train_to(self, engine: Engine, trial: Trial, milestone: int, *, tree: Tree, on_progress: Progress) -> int:
-        """Train what the tree lacks up to a milestone, and cool down there; tokens trained."""
+        """Train what the tree lacks up to a milestone, and cool down there; returns the tokens trained."""
         # A final run may pretrain on more than the sweep did; below that, both have the same rate.
         horizon = max((self.space.horizon_tokens, *tree.pretrain_grid))
         tokens = 0
@@ -202,7 +207,7 @@ class Lane:
             self._save(engine, at, passing=False)
 
     def _next_segment(self, trial: Trial, milestone: int, tree: Tree, *, at: Node | None) -> Segment:
-        """What to train now, where the engine stands ``at`` a node whose save may yet be under way."""
+        """The segment to train now; the engine stands ``at`` a node, whose save may still be under way."""
         nodes = Checkpoints(self._nodes if at is None else {*self._nodes, at})
         segment = tree.segments(trial, milestone, nodes)[0]
         root = trial.root
@@ -264,10 +269,10 @@ class Lane:
                     raise Interrupted(f"asked to stop after {after} tokens of {segment.start.folder}")
 
     def _windows(self, segment: Segment, start_tokens: int) -> torch.Tensor:
-        """This rank's windows of one step, where the device fetches them from while it works."""
+        """This rank's windows of one step, in memory from which the device copies while it works."""
         context = self.space.model.context_length
         is_from_trunk = bool(segment.domain and segment.start.pretrain_tokens)
-        # What a base has read lies in no stream of ours.
+        # What a base has read is no part of our streams, so its branch begins at their start.
         branch_tokens = segment.start.pretrain_tokens if is_from_trunk and not self._base_of(segment.start) else 0
         windows = torch.from_numpy(
             self.corpus.batch(
@@ -301,12 +306,12 @@ class Lane:
         return 60 * self.space.compute.save_minutes
 
     def _base_of(self, node: Node) -> str | None:
-        """Folder of the base from which a node's trunk has come; None where it was pretrained here."""
+        """Folder of the base that is a node's trunk; None where the trunk was pretrained here."""
         found = (c for c in self.space.model.revisions(node.n_params) if c.trunk_tokens == node.pretrain_tokens)
         return next((c.counted.folder for c in found if c.counted is not None), None)
 
     def _stored_for(self, trial: Trial) -> dict[Node, CheckpointManifest]:
-        """The checkpoints of a trial's size and seed; what its own killed saves have left is deleted."""
+        """The checkpoints of a trial's size and seed; what killed saves of this trial have left is deleted."""
         found, torn = stored(self.storage)
         for folder in torn:
             if is_on_chain(folder, trial):
@@ -324,9 +329,13 @@ class Lane:
         self._saving = Save(engine, self.storage, node, passing=passing, writer=self._writer)
 
     def _settle(self, *, must: bool = False) -> None:
-        """Wait for the save that is under way, and let go of what it has replaced.
+        """Wait for the save that is under way, and delete what it has replaced.
 
-        A save within a segment that fails is made up for by the next one, unless it ``must`` succeed.
+        Training goes on if a save within a segment fails, since the next one makes up for it, unless it ``must``
+        succeed.
+
+        Raises:
+            StorageError: the save failed, and it was at a segment's end or had to succeed.
         """
         save, self._saving = self._saving, None
         if save is None:
@@ -338,7 +347,7 @@ class Lane:
                 raise
             _log.warning("training goes on without a save: %s", error)
             return
-        # A fault costs at most what was trained since the last save was begun, until the next one has ended.
+        # A fault costs at most the time from the beginning of the last save to the end of the next one.
         took_seconds = time.perf_counter() - self._save_begun
         self._save_every = max(0.5 * self._save_seconds, self._save_seconds - took_seconds)
         self._nodes[save.node] = manifest
@@ -350,7 +359,7 @@ class Lane:
                 self.storage.delete(node.folder)
 
     def _load(self, engine: Engine, node: Node) -> bool:
-        """Continue from a node; whether it could be."""
+        """Give the engine the state of a node; returns False where its checkpoint is damaged."""
         base = self._base_of(node)
         if not node.domain and (base is not None or node.position == 0):
             engine.begin(node.seed, folder=base or "")
@@ -368,14 +377,14 @@ class Lane:
 
 
 def is_on_chain(folder: str, trial: Trial) -> bool:
-    """Whether a checkpoint's folder lies on a trial's own trunk or branch, beyond its root."""
+    """Whether a checkpoint's folder is of a trial's own trunk or branch, beyond its root."""
     own = f"n{trial.n_params}-s{trial.seed}-d"
     own += re.escape(trial.name.removeprefix(own)) + "-" if trial.domain else ""
     return re.fullmatch(own + r"\d+(-to\d+)?", folder) is not None
 
 
 def is_before(node: Node, later: Node) -> bool:
-    """Whether a checkpoint comes before another of the same stretch of the tree."""
+    """Whether a node comes before another one on the same trunk, branch or cooldown."""
     here, there = (
         replace(n, pretrain_tokens=0) if not n.domain else replace(n, specialize_tokens=0) for n in (node, later)
     )

@@ -1,4 +1,4 @@
-"""What a worker process needs before it can train: threads, determinism, and DeepSpeed told to be quick and quiet."""
+"""Setting up a worker process for training: threads, determinism, and a DeepSpeed that starts quickly and quietly."""
 
 import logging
 import os

@@ -1,8 +1,8 @@
-"""Write and open checkpoints: every rank a share of the files, none the whole of a large model.
+"""Write and open checkpoints: every rank takes a share of the files, and none holds the whole of a large model.
 
 A file holds whole parameters, in the model's order: for each its fp32 weight and both of Adam's moments, as
-safetensors. Ranks take turns at the files, so a file's rank holds 12 bytes a parameter of its share and no more. Every
-rank calls each function here together with the others.
+safetensors. Ranks take turns at the files, so each holds 12 bytes for each parameter of its own files, and no more.
+Every rank calls each function here together with the others.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,14 +24,14 @@ from raysplit.train.state import MOMENTS, WEIGHT
 from raysplit.train.storage import CheckpointStorage, Missing
 
 _FILE_BYTES = 256 * 2**20
-"""About what a file holds, so that a rank that writes or reads one needs little memory beside its share."""
+"""Bytes of a file, about, so that a rank that writes or reads one needs little memory beside its share."""
 _WHAT = (WEIGHT, *MOMENTS)
 
 
 class Save:
-    """A checkpoint on its way: copied off the device, and written by a thread while training goes on.
+    """A checkpoint that is being saved: copied off the device, and written by a thread while training goes on.
 
-    What it holds is the engine's state when it was made; a step after that changes nothing of it.
+    It holds the engine's state at the time that it was made; later steps change nothing of it.
     """
 
     def __init__(
@@ -40,10 +40,10 @@ class Save:
         """Copy this rank's share, and begin to write it.
 
         Args:
-            engine: which stands at ``node``.
+            engine: it stands at ``node``.
             storage: of the checkpoints.
-            node: where in the tree that is.
-            passing: as `CheckpointManifest.passing` has it.
+            node: the node of the tree.
+            passing: as `CheckpointManifest.passing`.
             writer: of one thread.
         """
         self.node, self.passing = node, passing
@@ -59,11 +59,11 @@ class Save:
 
     @property
     def is_written(self) -> bool:
-        """Whether this rank's share is, or has failed."""
+        """Whether this rank's share is written, or has failed."""
         return self._files.done()
 
     def finish(self) -> CheckpointManifest:
-        """Wait for every rank's files, then put the manifest that makes a checkpoint of them.
+        """Wait for every rank's files, then write the manifest that makes a checkpoint of them.
 
         Raises:
             StorageError: on every rank, where one of them could not write.
@@ -111,7 +111,7 @@ def open_checkpoint(
         reader: of one thread, which reads this rank's next file meanwhile.
 
     Raises:
-        Damaged: on every rank, where a file is not what was written; the engine's state is worth nothing then.
+        Damaged: on every rank, where a file is not what was written; the engine's state is then a mixture of two.
         StorageError: on every rank, where one of them could not read.
     """
     rank, n_ranks = dist.get_rank(), dist.get_world_size()
@@ -132,7 +132,7 @@ def open_checkpoint(
 
 
 def _grouped(shapes: Mapping[str, torch.Size]) -> Iterator[list[str]]:
-    """The parameters of each file."""
+    """Names of the parameters of each file."""
     group: list[str] = []
     n_bytes = 0
     for parameter, shape in shapes.items():
@@ -150,7 +150,7 @@ def _key(what: str, parameter: str) -> str:
 
 
 def _write(storage: CheckpointStorage, folder: str, share: dict[int, dict[str, torch.Tensor]]) -> dict[int, StoredFile]:
-    """Write each file under a name that no other save uses; its tensors are let go."""
+    """Write each file under a name that no other save uses; its tensors are freed."""
     written = {}
     for number in sorted(share):
         tensors = share.pop(number)
@@ -182,7 +182,7 @@ def _read(storage: CheckpointStorage, folder: str, file: StoredFile) -> dict[str
 
 
 def _sent(value: torch.Tensor | None, shape: torch.Size, owner: int, device: torch.device) -> torch.Tensor:
-    """A tensor of one rank on the device of every rank."""
+    """A tensor of the ``owner``, sent to the device of every rank; the others give None for it."""
     here = torch.empty(shape, device=device) if value is None else value.to(device)
     if dist.get_world_size() > 1:
         dist.broadcast(here, src=owner)

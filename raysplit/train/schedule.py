@@ -9,10 +9,16 @@ def learning_rate(
 ) -> float:
     """Rate of the optimizer step that starts at ``position_tokens`` of the segment's own stream.
 
-    Constant after a linear warm-up, at the peak of the size for trunks that are meant for ``horizon_tokens``, in a
-    branch from a pretrained trunk times `TrainingSpec.branch_rate_factor`; in a cooldown the constant rate times a
-    straight line from one at its start towards zero at its end (Hagele 2405.18392, section 3, where the falling line
-    has other shapes too).
+    After a linear warm-up the rate is constant: the peak for this size and ``horizon_tokens``, in a branch from a
+    pretrained trunk times `TrainingSpec.branch_rate_factor`. In a cooldown it falls on a straight line towards zero at
+    the cooldown's end (Hagele et al., arXiv:2405.18392, section 3, which has other shapes too).
+
+    Args:
+        segment: of the tree.
+        position_tokens: first token of the step.
+        training: the hyperparameters.
+        n_params: N.
+        horizon_tokens: largest D that trunks are meant for.
     """
     from_scratch = segment.start.pretrain_tokens == 0 or not segment.domain
     warmup_tokens = training.warmup_tokens if from_scratch else training.branch_warmup_tokens

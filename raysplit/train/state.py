@@ -1,9 +1,9 @@
 """The state of an engine, one whole parameter after another, whatever its ranks and its ZeRO stage hold of it.
 
-DeepSpeed's `safe_get_*` and `safe_set_*` give and take the fp32 weight and Adam's moments of one parameter. They know
-nothing of stage 0 in fp32, where the parameter and torch's own optimizer are all there is; before the first step, when
-there are no moments yet; or, in stage 3, of a parameter that the ranks do not divide evenly, whose share is set here.
-All ranks call each of these together.
+DeepSpeed's `safe_get_*` and `safe_set_*` read and write the fp32 weight and Adam's moments of one parameter. They fail
+in three cases: at stage 0 in fp32, where there are only the parameter and torch's own optimizer; before the first step,
+when there are no moments; and at stage 3 for a parameter that the ranks do not divide evenly, whose share is therefore
+set here. All ranks call each function here together.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ from raysplit.train.deepspeed_private import is_partitioned
 
 WEIGHT = "weight"
 MOMENTS = ("exp_avg", "exp_avg_sq")
-"""As torch's AdamW names them."""
+"""Adam's moments, as torch's AdamW names them."""
 
 
 def parameters_of(engine: Any) -> dict[str, torch.nn.Parameter]:
-    """By name, in the order in which their weights are drawn; tied ones once."""
+    """Name -> parameter, in the order in which weights are drawn; tied ones once."""
     return dict(engine.module.named_parameters())
 
 
@@ -60,7 +60,7 @@ def assign(engine: Any, parameter: torch.nn.Parameter, values: Mapping[str, torc
 
 
 def adam_steps(engine: Any) -> int:
-    """Optimizer steps since the moments were zero: one number, since each step moves every parameter."""
+    """Optimizer steps since the moments were zero; one number, since each step updates every parameter."""
     return int(next(iter(adam_of(engine).state.values()))["step"])
 
 
@@ -81,7 +81,7 @@ def _is_plain(engine: Any) -> bool:
 
 
 def _assign_share(parameter: torch.nn.Parameter, value: torch.Tensor, what: str) -> None:
-    """Of stage 3: this rank's equal share of the flat parameter, the last one padded."""
+    """Set, at stage 3, this rank's equal share of the flat parameter; the last share is padded."""
     import deepspeed
     from deepspeed.utils import (
         safe_get_local_fp32_param,

@@ -1,4 +1,4 @@
-"""Where checkpoints lie: a folder that every node sees, or a URL of an object store (s3://, gs://, file://).
+"""Storage of checkpoints: a folder that every node sees, or a URL of an object store (s3://, gs://, file://).
 
 Nothing here needs torch.
 """
@@ -26,10 +26,10 @@ class CheckpointStorage:
     """Folders of files below one place. A file that has its name is whole and on the disk."""
 
     def __init__(self, location: str | Path) -> None:
-        """Nothing is read yet.
+        """Find the file system of a location; nothing is read yet.
 
         Raises:
-            RunError: nobody knows such a URL.
+            RunError: the URL is of no known kind of store.
             StorageError: the store is out of reach.
         """
         self._location = str(location).rstrip("/")
@@ -51,7 +51,7 @@ class CheckpointStorage:
         return f"{self._location.partition('?')[0]}/{name}".rstrip("/")
 
     def folders(self) -> list[str]:
-        """Names of the folders at the top, sorted; none where nothing was stored yet.
+        """Names of the folders in the place, sorted; none where nothing was stored yet.
 
         Raises:
             StorageError: they cannot be read.
@@ -71,7 +71,7 @@ class CheckpointStorage:
             return file.read()
 
     def put(self, name: str, content: bytes) -> None:
-        """Write a whole file durably, in place of the one of its name.
+        """Write a whole file, which is durable when this returns, in place of one with its name.
 
         Raises:
             StorageError: it was not stored.
@@ -85,7 +85,7 @@ class CheckpointStorage:
                     file.write(content)
 
     def delete(self, name: str) -> None:
-        """Delete a folder or a file, as far as it can be done: what stays costs room and nothing else."""
+        """Delete a folder or a file. A failure is only logged, since what stays costs room and nothing else."""
         path = self._path(name)
         try:
             if self._files.get_file_info(path).type == fs.FileType.File:

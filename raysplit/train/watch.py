@@ -4,9 +4,9 @@ A window is the mean over some steps. Training counts as diverged when `WINDOWS`
 
     max((best + blind) / 2, RISE * best)
 
-where blind = log(vocabulary) is the loss of a guess that knows nothing, and best the lowest window so far, blind at
-most: the model has lost half of what it had learned, and by more than text differs from text. A loss that is merely
-poor and falls, stays or rises less is never diverged. The verdict follows from the losses alone, not from clocks.
+where blind = log(vocabulary) is the loss of a guess that knows nothing, and best is the lowest window so far, blind at
+most. So the model has lost half of what it had learned, and more than texts differ in loss. A loss that is only high,
+and falls, stays or rises less, never counts as diverged. The verdict depends on the losses alone, not on clocks.
 """
 
 import math
@@ -28,11 +28,11 @@ class Watch:
 
     @property
     def limit(self) -> float:
-        """Windows above it are suspicious, nats per token."""
+        """Loss above which a window counts towards divergence, nats per token."""
         return max((self._best + self._blind) / 2, RISE * self._best)
 
     def complaint(self, windows: Sequence[float], last: float) -> str:
-        """What is wrong with these new windows or the last step's own loss, nats per token; empty when nothing is."""
+        """What is wrong with new windows or the last step's loss, both in nats per token; empty when nothing is."""
         for loss in (*windows, last):
             if not math.isfinite(loss):
                 return f"training loss is {loss}"
