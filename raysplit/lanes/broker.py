@@ -1,7 +1,7 @@
-"""The broker between trials and lanes: trials hand in tasks, lanes fetch them, outcomes find their way back.
+"""The broker between trials and lanes: trials hand in tasks, lanes fetch them, and trials get the outcomes.
 
-An asyncio Ray actor, so that hundreds of waiting trials and lanes cost nothing. What it decides is in
-`raysplit.pool.lane_pool`; what it does to machines goes through `LaneJobs`, on Ray `raysplit.lanes.lane_jobs`.
+It is an asyncio Ray actor, so that hundreds of waiting trials and lanes cost nothing. `raysplit.pool.lane_pool` makes
+its decisions. `LaneJobs` carries them out on machines, on Ray `raysplit.lanes.lane_jobs`.
 """
 
 import asyncio
@@ -25,15 +25,15 @@ from raysplit.pool.pool_report import PoolReport, report_on, why_quiet
 from raysplit.pool.troubles import Kind, Trouble, kind_of
 
 _LOOK_SECONDS = 1.0
-"""How often lanes and nodes are looked at."""
+"""Time between two looks at lanes and nodes."""
 _TELL_SECONDS = 10.0
-"""How often the law hears anew why nothing happens."""
+"""Time between two messages to the law of why nothing happens."""
 _POLL_SECONDS = 20.0
 """A lane without work asks again after this time, so that its collectives never wait for ever."""
 _END_SECONDS = 60.0
-"""How long a lane may take to end once it is lost or sent home, before what is left of it is cleared away."""
+"""How long a lane may take to end once it is lost or told to close, before its remains are cleared away."""
 _GRACE_SECONDS = 5.0
-"""How long lanes may take to end by themselves where all are sent home."""
+"""How long lanes may take to end by themselves where all are told to close."""
 
 _MAX_WAITING = 1000
 """Calls that may wait in the broker at once."""
@@ -55,7 +55,7 @@ class LaneJobs(Protocol):
 
 
 class Broker:
-    """A lane's number is its own for ever, so calls still under way when it died count for nothing."""
+    """The broker of one command's lanes. No lane's number is used twice, so late calls of a dead lane are ignored."""
 
     def __init__(
         self,
@@ -80,15 +80,15 @@ class Broker:
         self._wake = asyncio.Event()
         self._was_quiet, self._told = False, 0.0
 
-    # For who wants tasks carried out.
+    # Calls of those who want tasks carried out.
 
     async def run(self, task: Task) -> Outcome:
         """Have some lane carry out a task.
 
-        A task that is waiting or running already, asked for by a trial that has died since, is not begun twice.
+        A task that waits or runs already, because a trial that has died since asked for it, is not begun twice.
 
         Raises:
-            LaneError: its lanes died over it, or none is left that could do it; with what ended them.
+            LaneError: its lanes died over it, or none is left that could do it; the message says what ended them.
             RunError: it cannot be trained as it is set up.
         """
         pool = self._pool
@@ -102,17 +102,17 @@ class Broker:
         return await asyncio.shield(asyncio.wrap_future(queued.done))
 
     async def report(self) -> PoolReport:
-        """What the lanes do, and why nothing happens where nothing does."""
+        """A report of what the lanes do, or why nothing happens."""
         return report_on(self._pool, self._clock())
 
     async def n_blocked(self) -> int:
-        """Tasks that wait for machines, while others could be used."""
+        """Number of waiting tasks for which the cluster would have to grow."""
         return sum(
             1 for queued in self._pool.queue if queued.footprint in (self._pool.moves.missing, *self._pool.moves.wanted)
         )
 
     async def close(self) -> None:
-        """Send the lanes home, and end those that do not go."""
+        """Tell the lanes to close, and end those that do not."""
         self._pool.closed = True
         self._pool.give_up(LaneError("the lanes are closed"))
         await self._tell_lanes()
@@ -122,7 +122,7 @@ class Broker:
         for lane in self._pool.lanes.values():
             self._jobs.clear_away(lane)
 
-    # What lanes say.
+    # Calls of lanes.
 
     async def join(self, number: int, worker: Any, placement_group: Any) -> None:
         """A lane's workers have come up; its first rank is the actor ``worker``."""
@@ -144,7 +144,7 @@ class Broker:
         return order
 
     async def progress(self, number: int, tokens: int, loss: float) -> bool:
-        """Returns whether the lane is to save its task and give it back."""
+        """The lane has got on with its task; returns whether it is to save the task and give it back."""
         return self._pool.heard(number, tokens, loss, self._clock())
 
     async def finish(self, number: int, outcome: Outcome) -> None:
@@ -157,11 +157,11 @@ class Broker:
         await self._tell_lanes()
 
     async def say(self, number: int, trouble: Trouble) -> None:
-        """What a rank's exception was, before Ray Train hears of it; of several ranks', the first is the cause."""
+        """A rank tells its exception before Ray Train hears of it; the first of several ranks' is the cause."""
         if (lane := self._pool.lanes.get(number)) is not None:
             lane.last_words.append(trouble)
 
-    # Looking after them.
+    # The loop that looks after lanes.
 
     async def work(self) -> None:
         """Open and close lanes, for as long as the broker lives."""
@@ -176,7 +176,7 @@ class Broker:
                 await asyncio.wait_for(self._wake.wait(), _LOOK_SECONDS)
 
     async def look(self) -> None:
-        """See what has become of nodes and lanes, and do what is to be done."""
+        """See what has become of nodes and lanes, then open and close lanes."""
         pool, jobs = self._pool, self._jobs
         try:
             nodes = await asyncio.to_thread(jobs.nodes)
@@ -224,7 +224,7 @@ class Broker:
             self._changed.notify_all()
 
     async def _tell_law(self) -> None:
-        """So that whoever asks for the sweep's status hears why nothing happens."""
+        """Tell the law why nothing happens, for whoever asks for the sweep's status."""
         now = self._clock()
         quiet = why_quiet(self._pool, now)
         is_news = bool(quiet) != self._was_quiet or (quiet and now - self._told >= _TELL_SECONDS)
@@ -234,7 +234,7 @@ class Broker:
 
 
 def _trouble(lane: LaneState, error: Exception) -> Trouble:
-    """What ended a lane: what Ray Train says of a worker that was killed, else the first rank's last words."""
+    """What ended a lane: the error if a worker was killed, else the first trouble that a rank told, else the error."""
     inner = innermost(error)
     if was_killed(error):
         return Trouble(kind=Kind.MACHINE, cause=cause_of(error))

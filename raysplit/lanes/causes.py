@@ -1,4 +1,4 @@
-"""What ended a lane, in a line: the last exception of a worker, from wherever in Ray's wrappings it lies."""
+"""The cause of a lane's end, in a line: the last exception of a worker, taken out of Ray's wrappings."""
 
 import re
 import time
@@ -20,7 +20,7 @@ _KILLED = (
 
 
 def cause_of(error: BaseException) -> str:
-    """An exception's type and message in a line, its wrappings taken off."""
+    """Type and message of an exception in a line, without its wrappings."""
     error = innermost(error)
     said = " ".join(str(error).split())
     if was_killed(error):
@@ -30,13 +30,13 @@ def cause_of(error: BaseException) -> str:
 
 
 def own_error(error: BaseException) -> RaysplitError | None:
-    """An error of ours as it was raised in another process, without that one's traceback in its text; else None."""
+    """The raysplit error that another process raised, without that process's traceback in its text; None for others."""
     cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else None
     return cause if isinstance(cause, RaysplitError) else None
 
 
 def write_traceback(error: BaseException, log: Path, *, rank: int) -> str:
-    """Add an exception to a lane's log; its cause, with where to read the rest."""
+    """Append an exception to a lane's log; returns its cause, with where to read the rest."""
     lines = (time.strftime("%Y-%m-%d %H:%M:%S"), f" rank {rank}\n", *traceback.format_exception(error), "\n")
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def write_traceback(error: BaseException, log: Path, *, rank: int) -> str:
 
 
 def first_of(failures: Mapping[int, Exception]) -> tuple[int, Exception]:
-    """The rank that failed first: one that was killed, since the others then fail for want of it, or any."""
+    """The failure that caused the others: of a rank that was killed, if there is one, else of the lowest rank."""
     return min(failures.items(), key=lambda failure: (not was_killed(failure[1]), failure[0]))
 
 
@@ -57,7 +57,7 @@ def was_killed(error: BaseException) -> bool:
 
 
 def innermost(error: BaseException) -> BaseException:
-    """What Ray's wrappings are about."""
+    """The exception inside Ray's wrappings."""
     if failures := getattr(error, "worker_failures", None):
         return innermost(first_of(failures)[1])
     for name in WRAPPINGS:

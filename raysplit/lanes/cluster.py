@@ -1,4 +1,4 @@
-"""Joining a Ray cluster: the one that is there, or one on this machine for as long as the command runs."""
+"""Joining a Ray cluster: one that runs already, or one on this machine for as long as the command runs."""
 
 import logging
 import math
@@ -30,7 +30,7 @@ _RUNTIME_ENV: dict[str, object] = {"worker_process_setup_hook": set_up_worker}
 
 
 def check_cluster(address: str | None) -> str:
-    """Refuse, before anything expensive starts, what `joined_cluster` would refuse; a word on what was chosen, or "".
+    """Check, before anything expensive starts, what `joined_cluster` needs; a sentence on what was chosen, or "".
 
     Raises:
         RunError: no cluster answers at the address, or Ray finds no place for its sockets on this machine.
@@ -46,11 +46,11 @@ def joined_cluster(compute: ComputeSpec | None, *, address: str | None) -> Itera
     """Connect to Ray for the length of a ``with`` block.
 
     Args:
-        compute: what a cluster on this machine must have room for; None to join only.
+        compute: what a cluster on this machine must have room for; None for the CPUs that Ray finds.
         address: of a running cluster (``auto`` for this node's own); None starts one on this machine.
 
     Raises:
-        RunError: the cluster cannot be reached.
+        RunError: the cluster cannot be reached, or Ray cannot be started here.
     """
     on_sigterm = signal.getsignal(signal.SIGTERM)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -63,7 +63,7 @@ def joined_cluster(compute: ComputeSpec | None, *, address: str | None) -> Itera
         except Exception as error:  # Ray raises many kinds
             raise join_error(address, error) from error
     if on_sigterm is not signal.SIG_DFL and threading.current_thread() is threading.main_thread():
-        # Ray's own handler, set by init, leaves with status 15 and no word.
+        # Ray's own handler, set by init, ends the process with status 15 and no message.
         signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield
@@ -86,7 +86,7 @@ def _head(address: str) -> str:
 
 
 def _init(**options: object) -> None:
-    """Connect to Ray quietly, or leave nothing of the attempt; what workers print stays in their logs."""
+    """Connect to Ray quietly; a failure leaves nothing behind, and what workers print stays in their logs."""
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, namespace=NAMESPACE, **options)
     except Exception:
@@ -118,9 +118,9 @@ def _start_here(compute: ComputeSpec | None) -> None:
 
 
 def _prepare_environment() -> None:
-    """What Ray's processes on this machine inherit, from the first on."""
+    """Set the environment that Ray's processes on this machine inherit, from the first on."""
     forget_launchers()
-    # Warnings of Ray's and torch's own imports, which are nobody's errors.
+    # It would show warnings of Ray's and torch's own imports, which no user can help.
     os.environ.pop("PYTHONWARNINGS", None)
     # Broker, lane hosts and law take no CPU, so there are more processes than Ray expects and warns of.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(_FEW_PROCESSES))
@@ -133,7 +133,7 @@ def _prepare_environment() -> None:
 
 
 def _token_can_be_kept() -> bool:
-    """Whether Ray finds, or can make, the token that its processes know each other by: it lies at home."""
+    """Whether Ray finds in the home folder, or can make there, the token that its processes know each other by."""
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return True
     folder = Path("~/.ray").expanduser()
@@ -145,7 +145,7 @@ def _token_can_be_kept() -> bool:
 
 
 def _cpus_here(compute: ComputeSpec) -> int:
-    """That a cluster on this machine says it has: for all lanes of the usual shape, or the largest lane."""
+    """CPUs that a cluster on this machine claims: enough for all lanes of the usual shape, and for the largest lane."""
     largest = max(
         (
             (s.workers or compute.workers_per_lane) * (s.cpus_per_worker or compute.cpus_per_worker)

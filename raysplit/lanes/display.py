@@ -1,4 +1,4 @@
-"""What a person watches during a sweep: a live table on a terminal, a line now and then in a log file."""
+"""The display of a sweep: a live table on a terminal, a line now and then in a log file."""
 
 import logging
 import threading
@@ -37,7 +37,7 @@ class Display:
         self._thread = threading.Thread(target=self._live if console.is_terminal else self._log, daemon=True)
         self._started = time.monotonic()
         self._n_notices = 0
-        """Printed."""
+        """Notices that were printed."""
         self._told_quiet = self._told_deaf = -_QUIET_AGAIN_SECONDS
         self._heard = self._started
         """When law and broker last answered."""
@@ -69,7 +69,7 @@ class Display:
                 self._tell_deafness()
 
     def _tell_news(self, report: PoolReport) -> None:
-        """Print what is told once, and not with the table: lanes that were lost, and why nothing happens."""
+        """Print news, which is no part of the table: lanes that were lost, and why nothing happens."""
         if n_new := report.n_notices - self._n_notices:
             self._n_notices = report.n_notices
             for notice in report.notices[-n_new:]:
@@ -79,7 +79,7 @@ class Display:
             self._console.print(report.quiet)
 
     def _tell_deafness(self) -> None:
-        """Where the head is gone for good, Ray ends this process after a minute without a word of its own."""
+        """Print that the cluster does not answer: if its head is gone, Ray soon ends this process silently."""
         now = time.monotonic()
         if now - self._heard >= _DEAF_SECONDS and now - self._told_deaf >= _QUIET_AGAIN_SECONDS:
             self._told_deaf = now

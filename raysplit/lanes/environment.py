@@ -1,4 +1,4 @@
-"""What a worker process inherits: nothing of other launchers', and its raylet's end."""
+"""Setting up a worker process of Ray's: without other launchers' variables, and so that it ends with its raylet."""
 
 import ctypes
 import os
@@ -13,7 +13,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def set_up_worker() -> None:
-    """For Ray's ``worker_process_setup_hook``: runs first in every worker of a command, on whatever node."""
+    """Ray's ``worker_process_setup_hook``, which runs first in every worker of a command, on any node."""
     launchers.forget_launchers()
     _end_with_the_raylet()
 
@@ -21,8 +21,8 @@ def set_up_worker() -> None:
 def _end_with_the_raylet() -> None:
     """Have the kernel end this process when its raylet ends.
 
-    Ray 2.60 leaves that to a thread of the worker, which looks for its raylet once a second; a worker that hangs, or
-    has stopped that thread on its own way out, lives on with its half gigabyte for ever.
+    Ray 2.60 leaves that to a thread of the worker, which looks for its raylet once a second. A worker that hangs, or
+    has stopped that thread while it ends, lives on with its half gigabyte for ever.
     """
     if sys.platform != "linux":
         return

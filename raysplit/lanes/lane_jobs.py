@@ -36,14 +36,14 @@ _QUIET = {
 }
 
 _ROOM_SEEN_SECONDS = 3.0
-"""Until room that was made is left to lanes alone; they are opened at the next look, some tenths of a second behind."""
+"""How long room that the autoscaler has made is left to lanes alone; the next look at nodes opens them."""
 
 
 class LaneHost:
-    """Runs one lane's Ray Train job; a process of its own, so that one lane's end is not another's."""
+    """Runs one lane's Ray Train job, in a process of its own, so that the end of one lane ends no other."""
 
     def run(self, config: LaneConfig) -> None:
-        """Returns when the lane has been sent home.
+        """Run the lane until it is told to close.
 
         Raises:
             Exception: Ray Train's, of many kinds, around what ended a worker.
@@ -79,21 +79,21 @@ class RayLaneJobs:
     """Opens and ends lanes, and says which nodes there are; lives in the broker's process."""
 
     space: Space
-    """Resolved."""
+    """The resolved search space."""
     folder: RunFolder
     corpus_folder: Path
     law: ActorHandle | None
     _hosts: dict[int, ActorHandle] = field(default_factory=dict)
     _wanted: dict[Footprint, list[PlacementGroup]] = field(default_factory=dict)
     _granted_at: dict[Footprint, float] = field(default_factory=dict)
-    """When machines that were waited for were there last, on the monotonic clock."""
+    """When machines that were asked for last became available, on the monotonic clock."""
 
     def footprint_of(self, task: Task) -> Footprint:
         """The machines that a task's lane takes."""
         return Footprint.of(task.lane_shape or lane_shape_of(self.space, task.trial.n_params))
 
     def nodes(self) -> list[Machine]:
-        """Those that are alive."""
+        """The nodes that are alive."""
         free, leaving = ray_private.free_by_node(), ray_private.leaving_nodes()
         return [
             Machine(
@@ -108,7 +108,7 @@ class RayLaneJobs:
         ]
 
     def open(self, lane: LaneState, broker: ActorHandle) -> Awaitable[None]:
-        """Start a lane; what is returned ends with it, or raises what ended it."""
+        """Start a lane; the result ends when the lane ends, and raises what ended it."""
         config = LaneConfig(
             number=lane.number, footprint=lane.footprint, spots=lane.spots, space=self.space, folder=self.folder,
             corpus_folder=self.corpus_folder, broker=broker, law=self.law,
@@ -119,13 +119,13 @@ class RayLaneJobs:
         return run
 
     def kill_worker(self, lane: LaneState) -> None:
-        """End a lane's first rank, which Ray Train answers by ending the others and giving the machines back."""
+        """Kill a lane's first rank; Ray Train then ends the others and gives the machines back."""
         if lane.worker is not None:
             with contextlib.suppress(ray.exceptions.RayError, ValueError):  # it may have died of itself
                 ray.kill(lane.worker)
 
     def clear_away(self, lane: LaneState) -> None:
-        """End what may be left of a lane; Ray Train reserves machines beyond the death of what runs it."""
+        """End what may be left of a lane, whose placement group outlives the process that runs Ray Train."""
         if (host := self._hosts.pop(lane.number, None)) is not None:
             ray.kill(host)
         if lane.placement_group is not None:
@@ -133,10 +133,10 @@ class RayLaneJobs:
                 remove_placement_group(lane.placement_group)
 
     def want(self, footprints: Sequence[Footprint]) -> None:
-        """Have the autoscaler make room: by placement groups that wait, and are let go of once they are there.
+        """Have the autoscaler make room, by placement groups that wait, and are removed once they are placed.
 
-        `ray.autoscaler.sdk.request_resources` keeps one wish for the whole cluster, so that of two sweeps the last to
-        ask would be heard, and keeps it when the sweep has died, so that nodes would stay for nobody.
+        `ray.autoscaler.sdk.request_resources` would not do. It keeps one request for the whole cluster, so of two
+        sweeps only the last to ask would be heard; and it keeps it when the sweep has died, so nodes would stay unused.
         """
         counts = Counter(footprints)
         for footprint in {*self._wanted, *counts}:
@@ -148,7 +148,7 @@ class RayLaneJobs:
                 if is_there or len(queued) > counts[footprint]:
                     queued.remove(group)
                     remove_placement_group(group)
-            # A new group at once would take again the room that was just made, and no lane would ever see it free.
+            # A new group at once would take the room that was just made, and no lane would ever see it free.
             since_granted = time.monotonic() - self._granted_at.get(footprint, -math.inf)
             for _ in range(counts[footprint] - len(queued) if since_granted > _ROOM_SEEN_SECONDS else 0):
                 queued.append(

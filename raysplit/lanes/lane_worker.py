@@ -1,4 +1,4 @@
-"""What every rank of a lane runs: fetch a task on the first rank, tell the others, carry it out together."""
+"""The loop of every rank of a lane: the first rank fetches a task and tells the others, and all carry it out."""
 
 import contextlib
 import math
@@ -24,23 +24,23 @@ from raysplit.space import Space
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LaneConfig:
-    """What every worker of a lane knows."""
+    """Settings that every worker of a lane gets."""
 
     number: int
     footprint: Footprint
     spots: tuple[str, ...]
     """The node of each worker."""
     space: Space
-    """Resolved."""
+    """The resolved search space."""
     folder: RunFolder
     corpus_folder: Path
     broker: ActorHandle
     law: ActorHandle | None
-    """The law actor, which hears of every outcome; None where nobody keeps them."""
+    """The law actor, which records every outcome; None where outcomes are not recorded."""
 
 
 def serve(config: dict[str, Any]) -> None:
-    """The training loop that Ray Train runs on every rank; the broker hears what ends it."""
+    """The training loop that Ray Train runs on every rank; the broker is told of an exception that ends it."""
     import ray.train
 
     lane: LaneConfig = config["lane"]
@@ -94,7 +94,7 @@ def _work(config: LaneConfig) -> None:
 
 
 class _Teller:
-    """Tells the broker of progress without waiting for it; its answer is that to the progress before."""
+    """Tells the broker of progress without waiting, and returns its answer to the message before."""
 
     def __init__(self, broker: ActorHandle, number: int) -> None:
         self._broker, self._number = broker, number
@@ -116,12 +116,12 @@ def _say_nothing(tokens: int, loss: float) -> bool:
 
 
 def _carry_out(task: Task, lane: Any, corpus: Any, config: LaneConfig, *, is_first: bool, on_progress: Any) -> Outcome:
-    """Train, measure and record; whatever else goes wrong ends the lane."""
+    """Train, measure and record. A divergence is an outcome; any other exception ends the lane."""
     from raysplit.design.setup import tree_of
     from raysplit.train.engine import Divergence
 
     trial, milestone = task.trial, task.milestone
-    # A trial of a tuning study brings its own hyperparameters, and a folder where no one else's checkpoints lie.
+    # A trial of a tuning study brings its own hyperparameters, and a folder for its checkpoints alone.
     checkpoints = task.checkpoints or config.folder.checkpoints_at(config.space.compute.storage)
     lane.turn_to(task.training or config.space.training, checkpoints)
     lane.shape = task.lane_shape or lane_shape_of(config.space, trial.n_params)
@@ -134,7 +134,7 @@ def _carry_out(task: Task, lane: Any, corpus: Any, config: LaneConfig, *, is_fir
     except Divergence as error:
         outcome = Failed(why=str(error))
     if config.law is not None and is_first:
-        # On disk before anything it came from is deleted.
+        # The outcome is on disk before the checkpoints it came from are deleted.
         ActorLaw(config.law, while_waiting=partial(on_progress, milestone, math.nan)).record(trial, milestone, outcome)
     if isinstance(outcome, Failed):
         return outcome

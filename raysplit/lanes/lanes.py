@@ -1,4 +1,4 @@
-"""The backend that trains: lanes on Ray, opened for the tasks that wait and closed when none does.
+"""The backend that trains: lanes on Ray, which are opened for tasks that wait and closed when none does.
 
 A Ray Train run for each trial costs 15-50 s of start-up on two cores; a task in a warm lane starts in 0.2 s (LOG
 2026-11-23).
@@ -33,7 +33,7 @@ _CLOSE_SECONDS = 30.0
 
 
 class Lanes:
-    """The lanes of one command, as a `raysplit.sweep.backend.Backend`; pickled, they are the same lanes."""
+    """The lanes of one command, as a `raysplit.sweep.backend.Backend`; a pickled copy stands for the same lanes."""
 
     def __init__(
         self,
@@ -44,17 +44,17 @@ class Lanes:
         law: ActorHandle | None,
         wait_seconds: float = 0.0,
     ) -> None:
-        """Be ready to open lanes; the first task for one waits some 15 s for it.
+        """Be ready to open lanes; the first task of a lane waits about 15 s for it to start.
 
         Args:
             space: the resolved search space.
             run_folder: where checkpoints go; on storage that every node shares.
             corpus_folder: of the built corpus, likewise.
-            law: the law actor that outcomes are recorded with.
-            wait_seconds: for machines, where the cluster has too few for the smallest lane.
+            law: the law actor that records outcomes; None where they are not recorded.
+            wait_seconds: how long to wait for machines, where the cluster has too few for the smallest lane.
 
         Raises:
-            RunError: it still has too few after that.
+            RunError: the cluster still has too few after that.
             StorageError: the storage for checkpoints cannot be written.
         """
         mark_shared(RunFolder(path=run_folder).checkpoints_at(space.compute.storage))
@@ -67,7 +67,7 @@ class Lanes:
         self._n_blocked, self._blocked_at = 0, 0.0
 
     def submit(self, task: Task) -> Future[Outcome]:
-        """As `raysplit.sweep.backend.Backend` has it, from any process on the cluster."""
+        """As `raysplit.sweep.backend.Backend.submit`, from any process on the cluster."""
         told: Future[Outcome] = Future()
 
         def tell(answer: Future[Outcome]) -> None:
@@ -80,7 +80,7 @@ class Lanes:
         return told
 
     def n_blocked(self) -> int:
-        """As `raysplit.sweep.backend.Backend` has it."""
+        """As `raysplit.sweep.backend.Backend.n_blocked`, at most a second old."""
         if (now := time.monotonic()) - self._blocked_at >= _LOOK_SECONDS:
             with contextlib.suppress(ray.exceptions.RayError):  # a broker that died is heard of elsewhere
                 self._n_blocked = ray.get(self.broker.n_blocked.remote())
@@ -88,14 +88,14 @@ class Lanes:
         return self._n_blocked
 
     def close(self) -> None:
-        """End the lanes: idle ones go by themselves, those in the midst of a trial (after Ctrl-C) are killed."""
+        """End the lanes: idle ones end by themselves; those that train, as after Ctrl-C, are killed."""
         with contextlib.suppress(ray.exceptions.RayError):  # a broker that died has taken its lanes with it
             ray.get(self.broker.close.remote(), timeout=_CLOSE_SECONDS)
         ray.kill(self.broker)
 
 
 def smallest_footprint(space: Space) -> Footprint:
-    """What the lane of some size takes, of all sizes the least."""
+    """The smallest footprint of all sizes' lanes: by GPUs, then CPUs, then nodes."""
     footprints = (Footprint.of(lane_shape_of(space, n_params)) for n_params in space.model.sizes)
     return min(
         footprints, key=lambda footprint: (footprint.in_all.get("GPU", 0.0), footprint.in_all["CPU"], footprint.n_nodes)
@@ -103,10 +103,10 @@ def smallest_footprint(space: Space) -> Footprint:
 
 
 def wait_for_room(space: Space, jobs: RayLaneJobs, *, wait_seconds: float) -> None:
-    """Wait until the cluster could hold the smallest lane; it may grow for larger ones later.
+    """Wait until the cluster can hold the smallest lane; it may grow for larger ones later.
 
     Raises:
-        RunError: it cannot after ``wait_seconds``.
+        RunError: it still cannot after ``wait_seconds``.
     """
     footprint, started = smallest_footprint(space), time.monotonic()
     try:
@@ -136,15 +136,16 @@ def running_lanes(
 
     Args:
         space: the resolved search space.
-        folder: of the run, its corpus built.
-        law: as `Lanes` takes it.
-        console: where to say how it goes.
+        folder: of the run, with its corpus built.
+        law: as for `Lanes`.
+        console: where progress is printed.
         title: of the table.
-        wait_seconds: as `Lanes` takes it.
+        wait_seconds: as for `Lanes`.
 
     Raises:
         RunError: the cluster has no room for the smallest lane.
-        LaneError: machines were at fault, as often as was put up with.
+        StorageError: the storage for checkpoints cannot be written.
+        LaneError: machines failed more often than is allowed.
     """
     _log_to(folder.path / "ray" / "driver.log")
     lanes = Lanes(space, run_folder=folder.path, corpus_folder=folder.corpus, law=law, wait_seconds=wait_seconds)
@@ -159,7 +160,7 @@ def running_lanes(
 
 
 def _log_to(path: Path) -> None:
-    """Have what Ray says in this process written to a file: what a person must know is said in our words."""
+    """Send Ray's log of this process to a file; what a user must know is told in messages of raysplit's own."""
     path.parent.mkdir(parents=True, exist_ok=True)
     logger = logging.getLogger("ray")
     for before in [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]:

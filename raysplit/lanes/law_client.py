@@ -1,4 +1,4 @@
-"""How searcher and scheduler talk to the law: the same calls to the actor or to a service in this process."""
+"""The law as searcher, scheduler and lanes call it: the same calls to the law actor or to a service in this process."""
 
 import time
 from collections.abc import Callable, Collection
@@ -15,7 +15,7 @@ from raysplit.lanes.causes import own_error
 from raysplit.live.service import Claim
 
 _PATIENCE_SECONDS, _PAUSE_SECONDS = 600.0, 5.0
-"""A disk that is full or read-only is waited for, since a person may mend it; so often it is tried."""
+"""How long, and how often, a journal that cannot be written is tried again: somebody may mend a full disk."""
 
 
 class LawClient(Protocol):
@@ -27,7 +27,7 @@ class LawClient(Protocol):
 
 
 class ActorLaw:
-    """The law actor as a `LawClient`; where its journal cannot be written, it is asked again for a while."""
+    """The law actor as a `LawClient`; while its journal cannot be written, it is asked again, for ten minutes."""
 
     def __init__(self, actor: ActorHandle, *, while_waiting: Callable[[], object] = lambda: None) -> None:
         self.actor, self._while_waiting = actor, while_waiting

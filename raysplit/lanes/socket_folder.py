@@ -1,4 +1,4 @@
-"""Where Ray on this machine keeps its sockets and logs: a folder that can be written, with a path short enough."""
+"""The folder of Ray's sockets and logs on this machine: it can be written, and its path is short enough."""
 
 import os
 import tempfile
@@ -7,13 +7,13 @@ from pathlib import Path
 from raysplit.errors import RunError
 
 LONGEST = 107 - len("/session_2026-11-30_12-00-00_000000_1234567/sockets/plasma_store.12")
-"""Bytes of its path: Linux's sockets allow 107 in all."""
+"""Most bytes of its path, since Linux allows 107 for a socket's."""
 _USUAL = ("/tmp", "/dev/shm", "/var/tmp")
 _PROBE_BYTES = 2**20
 
 
 def choose_socket_folder() -> tuple[Path, str]:
-    """A folder for Ray, and a word on why it is not where the environment says; empty where it is.
+    """A folder for Ray, and a sentence on why it is not the first choice; empty where it is.
 
     RAY_TMPDIR is asked first, then TMPDIR, as Ray does; then the system's usual places.
 
@@ -24,7 +24,7 @@ def choose_socket_folder() -> tuple[Path, str]:
     places = {named: os.environ[named]} if named else {}
     against: list[str] = []
     for name, parent in [*places.items(), *((place, place) for place in _USUAL)]:
-        # The second where another user has made the first.
+        # The second is for where another user owns the first.
         folders = (Path(parent, "ray"), Path(parent, f"ray-{os.getuid()}"))
         reasons = [_why_not(folder) for folder in folders]
         if "" in reasons:

@@ -1,4 +1,4 @@
-"""Where what a sweep cannot do without is put: on nodes that stay while others come and go."""
+"""Placement of the actors that a sweep cannot do without: on nodes that stay while others come and go."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,15 +9,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raysplit import ray_private
 
 STABLE = "raysplit_stable"
-"""Resource of nodes that are not taken away, as a cluster file may give them; the smallest amount does."""
+"""Resource of nodes that are not taken away, which a cluster file may give them; the smallest amount is enough."""
 _A_SHARE = 0.0001
-"""Ray's smallest."""
+"""Ray's smallest amount of a resource."""
 
 
 def stable_options() -> dict[str, Any]:
-    """Options of Ray's for an actor without a CPU: on a node with `STABLE`, else on this process's while it lives.
+    """Ray's options for an actor without a CPU: it goes to a node with `STABLE`, else to this process's node.
 
-    On the head by its own resource: an actor that asks for nothing was once put on another node than it preferred.
+    The head is asked for by its own resource, because an actor that asks for no resource was once put on another node
+    than the one it preferred.
     """
     if ray.cluster_resources().get(STABLE):
         return {"num_cpus": 0, "resources": {STABLE: _A_SHARE}}
@@ -28,5 +29,5 @@ def stable_options() -> dict[str, Any]:
 
 
 def stable_share() -> Mapping[str, float]:
-    """Resources for Tune, which takes no strategy and refuses an actor that asks for nothing: of a node that stays."""
+    """Resource of a node that stays, for Tune, which takes no strategy and refuses actors that ask for nothing."""
     return {STABLE if ray.cluster_resources().get(STABLE) else ray_private.HEAD: _A_SHARE}
