@@ -1,1 +1,1 @@
-"""Which lane gets which task on which machines: pure, told of nodes and the time, so any story can be played to it."""
+"""Which lane gets which task on which machines: pure code, told of nodes and the time, so tests can play any events."""

@@ -1,6 +1,7 @@
-"""The lanes and the tasks that wait for them: who gets which task, what a loss costs, when nothing can go on.
+"""The lanes and the tasks that wait for them: which lane gets which task, what a lost lane means, when to give up.
 
-Knows neither Ray nor the time, which everything is told, so that any story can be played to it.
+The pool knows neither Ray nor a clock. It is told of nodes, lanes and the time, so that tests can play any course of
+events.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,16 +18,16 @@ from raysplit.pool.troubles import Kind, Trouble, remedy
 NO_MACHINES_SECONDS = 1800.0
 """How long tasks wait for machines that the cluster has lost, while nothing else goes on."""
 _START_SECONDS = 15.0
-"""Of a lane, until one has started."""
+"""How long a lane is assumed to take to start, until one has started."""
 _HELD_UP_SECONDS = 5.0
-"""Between two looks there is a second; where it was so long, lanes were not heard either."""
+"""Two looks are a second apart. If so much time lies between them, this process was held up, and heard no lane."""
 _LEAST_SHUNNED_SECONDS, _MOST_SHUNNED_SECONDS = 10.0, 600.0
 _MOST_NOTICES = 200
 
 
 @dataclass(slots=True)
 class _Failing:
-    """A node on which lanes were lost, since the last task that ended well there."""
+    """A node on which ``n`` lanes were lost since a task last ended well there."""
 
     n: int = 0
     until: float = 0.0
@@ -35,27 +36,27 @@ class _Failing:
 
 @dataclass(kw_only=True, slots=True)
 class LanePool:
-    """Lanes are numbered as they are opened. A lane that was lost never comes back; another takes its place."""
+    """All lanes of one command, and the tasks that wait. Lanes are numbered as they open, and never come back."""
 
     most_lanes: int
     stall_seconds: float
     footprint_of: Callable[[Task], Footprint]
     no_machines_seconds: float = NO_MACHINES_SECONDS
     lanes: dict[int, LaneState] = field(default_factory=dict)
-    """All whose machines are not given back yet."""
+    """Number -> lane, of all whose machines are not given back yet."""
     queue: TaskQueue = field(default_factory=TaskQueue)
     hopeless: RaysplitError | None = None
     """Why no task will ever end well, once that is clear."""
     closed: bool = False
     notices: list[str] = field(default_factory=list)
-    """What a person is to know of lanes that were lost, in order."""
+    """The latest notices for a user, such as on lanes that were lost, in order."""
     n_notices: int = 0
     happened: float = 0.0
     """When a lane last got on with anything."""
     moves: Moves = field(default_factory=Moves)
-    """As last decided."""
+    """The last decision."""
     nodes: Sequence[Machine] = ()
-    """As last seen."""
+    """The nodes as last seen."""
     _silences: Silences = field(init=False)
     _failing: dict[str, _Failing] = field(default_factory=dict)
     _served: dict[Footprint, float] = field(default_factory=dict)
@@ -64,7 +65,7 @@ class LanePool:
     _start_seconds: float = _START_SECONDS
     _n_opened: int = 0
     _n_failed_starts: int = 0
-    """Since the last that went well."""
+    """Starts that failed since the last one that went well."""
     _failing_since: float = 0.0
     _looked: float | None = None
     _stuck_since: float | None = None
@@ -72,10 +73,10 @@ class LanePool:
     def __post_init__(self) -> None:
         self._silences = Silences(most_seconds=self.stall_seconds)
 
-    # Who wants tasks carried out.
+    # Calls of those who want tasks carried out.
 
     def under_way(self, task: Task) -> QueuedTask | None:
-        """The same task, if it waits or is carried out."""
+        """The same task, if it waits or is being carried out; else None."""
         known = [*self.queue, *(lane.queued for lane in self.lanes.values() if lane.queued)]
         return next((queued for queued in known if queued.task == task and not queued.done.done()), None)
 
@@ -83,7 +84,7 @@ class LanePool:
         self.queue.add(queued)
 
     def give_up(self, error: RaysplitError) -> None:
-        """Tell everyone who waits, now and later."""
+        """Give all tasks up with an error, those that are handed in later too."""
         self.hopeless = self.hopeless or error
         for queued in (*self.queue, *(lane.queued for lane in self.lanes.values() if lane.queued)):
             if not queued.done.done():
@@ -114,7 +115,7 @@ class LanePool:
         return opened, self.moves.close
 
     def hung(self, now: float) -> list[LaneState]:
-        """Lanes that have been silent for too long; their tasks wait for another. To be asked once a second too."""
+        """Lanes that have been silent for too long; their tasks wait for other lanes. Call it once a second."""
         self._excuse_silence(now)
         found = [lane for lane in self.lanes.values() if self._silences.is_hung(lane, now)]
         for lane in found:
@@ -124,7 +125,7 @@ class LanePool:
             self.lost(lane.number, Trouble(kind=Kind.MACHINE, cause=silence), now)
         return found
 
-    # What becomes of a lane.
+    # What happens to a lane.
 
     def joined(self, number: int, now: float) -> LaneState | None:
         """A lane's workers have come up; None where it was given up meanwhile."""
@@ -136,7 +137,7 @@ class LanePool:
         return lane
 
     def give(self, number: int, now: float) -> Task | None:
-        """The next task of an idle lane, if there is one for it."""
+        """Give an idle lane its next task; None where there is none for it."""
         lane = self.lanes[number]
         if not lane.is_idle or not lane.takes_tasks:
             return None
@@ -174,7 +175,7 @@ class LanePool:
             queued.done.set_result(outcome)
 
     def interrupted(self, number: int, now: float) -> None:
-        """A lane has saved its task where it stood, as it was told, which counts for nothing against the task."""
+        """A lane has saved its task where it stood, as it was told. That is no failed try of the task."""
         lane = self._at_work(number)
         if lane is None:
             return
@@ -185,7 +186,7 @@ class LanePool:
         self.queue.add(queued)
 
     def lost(self, number: int, trouble: Trouble, now: float) -> None:
-        """A lane has come to an end that nobody asked for; its task goes to another, or is given up."""
+        """A lane has ended without being told to; its task goes to another lane, or is given up."""
         lane = self.lanes.get(number)
         if lane is None or not lane.is_open:
             return
@@ -208,7 +209,7 @@ class LanePool:
         if trouble is not None:
             self.lost(number, trouble, now)
         lane = self.lanes.pop(number, None)
-        if lane is not None and lane.queued is not None:  # it ended well in the midst of a task, as none should
+        if lane is not None and lane.queued is not None:  # it ended without an error while it had a task
             self.queue.add(lane.queued)
 
     # Inside.
@@ -224,14 +225,14 @@ class LanePool:
         return lane
 
     def _excuse_silence(self, now: float) -> None:
-        """Where this process was held up, so was what it would have heard."""
+        """Count no silence of lanes for the time that this process was held up, when it could hear none."""
         if self._looked is not None and (held_up := now - self._looked) > _HELD_UP_SECONDS:
             for lane in self.lanes.values():
                 lane.heard = min(now, lane.heard + held_up)
         self._looked = now
 
     def _pauses(self, now: float) -> bool:
-        """Whether nothing is to be opened yet, after starts that failed."""
+        """Whether to open no lane yet, after starts that failed."""
         if not self._n_failed_starts:
             return False
         return now < self._failing_since + _LEAST_SHUNNED_SECONDS * (2 ** (self._n_failed_starts - 1) - 1)
@@ -252,7 +253,7 @@ class LanePool:
             failing.n, failing.until = failing.n + 1, now + min(pause, _MOST_SHUNNED_SECONDS)
 
     def _watch_for_machines(self, now: float) -> None:
-        """End it where the cluster has had no room for long for what waits, and nothing else goes on."""
+        """Give up where the cluster has long had no room for what waits, and no lane is open."""
         is_stuck = self.moves.missing is not None and not any(lane.is_open for lane in self.lanes.values())
         if not is_stuck:
             self._stuck_since = None
@@ -262,7 +263,7 @@ class LanePool:
             self.give_up(LaneError(no_room(self.moves.missing, self.nodes, self.no_machines_seconds)))
 
     def tell(self, notice: str) -> None:
-        """Have a person know of something."""
+        """Add a notice for the user, unless it is the same as the last one."""
         if self.notices[-1:] == [notice]:
             return
         self.notices = [*self.notices, notice][-_MOST_NOTICES:]
@@ -270,7 +271,7 @@ class LanePool:
 
 
 def no_room(footprint: Footprint | None, nodes: Sequence[Machine], seconds: float) -> str:
-    """That a lane fits nowhere, with what there is and what would help."""
+    """Message that a lane fits nowhere, with what the cluster has and what would help."""
     since = f" after {seconds:.0f} s" if seconds else ""
     return (
         f"a lane needs {footprint}, and the Ray cluster has no room for that{since}: its nodes have "

@@ -1,4 +1,4 @@
-"""One task and one lane as the broker sees them, and how long a lane may be silent before it counts as hung."""
+"""A task and a lane as the broker sees them, and how long a lane may be silent before it counts as hung."""
 
 import math
 from concurrent.futures import Future
@@ -10,14 +10,14 @@ from raysplit.pool.placement import Footprint
 from raysplit.pool.troubles import Trouble
 
 STALLED = 10.0
-"""Times as long as ever before is too long a silence."""
+"""A silence is too long when it is so many times the longest one before."""
 LEAST_SILENCE_SECONDS = 45.0
-"""No lane that has shown progress is given up for less: saving and reading held-out text are silent too."""
+"""No shorter silence is too long, since saving and reading held-out text are silent too."""
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class QueuedTask:
-    """A task, and who waits for it."""
+    """A task that waits or is carried out, and the future of its outcome."""
 
     task: Task
     footprint: Footprint
@@ -27,17 +27,17 @@ class QueuedTask:
     not_before: float = 0.0
     """When it may be tried again."""
     tries: int = 0
-    """Lanes that it has cost since it last got on."""
+    """Lanes that were lost over it, since one last worked well on it."""
     troubled_since: float = 0.0
-    """When it cost the first of them."""
+    """When the first of them was lost."""
     trouble: Trouble | None = None
-    """What ended the last."""
+    """What ended the last of them."""
     n_stalls: int = 0
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class LaneState:
-    """A lane is started once: what comes after it in its place is another one, with another number."""
+    """A lane. It is started once; the lane that takes its place is another one, with another number."""
 
     number: int
     footprint: Footprint
@@ -47,29 +47,29 @@ class LaneState:
     joined: float | None = None
     """When its workers had come up."""
     ended: float | None = None
-    """When it was lost or sent home; its machines are taken until Ray says that it is gone."""
+    """When it was lost or told to close; its machines count as taken until Ray says that it is gone."""
     queued: QueuedTask | None = None
     begun: float = 0.0
-    """When it got its task; when it became idle, without one."""
+    """When it got its task; without a task, when it became idle."""
     has_worked: bool = False
-    """It has had a task, as every lane is to that was opened for one."""
+    """Whether it has had a task. Each lane is opened for one, so it is not closed for others before it has had one."""
     has_got_on: bool = False
-    """With any task."""
+    """Whether it has shown progress with any task."""
     leaves: bool = False
-    """A node of it does: it is given nothing new, and saves what it has."""
+    """Whether one of its nodes is to leave the cluster: it gets no new task, and saves the one it has."""
     stand_down: bool = False
-    """Another footprint waits for its machines: it is given nothing new."""
+    """Whether another footprint waits for its machines: it gets no new task, once it has had one."""
     save_now: bool = False
-    """It is to save its task and give it back."""
+    """Whether it is to save its task and give it back."""
     tokens: int = 0
     loss: float = math.nan
     heard: float = 0.0
-    """When it last said anything of its task."""
+    """When it last told anything of its task."""
     has_progressed: bool = False
     longest_silence: float = 0.0
-    """Of its task so far."""
+    """Longest silence over its task so far, seconds."""
     last_words: list[Any] = field(default_factory=list)
-    """Troubles as its ranks told them, the first one first."""
+    """Troubles that its ranks told, in the order in which they came."""
     worker: Any = None
     """Ray's actor of the first rank."""
     placement_group: Any = None
@@ -84,7 +84,7 @@ class LaneState:
 
     @property
     def takes_tasks(self) -> bool:
-        """Whether it takes one when it has none."""
+        """Whether it would get a new task when it has none."""
         return self.is_open and not self.leaves and not (self.stand_down and self.has_worked)
 
     @property
@@ -100,7 +100,7 @@ class LaneState:
         self.heard = now
 
     def leave(self, now: float) -> QueuedTask | None:
-        """Have the lane without its task, which is returned."""
+        """Take the lane's task away; returns it."""
         queued, self.queued, self.begun = self.queued, None, now
         self.save_now = False
         return queued
@@ -108,25 +108,25 @@ class LaneState:
 
 @dataclass(slots=True)
 class Silences:
-    """How long lanes have been silent over each size and ended well."""
+    """How long lanes have been silent over tasks of each size that ended well, and which lanes are hung by that."""
 
     most_seconds: float
-    """A lane may be silent for so long before its first progress: loading and compiling say nothing."""
+    """How long a lane may be silent before its first progress with a new size: loading and compiling tell nothing."""
     known: dict[int, float] = field(default_factory=dict)
     """n_params -> the longest silence of a task that ended well."""
 
     def learn(self, lane: LaneState) -> None:
-        """A lane has ended its task well."""
+        """Note the longest silence of a task that a lane has ended well."""
         assert lane.task is not None
         n_params = lane.task.trial.n_params
         self.known[n_params] = max(self.known.get(n_params, 0.0), lane.longest_silence)
 
     def is_hung(self, lane: LaneState, now: float) -> bool:
-        """Whether a lane has been silent over its task for longer than can be.
+        """Whether a lane has been silent over its task for too long.
 
-        `STALLED` times the longest silence of this task or of any before it with a model of its size, and at least
-        `LEAST_SILENCE_SECONDS`; twice as long again for each time that the task was thought hung. Before its first
-        progress at least `most_seconds`, unless its size has come through before.
+        Too long is `STALLED` times the longest silence of this task, or of any task before with a model of its size,
+        and at least `LEAST_SILENCE_SECONDS`. It doubles with each time that the task was thought hung. Before a lane's
+        first progress it is at least `most_seconds`, unless a task of its size has ended well before.
         """
         if lane.queued is None or not lane.is_open:
             return False

@@ -1,9 +1,10 @@
-"""Which lanes to open and which to close, so that every task gets its machines and no machine waits for nothing.
+"""Which lanes to open and which to close, so that every task gets its machines and no machine is idle in vain.
 
-The footprints that tasks wait for are served in the order in which they last got a task. A footprint for which nothing
-is free, though an idle cluster would hold it, has machines cleared for it: one at a time, the longest waiting. Lanes in
-its way save their tasks where they stand, give them back and are closed, and nobody else gets their machines. So two
-footprints never wait for each other, and machines that are to be taken together are not idle until the last is free.
+Footprints that tasks wait for are served in the order in which they last got a task. If nothing is free for a footprint
+that an idle cluster would hold, machines are cleared for it: for one footprint at a time, the one that has waited
+longest. Lanes in its way save their tasks where they stand, give them back and are closed, and no other footprint gets
+their machines. So two footprints never wait for each other, and machines that are to be taken together do not stand
+idle until the last of them is free.
 """
 
 import math
@@ -16,17 +17,17 @@ from raysplit.pool.lane_state import LaneState, QueuedTask
 from raysplit.pool.placement import Footprint, Machine, Resources, on_these, place, without
 
 WARM_SECONDS, WARM_SECONDS_OVER_NODES = 300.0, 30.0
-"""How long a lane on one node, and one on several, is kept without work; then its machines may go."""
+"""How long a lane on one node, and a lane on several, is kept without work before it is closed."""
 LINGER_SECONDS = 2.0
-"""A lane without work for so long is closed for another footprint: before that its trial's next milestone may come."""
+"""How long a lane is kept without work where another footprint waits: its trial's next milestone may come."""
 STARTS_WORTH = 20.0
 """Lanes at work are cleared away for a footprint that has waited so many times as long as a lane takes to start, and
-not sooner after the last such clearing: changing over then costs some tenth of the time."""
+not sooner after the last such clearing. So starting lanes costs about a tenth of the time."""
 
 
 @dataclass(slots=True)
 class Clearing:
-    """For which footprint lanes at work were last cleared away, and since when."""
+    """The footprint for which lanes at work were last cleared away, and since when."""
 
     footprint: Footprint | None = None
     begun: float = -math.inf
@@ -34,13 +35,13 @@ class Clearing:
 
 @dataclass(kw_only=True, slots=True)
 class Moves:
-    """What is to be done now."""
+    """Lanes to open and to close now, and footprints that have to wait."""
 
     open: list[tuple[Footprint, tuple[str, ...]]] = field(default_factory=list)
-    """Footprint and the node of each worker."""
+    """Lanes to open: footprint, and the node of each worker."""
     close: list[LaneState] = field(default_factory=list)
     wanted: list[Footprint] = field(default_factory=list)
-    """For which the cluster has to grow, as far as it is to hold all lanes that are allowed."""
+    """Footprints of lanes for which the cluster has to grow, one for each lane, as far as lanes are allowed."""
     missing: Footprint | None = None
     """The footprint that waits longest for machines that the cluster does not have."""
     cleared: Footprint | None = None
@@ -59,18 +60,18 @@ def next_moves(
     start_seconds: float,
     now: float,
 ) -> Moves:
-    """Decide, and mark the lanes that are to stand down or to save; all others are marked as they are not.
+    """Decide what to open and close, and mark which lanes are to stand down or to save, and which are not.
 
     Args:
         lanes: every lane whose machines are not given back yet.
         waiting: tasks without a lane.
-        nodes: that are alive.
-        most_lanes: at a time.
+        nodes: those that are alive.
+        most_lanes: most lanes at a time.
         shunned: names of nodes on which lanes have failed of late.
         served: footprint -> when a lane of it last got a task.
-        cleared: the last of lanes at work.
-        start_seconds: that a lane takes until it gets on with its first task.
-        now: on the clock that lanes and tasks go by.
+        cleared: the last clearing of lanes at work, which is updated.
+        start_seconds: how long a lane takes from its opening to its first progress.
+        now: on the clock of lanes and tasks.
     """
     staying = {node.name: node for node in nodes if not node.leaves}
     for lane in lanes:
@@ -115,9 +116,9 @@ def next_moves(
 
 
 def free_of(nodes: Collection[Machine], lanes: Sequence[LaneState]) -> Mapping[str, Resources]:
-    """What is left of each node: by what the cluster says and by what our lanes have taken, whichever is less.
+    """Node -> what is left of it: what the cluster reports, or what our lanes leave, whichever is less.
 
-    Those that are starting are in the cluster's figures only once they are placed.
+    The cluster's report has a lane that is starting only once it is placed.
     """
     mine = {node.name: node.total for node in nodes}
     for lane in lanes:
@@ -154,11 +155,11 @@ def unserved(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Way:
-    """What has to go for a lane to find its place."""
+    """Lanes that have to be closed so that a lane of another footprint finds its place."""
 
     lanes: Sequence[LaneState]
     left_for_others: Mapping[str, Resources]
-    """Free now, and no part of that place."""
+    """Node -> resources that are free now and no part of that place."""
 
 
 def _in_the_way(
@@ -169,9 +170,9 @@ def _in_the_way(
     usable: Mapping[str, Resources],
     all_taken: bool,
 ) -> _Way | None:
-    """The lanes without which there is the place, as few as can be, idle ones first; None where it would not help.
+    """The lanes to close for a place, as few as can be, idle ones first; None where closing lanes would not help.
 
-    The order does not change while they work, so that lanes which stand down go on to do so.
+    Their order does not change while they work, so that the lanes that stand down stay the same.
     """
     left, gone = dict(usable), list[LaneState]()
     for lane in sorted((lane for lane in lanes if lane.footprint != footprint or not lane.is_open), key=_reluctance):
@@ -195,7 +196,7 @@ def _in_the_way(
 
 
 def _given_back(left: Mapping[str, Resources], lane: LaneState, staying: Mapping[str, Machine]) -> dict[str, Resources]:
-    """The nodes of a lane as they are without it."""
+    """The nodes of a lane, as they are without it."""
     back: dict[str, dict[str, float]] = {}
     for name in lane.spots:
         if name in left:

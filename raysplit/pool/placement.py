@@ -1,4 +1,4 @@
-"""Where lanes fit: what a lane needs of each node, what nodes have left, and which nodes a lane is put on."""
+"""Placement of lanes: what a lane needs of each node, what nodes have left, and which nodes a lane is put on."""
 
 import math
 from collections import Counter
@@ -16,7 +16,7 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class Footprint:
-    """The machines that a lane takes. Lanes of one footprint serve every size whose shape takes the same."""
+    """The machines that a lane takes. A lane serves every size whose lane shape takes the same machines."""
 
     n_workers: int
     n_nodes: int
@@ -25,7 +25,7 @@ class Footprint:
 
     @classmethod
     def of(cls, shape: LaneShape) -> "Footprint":
-        """What a lane of a shape takes, however it trains there."""
+        """The footprint of a lane shape, which leaves out how the lane trains."""
         return cls(
             n_workers=shape.n_workers,
             n_nodes=shape.n_nodes,
@@ -54,24 +54,24 @@ class Machine:
     """A machine of the cluster that is alive."""
 
     name: str
-    """Ray's id of it."""
+    """Ray's id of the node."""
     address: str
     total: Resources
     free: Resources
-    """As the cluster tells it, which may be a second old."""
+    """Resources left, as the cluster reports them, which may be a second old."""
     leaves: bool = False
-    """Notice was given: whatever runs there will be ended."""
+    """Whether notice was given that the node will go, with whatever runs there."""
 
 
 def place(footprint: Footprint, free: Mapping[str, Resources]) -> tuple[str, ...] | None:
-    """The node of each worker: those that it fills best, so that large nodes stay whole for large lanes.
+    """The node of each worker: the nodes that the lane fills best, so that large nodes stay whole for large lanes.
 
     Args:
         footprint: of the lane; its workers are spread evenly over ``footprint.n_nodes`` nodes.
         free: node -> what is left there.
 
     Returns:
-        None where there is no room.
+        A node's name for each worker, in their order; None where there is no room.
     """
     n_each = math.ceil(footprint.n_workers / footprint.n_nodes)
     roomy = sorted(
@@ -84,9 +84,14 @@ def place(footprint: Footprint, free: Mapping[str, Resources]) -> tuple[str, ...
 
 
 def on_these(footprint: Footprint, nodes: Iterable[Resources]) -> Footprint | None:
-    """The footprint as these nodes can give it when idle: over more nodes than asked for where they are smaller.
+    """The footprint as these nodes can hold it when idle: spread over more nodes where they are smaller than asked for.
 
-    None where they cannot.
+    Args:
+        footprint: of the lane.
+        nodes: all resources of each node.
+
+    Returns:
+        None where the nodes cannot hold it.
     """
     idle = {str(number): node for number, node in enumerate(nodes)}
     for n_nodes in range(footprint.n_nodes, footprint.n_workers + 1):
@@ -101,7 +106,7 @@ def on_these(footprint: Footprint, nodes: Iterable[Resources]) -> Footprint | No
 
 
 def without(free: Mapping[str, Resources], footprint: Footprint, spots: Iterable[str]) -> dict[str, Resources]:
-    """What is left of the nodes once a lane's workers are on these, one after another."""
+    """Node -> what is left of it once a lane's workers are there; ``spots`` has the node of each worker."""
     left = dict(free)
     for name, n_workers in Counter(name for name in spots if name in free).items():
         have = free[name]
@@ -111,7 +116,7 @@ def without(free: Mapping[str, Resources], footprint: Footprint, spots: Iterable
 
 
 def words(nodes: Iterable[Resources]) -> str:
-    """What nodes have of what lanes need, for messages."""
+    """The GPUs and CPUs of nodes in words, for messages."""
     each = [
         " and ".join(f"{node[name]:g} {name}" for name in ("GPU", "CPU") if node.get(name)) or "neither CPU nor GPU"
         for node in nodes

@@ -1,4 +1,4 @@
-"""What a person is told of the lanes: what each does, which were lost, and after a while why nothing happens."""
+"""A report on the lanes for a user: what each does, which were lost, and after a while why nothing happens."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from raysplit.pool.placement import Footprint, place, words
 from raysplit.quantities import format_seconds
 
 QUIET_SECONDS = 30.0
-"""Nothing happens for so long before it is said why."""
+"""After so long without progress a report says why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,25 +20,25 @@ class LaneReport:
     number: int
     footprint: Footprint
     addresses: tuple[str, ...]
-    """Of its nodes."""
+    """Addresses of its nodes."""
     state: str
     """``starting``, ``idle``, ``training``, ``saving`` or ``ending``."""
     task: Task | None
     tokens: int
-    """Trained for the task so far."""
+    """Tokens trained for the task so far."""
     loss: float
-    """Of the last step; not a number before the first."""
+    """Training loss of the last step, nats per token; NaN before the first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoolReport:
-    """All of them."""
+    """All lanes, and what a user is to know of them."""
 
     lanes: tuple[LaneReport, ...]
     n_waiting: int
     """Tasks without a lane."""
     notices: tuple[str, ...]
-    """The last ones of ``n_notices``."""
+    """The last of all ``n_notices`` notices."""
     n_notices: int
     quiet: str
     """Why nothing happens; empty as long as something does."""
@@ -67,7 +67,7 @@ def report_on(pool: LanePool, now: float) -> PoolReport:
 
 
 def why_quiet(pool: LanePool, now: float) -> str:
-    """What has been waited for and on what, since when, and what would help; empty within `QUIET_SECONDS`."""
+    """What has waited for what, since when, and what would help; empty if something happened within `QUIET_SECONDS`."""
     if now - pool.happened < QUIET_SECONDS:
         return ""
     reasons = "; ".join(_reasons(pool, now)) or "no task has been handed in: the sweep decides what to train next"

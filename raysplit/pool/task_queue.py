@@ -9,17 +9,18 @@ from raysplit.pool.placement import Footprint
 from raysplit.pool.troubles import Kind, Trouble, remedy
 
 MOST_TRIES = 3
-"""Of a task that ends its lanes by an exception; lost machines may cost it more, within `PATIENCE_SECONDS`."""
+"""Tries of a task that ends its lanes by an exception. Where machines are lost it gets more, within
+`PATIENCE_SECONDS`."""
 PATIENCE_SECONDS = {Kind.MACHINE: 600.0, Kind.STORAGE: 1800.0, Kind.CODE: 0.0}
 """How long after the first trouble a task is tried again, without a stretch of good work in between."""
 GOOD_WORK_SECONDS = 600.0
-"""A lane that worked for so long before it was lost has saved most of it, so the count of tries begins anew."""
+"""A lane that worked for so long before it was lost has saved most of its work, so the count of tries begins anew."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2.0, 60.0
 
 
 @dataclass(slots=True)
 class TaskQueue:
-    """Only what waits; what a lane has is the lane's."""
+    """The tasks that wait; a task that a lane has is not among them."""
 
     waiting: list[QueuedTask] = field(default_factory=list)
 
@@ -31,7 +32,7 @@ class TaskQueue:
         self.waiting.sort(key=lambda each: each.since)  # stable: of the same moment, the first handed in
 
     def take(self, footprint: Footprint, now: float) -> QueuedTask | None:
-        """The task of a footprint that has waited longest, if it may be tried."""
+        """Remove and return the longest waiting task of a footprint that may be tried now; None where there is none."""
         for queued in self.waiting:
             if queued.footprint == footprint and queued.not_before <= now:
                 self.waiting.remove(queued)
@@ -39,7 +40,7 @@ class TaskQueue:
         return None
 
     def take_back(self, queued: QueuedTask, trouble: Trouble, now: float, *, worked_seconds: float) -> None:
-        """Hear that a lane was lost over a task: it waits again, or is given up."""
+        """Take back a task over which a lane was lost: it waits again, or is given up."""
         if worked_seconds >= GOOD_WORK_SECONDS:
             queued.tries = 0
         if queued.tries == 0:
@@ -50,7 +51,7 @@ class TaskQueue:
             if not queued.done.done():
                 queued.done.set_exception(error)
             return
-        # At once the first time, since most machines that are lost are lost once.
+        # The first time it is tried again at once, since most lost machines are lost once.
         pause = _FIRST_PAUSE_SECONDS * 2 ** (queued.tries - 1) if queued.tries > 1 else 0.0
         queued.not_before = now + min(pause, _LONGEST_PAUSE_SECONDS)
         self.add(queued)

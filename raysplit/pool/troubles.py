@@ -1,4 +1,4 @@
-"""What ended a lane or a task other than an outcome: of which kind it is decides whether it is tried again."""
+"""Troubles: what ended a lane or a task without an outcome. The kind decides whether the task is tried again."""
 
 import re
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ class Kind(Enum):
     """Whose fault it was."""
 
     MACHINE = "machine"
-    """A node, a process or the network between ranks: another lane may well do it."""
+    """A node, a process or the network between ranks: another lane may well carry the task out."""
     STORAGE = "storage"
-    """Missing, full, read-only: tried again for as long as people take to mend it."""
+    """Storage that is missing, full or read-only: tried again for as long as people take to mend it."""
     CODE = "code"
     """An exception of a rank's own, which is likely to come again."""
     SET_UP = "set-up"
-    """What the user asked for cannot be done: it would come again for certain."""
+    """What the user asked for cannot be done, so it would fail again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +27,7 @@ class Trouble:
 
     kind: Kind
     cause: str
-    """In a line, with where to read more."""
+    """The cause in a line, with where to read more."""
 
 
 _MACHINE = re.compile(
@@ -50,7 +50,7 @@ def kind_of(error: BaseException) -> Kind:
 
 
 def remedy(kind: Kind, cause: str) -> str:
-    """A cause with what would mend it, where it is not said already."""
+    """A cause with what would mend it, where the cause does not say that itself."""
     if kind is Kind.SET_UP and _NO_MEMORY.search(cause):
         return (
             f"{cause}; the size does not fit into the memory of its lane: give it a shape in compute.shapes with more "
@@ -64,7 +64,7 @@ def remedy(kind: Kind, cause: str) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception and what caused it; an error of ours has said by its kind what it is, whatever lies below."""
+    """An exception and what caused it, down to the first error of raysplit's own, whose type already says its kind."""
     while error is not None:
         yield error
         error = None if isinstance(error, RaysplitError) else error.__cause__
