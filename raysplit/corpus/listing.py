@@ -12,7 +12,7 @@ from raysplit.files import COMPRESSIONS, is_left_behind
 
 
 def list_files(path: Path, is_wanted: Callable[[Path], bool], tally: Tally) -> list[Path]:
-    """Files in a fixed order; of a folder's files those that ``is_wanted``, asked with their path below the folder.
+    """Files in a fixed order; of a folder, the files whose path below it ``is_wanted``.
 
     Args:
         path: a file, a folder or a glob; a file or folder of exactly that name comes first.

@@ -49,9 +49,9 @@ class SubjectRecord:
     name: str
     origin: str
     temperature: float | None
-    """Of a router, fitted on held-out text; 1 where there was no text to fit it on; None for a model alone."""
+    """T of a router, fitted on held-out text; 1 where there was no text to fit it on; None for a model alone."""
     training_flops: float | None = None
-    """Of all models of a variant; None where they were not recorded, and for a part of a variant."""
+    """Training FLOPs of all models of a variant; None where nobody recorded them, and for a part of a variant."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +65,7 @@ class TaskFigure:
     difference: Interval | None
     """Difference from the subject that all are compared with, over the same items; None for that subject itself."""
     flops_per_token: float
-    """At inference, with the router's."""
+    """Inference FLOPs per token, with the router's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
