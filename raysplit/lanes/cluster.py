@@ -120,7 +120,7 @@ def _start_here(compute: ComputeSpec | None) -> None:
 def _prepare_environment() -> None:
     """Set the environment that Ray's processes on this machine inherit, from the first on."""
     forget_launchers()
-    # It would show warnings of Ray's and torch's own imports, which no user can help.
+    # The variable would show warnings of Ray's and torch's own imports, which no user can help.
     os.environ.pop("PYTHONWARNINGS", None)
     # Broker, lane hosts and law take no CPU, so there are more processes than Ray expects and warns of.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(_FEW_PROCESSES))
