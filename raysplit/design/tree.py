@@ -22,7 +22,7 @@ class Node:
     domain: str = ""
     specialize_tokens: int = 0
     cooldown_to: int = 0
-    """The milestone of the cooldown that it lies in; 0 at the constant rate, from where alone other training goes on."""
+    """The milestone of the cooldown that it lies in; 0 at the constant rate, from where alone others go on."""
     replay_share: float = 0.0
     """That of the branch, as `Trial.replay_share`; 0 on a trunk."""
 
