@@ -37,7 +37,7 @@ _LEAST_HALF_WIDTH = math.log(2.0)
 """Of a scaled logarithm, so that runs of one size do not make a double of it look infinitely far."""
 _BESIDE = math.log(4.0)
 _REACH = 0.25
-"""How far beyond 1 t goes at most."""
+"""Beyond the runs t exceeds 1 by at most this."""
 
 
 def _root_factorial(i: int) -> float:

@@ -7,9 +7,9 @@ Notation
     m         exponent of N in the data term
 
 Every amplitude is positive and E >= 0, so each form falls towards E where its exponents say so. The exponents a and b
-stay within (0.02, 1.5), which holds every published one and keeps an extrapolation sane. Their prior is lognormal, with
-median 0.3 and a factor of 2 either way: it covers Kaplan's .08 in N (2001.08361, eq. 1.1) and Hoffmann's .34
-(2203.15556, eq. 10). That of c is the same; its upper bound is 3.
+stay within (0.02, 1.5), which holds every published one and keeps an extrapolation sane. Their prior is lognormal: the
+median is 0.3, the standard deviation a factor of 2. Kaplan's .08 in N (2001.08361, eq. 1.1) and Hoffmann's .34 in N
+(2203.15556, eq. 10) lie within two of those. The prior of c is the same; its upper bound is 3.
 """
 
 import math

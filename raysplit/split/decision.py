@@ -88,7 +88,7 @@ def fit_for_decision(
 
 
 def _at_every_share(problem: Problem, shares: Sequence[float]) -> Problem:
-    """The question by which forms are judged: each domain once at each share, and no limit on the general loss."""
+    """The question by which forms are judged: each domain once at each share, without limits on an expert's loss."""
     of_seed = math.inf if problem.bases else problem.max_general_loss
     free = replace(problem, max_general_rise=math.inf, max_general_loss=of_seed)
     if len(shares) < 2:
