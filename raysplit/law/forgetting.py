@@ -167,7 +167,7 @@ def forgetting_of(runs: pd.DataFrame) -> Forgetting | None:
 
 
 def _of_bases(as_they_are: pd.DataFrame, domains: Sequence[str]) -> dict[tuple[int, int, str], float]:
-    """General loss of each base (N, D) for every domain; a domain without a row of its own gets the mean of the rows."""
+    """General loss of each base (N, D) for every domain; a domain without a row of its own gets the rows' mean."""
     found: dict[tuple[int, int, str], float] = {}
     for n, d in dict.fromkeys(zip(as_they_are["n_params"], as_they_are["pretrain_tokens"], strict=True)):
         rows = as_they_are[(as_they_are["n_params"] == n) & (as_they_are["pretrain_tokens"] == d)]
