@@ -1,9 +1,9 @@
 """Which trials next, which to stop, when to end: pure decisions on what has been measured so far.
 
-A sweep goes in rounds. The law is fitted when a round has ended, and every decision of the next round rests on that law
-and on the deciding trial's own losses, never on which of two lanes happened to be faster. So the sweep that a crash
-interrupted, the one that ran through, and the replay of a table all decide alike. Only where idle lanes are filled do
-rounds grow by what there was time for (`enlarged`); then the same order of arrival gives the same decisions.
+A sweep goes in rounds. The law is fitted when a round has ended. Every decision of the next round rests on that law and
+on the losses of the trial that is judged, never on which of two lanes happened to be faster. So a sweep that a crash
+interrupted, one that ran through, and the replay of a table all decide alike. Only where idle lanes are filled does a
+round grow by what there was time for (`enlarged`); then the same order of arrival gives the same decisions.
 """
 
 from collections.abc import Collection, Sequence
@@ -24,10 +24,10 @@ _GROWTH = 0.4
 _ROUNDS_PER_BUDGET = 8
 """A round spends at most this part of the sweep's budget, so that the law is asked again before it is gone."""
 _WORTH = 0.02
-"""A trial is not begun when it gains less regret per FLOP than this share of the rate at which the sweep must gain to
-remove all of it with the budget it has left."""
+"""A trial is not begun if it removes less regret per FLOP than this share of the mean rate that would remove all regret
+with the budget that is left."""
 _HANDLING = 0.02
-"""What starting a trial costs beside its training, as a share of a round's FLOPs: lanes and law have to be asked."""
+"""What starting a trial costs beside its training, as a share of a round's FLOPs: lanes and law must be asked."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +42,7 @@ class Round:
     """Expected drop of regret per FLOP of the least worthwhile planned trial: what a trial's rest must be worth; 0 for
     the classic designs."""
     spare_flops: float = float("inf")
-    """What each branch may spend beyond its plan."""
+    """FLOPs that each branch may spend beyond its plan."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +61,7 @@ class Verdict:
 
 
 def whole_grid(setup: Setup) -> Round:
-    """Every point of the grid, and the repeats: trunks first, then the branches with the most to train."""
+    """Every point of the grid: trunks, then branches, the largest sizes first in both; then the repeats."""
     trunks = [trunk(n, setup.tree.pretrain_tokens_of(n)) for n in reversed(setup.sizes)]
     branches = [
         Trial(
@@ -75,13 +75,13 @@ def whole_grid(setup: Setup) -> Round:
 
 
 def opening(setup: Setup) -> Round:
-    """The first round, before there is a law: as cheap as tells anything of all three of N, D and D'.
+    """The first round, before there is a law: the cheapest that tells something of each of N, D and D'.
 
-    The smallest size is pretrained to two D, the next two to the least, and each domain branches from them a short way,
-    at a D' that moves along the grid, so that D'/D and D/N both vary: runs at one ratio cannot tell a law's data terms
-    apart (2605.08541). With two sizes instead of three the first laws mistook the best N more often (LOG 2026-11-24).
-    Of bases that are given each is read, as they need lie on no common curve, and replayed shares are tried in turn.
-    Repeats come along, since they tell the noise.
+    The smallest size is pretrained to two D, the next two sizes to the least. Each domain branches from them a short
+    way, at a D' that moves along the grid, so that D'/D and D/N both vary: runs at one ratio cannot tell a law's data
+    terms apart (2605.08541). With two sizes instead of three the first laws mistook the best N more often
+    (LOG 2026-11-24). Bases that are given are all measured, as they need not lie on one curve; the branches take the
+    replayed shares in turn. Repeats come along, since they tell the noise.
     """
     trials: list[Trial] = []
     shares = setup.branch_shares
@@ -106,10 +106,10 @@ def opening(setup: Setup) -> Round:
 
 
 def next_round(setup: Setup, tree_state: TreeState, belief: Belief) -> Round | Finish:
-    """The most valuable trials for their price, or the end, by what the law gives to believe (`candidates.believe`).
+    """The most valuable trials for their price, or the end, by the belief that the law gives (`candidates.believe`).
 
-    Trials are added one by one; those already chosen count as observations on their way, so that a round is not four
-    times the same question.
+    Trials are added one by one; those already chosen count as observations on their way, so that a round does not ask
+    the same question four times.
     """
     grid = CandidateGrid.of(setup)
     regret = belief.expected_regret
@@ -161,11 +161,12 @@ def next_round(setup: Setup, tree_state: TreeState, belief: Belief) -> Round | F
 def enlarged(
     setup: Setup, tree_state: TreeState, belief: Belief, within: Round, taken: Collection[Trial] = ()
 ) -> Round | None:
-    """What a lane can do that would else wait for the others to end their round: one trial that can start at once, and
-    is no longer than the longest of those.
+    """The round with one more trial, for a lane that would else wait for the others to end it; None where none is worth
+    its cost.
 
-    It rests on the round's belief; what the round has planned counts as on its way and as spent. ``taken`` are other
-    trials that still hold a lane. None where nothing is worth its cost.
+    The trial can start at once and trains no more FLOPs than the longest one under way. The choice rests on the round's
+    belief; what the round has planned counts as on its way and as spent. ``taken`` are other trials that still hold a
+    lane.
     """
     grid = CandidateGrid.of(setup)
     for trial in within.planned:
@@ -203,10 +204,10 @@ def enlarged(
 def judge(setup: Setup, tree_state: TreeState, belief: Belief | None, trial: Trial, within: Round) -> Verdict:
     """Whether the rest of a trial can still change the decision enough for its price.
 
-    It must be worth at least as much per FLOP as the least worthwhile trial that the round planned, the round's other
-    trials being on their way. ``belief`` is that of the round (None where it had no law); the trial's own losses update
-    it. Trunks go on: branches wait for them. A classic design measures what it has planned, no more and no less. Never
-    decided on how low the loss is.
+    The rest must be worth at least as much per FLOP as the least worthwhile trial that the round planned, the round's
+    other trials being on their way. ``belief`` is that of the round (None where it had no law); the trial's own losses
+    update it. Trunks go on: branches wait for them. A classic design measures what it has planned, no more and no less.
+    How low the loss is does not count.
     """
     rest = remaining(trial, tree_state)
     if not rest:
@@ -243,7 +244,7 @@ def judge(setup: Setup, tree_state: TreeState, belief: Belief | None, trial: Tri
 
 
 def _left_of(trials: Sequence[Trial], tree_state: TreeState) -> list[Trial]:
-    """The trials with only the milestones that are still to be measured, where there are any."""
+    """The trials that have milestones left to measure, with only those."""
     return [replace(trial, milestones=left) for trial in trials if (left := remaining(trial, tree_state))]
 
 
@@ -258,7 +259,7 @@ def _least_rate(setup: Setup, regret: float, left_flops: float) -> float:
 
 
 def _judges(setup: Setup) -> bool:
-    """Whether trials are weighed against the regret that they may remove; the classic designs know no such thing."""
+    """Whether trials are weighed by the regret that they may remove; the classic designs do not reckon with regret."""
     return setup.design == "value"
 
 
@@ -275,7 +276,7 @@ def _to_its_end(setup: Setup, trial: Trial) -> Trial:
 
 
 def _merged(trials: Sequence[Trial]) -> tuple[Trial, ...]:
-    """One trial for each chain, with all the milestones asked of it; trunks first, largest first."""
+    """One trial for each chain, with all the milestones asked of it; trunks first, the largest sizes first."""
     milestones: dict[Trial, set[int]] = {}
     for trial in trials:
         milestones.setdefault(chain(trial), set()).update(trial.milestones)

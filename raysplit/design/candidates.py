@@ -26,13 +26,13 @@ class Candidate:
     """Trials to run together, in this order."""
 
     branches: tuple[Trial, ...]
-    """Of one branch point; none where the trunk alone is wanted."""
+    """Branches of one branch point; none where the trunk alone is wanted."""
     root: tuple[int, int]
     """(N, D) to which a trunk must go; D = 0 from scratch."""
     columns: tuple[int, ...]
     """What the branches measure, as indices into X."""
     branch_flops: float
-    """Without the trunk."""
+    """FLOPs of the branches, without the trunk."""
 
 
 class Candidates:
@@ -41,7 +41,7 @@ class Candidates:
     def __init__(self, setup: Setup, grid: "CandidateGrid", every: Sequence[Candidate], nodes: Checkpoints) -> None:
         self.every = list(every)
         self.open: NDArray[np.bool_] = np.ones(len(every), dtype=bool)
-        """(M,) which can still be chosen."""
+        """(M,) whether each can still be chosen."""
         self._setup, self._grid = setup, grid
         self._nodes = nodes.copy()  # those that exist, and those that will once what was chosen has run
         self._branch_flops = np.array([c.branch_flops for c in every])
@@ -55,13 +55,13 @@ class Candidates:
         self.prices: Array = np.zeros(len(every))
         """(M,) FLOPs"""
         self.groups: Index = np.full((len(every), width), -1, dtype=np.intp)
-        """(M, m) what each would measure, its trunk's own point included where the trunk is not there yet."""
+        """(M, m) what each would measure, as indices into X or -1; its trunk's own point too, if it must be trained."""
         for i, c in enumerate(every):
             self.groups[i, len(grid.domains) : len(grid.domains) + len(c.columns)] = c.columns
         self._price({n_params for n_params, _, _ in self._with_root})
 
     def take(self, index: int) -> list[Trial]:
-        """Choose a candidate: its trials, trunk first. Others of its chains, and its trunk alone, go with it."""
+        """Choose a candidate; returns its trials, trunk first. Others of its chains, and its trunk alone, close."""
         chosen = self.every[index]
         trunks = self._trunks(chosen.root, measured=not chosen.branches)
         trials = [*trunks, *chosen.branches]
@@ -101,7 +101,7 @@ class CandidateGrid:
     """Which column of a belief is which observation."""
 
     domains: tuple[str, ...]
-    """As the law has them: each once for each replayed share, where there are several."""
+    """The law's domains: where there are several replayed shares, each domain once for each of them."""
     has_shares: bool
     index: Mapping[tuple[int, int, int], int]
 
@@ -114,7 +114,7 @@ class CandidateGrid:
         return cls(domains, bool(shares), {point: i for i, point in enumerate(points)})
 
     def columns(self, trial: Trial, milestones: Iterable[int]) -> tuple[int, ...]:
-        """What a trial measures at these milestones: a trunk every domain, a branch its own."""
+        """Indices into X of what a trial measures at these milestones: a trunk every domain, a branch its own."""
         own = range(len(self.domains)) if trial.is_trunk else (self.domains.index(self._name_of(trial)),)
         at = [self.index[(trial.n_params, *trial.point(m))] * len(self.domains) for m in milestones]
         return tuple(i + k for i in at for k in own)
@@ -173,7 +173,7 @@ def roots(setup: Setup, n_params: int) -> tuple[int, ...]:
 
 
 class _BranchTokens:
-    """What a branch has left to train, reckoned once for all branches that have got equally far."""
+    """Tokens that a branch has left to train, computed once for all branches that have got equally far."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
@@ -190,7 +190,7 @@ class _BranchTokens:
 def _branches(
     setup: Setup, grid: CandidateGrid, tree_state: TreeState, whole: Trial, tokens: _BranchTokens
 ) -> Iterable[tuple[int, Candidate]]:
-    """One branch to each depth that is left, with every point on its way and, below zero, with the last one only."""
+    """(depth, branch) for each milestone left: with every point on the way, and as -depth with the last point only."""
     if chain(whole) in tree_state.closed:
         return
     # A checkpoint that a branch has left behind is deleted, so it only goes on.

@@ -4,7 +4,7 @@ The posterior is an ensemble: draws of a law, each of which says what it foresee
 the points that one wants to know. Nothing else of the law is asked, so its form, its parameters and their bounds do not
 matter, nor that they be identified. Candidates, targets and noise are taken as jointly Gaussian with the ensemble's
 covariance; then what they tell has a closed form that does not need the outcome. Divide by a cost to rank by what money
-buys, and go on from `expecting` to fill a batch.
+buys; `expecting` gives the ensemble to rank the next of a batch by.
 
 Notation
     B   draws                    foreseen    (B, M) what each draw foresees of each candidate observation

@@ -1,6 +1,6 @@
 """How a sweep ranks what it could run: by what it is worth to the decision, or by one of the classic designs.
 
-The classic ones are here to be compared with, and for who wants the law itself rather than one decision.
+The classic designs are here for comparison, and for users who want the law itself rather than one decision.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from raysplit.design.value import Array, Belief, Index
 from raysplit.space import DesignName
 
 _SCREEN = 128
-"""So many candidates are scored exactly, those of the highest rate by a cheaper score."""
+"""Most candidates that are scored exactly: those of the highest rate by a cheaper score."""
 _CHUNK = 512
 
 
@@ -24,11 +24,11 @@ class Design(Protocol):
         """Index of the best candidate that is allowed, and its score per FLOP."""
 
     def expect(self, index: int) -> None:
-        """Reckon with a candidate's observations."""
+        """Count a candidate's observations as on their way."""
 
 
 class _ByBelief:
-    """Scores of a belief that changes with what is on its way."""
+    """Ranks by a score of the belief, which changes with what is on its way."""
 
     def __init__(self, belief: Belief, groups: Index, score: Callable[[Belief, Index], Array]) -> None:
         self._belief, self._groups, self._score = belief, groups, score
@@ -48,7 +48,7 @@ class _ByBelief:
 
 
 class _ByPrice:
-    """The cheapest first, or any: no belief needed."""
+    """Picks the cheapest, or with ``rng`` any; needs no belief."""
 
     def __init__(self, rng: np.random.Generator | None) -> None:
         self._rng = rng

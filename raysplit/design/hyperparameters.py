@@ -23,14 +23,14 @@ _MARGIN = 0.1
 """Share of a range at either end that counts as its edge."""
 _WIDEN_FACTOR = 3.0
 _NEAR = 0.1
-"""Losses further above the lowest than this, as a share, say nothing about the parabola at the bottom."""
+"""Losses further above the lowest than this share are left out of the parabola at the bottom."""
 _NOISE = 0.003
-"""Least noise of a loss, as a share, that is believed: between learning rates alone, under one seed."""
+"""Least noise of a loss that is believed, as a share: runs differ in the learning rate alone, under one seed."""
 _LEAST_ERROR = 0.05
 """Least standard error of log lr* that is believed."""
 PRIOR_ERROR = 0.25
-"""How far the exponents may be from what is thought beforehand, one standard deviation. Two cheap sizes a factor of two
-apart tell an exponent to about 0.3, which over a factor of 100 in N is a factor of four in the rate."""
+"""Standard deviation of the exponents' prior. Two cheap sizes a factor of two apart tell an exponent to about 0.3. Over
+a factor of 100 in N that is a factor of four in the rate."""
 EXPONENT_BOUNDS, TOKEN_EXPONENT_BOUNDS = (-1.0, 0.0), (-1.0, 1.0)
 """A rate that rises with N is never carried to larger N."""
 
@@ -53,7 +53,7 @@ class Range:
         return "high" if at >= high - _MARGIN * (high - low) else ""
 
     def edge(self, value: float) -> Edge:
-        """Which end a value lies at; none where the range cannot be widened there."""
+        """Which end a value lies at; empty where the range cannot be widened there."""
         end = self.end(value)
         shut = {"": True, "low": self.low <= self.least, "high": self.high >= self.most}
         return "" if shut[end] else end
@@ -105,7 +105,7 @@ class Optimum:
     """The range that was tried."""
     n_tried: int
     n_lost: int
-    """Of those, how many gave no loss here."""
+    """How many of `n_tried` gave no loss here."""
 
     @property
     def doubling_penalty(self) -> float:
@@ -138,7 +138,7 @@ class RateRule:
     exponent_error: float
     token_exponent_error: float
     left_out: tuple[LeftOut, ...]
-    """For each size, the rule of the others; empty for one size."""
+    """For each size, how the rule fitted to the other sizes does there; empty for one size."""
 
     def rate(self, n_params: float, pretrain_tokens: float) -> float:
         return float(
@@ -207,9 +207,9 @@ def _parabola(x: Array, y: Array) -> tuple[Array, Array]:
 def fit_rule(optima: Sequence[Optimum], *, prior_exponent: float) -> RateRule:
     """The power law through the optima, weighted by their standard errors.
 
-    The exponents have a normal prior, of N around ``prior_exponent`` and of D around zero, by `PRIOR_ERROR`: with many
-    sizes it does not matter, with two it keeps the rule sane, with one it is the rule. Standard errors grow with the
-    scatter about the rule where that is more than the optima's own errors explain.
+    The exponents have a normal prior of sd `PRIOR_ERROR`: that of N around ``prior_exponent``, that of D around zero.
+    With many sizes it does not matter, with two it keeps the rule sane, with one it is the rule. Standard errors grow
+    with the scatter about the rule where that is more than the optima's own errors explain.
 
     Raises:
         ValueError: there is no optimum.

@@ -1,7 +1,7 @@
 """Which machines a model size trains on: how many workers, over how many nodes, and what of the model each holds.
 
-What the space says holds. What it leaves out is reckoned from the memory of one GPU where it gives that
-(`compute.device_memory`), and is otherwise the same for every size.
+What the space says holds. What it leaves out is computed from the memory of one GPU where the space gives that
+(`compute.device_memory`); otherwise it is the same for every size.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,8 @@ from raysplit.quantities import counted, format_bytes, format_count
 from raysplit.space import Space
 
 USABLE_SHARE = 0.9
-"""Of a GPU's memory. The rest is for CUDA's context, NCCL, workspaces of kernels and fragments of the allocator."""
+"""Share of a GPU's memory that a lane may take. The rest is for CUDA's context, NCCL, workspaces of kernels and
+fragments of the allocator."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,21 +25,21 @@ class LaneShape:
 
     n_workers: int
     n_nodes: int
-    """Over which the workers are spread evenly."""
+    """Nodes over which the workers are spread evenly."""
     cpus_per_worker: float
     gpus_per_worker: float
     """Below 1 where several workers share a GPU; 0 on CPUs."""
     zero_stage: int
     micro_batch_sequences: int
-    """In one forward pass of one worker."""
+    """Sequences in one forward pass of one worker."""
     activation_checkpointing: bool
 
 
 def lane_shape_of(space: Space, n_params: int, *, vocab_size: int | None = None) -> LaneShape:
     """The lane that trains models of a size.
 
-    Reckoned, it has as few workers as hold the model. Of these it is the one that keeps its activations before one that
-    computes them twice, of these the lowest ZeRO stage, and of these the largest micro-batch.
+    Where it is computed from the memory, it has as few workers as hold the model. Among those lanes, one that keeps its
+    activations comes before one that computes them twice, then the lowest ZeRO stage, then the largest micro-batch.
 
     Args:
         space: the resolved search space.
@@ -61,7 +62,7 @@ def lane_shape_of(space: Space, n_params: int, *, vocab_size: int | None = None)
 
 
 def widest_lane_shape(space: Space, n_params: int, *, n_workers: int, vocab_size: int | None = None) -> LaneShape:
-    """The lane of the most workers, up to ``n_workers``, over which a step's batch can be divided; at least its own.
+    """The lane of the most workers, up to ``n_workers``, that divide a step's batch; at least the size's own lane.
 
     Raises:
         SpaceError: as `lane_shape_of`.
@@ -77,7 +78,7 @@ def widest_lane_shape(space: Space, n_params: int, *, n_workers: int, vocab_size
 
 
 def check_lanes(space: Space) -> None:
-    """Refuse a space some of whose sizes its machines cannot train, be it in the sweep or in the final run.
+    """Refuse a space with a size, of the sweep or of the final run, that its machines cannot train.
 
     Raises:
         SpaceError: as `lane_shape_of`.
@@ -87,7 +88,7 @@ def check_lanes(space: Space) -> None:
 
 
 def bytes_of(space: Space, model: ModelShape, lane: LaneShape) -> RankBytes:
-    """What one worker of a lane holds, at its most."""
+    """Bytes that one worker of a lane holds, at its most."""
     return bytes_a_rank(
         model,
         precision=space.training.precision,
@@ -121,7 +122,7 @@ def _as_written(space: Space, given: ShapeSpec) -> LaneShape:
 
 
 def _lanes(space: Space, given: ShapeSpec) -> Iterator[LaneShape]:
-    """Every lane over which a step's batch can be divided and that agrees with what is given, the best first."""
+    """Every lane that divides a step's batch and agrees with what is given, the best first."""
     training = space.training
     stages = [stage for stage in ZERO_STAGES if stage >= training.zero_stage]
     twice = [True] if training.activation_checkpointing else [False, True]
@@ -141,7 +142,7 @@ def _lanes(space: Space, given: ShapeSpec) -> Iterator[LaneShape]:
 
 
 def _micro_batches(space: Space, given: ShapeSpec, *, n_workers: int) -> list[int]:
-    """Of which a step has a whole number on each worker, the largest first."""
+    """Micro-batch sizes, in sequences, that divide a worker's share of a step, the largest first."""
     each, rest = divmod(_sequences(space), n_workers)
     if given.micro_batch_sequences is not None:
         return [given.micro_batch_sequences] if rest == 0 and each % given.micro_batch_sequences == 0 else []
@@ -171,7 +172,7 @@ def _lane(
 
 
 def _sequences(space: Space) -> int:
-    """Of one step."""
+    """Sequences of one step."""
     return space.training.batch_tokens // space.model.context_length
 
 

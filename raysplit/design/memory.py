@@ -1,12 +1,13 @@
-"""How many bytes of its device a rank takes: by formula, so that it can be known where neither GPU nor torch is.
+"""How many bytes of its device a rank takes: by formula, so that it is known where there is neither GPU nor torch.
 
 Notation
     P   parameters with the embedding      n   ranks      b   bytes of a weight: 4 in fp32, 2 in bf16
     s   tokens of a micro-batch            d, f, h, L, V  as in `raysplit.ladder`
 
-States are divided as by ZeRO (Rajbhandari 1910.02054, section 5): from stage 1 on the optimizer's 12 P (fp32 weights
-and Adam's two moments), from stage 2 on the gradients' 4 P as well (accumulated in fp32), in stage 3 the weights' b P
-as well. In fp32 at stage 0 the weights are their own master copy, and the optimizer holds 8 P; bf16 begins at stage 1.
+States are divided over the ranks as by ZeRO (Rajbhandari 1910.02054, section 5). From stage 1 on these are the
+optimizer's 12 P (fp32 weights and Adam's two moments), from stage 2 on also the gradients' 4 P (accumulated in fp32),
+in stage 3 also the weights' b P. In fp32 at stage 0 the weights are their own master copy, and the optimizer holds 8 P;
+bf16 begins at stage 1.
 
 Activations are what a layer keeps for its backward pass, counted for this family with fused attention in the manner of
 Korthikanti 2205.05198, section 4.1. Each norm keeps its input in fp32, the normalised values, its output and a root:
@@ -27,16 +28,16 @@ from typing import Literal
 from raysplit.ladder import ModelShape
 
 BUCKET_ELEMENTS = 500_000_000
-"""`reduce_bucket_size`: allocated whole, however small the model is."""
+"""DeepSpeed's `reduce_bucket_size`: allocated whole, however small the model is."""
 LIVE_ELEMENTS = 1_000_000_000
-"""`stage3_max_live_parameters`: of gathered weights."""
+"""DeepSpeed's `stage3_max_live_parameters`: most gathered weights."""
 LOSS_CHUNK_TOKENS = 4096
-"""Of which logits are there at a time."""
+"""Tokens whose logits are there at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankBytes:
-    """What one rank holds."""
+    """Bytes that one rank holds."""
 
     weights: float
     gradients: float
@@ -45,7 +46,7 @@ class RankBytes:
     buffers: float
     """For gradients on their way, and for gathered weights."""
     activations: float
-    """Kept, with what there is for a moment beside them."""
+    """Those that are kept, and the most that is there for a moment beside them."""
     reducing: float
     """Copies of gradients while they are reduced, when the activations are gone."""
 
@@ -69,7 +70,7 @@ def bytes_a_rank(
     micro_batch_sequences: int,
     activation_checkpointing: bool,
 ) -> RankBytes:
-    """What one of ``n_workers`` ranks holds as it trains a model.
+    """Bytes that one of ``n_workers`` ranks holds as it trains a model.
 
     Args:
         model: its shape.

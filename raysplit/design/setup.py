@@ -25,12 +25,12 @@ class Setup:
     """Whether the grid of D holds 0: experts trained on their domain alone."""
     policy: Literal["adaptive", "grid"]
     design: DesignName
-    """By what an adaptive sweep ranks its candidates (`raysplit.design.designs`)."""
+    """How an adaptive sweep ranks its candidates (`raysplit.design.designs`)."""
     budget_flops: float
     """Most FLOPs that the sweep itself may train; infinite without a limit."""
     regret_tolerance: float
     repeats: tuple[Trial, ...]
-    """Branches (and, first, their trunks) under other seeds."""
+    """Trials under other seeds: each trunk, then its branches."""
     lanes: int
     step_tokens: int
     """Tokens in one optimizer step."""
@@ -38,7 +38,7 @@ class Setup:
     fills_idle_lanes: bool = False
     """Whether a lane that has nothing to do in a round is given one more trial."""
     replay_share: float = 0.0
-    """p of every branch from a base; those of `replay_shares` where there are several."""
+    """p of every branch from a base, unless `replay_shares` gives several."""
     replay_shares: tuple[float, ...] = ()
     """The p that are tried; empty where all branches have one."""
 
@@ -48,7 +48,7 @@ class Setup:
 
     @property
     def branch_shares(self) -> tuple[float, ...]:
-        """Of a branch to be: `Trial.replay_share`."""
+        """Each `Trial.replay_share` that a branch may have; 0 alone where the sweep tries no others."""
         return self.replay_shares or (0.0,)
 
     @property

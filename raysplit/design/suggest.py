@@ -1,4 +1,4 @@
-"""Which runs to add to a table: the ones that tell most of the split for their price, one after the other."""
+"""Which runs to add to a table: those that tell most about the split for their price, one after the other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from raysplit.quantities import format_count, format_flops
 from raysplit.split import Problem
 
 _LEVELS = 5
-"""Of each quantity, between the least and the most that the runs have."""
+"""Values of each quantity that are tried, between the least and the most that the runs have."""
 _SHARE_OF_TARGET = 0.1
-"""A run that costs more than this share of the target's budget is none to try things out with."""
+"""A run that costs more than this share of the target's budget is not suggested."""
 _DRAWS = 64
 
 
 class PriceLike(Protocol):
-    """`raysplit.split.price.Price` is one."""
+    """F(N), FLOPs per training token; `raysplit.split.price.Price` is one."""
 
     def __call__(self, n_params: int) -> float: ...
 
@@ -38,28 +38,32 @@ class SuggestedRun:
     specialize_tokens: int
     domain: str
     flops: float
-    """From initialisation."""
+    """FLOPs from initialisation, F(N) (D + D')."""
     drop: float
-    """By which it is expected to lower the variance of the regret, as a share of what the runs before leave."""
+    """How much it is expected to lower the variance of the regret, as a share of what the runs before it leave."""
 
 
 def suggest(
     law: Law, runs: pd.DataFrame, problem: Problem, price: PriceLike, *, n_runs: int, seed: int = 0
 ) -> list[SuggestedRun]:
-    """The runs that tell most for their price, the most useful first; each reckons with those before it.
+    """The runs that tell most for their price, the most useful first; each is chosen as if those before it were run.
 
     First comes one run for each thing that the table does not tell (`raysplit.law.identified`).
 
-    Where the runs do not vary a direction, the two-stage law's priors say how much may be learnt there: for a choice of
-    runs a prior is what it should be, a guess of what is not known yet.
+    Where the runs do not vary N, D or D', the two-stage law's priors say how much may be learnt there. For a choice of
+    runs that is a prior's proper use: a guess of what is not known yet.
 
     Args:
         law: fitted to the runs.
         runs: a checked table.
         problem: the target; its caps and a fixed seed count.
         price: F(N) of any size.
-        n_runs: how many.
-        seed: of the fit of a two-stage law, where ``law`` is none.
+        n_runs: how many; fewer come back where no more are worth adding.
+        seed: of the fit of a two-stage law, where the runs have no D' > 0.
+
+    Raises:
+        LawError: no two-stage law can be fitted to the runs.
+        SplitError: no split satisfies the problem.
     """
     if (runs["specialize_tokens"] == 0).all():
         law = fit_law(runs, forms=DEFAULT_FORMS, n_draws=_DRAWS, seed=seed)
@@ -111,7 +115,7 @@ def render_suggestions(found: Sequence[SuggestedRun]) -> str:
 
 
 def _points(runs: pd.DataFrame, problem: Problem, price: PriceLike) -> list[tuple[int, int, int]]:
-    """(N, D, D') that could be run: around what the runs have, and where they do not vary a quantity, beside it."""
+    """(N, D, D') that could be run: values that the runs have, and others where they do not vary a quantity."""
     sizes = _levels(runs["n_params"])
     pretrain = _levels(runs.loc[runs["pretrain_tokens"] > 0, "pretrain_tokens"])
     branch = _levels(runs.loc[runs["specialize_tokens"] > 0, "specialize_tokens"])
@@ -128,7 +132,7 @@ def _points(runs: pd.DataFrame, problem: Problem, price: PriceLike) -> list[tupl
 def _openings(
     known: Identified | None, runs: pd.DataFrame, points: NDArray[np.int64], domain: NDArray[np.str_]
 ) -> list[NDArray[np.bool_]]:
-    """For each thing that the runs do not tell, which candidates would be the first run to; ``points`` is (X, 3)."""
+    """For each thing that the runs do not tell, which candidates (X,) would begin to; ``points`` is (X, 3)."""
     if known is None:
         return []
     n, d, s = points.T
@@ -149,7 +153,7 @@ def _openings(
 
 
 def _levels(values: "pd.Series[int]") -> list[int]:
-    """At most `_LEVELS` of the values, or the only one with a quarter and four times of it."""
+    """At most `_LEVELS` of the values; of a single value, itself, a quarter of it and four times it."""
     known = np.unique(values.to_numpy())
     if known.size == 1:
         return [int(known[0]) // 4, int(known[0]), 4 * int(known[0])]

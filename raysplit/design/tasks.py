@@ -23,7 +23,7 @@ class Task:
     checkpoints: str = ""
     """Folder of its own for checkpoints; empty for the run's."""
     lane_shape: LaneShape | None = None
-    """Of its own, as the final run's have; None for the size's."""
+    """A lane shape of its own, as the final run's tasks have; None for the size's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +33,7 @@ class Measured:
     losses: Mapping[str, float]
     """Held-out, nats per token, after the cooldown: of every domain for a trunk, at least its own for a branch."""
     tokens: int
-    """Trained for it, beyond what the tree had."""
+    """Tokens trained for it, beyond what the tree had."""
     wall_seconds: float
 
 

@@ -22,9 +22,9 @@ class Node:
     domain: str = ""
     specialize_tokens: int = 0
     cooldown_to: int = 0
-    """The milestone of the cooldown in whose midst it lies; 0 at the constant rate, from where alone others go on."""
+    """The milestone of the cooldown that it lies in; 0 at the constant rate, from where alone others go on."""
     replay_share: float = 0.0
-    """Of a branch, as `Trial.replay_share`."""
+    """That of the branch, as `Trial.replay_share`; 0 on a trunk."""
 
     @property
     def folder(self) -> str:
@@ -48,9 +48,9 @@ class Segment:
     start: Node
     end_tokens: int
     domain: str
-    """Whose text is trained on; empty for the mixture."""
+    """The domain whose text is trained on; empty for the mixture."""
     cooldown_tokens: int = 0
-    """Of the whole cooldown that it is, or is the rest of; 0 at the constant rate."""
+    """Length of the whole cooldown, of which the segment is all or the rest; 0 at the constant rate."""
     replay_share: float = 0.0
     """As `Trial.replay_share`."""
 
@@ -158,11 +158,11 @@ class Checkpoints:
         return out
 
     def on_trunk(self, n_params: int, seed: int) -> Iterable[Node]:
-        """Of one size and seed, before any branch."""
+        """Nodes on the trunk of one size and seed."""
         return self._by_chain.get((n_params, seed, "", 0, 0, 0.0), ())
 
     def on_chain(self, trial: Trial, *, cooldown_to: int = 0) -> Iterable[Node]:
-        """On a trial's own trunk or branch, beyond its root: at the constant rate, or in one cooldown."""
+        """Nodes on a trial's own trunk or branch, beyond its root: at the constant rate, or in one cooldown."""
         at = (trial.n_params, trial.seed, trial.domain, _branch_point(trial), cooldown_to, trial.replay_share)
         return self._by_chain.get(at, ())
 
@@ -202,7 +202,7 @@ class Tree:
         return tuple(d for n, d in sorted(self.given) if n == n_params) if self.given else self.pretrain_grid
 
     def can_start(self, trial: Trial, nodes: Checkpoints) -> bool:
-        """Whether nothing else has to be trained before: a trunk, a branch from scratch, or one whose root is there."""
+        """Whether nothing else must be trained first: a trunk, a branch from scratch, or one whose root is there."""
         is_there = trial.root.pretrain_tokens == 0 or self.is_given(trial.root) or trial.root in nodes
         return is_there or not self.shares_trunks
 
@@ -210,7 +210,7 @@ class Tree:
         """What is left to train for the observation at ``milestone``, in order; the last segment is the cooldown.
 
         A trunk also runs on to the milestone itself at the constant rate, since branches leave it there. ``nodes`` are
-        the checkpoints that exist; one in the midst of this cooldown shortens it. A trunk that is given needs none.
+        the checkpoints that exist; one in the midst of this cooldown shortens it. A trunk that is given has no segment.
         """
         if trial.is_trunk and self.is_given(self._node(trial, milestone)):
             return []
@@ -251,7 +251,7 @@ class Tree:
     def missing_tokens(self, trial: Trial, milestones: Iterable[int], nodes: Checkpoints) -> int:
         """Tokens still to train for the trial's observations at ``milestones``, its trunk's missing part included.
 
-        Waypoints that one milestone trains are not counted again for the next.
+        Waypoints that one milestone trains are not counted again for the next. Each cooldown counts in full.
         """
         have = Checkpoints(nodes.on_chain(trial))  # what the milestones add stays on the chain
         total = 0

@@ -10,7 +10,7 @@ from raysplit.design.tree import Checkpoints, Tree, Trial
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TreeState:
-    """Made by `tree_state_of`."""
+    """What a sweep has measured and paid for so far; made by `tree_state_of`."""
 
     losses: Mapping[tuple[Trial, int], Mapping[str, float]]
     """`key` of a measurement -> held-out loss of every domain, nats per token."""
@@ -21,7 +21,7 @@ class TreeState:
     nodes: Checkpoints
     """Checkpoints that the measurements left behind."""
     tokens: Mapping[int, int]
-    """Tokens trained at each size, each of the tree once."""
+    """n_params -> tokens trained, each token of the tree once."""
     spent_flops: float
     """Price of the measurements, each token of the tree paid once."""
     tree: Tree
@@ -58,7 +58,7 @@ def tree_state_of(
         losses: what was measured, in the order in which it came in.
         closed: chains that failed.
         paused: chains that were stopped in this round.
-        before: the state after the first of these losses, which saves reckoning with them again.
+        before: the state after the first few of these losses, so that they need not be counted again.
     """
     nodes, tokens = Checkpoints(), dict.fromkeys(setup.flops_per_token, 0)
     more = sorted(losses, key=_trunks_first)

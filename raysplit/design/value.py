@@ -1,8 +1,8 @@
 """What observations are worth: how much they are expected to improve the split at the target budget.
 
 The posterior over laws is a set of B equally likely draws. Under draw b the split that is best under draw a loses
-R[b, a] (regret, a share of the loss). Today one must take the split whose regret is least on average. Observations move
-those averages, and after them another split may be best; the expected drop of the least average is what they are worth,
+R[b, a] (regret, a share of the loss). Today the best choice is the split whose regret is least on average. Observations
+move those averages, and after them another split may be best. They are worth the expected drop of the least average:
 the expected value of sample information (Raiffa & Schlaifer 1961, chapter 4).
 
 Regrets and observations are taken as jointly normal with the draws' covariance, as the knowledge gradient does for
@@ -34,7 +34,7 @@ Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 _OUTCOMES = 32
-"""Outcomes that the expectation is taken over."""
+"""Outcomes over which the expectation is taken."""
 _CHUNK = 256
 _SHARED_ERROR = 0.3
 """How much observations of one branch err together (its trunk's luck, the form's misfit there), as a correlation."""
@@ -62,7 +62,7 @@ class Belief:
 
     @property
     def expected_regret(self) -> float:
-        """Of the split that is best on average today."""
+        """Mean regret of the split that is best on average today, a share of the loss, at least 0."""
         return max(float(self.regret.mean(axis=0).min()), 0.0)
 
     def expecting(self, group: Sequence[int]) -> "Belief":
@@ -73,7 +73,7 @@ class Belief:
         return replace(self, foreseen=foreseen, regret=regret, target=target)
 
     def seen(self, group: Sequence[int], observed: Sequence[float]) -> "Belief":
-        """The belief after a group was observed to be so."""
+        """The belief after a group's observations came out as ``observed``, log losses."""
         belief, noise = self, self._noise_of(group)
         for index, value in zip(group, observed, strict=True):
             here = belief.foreseen[:, index] - belief.foreseen[:, index].mean()

@@ -37,7 +37,7 @@ _LEAST_HALF_WIDTH = math.log(2.0)
 """Of a scaled logarithm, so that runs of one size do not make a double of it look infinitely far."""
 _BESIDE = math.log(4.0)
 _REACH = 0.25
-"""How far beyond the runs t goes at most."""
+"""Beyond the runs t exceeds 1 by at most this."""
 
 
 def _root_factorial(i: int) -> float:
@@ -46,9 +46,9 @@ def _root_factorial(i: int) -> float:
 
 _SCALE = np.array([math.prod(map(_root_factorial, e)) for e in _SMOOTH] + [1.0] * _N_SIZES)
 _POWER = np.array([k for _, _, k in _SMOOTH] + [_DEGREE + 1] * _N_SIZES)
-"""The power of t_D' that a feature goes with; hats go with none, as the last."""
+"""Power of t_D' that each feature has; the hats have none, which the last index stands for."""
 _ROW = np.array([_IN_ND.index((i, j)) for i, j, _ in _SMOOTH] + list(range(len(_IN_ND), _ROWS)))
-"""The function of N and D that it goes with."""
+"""Index of the function of N and D in each feature."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,7 +138,7 @@ class Basis:
         rows = np.empty((*t_n.shape, _ROWS))
         rows[..., len(_IN_ND) :] = hats / np.sqrt(
             (hats**2).sum(axis=-1, keepdims=True)
-        )  # of one variance between two too
+        )  # the same variance between two hats as on one
         of_n, of_d = (_powers(t) for t in (t_n, t_d))
         for row, (i, j) in enumerate(_IN_ND):
             rows[..., row] = of_n[i] * of_d[j]

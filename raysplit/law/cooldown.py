@@ -2,9 +2,9 @@
 
 In a sweep every point is measured after its rate has been decayed: a branch's over its last tokens on the domain, the
 seed's, where D' = 0, over its last tokens of the mixture. A form that is smooth in D' takes D' = 0 for a trunk whose
-rate never fell, which at D = 4M was worth up to 8 % of the loss (LOG 2026-11-24). So the seed's cooldown is counted as
-w D specialization tokens: at D' = 0 the form is read at D' = w D, anywhere else as it is. A branch shorter than w D is
-then worse than none, as measured ones are.
+rate never fell. At D = 4M the cooldown was worth up to 8 % of the loss (LOG 2026-11-24). So the seed's cooldown counts
+as w D specialization tokens: at D' = 0 the form is read at D' = w D, anywhere else as it is. A branch shorter than w D
+is then worse than none, as measured ones are.
 """
 
 import math

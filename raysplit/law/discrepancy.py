@@ -2,8 +2,8 @@
 
     log loss = log L(theta; N, D, D') + g_k(N, D, D') + noise,      g_k = sum_m c_km phi_m(N, D, D')
 
-The features phi are those of `raysplit.law.basis`, and their coefficients c_km are normal with sd a_k: between the runs
-g is smooth, and everywhere its sd before any run was seen is about a_k for what is smooth and as much for each size.
+The features phi are those of `raysplit.law.basis`, and their coefficients c_km are normal with sd a_k. Between the runs
+g is smooth. Before any run is seen, the sd of its smooth part is about a_k everywhere, and so is that of each size.
 
 The amplitudes a_k come from the residuals alone (restricted likelihood: what a fit of P parameters absorbs is taken
 out first; Patterson and Thompson 1971), drawn towards the amplitude that all domains share.
@@ -34,7 +34,7 @@ class Left:
     cluster: NDArray[np.intp]  # (R,), the branch point of each run
 
     def whitened(self, within: float) -> "Left":
-        """With rows that are independent and of one variance, where those of a branch point correlate by ``within``.
+        """The same with independent rows of one variance, where those of a branch point correlate by ``within``.
 
         The root of the inverse of (1 - v) I + v 11' takes a share of the mean of the m rows off each of them.
         """
@@ -73,7 +73,7 @@ _DOMAIN_FACTOR = math.log(1.6)
 _SHARED = 0.7
 """Correlation of g between domains: what a form gets wrong it gets wrong alike, in part."""
 _FREEDOM = 12.0
-"""Of the t distribution that draws of g follow, since its amplitude is not known either."""
+"""Degrees of freedom of the t distribution that draws of g follow, since g's amplitude is not known either."""
 _CUT = 2.5
 """Residuals are cut at this many sds, as the fit cuts outliers."""
 
@@ -81,7 +81,7 @@ _CUT = 2.5
 def scales(left: Sequence[Left], *, scale: float = 1.0) -> Scales:
     """Amplitudes (times ``scale``) and noise by restricted likelihood, the likeliest correlation of a few.
 
-    Of more than `_MOST_ASKED` domains some at even distances tell the correlation of all.
+    Where there are more than `_MOST_ASKED` domains, so many at even distances tell the correlation for all.
     """
 
     def at(domains: Sequence[Left], within: float) -> tuple[float, Scales]:

@@ -14,8 +14,8 @@ from raysplit.law.starts import scored_starts, start_at_priors
 from raysplit.law.status import Fit, FitStatus, diagnose_design
 
 FROM_SCRATCH_WEIGHT = 0.1
-"""Weight of a run with D = 0 beside others with D > 0 where one form is fitted to all: so few steps that optimisation,
-not the law, decides its loss. `fit_law` keeps them apart (`raysplit.law.scratch`)."""
+"""Weight of a run with D = 0 beside others with D > 0, where one form is fitted to all. It has so few steps that
+optimisation, not the law, decides its loss. `fit_law` fits such runs apart (`raysplit.law.scratch`)."""
 SETTLED_STEPS = 100
 """A run of fewer optimizer steps than this, counted from initialisation, is weighted by their ratio."""
 
@@ -24,20 +24,20 @@ ASSUMED_NOISE = 0.01
 NOISE_FLOOR = 1e-4
 """No residual sd is believed below this: a form that passes through all its runs has not shown them noiseless."""
 _WARM_GUESSES, _WARM_STARTS = 128, 3
-"""Starts tried beside the optimum that is known."""
+"""Guesses scored, and starts polished, beside the optimum that is known."""
 _BESIDE_ALIKE = 32
-"""Guesses tried beside where other domains ended."""
+"""Guesses scored beside the optima of other domains."""
 _PILOTS = 8
-"""Of more domains than this, so many are searched for from many guesses."""
+"""Domains fitted from many guesses; where there are more, the others start from the optima of these."""
 HUBER_EFFICIENT = 1.345
 """Threshold in residual sds at which Huber's loss keeps 95 % of the efficiency of least squares on normal noise."""
 
 
 def sample_of(runs: pd.DataFrame, *, step_tokens: float | None = None) -> Sample:
-    """The arrays of a fit, weighted: the column ``weight`` times the rule for points that the law does not describe.
+    """The arrays of a fit. A run's weight is its column ``weight`` times two factors:
 
-    The rule: a run with D = 0 counts `FROM_SCRATCH_WEIGHT` as long as some run has D > 0; and where ``step_tokens``
-    (tokens per optimizer step) is given, a run of fewer than `SETTLED_STEPS` steps counts steps / SETTLED_STEPS.
+    A run with D = 0 counts `FROM_SCRATCH_WEIGHT` where some run has D > 0. Where ``step_tokens`` (tokens per optimizer
+    step) is given, a run of fewer than `SETTLED_STEPS` steps counts steps / SETTLED_STEPS.
     """
     n, d, s, loss = (
         runs[name].to_numpy(dtype=float) for name in ("n_params", "pretrain_tokens", "specialize_tokens", "loss")
@@ -66,8 +66,8 @@ def fit_form(
     Args:
         form: What to fit.
         runs: Columns n_params, pretrain_tokens, specialize_tokens, loss and, if wanted, weight; one domain.
-        huber_delta: Threshold between squares and absolute values. Hoffmann's 1e-3 is nearly least absolute
-            deviations, 1e-6 entirely, ``inf`` least squares; None sets it to `HUBER_EFFICIENT` residual sds.
+        huber_delta: Threshold between squares and absolute values. Hoffmann's 1e-3 (2203.15556, eq. 3) is nearly least
+            absolute deviations, 1e-6 entirely, ``inf`` least squares; None sets it to `HUBER_EFFICIENT` residual sds.
         prior_strength: Factor on the priors of the parameters; 0 fits without them.
         n_guesses: How many starts are scored.
         n_starts: How many of them are polished.
@@ -113,11 +113,11 @@ def fit_domains(
     Args:
         form: What to fit.
         samples: One a domain.
-        known: Parameters (P,) of a fit to most of a domain's runs; where every domain has one, that is the first start
-            and only a few others are tried.
+        known: Parameters (P,) of a fit to most of a domain's runs; where every domain has them, they are the first
+            start.
         prior_strength: Factor on the priors of the parameters.
         seed: Of the starts.
-        explores: Whether a few others are.
+        explores: Whether a few other starts are tried beside those that are known.
     """
     problems = [_posed(form, sample, huber_delta=None, prior_strength=prior_strength) for sample in samples]
     starts = [p.coordinates.to_phi(theta)[None] for p, theta in zip(problems, known, strict=True) if theta is not None]
@@ -137,7 +137,8 @@ def fit_cold(
 ) -> list[tuple[Fit, FitProblem]]:
     """Fits of which nothing is known yet, from the best of many guesses.
 
-    Of many domains some are fitted so, `_PILOTS` of them, and the others from where these ended and a few guesses.
+    Of more than `_PILOTS` domains only the `_PILOTS` with the most runs are fitted so. The others start from the optima
+    of these and from a few guesses.
     """
     if len(problems) > _PILOTS:
         return _fit_by_pilots(problems, samples, huber_delta, n_guesses, n_starts, seed)
@@ -153,7 +154,7 @@ def _fit_by_pilots(
     n_starts: int,
     seed: int,
 ) -> list[tuple[Fit, FitProblem]]:
-    # Those of the most runs, which know best where the others may be.
+    # The domains with the most runs tell best where the optima of the others may be.
     pilots = np.argsort([-s.n.size for s in samples], kind="stable")[:_PILOTS]
     first = fit_cold(
         [problems[k] for k in pilots], [samples[k] for k in pilots], huber_delta=huber_delta, n_guesses=n_guesses,
@@ -203,9 +204,10 @@ def fit_again(
     seed: int,
     explores: bool = True,
 ) -> list[tuple[Fit, FitProblem]]:
-    """Fits from optima (P,) that are known up to a change of priors or a few runs; a few more starts may be tried.
+    """Fits from optima (P,) that are known up to a change of priors or a few runs.
 
-    Of more than `_PILOTS` domains one more start each is, where their priors are.
+    With ``explores`` a few more starts are tried: guesses, or, where there are more than `_PILOTS` domains, one start
+    at the centres of the priors.
     """
     if not explores:
         return _described(problems, samples, minimize_together(problems, [phi[None] for phi in known], tolerance=1e-8))
@@ -244,7 +246,7 @@ def _rescaled(problems: Sequence[FitProblem], best: Sequence[Array], huber_delta
 
 
 def scaled(problem: FitProblem, noise: float, huber_delta: float | None = None) -> FitProblem:
-    """The problem for a log sd of an observation, and outliers cut by it where no other threshold is given."""
+    """The problem for a log sd of an observation; Huber's threshold follows from it where none is given."""
     delta = HUBER_EFFICIENT * noise if huber_delta is None else huber_delta
     return replace(problem, noise=np.full((1, 1), noise), delta=np.full((1, 1), delta))
 
@@ -252,8 +254,8 @@ def scaled(problem: FitProblem, noise: float, huber_delta: float | None = None) 
 def residual_sd(problem: FitProblem, phi: Array) -> tuple[float, float]:
     """Robust sd of the log residuals at phi (1, P), corrected for the parameters fitted, and how many those are.
 
-    The parameters fitted are counted by the trace of the hat matrix, so that one held by its prior counts little. The
-    sd is Huber's proposal: root mean square of the residuals cut at 1.345 times their median-based sd.
+    The trace of the hat matrix counts the parameters fitted, so that one held by its prior counts little. The sd is
+    Huber's proposal: root mean square of the residuals cut at 1.345 times their median-based sd.
     """
     residual, weight = problem.residuals(phi)[0], problem.weight[0]
     effective = float((hat_root(problem, phi) ** 2).sum())

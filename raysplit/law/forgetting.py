@@ -32,20 +32,20 @@ _FEWEST_RUNS = 4
 _USUAL_NOISE, _USUAL_RUNS = 0.005, 3.0
 """Log sd of a run around this, before any residual, and as how many runs that weighs."""
 _HIGHEST = 2.0
-"""Of a log rise: a power grows without end, and a loss of seven times its base's is beyond a blind guess."""
+"""Highest log rise: a power grows without end, and a loss of seven times the base's is worse than a blind guess."""
 SURE = 0.9
 """With what probability an expert stays below a limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forgetting:
-    """Made by `fit_forgetting`."""
+    """What each domain's experts lose on general text; made by `fit_forgetting`."""
 
     domains: tuple[str, ...]
     middle: tuple[float, float, float]
     """n1, s1 and d1."""
     noise: Array  # (K,), log sd of one run
-    draws: Array  # (B, K, 6)
+    draws: Array  # (B, K, 6), in the order of `PARAMETERS`
     of_base: Mapping[tuple[int, int, str], float]
     """(N, D, domain) -> general loss of the base as it is, nats per token, by which that domain's expert is judged."""
 
@@ -77,7 +77,10 @@ class Forgetting:
         most: float,
         level: float = SURE,
     ) -> float:
-        """The most D' up to ``most`` at which the rise is below a limit with this probability; 0 where none is."""
+        """The most D' up to which the rise stays at most ``max_rise`` with probability ``level``; 0 where none does.
+
+        ``most`` is the largest D' that is tried; ``max_rise`` is a share of the base's general loss.
+        """
         tokens = np.geomspace(most * 1e-4, most, 401)
         rise = self.rise(domain, n_params, tokens, replay_share, pretrain_tokens=pretrain_tokens)
         allowed = np.flatnonzero(np.quantile(rise, level, axis=0) > max_rise)
@@ -154,7 +157,7 @@ def fit_forgetting(runs: pd.DataFrame, *, n_draws: int = 64, seed: int = 0) -> F
 
 
 def forgetting_of(runs: pd.DataFrame) -> Forgetting | None:
-    """`fit_forgetting`, where the runs tell something of it."""
+    """`fit_forgetting`; None where the runs have no ``general_loss``, or too few of them."""
     if GENERAL_LOSS not in runs:
         return None
     try:
@@ -164,7 +167,7 @@ def forgetting_of(runs: pd.DataFrame) -> Forgetting | None:
 
 
 def _of_bases(as_they_are: pd.DataFrame, domains: Sequence[str]) -> dict[tuple[int, int, str], float]:
-    """One general loss for all domains where a table has no other: it is that of one named set."""
+    """General loss of each base (N, D) for every domain; a domain without a row of its own gets the rows' mean."""
     found: dict[tuple[int, int, str], float] = {}
     for n, d in dict.fromkeys(zip(as_they_are["n_params"], as_they_are["pretrain_tokens"], strict=True)):
         rows = as_they_are[(as_they_are["n_params"] == n) & (as_they_are["pretrain_tokens"] == d)]

@@ -6,9 +6,10 @@ Notation
     d0        offset to D, tokens            k, c       scale (tokens) and exponent of the gain from D'
     m         exponent of N in the data term
 
-Every amplitude is positive and E >= 0, so each form falls towards E where its exponents say so. Exponents stay within
-(0.02, 1.5), a range that holds every published one and keeps an extrapolation sane; their priors are lognormal, median
-0.3 and a factor of 2 either way, which covers Kaplan's .08 (2001.08361) to Hoffmann's .35 (2203.15556).
+Every amplitude is positive and E >= 0, so each form falls towards E where its exponents say so. The exponents a and b
+stay within (0.02, 1.5), which holds every published one and keeps an extrapolation sane. Their prior is lognormal: the
+median is 0.3, the standard deviation a factor of 2. Kaplan's .08 in N (2001.08361, eq. 1.1) and Hoffmann's .34 in N
+(2203.15556, eq. 10) lie within two of those. The prior of c is the same; its upper bound is 3.
 """
 
 import math

@@ -1,10 +1,11 @@
-"""Forms for bases that are given, each pretrained on one D: what D would do is no part of them.
+"""Forms for bases that are given, each pretrained on one D: such a form has no term of D.
 
-Where no size has two D, the terms of D are constants, and a fit of them would answer with its priors. So the form is
-taken at one D, its parameters of D held at values that make them nothing, and those that are left are fitted.
+Where no size has two D, the terms of D are constants, and a fit of them would answer with its priors. So the parameters
+of D are held at values at which the form does not depend on it, and the others are fitted.
 
-A base is read as it was published, after whatever cooldown it had, and a branch after one of its own on the domain. As
-in `raysplit.law.cooldown` the base's is worth some specialization tokens, here w k, and D' = 0 is read as so many.
+A base is measured as it was published, after whatever cooldown it had, a branch after its own cooldown on the domain.
+As in `raysplit.law.cooldown`, the base's cooldown counts as some specialization tokens, here w k: the form is read
+there at D' = 0.
 """
 
 import math

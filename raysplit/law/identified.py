@@ -38,7 +38,7 @@ class Identified:
     without_specialization: tuple[str, ...] = ()
     """Domains whose D' was never varied, where that of others was."""
     few_points: tuple[str, ...] = ()
-    """Domains of fewer than `FEWEST_POINTS`, where others have more."""
+    """Domains of fewer than `FEWEST_POINTS` distinct (N, D, D'), where others have as many or more."""
     one_pretraining: bool = False
     """Whether no size has two D, and none has D = 0: then what D does is not told apart from what the size does."""
     unspecialized_sizes: tuple[int, ...] = ()
@@ -49,7 +49,7 @@ class Identified:
         return asdict(self)
 
     def of_domains(self, renamed: Mapping[str, str]) -> "Identified":
-        """Of some of the domains, each under another name; what all runs vary together is told of these too."""
+        """The same for some of the domains, ``renamed`` old -> new; what all runs vary together stays as it is."""
 
         def named(domains: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(renamed[name] for name in domains if name in renamed)

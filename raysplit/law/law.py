@@ -26,12 +26,12 @@ from raysplit.quantities import format_count
 
 SCHEMA_VERSION = 3
 SAFE_EXTRAPOLATION = 4.0
-"""Asked for more than this many times what the runs span, a law warns."""
+"""A law warns where it is asked for more than this many times what the runs span."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Support:
-    """What the runs span: least and greatest N, D and D' (0 where it was measured; D = 0 in every domain)."""
+    """What the runs span: least and greatest N, D and D'; 0 where it was measured, D = 0 in every domain."""
 
     n_params: tuple[float, float]
     pretrain_tokens: tuple[float, float]
@@ -59,7 +59,7 @@ class Member:
     draw_misfit: Array | None = None  # (len(draws), K, M)
 
     def of_domains(self, own: list[int]) -> "Member":
-        """The part of some of its domains, by their positions."""
+        """This form's part for some of the domains, given by their positions."""
         return replace(
             self,
             theta=self.theta[own],
@@ -88,7 +88,7 @@ class Calibration:
     """Share of the held-out losses that were inside."""
     n_losses: int
     stretch: float
-    """By how much g's amplitude was widened for it, at least 1."""
+    """Factor by which the misfit's amplitude was then widened, at least 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +177,7 @@ class Law:
 
     @property
     def from_scratch(self) -> frozenset[str]:
-        """Domains that have a run without pretraining; of others nothing is known at D = 0."""
+        """Domains that have a run without pretraining; what others would reach at D = 0 is not known."""
         if self.scratch is None:
             return frozenset(self.domains if self.support.pretrain_tokens[0] == 0 else ())
         return frozenset(name for name, known in zip(self.domains, self.scratch.known, strict=True) if known)

@@ -27,12 +27,12 @@ _WIDE = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Misfit:
-    """Made by `misfit_of`."""
+    """The misfit g of one form in every domain, and the noise that is left; made by `misfit_of`."""
 
     fitted: Fitted
     left: Sequence[Left]
     features: Sequence[Array]
-    """(R, M) a domain, every row as it is."""
+    """(R, M) a domain, the rows not weighted."""
     scales: Scales
     noise: Noise
     """What is left when g is taken off."""

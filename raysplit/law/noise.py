@@ -20,7 +20,7 @@ from raysplit.law.form import Array
 _CUT = 2.5
 """Residuals are cut at this many sds, as the fit cuts outliers."""
 _GUESS_WITHIN, _GUESS_ROWS = 0.2, 4.0
-"""Before any evidence two runs of a branch point are taken to correlate by this much, and it weighs as so many rows."""
+"""Correlation of two runs of a branch point before any evidence, and as how many rows that guess weighs."""
 _MAX_CORRELATION = 0.95
 
 

@@ -27,7 +27,7 @@ _AT_ONCE = 2**15
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """The runs of one domain as arrays of length R."""
+    """The runs of one domain as arrays of length R: N, D, D', log loss and weight."""
 
     n: Array
     d: Array
@@ -91,7 +91,7 @@ class Coordinates:
         return out
 
     def rows(self, index: NDArray[np.intp]) -> "Coordinates":
-        """Of some of the fits."""
+        """The coordinates of some of the fits."""
         if self.lower.ndim == 1:
             return self
         own = {name: getattr(self, name)[index] for name in ("lower", "upper", "centre", "prior_sd")}
@@ -118,7 +118,7 @@ class FitProblem:
 
     @property
     def kappa(self) -> Array | None:
-        """(B or 1, 1); None without priors."""
+        """Factor on the priors, (B or 1, 1); None without priors."""
         return self.prior_strength * huber_scale(self.delta, self.noise) if self.prior_strength > 0 else None
 
     def rows(self, index: NDArray[np.intp]) -> "FitProblem":
@@ -134,7 +134,7 @@ class FitProblem:
         )  # fmt: skip
 
     def in_parts(self, n_fits: int) -> list[NDArray[np.intp]]:
-        """Rows of so many fits, as many at once as are quick."""
+        """Indices of so many fits, in parts small enough for the cache (`_AT_ONCE`)."""
         step = max(1, _AT_ONCE // self.n.shape[1])
         return [np.arange(i, min(i + step, n_fits)) for i in range(0, max(n_fits, 1), step)]
 
@@ -295,7 +295,7 @@ class LinearPart:
 def together(problems: Sequence[FitProblem], n_fits: Sequence[int]) -> FitProblem:
     """Problems of several tables as one, whose rows are ``n_fits`` fits of each; shorter tables get rows of no weight.
 
-    One domain's fit is so small that what a step costs is Python's, which this divides by the number of domains.
+    One domain's fit is so small that a step costs mostly Python's overhead; this divides it by the number of domains.
     """
     n_runs = max(p.n.shape[1] for p in problems)
 

@@ -1,4 +1,4 @@
-"""How strongly domains are pooled: as predicts best what was held out, branch points with all their domains at once.
+"""How strongly domains are pooled: the strength that predicts held-out branch points best, all their domains held out.
 
 Notation
     P   parameters          R   runs of a domain          F   folds          phi   search coordinates (objective.py)
@@ -16,10 +16,10 @@ from raysplit.law.objective import FitProblem
 from raysplit.law.pooling import pool
 
 STRENGTHS = (0.0, 1.0, 3.0, 10.0, 30.0)
-"""Tried; 0 leaves every domain alone, 30 makes domains whose prior is a factor of 2 agree to 2 %."""
+"""Strengths tried; 0 leaves every domain alone, 30 makes domains whose prior is a factor of 2 agree to 2 %."""
 _N_FOLDS = 8
 _MOST_ASKED = 16
-"""Domains; of more, so many at even distances tell how strongly all are pooled."""
+"""Most domains asked; where there are more, so many at even distances tell the strength for all."""
 _FOLD_ITERATIONS = 20
 
 

@@ -178,7 +178,7 @@ def fit_law(
 
 
 def _from_scratch(runs: pd.DataFrame) -> NDArray[np.bool_]:
-    """Which rows have D = 0 in a domain that has others, (R,): they tell what no pretraining costs, and no more."""
+    """Which rows (R,) have D = 0 in a domain that also has D > 0: they tell only what no pretraining costs."""
     pretrained = runs["pretrain_tokens"] > 0
     return np.asarray(~pretrained & pretrained.groupby(runs["domain"]).transform("any"))
 
@@ -272,7 +272,7 @@ def _evidence(
     domain: NDArray[np.intp],
     cluster: NDArray[np.intp],
 ) -> dict[str, float]:
-    """Akaike weights with the small-sample correction, over all domains.
+    """Akaike weights with the small-sample correction (AICc; Hurvich and Tsai 1989), over all domains.
 
     A run counts as 1 / (1 + (m - 1) v) of an independent one, m being the runs of its domain and branch point and v the
     correlation that the best form leaves between them.
@@ -293,7 +293,7 @@ def _evidence(
 
 
 def _assign(weights: list[float], n_draws: int, seed: int) -> NDArray[np.intp]:
-    """Which form each draw belongs to, (n_draws,): shares as exact as whole draws allow, in random order."""
+    """Index of each draw's form, (n_draws,): shares as exact as whole draws allow, in random order."""
     edges = np.cumsum(weights) / np.sum(weights)
     return np.random.default_rng(seed).permutation(np.searchsorted(edges, (np.arange(n_draws) + 0.5) / n_draws))
 

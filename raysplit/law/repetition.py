@@ -47,7 +47,7 @@ class Repetition:
                 raise LawError(f"repetition: {name} = {value!r} must be positive")
 
     def renamed(self, names: Mapping[str, str]) -> "Repetition":
-        """Of domains by other names: new -> the one that is known here."""
+        """The same for domains by other names; ``names`` maps each new name to the one that is known here."""
         unique = self.unique_specialize_tokens
         return replace(
             self, unique_specialize_tokens={new: unique[known] for new, known in names.items() if known in unique}
@@ -80,7 +80,7 @@ class Repetition:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it: null for unlimited."""
+        """Plain values for JSON, `unique_pretrain_tokens` None if unlimited; `from_dict` reads them back."""
         out = asdict(self)
         return out | {"unique_pretrain_tokens": _finite(self.unique_pretrain_tokens)}
 

@@ -4,9 +4,9 @@
 
 D1 is the least D > 0 that was measured, s1 and n1 the middle of the runs from scratch. The more tokens of its own a
 domain has seen, the less it matters that there were none before: the first part falls nearly as 1 / D'. What is left
-then is c, below zero where a little pretraining on other things did harm: so it was on the surface of weakly related
-domains, by up to 15 % (LOG 2026-11-30). Runs with D = 0 so tell four numbers of each domain, and do not bend the law of
-all others. Between D = 0 and D1 the cost is interpolated by the factor 1 - log2(1 + D / D1).
+then is c. It is below zero where a little pretraining on other text did harm: by up to 15 % on the surface of weakly
+related domains (LOG 2026-11-30). So runs with D = 0 tell four numbers of each domain, and do not bend the law of the
+other runs. Between D = 0 and D1 the cost is interpolated by the factor 1 - log2(1 + D / D1).
 
 The four are fitted for each draw of the law, with the runs moved by their noise and the priors by theirs, twice: the
 second time around what all domains say together.
@@ -44,15 +44,16 @@ class Scratch:
     middle: tuple[float, float]
     """n1 and s1."""
     least_specialize: float
-    """Below the least D' measured from scratch the cost is that at it."""
+    """Least D' measured from scratch, tokens; below it the cost stays what it is there."""
     known: tuple[bool, ...]
-    """Which domains have a run from scratch; the others' cost is the prior's, or what others lend, for designs only."""
+    """Whether each domain has a run from scratch. The cost of one that has none comes from the prior and from the other
+    domains, and is for designs only."""
     noise: Array  # (K,), log sd of one run from scratch around the law
     mean: Array  # (K, 4), log kappa, q, p and c
     draws: Array  # (B, K, 4)
 
     def pretrained(self, point: Sequence[Array]) -> list[Array]:
-        """The points with at least D1."""
+        """The points, with D raised to D1 where it is less."""
         n, d, s = point
         return [n, np.maximum(d, self.least_tokens), s]
 

@@ -1,7 +1,7 @@
-"""Runs at several replayed shares p: to a law each domain is another one at each of them.
+"""Runs at several replayed shares p: the law takes each domain at each share as a domain of its own.
 
-So domains borrow from each other across shares as they do among themselves, and no form need say what p does. A base as
-it is replayed nothing, and counts at every share.
+So a domain borrows from itself at other shares as it does from other domains, and no form need say what p does. A base
+before any training has replayed nothing, and counts at every share.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from raysplit.runs import REPLAY_SHARE
 
 
 def name_at(domain: str, share: float) -> str:
-    """As a law of several shares calls a domain at one of them."""
+    """The name that a law of several shares gives to a domain at one of them."""
     return f"{domain} at {share:g}"
 
 
@@ -27,7 +27,7 @@ def is_at(name: str, share: float) -> bool:
 
 
 def replay_shares(runs: pd.DataFrame) -> tuple[float, ...]:
-    """The shares that the runs replayed, rising; 0 where they do not say."""
+    """The shares that the runs replayed, rising; (0.0,) where they do not say."""
     if REPLAY_SHARE not in runs:
         return (0.0,)
     return tuple(sorted(map(float, runs.loc[runs["specialize_tokens"] > 0, REPLAY_SHARE].unique()))) or (0.0,)
@@ -42,7 +42,7 @@ def runs_at(runs: pd.DataFrame, share: float) -> pd.DataFrame:
 
 
 def at_every_share(runs: pd.DataFrame, shares: Sequence[float]) -> pd.DataFrame:
-    """The rows with their domains named for the law, where the shares are several."""
+    """The rows with each domain named for its share (`name_at`); unchanged where there is one share."""
     if len(shares) < 2:
         return runs
     parts = [runs_at(runs, share) for share in shares]

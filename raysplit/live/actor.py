@@ -61,11 +61,12 @@ class LawActor:
     def serve(self, face: Face) -> str:
         """Serve from this process, also after it was restarted.
 
-        Returns the server's address, that of the first call if there were more.
+        Returns:
+            The server's address; that of the first call if there were several.
 
         Raises:
-            RunError: the address cannot be bound, or is open to others without a token; or the first call was given
-                less than is asked for now.
+            RunError: the address cannot be bound, or is open to others without a token; or the first call did not give
+                something that is asked for now.
         """
         with self._serving:
             if self._served is None:
@@ -80,7 +81,7 @@ class LawActor:
             return self._served.url
 
     def _serve_again(self) -> None:
-        """Where the process before this one served; the law matters more than its page, so nobody waits for it."""
+        """Serve where the process before this one did; a thread does so, as the law matters more than its page."""
         while True:
             try:
                 stored = ray_private.kept_in_cluster(_face_key(), namespace=NAMESPACE)
@@ -95,7 +96,7 @@ class LawActor:
 
     # Any question of `raysplit.live.questions`, by a method for each group of threads: Ray Client takes no option that
     # names the group of a call. An answer goes out pickled: Ray's own pickler asks Python about each object within it,
-    # which costs advice, under load, more than finding it.
+    # which under load takes longer than finding an advice.
 
     @ray.method(concurrency_group="ask")
     def ask(self, question: Question[Any]) -> bytes:
@@ -111,13 +112,13 @@ class LawActor:
 
     @_look
     def renew(self) -> None:
-        """The driver is there."""
+        """Renew the lease: the driver is alive."""
         if self._renewals is not None:
             self._renewals.renew()
 
     @_look
     def tell_waiting(self, why: str) -> None:
-        """Hear why nothing happens, or with an empty text that something does, to tell it with the status."""
+        """Keep for the status why nothing happens; an empty text says that something does."""
         self._service.waiting = why
 
     def claim(self, running: Collection[Trial]) -> Claim:
@@ -136,7 +137,7 @@ def _end_this_actor() -> None:
 
 
 def _face_key() -> bytes:
-    """Of where this actor serves, in the cluster's memory."""
+    """Key under which the cluster's memory holds how this actor serves."""
     return f"face-{ray.get_runtime_context().get_actor_id()}".encode()
 
 
@@ -155,12 +156,12 @@ def start_law_actor(
         sweep_id: of this run folder and no other, so that an actor of an earlier sweep is never picked up.
         run: what the sweep rests on.
         journal: where the sweep's journal lies, on storage that the actor's node reaches after a restart too.
-        options: of Ray's, that say which nodes may hold it.
+        options: Ray's own, which say what nodes may hold it.
         face: by which the actor serves, now and after a restart.
         lease: after which it ends unless it is renewed; None for an actor that stays until it is killed.
 
     Raises:
-        RunError: the journal cannot be opened, or the address not be bound.
+        RunError: the journal cannot be opened, or the address cannot be bound.
     """
     remote = ray.remote(
         num_cpus=0,

@@ -1,4 +1,4 @@
-"""Whether a Ray cluster answers at an address, found out within seconds: Ray itself waits for one without end."""
+"""Whether a Ray cluster answers at an address, found out within seconds: Ray itself waits for a cluster without end."""
 
 import os
 import re
@@ -13,19 +13,20 @@ _PATIENCE_SECONDS = 10.0
 _SERVING = b"\x08\x01"
 """gRPC's health protocol: HealthCheckResponse(status=SERVING)."""
 _ASKS_FOR_TOKEN = "/ray.rpc.NodeInfoGcsService/CheckAlive"
-"""Of Ray's own calls, one that changes nothing."""
+"""One of Ray's own calls that changes nothing; without a token it is refused where the cluster asks for one."""
 _TOKEN = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or ~/.ray/auth_token) to the cluster's"
 _REMEDY = "give HOST:PORT of its head (6379 unless it was started otherwise), or auto for the cluster of this node"
 
 
 def check_address(address: str) -> str:
-    """HOST:PORT of the cluster's head at an address, which answers.
+    """HOST:PORT of the cluster's head at an address, once it has answered.
 
     Args:
         address: HOST:PORT, or ``auto`` for the cluster that runs on this node, or that RAY_ADDRESS names.
 
     Raises:
-        RunError: the address is none, or no head of a Ray cluster answers there.
+        RunError: the address is not HOST:PORT, no head of a Ray cluster answers there, or it asks for a token that this
+            process does not show.
     """
     named, found = address, address
     if address == "auto":
@@ -45,7 +46,7 @@ def join_error(address: str, error: Exception) -> RunError:
 
 
 def in_a_line(error: BaseException) -> str:
-    """An exception's message without its line breaks, else its type."""
+    """An exception's message without its line breaks; its type where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -64,7 +65,7 @@ def _parts(named: str, address: str) -> tuple[str, int]:
 
 
 def _check_answer(named: str, host: str, port: int) -> None:
-    """Ask what listens for its health, by gRPC's own protocol, which needs no token."""
+    """Ask what listens there for its health by gRPC's own protocol, without a token; then whether Ray asks for one."""
     import grpc
 
     try:

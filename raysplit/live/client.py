@@ -60,7 +60,7 @@ def connect(
 
 
 def join(address: str, *, namespace: str = NAMESPACE) -> None:
-    """Join a Ray cluster quietly, to ask.
+    """Join a Ray cluster to ask a law there, without Ray's messages.
 
     Raises:
         RunError: it cannot be joined.

@@ -21,7 +21,7 @@ class Endpoint:
     address: str
     """Of the cluster's head, host:port."""
     auth_mode: str = ""
-    """``token`` where the cluster asks for Ray's token: one that runs on this machine as long as the sweep does."""
+    """``token`` where the cluster asks for Ray's token, as one does that runs on this machine for the sweep alone."""
 
 
 def write(folder: Path, endpoint: Endpoint) -> None:
@@ -43,7 +43,7 @@ def remove(folder: Path) -> None:
 
 
 def read(folder: Path) -> Endpoint | None:
-    """What the file says, be that so or not; None where there is none to read."""
+    """What the file says, whether or not it still holds; None where there is none that can be read."""
     try:
         return Endpoint(**json.loads((folder / FILE_NAME).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -51,7 +51,7 @@ def read(folder: Path) -> Endpoint | None:
 
 
 def find(folder: Path) -> Endpoint | None:
-    """What the file says, if its cluster still answers at all; None otherwise."""
+    """What the file says, if something still answers at its address; None otherwise."""
     endpoint = read(folder)
     if endpoint is None:
         return None

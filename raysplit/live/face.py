@@ -1,4 +1,4 @@
-"""What serves a law from within its own process to who cannot ask an actor, such as HTTP: made above, told here."""
+"""What serves a law from its own process to those who cannot ask an actor, such as HTTP. Rooms above implement it."""
 
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,7 +27,7 @@ class Face(Protocol):
         ...
 
     def at(self, url: str) -> "Face":
-        """The same at the address that was found, without secrets: the cluster remembers it for long."""
+        """The same face at the address that was found, without secrets, for the cluster to remember."""
         ...
 
     def lacks(self, asked: Any) -> list[str]:

@@ -1,6 +1,6 @@
 """Fits in a Ray actor, so that no fit holds up an answer: it keeps a copy of the table and is sent what is new.
 
-It lives on the node of who made it, at a niceness of its own, and ends with it, in the middle of a fit too.
+The actor lives on its maker's node, at a niceness of its own, and ends with its maker, in the middle of a fit too.
 """
 
 import os
@@ -16,11 +16,11 @@ from raysplit.live.fitting import FitJob, FitterHere
 from raysplit.live.observations import ObservationTable, Reported
 
 _CHUNK_ROWS = 5_000
-"""In one message, so that a large table does not hold up who sends it."""
+"""Rows in one message, so that a large table does not hold up the sender."""
 
 
 class FitWorker:
-    """In the actor."""
+    """What runs in the actor: a fitter and its copy of the table."""
 
     def __init__(self, target: FitTarget, niceness: int) -> None:
         os.nice(niceness)
@@ -43,11 +43,11 @@ class FitActor:
         self._sent_seq = -1
 
     def fit(self, job: FitJob) -> Fitted:
-        """Carry out a job; by another worker where this one is killed, by whoever was short of memory for one.
+        """Carry out a job; by a second worker if the first is killed, as when the node is short of memory.
 
         Raises:
             LawError: no form can be fitted.
-            RunError: two workers have died of it, or the fit has failed otherwise.
+            RunError: two workers have died, or the fit has failed otherwise.
         """
         for _ in range(2):
             try:

@@ -14,7 +14,7 @@ class FitTarget:
     step_tokens: float
     seed: int
     shares: tuple[float, ...] = ()
-    """That are replayed, where a sweep tries several."""
+    """The replayed shares, where a sweep tries several."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,18 +24,19 @@ class Fitted:
     law: Law
     choice: Choice
     seq: int
-    """Of the last journal record whose observations it knows."""
+    """Number of the last journal record whose observations it knows."""
     n_observations: int
-    """Reported then."""
+    """Observations that were known then."""
     n_fitted: int
-    """Of them, as many as were fitted (`raysplit.live.observations.rows_to_fit`)."""
+    """How many of them were fitted (`raysplit.live.observations.rows_to_fit`)."""
     full: bool
-    """A function of the observations alone: the forms were chosen and calibrated, the fits not gone on from others."""
+    """Whether it is a function of the observations alone: forms chosen and calibrated anew, fits begun from nothing."""
     n_chosen: int
-    """Observations that the forms were chosen by."""
+    """Observations by which the forms were chosen."""
     seconds: float
+    """How long the fit took."""
     advice: Advice | None = None
-    """On the target, made where nobody waits for it: 0.4 s of a core (LOG 2026-11-30); None where there is none."""
+    """On the target, found where nobody waits for it: 0.4 s of a core (LOG 2026-11-30); None where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,5 +47,5 @@ class LawVersion:
     fitted_at: float
     """Seconds since 1970, UTC."""
     of_round: bool
-    """Whether a round of the sweep rests on it; such are never pruned."""
+    """Whether a round of the sweep rests on it; such a law is never pruned."""
     fitted: Fitted

@@ -1,4 +1,4 @@
-"""What the live law fits and how: fully, as a decision needs it, or quickly, from where the last fit ended."""
+"""The two fits of a live law: a full one, as a decision needs it, and a quick one from where the last fit ended."""
 
 import time
 from collections.abc import Sequence
@@ -16,18 +16,18 @@ from raysplit.split import Advice, Problem, advise, fit_for_decision
 
 _QUICK_DRAWS = 24
 _QUICK_ITERATIONS = 3
-"""A law that is replaced as soon as nothing new comes in: fewer draws, and fewer steps to each, to be there sooner."""
+"""Fewer draws and fewer steps for each make a quick fit quicker; a full fit follows as soon as nothing new comes in."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitJob:
-    """Fit what was known after a journal record: fully, or quickly where it says from where to go on."""
+    """Fit what was known after a journal record: fully, or quickly where ``start`` is given."""
 
     seq: int
     chosen: Fitted | None = None
     """The full fit whose forms and calibration are kept; None fits fully."""
     start: Law | None = None
-    """Where a quick fit goes on; a law of the same forms."""
+    """The law that a quick fit starts from; it has the same forms."""
 
 
 class Fitter(Protocol):
@@ -43,7 +43,7 @@ class Fitter(Protocol):
         ...
 
     def close(self) -> None:
-        """End it, whatever it is at."""
+        """End the fitter, in the middle of a fit too."""
 
 
 class FitterHere:
@@ -63,7 +63,7 @@ class FitterHere:
 
 
 def fit_fully(rows: Sequence[Reported], seq: int, target: FitTarget, *, with_advice: bool = True) -> Fitted:
-    """Choose the forms, fit them and calibrate: the law of these rows, whatever was fitted before.
+    """Choose the forms, fit and calibrate them: a law of these rows alone, whatever was fitted before.
 
     Raises:
         LawError: there are no rows, or no form can be fitted.
@@ -89,14 +89,14 @@ def fit_fully(rows: Sequence[Reported], seq: int, target: FitTarget, *, with_adv
 
 
 def fit_quickly(rows: Sequence[Reported], seq: int, target: FitTarget, *, chosen: Fitted, start: Law) -> Fitted:
-    """The law of these rows by the forms and the calibration of an earlier choice.
+    """The law of these rows, with the forms and the calibration of an earlier full fit.
 
     Args:
         rows: at least one.
         seq: of the last of them.
         target: what for.
         chosen: the last full fit.
-        start: where the fits go on; a law of the same forms.
+        start: the law that the fits start from; it has the same forms.
 
     Raises:
         LawError: a domain that is new has no run that can be fitted.

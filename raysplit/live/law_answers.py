@@ -1,4 +1,4 @@
-"""Answers from the laws that are fitted, to whoever asks: nothing here waits for a journal or changes a sweep."""
+"""Answers from the fitted laws, to whoever asks: nothing here waits for a journal or changes a sweep."""
 
 import math
 import time
@@ -50,7 +50,7 @@ from raysplit.live.state import SweepState
 from raysplit.split import Advice, Choice, Problem, advise
 
 _ANSWERS_KEPT = 256
-"""Answers that are remembered: the only ones that are, wherever a question comes from."""
+"""Most answers that are remembered; nothing else remembers any, whichever way a question comes."""
 
 
 class LawAnswers(AnsweringLaw):
@@ -193,7 +193,7 @@ class LawAnswers(AnsweringLaw):
         return problem
 
     def _remembered(self, at: tuple[Any, ...], answer: Callable[[], Any]) -> Any:
-        """An answer that the same law gives to the same question for ever."""
+        """The answer to a question that one law always answers alike, found again if it is among the last few."""
         found = self._answers.get(at)
         if found is None:
             found = self._answers[at] = answer()
@@ -206,9 +206,9 @@ def problem_of(target: Problem, question: SplitQuestion, *, family: ModelFamily 
     """The target with what the question changes of it.
 
     Args:
-        target: what a question that says nothing asks.
-        question: budget, sizes, weights, accounting, seeds, and what experts may lose elsewhere.
-        family: tells the FLOPs of sizes that are not the target's; None where only those can be asked for.
+        target: the problem of a question that changes nothing.
+        question: may change budget, sizes, weights, accounting, seeds, and what experts may lose on general text.
+        family: tells the FLOPs of sizes that are not the target's; None where only the target's can be asked for.
 
     Raises:
         SplitError: a domain or size is unknown, or there are no bases to lose anything beside.
@@ -235,7 +235,7 @@ def problem_of(target: Problem, question: SplitQuestion, *, family: ModelFamily 
 
 
 def _at(law: Law, share: float | None) -> Law:
-    """The law at a replayed share, the least where none is said.
+    """The law at a replayed share; at the least one where ``share`` is None.
 
     Raises:
         LawError: no run had this share.

@@ -1,9 +1,9 @@
-"""Laws by version: the latest in memory, the last few dozen and those of the sweep's rounds beside the journal.
+"""Laws by version: the last few dozen and those of the sweep's rounds, in memory and in a folder beside the journal.
 
-One file a version, ``law-00000012-3.json`` where 3 is the journal's fence of who wrote it: what was fitted, when, the
-law as `Law.to_dict`, the choice's fields, and the advice on the target, which a restarted actor need not search again.
-It is a convenience and no truth: without the folder the laws are fitted again from the journal, under new versions. A
-file is there before anyone is told of its version.
+Each version has a file, such as ``law-00000012-3.json``, where 3 is the fence of the journal's opening that wrote it.
+The file holds what was fitted and when, the law as `Law.to_dict`, the choice's fields, and the advice on the target, so
+that a restarted actor need not search it again. The folder is a convenience: without it the laws are fitted again from
+the journal, under new versions. A file is there before anyone is told of its version.
 """
 
 import json
@@ -24,7 +24,7 @@ from raysplit.split import Advice, Choice, FormScore
 
 SCHEMA_VERSION = 3
 _KEPT = 48
-"""The last so many versions are kept."""
+"""So many of the last versions are kept, beside those of rounds."""
 _NAME = re.compile(r"law-(\d{8})-(\d+)\.json")
 
 
@@ -37,7 +37,8 @@ class LawStore:
         Args:
             folder: a path, or a URL (`raysplit.journal.storage`); None keeps them in memory alone.
             last_seq: of the journal's records: laws that know of later ones belong to another journal.
-            fence: of the journal's opening, so that an actor that was replaced overwrites no law; None only reads.
+            fence: of the journal's opening, so that an actor that was replaced overwrites no law; None reads the folder
+                and stores nothing.
         """
         self._lock = threading.Lock()
         self._fence = fence
@@ -47,12 +48,12 @@ class LawStore:
         self._load(last_seq)
         self._n_versions = max(self._versions, default=0)
         self.latest = self._find_latest()
-        """The one that knows the most; among those one of a full fit, and the last."""
+        """The version that knows the most records; of several, one of a full fit, then the last. None without any."""
         self.trouble = ""
-        """Why the last law could not be stored; it is served all the same, and lost with the process."""
+        """Why the last law could not be stored: it is served all the same, and lost with the process. Else empty."""
 
     def all(self) -> list[LawVersion]:
-        """Oldest first."""
+        """Every version that is kept, oldest first."""
         with self._lock:
             return [self._versions[number] for number in sorted(self._versions)]
 
@@ -60,7 +61,7 @@ class LawStore:
         """One version.
 
         Raises:
-            LawError: it never was, or is no longer kept; those there are are named.
+            UnknownValue: there is no such version, or it is no longer kept; names those that are.
         """
         found = self._versions.get(version) if isinstance(version, int) else None
         if found is None:
@@ -68,7 +69,7 @@ class LawStore:
         return found
 
     def put(self, fitted: Fitted, *, of_round: bool = False) -> LawVersion:
-        """Number a law, store it and make it known; where laws are only read, as 0, since who writes counts on."""
+        """Number a law, store it and make it known. A store that only reads numbers it 0: the one who writes counts."""
         with self._lock:
             only_reads = self._storage is not None and self._fence is None
             number = 0 if only_reads else self._n_versions + 1
@@ -132,12 +133,12 @@ class LawStore:
 
 
 class Laws:
-    """The laws of a table, kept in a store; what runs behind the answers, if anything does, is for who inherits."""
+    """The laws of a table, kept in a store. A subclass says when they are fitted."""
 
     store: LawStore
 
     def grew(self) -> None:
-        """The table has more observations."""
+        """Hear that the table has more observations."""
 
     def latest(self) -> LawVersion:
         """The law to answer from.
@@ -148,7 +149,7 @@ class Laws:
         raise NotImplementedError
 
     def of_round(self, seq: int) -> Fitted:
-        """The law, fully fitted, of what was known after a journal record, which is waited for.
+        """The full fit of what was known after a journal record; waits for it.
 
         Raises:
             LawError: no form can be fitted.
@@ -201,7 +202,7 @@ def _from_json(text: str) -> LawVersion:
 
 
 def laws_beside(journal: str | Path) -> str | Path:
-    """Where the laws of a journal are kept."""
+    """Folder of a journal's laws, a path or a URL."""
     if isinstance(journal, str) and "://" in journal:
         return journal.rpartition("/")[0] + "/laws"
     return Path(journal).parent / "laws"

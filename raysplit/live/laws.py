@@ -1,4 +1,4 @@
-"""The law fitted when someone asks for it, as in a replay or for who only reads: nothing runs behind the answers."""
+"""The law fitted when someone asks for it, as in a replay or by one who only reads: nothing runs behind the answers."""
 
 import threading
 

@@ -11,11 +11,11 @@ from raysplit.live.law_store import Laws, LawStore
 from raysplit.live.observations import ObservationTable
 
 MakeFitter = Callable[[ObservationTable, FitTarget, int], Fitter]
-"""Of a table, for a target, at a niceness."""
+"""Makes a fitter of a table, for a target, at a niceness."""
 _QUIET_SECONDS = 2.0
-"""Without anything new for so long, the law is fitted fully: it is then that of the observations alone."""
+"""A full fit follows when nothing new has come in for so long."""
 _GROWTH = 0.25
-"""While observations keep coming, the forms are chosen again when there are so many more than at the last choice."""
+"""While observations keep coming, the forms are chosen again when this share more are known than at the last choice."""
 _RETRY_SECONDS = 5.0
 _QUICK_NICENESS, _FULL_NICENESS = 5, 10
 
@@ -23,9 +23,9 @@ _QUICK_NICENESS, _FULL_NICENESS = 5, 10
 class LawsBehind(Laws):
     """Fits by two fitters while the last finished law answers.
 
-    One goes on from the last law whenever something new has come in: at most one such fit is under way, and one more,
-    of the newest table, waits. The other fits fully: for the sweep's rounds; when nothing new has come in for a
-    while; and when the table has grown so much that the forms should be chosen again.
+    The first fits quickly, from the last law, whenever something new has come in: at most one such fit is under way,
+    and one more, of the newest table, waits. The second fits fully: for the sweep's rounds; when nothing new has come
+    in for a while; and when the table has grown so much that the forms should be chosen again.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class LawsBehind(Laws):
         full = [v.fitted for v in store.all() if v.fitted.full]
         self._chosen: Fitted | None = full[-1] if full else latest.fitted if latest else None
         self._failed_seq = -1
-        """A full fit of what was known then has failed; it would again."""
+        """Record up to which a full fit has failed; the same fit would fail again."""
         self._fitters = [make_fitter(table, target, niceness) for niceness in (_QUICK_NICENESS, _FULL_NICENESS)]
         self._threads = [
             threading.Thread(target=loop, args=(fitter,), daemon=True, name=loop.__name__)
@@ -155,7 +155,7 @@ class LawsBehind(Laws):
         return latest is None or latest.fitted.seq < fitted.seq
 
     def _to_fit_fully(self) -> int | None:
-        """Up to which record to fit fully now; None while there is nothing to."""
+        """The record up to which to fit fully now; None while no full fit is due."""
         for seq, found in self._wanted.items():
             if found is None:
                 return seq
@@ -168,7 +168,7 @@ class LawsBehind(Laws):
         return seq if time.monotonic() - self._grown_at >= self._quiet_seconds else None
 
     def _seconds_to_wait(self) -> float | None:
-        """When to look again; None while only news can change anything."""
+        """Seconds until a full fit may be due; None while only news can make it due."""
         left = self._quiet_seconds - (time.monotonic() - self._grown_at)
         return left if left > 0 else None
 

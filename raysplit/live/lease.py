@@ -1,4 +1,4 @@
-"""How long a law actor outlives the command that started it: a driver that was killed takes nothing with it."""
+"""How long a law actor outlives the command that started it, as when its driver was killed."""
 
 import threading
 import time
@@ -13,22 +13,22 @@ from ray.actor import ActorHandle
 from raysplit.live import endpoint
 
 LEASE_SECONDS = 300.0
-"""Longer than a driver is ever busy with itself, and than a job manager takes to start it again on another node."""
+"""Longer than a driver ever fails to renew, and than a job manager takes to start it again on another node."""
 _RENEWALS = 10
-"""In the time of one lease."""
+"""Renewals in the time of one lease."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lease:
-    """What an actor is lent."""
+    """For how long an actor lives without renewal, and in which run folder."""
 
     seconds: float
     folder: Path
-    """Of the run, whose endpoint file goes with the actor."""
+    """The run folder, whose endpoint file is removed with the actor."""
 
 
 class Renewals:
-    """The actor's side: ends the actor once nobody has renewed its lease for so long."""
+    """The actor's side: ends the actor once nobody has renewed its lease for its length."""
 
     def __init__(self, lease: Lease, *, end: Callable[[], object], clock: Callable[[], float] = time.monotonic) -> None:
         self._lease, self._end, self._clock = lease, end, clock
@@ -38,7 +38,7 @@ class Renewals:
         self._renewed = self._clock()
 
     def watch(self, sleep: Callable[[float], object] = time.sleep) -> None:
-        """Returns when the lease has run out, and all is ended."""
+        """Wait until the lease has run out, then remove the endpoint file and end the actor."""
         while (left := self._renewed + self._lease.seconds - self._clock()) > 0:
             sleep(left)
         with suppress(OSError):
@@ -48,7 +48,7 @@ class Renewals:
 
 @contextmanager
 def renewed(law: ActorHandle, lease: Lease) -> Iterator[None]:
-    """The driver's side: renew for the length of a ``with`` block."""
+    """The driver's side: renew the lease for the length of a ``with`` block."""
     over = threading.Event()
 
     def renew() -> None:

@@ -1,4 +1,4 @@
-"""What is wrong with a question, in a sentence and by its field, out of pydantic's many errors."""
+"""What is wrong with a question, as a sentence with its field, from pydantic's many errors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _TOLD = {
     "unexpected_keyword_argument": "is not known here; /openapi.json tells what is",
     "model_type": "must be an object; /openapi.json shows it",
 }
-"""What pydantic says less helpfully, by its type of error."""
+"""Type of pydantic's error -> words that help more than its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +59,6 @@ def shown(value: object) -> str:
 
 
 def _field(loc: Sequence[int | str]) -> str | None:
-    """Without where it was given, and without which of a field's types refused it."""
+    """The field of an error, without where it was given and without which of the field's types refused it."""
     parts = [str(part) for part in loc if part not in _NO_FIELDS and not str(part).startswith("literal[")]
     return ".".join(parts) or None

@@ -1,4 +1,4 @@
-"""Every observation that was acknowledged, the table of any moment made again from it, and what may join it."""
+"""The observations that were acknowledged: the table of any moment, and the checks of what may join it."""
 
 import threading
 from collections.abc import Iterable, Sequence
@@ -11,9 +11,9 @@ from raysplit.errors import TableError, unknown
 from raysplit.runs import GENERAL_LOSS, KEY, MAX_ROWS, REPLAY_SHARE, Observation, check_runs, to_frame
 
 run_of = attrgetter(*KEY, REPLAY_SHARE)
-"""What says which run an observation measured."""
+"""The fields of an observation that say which run it measured."""
 MAX_BATCH = 10_000
-"""Observations in one call."""
+"""Most observations in one call."""
 _ORIGIN = "observations"
 
 
@@ -22,7 +22,7 @@ class Reported:
     """One observation and how it came in."""
 
     seq: int
-    """Of the journal's record that told of it."""
+    """Number of the journal's record that holds it."""
     observation: Observation
     own: bool
     """Measured by the sweep itself; it replaces what others said of the same run."""
@@ -36,7 +36,7 @@ class ObservationTable:
         self._by_run: dict[tuple[object, ...], Reported] = {}
         self._replaced: list[Reported] = []
         self.last_seq = -1
-        """Of the last record that brought an observation."""
+        """Number of the last record that brought an observation."""
 
     def __len__(self) -> int:
         return len(self._by_run)
@@ -52,12 +52,12 @@ class ObservationTable:
                 self.last_seq = row.seq
 
     def known(self, observation: Observation) -> Observation | None:
-        """What is known of the run that an observation measured."""
+        """The known observation of the same run; None where there is none."""
         found = self._by_run.get(run_of(observation))
         return found.observation if found else None
 
     def since(self, seq: int) -> list[Reported]:
-        """Rows of later records than ``seq``, oldest first, replaced ones too."""
+        """Rows of records after ``seq``, oldest first, replaced rows too."""
         with self._lock:
             found = []
             for row in reversed(self._by_run.values()):
@@ -76,15 +76,15 @@ class ObservationTable:
         return list({run_of(row.observation): row for row in sorted(rows, key=attrgetter("seq"))}.values())
 
     def frame(self) -> pd.DataFrame:
-        """All of it, as `raysplit.runs.to_frame` lays it out."""
+        """All observations, as `raysplit.runs.to_frame` lays them out."""
         return to_frame([row.observation for row in self.until(self.last_seq)])
 
 
 def rows_to_fit(rows: Sequence[Reported]) -> list[Reported]:
     """All rows, or `raysplit.runs.MAX_ROWS` of them where there are more: the same for the same rows.
 
-    The sweep's own come first, then those of the least `Observation.identity`, which is a hash: a random sample, in
-    which one more observation replaces at most one.
+    The sweep's own come first, then those of the least `Observation.identity`, which is a hash. So the others are a
+    random sample, in which one more observation replaces at most one.
     """
     if len(rows) <= MAX_ROWS:
         return list(rows)
@@ -92,7 +92,7 @@ def rows_to_fit(rows: Sequence[Reported]) -> list[Reported]:
 
 
 def checked(observations: Sequence[Observation], domains: Sequence[str]) -> list[Observation]:
-    """The observations in their types, each once.
+    """The observations with checked values of the right types, each once.
 
     Raises:
         TableError: there are none or too many, one is impossible or of an unknown domain, or two contradict each other.
@@ -102,7 +102,7 @@ def checked(observations: Sequence[Observation], domains: Sequence[str]) -> list
         once = list({row.identity: row for row in reversed(observations)}.values())[::-1]
     except ValueError as error:  # Python writes out no whole number of more than 4,300 digits
         raise TableError(f"{_ORIGIN}: a number is too large: {error}") from error
-    # A run of somebody else's says nothing of replay: it counts as one without.
+    # A run measured elsewhere does not say what it replayed: it counts as one without replay.
     names = [name for name in Observation.__dataclass_fields__ if name not in (REPLAY_SHARE, GENERAL_LOSS)]
     columns = {name: pd.Series([getattr(row, name) for row in once], dtype=object) for name in names}
     for name in ("domain", "trial"):
@@ -120,7 +120,7 @@ def checked(observations: Sequence[Observation], domains: Sequence[str]) -> list
 
 
 def check_batch(observations: Sequence[Observation]) -> None:
-    """What can be said of a batch without reading its numbers.
+    """Check a batch without reading its numbers.
 
     Raises:
         TableError: it is no list of observations, or too long.
@@ -137,7 +137,7 @@ def check_batch(observations: Sequence[Observation]) -> None:
 
 
 def new_to(table: ObservationTable, observations: Sequence[Observation]) -> list[Observation]:
-    """Those of runs that the table does not know.
+    """The observations of runs that the table does not know.
 
     Raises:
         TableError: another loss is known of the same run.
@@ -157,6 +157,6 @@ def new_to(table: ObservationTable, observations: Sequence[Observation]) -> list
 
 
 def as_row(observation: Observation) -> dict[str, object]:
-    """Its fields for JSON, which has no NaN: unknown ones are left out, and a share of 0 that is replayed."""
+    """An observation's fields for JSON, which has no NaN: unknown values and a replayed share of 0 are left out."""
     fields = ((name, getattr(observation, name)) for name in Observation.__dataclass_fields__)
     return {name: value for name, value in fields if value == value and (name != REPLAY_SHARE or value)}

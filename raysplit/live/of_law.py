@@ -12,16 +12,16 @@ from raysplit.split.measured import comparable, measured_surface
 _SHARES = np.linspace(0.0, 1.0, 101)
 _LEVEL = 0.9
 _SURPRISE_LEVEL = 0.999
-"""A loss above this central interval is no bad luck: one run in two thousand, were the law right."""
+"""Level of the central interval above which a loss is no bad luck: one run in two thousand, if the law is right."""
 
 
 def curve_of(law: Law, problem: Problem, observations: pd.DataFrame, *, n_params: int | None) -> Curve:
     """The best loss at each D / T of one of the problem's sizes, and the measured splits of as many tokens.
 
-    The size is the one that `raysplit.split.best_by_size` takes when None.
+    ``n_params`` None takes the best size of `raysplit.split.best_by_size`.
 
     Raises:
-        SplitError: the size is not one of the problem's.
+        SplitError: the size is not one of the problem's, or no split satisfies the problem.
     """
     if n_params is None:
         sizes = best_by_size(law, problem)
@@ -44,7 +44,7 @@ def curve_of(law: Law, problem: Problem, observations: pd.DataFrame, *, n_params
 def measured_points(observations: pd.DataFrame, problem: Problem, *, n_params: int) -> tuple[tuple[float, float], ...]:
     """(D / T, weighted loss) at each measured D of a size from which T can be spent within the measured D'.
 
-    Each domain gets its weight's share of what D leaves of T, all of it where every expert is reckoned alone.
+    Each domain gets its weight's share of what D leaves of T, or all of it where each expert is reckoned alone.
     """
     grids = measured_surface(observations[observations["n_params"] == n_params], problem.domains).get(n_params, {})
     total = problem.affordable_tokens(n_params)
@@ -65,7 +65,7 @@ def measured_points(observations: pd.DataFrame, problem: Problem, *, n_params: i
 def moved_points(
     law: Law, problem: Problem, observations: pd.DataFrame, curve: LossCurve
 ) -> tuple[tuple[float, float], ...]:
-    """As `Curve.moved` says; how far off is the mean over seeds and domains."""
+    """`Curve.moved`: the distance from the law is the mean over seeds and domains of the log loss."""
     here = observations[observations["n_params"] == curve.n_params]
     here = here[here["domain"].isin(problem.domains)]
     if here.empty:
@@ -88,8 +88,9 @@ def whether_to_go_on(
 ) -> GoOn:
     """Whether a run that raysplit did not start is worth its next tokens.
 
-    It is not when its loss is so far above what the law expects there that the run itself must be ill, or when the
-    question is settled: expected regret is what perfect knowledge would gain, the most that any run may still be worth.
+    It is not if its loss is so far above what the law expects there that something must be wrong with the run. Nor is
+    it once the question is settled: expected regret is what perfect knowledge would gain, the most that any run may
+    still be worth.
 
     Raises:
         LawError: the law knows no such domain.

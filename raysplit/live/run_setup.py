@@ -1,4 +1,4 @@
-"""What a law rests on beside what was measured: its journal's first record, so that a journal answers by itself."""
+"""What a law rests on beside the measurements: the journal's first record, so that a journal answers by itself."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from raysplit.journal import Record
 from raysplit.ladder import shape_for
 
 KIND = "setup"
-"""Of its record."""
+"""Kind of the journal's record that holds it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,20 +31,20 @@ class ModelFamily:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSetup:
-    """The question and the grid, and how to read a loss."""
+    """The question, the grid and how to read a loss."""
 
     setup: Setup
     bytes_per_token: Mapping[str, float]
     """Of each domain's held-out text, to give bits per byte beside nats per token; NaN where there is no text."""
     family: ModelFamily | None = None
-    """Tells the FLOPs of sizes that are not the target's; None where only those can be asked for."""
+    """Tells the FLOPs of sizes that are not the target's; None where only the target's can be asked for."""
 
     @classmethod
     def of_data(cls, data: Mapping[str, Any]) -> "RunSetup":
-        """What `to_data` wrote.
+        """Read what `to_data` wrote.
 
         Raises:
-            RunError: it is something else.
+            RunError: the data are something else.
         """
         try:
             return _READER.validate_python(data)
@@ -54,7 +54,7 @@ class RunSetup:
             raise RunError(f"the journal's record {KIND!r} cannot be read: {where}: {first['msg']}") from error
 
     def to_data(self) -> dict[str, Any]:
-        """As JSON has it; numbers that are not finite by their names, which JSON has not."""
+        """Plain values for JSON, which has no infinity and no NaN: those are written by name."""
         written: dict[str, Any] = _written(asdict(self))
         return written
 

@@ -57,15 +57,15 @@ class LawService(LawAnswers):
         """Take up the sweep that the journal tells of, or begin one.
 
         Args:
-            run: the question, the grid and how to read a loss, stored where the journal says something else or
-                nothing; None goes by the journal.
+            run: the question, the grid and how to read a loss, stored if the journal says something else or nothing;
+                None goes by the journal.
             journal: open, of this sweep.
-            make_laws: `LawsOnDemand`, which fits when asked and holds up who asks, or `LawsBehind`, for a live actor.
+            make_laws: `LawsOnDemand`, which fits when asked while the asker waits, or `LawsBehind`, for a live actor.
             laws_in: folder of the laws fitted before (`LawStore`); None begins without and keeps them in memory.
-            fence: of the journal, where new laws are put there too.
+            fence: of the journal's opening (`LawStore`); None where laws are read and not stored.
 
         Raises:
-            RunError: the journal does not say what its sweep rests on, and ``run`` is None; or it cannot be written.
+            RunError: the journal has no record of the set-up, and ``run`` is None; or the journal cannot be written.
         """
         self.journal = journal
         self._lock = threading.RLock()
@@ -83,14 +83,14 @@ class LawService(LawAnswers):
         self._running: frozenset[Trial] = frozenset()
         self._round_belief: tuple[int, Belief] | None = None
         self.waiting = ""
-        """Why no trial gets on, told with this law's status."""
+        """Why no trial makes progress, told with this law's status."""
         self.trouble_elsewhere = ""
-        """What went wrong with who serves this law, told with its status."""
+        """What went wrong in serving this law, told with its status."""
         self._round_is_full: tuple[int, int] | None = None
         """Round and number of measurements at which nothing more was worth adding to it."""
 
     def close(self) -> None:
-        """End what works behind the answers; the journal stays open."""
+        """End what fits behind the answers; the journal stays open."""
         self._laws.close()
 
     # What the sweep asks.
@@ -98,16 +98,16 @@ class LawService(LawAnswers):
     def claim(self, running: Collection[Trial] = ()) -> Claim:
         """The next trial of the round that can start; begins the next round when this one has ended.
 
-        A round's law may have to be fitted first, which is waited for; others are answered meanwhile.
+        The call waits while the round's law is fitted, if it must be; other questions are answered meanwhile.
 
         Args:
-            running: what the asker is running, and so is not given again. Nobody else keeps count of it, so that
-                neither a crash of this service nor one of the asker's leaves a trial claimed for ever.
+            running: trials that the asker is running, which are not given again. Nobody else keeps count of them, so
+                that no crash of this service or of the asker leaves a trial claimed for ever.
 
         Raises:
             RunError: another has taken the journal over, or the disk refused the next round.
         """
-        self.journal.check()  # what a lane trains after that would be lost
+        self.journal.check()  # if another has it, what a lane trains now would be lost
         taken = frozenset(chain(trial) for trial in running)
         while True:
             with self._lock:
@@ -137,10 +137,10 @@ class LawService(LawAnswers):
         return Claim(trial=trial)
 
     def record(self, trial: Trial, milestone: int, outcome: Outcome) -> None:
-        """Store what came of a task; it is on disk when this returns. The same again changes nothing.
+        """Store what came of a task; it is on disk when this returns. The same outcome again changes nothing.
 
-        A loss that is no positive number is stored as a failure: no law could be fitted to it. A trial that has failed
-        is not tried again.
+        A loss that is not positive and finite is stored as a failure: no law could be fitted to it. A trial that has
+        failed is not tried again.
 
         Raises:
             RunError: the disk refused; nothing was stored.
@@ -250,7 +250,7 @@ class LawService(LawAnswers):
         self._state.apply(self.journal.append(kind, data))
 
     def _begin_round(self, n_begun: int) -> None:
-        """Make the round after the first ``n_begun``, or end the sweep; nothing when another thread has."""
+        """Make the round after the first ``n_begun``, or end the sweep; do nothing if another thread has."""
         with self._deciding:
             with self._lock:
                 if len(self._state.rounds) != n_begun or self._state.finish:
@@ -295,11 +295,11 @@ class LawService(LawAnswers):
                     self._round_belief = (n_begun, belief)
 
     def _may_add(self, tree_state: TreeState) -> bool:
-        """Whether an idle lane may get a trial beyond the round; once that was looked for in vain, only after news."""
+        """Whether an idle lane may get a trial beyond the round; after a vain search only with a new measurement."""
         return self.setup.fills_idle_lanes and self._round_is_full != (len(self._state.rounds), len(tree_state.losses))
 
     def _add_trial(self, n_begun: int, taken: Collection[Trial]) -> None:
-        """Make the round under way larger by what an idle lane can do; nothing where nothing is worth it."""
+        """Add a trial for an idle lane to the round under way; do nothing if none is worth its cost."""
         with self._deciding:
             belief = self._belief_of_round()
             with self._lock:
@@ -342,7 +342,7 @@ class LawService(LawAnswers):
 
 
 def _stored(run: RunSetup | None, journal: Journal | ReadJournal) -> RunSetup:
-    """What the journal says that its sweep rests on, after what is given has been stored where it says otherwise."""
+    """The set-up of the journal's sweep; ``run`` is stored first if the journal says something else or nothing."""
     data = recorded_setup(journal.records)
     if run is not None and data != run.to_data():
         if isinstance(journal, ReadJournal):

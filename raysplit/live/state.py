@@ -28,7 +28,7 @@ class BegunRound:
     round: Round
     n_observations: int
     known_seq: int
-    """Of the last journal record whose observations its law knows."""
+    """Number of the last journal record whose observations the round's law knows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +44,7 @@ class PastAdvice:
 
 
 class SweepState:
-    """What was measured, planned, stopped and given up. Not safe for several threads, but for `table`."""
+    """What was measured, planned, stopped and given up. Not safe for several threads, except `table`."""
 
     def __init__(self, run: RunSetup) -> None:
         self.run = run
@@ -65,23 +65,24 @@ class SweepState:
         self.stopped: dict[Trial, str] = {}
         """Chains that were stopped in any round, and not asked for again since."""
         self._asked: dict[Trial, Trial] = {}
-        """By chain, with every milestone that a round has asked for."""
+        """Chain -> trial with every milestone that a round has asked for."""
         self._times: tuple[str, ...] = ()
-        """Of the first record and the last."""
+        """Times of the first record and of the last, UTC, ISO 8601."""
         self._tree_state: tuple[tuple[int, ...], TreeState] | None = None
 
     # Reading it.
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """Of the current round."""
+        """Trials of the current round."""
         return self.rounds[-1].round.trials if self.rounds else ()
 
     @property
     def endings(self) -> tuple[Ending, ...]:
-        """Stops and failures as they came.
+        """Stops and failures in the order in which they came.
 
-        Stops are without the milestones that a later round measured after all; each is left with its trial's last stop.
+        A stop's ``skipped`` leaves out milestones that a later round measured after all. Of several stops of one trial
+        only the last has any.
         """
         last = {chain(ending.trial): i for i, ending in enumerate(self._endings) if ending.kind == "stop"}
         return tuple(
@@ -132,12 +133,12 @@ class SweepState:
         return [trial for trial in self.trials if remaining(trial, tree_state)]
 
     def orphans(self) -> list[Trial]:
-        """Branches of the current round that can never start, not yet told of."""
+        """Branches of the current round that can never start and are not recorded as failed yet."""
         tree_state = self.tree_state()
         return [trial for trial in self.trials if is_orphan(trial, tree_state) and chain(trial) not in self.closed]
 
     def states(self, running: frozenset[Trial]) -> list[TrialState]:
-        """Every trunk and branch that a round has asked for, with all that was asked; ``running`` by `chain`."""
+        """Every trunk and branch that a round has asked for, with all its milestones; ``running`` holds chains."""
         return [self._state(trial, running) for trial in self._asked.values()]
 
     def _state(self, trial: Trial, running: frozenset[Trial]) -> TrialState:
@@ -164,7 +165,7 @@ class SweepState:
     # Bringing it up to date.
 
     def apply(self, record: Record) -> None:
-        """Bring the state up to a record, be it new or read back; kinds that it does not know change nothing."""
+        """Bring the state up to a record, new or read back; a record of an unknown kind changes nothing."""
         self._times = (*self._times[:1], record.time) if self._times else (record.time, record.time)
         change = getattr(self, f"_on_{record.kind}", None)
         if change is not None:
@@ -276,13 +277,13 @@ class SweepState:
 
 
 def _mean_of_others(losses: Mapping[str, float], domain: str) -> float:
-    """What an expert's loss is elsewhere; NaN where no other domain was read."""
+    """Mean loss over the domains that are not the expert's own, nats per token; NaN where none was measured."""
     others = [loss for name, loss in losses.items() if name != domain]
     return math.fsum(others) / len(others) if others else math.nan
 
 
 def state_of(records: Iterable[Record], run: RunSetup) -> SweepState:
-    """The state after these records, oldest first, of a sweep of this set-up."""
+    """The state of a sweep of this set-up after these records, oldest first."""
     state = SweepState(run)
     with without_collection():
         for record in records:
@@ -291,5 +292,5 @@ def state_of(records: Iterable[Record], run: RunSetup) -> SweepState:
 
 
 def _number(value: float | None) -> float:
-    """A number without a limit is null in the journal, or infinity as Python writes it in one of an older raysplit."""
+    """A number of the journal, in which null stands for infinity; an older raysplit wrote infinity as Python does."""
     return math.inf if value is None else value

@@ -1,4 +1,4 @@
-"""Machines of a simulated cluster: asked for and waited for, failing, taken away with notice, let go, and paid for."""
+"""Machines of a simulated cluster: they are asked for, join, fail, are taken away with notice, let go, and paid for."""
 
 import heapq
 import itertools
@@ -16,18 +16,18 @@ HOUR = 3600.0
 
 @dataclass(slots=True)
 class Clock:
-    """Simulated seconds, and what is to happen later."""
+    """Simulated time, in seconds, and what happens later."""
 
     now: float = 0.0
     _waiting: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def later(self, seconds: float, happen: Callable[[], None]) -> None:
-        """Have something happen after so many seconds; of the same moment, the first asked for comes first."""
+        """Have something happen after so many seconds; at one moment, what was asked for first happens first."""
         heapq.heappush(self._waiting, (self.now + seconds, next(self._numbers), happen))
 
     def go_on(self) -> None:
-        """To the next moment in which something happens, which then has."""
+        """Go to the next moment at which something happens, and have it happen."""
         self.now, _, happen = heapq.heappop(self._waiting)
         happen()
         while self._waiting and self._waiting[0][0] <= self.now:
@@ -51,7 +51,7 @@ class Machines:
 
     most_nodes: int
     resources: Resources
-    """Of each."""
+    """Resources of each node."""
     rates: Rates
     rng: np.random.Generator
     clock: Clock
@@ -59,17 +59,17 @@ class Machines:
     """Hears the name of a node that is gone without having been let go."""
     nodes: dict[str, SimulatedNode] = field(default_factory=dict)
     n_asked: int = 0
-    """On their way."""
+    """Nodes on their way."""
     n_failures: int = 0
     n_taken: int = 0
-    """Spot nodes."""
+    """Spot nodes that were given notice."""
     most_at_once: int = 0
     _n_begun: int = 0
     _paid: float = 0.0
     _held_seconds: float = 0.0
 
     def ask(self, footprints: Iterable[Footprint]) -> None:
-        """Have nodes join for lanes that find no room, as far as those on their way are not enough."""
+        """Have nodes join for lanes that find no room, if those on their way are not enough."""
         wanted = 0.0
         for footprint in footprints:
             each = (
@@ -83,14 +83,14 @@ class Machines:
             self.clock.later(self.rng.exponential(60 * self.rates.queue_minutes), self._join)
 
     def seen(self) -> list[Machine]:
-        """As a broker sees them."""
+        """The nodes as a broker sees them."""
         return [
             Machine(name=node.name, address=node.name, total=self.resources, free=self.resources, leaves=node.leaves)
             for node in self.nodes.values()
         ]
 
     def let_go(self, used: Collection[str]) -> None:
-        """Give back the nodes on which no lane has been for long."""
+        """Let go of nodes on which no lane has been for `Rates.idle_minutes`; ``used`` names those that have one."""
         now = self.clock.now
         for node in list(self.nodes.values()):
             if node.name in used or node.leaves:

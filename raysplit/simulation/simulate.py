@@ -1,8 +1,8 @@
 """A sweep on machines that nobody has yet: the real search and the real lane pool, in simulated time.
 
 The searcher, the scheduler and the law decide as under Ray Tune (`raysplit.sweep.replay`), against a known law.
-`raysplit.pool.LanePool` decides which lane gets which task, as it does in the broker. What is simulated are machines
-(`raysplit.simulation.machines`), the time that training and saving take, and who fails when.
+`raysplit.pool.LanePool` decides which lane gets which task, as it does in the broker. Simulated are the machines
+(`raysplit.simulation.machines`), the time that training and saving take, and which machine fails when.
 """
 
 import math
@@ -38,9 +38,9 @@ from raysplit.sweep.replay import Losses, PlayedTune, TuneTrial, known_law_losse
 from raysplit.sweep.speed import speed_of
 
 _LOOK_SECONDS = 60.0
-"""Between two looks at lanes and nodes while nothing happens; the broker looks every second."""
+"""Time between two looks at lanes and nodes while nothing happens; the broker looks every second."""
 _END_SECONDS = 5.0
-"""Until the machines of a lane that was sent home or lost are free again."""
+"""Time until the machines of a lane that was closed or lost are free again."""
 _LOST = Trouble(kind=Kind.MACHINE, cause="its node is gone")
 
 
@@ -49,7 +49,7 @@ class SizePace:
     """How a size trains in its lane."""
 
     seconds_per_token: float
-    """Of the whole lane."""
+    """Seconds that the whole lane needs for a token."""
     step_seconds: float
     checkpoint_bytes: float
     lane: LaneShape
@@ -67,7 +67,7 @@ class _Work:
     save_seconds: float = 0.0
     lane: int | None = None
     epoch: int = 0
-    """Counts its lanes, so that the end of one that was lost is not taken for its own."""
+    """Counts the lanes that it was begun on, so that the end planned on a lost lane is not taken for its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,23 +81,25 @@ class Simulated:
     most_lanes: int
     node_hours: float
     trained_share: float
-    """Of the machines' time that was paid for: training that was kept."""
+    """Share of the paid machine time that was training which was kept."""
     lost_share: float
-    """Training that was lost with a node, since its last save."""
+    """Share of the paid machine time that was training lost with a node, since its last save."""
     saving_share: float
+    """Share of the paid machine time in which lanes saved checkpoints."""
     cost: float
+    """US dollars."""
     n_failures: int
     n_taken: int
     broker_share: float
-    """Of the calls that a broker can answer, at the busiest moment."""
+    """Calls at the busiest moment, as a share of those that a broker can answer."""
     law_share: float
-    """Likewise of a law, in the busiest minute."""
+    """Calls in the busiest minute, as a share of those that a law actor can answer."""
     storage_share: float
-    """Of what the storage takes, at the busiest moment."""
+    """Bytes a second that are saved at the busiest moment, as a share of what the storage takes."""
     look_seconds: float
-    """That the longest look of the pool took on this machine; the broker has one second for each."""
+    """How long the longest look of the pool took on this machine; the broker has one second for each."""
     nodes_over_time: tuple[tuple[float, int, float], ...]
-    """(hours, nodes, share of their workers' places that train)."""
+    """(hours, nodes, share of the nodes that trains) at each moment at which something happened."""
 
 
 def simulate(
@@ -114,10 +116,10 @@ def simulate(
 
     Args:
         space: whose trials, lanes and speeds are taken; domains that are found in the text are taken as equally large.
-        most_nodes: that the cluster may grow to.
+        most_nodes: how many nodes the cluster may grow to.
         rates: of machines, storage and services.
         seed: of failures, waiting times and losses.
-        most_lanes: at a time; as many as fill the nodes with the smallest size's when left out, so that nodes decide.
+        most_lanes: lanes at a time; when left out, as many of the smallest size's as fill the nodes.
         seconds_per_token: of one worker by size, where it was timed; else reckoned from `compute.gpu`.
         node: resources of a node; those of `compute` when left out.
 
@@ -148,8 +150,9 @@ def simulate(
 
 
 def _chinchilla(domain: str, n: float, d: float, s: float) -> float:
-    """Hoffmann's law (2203.15556, table A3 of approach 3), of which a domain keeps 0.3 nats of its own until it is
-    specialized in: an assumption, which decides what is bought and not how long a token takes.
+    """Hoffmann's law (2203.15556, eq. 10), where D' counts fourfold, and 0.3 nats of each domain's own that D' lowers.
+
+    All but Hoffmann's constants is an assumption. It decides which trials are bought, not how long a token takes.
     """
     common = 1.69 + 406.4 * n**-0.34 + 410.7 * (d + 4 * s + 1e6) ** -0.28
     return common + 0.3 * (1.0 + s / 2e8) ** -0.3
@@ -173,7 +176,7 @@ def _paces(space: Space, vocab_size: int, timed: Mapping[int, float]) -> dict[in
 
 
 def _node_of(space: Space, paces: Mapping[int, SizePace]) -> dict[str, float]:
-    """What a node has: its GPUs and the CPUs of their workers; on CPUs, those of the largest share of a lane."""
+    """Resources of a node: its GPUs and the CPUs of their workers; without GPUs, the CPUs of a lane's largest part."""
     if space.compute.device == "cpu":
         return {
             "CPU": max(pace.lane.n_workers / pace.lane.n_nodes * pace.lane.cpus_per_worker for pace in paces.values())
@@ -199,16 +202,19 @@ class _Played:
     tune: PlayedTune = field(init=False)
     works: dict[Task, _Work] = field(default_factory=dict)
     kept: float = 0.0
-    """Seconds of training times the share of a node that the lane takes; so the following two."""
+    """Node seconds of training that was kept: seconds times the share of a node that the lane takes."""
     thrown: float = 0.0
+    """Node seconds of training that was lost."""
     saved: float = 0.0
+    """Node seconds of saving."""
     calls_per_second: float = 0.0
-    """That lanes make to the broker now; and the most."""
+    """Calls that lanes make to the broker now."""
     most_calls: float = 0.0
     bytes_per_second: float = 0.0
+    """Bytes a second that lanes save now, in the mean."""
     most_bytes: float = 0.0
     law_calls: Counter[int] = field(default_factory=Counter)
-    """By minute."""
+    """Minute -> calls."""
     look_seconds: float = 0.0
     most_lanes: int = 0
     busy: float = 0.0
@@ -216,9 +222,9 @@ class _Played:
     history: list[tuple[float, int, float]] = field(default_factory=list)
     is_looked_for: bool = False
     n_blocked: int = 0
-    """Tasks without machines, when that was last looked at."""
+    """Tasks without machines at the last look."""
     is_news: bool = True
-    """Whether the search may have something else to try by now."""
+    """Whether the search may have something new to try."""
 
     def __post_init__(self) -> None:
         self.tune = PlayedTune(self.service, n_blocked=self._n_blocked)
@@ -258,7 +264,7 @@ class _Played:
         )
 
     def node_lost(self, name: str) -> None:
-        """With every lane on it."""
+        """Lose every lane on a node that is gone."""
         for lane in list(self.pool.lanes.values()):
             if name in lane.spots and lane.is_open:
                 if lane.task is not None:
@@ -308,7 +314,7 @@ class _Played:
     # Lanes.
 
     def _turn(self) -> None:
-        """After anything that happened: decide, and see to the lanes."""
+        """After anything that happened: ask the search, and look at the lanes."""
         n_blocked = self._n_blocked()
         if self.is_news or n_blocked > self.n_blocked:
             self.is_news = False
@@ -378,7 +384,7 @@ class _Played:
         self._measured(work.trial)
 
     def _interrupt(self, number: int, work: _Work, epoch: int) -> None:
-        """The lane has saved where it stood, as it was told."""
+        """Stop a lane that was told to save and has done so."""
         if work.epoch == epoch and work.lane == number:
             self._stop(work, is_saved=True)
             self.pool.interrupted(number, self.clock.now)
@@ -403,7 +409,7 @@ class _Played:
         return 60.0 * self.space.compute.save_minutes
 
     def _share(self, work: _Work) -> float:
-        """Of a node's time that the lane takes, in nodes."""
+        """How many nodes' worth of resources the lane takes."""
         whole = self.machines.resources
         return max(amount / whole[name] for name, amount in Footprint.of(work.pace.lane).in_all.items() if amount)
 

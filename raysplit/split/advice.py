@@ -30,7 +30,7 @@ class Interval:
 
     @classmethod
     def of(cls, draws: Array, level: float) -> "Interval":
-        """Of draws (n_draws,), at this level."""
+        """The interval of draws (n_draws,) at this level."""
         low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2])
         return cls(mean=float(draws.mean()), low=float(low), high=float(high))
 

@@ -20,9 +20,9 @@ _NOTHING = 1e-9
 _TRIED = 9
 """Token counts at which a domain's mean gain is read."""
 _LEVELLED = 3
-"""Of these numbers the likeliest, whose tokens are then brought to one level."""
+"""So many of the numbers of domains that are tried, those of least loss, are then brought to one marginal gain."""
 _STEPS_A_FACTOR = 3.0
-"""How many domains get tokens is tried in so many steps a factor of e: all numbers up to 4."""
+"""Numbers of domains that are tried, so many a factor of e: all numbers up to 4."""
 _TOLERANCE = 1e-7
 """Largest move of a domain's tokens, as a share of R, at which the iteration has ended; it converges quadratically."""
 
@@ -151,8 +151,9 @@ def _at_one_level(surface: DrawSurface, n: Array, d: Array, s: Array, limits: Ar
 def _best_of_corners(surface: DrawSurface, n: Array, d: Array, s: Array, limits: Array, total: Array) -> Array:
     """Where the loss is not convex from zero on, give tokens to some domains only and leave the others at the seed.
 
-    So it is where a marginal gain is larger at s than at zero, and where a law knows that the first tokens after the
-    seed's own cooldown harm: a domain is then better left where all its tokens gain less than they would elsewhere.
+    It is not convex where a marginal gain is larger at s than at zero, and where a law knows that the first tokens
+    after the seed's own cooldown harm. A domain is then better left out if all its tokens gain less than they would
+    elsewhere.
     """
     with np.errstate(invalid="ignore"):  # infinity less infinity, where neither seed nor expert has seen any
         seed = surface.losses(n, d, np.zeros_like(s))

@@ -37,7 +37,7 @@ _ROUNDING = 1e-6
 _SHARES, _COARSE_SHARES = np.linspace(0.0, 1.0, 101), np.linspace(0.0, 1.0, 51)
 _BUDGET_FACTORS = (0.5, 2.0)
 _LUCKS = 8
-"""Lots of luck that each draw is trained with."""
+"""So many times each draw is trained, each time with other luck."""
 
 
 def advise(
@@ -132,7 +132,7 @@ def _advise(
 
 
 def _share(advised: float, of_draws: Array, withheld: Mapping[str, str], level: float) -> Interval:
-    """D / T; where the runs do not tell it, anything may be the best."""
+    """D / T with its interval: that of the draws, or 0 to 1 where the runs do not tell the share."""
     low, high = (0.0, 1.0) if SHARE in withheld else (None, None)
     found = replace(Interval.of(of_draws, level), mean=advised)
     return found if low is None or high is None else replace(found, low=low, high=high)
@@ -141,7 +141,7 @@ def _share(advised: float, of_draws: Array, withheld: Mapping[str, str], level: 
 def _exponents(law: Law, level: float) -> dict[str, Interval]:
     """Powers of C in the best N and D, where L = E + A N^-a + B D^-b: b / (a + b) and a / (a + b) (2203.15556, eq. 4).
 
-    One domain each, in draws; the mean over domains is told.
+    Each draw has the mean over the domains. Empty where a form has no such exponents.
     """
     of_size = np.full(law.n_draws, np.nan)
     for member in law.members:
@@ -172,8 +172,8 @@ def _measured(law: Law, problem: Problem, split: Split, own: Array, level: float
 def _trained(law: Law, problem: Problem, losses: Array, splits: Sequence[Split], *, seed: int) -> Array:
     """Weighted losses (_LUCKS x n_draws, n_splits) of splits that are trained, each in runs of its own.
 
-    Every draw (n_draws, n_splits, K) is given the luck of some trunks and branches; ``seed`` keeps that of one group
-    of splits apart from that of another.
+    ``losses`` (n_draws, n_splits, K) are given the luck of `_LUCKS` trunks and their branches; ``seed`` keeps the luck
+    of one group of splits apart from that of another.
     """
     rng = np.random.default_rng([seed, losses.shape[1]])
     shape = (_LUCKS, *losses.shape)
@@ -199,7 +199,7 @@ def _best_shares(by_size: SplitsBySize, problem: Problem, n_params: int) -> Arra
 def _regions(
     law: LawLike, problem: Problem, split: Split, weighted: Array, level: float
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Ranges of D / T that meet the constraints and lose less than the tolerance, or cannot be told from the best."""
+    """Two ranges of D / T that meet the constraints: within the tolerance of the best, and not told from the best."""
     here = problem.pretrain_share(split)
     if problem.bases:
         return (here, here), (here, here)
@@ -280,7 +280,7 @@ def _gains(law: Law, problem: Problem, split: Split, weighted: Array, trained: A
 def _other_seeds(
     law: Law, problem: Problem, split: Split, weighted: Array, trained: Array, level: float
 ) -> Gain | None:
-    """Against the best split with the other kind of seeds; of one domain, or experts reckoned alone, there is none."""
+    """Gain over the best split with the other kind of seeds; None for one domain, experts reckoned alone, or bases."""
     if len(problem.domains) == 1 or problem.accounting != "shared" or problem.bases:
         return None
     other: Seeds = "independent" if problem.seeds == "shared" else "shared"
@@ -299,7 +299,7 @@ def _other_seeds(
 
 
 def _best_on_grid(law: Law, problem: Problem, n_params: int) -> Split | None:
-    """The best split at one size with D to a fiftieth of T, which is nearly as good and much sooner found."""
+    """The best split at one size with D to a fiftieth of T: nearly as good, and found much sooner. None without one."""
     try:
         *_, total = problem.pretrain_range(n_params)
     except SplitError:  # the budget may not buy a token for each seed
@@ -317,7 +317,7 @@ def _best_on_grid(law: Law, problem: Problem, n_params: int) -> Split | None:
 
 
 def _knows_scratch(law: Law, problem: Problem) -> bool:
-    """Whether every domain has a run without pretraining; else nothing is said of it."""
+    """Whether every domain has a run without pretraining; else the answer says nothing of training from scratch."""
     return law.from_scratch >= set(problem.domains)
 
 

@@ -19,7 +19,7 @@ from raysplit.split.problem import Array, Problem
 
 _LEVEL = 0.9
 _LEAST_LOSSES = 10
-"""Of fewer, none need lie outside."""
+"""Fewer held-out losses tell no coverage: none of them need lie outside."""
 _ENOUGH_SIZES = 3
 """Two sizes do not tell a floor from an exponent; that a law of two misses a third says little of a law of three."""
 
@@ -51,7 +51,10 @@ def calibrate(runs: pd.DataFrame, problem: Problem, fit: Callable[[pd.DataFrame]
 
 
 def interval_scores(law: Law, rows: pd.DataFrame) -> Array:
-    """Absolute log errors over the width of the interval on the side that they are on, (len(rows),)."""
+    """Absolute log error of each row over the interval's half-width on its side; above 1 the loss lies outside.
+
+    Rows come domain by domain; those of a domain that the law does not have are left out.
+    """
     out = []
     for domain, own in rows.groupby("domain"):
         if domain not in law.domains:

@@ -48,7 +48,8 @@ def cases_at(
 def held_out(runs: pd.DataFrame, problem: Problem) -> list[tuple[NDArray[np.bool_], list[Case]]]:
     """Rows to fit (a mask) and cases to judge, first without the larger budgets, then without the largest N.
 
-    Of bases each pretrained on one D no other size or D is asked about: held out is the longer half of each one's D'.
+    From bases each pretrained on one D, the answer is for no other size or D. So the longer half of each one's D' is
+    held out, and there is no case.
     """
     if problem.bases and identify(runs).one_pretraining:
         tokens = runs["specialize_tokens"]
@@ -87,10 +88,10 @@ def log_errors(law: LawLike, rows: pd.DataFrame) -> Array:
 def regrets_of(
     laws: Mapping[str, LawLike], case: Case, problem: Problem, *, shares: Mapping[str, float] | None = None
 ) -> dict[str, float]:
-    """How far each pick's measured loss is above the best of all that was proposed, as a share.
+    """How far each pick's measured loss is above the best of all that was proposed, as a share, by name.
 
-    Each law proposes an allocation at every measured D, and picks the one that it takes for the best; the equal share
-    at every D is among the proposals. Where a law can pick no measured split it is left out, and so is a rule.
+    Each law proposes an allocation at every measured D, and picks the one that it takes for the best. The equal share
+    at every D is among the proposals. A law or a rule that picks no measured split is left out.
 
     Args:
         laws: By name.
@@ -135,7 +136,7 @@ def _measured_loss(case: Case, specialize_tokens: Array, problem: Problem) -> Ar
 
 
 def _between(case: Case, pretrain_tokens: float, problem: Problem) -> float:
-    """Weighted measured loss at any D, the rest by weight, linear in log D between measured ones; NaN beyond them."""
+    """Weighted measured loss at any D, the rest by weight; linear in log D between measured D, NaN beyond them."""
     tokens = np.broadcast_to(
         _by_weight(np.array([case.total_tokens - pretrain_tokens]), problem), (len(problem.domains),)
     )

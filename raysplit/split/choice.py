@@ -24,7 +24,7 @@ Fitter = Callable[[pd.DataFrame, str], LawLike]
 """Fits one form by name to a table of runs; a LawError says why it cannot."""
 
 CANDIDATES = ("law-2+cooldown", "law-4+cooldown", "law-5b+cooldown", "law-8+cooldown", "law-16+cooldown")
-"""Forms that can place a split inside the budget, the simplest first."""
+"""Forms that can place a split inside the budget; the first is the simplest."""
 
 _TIE_AT_LEAST = 0.001
 _SIMILAR_ERROR = 1.2
@@ -37,8 +37,9 @@ class FormScore:
 
     form: str
     regret: float | None
-    """Mean over the cases, how far the picked split's measured loss is above the best, as a share; None if unknown."""
+    """How far the picked split's measured loss is above the best, as a share; mean over the cases, None if unknown."""
     worst_regret: float | None
+    """The largest over the cases; None if unknown."""
     held_out_error: float | None
     """Mean absolute log error of the losses held out; None if unknown."""
     n_cases: int
@@ -137,11 +138,11 @@ def choose_forms(
 
 
 def _tie(runs: pd.DataFrame, problem: Problem, scores: Sequence[FormScore]) -> float:
-    """Difference of mean regrets that the noise of single runs explains.
+    """Difference of mean regrets that the noise of single runs explains, at least `_TIE_AT_LEAST`.
 
-    The noise is the pooled standard deviation of log loss over repeated seeds, where there are any; that of a weighted
-    mean of K runs is less by the root of the sum of squared weights, that of a mean over cases by the root of their
-    number.
+    The noise is the pooled standard deviation of log loss over repeated seeds, or `ASSUMED_NOISE` where no seed was
+    repeated. For a weighted mean of K runs it is multiplied by the root of the sum of squared weights, for a mean over
+    cases divided by the root of their number.
     """
     logs = np.log(runs["loss"]).groupby(
         [runs[c] for c in ("n_params", "pretrain_tokens", "specialize_tokens", "domain")]

@@ -44,10 +44,10 @@ class LossCurve:
 def loss_curve(
     law: LawLike, problem: Problem, *, n_params: int, shares: Sequence[float] | Array, level: float = 0.9
 ) -> LossCurve:
-    """Best weighted loss at each D / T, the domains' tokens being chosen for the law's best guess.
+    """Best weighted loss at each D / T; the law's best guess chooses the domains' tokens.
 
-    An expert that would be worse than its seed, having had too few tokens to cool down, is not used: the seed is.
-    Shares at which data caps leave part of the budget unspent are kept: the tokens are then fewer.
+    Where an expert would be worse than its seed, as after too few tokens to cool down, the seed's loss counts. Shares
+    at which data caps leave part of the budget unspent are kept: the tokens are then fewer.
 
     Raises:
         SplitError: the size is not one of the problem's, a share is not within 0 to 1, or no budget is left at it.

@@ -18,14 +18,14 @@ from raysplit.split.choice import Choice, choose_forms, fit_alone
 from raysplit.split.problem import Problem
 
 _CALIBRATION_DRAWS = 32
-"""Enough for a standard deviation."""
+"""Draws of the laws that are calibrated: enough for a standard deviation."""
 ONE_STAGE_FORMS = ("hoffmann",)
-"""Where no run was specialized, the parameters of a second stage would be their priors'."""
+"""Forms where no run was specialized: only the priors would set the parameters of a second stage."""
 GIVEN_FORMS = ("law-2-given", "law-8-given")
-"""Where every base was pretrained on one D, its terms would be their priors', and what they would say is not asked."""
+"""Forms where every base was pretrained on one D: only the priors would set the terms of D."""
 _ONE_D = "Every base was pretrained on one D, so the forms have no term of it: what more pretraining does is not known."
 MOST_JUDGED = 8
-"""Domains by which forms are chosen and intervals checked; of more, so many at even distances stand for all."""
+"""Most domains by which forms are chosen and intervals checked; of more, so many at even distances stand for all."""
 
 
 def fit_for_decision(
@@ -88,7 +88,7 @@ def fit_for_decision(
 
 
 def _at_every_share(problem: Problem, shares: Sequence[float]) -> Problem:
-    """The question by which forms are judged, each domain once at each share, and without what limits an answer."""
+    """The question by which forms are judged: each domain once at each share, without limits on an expert's loss."""
     of_seed = math.inf if problem.bases else problem.max_general_loss
     free = replace(problem, max_general_rise=math.inf, max_general_loss=of_seed)
     if len(shares) < 2:

@@ -18,7 +18,11 @@ def losses_of(law: LawLike, splits: Sequence[Split], problem: Problem) -> Array:
 
 
 def domain_losses(law: LawLike, splits: Sequence[Split], problem: Problem) -> Array:
-    """Loss of each domain's expert, (n_draws, n_splits, K) in the problem's order of domains, nats per token."""
+    """Loss of each domain's expert, (n_draws, n_splits, K) in the problem's order of domains, nats per token.
+
+    Raises:
+        SplitError: as `losses_of`.
+    """
     n = np.array([[split.n_params for split in splits]], dtype=float)
     d = np.array([[split.pretrain_tokens for split in splits]])
     s = np.array([[[split.specialize_tokens[name] for name in problem.domains] for split in splits]])

@@ -45,7 +45,8 @@ def compare_partitions(
         level: Probability of the intervals.
 
     Raises:
-        SplitError: fewer than two partitions, or problems that differ in budget or accounting, or no feasible split.
+        SplitError: fewer than two partitions; problems that differ in budget, accounting or inference tokens; laws that
+            differ in their number of draws; or no feasible split.
     """
     if len(candidates) < 2:
         raise SplitError(f"a comparison needs at least two partitions, got {', '.join(candidates) or 'none'}")

@@ -1,4 +1,4 @@
-"""What a training token costs at each size: what the runs themselves paid, and 6N only where they do not say.
+"""What a training token costs at each size: what the runs paid, and 6N (Kaplan 2001.08361, 2.1) where they do not say.
 
 Notation
     N   n_params, non-embedding parameters          F(N)   FLOPs to train a model of N parameters on one token
@@ -28,7 +28,7 @@ class Price:
     known: Mapping[int, float]
     """n_params -> FLOPs per training token; empty for 6N."""
     source: str
-    """Where it is from, as the answer says it."""
+    """Where F(N) is from, as the answer says it."""
 
     def __call__(self, n_params: int) -> float:
         """F(N): linear in the logarithms between known sizes, and a constant multiple of N beyond them."""
@@ -48,8 +48,8 @@ class Price:
 def price_of(runs: pd.DataFrame) -> tuple[Price, str]:
     """The price that a checked table of runs tells by its ``flops``, and a doubt about them, empty where there is none.
 
-    ``flops`` are those of the whole path from initialisation, F(N) (D + D'), as raysplit's own observations have them;
-    of a base those since, F(N) D'.
+    ``flops`` are those of the whole path from initialisation, F(N) (D + D'), as in raysplit's own observations; from a
+    base they are those of the branch, F(N) D'.
     """
     told = runs[runs["flops"] > 0] if "flops" in runs else runs.iloc[:0]
     if BASE in runs:

@@ -248,7 +248,7 @@ BASELINE_SHARES = {"pretraining only": 1.0, "80/20": 0.8, "50/50": 0.5, "from sc
 def fixed_share(problem: Problem, *, n_params: int, share: float) -> Split:
     """Spend ``share`` of the budget's tokens at a size on pretraining one seed and the rest by domain weight.
 
-    Caps do not hold here: it is what a rule of thumb asks for; see `breaks_cap`.
+    Caps do not hold here: the split is what a rule of thumb asks for; see `breaks_cap`.
 
     Raises:
         SplitError: the size is not one of the problem's, or the budget buys no tokens at it.
@@ -271,10 +271,10 @@ def breaks_cap(problem: Problem, split: Split) -> bool:
 
 
 def baselines(problem: Problem, *, n_params: int) -> dict[str, Split]:
-    """The usual rules of thumb at one size; those that a cap rules out are left out.
+    """The usual rules of thumb at one size, by name; those that a cap rules out are left out.
 
-    From a base they are not to train at all, equal tokens of every domain, and one pass over each domain's text, or
-    over as large a part of each as the budget pays for.
+    From a base the rules are: no training, equal tokens of every domain, and one pass over each domain's text, or over
+    as large a part of each as the budget pays for.
 
     Raises:
         SplitError: as `fixed_share`.

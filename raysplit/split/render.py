@@ -19,7 +19,7 @@ def render_advice(advice: Advice) -> str:
 
 
 def _aligned(table: AnswerTable) -> Iterable[str]:
-    """First column to the left, the others to the right, but sentences."""
+    """Lines with the first column aligned to the left and the others to the right, or to the left in prose."""
     widths = [max(map(len, column)) for column in zip(table.head, *table.rows, strict=True)]
     for first, *others in (table.head, *table.rows):
         place = str.ljust if table.is_prose else str.rjust

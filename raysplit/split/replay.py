@@ -21,7 +21,7 @@ from raysplit.split.search import DrawSplits, best_split, best_split_per_draw
 from raysplit.split.surface import LawLike
 
 _FURTHEST = 4.0
-"""Budgets at which a limit on D' is looked for."""
+"""A limit on D' is looked for up to this many times the tokens that the budget pays for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +46,7 @@ def has_limit(problem: Problem) -> bool:
 
 
 def replay_choices(law: Law, problem: Problem, *, level: float = 0.9) -> tuple[list[ReplayChoice], list[str]]:
-    """The best split of every base at every replayed share, the best first, and why some cannot be used.
+    """The best split of every base at every replayed share, the best first, and why the others cannot be used.
 
     Args:
         law: of one share or of several.
@@ -54,7 +54,7 @@ def replay_choices(law: Law, problem: Problem, *, level: float = 0.9) -> tuple[l
         level: of the intervals.
 
     Raises:
-        SplitError: nothing satisfies the limits, or the law does not know what experts lose.
+        SplitError: nothing satisfies the constraints, or the law does not know what experts lose on general text.
     """
     found, why = [], []
     refused: SplitError | None = None
@@ -95,7 +95,8 @@ def replay_rows(choices: Sequence[ReplayChoice]) -> list[ReplayAdvice]:
 def losses_of_best(law: LawLike, problem: Problem) -> tuple[Array, Array]:
     """Losses (B truths, B splits) of each draw's best split under every draw, and each draw's lowest (B,).
 
-    A split is of any base at any replayed share, within the limits where some split is.
+    A split may start from any base at any replayed share. The limits on the general loss hold, unless no split meets
+    them.
 
     Raises:
         SplitError: no split satisfies the problem.
@@ -117,7 +118,7 @@ def losses_of_best(law: LawLike, problem: Problem) -> tuple[Array, Array]:
 
 
 def _offers(law: Law, problem: Problem) -> list[tuple[Law, Problem, DrawSplits]]:
-    """Each base by itself at each share, within its limits, where it can be trained at all."""
+    """Each base by itself at each share, within its limits; left out where no split meets them."""
     found = []
     for _, at_share, own in _single_bases(law, problem):
         with contextlib.suppress(SplitError):
@@ -146,7 +147,7 @@ def _shares(law: Law) -> tuple[float, ...]:
 
 
 def _limited(problem: Problem, forgetting: Forgetting, n_params: int, share: float) -> Problem:
-    """With the most D' of each expert at which it stays below the limits."""
+    """The problem with each expert's D' capped where its general loss would exceed the limits."""
     pretrain_tokens = problem.bases[n_params].pretrain_tokens
     # Further than the budget goes, as the answer at larger budgets is asked of the same problem.
     most = _FURTHEST * (problem.affordable_tokens(n_params) - problem.paid_pretrain_tokens(n_params))

@@ -96,7 +96,7 @@ def best_by_size(law: LawLike, problem: Problem) -> SplitsBySize:
 
 
 def best_split(law: LawLike, problem: Problem, *, rough: bool = False) -> Split:
-    """The split of lowest weighted loss under the mean of the law's draws; roughly, with D to three digits.
+    """The split of lowest weighted loss under the mean of the law's draws; with ``rough``, D is found to three digits.
 
     Raises:
         SplitError: as `best_by_size`.
@@ -112,7 +112,8 @@ def best_split(law: LawLike, problem: Problem, *, rough: bool = False) -> Split:
 def best_split_per_draw(law: LawLike, problem: Problem) -> DrawSplits:
     """For each draw of the law the split that would be best if that draw were true.
 
-    Of a size that is the best of no draw, nor nearly, only the grid of D is known: its splits are a few per cent off.
+    A size that no draw has for its best, nor within 2 % of it, is searched on the grid of D alone: its D are a few per
+    cent off.
 
     Raises:
         SplitError: as `best_by_size`.
@@ -179,7 +180,7 @@ class _Lowest:
 
     @property
     def in_question(self) -> NDArray[np.bool_]:
-        """(J,) sizes that may still be the best of some draw."""
+        """(J,) whether a size may still be the best of some draw."""
         lowest = self.loss.min(axis=1, keepdims=True)
         return np.asarray(((self.loss <= (1 + _BEHIND) * lowest) | (self.loss >= _BARRED)).any(axis=(0, 2)))
 
@@ -250,7 +251,7 @@ def _search(
 
 
 def _shares(tokens: Array) -> Array:
-    """Of each domain, (..., K); all alike where there are no tokens."""
+    """Each domain's share of the tokens, (..., K); all 1 where there are no tokens."""
     total = tokens.sum(axis=-1, keepdims=True)
     return np.where(total > 0, tokens / np.maximum(total, 1e-300), 1.0)
 

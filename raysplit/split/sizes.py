@@ -18,8 +18,9 @@ def with_best_size(
 ) -> Problem:
     """The problem with the best size between two bounds among its sizes, and a ladder around it for comparison.
 
-    A logarithmic ladder over the whole range, then four finer ones, each a quarter as wide as the last and centred on
-    the best rung: the size is found to a part in 4,000 of the range's logarithm.
+    A logarithmic ladder over the whole range comes first, then four finer ones around the best rung: the first of them
+    an eighth as wide, each other a quarter as wide as the last. So the size is found to a part in 4,000 of the range's
+    logarithm.
 
     Args:
         law: decides under the mean of its draws.

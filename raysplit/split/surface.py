@@ -29,7 +29,7 @@ class LawLike(Protocol):
 
 
 _AT_ONCE = 2**15
-"""Losses: their arrays together then stay in the cache of one core, 1 MiB and more."""
+"""Losses evaluated at once: their arrays then stay together in the cache of one core, 1 MiB and more."""
 
 
 class DrawSurface:
@@ -69,14 +69,14 @@ class DrawSurface:
         return self.losses(n, d, s) @ self.weights
 
     def gain(self, n: Array, d: Array, s: Array) -> Array:
-        """What the weighted loss loses by one more token of each domain, (n_draws, *points, K).
+        """How much one more token of each domain lowers the weighted loss, nats per token, (n_draws, *points, K).
 
-        Where n and d have one more axis, of one, s may have several numbers of tokens there: they cost little each.
+        Where the last axis of n and d has length one, s may have several token counts there; each costs little.
         """
         return -self.weights * self._in_parts(self._law.slope, n, d, s)
 
     def _in_parts(self, of_law: Callable[[Array, Array, Array], Array], n: Array, d: Array, s: Array) -> Array:
-        """What the law says at all points, as many at once as a processor's cache holds."""
+        """What the law says at all points, `_AT_ONCE` losses at a time."""
         points = np.broadcast_shapes(n.shape, d.shape, s.shape[:-1])[1:]
         # What depends on N and D alone is reckoned once for all tokens asked about there, which form an axis before it.
         several = points[-1] if points and n.shape[-1] == d.shape[-1] == 1 else 1
@@ -111,7 +111,7 @@ class MeanSurface(DrawSurface):
 def guide_of(law: LawLike, domains: Sequence[str], weights: Sequence[float]) -> DrawSurface:
     """The law's best guess, or the mean where it has none, by which the many points of a search share tokens out.
 
-    What a share-out costs that is the best for a law nearby is of second order in how far they are apart.
+    The best share-out of a law nearby costs a loss of second order in the distance between the two laws.
     """
     point = getattr(law, "point", None)
     if point is None or law.n_draws == 1:

@@ -32,7 +32,7 @@ class AnswerTable:
     """The first cell of a row is its heading."""
     note: str = ""
     is_prose: bool = False
-    """Whether its cells are sentences, which stand to the left."""
+    """Whether its cells are sentences, which are aligned to the left."""
 
 
 def advice_title(advice: Advice) -> str:
@@ -46,7 +46,7 @@ def advice_title(advice: Advice) -> str:
 
 
 def paid_for(advice: Advice) -> str:
-    """What the budget pays."""
+    """What the budget pays for."""
     if advice.accounting != "shared":
         return "each expert alone"
     return "one seed and all experts" if advice.seeds == "shared" else "all experts, each with a seed of its own"
@@ -126,7 +126,8 @@ def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None
 
     Args:
         advice: whose tables.
-        bytes_per_token: of each domain's held-out text, for a column of bits per byte; without it there is none.
+        bytes_per_token: of each domain's held-out text, for a column of bits per byte; without it there is no such
+            column.
     """
     if ALL in advice.withheld:
         return [_withheld(advice)]

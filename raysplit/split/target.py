@@ -16,6 +16,9 @@ def target_problem(space: Space, *, vocab_size: int, domain_tokens: Mapping[str,
         vocab_size: of the tokenizer, which the FLOPs of the output head depend on.
         domain_tokens: training tokens of each domain's corpus; a path may see each ``max_epochs`` times. Unlimited when
             left out.
+
+    Raises:
+        SplitError: the target contradicts itself, as `Problem` says.
     """
     shapes = [space.shape(n_params, vocab_size) for n_params in space.target.model_sizes or space.model.sizes]
     weights = space.weights()

@@ -1,4 +1,4 @@
-"""What of an answer the runs tell, and what is withheld because only a prior would say it."""
+"""Which parts of an answer the runs tell, and which are withheld because only a prior would say them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,12 +13,12 @@ from raysplit.split.problem import Problem
 from raysplit.split.search import best_split_per_draw
 
 WIDENED = 1.5
-"""An interval that grows so much where the priors are twice as wide is the priors': of independent normal pieces of
-knowledge, they are then three quarters."""
+"""An interval that grows by this factor where the priors are twice as wide is mostly the priors': if priors and runs
+are independent normal pieces of knowledge, three quarters of its precision are theirs."""
 
 
 def told_by_priors(law: Law, problem: Problem, fit: Callable[[float], Law]) -> dict[str, str]:
-    """What of an answer is mostly the priors', measured: the law is fitted again with priors twice as wide.
+    """Which parts of an answer are mostly the priors', and why: the law is fitted again with priors twice as wide.
 
     Args:
         law: as it answers.
@@ -39,7 +39,7 @@ def told_by_priors(law: Law, problem: Problem, fit: Callable[[float], Law]) -> d
 
 
 _LEAST_SPREAD = 0.02
-"""A share known to two hundredths is known, whoever told it."""
+"""A share that the wide priors leave known to two hundredths is not withheld."""
 
 
 def _spread_of_share(law: Law, problem: Problem) -> float:
@@ -50,8 +50,8 @@ def _spread_of_share(law: Law, problem: Problem) -> float:
 def question_told(law: Law, problem: Problem) -> tuple[Problem, dict[str, str]]:
     """The part of a question that the runs behind a law can answer, and what is withheld of its answer, with reasons.
 
-    Where D' was never measured it is Chinchilla's question, the best N and D. Where one size was, it is the split at
-    that size.
+    Where no run varies D', the question is Chinchilla's, the best N and D (2203.15556). Where only one size was
+    measured, it is the split at that size.
     """
     known = law.identified
     if known is None:
@@ -89,7 +89,7 @@ def question_told(law: Law, problem: Problem) -> tuple[Problem, dict[str, str]]:
 
 
 def _untold_of_bases(known: Identified, problem: Problem) -> dict[str, str]:
-    """Of an answer that starts from bases, each of which was read."""
+    """What is withheld of an answer that starts from bases."""
     if known.n_points < FEWEST_POINTS or not known.specialization:
         return {ALL: f"no base was trained on: {FEWEST_POINTS} runs of several D' begin to tell what a domain gains"}
     withheld = {}
@@ -101,7 +101,7 @@ def _untold_of_bases(known: Identified, problem: Problem) -> dict[str, str]:
 
 
 def _untold_of_domains(known: Identified, problem: Problem) -> dict[str, str]:
-    """The domains whose D' is marked, as it is taken from others."""
+    """What is withheld of single domains: their D', which is taken from other domains."""
     withheld = {}
     for name in known.without_specialization:
         if name in problem.domains:

@@ -13,7 +13,7 @@ from raysplit.design.tree import Trial
 
 
 class Recorder(Protocol):
-    """Who hears of outcomes; `raysplit.live.service.LawService` is one."""
+    """Stores outcomes; `raysplit.live.service.LawService` is one."""
 
     def record(self, trial: Trial, milestone: int, outcome: Outcome) -> None: ...
 
@@ -21,29 +21,30 @@ class Recorder(Protocol):
 class Backend(Protocol):
     """Carries out tasks, as many at a time as it can.
 
-    An outcome, measured or failed, has been recorded with the law by the time that it is handed over, so that nobody
-    else records it. The same task gives the same losses, whatever happened on the way; asked for twice at the same time
-    it is carried out once.
+    A backend records an outcome, measured or failed, with the law before it hands it over; nobody else records it. The
+    same task gives the same losses, whatever happened on the way. A task asked for twice at the same time is carried
+    out once.
     """
 
     def submit(self, task: Task) -> Future[Outcome]:
-        """Have a task carried out; what it starts from must have been trained.
+        """Have a task carried out; the checkpoint that it starts from must have been trained.
 
         The future raises `LaneError` where machines are at fault, which says nothing about the trial, and `RunError`
         where the task cannot be carried out as it is set up.
         """
 
     def n_blocked(self) -> int:
-        """Tasks that wait for machines of their size, while others might be used."""
+        """How many tasks wait for machines of their size, while other machines are free."""
 
     def close(self) -> None:
-        """Let go of the machines; futures that are still open, and later ones, raise `LaneError`."""
+        """Release the machines; futures that are still open, and later ones, raise `LaneError`."""
 
 
 def run_all(backend: Backend, tasks: Sequence[Task]) -> list[Outcome]:
-    """Have tasks carried out at the same time; outcomes in their order.
+    """Have tasks carried out at the same time; outcomes in the order of the tasks.
 
     Raises:
         LaneError: machines were at fault.
+        RunError: a task cannot be carried out as it is set up.
     """
     return [future.result() for future in [backend.submit(task) for task in tasks]]

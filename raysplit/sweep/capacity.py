@@ -1,4 +1,4 @@
-"""Trials that no machine of the cluster has room for: they would wait for ever, and the search with them."""
+"""Trials for which no machine of the cluster has room: they would wait for ever, and the search with them."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,16 +12,16 @@ Bundle = Mapping[str, float]
 
 
 class Capacity:
-    """Gives up trials that have asked for too long for more than the cluster has; it may grow in the meantime."""
+    """Gives up trials that have long asked for more than the cluster has; it may grow in the meantime."""
 
     def __init__(self, *, patience_seconds: float) -> None:
         self._patience_seconds = patience_seconds
         self._since: dict[tuple[tuple[tuple[str, float], ...], ...], float] = {}
-        """Resources that do not fit, and when that was first seen."""
+        """Resources that do not fit -> when that was first seen."""
         self._looked = -_LOOK_SECONDS
 
     def given_up(self, trials: Iterable[Any]) -> Iterator[tuple[Any, str]]:
-        """Tune's waiting trials that are to be given up, with the reason."""
+        """Those of Tune's waiting trials that are to be given up, each with the reason."""
         now = time.monotonic()
         if now - self._looked < _LOOK_SECONDS:
             return

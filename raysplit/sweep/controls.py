@@ -1,4 +1,4 @@
-"""What an advised split is worth if the same text is divided otherwise: a final run for each control, at equal cost."""
+"""What an advised split reaches if the same text is divided otherwise: a final run for each control, at equal cost."""
 
 import math
 from dataclasses import replace
@@ -12,9 +12,9 @@ CONTROLS_FOLDER = "controls"
 
 
 def control_advice(advice: Advice, space: Space) -> Advice:
-    """The advice's N, D and tokens of all experts together, which a control's domains share by their bytes.
+    """The advice for a control: the same N, D and tokens of all experts together, shared by the domains' bytes.
 
-    No law knows these domains, so nothing is predicted.
+    No law knows the control's domains, so nothing is predicted.
     """
     weights = space.weights()
     n_tokens = math.fsum(advice.split.specialize_tokens.values())
@@ -23,7 +23,7 @@ def control_advice(advice: Advice, space: Space) -> Advice:
 
 
 def check_controls(folder: RunFolder, space: Space, advice: Advice) -> None:
-    """Refuse a run of which there is nothing to control.
+    """Refuse a run for which there is no control.
 
     Raises:
         RunError: its domains were given and not discovered, or each expert is reckoned alone or has its own seed.

@@ -1,6 +1,6 @@
-"""The real thing: the seed and the experts at the advised split, and the rules of thumb beside them at equal FLOPs.
+"""The final run: the seed and the experts at the advised split, and the rules of thumb beside them at equal FLOPs.
 
-Each result is journalled as it comes, so that an interrupted final run continues where it was.
+Each result goes into a journal as it comes, so that an interrupted final run goes on where it was.
 """
 
 import math
@@ -36,7 +36,7 @@ from raysplit.train.export import CONFIG, complete_export
 
 _JOURNAL = "final_journal"
 _AGREED = "agreed"
-"""Kind of the record that somebody has agreed to the cost of the parts that it names."""
+"""Kind of the record that a user has agreed to the cost of the parts that it names."""
 
 
 def run_final(
@@ -55,19 +55,20 @@ def run_final(
 ) -> FinalRun:
     """Train and export the variants, write and return what `RunFolder.final` holds.
 
-    What has been trained before is not trained again. Each model of the advised split gets its card at the end, when
-    all losses are known, unless it is no product; the others are there to be compared with.
+    What has been trained before is not trained again. With ``with_cards`` each model of the advised split gets a model
+    card at the end, when all losses are known. The baselines' models get none.
 
     Args:
-        law: gives the predictions to hold against the measured losses.
+        law: gives the predictions to compare the measured losses with; None predicts nothing.
         seed: of weights and data order; one that the sweep did not use makes the comparison out of sample.
         baseline_names: rules of thumb to train as well, out of `BASELINES`, or of `OF_BASES`.
-        wait_seconds: for nodes, where the cluster has no room for the smallest lane.
-        with_cards: whether the advised split's models are a product.
+        wait_seconds: how long to wait for nodes, where the cluster has no room for the smallest lane.
+        with_cards: whether the advised split's models get cards.
 
     Raises:
         CorpusError: a domain has too few tokens for a variant.
-        RaysplitError: a training run failed.
+        SpaceError: the model does not fit on the machines.
+        RaysplitError: a training run failed, or machines were at fault.
     """
     plan = plan_rest(
         space, folder, advice, vocab_size=corpus.vocab_size, seed=seed, baseline_names=baseline_names,
@@ -116,7 +117,7 @@ def plan_rest(
     seconds_per_token: Mapping[int, float] | None = None,
     domain_tokens: Mapping[str, float] | None = None,
 ) -> FinalPlan:
-    """What a final run in a folder has still to train; arguments and errors as `plan_final` has them."""
+    """What a final run in a folder still has to train; arguments and errors as of `plan_final`."""
     plan = partial(
         plan_final,
         space,
@@ -132,7 +133,7 @@ def plan_rest(
 
 
 def is_agreed(folder: RunFolder, plan: FinalPlan) -> bool:
-    """Whether somebody has agreed to all that is left of a final run, before it was interrupted."""
+    """Whether a user has agreed to the cost of all that is left of a final run, before it was interrupted."""
     agreed = {
         name for record in recorded(folder.path / _JOURNAL) if record.kind == _AGREED for name in record.data["parts"]
     }
@@ -140,14 +141,14 @@ def is_agreed(folder: RunFolder, plan: FinalPlan) -> bool:
 
 
 def agree(folder: RunFolder, plan: FinalPlan) -> None:
-    """Keep that somebody has agreed to what is left."""
+    """Record that a user has agreed to the cost of what is left."""
     journal = Journal(folder.path / _JOURNAL)
     journal.append(_AGREED, {"parts": [part.name for part in plan.left]})
     journal.close()
 
 
 def _done(records: Iterable[Record], parts: Sequence[FinalPart]) -> dict[str, Mapping[str, Any]]:
-    """Results by task; without those whose model another advice's has overwritten since, or that was taken away."""
+    """Part -> its result; without those whose exported model was overwritten since by another advice's, or is gone."""
     done: dict[str, Mapping[str, Any]] = {}
     for record in records:
         if record.kind == _AGREED:
@@ -160,7 +161,7 @@ def _done(records: Iterable[Record], parts: Sequence[FinalPart]) -> dict[str, Ma
 
 
 def carry_out(parts: Sequence[FinalPart], done: set[str], backend: Backend) -> Iterator[tuple[str, Measured]]:
-    """Yield (part, outcome) as they finish, each task handed in once what it starts from is there.
+    """Yield (name of the part, outcome) as parts finish; a task is submitted once the part that it starts from is done.
 
     Raises:
         RaysplitError: training failed, or machines were at fault.
@@ -183,9 +184,9 @@ def carry_out(parts: Sequence[FinalPart], done: set[str], backend: Backend) -> I
 def _finish_export(
     task: Task, losses: Mapping[str, float], final: FinalRun, *, space: Space, corpus: Corpus, advice: Advice
 ) -> None:
-    """Write the card of an exported model that has none, which an older raysplit left, or a lane just now.
+    """Write the card of an exported model that has none: a lane left it just now, or an older raysplit.
 
-    A card that is there stays as it is: somebody may have written more into it.
+    The caller keeps a card that is there: its owner may have written more into it.
 
     Raises:
         RunError: the folder cannot be written, or what lies there is no exported model.
@@ -222,7 +223,7 @@ def _finish_export(
 
 
 def _card(model: ExportedModel, folder: Path, *, space: Space, corpus: Corpus, advice: Advice) -> str:
-    """The card of an exported model, whose files are put right before; those of a base are the base's own."""
+    """The card of an exported model. Its other files are completed first, but for a base, whose files are its own."""
     for base in space.model.revisions(model.n_params):
         if base.trunk_tokens == model.pretrain_tokens:
             return render_base_card(

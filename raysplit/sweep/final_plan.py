@@ -1,4 +1,4 @@
-"""What a final run trains, on which machines, and what that costs, before anything of it starts."""
+"""What a final run trains, on which machines, and what that costs, before any of it starts."""
 
 import heapq
 import math
@@ -19,13 +19,13 @@ from raysplit.sweep.speed import speed_of
 
 BASELINES = ("pretraining only", "80/20", "from scratch")
 UNION = "union of domains"
-"""One model that goes on with the mixture of all domains, on what the advised experts cost together."""
+"""One model that goes on with the mixture of all domains, for as many tokens as the advised experts together."""
 OF_BASES = ("no training", "equal tokens", "one pass", UNION)
-"""The same where a base is gone on from."""
+"""Baselines where the experts start from a base, instead of `BASELINES`."""
 INDEPENDENT = "independent seeds"
 """The best split with the other kind of seeds, as the advice names it."""
 VARIANTS_FOLDER = "variants"
-"""Of the baselines' models, beside that of the advised split's."""
+"""Folder of the baselines' models, beside the folder of the advised split's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,16 +39,16 @@ class Variant:
     starts_from_base: bool = False
     """Whether its pretraining exists already, and costs nothing."""
     replay_share: float = 0.0
-    """Of its branches, as `Trial.replay_share`. At 1 they are one model, of the union of the domains."""
+    """That of its branches, as `Trial.replay_share`. At 1 they are one model, of the union of the domains."""
 
     def n_seeds(self, accounting: Accounting) -> int:
         """How often D is paid for."""
         return len(self.specialize_tokens) if self.seeds == "independent" and accounting == "shared" else 1
 
     def paid_tokens(self, accounting: Accounting) -> int:
-        """What the budget pays for: D + sum_k D'_k, or D and the longest D'_k where each expert is reckoned alone.
+        """Tokens that the budget pays for: D + sum_k D'_k, or D + max_k D'_k where each expert is reckoned alone.
 
-        Of independent seeds, a D for each.
+        With independent seeds D counts once for each; from a base it does not count.
         """
         experts = self.specialize_tokens.values()
         own = sum(experts) if accounting == "shared" and not self.is_union else max(experts)
@@ -60,16 +60,16 @@ class Variant:
         return self.replay_share == 1.0
 
     def trunk_seeds(self, seed: int) -> dict[str, int]:
-        """Of the trunk that each domain's expert leaves: initialisation and order of its data."""
+        """Domain -> seed of the trunk that its expert leaves, for initialisation and order of its data."""
         if self.seeds == "shared":
             return dict.fromkeys(self.specialize_tokens, seed)
         return {domain: seed + number for number, domain in enumerate(self.specialize_tokens, start=1)}
 
 
 def variants_of(space: Space, advice: Advice, rules: Mapping[str, Split], *, with_union: bool = False) -> list[Variant]:
-    """The advised split and the baselines that are wanted beside it, on whole steps, at the same cost to the token.
+    """The advised split and the baselines beside it, on whole steps, at the same cost to the token.
 
-    All but the one with independent seeds, for which a few steps may be left: its D is paid for several times.
+    Only the variant with independent seeds may leave a few steps unused: its D is paid for several times.
     """
     batch, shared = space.training.batch_tokens, advice.accounting == "shared"
     splits = {RECOMMENDED: advice.split, **rules}
@@ -96,7 +96,7 @@ def variants_of(space: Space, advice: Advice, rules: Mapping[str, Split], *, wit
 
 
 def _union(advised: Variant, accounting: Accounting) -> Variant:
-    """As many tokens as the advised experts take, all of them the mixture's, for one model."""
+    """One model that trains on as many tokens as the advised experts take, all of the mixture."""
     tokens = advised.paid_tokens(accounting)
     return replace(
         advised, name=UNION, specialize_tokens=dict.fromkeys(advised.specialize_tokens, tokens), replay_share=1.0
@@ -104,7 +104,7 @@ def _union(advised: Variant, accounting: Accounting) -> Variant:
 
 
 def _seeds_of(name: str) -> Seeds:
-    """Of a variant beside the advised one; rules of thumb have one seed."""
+    """The kind of seeds of a variant beside the advised one; rules of thumb have one seed."""
     return "independent" if name == INDEPENDENT else "shared"
 
 
@@ -115,7 +115,7 @@ class FinalPlan:
     variants: tuple[Variant, ...]
     """The advised split first."""
     parts: tuple["FinalPart", ...]
-    """Everything that is measured, also what has been."""
+    """Everything that is measured, with what has been measured already."""
     left: tuple["FinalPart", ...]
     """What is not trained yet."""
     seed_lane: LaneShape
@@ -125,7 +125,7 @@ class FinalPlan:
     flops_per_token: float
     left_flops: float
     left_seconds: float | None
-    """Until the last of them is trained; None where nobody knows the speed."""
+    """Time until the last of them is trained; None where the speed is not known."""
 
 
 def plan_final(
@@ -140,7 +140,7 @@ def plan_final(
     seconds_per_token: Mapping[int, float] | None = None,
     domain_tokens: Mapping[str, float] | None = None,
 ) -> FinalPlan:
-    """The seed on all machines that the space has, then the experts side by side on as much as is theirs.
+    """Plan a final run: the seed on all machines of the space, then the experts side by side, each on its part of them.
 
     Args:
         advice: what to train; it may be about a size that the space does not name.
@@ -148,7 +148,7 @@ def plan_final(
         baseline_names: rules of thumb to train as well, out of `BASELINES`, or of `OF_BASES`.
         experts: folder of the exported models.
         done: names of the parts that are trained.
-        seconds_per_token: of one worker by size, as far as it was timed.
+        seconds_per_token: of one worker by size, as far as sizes were timed.
         domain_tokens: training tokens of each domain's text, for the baseline of one pass.
 
     Raises:
@@ -240,7 +240,7 @@ class FinalPart:
 
     @property
     def name(self) -> str:
-        """Says what is trained, so that a final run of another split or seed does not take its result for its own."""
+        """What is trained, in words, so that a final run of another split or seed does not take over its result."""
         return f"{self.task.trial.name} at {self.task.milestone}" + (", exported" if self.task.export_to else "")
 
 
@@ -253,7 +253,7 @@ def parts_of(
     seed_lane: LaneShape | None = None,
     expert_lane: LaneShape | None = None,
 ) -> list[FinalPart]:
-    """One trunk through every variant's D, its branches as soon as it has passed, those from scratch at once.
+    """The parts of the variants: one trunk through every D of one seed, then branches; each waits for its own D alone.
 
     The advised split, the first of ``variants``, is exported to the folder ``experts``, the others beside it. A model
     that several variants have is exported once, as the first one's.
@@ -302,14 +302,14 @@ def parts_of(
 
 
 def home_of(variant: Variant, variants: Sequence[Variant], experts: Path) -> Path:
-    """Folder of a variant's models: ``experts`` of the advised one, and of each other one of its name beside that."""
+    """Folder of a variant's models: ``experts`` for the advised one, a folder of its own beside that for each other."""
     if variant is variants[0]:
         return experts
     return experts.parent / VARIANTS_FOLDER / re.sub(r"[^A-Za-z0-9]+", "-", variant.name)
 
 
 def models_of(variant: Variant, parts: Sequence[FinalPart], *, n_params: int, seed: int) -> dict[str, Path]:
-    """Folders of a variant's models: of its seed, where it has one, and of each domain's expert that has tokens."""
+    """Folders of a variant's models: its seed, where it has one, and each domain's expert that has tokens."""
     exports = {(part.task.trial.name, part.task.milestone): Path(part.task.export_to) for part in parts}
     found = {}
     if variant.pretrain_tokens and variant.seeds == "shared" and not variant.is_union:
@@ -322,9 +322,9 @@ def models_of(variant: Variant, parts: Sequence[FinalPart], *, n_params: int, se
 
 
 def expert_of(variant: Variant, domain: str, *, n_params: int, seed: int) -> tuple[Trial, int]:
-    """What gives a domain's expert, and after how many tokens: a branch, or the trunk where it has no tokens.
+    """The trial that gives a domain's expert, and after how many tokens: a branch, or the trunk if it has no tokens.
 
-    That of the union is one branch, whose own domain is without effect.
+    The union's is one branch, whose own domain has no effect.
     """
     trunk_seed, pretrain, tokens = variant.trunk_seeds(seed)[domain], variant.pretrain_tokens, variant.specialize_tokens
     if not tokens[domain]:
@@ -355,7 +355,10 @@ def _trunks_of(variants: Sequence[Variant], seed: int) -> set[tuple[int, int]]:
 
 
 def _tokens_of(space: Space, part: FinalPart, parts: Sequence[FinalPart]) -> int:
-    """Trained for a part: a trunk from the one before it, and both ways on from where its cooldown begins."""
+    """Tokens trained for a part: a branch's D'; a trunk's from the D of the part before it on.
+
+    From the start of its cooldown on a trunk trains twice, at the constant rate and in the cooldown.
+    """
     trial, milestone = part.task.trial, part.task.milestone
     if trial.domain:
         return milestone
@@ -366,7 +369,7 @@ def _tokens_of(space: Space, part: FinalPart, parts: Sequence[FinalPart]) -> int
 
 
 def _side_by_side(seconds: Sequence[float], n_at_once: int) -> float:
-    """Until all have ended, the longest first, each as soon as a lane is free."""
+    """Seconds until all have ended, the longest first, each as soon as a lane is free."""
     free = [0.0] * n_at_once
     for duration in sorted(seconds, reverse=True):
         heapq.heapreplace(free, free[0] + duration)
@@ -378,7 +381,7 @@ def _devices(lane: LaneShape) -> float:
 
 
 def _on_steps(name: str, split: Split, seeds: Seeds, *, n_steps: int, batch_tokens: int, shared: bool) -> Variant:
-    """A split in so many whole steps: rounded down, and what is left to the parts that lost most."""
+    """A split in ``n_steps`` whole steps: parts are rounded down, and the steps left go to those that lost most."""
     experts = split.specialize_tokens
     if shared and seeds == "independent":
         n_seeds = len(experts)
@@ -401,7 +404,7 @@ def _on_steps(name: str, split: Split, seeds: Seeds, *, n_steps: int, batch_toke
 
 
 def _from_base(name: str, split: Split, *, n_steps: int | None, batch_tokens: int) -> Variant:
-    """The experts' tokens in whole steps, at most ``n_steps`` in all; the base's own are as many as they are."""
+    """The experts' tokens in whole steps, at most ``n_steps`` in all; the base's D stays as it is."""
     experts = split.specialize_tokens
     steps = [round(tokens / batch_tokens) for tokens in experts.values()]
     if n_steps is not None and any(steps):

@@ -26,9 +26,9 @@ class TrainedVariant(_Record):
     """Nats per token of each domain's expert on its held-out text."""
     bits_per_byte: dict[str, float]
     predicted: dict[str, Interval] = Field(default_factory=dict)
-    """What the law said before the run, with the interval for one measurement."""
+    """The law's prediction before the run, nats per token, with the interval for one measurement."""
     models: dict[str, str] = Field(default_factory=dict)
-    """Folders below the run's of its seed and experts; empty of a run that kept the advised ones alone."""
+    """Folders of its seed and experts, relative to the run folder; empty if the run kept the advised models alone."""
 
 
 class FinalRun(_Record):
@@ -37,7 +37,7 @@ class FinalRun(_Record):
     budget_flops: float
     n_params: int
     seed_losses: dict[str, float]
-    """Of the un-branched seed at the recommended D."""
+    """Loss of the un-branched seed at the recommended D on each domain, nats per token."""
     variants: dict[str, TrainedVariant]
     wall_seconds: float
 

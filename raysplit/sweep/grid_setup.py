@@ -1,4 +1,4 @@
-"""The set-up of a search over plain grids, for who trains with a program of their own and has no search space file."""
+"""The set-up of a search over plain grids, for users who train with their own program, without a search space file."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,14 +21,14 @@ def _rising(grid: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _flops_of(sizes: object) -> dict[Any, Any]:
-    """Sizes alone train at F(N) = 6N FLOPs a token."""
+    """F(N) of each size; sizes alone train at F(N) = 6N FLOPs a token (Kaplan 2001.08361, section 2.1)."""
     if isinstance(sizes, Mapping):
         return dict(sizes)
     return {size: 6.0 * size for size in _Sizes(sizes=sizes).sizes}
 
 
 def _as_list(grid: object) -> object:
-    """An array of NumPy's is one too."""
+    """A NumPy array as a list; anything else as it is."""
     return grid.tolist() if hasattr(grid, "tolist") else grid
 
 

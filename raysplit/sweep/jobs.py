@@ -1,4 +1,4 @@
-"""A sweep as a job of a Ray cluster, handed in from any machine that reaches its dashboard (Ray's job API)."""
+"""A sweep as a job of a Ray cluster, submitted from any machine that reaches its dashboard (Ray's job API)."""
 
 import asyncio
 import hashlib
@@ -17,21 +17,22 @@ from raysplit.errors import RunError, SpaceError
 from raysplit.space import Space, dump_space, load_space
 
 _RUN_FOLDER = "raysplit_run_folder"
-"""Under which a job's metadata say what it works on."""
+"""Key of a job's metadata that holds the run folder it works on."""
 _STOP_SECONDS = "60"
-"""That Ray gives a job between SIGTERM and SIGKILL; by itself it is 3, and a sweep ends its lanes in 5 to 10."""
+"""Seconds that Ray gives a job between SIGTERM and SIGKILL. Its default is 3; a sweep ends its lanes in 5 to 10."""
 _LOOK_SECONDS = 1.0
 _OUTPUT, _BESIDE = "\x1f", "\x1e"
-"""Before each line that a command asked there has printed, and before those of its error stream."""
+"""Marks before each line of a command's output, and before each line of its error stream."""
 _TELLS_APART = f"{{ {{ \"$@\" 2>&1 1>&3 3>&- | sed -u 's/^/{_BESIDE}/'; }} 3>&1 1>&4 | sed -u 's/^/{_OUTPUT}/'; }} 4>&1"
-"""A job has one log, in which Ray writes too: bash marks the lines of the command ``$@``, and keeps its status."""
+"""Shell code for a job, whose one log Ray writes into too: bash marks the lines of ``$@`` and keeps its exit status."""
 _READY_SECONDS, _NOT_READY = 180.0, "No available agent"
 _SPACE = "space.yaml"
 _CARRIED, _CARRIED_BYTES = "RAYSPLIT_SPACE", 100_000
-"""The job's variable that holds its search space, and the most that it may: Linux takes 128 KiB.
+"""The job's environment variable that holds its search space, and the most bytes of it: Linux takes 128 KiB.
 
-It does not travel in Ray's `working_dir`, in which the job and its ranks would stand. Ray 2.60 removes that folder and
-unpacks it anew when another raylet of the same machine first needs it, and oneMKL ends a process whose folder is gone.
+The space does not travel in Ray's `working_dir`, which would be the working folder of the job and its ranks. Ray 2.60
+removes that folder and unpacks it anew when another raylet of the same machine first needs it, and oneMKL ends a
+process whose folder is gone.
 """
 
 
@@ -43,15 +44,15 @@ class SubmittedRun:
     """Its paths are the cluster's; None for the run folder's own."""
     run_folder: str
     options: tuple[str, ...] = ()
-    """Further ones of `raysplit run`."""
+    """Further options of `raysplit run`."""
 
     @classmethod
     def of(cls, space_file: Path | None, run_folder: str, *, options: tuple[str, ...] = ()) -> "SubmittedRun":
-        """Read and check the space here, before a cluster is asked; without one, go on with the run that lies there.
+        """Read and check the space here, before a cluster is asked; without one, go on with the run in the folder.
 
         Raises:
-            SpaceError: as `raysplit.space.load_space`; it is too long for a job.
-            RunError: the run folder is no absolute path, so that nobody could say where it lies.
+            SpaceError: as `raysplit.space.load_space`; or the space is too long for a job.
+            RunError: the run folder is not an absolute path, so that it would be unclear where it lies.
         """
         if not run_folder.startswith("/"):
             raise RunError(f"{run_folder}: must be an absolute path on the cluster, such as /shared/runs/first")
@@ -73,7 +74,7 @@ class SubmittedRun:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables of the job."""
+        """Environment variables of the job."""
         carried = {} if self.space is None else {_CARRIED: dump_space(self.space)}
         return {"RAY_JOB_STOP_WAIT_TIME_S": _STOP_SECONDS, **carried}
 
@@ -106,7 +107,7 @@ class SubmittedJobs:
         return cls(client)
 
     def running_in(self, run_folder: str) -> str | None:
-        """The job that works on a run folder now."""
+        """Name of the job that works on a run folder now; None where there is none."""
         wanted = run_folder.rstrip("/")
         for job in self._client.list_jobs():
             if (job.metadata or {}).get(_RUN_FOLDER) == wanted and not job.status.is_terminal():
@@ -114,7 +115,11 @@ class SubmittedJobs:
         return None
 
     def submit(self, run: SubmittedRun) -> str:
-        """Hand it in; returns the job's name."""
+        """Submit a run; returns the job's name.
+
+        Raises:
+            RunError: the cluster takes no job.
+        """
         name = hashlib.sha256(run.run_folder.encode()).hexdigest()[:8]
         return self._hand_in(
             entrypoint=run.entrypoint,
@@ -124,7 +129,7 @@ class SubmittedJobs:
         )
 
     def _hand_in(self, **job: Any) -> str:
-        """Submit, once the cluster takes jobs: a head that has just come up answers before its agent does."""
+        """Submit once the cluster takes jobs: a head that has just come up answers before its agent does."""
         deadline = time.monotonic() + _READY_SECONDS
         while True:
             try:
@@ -138,7 +143,7 @@ class SubmittedJobs:
             time.sleep(_LOOK_SECONDS)
 
     def follow(self, job: str, *, tell: Callable[[str], Any]) -> bool:
-        """Pass on the job's output until it ends; whether it ended well."""
+        """Pass on the job's output until it ends; returns whether it succeeded."""
 
         async def pass_on() -> None:
             async for text in self._client.tail_job_logs(job):
@@ -148,9 +153,12 @@ class SubmittedJobs:
         return bool(self._client.get_job_status(job) == JobStatus.SUCCEEDED)
 
     def ask(self, words: Sequence[str], *, tell: Callable[[str], Any], tell_beside: Callable[[str], Any]) -> int:
-        """Run a command of raysplit's, without that word, on the cluster, which finds the run folder there.
+        """Run a command of raysplit on the cluster, where the run folder is; ``words`` are those after ``raysplit``.
 
-        Each line of its output is told, those of its error stream beside; gives its exit status.
+        Each line of its output goes to ``tell``, each of its error stream to ``tell_beside``. Returns its exit status.
+
+        Raises:
+            RunError: the cluster takes no job, or the command could not be run there.
         """
         job = self._hand_in(
             entrypoint=shlex.join(["bash", "-o", "pipefail", "-c", _TELLS_APART, "-", "raysplit", *words]),
@@ -178,7 +186,11 @@ class SubmittedJobs:
             self._client.delete_job(job)
 
     def stop(self, job: str) -> str:
-        """End a job in order; returns how it ended."""
+        """End a job in order; returns its last status.
+
+        Raises:
+            RunError: it has not ended in time.
+        """
         self._client.stop_job(job)
         deadline = time.monotonic() + float(_STOP_SECONDS) + 10
         while not (status := self._client.get_job_status(job)).is_terminal():

@@ -1,4 +1,4 @@
-"""A whole sweep on Ray: law actor, lanes, Tune; and what it leaves in the run folder."""
+"""A whole sweep on Ray: law actor, lanes, Tune; and the results that it leaves in the run folder."""
 
 import logging
 import os
@@ -64,8 +64,8 @@ class SweepEnd:
 def live_law(run: RunSetup, folder: RunFolder, *, face: HttpFace | None) -> Iterator[ActorHandle]:
     """A run's law actor on the cluster that this process has joined, for the length of a ``with`` block.
 
-    The run folder tells meanwhile where it can be found. An actor whose driver was killed ends by itself, when its
-    lease has run out; a command that comes before takes it over.
+    Meanwhile the run folder says where the actor is. An actor whose driver was killed ends when its lease has run out;
+    a command that starts before that takes it over.
     """
     lease = Lease(seconds=LEASE_SECONDS, folder=folder.path)
     law = start_law_actor(folder.sweep_id, run, folder.journal, options=stable_options(), face=face, lease=lease)
@@ -93,8 +93,8 @@ def run_sweep(
 ) -> SweepEnd:
     """Run a sweep to its end, or take up one that was interrupted; a finished one is only read.
 
-    The law is served over ``http``, where it is given, as long as the sweep lasts. So many ``wait_seconds`` are waited
-    where the cluster has no room for the smallest lane.
+    The law is served over ``http``, where it is given, as long as the sweep lasts. The sweep waits ``wait_seconds``
+    for nodes where the cluster has no room for the smallest lane.
 
     Raises:
         RunError: the budget does not pay for the opening round, the cluster has no room for the lanes, or the folder
@@ -134,10 +134,10 @@ def run_sweep(
 
 
 def check_opening(setup: Setup) -> None:
-    """Refuse a sweep whose budget does not pay for its first round.
+    """Refuse a sweep whose budget does not pay for its opening round.
 
     Raises:
-        RunError: it does not.
+        RunError: its budget does not.
     """
     opening_flops = price_together(setup, opening(setup).trials)
     if setup.policy == "adaptive" and opening_flops > setup.budget_flops:
@@ -156,7 +156,7 @@ def run_tuning(
     ray_address: str | None,
     wait_seconds: float = 0.0,
 ) -> Space:
-    """Tune what the space asks for, or take up where an interrupted run was; gives the space to sweep.
+    """Tune the hyperparameters that the space asks for, or go on with an interrupted run; returns the space to sweep.
 
     A space without a section ``tuning`` comes back as it is.
 
@@ -175,7 +175,7 @@ def run_tuning(
             max_epochs=space.corpus.max_epochs,
             context_length=space.model.context_length,
         )
-        # What is wrong with it is said before the lanes start.
+        # Opened before the lanes start, to refuse early.
         store = open_store(space, default=folder.optuna, run_name=folder.sweep_id)
         console.print(f"tuning; Optuna's database is {store.url}")
         with (
@@ -192,7 +192,7 @@ def run_tuning(
 
 
 def read_service(run_folder: Path) -> LawService:
-    """The law service of a run, be it running, finished or only served, to ask and not to write.
+    """The law service of a run, to ask and not to write; the run may be under way, finished or only served.
 
     Raises:
         RunError: the folder holds no run, or its sweep has not begun.
@@ -204,12 +204,12 @@ def read_service(run_folder: Path) -> LawService:
 
 
 def _reading(run: RunSetup, folder: RunFolder, records: list[Record]) -> LawService:
-    """The service as the journal has it now; only the law actor writes, which may be at it."""
+    """The service by the journal's records; it writes nothing, since a law actor may."""
     return LawService(run, ReadJournal(records), laws_in=laws_beside(folder.journal))
 
 
 def _with_bases(observations: pd.DataFrame, bases: Mapping[int, Base]) -> pd.DataFrame:
-    """A table of continued pretraining, as `raysplit fit` reads one; without bases as it is."""
+    """The observations as a table of continued pretraining, as `raysplit fit` reads one; unchanged without bases."""
     if not bases:
         return observations
     names = [base.name for base in bases.values()]

@@ -23,7 +23,7 @@ from raysplit.trainers.reporter import LawToTell
 
 
 def observe_server(url: str, token: str | None, runs: pd.DataFrame) -> tuple[Accepted, str]:
-    """Give a checked table to a live law over HTTP; what became of it, and who took it.
+    """Give a checked table to a live law over HTTP; returns what became of it, and who took it.
 
     Raises:
         TableError: the law refuses a row; of its batch of `MAX_BATCH` nothing was stored.
@@ -33,10 +33,10 @@ def observe_server(url: str, token: str | None, runs: pd.DataFrame) -> tuple[Acc
 
 
 def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) -> tuple[Accepted, str]:
-    """Give a checked table to a run's law, running or finished; what became of it, and who took it.
+    """Give a checked table to a run's law, running or finished; returns what became of it, and who took it.
 
-    The live law takes it where there is one. Without, it is written into the journal, and the results of a sweep that
-    has ended are written anew; ``offline`` says that none writes this journal, though the folder tells of one.
+    The live law takes it where there is one. Otherwise it is written into the journal, and the results of a sweep that
+    has ended are written anew. ``offline`` says that no live law writes this journal, though the folder names one.
 
     Raises:
         TableError: a row is of an unknown domain or contradicts a known one; of its batch of `MAX_BATCH` nothing was

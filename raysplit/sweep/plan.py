@@ -1,4 +1,4 @@
-"""What a sweep is going to cost and on which machines, before anything trains."""
+"""What a sweep will cost and on which machines it trains, before anything trains."""
 
 import math
 from collections.abc import Mapping
@@ -30,44 +30,46 @@ class PlanRow:
     n_params_total: int
     lane: LaneShape
     rank_bytes: float
-    """Of its device, on each worker."""
+    """Bytes of its device that each worker takes."""
     n_trials: int
     n_points: int
     tokens: int
-    """Each token of the tree once."""
+    """Tokens to train, each token of the tree once."""
     tokens_alone: int
-    """If every point were a run of its own."""
+    """Tokens to train if every point were a run of its own."""
     flops: float
     checkpoint_bytes: float
-    """Of one."""
+    """Size of one checkpoint."""
     disk_bytes: float
-    """Of those that the tree needs at the end."""
+    """Size of all checkpoints that the tree needs at the end."""
     speed: Speed | None
     seconds: float | None
-    """On one lane; None where nobody knows the speed."""
+    """Time on one lane; None where the speed is not known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
+    """What a sweep takes: each size, and all together."""
+
     rows: tuple[PlanRow, ...]
     opening_flops: float
     budget_flops: float
-    """Of the sweep; infinite without a limit."""
+    """Most FLOPs that the sweep may train; infinite without a limit."""
     target_flops: float
     busy_share: float
     """Share of the time in which a lane has work; measured on other sweeps, see `raysplit.sweep.speed`."""
     n_lanes: float
-    """At a time, in the mean over the work."""
+    """Lanes at a time, in the mean over the work."""
     seconds_low: float | None
     """Wall time if the sweep ends after its opening."""
     seconds_high: float | None
-    """If it spends its whole budget, or measures the whole grid."""
+    """Wall time if it spends its whole budget, or measures the whole grid."""
     disk_bytes: float
-    """At the end, with one more of the largest for each lane: what is saved while it trains."""
+    """Checkpoints at the end, and one more of the largest for each lane: what is saved while it trains."""
     gpu: str | None
     utilization: float
     n_workers: int
-    """Ranks that there is room for."""
+    """Workers for which the machines have room."""
 
     @property
     def grid_flops(self) -> float:
@@ -79,7 +81,7 @@ class Plan:
 
 
 def make_plan(space: Space, setup: Setup, *, vocab_size: int, seconds_per_token: Mapping[int, float]) -> Plan:
-    """Reckon machines, trials, tokens, FLOPs, disk and time.
+    """Compute machines, trials, tokens, FLOPs, disk and time.
 
     ``seconds_per_token`` is one worker's by size, from `raysplit.train.calibrate`, as far as sizes could be timed.
 
@@ -163,7 +165,7 @@ def describe_plan(plan: Plan) -> list[tuple[str, list[tuple[str, ...]]]]:
 
 
 def plan_notes(plan: Plan) -> list[str]:
-    """What is said below the tables, a sentence each."""
+    """The sentences below the tables."""
     notes = [
         f"whole grid {format_flops(plan.grid_flops)}; opening round {format_flops(plan.opening_flops)}; "
         f"target budget {format_flops(plan.target_flops)}; checkpoints at most {format_bytes(plan.disk_bytes)}"
@@ -184,7 +186,7 @@ def plan_notes(plan: Plan) -> list[str]:
 
 
 def hours_sentence(plan: Plan) -> str:
-    """How long the sweep is to take, as the search spaces advertise it; empty where nobody knows the speed."""
+    """How long the sweep will take, in words; empty where the speed is not known."""
     if plan.seconds_low is None or plan.seconds_high is None:
         return ""
     return f"about {_duration(plan.seconds_low)} to {_duration(plan.seconds_high)} for the sweep"
@@ -219,7 +221,7 @@ def _final_note(plan: Plan) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Hours without minutes from ten hours on, since nothing here is known better than that."""
+    """A time in words; from ten hours on without minutes, since nothing here is known better than that."""
     return f"{seconds / 3600:.0f} h" if seconds >= 36_000 else format_seconds(seconds)
 
 
@@ -231,7 +233,7 @@ def _ranks(lane: LaneShape) -> str:
 def _longest_seconds(
     trials: tuple[Trial, ...], rows: tuple[PlanRow, ...], *, most_flops: float, trunks_exist: bool
 ) -> float:
-    """What no number of lanes makes shorter: the longest path through a trunk and a branch that so many FLOPs pay."""
+    """Seconds of the longest path through trunk and branch that ``most_flops`` pay: more lanes do not shorten it."""
     by_size, longest = {row.n_params: row for row in rows}, 0.0
     for trial in trials:
         points = [trial.point(m) for m in trial.milestones]
@@ -242,7 +244,7 @@ def _longest_seconds(
 
 
 def text_notes(space: Space) -> list[str]:
-    """What the grids ask of the text, and where that can be seen not to be there before anything is read."""
+    """How much text the grids ask for, and which text is missing, as far as that shows before anything is read."""
     share_of, corpus = space.corpus.shares, space.corpus
     needed = {
         name: math.ceil(share_of[name] * space.most_mixture_tokens) + max(space.specialize_grid)
@@ -279,7 +281,7 @@ def missing_texts(space: Space) -> list[tuple[str, str]]:
 
 
 def checkpoint_bytes(space: Space) -> float:
-    """At most, on the run's storage; reckoned before anything is built."""
+    """Most bytes of checkpoints on the run's storage, computed before anything is built."""
     vocab_size = space.corpus.tokenizer.vocab_size
     setup = setup_of(space, vocab_size=vocab_size)
     return make_plan(space, setup, vocab_size=vocab_size, seconds_per_token={}).disk_bytes
@@ -299,7 +301,7 @@ def _row(
     tokens = round(flops / setup.flops_per_token[n_params])
     model = space.shape(n_params, vocab_size)
     lane = lane_shape_of(space, n_params, vocab_size=vocab_size)
-    # A trunk keeps a checkpoint at every D of the grid, each branch its deepest; what is drawn from a seed is no file.
+    # A trunk keeps a checkpoint at every D of the grid, each branch its deepest; an initialisation needs no file.
     n_trunk = 0 if setup.tree.given else sum(d > 0 for d in setup.pretrain_grid)
     n_kept = sum(n_trunk if trial.is_trunk else 1 for trial in trials)
     checkpoint_bytes = float(model.n_params_trained * STATE_BYTES)

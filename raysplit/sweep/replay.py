@@ -31,7 +31,7 @@ Losses = Callable[[Trial, int], Mapping[str, float] | None]
 
 
 class KnownLosses:
-    """The backend that looks losses up, as a `raysplit.sweep.backend.Backend`: at once, and each as often as asked."""
+    """A `raysplit.sweep.backend.Backend` that looks losses up: at once, and each as often as asked."""
 
     def __init__(self, losses: Losses, law: Recorder) -> None:
         self._losses, self._law, self._closed = losses, law, False
@@ -67,12 +67,12 @@ class TuneTrial:
 
     @property
     def milestone(self) -> int:
-        """That its next step trains to."""
+        """The milestone that its next step trains to."""
         return self.asked.milestones[self.n_done]
 
 
 class PlayedTo(LawClient, Protocol):
-    """What a replay is played to; `LawService` is one."""
+    """The law that decides a replay; `LawService` is one."""
 
     setup: Setup
 
@@ -101,14 +101,14 @@ class PlayedTune:
             yield TuneTrial(name, config, Trial.of(config))
 
     def step_flops(self, trial: TuneTrial) -> float:
-        """FLOPs of a trial's next step, which begins."""
+        """FLOPs of a trial's next step; the checkpoints that it leaves are there from now on."""
         flops = price(self._setup, trial.asked, [trial.milestone], self._nodes)
         segments = self._setup.tree.segments(trial.asked, trial.milestone, self._nodes)
         self._nodes.update(segment.end for segment in segments if not segment.cooldown)
         return flops
 
     def goes_on(self, trial: TuneTrial, outcome: Outcome) -> bool:
-        """Whether a trial has another step after this one's outcome, which the law knows."""
+        """Whether a trial has another step after this outcome, which is recorded already."""
         result = result_of(trial.asked, trial.milestone, outcome)
         trial.n_done += 1
         if not result["done"] and self._scheduler.on_trial_result(None, trial, result) != LawScheduler.STOP:
@@ -125,7 +125,7 @@ class Replayed:
     finished: str
     """Why it ended."""
     busy_share: float
-    """Of the lanes' simulated time until the end."""
+    """Share of the lanes' simulated time, until the end, in which they trained."""
 
 
 def replay(service: PlayedTo, losses: Losses) -> Replayed:
@@ -136,7 +136,11 @@ def replay(service: PlayedTo, losses: Losses) -> Replayed:
 def drive(service: PlayedTo, backend: Backend) -> Replayed:
     """Run a whole sweep in simulated time; the law decides as under Ray Tune, and a backend carries out the tasks.
 
-    The searcher and scheduler are those that Ray Tune drives; ties in simulated time go to the earlier trial.
+    The searcher and scheduler are those that Ray Tune drives. Of steps that end at one moment, the one that began first
+    ends first.
+
+    Raises:
+        LaneError, RunError: as a backend's futures raise them.
     """
     played, lanes = PlayedTune(service, n_blocked=backend.n_blocked), service.setup.lanes
     running: list[tuple[float, int, TuneTrial]] = []
@@ -205,10 +209,11 @@ def setup_of_table(
     lanes: int = 1,
     regret_tolerance: float = 0.002,
 ) -> Setup:
-    """The set-up of a sweep over the grid that a table holds, FLOPs reckoned as 6N a token.
+    """The set-up of a sweep over the grid that a table holds, at 6N FLOPs a token (Kaplan 2001.08361, section 2.1).
 
     Raises:
-        TableError: the table has no pretraining-only points, or no specialized ones.
+        TableError: the table has no pretraining-only points, no specialized ones, or no run under seed 0.
+        SpaceError: a number is impossible, as `setup_of_grid` says.
     """
     domains = tuple(sorted(runs["domain"].unique()))
     pretrain = [int(d) for d in sorted(runs.loc[runs["pretrain_tokens"] > 0, "pretrain_tokens"].unique())]

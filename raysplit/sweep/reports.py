@@ -1,4 +1,4 @@
-"""What a trainable that is not raysplit's own is asked, and how its reports are read.
+"""What a trainable that is not raysplit's own is told, and how its reports are read.
 
 A trial's config holds ``n_params``, ``seed``, ``domain`` (empty for a trunk) and ``points``, the (pretrain_tokens,
 specialize_tokens) at which the held-out loss is wanted, rising. At each of them the trainable reports those two numbers
@@ -18,7 +18,7 @@ PRETRAIN, SPECIALIZE = "pretrain_tokens", "specialize_tokens"
 
 
 def config_of(trial: Trial) -> dict[str, Any]:
-    """What a trainable is told of its trial."""
+    """The config of a trial, as a trainable gets it."""
     return {**asdict(trial), "points": [trial.point(milestone) for milestone in trial.milestones]}
 
 
@@ -28,7 +28,7 @@ def read_report(trial: Trial, result: Mapping[str, Any], domains: Sequence[str])
     Losses are of every domain for a trunk, of its own for a branch; nats per token.
 
     Raises:
-        RunError: a loss is missing at a point, or is no number.
+        RunError: a loss is missing at a point, or is not a number.
     """
     if PRETRAIN not in result or SPECIALIZE not in result:
         return None
@@ -58,7 +58,7 @@ def _how(trial: Trial, wanted: Sequence[str]) -> str:
 
 
 def points_reported(result: Mapping[str, Any]) -> str:
-    """Where a result says that it is, for messages."""
+    """The point that a result is about, in words for messages."""
     if PRETRAIN in result and SPECIALIZE in result:
         return f"{PRETRAIN} = {result[PRETRAIN]}, {SPECIALIZE} = {result[SPECIALIZE]}"
     return f"no point ({PRETRAIN} and {SPECIALIZE} are not both in it)"

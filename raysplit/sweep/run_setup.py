@@ -1,4 +1,4 @@
-"""What a new run's law rests on, from its search space and its corpus; later on its journal says so."""
+"""What a new run's law rests on, from its search space and its corpus; later on the journal holds it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ from raysplit.space import Space
 
 
 def setup_of_space(space: Space, corpus: Corpus | None = None) -> RunSetup:
-    """Of a sweep on a corpus that can feed it; without one, of a law that only hears what others measure.
+    """The set-up of a sweep on a corpus; without one, of a law that only hears what others measure.
 
     Raises:
         CorpusError: a domain has too few tokens for the grids.
-        SplitError: the target's budget is too small for any split.
+        SplitError: the target contradicts itself, or its budget is too small for any split.
     """
     vocab_size, tokens = space.corpus.tokenizer.vocab_size, None
     per_token = dict.fromkeys(space.domains, float("nan"))
@@ -27,7 +27,7 @@ def setup_of_space(space: Space, corpus: Corpus | None = None) -> RunSetup:
     return RunSetup(
         setup=setup_of(space, vocab_size=vocab_size, domain_tokens=tokens),
         bytes_per_token=per_token,
-        # Of bases there are those that there are.
+        # From bases no other size can be asked for.
         family=None
         if space.model.checkpoints
         else ModelFamily(vocab_size=vocab_size, context_length=space.model.context_length),
@@ -35,7 +35,7 @@ def setup_of_space(space: Space, corpus: Corpus | None = None) -> RunSetup:
 
 
 def setup_of_run(folder: RunFolder, records: Sequence[Record]) -> RunSetup:
-    """Of the run whose journal these records are, where they do not say so themselves.
+    """The set-up of a run: by its journal's records, or by its folder where they are of an older raysplit.
 
     A law that is served alone has neither corpus nor rounds.
 
@@ -51,12 +51,12 @@ def setup_of_run(folder: RunFolder, records: Sequence[Record]) -> RunSetup:
 
 
 def recorded(journal: str | Path) -> list[Record]:
-    """Every record of a journal; none where it was not begun."""
+    """Every record of a journal; empty where the journal was not begun."""
     return read_journal(journal) if has_journal(journal) else []
 
 
 def bytes_per_token(corpus: Corpus) -> dict[str, float]:
-    """Of each domain's held-out text."""
+    """Bytes a token of each domain's held-out text."""
     return {name: corpus.bytes_per_token(name) for name in corpus.domains}
 
 
@@ -64,7 +64,7 @@ def held_out_tokens(space: Space, corpus: Corpus, domain: str) -> int:
     """Held-out tokens of a domain that are read at every measured point.
 
     Raises:
-        CorpusError: they are less than one context.
+        CorpusError: they are fewer than one context.
     """
     context = space.model.context_length
     wanted = space.training.validation_tokens
@@ -72,10 +72,10 @@ def held_out_tokens(space: Space, corpus: Corpus, domain: str) -> int:
 
 
 def longest_path_epochs(space: Space, corpus: Corpus) -> dict[str, float]:
-    """How often the grids' longest path through trunk and branch reads each domain.
+    """Epochs of each domain on the grids' longest path through trunk and branch.
 
     Raises:
-        CorpusError: more often than the space allows, or too little is held out to measure a loss.
+        CorpusError: they are more than the space allows, or too little is held out to measure a loss.
     """
     for domain in corpus.domains:
         held_out_tokens(space, corpus, domain)

@@ -26,10 +26,10 @@ def served(
     take_over: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> Iterator[RunFolder]:
-    """Serve the law of a space for the length of a ``with`` block; no corpus is needed, since nothing is trained.
+    """Serve the law of a space for the length of a ``with`` block. No corpus is needed, since nothing is trained.
 
     Raises:
-        SpaceError: the space is unusable, or has no domains yet.
+        SpaceError: the space cannot be used, or has no domains yet.
         RunError: the run's law is served already, the folder is held by another command or cannot be written, or the
             address cannot be bound.
     """

@@ -1,4 +1,4 @@
-"""How long training takes on the machines of a space: timed where they are here, else reckoned from FLOPs."""
+"""How long training takes on the machines of a space: timed where this machine has the device, else from FLOPs."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -10,32 +10,32 @@ from raysplit.machines import PEAK_FLOPS_PER_SECOND
 from raysplit.space import Space
 
 _COMPUTED_TWICE = 4 / 3
-"""Of the FLOPs of a step where activations are computed again: three passes' worth become four."""
+"""Factor on a step's FLOPs where activations are computed twice: three passes' worth become four."""
 BUSY_SHARES = {
     "wait": {1: 1.0, 2: 0.87, 4: 0.57, 8: 0.31, 16: 0.17},
     "fill": {1: 1.0, 2: 0.97, 4: 0.68, 8: 0.43, 16: 0.15},
 }
-"""By `sweep.idle_lanes` and number of lanes: medians over ten replayed sweeps with equal lanes (LOG 2026-11-26)."""
+"""Share of the time in which lanes have work, by `sweep.idle_lanes` and number of lanes: medians over ten replayed
+sweeps with equal lanes (LOG 2026-11-26)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speed:
-    """Seconds that one worker needs for a token."""
+    """How fast one worker of a lane trains a size."""
 
     seconds_per_token: float
     is_timed: bool
-    """By real steps on this machine; else reckoned."""
+    """Whether real steps on this machine were timed; else it is computed from FLOPs."""
 
     def of_lane(self, lane: LaneShape) -> float:
-        """Tokens a second of a whole lane; what its workers say to each other is not in it."""
+        """Tokens a second of a whole lane, without the time of communication between its workers."""
         return lane.n_workers / self.seconds_per_token
 
 
 def speed_of(space: Space, model: ModelShape, lane: LaneShape, timed: Mapping[int, float]) -> Speed | None:
-    """Of one worker of a lane, by what was ``timed`` (seconds a token, by N) or by the peak of the space's GPU.
+    """Speed of one worker of a lane, by what was ``timed`` (N -> seconds a token) or by the peak of the space's GPU.
 
-    None where the size was not timed and the space names no GPU. One that shares a GPU has its share of the
-    speed.
+    None where the size was not timed and the space names no GPU. A worker that shares a GPU has its share of the speed.
     """
     compute, share = space.compute, lane.gpus_per_worker or 1.0
     if (seconds := timed.get(model.n_params_non_embedding)) is not None:
@@ -48,9 +48,9 @@ def speed_of(space: Space, model: ModelShape, lane: LaneShape, timed: Mapping[in
 
 
 def busy_share(n_lanes: float, *, idle_lanes: str) -> float:
-    """Share of the time in which lanes of a sweep have work, between measured numbers of lanes by their logarithm.
+    """Share of the time in which a sweep's lanes have work, interpolated in the logarithm of their number.
 
-    Beyond the most that was measured, the share falls as one over the lanes: more of them end no sooner.
+    Beyond the most lanes that were measured, the share falls as one over their number: more lanes end no sooner.
     """
     measured = BUSY_SHARES[idle_lanes]
     most = max(measured)
@@ -63,9 +63,9 @@ def busy_share(n_lanes: float, *, idle_lanes: str) -> float:
 
 
 def lanes_at_a_time(space: Space, lane_seconds: Iterable[tuple[LaneShape, float]]) -> float:
-    """How many lanes have room at a time in the mean, if lanes of each shape have so many seconds of work.
+    """Mean number of lanes at a time, if lanes of each shape have so many seconds of work; 1 to `compute.lanes`.
 
-    At most `compute.lanes`; lanes of different shapes are taken to fill the machines together.
+    Lanes of different shapes are taken to fill the machines together.
     """
     work = list(lane_seconds)
     device_seconds = sum(seconds * lane.n_workers * (lane.gpus_per_worker or 1.0) for lane, seconds in work)

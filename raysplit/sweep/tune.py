@@ -28,16 +28,18 @@ MILESTONE = "milestone_tokens"
 
 
 class Trials:
-    """The trials of one experiment, as searcher and scheduler see them together: here those of a sweep's own lanes.
+    """The trials of one experiment, as searcher and scheduler share them: here those of a sweep's own lanes.
 
-    Their outcomes are recorded by the backend, and what else ends a trial ends the sweep.
+    The backend records their outcomes. Anything else that ends a trial ends the sweep.
     """
 
     def __init__(self, law: LawClient, *, lanes: int, n_blocked: Callable[[], int] = lambda: 0) -> None:
-        """Args:
-        law: whom to ask.
-        lanes: how many trials run at once.
-        n_blocked: trials among them that wait for machines of their size, while others might be used.
+        """Trials of a law.
+
+        Args:
+            law: the law that decides.
+            lanes: how many trials run at once.
+            n_blocked: tells how many of them wait for machines of their size, while other machines are free.
         """
         self._law, self.lanes, self._n_blocked = law, lanes, n_blocked
         self._running: dict[str, Trial] = {}
@@ -48,16 +50,16 @@ class Trials:
 
     @property
     def running(self) -> dict[str, Trial]:
-        """Tune's trial id -> what it was asked for."""
+        """Tune's trial id -> the trial that it was asked for."""
         return self._running
 
     def may_start(self) -> bool:
-        """Whether one more can be of use: as many are at once as there are lanes, beside those that wait for room."""
+        """Whether one more can be of use: as many run at once as there are lanes, beside those that wait for room."""
         n = len(self.running)
         return n < self.lanes or n < self.lanes + min(self.lanes, self._n_blocked())
 
     def config_of(self, trial: Trial) -> dict[str, Any]:
-        """What Tune tells the trainable."""
+        """The config that Tune gives the trainable."""
         return asdict(trial)
 
     def is_open(self, trial: Trial) -> bool:
@@ -65,23 +67,32 @@ class Trials:
         return True
 
     def measured(self, trial: Trial, result: Mapping[str, Any]) -> int | None:
-        """The milestone that a result is about, once it is recorded; None where it is about none."""
+        """The milestone that a result is about, which is recorded when this returns; None where it is about none."""
         milestone: int = result[MILESTONE]
         return milestone
 
     def ended(self, trial: Trial, result: Mapping[str, Any]) -> None:
-        """Hear that a trial has ended by itself, with this as its last result."""
+        """Hear that a trial has ended by itself, with this as its last result.
+
+        Raises:
+            LaneError: machines were at fault.
+            RunError: the task could not be carried out as it is set up.
+        """
         if why := result.get("lost"):
             raise LaneError(why)
         if why := result.get("wrong"):
             raise RunError(why)
 
     def died(self, trial: Trial, why: str) -> None:
-        """Hear that a trial has ended in an exception, and is not tried again."""
+        """Hear that a trial has ended in an exception, and is not tried again.
+
+        Raises:
+            LaneError: always; it ends the sweep, and the trial stays open.
+        """
         raise LaneError(f"{trial.name}: the process that waits for its losses has ended: {why}")
 
     def given_up(self, tune_trials: Iterable[Any]) -> Iterable[Any]:
-        """Those of Tune's trials that can never start, once it is recorded."""
+        """Those of Tune's trials that can never start, each recorded as failed."""
         return ()
 
 
@@ -92,12 +103,12 @@ class LawSearcher(Searcher):
         super().__init__()  # no metric: Tune would ask for it in every report, and a user's trunk reports losses
         self._trials = trials
         self.finished = ""
-        """Why the sweep has ended, once it has."""
+        """Why the sweep has ended; empty while it runs."""
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         """Tune calls this at the start. Constants of its ``param_space`` reach the trainable; nothing is sampled.
 
-        Left alone, Tune would let one trial wait at a time, and one that waits for eight GPUs would keep seven idle.
+        By default Tune lets one trial wait at a time, so that one that waits for eight GPUs would keep seven idle.
         """
         os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(2 * self._trials.lanes))
         return False
@@ -118,38 +129,38 @@ class LawSearcher(Searcher):
         return self._trials.config_of(claim.trial)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """However the trial ended, what it measured is in the journal already."""
+        """Forget that the trial runs; what it measured is in the journal already, however it ended."""
         self._trials.running.pop(trial_id, None)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing but the journal is needed to go on; what is running is written down to be looked at."""
+        """Write down what is running, for people to read; only the journal is needed to go on."""
         running = {trial_id: trial.name for trial_id, trial in self._trials.running.items()}
         Path(checkpoint_path).write_text(json.dumps({"running": running}))
 
     def restore(self, checkpoint_path: str) -> None:
-        """Go on with what the journal knows by now; Tune adds again what it takes up of what was running."""
+        """Go on with what the journal knows by now; Tune adds again those running trials that it takes up."""
         self._trials.running.clear()
 
 
 class LawScheduler(TrialScheduler):
     """Stops a trial after a milestone when the law says that its rest cannot change the decision for its price.
 
-    An error of ours that comes up over a trial ends the experiment, and comes out of Tune's ``fit``.
+    A `RaysplitError` over a trial ends the experiment, and Tune's ``fit`` raises it.
     """
 
     def __init__(self, trials: Trials) -> None:
         super().__init__()
         self._trials = trials
         self._needless: list[Any] = []
-        """Restored trials that the journal knows to have ended."""
+        """Restored trials that have ended by the journal."""
         self._stopped: set[str] = set()
         """Trials that were told to stop. Tune ends one only later, when the next round may want more of its chain."""
         self._error: RaysplitError | None = None
-        """Raised where Tune lets it through."""
+        """Raised in `choose_trial_to_run`, where Tune lets it through."""
         self.n_stopped = 0
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """A new trial, or one that Tune restores."""
+        """Take in a new trial, or one that Tune restores."""
         _end_by_law(tune_controller.search_alg)
         if trial.trial_id in self._trials.running or trial.is_finished():
             return
@@ -173,14 +184,14 @@ class LawScheduler(TrialScheduler):
         return TrialScheduler.STOP
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """A last result comes here only, where it is done or somebody else has stopped the trial."""
+        """Hear a trial's last result: it comes here alone if the trial is done or somebody else has stopped it."""
         if trial.trial_id in self._stopped:
             return self._stopped.remove(trial.trial_id)
         if self._error is None:
             self._keep_error(self._trials.ended, Trial.of(trial.config), result)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """An exception of the trainable's, or its worker died; Tune has set the status where it tries again."""
+        """Hear of an exception of the trainable, or that its worker died; the status says whether Tune tries again."""
         if trial.status != "ERROR":
             self._keep_error(self._trials.died, Trial.of(trial.config), _last_words(trial))
 
@@ -209,8 +220,8 @@ class LawScheduler(TrialScheduler):
 def _end_by_law(search_alg: Any) -> None:
     """Keep Tune from ending the search after a single trial.
 
-    One is Tune's ``num_samples`` by default, and what it begins again with where a kill has torn the snapshot that it
-    restores: it copies snapshots in place.
+    Tune's ``num_samples`` is one by default. It is one again after a kill has torn the snapshot that Tune restores,
+    since Tune copies snapshots in place.
     """
     if search_alg.total_samples == 1:
         search_alg.set_state({**search_alg.get_state(), "total_samples": sys.maxsize})
@@ -251,7 +262,7 @@ class TrialRunner(tune.Trainable):
 
 
 def result_of(trial: Trial, milestone: int, outcome: Outcome) -> dict[str, Any]:
-    """What Tune, and through it TensorBoard, is told of a task's outcome."""
+    """The result that Tune, and through it TensorBoard, gets of a task's outcome."""
     pretrain, specialize = trial.point(milestone)
     out = {
         "n_params": trial.n_params,

@@ -36,7 +36,8 @@ from raysplit.sweep.run_setup import recorded
 from raysplit.sweep.tune import LawScheduler, LawSearcher, Trials
 
 _OPEN: dict[Path, tuple[LawService, dict[str, Trial]]] = {}
-"""By folder the law, and what runs by Tune's trial id. Tune copies and pickles its components; one writes a journal."""
+"""Folder -> the law, and what runs by Tune's trial id. Tune copies and pickles its components, and a journal has one
+writer."""
 
 
 class TunePlan(Trials):
@@ -176,7 +177,7 @@ class TunePlan(Trials):
 
 
 class PlanStopper(tune.Stopper):
-    """Made by `TunePlan.stopper`."""
+    """Ends the experiment when the search has ended; made by `TunePlan.stopper`."""
 
     def __init__(self, plan: TunePlan) -> None:
         self._plan = plan
@@ -189,7 +190,11 @@ class PlanStopper(tune.Stopper):
 
 
 def _check_journal(journal: Path, run: RunSetup) -> None:
-    """Refuse a journal that tells of another search, before it is taken from who writes it."""
+    """Refuse a journal of another search, before it is taken over from its writer.
+
+    Raises:
+        RunError: the journal holds another search.
+    """
     there = recorded_setup(recorded(journal))
     if there is not None and (changed := difference(_question(there), _question(run.to_data()))):
         raise RunError(
@@ -198,5 +203,5 @@ def _check_journal(journal: Path, run: RunSetup) -> None:
 
 
 def _question(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what may change from start to start."""
+    """A set-up without the fields that may change from start to start."""
     return {name: value for name, value in run["setup"].items() if name not in ("lanes", "fills_idle_lanes")}
