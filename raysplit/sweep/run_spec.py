@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raysplit.corpus import Corpus
-from raysplit.design.setup import setup_of
+from raysplit.design.sweep_spec import spec_of
 from raysplit.journal import Record, has_journal, read_journal
-from raysplit.live.run_setup import ModelFamily, RunSetup, recorded_setup
+from raysplit.live.run_spec import ModelFamily, RunSpec, recorded_spec
 from raysplit.run_folder.folder import RunFolder, existing_run
 from raysplit.space import Space
 
 
-def setup_of_space(space: Space, corpus: Corpus | None = None) -> RunSetup:
+def run_spec_of_space(space: Space, corpus: Corpus | None = None) -> RunSpec:
     """Of a sweep on a corpus that can feed it; without one, of a law that only hears what others measure.
 
     Raises:
@@ -24,8 +24,8 @@ def setup_of_space(space: Space, corpus: Corpus | None = None) -> RunSetup:
         longest_path_epochs(space, corpus)
         vocab_size, per_token = corpus.vocab_size, bytes_per_token(corpus)
         tokens = corpus.domain_tokens
-    return RunSetup(
-        setup=setup_of(space, vocab_size=vocab_size, domain_tokens=tokens),
+    return RunSpec(
+        spec=spec_of(space, vocab_size=vocab_size, domain_tokens=tokens),
         bytes_per_token=per_token,
         # Of bases there are those that there are.
         family=None
@@ -34,7 +34,7 @@ def setup_of_space(space: Space, corpus: Corpus | None = None) -> RunSetup:
     )
 
 
-def setup_of_run(folder: RunFolder, records: Sequence[Record]) -> RunSetup:
+def run_spec_of(folder: RunFolder, records: Sequence[Record]) -> RunSpec:
     """Of the run whose journal these records are, where they do not say so themselves.
 
     A law that is served alone has neither corpus nor rounds.
@@ -43,11 +43,11 @@ def setup_of_run(folder: RunFolder, records: Sequence[Record]) -> RunSetup:
         RunError: the folder holds no run.
         CorpusError: the corpus of a sweep is not there.
     """
-    if (data := recorded_setup(records)) is not None:
-        return RunSetup.of_data(data)
+    if (data := recorded_spec(records)) is not None:
+        return RunSpec.of_data(data)
     _, space = existing_run(folder.path)
     has_corpus = folder.corpus.exists() or any(record.kind == "round" for record in records)
-    return setup_of_space(space, Corpus.open(folder.corpus) if has_corpus else None)
+    return run_spec_of_space(space, Corpus.open(folder.corpus) if has_corpus else None)
 
 
 def recorded(journal: str | Path) -> list[Record]:
