@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ray.actor import ActorHandle
 
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Trial
 from raysplit.design.tree_state import TreeState, tree_state_of
 from raysplit.lanes.cluster import joined_cluster
@@ -32,7 +32,7 @@ BUDGET_FLOPS, SWEEP_BUDGET_FLOPS = 1.5e12, 9e12
 class PlayedLaw(ActorLaw):
     """The law actor as the replay wants a service: it begins with nothing measured."""
 
-    def __init__(self, actor: ActorHandle, spec: SweepSpec) -> None:
+    def __init__(self, actor: ActorHandle, spec: ResolvedSpec) -> None:
         super().__init__(actor)
         self.spec = spec
 

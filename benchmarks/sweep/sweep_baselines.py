@@ -29,7 +29,7 @@ from sweep_ladders import Ladder, LadderOf, by_budget, by_depth, by_point
 from sweep_lanes import Lanes, Measurement, Point, known_points
 from sweep_tune import METRIC, RESOURCE, Controller
 
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.sweep.replay import Losses
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -49,7 +49,7 @@ class Baseline:
     idle_steps: int = 40
     """A method that has measured nothing new for so many steps in a row has nothing left; fewer where it is slow."""
 
-    def __call__(self, spec: SweepSpec, losses: Losses, *, seed: int, budget_flops: float) -> list[Measurement]:
+    def __call__(self, spec: ResolvedSpec, losses: Losses, *, seed: int, budget_flops: float) -> list[Measurement]:
         """Measurements in the order of completion; their price in the tree is at most the budget.
 
         A method that has nothing left begins anew among points that may cost three times as much, its measurements at

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from sweep_lanes import Point
 
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 
 _T = TypeVar("_T", int, str)
 
@@ -29,11 +29,11 @@ class Ladder:
     """The rungs of a config, cheapest first; at least one."""
 
 
-LadderOf = Callable[[SweepSpec, Sequence[Point], float], Ladder]
+LadderOf = Callable[[ResolvedSpec, Sequence[Point], float], Ladder]
 """Makes a ladder of those known points whose own FLOPs are at most the last argument; the cheapest is always in."""
 
 
-def by_depth(spec: SweepSpec, known: Sequence[Point], most_flops: float) -> Ladder:
+def by_depth(spec: ResolvedSpec, known: Sequence[Point], most_flops: float) -> Ladder:
     """Config (N, D); a trial trains the trunk and then every domain's branch along the grid of D'."""
     points = _affordable(spec, known, most_flops)
 
@@ -47,7 +47,7 @@ def by_depth(spec: SweepSpec, known: Sequence[Point], most_flops: float) -> Ladd
     )
 
 
-def by_domain(spec: SweepSpec, known: Sequence[Point], most_flops: float) -> Ladder:
+def by_domain(spec: ResolvedSpec, known: Sequence[Point], most_flops: float) -> Ladder:
     """Config (N, D, domain); as `by_depth`, with one domain to a trial."""
     whole = by_depth(spec, known, most_flops)
 
@@ -58,7 +58,7 @@ def by_domain(spec: SweepSpec, known: Sequence[Point], most_flops: float) -> Lad
     return Ladder(names=(*whole.names, "domain"), every=whole.every, n_rungs=whole.n_rungs, points=rungs)
 
 
-def by_point(spec: SweepSpec, known: Sequence[Point], most_flops: float) -> Ladder:
+def by_point(spec: ResolvedSpec, known: Sequence[Point], most_flops: float) -> Ladder:
     """Config (N, D, D'); a trial is one point, without rungs."""
     points = _affordable(spec, known, most_flops)
 
@@ -79,7 +79,7 @@ def by_budget(step: float) -> LadderOf:
     size and split, taken to the nearest point of the grid that costs about as much.
     """
 
-    def ladder(spec: SweepSpec, known: Sequence[Point], most_flops: float) -> Ladder:
+    def ladder(spec: ResolvedSpec, known: Sequence[Point], most_flops: float) -> Ladder:
         points = _affordable(spec, known, most_flops)
         cheapest = min(p.flops(spec) for p in points)
         levels: dict[int, list[Point]] = {}
@@ -103,7 +103,7 @@ def by_budget(step: float) -> LadderOf:
     return ladder
 
 
-def _affordable(spec: SweepSpec, known: Sequence[Point], most_flops: float) -> list[Point]:
+def _affordable(spec: ResolvedSpec, known: Sequence[Point], most_flops: float) -> list[Point]:
     points = sorted(known, key=lambda p: (p.flops(spec), p))
     return [p for p in points if p.flops(spec) <= most_flops] or points[:1]
 

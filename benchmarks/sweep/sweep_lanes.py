@@ -7,7 +7,7 @@ every domain to D'. Whatever has been trained is not trained again; time passes 
 import heapq
 from dataclasses import dataclass
 
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Checkpoints, Trial
 from raysplit.design.tree_state import chain, key, price_together
 from raysplit.sweep.replay import Losses
@@ -33,13 +33,13 @@ class Point:
             (Trial(n_params=n, seed=0, domain=name, pretrain_tokens=d, milestones=(s,)), s) for name in self.domains
         ]
 
-    def flops(self, spec: SweepSpec) -> float:
+    def flops(self, spec: ResolvedSpec) -> float:
         """The budget that the point spends as an answer: one seed and an expert of each of its domains."""
         tokens = self.pretrain_tokens + len(self.domains) * self.specialize_tokens
         return spec.flops_per_token[self.n_params] * tokens
 
 
-def known_points(spec: SweepSpec, losses: Losses) -> list[Point]:
+def known_points(spec: ResolvedSpec, losses: Losses) -> list[Point]:
     """Every point of the grid whose losses are all known to the replay."""
     roots = (0, *spec.pretrain_grid) if spec.scratch else spec.pretrain_grid
     every = [
@@ -57,7 +57,7 @@ class Meter:
     Rests on every branch coming after the measurement of its trunk at its own D.
     """
 
-    def __init__(self, spec: SweepSpec) -> None:
+    def __init__(self, spec: ResolvedSpec) -> None:
         self._spec = spec
         self._chains: dict[Trial, tuple[set[int], float]] = {}
         self.spent_flops = 0.0
@@ -84,7 +84,7 @@ class Meter:
 class Lanes:
     """Measures points in simulated time, in which one FLOP takes one unit, and keeps what was measured when."""
 
-    def __init__(self, spec: SweepSpec, losses: Losses, *, budget_flops: float, most_idle_steps: int) -> None:
+    def __init__(self, spec: ResolvedSpec, losses: Losses, *, budget_flops: float, most_idle_steps: int) -> None:
         self._spec, self._losses = spec, losses
         self._budget_flops, self._most_idle_steps = budget_flops, most_idle_steps
         self._booked = Meter(spec)

@@ -13,7 +13,7 @@ from sweep_truths import World
 
 from raysplit.design.campaign import Finish, Round, judge, next_round, opening
 from raysplit.design.candidates import believe
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Trial
 from raysplit.design.tree_state import TreeState, chain, key, remaining, tree_state_of
 from raysplit.design.value import Belief
@@ -42,7 +42,7 @@ class Way:
     """Whether a price is reckoned with what others have trained already."""
 
 
-def fit(spec: SweepSpec, losses: Losses, *, forms: tuple[str, ...] = FORMS, n_draws: int = 1) -> Law:
+def fit(spec: ResolvedSpec, losses: Losses, *, forms: tuple[str, ...] = FORMS, n_draws: int = 1) -> Law:
     """The law of some measurements."""
     return fit_law(
         table(spec, losses),
@@ -54,7 +54,7 @@ def fit(spec: SweepSpec, losses: Losses, *, forms: tuple[str, ...] = FORMS, n_dr
     )
 
 
-def table(spec: SweepSpec, losses: Losses) -> pd.DataFrame:
+def table(spec: ResolvedSpec, losses: Losses) -> pd.DataFrame:
     """Measurements as a table of runs: a trunk's is an observation of every domain, a branch's of its own."""
     rows = []
     for (at, milestone), found in losses.items():
@@ -127,7 +127,7 @@ _UNSURE = Belief(regret=np.ones((1, 1)), target=np.zeros((1, 1)), foreseen=np.ze
 
 
 def _stops(
-    spec: SweepSpec, tree_state: TreeState, belief: Belief | None, trial: Trial, within: Round, way: Way
+    spec: ResolvedSpec, tree_state: TreeState, belief: Belief | None, trial: Trial, within: Round, way: Way
 ) -> bool:
     if way.prune is not None and belief is not None:
         return way.prune(tree_state, trial)

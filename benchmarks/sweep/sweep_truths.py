@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Tree, Trial
 from raysplit.ladder import shape_for
 from raysplit.law import FORMS, Support
@@ -64,7 +64,7 @@ class World:
     """One question with a known answer."""
 
     name: str
-    spec: SweepSpec
+    spec: ResolvedSpec
     losses: Losses
     truth: Truth
 
@@ -261,8 +261,8 @@ def _spec(
     *,
     step_tokens: int,
     scratch: bool,
-) -> SweepSpec:
-    return SweepSpec(
+) -> ResolvedSpec:
+    return ResolvedSpec(
         problem=problem,
         flops_per_token=flops_per_token,
         domains=problem.domains,

@@ -27,7 +27,7 @@ import torch.distributed as dist
 from raysplit.corpus import Corpus, build_corpus
 from raysplit.design.campaign import whole_grid
 from raysplit.design.lane_shapes import lane_shape_of
-from raysplit.design.sweep_spec import SweepSpec, spec_of, tree_of
+from raysplit.design.resolved_spec import ResolvedSpec, spec_of, tree_of
 from raysplit.design.tree import Trial
 from raysplit.errors import LawError
 from raysplit.law.forgetting import fit_forgetting
@@ -114,7 +114,7 @@ class Measurements:
         return self._losses[trial.name, milestone]
 
 
-def grid_table(spec: SweepSpec, measured: Measurements) -> pd.DataFrame:
+def grid_table(spec: ResolvedSpec, measured: Measurements) -> pd.DataFrame:
     """What is known of the grid, as a sweep's observations."""
     rows = []
     for trial in whole_grid(spec).trials:
@@ -217,7 +217,7 @@ def said_of(space: Space, measured: Measurements, problem: Problem, law: Any) ->
             yield f"    {domain:<8} own {own:.4f}  general {rise:+.2%}{about}"
 
 
-def report(space: Space, spec: SweepSpec, measured: Measurements, budgets: Sequence[float]) -> Iterator[str]:
+def report(space: Space, spec: ResolvedSpec, measured: Measurements, budgets: Sequence[float]) -> Iterator[str]:
     table = grid_table(spec, measured)
     whole = sum(len(t.milestones) for t in whole_grid(spec).trials)
     n_known = sum(measured.known(t, m) is not None for t in whole_grid(spec).trials for m in t.milestones)

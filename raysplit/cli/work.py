@@ -36,7 +36,7 @@ from raysplit.cli.options import (
 
 if TYPE_CHECKING:
     from raysplit.corpus import Corpus
-    from raysplit.design.sweep_spec import SweepSpec
+    from raysplit.design.resolved_spec import ResolvedSpec
     from raysplit.http.options import HttpOptions
     from raysplit.run_folder.folder import RunFolder
     from raysplit.space import Space
@@ -238,7 +238,7 @@ def tune(space_file: Path, out: Path, ray_address: str | None, take_over: bool) 
     Writes hyperparameters.json (the rule for the learning rate, with its evidence) and tuned_space.yaml into the run
     folder; `raysplit sweep` and `raysplit run` do this first and go on with what was found.
     """
-    from raysplit.design.sweep_spec import spec_of
+    from raysplit.design.resolved_spec import spec_of
     from raysplit.errors import SpaceError
     from raysplit.report import draw_learning_rate
     from raysplit.tuning.tuned import read_tuned
@@ -421,7 +421,7 @@ def _rule(console: Console, title: str) -> None:
 
 def _begin(space_file: Path, out: Path, *, take_over: bool) -> _Work:
     """Everything that can be wrong without building anything; from here on the folder is this command's."""
-    from raysplit.design.sweep_spec import spec_of
+    from raysplit.design.resolved_spec import spec_of
     from raysplit.discover.spaces import expected_space
     from raysplit.run_folder.folder import open_run
     from raysplit.space import load_space
@@ -549,7 +549,7 @@ def _tuned(work: _Work, corpus: "Corpus") -> _Work:
 
 
 def _print_plan(space: "Space", vocab_size: int, console: Console) -> None:
-    from raysplit.design.sweep_spec import spec_of
+    from raysplit.design.resolved_spec import spec_of
     from raysplit.sweep.plan import describe_plan, make_plan, plan_notes, text_notes
 
     spec = spec_of(space, vocab_size=vocab_size)
@@ -570,7 +570,7 @@ def _print_plan(space: "Space", vocab_size: int, console: Console) -> None:
         console.print(note)
 
 
-def _timed(space: "Space", spec: "SweepSpec", vocab_size: int, console: Console) -> "dict[int, float]":
+def _timed(space: "Space", spec: "ResolvedSpec", vocab_size: int, console: Console) -> "dict[int, float]":
     """Seconds a token of the sizes that this machine can time: it has the device, and the device holds them alone."""
     from raysplit.train.calibrate import can_train_on, fitting_alone, seconds_per_token
 

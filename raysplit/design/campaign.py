@@ -14,7 +14,7 @@ import numpy as np
 
 from raysplit.design.candidates import CandidateGrid, candidates_of, roots, trunk
 from raysplit.design.designs import DESIGNS
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Trial
 from raysplit.design.tree_state import TreeState, chain, key, price, price_together, remaining
 from raysplit.design.value import Belief
@@ -60,7 +60,7 @@ class Verdict:
     why: str
 
 
-def whole_grid(spec: SweepSpec) -> Round:
+def whole_grid(spec: ResolvedSpec) -> Round:
     """Every point of the grid, and the repeats: trunks first, then the branches with the most to train."""
     trunks = [trunk(n, spec.tree.pretrain_tokens_of(n)) for n in reversed(spec.sizes)]
     branches = [
@@ -72,7 +72,7 @@ def whole_grid(spec: SweepSpec) -> Round:
     return Round(trials=(*trunks, *branches, *spec.repeats), why="the whole grid")
 
 
-def opening(spec: SweepSpec) -> Round:
+def opening(spec: ResolvedSpec) -> Round:
     """The first round, before there is a law: as cheap as tells anything of all three of N, D and D'.
 
     The smallest size is pretrained to two D, the next two to the least, and each domain branches from them a short way,
@@ -103,7 +103,7 @@ def opening(spec: SweepSpec) -> Round:
     return Round(trials=(*trials, *spec.repeats), why="a small opening of varied ratios, before there is a law")
 
 
-def next_round(spec: SweepSpec, tree_state: TreeState, belief: Belief) -> Round | Finish:
+def next_round(spec: ResolvedSpec, tree_state: TreeState, belief: Belief) -> Round | Finish:
     """The most valuable trials for their price, or the end, by what the law gives to believe (`candidates.believe`).
 
     Trials are added one by one; those already chosen count as observations on their way, so that a round is not four
@@ -157,7 +157,7 @@ def next_round(spec: SweepSpec, tree_state: TreeState, belief: Belief) -> Round 
 
 
 def enlarged(
-    spec: SweepSpec, tree_state: TreeState, belief: Belief, within: Round, taken: Collection[Trial] = ()
+    spec: ResolvedSpec, tree_state: TreeState, belief: Belief, within: Round, taken: Collection[Trial] = ()
 ) -> Round | None:
     """What a lane can do that would else wait for the others to end their round: one trial that can start at once, and
     is no longer than the longest of those.
@@ -198,7 +198,7 @@ def enlarged(
     )
 
 
-def judge(spec: SweepSpec, tree_state: TreeState, belief: Belief | None, trial: Trial, within: Round) -> Verdict:
+def judge(spec: ResolvedSpec, tree_state: TreeState, belief: Belief | None, trial: Trial, within: Round) -> Verdict:
     """Whether the rest of a trial can still change the decision enough for its price.
 
     It must be worth at least as much per FLOP as the least worthwhile trial that the round planned, the round's other
@@ -245,17 +245,17 @@ def _left_of(trials: Sequence[Trial], tree_state: TreeState) -> list[Trial]:
     return [replace(trial, milestones=left) for trial in trials if (left := remaining(trial, tree_state))]
 
 
-def _most(spec: SweepSpec) -> float:
+def _most(spec: ResolvedSpec) -> float:
     """FLOPs that a sweep can spend at most: without a limit, those of the whole grid."""
     return min(spec.budget_flops, price_together(spec, whole_grid(spec).trials))
 
 
-def _least_rate(spec: SweepSpec, regret: float, left_flops: float) -> float:
+def _least_rate(spec: ResolvedSpec, regret: float, left_flops: float) -> float:
     """Drop of regret per FLOP that a trial must be worth to be begun."""
     return _WORTH * regret / left_flops if _judges(spec) else 0.0
 
 
-def _judges(spec: SweepSpec) -> bool:
+def _judges(spec: ResolvedSpec) -> bool:
     """Whether trials are weighed against the regret that they may remove; the classic designs know no such thing."""
     return spec.design == "value"
 
@@ -264,7 +264,7 @@ def _per_branch(flops: float, planned: Sequence[Trial]) -> float:
     return flops / max(1, sum(not trial.is_trunk for trial in planned))
 
 
-def _to_its_end(spec: SweepSpec, trial: Trial) -> Trial:
+def _to_its_end(spec: ResolvedSpec, trial: Trial) -> Trial:
     """A branch with every deeper milestone of the grid: where it ends is judged as its losses come in."""
     if trial.is_trunk:
         return trial

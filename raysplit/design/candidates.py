@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Checkpoints, Node, Tree, Trial
 from raysplit.design.tree_state import TreeState, chain, price, price_together
 from raysplit.design.value import Array, Belief, Index, NoisyLaw, belief_of
@@ -38,7 +38,9 @@ class Candidate:
 class Candidates:
     """Everything that is open, with prices that fall as trunks are chosen."""
 
-    def __init__(self, spec: SweepSpec, grid: "CandidateGrid", every: Sequence[Candidate], nodes: Checkpoints) -> None:
+    def __init__(
+        self, spec: ResolvedSpec, grid: "CandidateGrid", every: Sequence[Candidate], nodes: Checkpoints
+    ) -> None:
         self.every = list(every)
         self.open: NDArray[np.bool_] = np.ones(len(every), dtype=bool)
         """(M,) which can still be chosen."""
@@ -106,7 +108,7 @@ class CandidateGrid:
     index: Mapping[tuple[int, int, int], int]
 
     @classmethod
-    def of(cls, spec: SweepSpec) -> "CandidateGrid":
+    def of(cls, spec: ResolvedSpec) -> "CandidateGrid":
         points = [(n, d, 0) for n in spec.sizes for d in spec.tree.pretrain_tokens_of(n)]
         points += [(n, d, s) for n in spec.sizes for d in roots(spec, n) for s in spec.specialize_grid]
         shares = spec.replay_shares
@@ -123,7 +125,7 @@ class CandidateGrid:
         return name_at(branch.domain, branch.replay_share) if self.has_shares else branch.domain
 
 
-def believe(spec: SweepSpec, law: NoisyLaw) -> Belief:
+def believe(spec: ResolvedSpec, law: NoisyLaw) -> Belief:
     """What a law says of the decision and of every point of the grid, as `CandidateGrid.columns` numbers them."""
     grid = CandidateGrid.of(spec)
     to_law = [law.domains.index(name) for name in grid.domains]
@@ -133,7 +135,7 @@ def believe(spec: SweepSpec, law: NoisyLaw) -> Belief:
     return replace(belief, foreseen=belief.foreseen[:, order], noise=belief.noise[order])
 
 
-def candidates_of(spec: SweepSpec, grid: CandidateGrid, tree_state: TreeState) -> Candidates:
+def candidates_of(spec: ResolvedSpec, grid: CandidateGrid, tree_state: TreeState) -> Candidates:
     """Everything that is open: not measured, not given up, and deeper than what its chain has reached."""
     found: list[Candidate] = []
     tokens = _BranchTokens(spec.tree)
@@ -166,7 +168,7 @@ def trunk(n_params: int, milestones: Sequence[int]) -> Trial:
     return Trial(n_params=n_params, seed=0, domain="", pretrain_tokens=milestones[-1], milestones=tuple(milestones))
 
 
-def roots(spec: SweepSpec, n_params: int) -> tuple[int, ...]:
+def roots(spec: ResolvedSpec, n_params: int) -> tuple[int, ...]:
     """Every D at which a branch of a size may leave, 0 included when the grid has it."""
     grid = spec.tree.pretrain_tokens_of(n_params)
     return (0, *grid) if spec.scratch else grid
@@ -188,7 +190,7 @@ class _BranchTokens:
 
 
 def _branches(
-    spec: SweepSpec, grid: CandidateGrid, tree_state: TreeState, whole: Trial, tokens: _BranchTokens
+    spec: ResolvedSpec, grid: CandidateGrid, tree_state: TreeState, whole: Trial, tokens: _BranchTokens
 ) -> Iterable[tuple[int, Candidate]]:
     """One branch to each depth that is left, with every point on its way and, below zero, with the last one only."""
     if chain(whole) in tree_state.closed:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Checkpoints, Tree, Trial
 
 
@@ -42,7 +42,7 @@ def key(trial: Trial, milestone: int) -> tuple[Trial, int]:
 
 
 def tree_state_of(
-    spec: SweepSpec,
+    spec: ResolvedSpec,
     losses: Mapping[tuple[Trial, int], Mapping[str, float]],
     closed: Collection[Trial] = (),
     paused: Collection[Trial] = (),
@@ -109,12 +109,12 @@ def remaining(trial: Trial, tree_state: TreeState) -> tuple[int, ...]:
     return tuple(m for m in trial.milestones if key(trial, m) not in tree_state.losses)
 
 
-def price(spec: SweepSpec, trial: Trial, milestones: Sequence[int], nodes: Checkpoints) -> float:
+def price(spec: ResolvedSpec, trial: Trial, milestones: Sequence[int], nodes: Checkpoints) -> float:
     """FLOPs still to train for a trial's milestones, its trunk's missing part included."""
     return spec.tree.missing_tokens(trial, milestones, nodes) * spec.flops_per_token[trial.n_params]
 
 
-def price_together(spec: SweepSpec, trials: Iterable[Trial], nodes: Checkpoints | None = None) -> float:
+def price_together(spec: ResolvedSpec, trials: Iterable[Trial], nodes: Checkpoints | None = None) -> float:
     """FLOPs of trials trained one after the other; the checkpoints that they leave are added to ``nodes``.
 
     Without ``nodes`` they start from nothing.

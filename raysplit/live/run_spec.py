@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.errors import RunError
 from raysplit.journal import Record
 from raysplit.ladder import shape_for
@@ -35,7 +35,7 @@ class ModelFamily:
 class RunSpec:
     """The question and the grid, and how to read a loss."""
 
-    spec: SweepSpec
+    spec: ResolvedSpec
     bytes_per_token: Mapping[str, float]
     """Of each domain's held-out text, to give bits per byte beside nats per token; NaN where there is no text."""
     family: ModelFamily | None = None

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from raysplit.design.campaign import whole_grid
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Trial
 from raysplit.design.tree_state import key, price, tree_state_of
 from raysplit.live.state import SweepState
@@ -30,7 +30,7 @@ class Costs:
     """Every point of the search space's grid, as a tree."""
 
 
-def costs_of(spec: SweepSpec, history: SweepState) -> Costs:
+def costs_of(spec: ResolvedSpec, history: SweepState) -> Costs:
     """Reckon from the tree; nothing here is timed."""
     by_token = replace(spec, flops_per_token=dict.fromkeys(spec.flops_per_token, 1.0))
     points = set(history.losses)

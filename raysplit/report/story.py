@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.errors import RunError
 from raysplit.journal import read_journal
 from raysplit.law import Law
@@ -36,7 +36,7 @@ class Story:
     space: Space
     space_yaml: str
     manifest: "Manifest"
-    spec: SweepSpec
+    spec: ResolvedSpec
     problem: Problem
     """What the advice answers, on this corpus."""
     observations: pd.DataFrame

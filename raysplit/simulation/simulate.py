@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from raysplit.design.lane_shapes import LaneShape, lane_shape_of
-from raysplit.design.sweep_spec import SweepSpec, spec_of
+from raysplit.design.resolved_spec import ResolvedSpec, spec_of
 from raysplit.design.tasks import Measured, Outcome, Task
 from raysplit.errors import RunError
 from raysplit.journal import Journal
@@ -188,7 +188,7 @@ class _Played:
     """One simulated sweep."""
 
     space: Space
-    spec: SweepSpec
+    spec: ResolvedSpec
     service: LawService
     losses: Losses
     paces: Mapping[int, SizePace]

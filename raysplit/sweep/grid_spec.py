@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Tree
 from raysplit.errors import SpaceError, unknown
 from raysplit.section import Count, PositiveCount, PositiveQuantity, Quantity
@@ -96,7 +96,7 @@ def spec_of_grid(
     seed: int = 0,
     fills_idle_lanes: bool = False,
     shares_trunks: bool = True,
-) -> SweepSpec:
+) -> ResolvedSpec:
     """Resolve the question and the grid of runs that may be trained to answer it.
 
     Prices are those of the tree: a branch goes on from its trunk's checkpoint (unless trunks are not shared), and a
@@ -134,8 +134,8 @@ def spec_of_grid(
     except ValidationError as error:
         raise SpaceError("\n".join(explain(problem, "spec_of_grid") for problem in error.errors())) from error
     target = asked.target_flops_per_token
-    as_given: dict[str, Any] = {name: value for name, value in asked if name in SweepSpec.__dataclass_fields__}
-    return SweepSpec(
+    as_given: dict[str, Any] = {name: value for name, value in asked if name in ResolvedSpec.__dataclass_fields__}
+    return ResolvedSpec(
         **as_given,
         problem=Problem(
             budget_flops=asked.target_flops,

@@ -19,7 +19,7 @@ from rich.console import Console
 from raysplit import strict_json
 from raysplit.corpus import Corpus
 from raysplit.design.campaign import opening
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree_state import price_together
 from raysplit.errors import RunError
 from raysplit.http.face import HttpFace
@@ -133,7 +133,7 @@ def run_sweep(
     return SweepEnd(status=status, wall_seconds=time.perf_counter() - started)
 
 
-def check_opening(spec: SweepSpec) -> None:
+def check_opening(spec: ResolvedSpec) -> None:
     """Refuse a sweep whose budget does not pay for its first round.
 
     Raises:

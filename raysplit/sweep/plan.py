@@ -8,7 +8,7 @@ from pathlib import Path
 
 from raysplit.design.campaign import opening, whole_grid
 from raysplit.design.lane_shapes import LaneShape, bytes_of, lane_shape_of
-from raysplit.design.sweep_spec import SweepSpec, spec_of
+from raysplit.design.resolved_spec import ResolvedSpec, spec_of
 from raysplit.design.tree import Trial
 from raysplit.design.tree_state import price_together
 from raysplit.machines import PEAK_FLOPS_PER_SECOND
@@ -78,7 +78,7 @@ class Plan:
         return all(row.speed and row.speed.is_timed for row in self.rows)
 
 
-def make_plan(space: Space, spec: SweepSpec, *, vocab_size: int, seconds_per_token: Mapping[int, float]) -> Plan:
+def make_plan(space: Space, spec: ResolvedSpec, *, vocab_size: int, seconds_per_token: Mapping[int, float]) -> Plan:
     """Reckon machines, trials, tokens, FLOPs, disk and time.
 
     ``seconds_per_token`` is one worker's by size, from `raysplit.train.calibrate`, as far as sizes could be timed.
@@ -287,7 +287,7 @@ def checkpoint_bytes(space: Space) -> float:
 
 def _row(
     space: Space,
-    spec: SweepSpec,
+    spec: ResolvedSpec,
     n_params: int,
     grid: tuple[Trial, ...],
     vocab_size: int,

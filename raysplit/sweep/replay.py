@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pandas as pd
 
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tasks import Failed, Measured, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.design.tree_state import TreeState, price
@@ -74,7 +74,7 @@ class TuneTrial:
 class PlayedTo(LawClient, Protocol):
     """What a replay is played to; `LawService` is one."""
 
-    spec: SweepSpec
+    spec: ResolvedSpec
 
     def tree_state(self) -> TreeState: ...
 
@@ -204,7 +204,7 @@ def spec_of_table(
     design: DesignName = "value",
     lanes: int = 1,
     regret_tolerance: float = 0.002,
-) -> SweepSpec:
+) -> ResolvedSpec:
     """The specification of a sweep over the grid that a table holds, FLOPs reckoned as 6N a token.
 
     Raises:

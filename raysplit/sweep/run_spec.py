@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raysplit.corpus import Corpus
-from raysplit.design.sweep_spec import spec_of
+from raysplit.design.resolved_spec import spec_of
 from raysplit.journal import Record, has_journal, read_journal
 from raysplit.live.run_spec import ModelFamily, RunSpec, recorded_spec
 from raysplit.run_folder.folder import RunFolder, existing_run

@@ -20,7 +20,7 @@ from typing import Any
 
 from ray import tune
 
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tasks import Failed, Measured
 from raysplit.design.tree import Trial
 from raysplit.design.tree_state import remaining
@@ -49,7 +49,7 @@ class TunePlan(Trials):
 
     def __init__(
         self,
-        spec: SweepSpec,
+        spec: ResolvedSpec,
         folder: Path | str,
         *,
         bytes_per_token: Mapping[str, float] | None = None,
@@ -58,7 +58,7 @@ class TunePlan(Trials):
         """Begin a search in a folder, or take up the one that is there.
 
         Args:
-            spec: from `raysplit.sweep.grid_spec.spec_of_grid`, or `raysplit.design.sweep_spec.spec_of` for a space.
+            spec: from `raysplit.sweep.grid_spec.spec_of_grid`, or `raysplit.design.resolved_spec.spec_of` for a space.
             folder: for the journal; on storage that a driver reaches after a restart too.
             bytes_per_token: of each domain's held-out text, to have bits per byte beside nats per token.
             patience_seconds: a trial that asks for more than any node has is given up after so long, in which an

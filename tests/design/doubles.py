@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from itertools import product
 
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Tree, Trial
 from raysplit.design.tree_state import TreeState, chain, key, remaining, tree_state_of
 from raysplit.space import CooldownStart
@@ -27,11 +27,11 @@ def spec(
     regret_tolerance: float = 0.0,
     repeats: tuple[Trial, ...] = (),
     lanes: int = 2,
-) -> SweepSpec:
+) -> ResolvedSpec:
     """Domains are those of `tests.split.doubles.known_law`, FLOPs 6N a token, cooldowns a quarter."""
     flops = {n: 6.0 * n for n in sizes}
     domains = tuple(f"domain-{k}" for k in range(n_domains))
-    return SweepSpec(
+    return ResolvedSpec(
         problem=Problem(budget_flops=1e12, sizes=flops, domains=domains),
         flops_per_token=flops,
         domains=domains,
@@ -49,7 +49,7 @@ def spec(
     )
 
 
-def every_point(spec: SweepSpec) -> set[tuple[int, str, int, int]]:
+def every_point(spec: ResolvedSpec) -> set[tuple[int, str, int, int]]:
     """(N, domain, D, D') of the whole grid; the domain of a trunk's point is empty."""
     roots = (0, *spec.pretrain_grid) if spec.scratch else spec.pretrain_grid
     trunks = {(n, "", d, 0) for n, d in product(spec.sizes, spec.pretrain_grid)}
@@ -60,7 +60,7 @@ def points(trials: Iterable[Trial]) -> list[tuple[int, str, int, int]]:
     return [(trial.n_params, trial.domain, *trial.point(m)) for trial in trials for m in trial.milestones]
 
 
-def measured(spec: SweepSpec, trials: Iterable[Trial], closed: Collection[Trial] = ()) -> TreeState:
+def measured(spec: ResolvedSpec, trials: Iterable[Trial], closed: Collection[Trial] = ()) -> TreeState:
     """Evidence after the trials, every loss the known law's first draw's."""
     law = known_law(n_domains=len(spec.domains))
     losses = {}
@@ -72,7 +72,7 @@ def measured(spec: SweepSpec, trials: Iterable[Trial], closed: Collection[Trial]
     return tree_state_of(spec, losses, closed)
 
 
-def carried_out(spec: SweepSpec, trials: Iterable[Trial], before: TreeState) -> TreeState:
+def carried_out(spec: ResolvedSpec, trials: Iterable[Trial], before: TreeState) -> TreeState:
     """Evidence after a round more."""
     more = measured(spec, [t for t in trials if remaining(t, before)])
     return tree_state_of(spec, {**before.losses, **more.losses}, {chain(t) for t in before.closed})

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from raysplit.design.campaign import Finish, Round, enlarged, judge, next_round, opening, whole_grid
 from raysplit.design.candidates import believe
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Checkpoints, Trial
 from raysplit.design.tree_state import TreeState, chain, is_orphan, key, remaining, tree_state_of
 from raysplit.law import FORMS, Law
@@ -41,7 +41,7 @@ def can_all_start(trials: tuple[Trial, ...], tree_state: TreeState | None = None
 
 
 @given(specs)
-def test_the_opening_can_start_and_touches_the_smaller_sizes_and_every_domain(asked: SweepSpec) -> None:
+def test_the_opening_can_start_and_touches_the_smaller_sizes_and_every_domain(asked: ResolvedSpec) -> None:
     trials = opening(asked).trials
     assert can_all_start(trials)
     assert len(set(map(chain, trials))) == len(trials)
@@ -59,7 +59,7 @@ def test_the_opening_varies_its_ratios() -> None:
 
 
 @given(specs)
-def test_the_whole_grid_is_every_point_once(asked: SweepSpec) -> None:
+def test_the_whole_grid_is_every_point_once(asked: ResolvedSpec) -> None:
     asked_for = points(whole_grid(asked).trials)
     assert len(asked_for) == len(set(asked_for))
     assert set(asked_for) == every_point(asked)

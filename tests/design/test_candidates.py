@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from raysplit.design.campaign import Round, next_round, opening, whole_grid
 from raysplit.design.candidates import CandidateGrid, Candidates, believe, candidates_of
 from raysplit.design.designs import DESIGNS
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree_state import TreeState, chain, key, price_together
 from raysplit.space import DesignName
 from tests.design.doubles import carried_out, every_point, measured, points, spec
@@ -19,11 +19,11 @@ from tests.split.doubles import known_law
 LAW = known_law(n_domains=2, n_draws=8, jitter=0.15)
 
 
-def opened(asked: SweepSpec) -> TreeState:
+def opened(asked: ResolvedSpec) -> TreeState:
     return measured(asked, opening(asked).trials)
 
 
-def all_of(asked: SweepSpec, tree_state: TreeState) -> Candidates:
+def all_of(asked: ResolvedSpec, tree_state: TreeState) -> Candidates:
     return candidates_of(asked, CandidateGrid.of(asked), tree_state)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from raysplit.design.campaign import opening, whole_grid
 from raysplit.design.candidates import CandidateGrid, candidates_of
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Node, Trial
 from raysplit.design.tree_state import price_together, tree_state_of
 from raysplit.split import Base
@@ -16,7 +16,7 @@ GIVEN = ((14_000, 1_000_000), (36_000, 500_000), (36_000, 2_000_000))
 
 
 @pytest.fixture
-def spec() -> SweepSpec:
+def spec() -> ResolvedSpec:
     asked = spec_of_grid(
         flops_per_token=[14_000, 36_000], pretrain_tokens=[500_000, 1_000_000, 2_000_000],
         specialize_tokens=[125_000, 250_000], domains=["a", "b"], target_flops=1e12,
@@ -33,7 +33,7 @@ def branch(n_params: int, tokens: int, *milestones: int, seed: int = 0) -> Trial
     return Trial(n_params=n_params, seed=seed, domain="a", pretrain_tokens=tokens, milestones=milestones)
 
 
-def test_a_given_trunk_is_read_and_not_trained(spec: SweepSpec) -> None:
+def test_a_given_trunk_is_read_and_not_trained(spec: ResolvedSpec) -> None:
     assert price_together(spec, [trunk(36_000, 2_000_000, seed=7)]) == 0
     cost = price_together(spec, [branch(36_000, 2_000_000, 125_000)])
     cooldown_from = spec.tree.cooldown_start(125_000)
@@ -45,7 +45,7 @@ def test_a_given_trunk_is_read_and_not_trained(spec: SweepSpec) -> None:
     assert constant.end_tokens == cooldown.start.position == cooldown_from
 
 
-def test_the_grid_and_the_opening_have_the_trunks_that_exist_and_no_others(spec: SweepSpec) -> None:
+def test_the_grid_and_the_opening_have_the_trunks_that_exist_and_no_others(spec: ResolvedSpec) -> None:
     for trials in (whole_grid(spec).trials, opening(spec).trials):
         roots = {(t.n_params, t.pretrain_tokens) for t in trials if t.domain}
         read = {(t.n_params, m) for t in trials if not t.domain for m in t.milestones}
@@ -55,7 +55,7 @@ def test_the_grid_and_the_opening_have_the_trunks_that_exist_and_no_others(spec:
     assert {(n, d) for n, d, _ in points} == set(GIVEN)
 
 
-def test_what_is_open_next_costs_its_branches_alone(spec: SweepSpec) -> None:
+def test_what_is_open_next_costs_its_branches_alone(spec: ResolvedSpec) -> None:
     state = tree_state_of(spec, {})
     candidates = candidates_of(spec, CandidateGrid.of(spec), state)
     for candidate, price in zip(candidates.every, candidates.prices, strict=True):
@@ -64,7 +64,7 @@ def test_what_is_open_next_costs_its_branches_alone(spec: SweepSpec) -> None:
     assert all(state.can_start(branch(n, d, 125_000)) for n, d in GIVEN)
 
 
-def test_each_replayed_share_is_a_branch_of_its_own(spec: SweepSpec) -> None:
+def test_each_replayed_share_is_a_branch_of_its_own(spec: ResolvedSpec) -> None:
     several = replace(spec, replay_shares=(0.0, 0.2))
     grid, state = CandidateGrid.of(several), tree_state_of(several, {})
     assert grid.domains == ("a at 0", "a at 0.2", "b at 0", "b at 0.2")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree_state import key, tree_state_of
 from raysplit.sweep.replay import Losses, known_law_losses
 from tests.design.doubles import every_point, points, spec
@@ -19,7 +19,7 @@ GRID_FLOPS = 1.1e12
 """About what the grid of `tests.design.doubles.spec` takes."""
 
 
-def known(of: SweepSpec, *, seed: int = 0) -> Losses:
+def known(of: ResolvedSpec, *, seed: int = 0) -> Losses:
     law = known_law(n_domains=len(of.domains))
 
     def loss(name: str, n: float, d: float, s: float) -> float:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from raysplit.design import candidates
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tasks import Measured
 from raysplit.design.tree import Trial
 from raysplit.design.value import Array, Belief, belief_of
@@ -74,11 +74,11 @@ def remember_laws(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(candidates, "belief_of", believe)
 
 
-def open_service(spec: SweepSpec, path: Path) -> LawService:
+def open_service(spec: ResolvedSpec, path: Path) -> LawService:
     return LawService(RunSpec(spec=spec, bytes_per_token=dict.fromkeys(spec.domains, 2.0)), Journal(path))
 
 
-def true_losses(spec: SweepSpec) -> Losses:
+def true_losses(spec: ResolvedSpec) -> Losses:
     """Losses of a known (synthetic) law, one per cent of noise, the same for the same measurement."""
     law = known_law(n_domains=len(spec.domains), seed=0)
 

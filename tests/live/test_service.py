@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from raysplit.design.campaign import whole_grid
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tasks import Failed, Measured
 from raysplit.design.tree import Trial
 from raysplit.errors import LawError, RunError
@@ -287,7 +287,7 @@ def test_the_status_counts_what_is_in_the_journal(path: Path, uninterrupted: Who
 def test_repeats_run_under_their_own_seed(tmp_path: Path) -> None:
     trunk = Trial(n_params=SIZES[0], seed=3, domain="", pretrain_tokens=PRETRAIN[1], milestones=(PRETRAIN[1],))
     branch = replace(trunk, domain="domain-1", milestones=(SPECIALIZE[0],))
-    asked: SweepSpec = spec(policy="grid", repeats=(trunk, branch))
+    asked: ResolvedSpec = spec(policy="grid", repeats=(trunk, branch))
     service = open_service(asked, tmp_path / "journal")
     carry_on(service, true_losses(asked))
     service.journal.close()  # type: ignore[union-attr]

@@ -14,7 +14,7 @@ import pytest
 import ray
 from ray import tune
 
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Trial
 from raysplit.sweep.tune_plan import TunePlan
 from tests.design.doubles import spec
@@ -30,14 +30,14 @@ ASKED = spec(
 SMALL_GRID = spec(pretrain_grid=(250_000,), specialize_grid=(125_000,), n_domains=1, policy="grid", lanes=3)
 
 
-def loss_report(config: dict[str, Any], point: tuple[int, int], spec: SweepSpec) -> dict[str, Any]:
+def loss_report(config: dict[str, Any], point: tuple[int, int], spec: ResolvedSpec) -> dict[str, Any]:
     asked = Trial.of(config)
     losses = true_losses(spec)(asked, point[0] if asked.is_trunk else point[1])
     at = {"pretrain_tokens": point[0], "specialize_tokens": point[1]}
     return {**at, "losses": losses} if asked.is_trunk else {**at, "loss": losses[asked.domain]}
 
 
-def train(config: dict[str, Any], spec: SweepSpec, diary: str, seconds: float = 0.0) -> None:
+def train(config: dict[str, Any], spec: ResolvedSpec, diary: str, seconds: float = 0.0) -> None:
     """Report each point once, going on from Tune's checkpoint of the trial where there is one; each start is noted."""
     done = 0
     if (checkpoint := tune.get_checkpoint()) is not None:
@@ -57,7 +57,7 @@ def train(config: dict[str, Any], spec: SweepSpec, diary: str, seconds: float = 
 class Steps(tune.Trainable):
     """The same as a class, whose actors Tune may use again."""
 
-    def setup(self, config: dict[str, Any], spec: SweepSpec | None = None) -> None:
+    def setup(self, config: dict[str, Any], spec: ResolvedSpec | None = None) -> None:
         assert spec is not None
         self._asked, self._done = spec, 0
 

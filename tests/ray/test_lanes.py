@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from benchmarks.live.live_replay import PlayedLaw
-from raysplit.design.sweep_spec import spec_of
+from raysplit.design.resolved_spec import spec_of
 from raysplit.design.tasks import Measured, Task
 from raysplit.design.tree import Trial
 from raysplit.lanes.lanes import Lanes

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ray import tune
 
-from raysplit.design.sweep_spec import SweepSpec
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.errors import RunError
 from raysplit.journal import ReadJournal, has_journal, read_journal
 from raysplit.live.service import LawService
@@ -33,7 +33,7 @@ def _laws_are_weighed() -> Iterator[None]:
         yield
 
 
-def replayed(asked: SweepSpec, folder: Path) -> dict[str, Any]:
+def replayed(asked: ResolvedSpec, folder: Path) -> dict[str, Any]:
     """What the same search comes to without Tune."""
     service = open_service(asked, folder / "replayed")
     replay(service, true_losses(asked))

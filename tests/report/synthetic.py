@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from raysplit.corpus.manifest import DomainRecord, Manifest, SideRecord, TokenizerRecord, write_manifest
-from raysplit.design.sweep_spec import SweepSpec, spec_of
+from raysplit.design.resolved_spec import ResolvedSpec, spec_of
 from raysplit.design.tasks import Failed
 from raysplit.design.tree import Trial
 from raysplit.journal import Journal
@@ -79,7 +79,7 @@ def synthetic_run(path: Path, space: Space, *, fails: Mapping[tuple[str, int], s
     return folder
 
 
-def _with_failures(service: LawService, spec: SweepSpec, fails: Mapping[tuple[str, int], str]) -> LawService:
+def _with_failures(service: LawService, spec: ResolvedSpec, fails: Mapping[tuple[str, int], str]) -> LawService:
     """The service with some branches closed before they begin, as a lane's crash would close them."""
     for (domain, pretrain_tokens), why in fails.items():
         trial = Trial(

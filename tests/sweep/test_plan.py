@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from raysplit.design.campaign import whole_grid
-from raysplit.design.sweep_spec import SweepSpec, spec_of
+from raysplit.design.resolved_spec import ResolvedSpec, spec_of
 from raysplit.space import Space, load_space
 from raysplit.sweep.plan import Plan, describe_plan, make_plan, plan_notes
 from raysplit.sweep.speed import busy_share
@@ -21,7 +21,7 @@ def smoke(repository: Path) -> Space:
 
 def plan_of(
     space: Space, *, seconds_per_token: float | None = None, policy: str = "adaptive"
-) -> tuple[Plan, SweepSpec]:
+) -> tuple[Plan, ResolvedSpec]:
     space = space.model_copy(update={"sweep": space.sweep.model_copy(update={"policy": policy})})
     spec = spec_of(space, vocab_size=512)
     timed = {} if seconds_per_token is None else dict.fromkeys(spec.sizes, seconds_per_token)

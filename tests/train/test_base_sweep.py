@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from raysplit.design.lane_shapes import lane_shape_of
-from raysplit.design.sweep_spec import spec_of, tree_of
+from raysplit.design.resolved_spec import spec_of, tree_of
 from raysplit.design.tree import Trial
 from raysplit.errors import LawError
 from raysplit.journal import Journal

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from raysplit.design.lane_shapes import lane_shape_of
-from raysplit.design.sweep_spec import spec_of, tree_of
+from raysplit.design.resolved_spec import spec_of, tree_of
 from raysplit.design.tasks import Measured
 from raysplit.design.tree import Node, Trial
 from raysplit.design.tree_state import key, tree_state_of
