@@ -33,7 +33,7 @@ from scipy import stats
 
 from raysplit.corpus import Corpus, build_corpus
 from raysplit.design.lane_shapes import lane_shape_of
-from raysplit.design.setup import tree_of
+from raysplit.design.resolved_spec import tree_of
 from raysplit.discover.controls import control_spaces
 from raysplit.evaluate.plan import Wanted
 from raysplit.evaluate.results import RESULTS, Evaluation, read_evaluation

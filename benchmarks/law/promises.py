@@ -35,7 +35,7 @@ sys.path.append(str(Path(__file__).parents[1] / "sweep"))
 import numpy as np
 from measured_truth import MeasuredDomain, left_out_error
 from sweep_methods import Way, never, sweep, table
-from sweep_truths import Truth, World, _flops_per_token, _setup, _support
+from sweep_truths import Truth, World, _flops_per_token, _spec, _support
 
 from raysplit.design.campaign import whole_grid
 from raysplit.design.tree import Trial
@@ -100,9 +100,9 @@ def world_of(surface: str, seed: int) -> World:
         max_pretrain_tokens=float(pretrain[-1]),
         max_specialize_tokens=dict.fromkeys(domains, float(specialize[-1])),
     )
-    setup = _setup(problem, sizes, pretrain, specialize, step_tokens=STEP_TOKENS, scratch=True)
+    spec = _spec(problem, sizes, pretrain, specialize, step_tokens=STEP_TOKENS, scratch=True)
     truth = Truth(domains=domains, support=_support(sizes, pretrain, specialize), formula=formula)
-    return World(name=surface, setup=setup, losses=look_up, truth=truth)
+    return World(name=surface, spec=spec, losses=look_up, truth=truth)
 
 
 def keep_promises(surface: str, seed: int, share: float, fast: bool) -> dict[str, Any]:
@@ -110,21 +110,21 @@ def keep_promises(surface: str, seed: int, share: float, fast: bool) -> dict[str
     warnings.simplefilter("ignore")
     started = time.perf_counter()
     world = world_of(surface, seed)
-    setup = world.setup
-    grid_flops = price_together(setup, whole_grid(setup).trials)
+    spec = world.spec
+    grid_flops = price_together(spec, whole_grid(spec).trials)
     middle = SURFACES[surface][1][1]
     asked = World(
-        name=surface, setup=_asking(setup, middle), losses=world.losses, truth=world.truth
+        name=surface, spec=_asking(spec, middle), losses=world.losses, truth=world.truth
     )  # the sweep is for the middle budget
     way = Way(design=("cheapest", "random")[seed % 2], prune=never) if fast else Way()
     measured = sweep(asked, way, seed=seed, budget_flops=share * grid_flops).measured
     swept = time.perf_counter()
-    runs = table(setup, {key(trial, m): dict(world.losses(trial, m) or {}) for trial, m in measured})
+    runs = table(spec, {key(trial, m): dict(world.losses(trial, m) or {}) for trial, m in measured})
     # As raysplit itself sweeps, nothing is capped: the caps above keep the design on the grid.
     if fast:
         law = fit_law(runs, pooling=1.0, step_tokens=STEP_TOKENS, seed=seed)
     else:
-        law, _ = fit_for_decision(runs, setup.problem, step_tokens=STEP_TOKENS, seed=seed)
+        law, _ = fit_for_decision(runs, spec.problem, step_tokens=STEP_TOKENS, seed=seed)
     rng = np.random.default_rng([seed, 16])
     answers = [_check(world, law, budget, rng) for budget in SURFACES[surface][1]]
     return {
@@ -139,12 +139,12 @@ def keep_promises(surface: str, seed: int, share: float, fast: bool) -> dict[str
     }
 
 
-def _asking(setup: Any, budget_flops: float) -> Any:
-    return replace(setup, problem=replace(setup.problem, budget_flops=budget_flops))
+def _asking(spec: Any, budget_flops: float) -> Any:
+    return replace(spec, problem=replace(spec.problem, budget_flops=budget_flops))
 
 
 def _check(world: World, law: Any, budget_flops: float, rng: np.random.Generator) -> dict[str, Any] | None:
-    problem = _asking(world.setup, budget_flops).problem
+    problem = _asking(world.spec, budget_flops).problem
     try:
         advice = advise(law, problem, level=LEVEL)
     except SplitError:
@@ -215,12 +215,11 @@ def _best_at(world: World, problem: Problem, n_params: int) -> Split:
 
 def _measured(world: World, split: Split) -> bool:
     """Whether a split lies on the measured grid's hull, where the smooth can be read."""
-    setup, slack = world.setup, 1.1
+    spec, slack = world.spec, 1.1
     d, experts = split.pretrain_tokens, list(split.specialize_tokens.values())
-    in_d = d == 0 or setup.tree.pretrain_grid[0] / slack <= d <= setup.tree.pretrain_grid[-1] * slack
+    in_d = d == 0 or spec.tree.pretrain_grid[0] / slack <= d <= spec.tree.pretrain_grid[-1] * slack
     in_s = all(
-        setup.specialize_grid[0] / slack <= s <= setup.specialize_grid[-1] * slack or (s == 0 and d > 0)
-        for s in experts
+        spec.specialize_grid[0] / slack <= s <= spec.specialize_grid[-1] * slack or (s == 0 and d > 0) for s in experts
     )
     return in_d and in_s
 

@@ -28,9 +28,9 @@ from raysplit.http.options import HttpOptions
 from raysplit.live.actor import start_law_actor
 from raysplit.live.answers import LiveAdvice
 from raysplit.live.client import LiveLaw
-from raysplit.live.run_setup import RunSetup
+from raysplit.live.run_spec import RunSpec
 from raysplit.runs import Observation, read_runs
-from raysplit.sweep.replay import setup_of_table
+from raysplit.sweep.replay import spec_of_table
 
 SURFACE = Path(__file__).parents[1] / "data" / "surface-2026-11-23.csv"
 CLIENTS = 8
@@ -105,17 +105,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="Of asking, for each line.")
     options = parser.parse_args()
     runs = read_runs(SURFACE)
-    setup = setup_of_table(runs, budget_flops=1.5e12)
+    spec = spec_of_table(runs, budget_flops=1.5e12)
     rows = [
         Observation(**{str(k): v for k, v in row.items() if not (isinstance(v, float) and math.isnan(v))})
         for row in runs.to_dict("records")
     ]
     with tempfile.TemporaryDirectory() as folder:
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-        per_token = dict.fromkeys(setup.domains, 1.0)
+        per_token = dict.fromkeys(spec.domains, 1.0)
         actor = start_law_actor(
             "placement",
-            RunSetup(setup=setup, bytes_per_token=per_token),
+            RunSpec(spec=spec, bytes_per_token=per_token),
             Path(folder) / "journal",
             face=HttpFace(LOCAL),
         )

@@ -36,9 +36,9 @@ from raysplit.lanes.cluster import joined_cluster
 from raysplit.live.actor import start_law_actor
 from raysplit.live.client import LiveLaw, sent
 from raysplit.live.questions import AskStamp
-from raysplit.live.run_setup import RunSetup
+from raysplit.live.run_spec import RunSpec
 from raysplit.runs import Observation, check_runs, to_frame
-from raysplit.sweep.replay import setup_of_table
+from raysplit.sweep.replay import spec_of_table
 
 N_CLIENTS = 8
 SIZES = (14_000, 36_000, 90_000, 230_000)
@@ -172,11 +172,11 @@ def measure(scale: float) -> dict[str, object]:
     n_small, n_large, n_calls = 1_000, 10_000, round(10_000 * scale)
     rows = observations(n_large + round(90_000 * scale))
     table = check_runs(to_frame(rows[:n_large]), origin="benchmark")
-    setup = setup_of_table(table, budget_flops=1e14)
+    spec = spec_of_table(table, budget_flops=1e14)
     found: dict[str, object] = {"observations": len(rows), "clients": f"{N_CLIENTS} threads of one process"}
     with tempfile.TemporaryDirectory() as folder, joined_cluster(None, address=None):
         actor = start_law_actor(
-            "benchmark", RunSetup(setup=setup, bytes_per_token=dict.fromkeys(DOMAINS, 1.0)), Path(folder) / "journal",
+            "benchmark", RunSpec(spec=spec, bytes_per_token=dict.fromkeys(DOMAINS, 1.0)), Path(folder) / "journal",
             face=HttpFace(HttpOptions(host="127.0.0.1", port=0)),
         )  # fmt: skip
         law = LiveLaw(actor, timeout_seconds=300)

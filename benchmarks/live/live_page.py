@@ -26,10 +26,10 @@ from raysplit.live.fitted import FitTarget
 from raysplit.live.fitting import FitterHere
 from raysplit.live.laws_behind import LawsBehind
 from raysplit.live.observations import ObservationTable
-from raysplit.live.run_setup import RunSetup
+from raysplit.live.run_spec import RunSpec
 from raysplit.live.service import LawService
 from raysplit.runs import read_runs
-from raysplit.sweep.replay import Losses, replay, setup_of_table, table_losses
+from raysplit.sweep.replay import Losses, replay, spec_of_table, table_losses
 
 SURFACE = Path(__file__).parents[1] / "data" / "surface-2026-11-23.csv"
 VIEWS = {"desktop": (1280, 900, "light"), "dark": (1280, 900, "dark"), "phone": (390, 844, "light")}
@@ -83,21 +83,21 @@ def main() -> None:
     if chromium is None:
         sys.exit("no chromium on the PATH")
     runs = read_runs(SURFACE)
-    setup = setup_of_table(runs, budget_flops=1.5e12, sweep_budget_flops=9e12, regret_tolerance=3e-4, lanes=2)
+    spec = spec_of_table(runs, budget_flops=1.5e12, sweep_budget_flops=9e12, regret_tolerance=3e-4, lanes=2)
     hurry = threading.Event()
     with (
         tempfile.TemporaryDirectory() as folder,
         closing(Journal(Path(folder) / "journal.jsonl")) as journal,
         sync_playwright() as playwright,
     ):
-        per_token = dict.fromkeys(setup.domains, 1.0)
+        per_token = dict.fromkeys(spec.domains, 1.0)
         service = LawService(
-            RunSetup(setup=setup, bytes_per_token=per_token),
+            RunSpec(spec=spec, bytes_per_token=per_token),
             journal,
             make_laws=partial(LawsBehind, make_fitter=fit_here),
         )
         server = HttpFace(HttpOptions()).serve(service)
-        losses = slowly(table_losses(runs, setup.domains), hurry, options.seconds)
+        losses = slowly(table_losses(runs, spec.domains), hurry, options.seconds)
         sweep = threading.Thread(target=replay, args=(service, losses), daemon=True)
         sweep.start()
         flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

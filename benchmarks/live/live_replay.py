@@ -14,16 +14,16 @@ from pathlib import Path
 
 from ray.actor import ActorHandle
 
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Trial
 from raysplit.design.tree_state import TreeState, tree_state_of
 from raysplit.lanes.cluster import joined_cluster
 from raysplit.lanes.law_client import ActorLaw
-from raysplit.live.run_setup import RunSetup
+from raysplit.live.run_spec import RunSpec
 from raysplit.run_folder.folder import RunFolder
 from raysplit.runs import read_runs
 from raysplit.sweep.launch import live_law
-from raysplit.sweep.replay import replay, setup_of_table, table_losses
+from raysplit.sweep.replay import replay, spec_of_table, table_losses
 
 SURFACE = Path(__file__).parents[1] / "data" / "surface-2026-11-23.csv"
 BUDGET_FLOPS, SWEEP_BUDGET_FLOPS = 1.5e12, 9e12
@@ -32,12 +32,12 @@ BUDGET_FLOPS, SWEEP_BUDGET_FLOPS = 1.5e12, 9e12
 class PlayedLaw(ActorLaw):
     """The law actor as the replay wants a service: it begins with nothing measured."""
 
-    def __init__(self, actor: ActorHandle, setup: Setup) -> None:
+    def __init__(self, actor: ActorHandle, spec: ResolvedSpec) -> None:
         super().__init__(actor)
-        self.setup = setup
+        self.spec = spec
 
     def tree_state(self) -> TreeState:
-        return tree_state_of(self.setup, {}, ())
+        return tree_state_of(self.spec, {}, ())
 
 
 @dataclass
@@ -64,12 +64,12 @@ def played_sweep(folder: Path, *, seconds: float, sweep_budget_flops: float = SW
     """
     folder.mkdir(parents=True)
     runs = read_runs(SURFACE)
-    setup = setup_of_table(
+    spec = spec_of_table(
         runs, budget_flops=BUDGET_FLOPS, sweep_budget_flops=sweep_budget_flops, regret_tolerance=3e-4, lanes=2
     )
-    run = RunSetup(setup=setup, bytes_per_token=dict.fromkeys(setup.domains, 1.0))
+    run = RunSpec(spec=spec, bytes_per_token=dict.fromkeys(spec.domains, 1.0))
     ended = threading.Event()
-    known = table_losses(runs, setup.domains)
+    known = table_losses(runs, spec.domains)
 
     def look_up(trial: Trial, milestone: int) -> Mapping[str, float] | None:
         if ended.wait(seconds):
@@ -78,7 +78,7 @@ def played_sweep(folder: Path, *, seconds: float, sweep_budget_flops: float = SW
 
     def play(actor: ActorHandle) -> None:
         with suppress(_Ended):
-            replay(PlayedLaw(actor, setup), look_up)
+            replay(PlayedLaw(actor, spec), look_up)
 
     with live_law(run, RunFolder(path=folder.absolute()), face=None) as actor:
         sweep = threading.Thread(target=play, args=(actor,))

@@ -24,7 +24,7 @@ from sweep_truths import measured_world
 from raysplit.design.campaign import whole_grid
 from raysplit.design.tree_state import price_together
 from raysplit.journal import Journal
-from raysplit.live.run_setup import RunSetup
+from raysplit.live.run_spec import RunSpec
 from raysplit.live.service import LawService
 from raysplit.sweep.replay import replay
 
@@ -37,10 +37,10 @@ def one(lanes: int, fills: bool, seed: int) -> tuple[float, float, float]:
     """Busy share of the lanes, share of the grid's FLOPs spent, and regret at the end."""
     warnings.simplefilter("ignore")
     world = measured_world(seed)
-    grid_flops = price_together(world.setup, whole_grid(world.setup).trials)
-    setup = replace(world.setup, lanes=lanes, fills_idle_lanes=fills, budget_flops=SHARE * grid_flops, seed=seed)
+    grid_flops = price_together(world.spec, whole_grid(world.spec).trials)
+    spec = replace(world.spec, lanes=lanes, fills_idle_lanes=fills, budget_flops=SHARE * grid_flops, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
-        run = RunSetup(setup=setup, bytes_per_token=dict.fromkeys(setup.domains, 1.0))
+        run = RunSpec(spec=spec, bytes_per_token=dict.fromkeys(spec.domains, 1.0))
         service = LawService(run, Journal(Path(folder) / "journal"))
         done = replay(service, world.losses)
         regret = world.regret(service.advise().advice.split)

@@ -21,7 +21,7 @@ import ray
 from ray import tune
 
 from raysplit.split import Problem, Split
-from raysplit.sweep.grid_setup import setup_of_grid
+from raysplit.sweep.grid_spec import spec_of_grid
 from raysplit.sweep.tune_plan import TunePlan
 
 DOMAINS = ("code", "law")
@@ -112,7 +112,7 @@ def search(out: Path, *, lanes: int, budget_share: float) -> TunePlan:
         f * (PRETRAIN[-1] + len(PRETRAIN) * len(DOMAINS) * SPECIALIZE[-1]) for f in FLOPS_PER_TOKEN.values()
     )
     plan = TunePlan(
-        setup_of_grid(
+        spec_of_grid(
             flops_per_token=FLOPS_PER_TOKEN,
             pretrain_tokens=PRETRAIN,
             specialize_tokens=SPECIALIZE,
@@ -173,7 +173,7 @@ def main() -> None:
             f"{status.n_observations} losses in {status.round} rounds, {status.n_stopped} trials stopped early, "
             f"{status.spent_flops:.3g} FLOPs\n"
             f"advice: N = {advice.split.n_params}, {100 * advice.split.pretrain_share:.0f} % in pretraining\n"
-            f"(synthetic) its known loss is {100 * known_regret(plan.setup.problem, advice.split):.2f} % above the best"
+            f"(synthetic) its known loss is {100 * known_regret(plan.spec.problem, advice.split):.2f} % above the best"
         )
 
 

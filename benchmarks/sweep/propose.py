@@ -42,26 +42,26 @@ def main() -> None:
     sizes = {14_000 * 2**i: 6.0 * 14_000 * 2**i for i in range(8)}
     pretrain = tuple(int(250_000 * 1.4**i) for i in range(16))
     specialize = tuple(int(62_500 * 1.5**i) for i in range(13))
-    setup = replace(
-        world.setup,
+    spec = replace(
+        world.spec,
         flops_per_token=sizes,
-        tree=replace(world.setup.tree, pretrain_grid=pretrain),
+        tree=replace(world.spec.tree, pretrain_grid=pretrain),
         specialize_grid=specialize,
         lanes=8,
     )
-    points = [(trial, m) for trial in whole_grid(setup).trials for m in trial.milestones]
+    points = [(trial, m) for trial in whole_grid(spec).trials for m in trial.milestones]
     points.sort(key=lambda at: at[0].n_params * (at[0].pretrain_tokens + at[1]))
     losses = {key(t, m): dict(world.losses(t, m) or {}) for t, m in points[:N_OBSERVATIONS]}
-    law: Law = fit_law(table(setup, losses), forms=[FORMS["law-8+cooldown"]], pooling=1.0, n_draws=64)
-    tree_state = tree_state_of(setup, losses)
-    grid = CandidateGrid.of(setup)
-    n_candidates = len(candidates_of(setup, grid, tree_state).every)
-    decision = next_round(setup, tree_state, believe(setup, law))
+    law: Law = fit_law(table(spec, losses), forms=[FORMS["law-8+cooldown"]], pooling=1.0, n_draws=64)
+    tree_state = tree_state_of(spec, losses)
+    grid = CandidateGrid.of(spec)
+    n_candidates = len(candidates_of(spec, grid, tree_state).every)
+    decision = next_round(spec, tree_state, believe(spec, law))
     n_trials = len(decision.planned) if isinstance(decision, Round) else 0
     print(f"{N_OBSERVATIONS} measurements, {n_candidates} candidates, {law.n_draws} draws, {n_trials} trials proposed")
-    print(f"  belief      {seconds(lambda: believe(setup, law)):.3f} s")
-    print(f"  candidates  {seconds(lambda: candidates_of(setup, grid, tree_state)):.3f} s")
-    print(f"  in all      {seconds(lambda: next_round(setup, tree_state, believe(setup, law))):.3f} s")
+    print(f"  belief      {seconds(lambda: believe(spec, law)):.3f} s")
+    print(f"  candidates  {seconds(lambda: candidates_of(spec, grid, tree_state)):.3f} s")
+    print(f"  in all      {seconds(lambda: next_round(spec, tree_state, believe(spec, law))):.3f} s")
 
 
 if __name__ == "__main__":

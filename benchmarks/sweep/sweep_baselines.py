@@ -29,7 +29,7 @@ from sweep_ladders import Ladder, LadderOf, by_budget, by_depth, by_point
 from sweep_lanes import Lanes, Measurement, Point, known_points
 from sweep_tune import METRIC, RESOURCE, Controller
 
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.sweep.replay import Losses
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -49,19 +49,19 @@ class Baseline:
     idle_steps: int = 40
     """A method that has measured nothing new for so many steps in a row has nothing left; fewer where it is slow."""
 
-    def __call__(self, setup: Setup, losses: Losses, *, seed: int, budget_flops: float) -> list[Measurement]:
+    def __call__(self, spec: ResolvedSpec, losses: Losses, *, seed: int, budget_flops: float) -> list[Measurement]:
         """Measurements in the order of completion; their price in the tree is at most the budget.
 
         A method that has nothing left begins anew among points that may cost three times as much, its measurements at
         hand, until the budget or the grid is used up: no one leaves most of a budget unused.
         """
-        lanes = Lanes(setup, losses, budget_flops=budget_flops, most_idle_steps=self.idle_steps)
-        points = known_points(setup, losses)
+        lanes = Lanes(spec, losses, budget_flops=budget_flops, most_idle_steps=self.idle_steps)
+        points = known_points(spec, losses)
         cap_flops = self.cap * budget_flops
         with seeded(seed):
             while True:
-                self.method(self.ladder(setup, points, cap_flops), lanes, seed)
-                if lanes.is_spent or cap_flops >= max(p.flops(setup) for p in points):
+                self.method(self.ladder(spec, points, cap_flops), lanes, seed)
+                if lanes.is_spent or cap_flops >= max(p.flops(spec) for p in points):
                     return lanes.measured()
                 seed += 1000
                 cap_flops *= 3

@@ -28,20 +28,20 @@ _GOOD_ENOUGH = 1e-4
 
 def clairvoyant(world: World, *, budget_flops: float) -> Measured:
     """Measurements in the order in which they are bought."""
-    setup, grid = world.setup, CandidateGrid.of(world.setup)
-    order = _measurable(world, opening(setup).trials, {})
+    spec, grid = world.spec, CandidateGrid.of(world.spec)
+    order = _measurable(world, opening(spec).trials, {})
     while True:
         known = _losses(world, order)
-        tree_state = tree_state_of(setup, known)
-        candidates = candidates_of(setup, grid, tree_state)
+        tree_state = tree_state_of(spec, known)
+        candidates = candidates_of(spec, grid, tree_state)
         asked = [_measurable(world, _trials(c), known) for c in candidates.every]
         left = budget_flops - tree_state.spent_flops
         open_ones = [i for i, at in enumerate(asked) if at and candidates.prices[i] <= left]
         if not open_ones:
             return order
-        law = fit(setup, known, n_draws=DRAWS)
-        belief = believe(setup, law)
-        true = np.array([world.regret(split) for split in best_split_per_draw(law, setup.problem)])
+        law = fit(spec, known, n_draws=DRAWS)
+        belief = believe(spec, law)
+        true = np.array([world.regret(split) for split in best_split_per_draw(law, spec.problem)])
         spread = drop_of_spread(belief, candidates.groups) / candidates.prices
         open_ones = sorted(open_ones, key=lambda i: -spread[i])[:_SCREENED]
         score = {i: _drop_if_seen(world, belief, grid, asked[i], true) / candidates.prices[i] for i in open_ones}
@@ -67,8 +67,8 @@ def _losses(world: World, order: Measured) -> Losses:
 
 
 def _regret(world: World, order: Measured) -> float:
-    law = fit(world.setup, _losses(world, order), n_draws=_CHOICE_DRAWS)
-    return max(world.regret(best_split(law, world.setup.problem)), _GOOD_ENOUGH)
+    law = fit(world.spec, _losses(world, order), n_draws=_CHOICE_DRAWS)
+    return max(world.regret(best_split(law, world.spec.problem)), _GOOD_ENOUGH)
 
 
 def _drop_if_seen(world: World, belief: Belief, grid: CandidateGrid, asked: Measured, true: np.ndarray) -> float:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from sweep_lanes import Point
 
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 
 _T = TypeVar("_T", int, str)
 
@@ -29,13 +29,13 @@ class Ladder:
     """The rungs of a config, cheapest first; at least one."""
 
 
-LadderOf = Callable[[Setup, Sequence[Point], float], Ladder]
+LadderOf = Callable[[ResolvedSpec, Sequence[Point], float], Ladder]
 """Makes a ladder of those known points whose own FLOPs are at most the last argument; the cheapest is always in."""
 
 
-def by_depth(setup: Setup, known: Sequence[Point], most_flops: float) -> Ladder:
+def by_depth(spec: ResolvedSpec, known: Sequence[Point], most_flops: float) -> Ladder:
     """Config (N, D); a trial trains the trunk and then every domain's branch along the grid of D'."""
-    points = _affordable(setup, known, most_flops)
+    points = _affordable(spec, known, most_flops)
 
     def rungs(config: Sequence[float]) -> tuple[Point, ...]:
         n = _pick([p.n_params for p in points], config[0])
@@ -43,24 +43,24 @@ def by_depth(setup: Setup, known: Sequence[Point], most_flops: float) -> Ladder:
         return tuple(p for p in points if (p.n_params, p.pretrain_tokens) == (n, d))
 
     return Ladder(
-        names=("size", "pretrain"), every=tuple(points), n_rungs=max(len(setup.specialize_grid), 1), points=rungs
+        names=("size", "pretrain"), every=tuple(points), n_rungs=max(len(spec.specialize_grid), 1), points=rungs
     )
 
 
-def by_domain(setup: Setup, known: Sequence[Point], most_flops: float) -> Ladder:
+def by_domain(spec: ResolvedSpec, known: Sequence[Point], most_flops: float) -> Ladder:
     """Config (N, D, domain); as `by_depth`, with one domain to a trial."""
-    whole = by_depth(setup, known, most_flops)
+    whole = by_depth(spec, known, most_flops)
 
     def rungs(config: Sequence[float]) -> tuple[Point, ...]:
-        domain = _pick(setup.domains, config[2])
+        domain = _pick(spec.domains, config[2])
         return tuple(replace(p, domains=(domain,)) for p in whole.points(config[:2]))
 
     return Ladder(names=(*whole.names, "domain"), every=whole.every, n_rungs=whole.n_rungs, points=rungs)
 
 
-def by_point(setup: Setup, known: Sequence[Point], most_flops: float) -> Ladder:
+def by_point(spec: ResolvedSpec, known: Sequence[Point], most_flops: float) -> Ladder:
     """Config (N, D, D'); a trial is one point, without rungs."""
-    points = _affordable(setup, known, most_flops)
+    points = _affordable(spec, known, most_flops)
 
     def rungs(config: Sequence[float]) -> tuple[Point, ...]:
         n = _pick([p.n_params for p in points], config[0])
@@ -79,12 +79,12 @@ def by_budget(step: float) -> LadderOf:
     size and split, taken to the nearest point of the grid that costs about as much.
     """
 
-    def ladder(setup: Setup, known: Sequence[Point], most_flops: float) -> Ladder:
-        points = _affordable(setup, known, most_flops)
-        cheapest = min(p.flops(setup) for p in points)
+    def ladder(spec: ResolvedSpec, known: Sequence[Point], most_flops: float) -> Ladder:
+        points = _affordable(spec, known, most_flops)
+        cheapest = min(p.flops(spec) for p in points)
         levels: dict[int, list[Point]] = {}
         for p in points:
-            levels.setdefault(math.floor(math.log(p.flops(setup) / cheapest, step) + 1e-9), []).append(p)
+            levels.setdefault(math.floor(math.log(p.flops(spec) / cheapest, step) + 1e-9), []).append(p)
         ratios = [_log_ratio(p) for p in points]
         low, high = min(ratios), max(ratios)
 
@@ -103,9 +103,9 @@ def by_budget(step: float) -> LadderOf:
     return ladder
 
 
-def _affordable(setup: Setup, known: Sequence[Point], most_flops: float) -> list[Point]:
-    points = sorted(known, key=lambda p: (p.flops(setup), p))
-    return [p for p in points if p.flops(setup) <= most_flops] or points[:1]
+def _affordable(spec: ResolvedSpec, known: Sequence[Point], most_flops: float) -> list[Point]:
+    points = sorted(known, key=lambda p: (p.flops(spec), p))
+    return [p for p in points if p.flops(spec) <= most_flops] or points[:1]
 
 
 def _pick(values: Sequence[_T], at: float) -> _T:

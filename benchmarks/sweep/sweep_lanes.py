@@ -7,7 +7,7 @@ every domain to D'. Whatever has been trained is not trained again; time passes 
 import heapq
 from dataclasses import dataclass
 
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Checkpoints, Trial
 from raysplit.design.tree_state import chain, key, price_together
 from raysplit.sweep.replay import Losses
@@ -33,20 +33,20 @@ class Point:
             (Trial(n_params=n, seed=0, domain=name, pretrain_tokens=d, milestones=(s,)), s) for name in self.domains
         ]
 
-    def flops(self, setup: Setup) -> float:
+    def flops(self, spec: ResolvedSpec) -> float:
         """The budget that the point spends as an answer: one seed and an expert of each of its domains."""
         tokens = self.pretrain_tokens + len(self.domains) * self.specialize_tokens
-        return setup.flops_per_token[self.n_params] * tokens
+        return spec.flops_per_token[self.n_params] * tokens
 
 
-def known_points(setup: Setup, losses: Losses) -> list[Point]:
+def known_points(spec: ResolvedSpec, losses: Losses) -> list[Point]:
     """Every point of the grid whose losses are all known to the replay."""
-    roots = (0, *setup.pretrain_grid) if setup.scratch else setup.pretrain_grid
+    roots = (0, *spec.pretrain_grid) if spec.scratch else spec.pretrain_grid
     every = [
-        Point(n_params=n, pretrain_tokens=d, specialize_tokens=s, domains=setup.domains)
-        for n in setup.sizes
+        Point(n_params=n, pretrain_tokens=d, specialize_tokens=s, domains=spec.domains)
+        for n in spec.sizes
         for d in roots
-        for s in setup.specialize_grid
+        for s in spec.specialize_grid
     ]
     return [p for p in every if all(losses(trial, at) is not None for trial, at in p.measurements())]
 
@@ -57,8 +57,8 @@ class Meter:
     Rests on every branch coming after the measurement of its trunk at its own D.
     """
 
-    def __init__(self, setup: Setup) -> None:
-        self._setup = setup
+    def __init__(self, spec: ResolvedSpec) -> None:
+        self._spec = spec
         self._chains: dict[Trial, tuple[set[int], float]] = {}
         self.spent_flops = 0.0
 
@@ -75,7 +75,7 @@ class Meter:
             pretrain_tokens=max(own) if trial.is_trunk else trial.pretrain_tokens,
             milestones=tuple(sorted(own)),
         )
-        after = price_together(self._setup, [whole], Checkpoints([trial.root]))
+        after = price_together(self._spec, [whole], Checkpoints([trial.root]))
         self._chains[chain(trial)] = own, after
         self.spent_flops += after - before
         return after - before
@@ -84,13 +84,13 @@ class Meter:
 class Lanes:
     """Measures points in simulated time, in which one FLOP takes one unit, and keeps what was measured when."""
 
-    def __init__(self, setup: Setup, losses: Losses, *, budget_flops: float, most_idle_steps: int) -> None:
-        self._setup, self._losses = setup, losses
+    def __init__(self, spec: ResolvedSpec, losses: Losses, *, budget_flops: float, most_idle_steps: int) -> None:
+        self._spec, self._losses = spec, losses
         self._budget_flops, self._most_idle_steps = budget_flops, most_idle_steps
-        self._booked = Meter(setup)
+        self._booked = Meter(spec)
         self._ready: dict[tuple[Trial, int], float] = {}
         self._made: list[tuple[float, int, Measurement]] = []
-        self._weight = dict(zip(setup.problem.domains, setup.problem.weights, strict=True))
+        self._weight = dict(zip(spec.problem.domains, spec.problem.weights, strict=True))
         self._under_way: list[tuple[float, float]] = []
         self._spent_flops = 0.0
         self._start = 0.0
@@ -98,7 +98,7 @@ class Lanes:
 
     @property
     def n_lanes(self) -> int:
-        return self._setup.lanes
+        return self._spec.lanes
 
     def is_over(self, now: float) -> bool:
         """Whether what is done by now, a time that only moves on, passes the budget, or nothing new comes any more."""
@@ -140,7 +140,7 @@ class Lanes:
 
     def measured(self) -> list[Measurement]:
         """Everything measured, in the order of completion, as far as the budget goes."""
-        meter = Meter(self._setup)
+        meter = Meter(self._spec)
         out = []
         for _, _, (trial, milestone) in sorted(self._made, key=lambda made: made[:2]):
             meter.add(trial, milestone)

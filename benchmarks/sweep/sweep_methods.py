@@ -13,7 +13,7 @@ from sweep_truths import World
 
 from raysplit.design.campaign import Finish, Round, judge, next_round, opening
 from raysplit.design.candidates import believe
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Trial
 from raysplit.design.tree_state import TreeState, chain, key, remaining, tree_state_of
 from raysplit.design.value import Belief
@@ -42,24 +42,24 @@ class Way:
     """Whether a price is reckoned with what others have trained already."""
 
 
-def fit(setup: Setup, losses: Losses, *, forms: tuple[str, ...] = FORMS, n_draws: int = 1) -> Law:
+def fit(spec: ResolvedSpec, losses: Losses, *, forms: tuple[str, ...] = FORMS, n_draws: int = 1) -> Law:
     """The law of some measurements."""
     return fit_law(
-        table(setup, losses),
+        table(spec, losses),
         forms=forms,
         n_draws=n_draws,
         pooling=_POOLING,
-        step_tokens=setup.step_tokens,
-        seed=setup.seed,
+        step_tokens=spec.step_tokens,
+        seed=spec.seed,
     )
 
 
-def table(setup: Setup, losses: Losses) -> pd.DataFrame:
+def table(spec: ResolvedSpec, losses: Losses) -> pd.DataFrame:
     """Measurements as a table of runs: a trunk's is an observation of every domain, a branch's of its own."""
     rows = []
     for (at, milestone), found in losses.items():
         d, s = at.point(milestone)
-        for name in setup.domains if at.is_trunk else (at.domain,):
+        for name in spec.domains if at.is_trunk else (at.domain,):
             rows.append(
                 Observation(
                     n_params=at.n_params,
@@ -84,19 +84,19 @@ class Swept:
 
 def sweep(world: World, way: Way, *, seed: int, budget_flops: float) -> Swept:
     """Measure until the budget is spent or the sweep ends by itself."""
-    setup = replace(world.setup, design=way.design, budget_flops=budget_flops, seed=seed)
+    spec = replace(world.spec, design=way.design, budget_flops=budget_flops, seed=seed)
     losses: Losses = {}
     order: Measured = []
     closed: set[Trial] = set()
     left_out: Measured = []
-    now = opening(setup)
+    now = opening(spec)
     belief: Belief | None = None
-    tree_state = tree_state_of(setup, losses)
+    tree_state = tree_state_of(spec, losses)
     while True:
         paused: set[Trial] = set()
         for trial in now.trials:
             for milestone in trial.milestones:
-                tree_state = tree_state_of(setup, dict(losses), closed, paused, before=tree_state)
+                tree_state = tree_state_of(spec, dict(losses), closed, paused, before=tree_state)
                 if milestone not in remaining(trial, tree_state):
                     continue
                 found = world.losses(trial, milestone)
@@ -105,13 +105,13 @@ def sweep(world: World, way: Way, *, seed: int, budget_flops: float) -> Swept:
                     break
                 losses[key(trial, milestone)] = dict(found)
                 order.append((trial, milestone))
-                tree_state = tree_state_of(setup, dict(losses), closed, paused, before=tree_state)
-                if _stops(setup, tree_state, belief, trial, now, way):
+                tree_state = tree_state_of(spec, dict(losses), closed, paused, before=tree_state)
+                if _stops(spec, tree_state, belief, trial, now, way):
                     paused.add(chain(trial))
                     left_out += [(trial, m) for m in trial.milestones if key(trial, m) not in losses]
-        tree_state = tree_state_of(setup, dict(losses), closed, before=tree_state)
-        belief = believe(setup, fit(setup, losses, forms=way.forms, n_draws=DRAWS)) if _asks_law(way) else _UNSURE
-        decision = next_round(setup, tree_state, belief)
+        tree_state = tree_state_of(spec, dict(losses), closed, before=tree_state)
+        belief = believe(spec, fit(spec, losses, forms=way.forms, n_draws=DRAWS)) if _asks_law(way) else _UNSURE
+        decision = next_round(spec, tree_state, belief)
         if isinstance(decision, Finish):
             skipped = {key(*at): at for at in left_out if key(*at) not in losses}
             return Swept(measured=order, skipped=list(skipped.values()))
@@ -126,10 +126,12 @@ def _asks_law(way: Way) -> bool:
 _UNSURE = Belief(regret=np.ones((1, 1)), target=np.zeros((1, 1)), foreseen=np.zeros((1, 1)), noise=np.ones(1))
 
 
-def _stops(setup: Setup, tree_state: TreeState, belief: Belief | None, trial: Trial, within: Round, way: Way) -> bool:
+def _stops(
+    spec: ResolvedSpec, tree_state: TreeState, belief: Belief | None, trial: Trial, within: Round, way: Way
+) -> bool:
     if way.prune is not None and belief is not None:
         return way.prune(tree_state, trial)
-    return not judge(setup, tree_state, belief, trial, within).go_on
+    return not judge(spec, tree_state, belief, trial, within).go_on
 
 
 def never(tree_state: TreeState, trial: Trial) -> bool:

@@ -95,10 +95,10 @@ def run(world_name: str, method: str, seed: int, forms: tuple[str, ...] = FORMS)
     """One method on one seed of one world, with the law of some forms."""
     warnings.simplefilter("ignore")
     world = open_world(world_name, seed)
-    grid_flops = price_together(world.setup, whole_grid(world.setup).trials)
+    grid_flops = price_together(world.spec, whole_grid(world.spec).trials)
     if method in BASELINES:
         orders = [
-            (share, BASELINES[method](world.setup, world.losses, seed=seed, budget_flops=share * grid_flops))
+            (share, BASELINES[method](world.spec, world.losses, seed=seed, budget_flops=share * grid_flops))
             for share in BASELINE_SHARES
         ]
     else:
@@ -125,7 +125,7 @@ def _spent(world: World, order: Measured, *, tree: bool) -> np.ndarray:
     """(n,) FLOPs after each measurement."""
     nodes = Checkpoints()
     flops = [
-        price_together(world.setup, [_alone(trial, milestone)], nodes if tree else Checkpoints())
+        price_together(world.spec, [_alone(trial, milestone)], nodes if tree else Checkpoints())
         for trial, milestone in order
     ]
     return np.cumsum(flops)
@@ -139,12 +139,12 @@ def _alone(trial: Trial, milestone: int) -> Trial:
 def _point(world: World, share: float, order: Measured, grid_flops: float, forms: tuple[str, ...] = FORMS) -> Point:
     losses: Losses = {key(trial, milestone): dict(world.losses(trial, milestone) or {}) for trial, milestone in order}
     try:
-        regret = world.regret(best_split(fit(world.setup, losses, forms=forms, n_draws=_DRAWS), world.setup.problem))
+        regret = world.regret(best_split(fit(world.spec, losses, forms=forms, n_draws=_DRAWS), world.spec.problem))
     except (LawError, IndexError, ValueError):
         regret = float("nan")
     return Point(
         share=share,
-        spent=tree_state_of(world.setup, losses).spent_flops / grid_flops,
+        spent=tree_state_of(world.spec, losses).spent_flops / grid_flops,
         alone=float(_spent(world, order, tree=False)[-1:].sum()) / grid_flops,
         n_measured=len(losses),
         regret=regret,
@@ -153,7 +153,7 @@ def _point(world: World, share: float, order: Measured, grid_flops: float, forms
 
 
 def _best_seen(world: World, losses: Losses) -> float:
-    problem = world.setup.problem
+    problem = world.spec.problem
     domains = problem.domains
     points: dict[tuple[int, int, int], dict[str, float]] = {}
     for (at, milestone), found in losses.items():
@@ -174,11 +174,11 @@ def completed(world_name: str, seed: int) -> str:
     """What raysplit's stopped trials would have said, had they been trained to their end."""
     warnings.simplefilter("ignore")
     world = open_world(world_name, seed)
-    grid_flops = price_together(world.setup, whole_grid(world.setup).trials)
+    grid_flops = price_together(world.spec, whole_grid(world.spec).trials)
     swept = sweep(world, WAYS["raysplit"], seed=seed, budget_flops=0.05 * grid_flops)
     nodes = Checkpoints()
-    price_together(world.setup, [_alone(*at) for at in swept.measured], nodes)
-    rest = price_together(world.setup, [_alone(*at) for at in swept.skipped], nodes)
+    price_together(world.spec, [_alone(*at) for at in swept.measured], nodes)
+    rest = price_together(world.spec, [_alone(*at) for at in swept.skipped], nodes)
     before = _point(world, 0.05, swept.measured, grid_flops)
     after = _point(world, 0.05, [*swept.measured, *swept.skipped], grid_flops)
     return (

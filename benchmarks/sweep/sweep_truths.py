@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Tree, Trial
 from raysplit.ladder import shape_for
 from raysplit.law import FORMS, Support
@@ -64,14 +64,14 @@ class World:
     """One question with a known answer."""
 
     name: str
-    setup: Setup
+    spec: ResolvedSpec
     losses: Losses
     truth: Truth
 
     def regret(self, split: Split) -> float:
         """How far the true loss of a split at the target is above the best, as a share."""
-        best = best_split(self.truth, self.setup.problem)
-        mine, least = losses_of(self.truth, [split, best], self.setup.problem)[0]
+        best = best_split(self.truth, self.spec.problem)
+        mine, least = losses_of(self.truth, [split, best], self.spec.problem)[0]
         return float(max(mine / least - 1.0, 0.0))
 
 
@@ -119,9 +119,9 @@ def measured_world(seed: int, name: str = "measured") -> World:
         max_pretrain_tokens=float(pretrain[-1]),
         max_specialize_tokens=dict.fromkeys(domains, float(specialize[-1])),
     )
-    setup = _setup(problem, sizes, pretrain, specialize, step_tokens=2048, scratch=True)
+    spec = _spec(problem, sizes, pretrain, specialize, step_tokens=2048, scratch=True)
     truth = Truth(domains=domains, support=_support(sizes, pretrain, specialize), formula=formula)
-    return World(name=name, setup=setup, losses=losses, truth=truth)
+    return World(name=name, spec=spec, losses=losses, truth=truth)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,11 +249,11 @@ def synthetic_world(kind: str, seed: int) -> World:
 
     largest_line = 6.0 * _SIZES[2] * (_PRETRAIN[-1] + len(DOMAINS) * _SPECIALIZE[-1])
     problem = Problem(budget_flops=8 * largest_line, sizes={n: 6.0 * n for n in _TARGET_SIZES}, domains=DOMAINS)
-    setup = _setup(problem, {n: 6.0 * n for n in _SIZES}, _PRETRAIN, _SPECIALIZE, step_tokens=1, scratch=False)
-    return World(name=kind, setup=setup, losses=losses, truth=truth)
+    spec = _spec(problem, {n: 6.0 * n for n in _SIZES}, _PRETRAIN, _SPECIALIZE, step_tokens=1, scratch=False)
+    return World(name=kind, spec=spec, losses=losses, truth=truth)
 
 
-def _setup(
+def _spec(
     problem: Problem,
     flops_per_token: dict[int, float],
     pretrain: tuple[int, ...],
@@ -261,8 +261,8 @@ def _setup(
     *,
     step_tokens: int,
     scratch: bool,
-) -> Setup:
-    return Setup(
+) -> ResolvedSpec:
+    return ResolvedSpec(
         problem=problem,
         flops_per_token=flops_per_token,
         domains=problem.domains,

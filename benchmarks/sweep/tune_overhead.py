@@ -20,7 +20,7 @@ import ray
 from ray import tune
 
 from raysplit.design.tree import Trial
-from raysplit.sweep.grid_setup import setup_of_grid
+from raysplit.sweep.grid_spec import spec_of_grid
 from raysplit.sweep.replay import known_law_losses
 from raysplit.sweep.tune_plan import TunePlan
 
@@ -95,7 +95,7 @@ def search(way: str, *, n_trials: int, lanes: int, folder: Path) -> tuple[int, i
     """(trials, measurements, seconds from first to last trial, seconds of it in raysplit's own code)."""
     trainable, reuse = WAYS[way]
     n_roots = -(-n_trials // (N_SIZES * len(DOMAINS)))
-    setup = setup_of_grid(
+    spec = spec_of_grid(
         flops_per_token=[10_000_000 * 2**i for i in range(N_SIZES)],
         pretrain_tokens=[20_000_000 * (i + 1) for i in range(n_roots)],
         specialize_tokens=SPECIALIZE,
@@ -104,7 +104,7 @@ def search(way: str, *, n_trials: int, lanes: int, folder: Path) -> tuple[int, i
         policy="grid",
         lanes=lanes,
     )
-    with TunePlan(setup, folder) as plan:
+    with TunePlan(spec, folder) as plan:
         clock = Clock()
         searcher, scheduler = plan.searcher(), plan.scheduler()
         for part, names in (

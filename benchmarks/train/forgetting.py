@@ -27,7 +27,7 @@ import torch.distributed as dist
 from raysplit.corpus import Corpus, build_corpus
 from raysplit.design.campaign import whole_grid
 from raysplit.design.lane_shapes import lane_shape_of
-from raysplit.design.setup import Setup, setup_of, tree_of
+from raysplit.design.resolved_spec import ResolvedSpec, spec_of, tree_of
 from raysplit.design.tree import Trial
 from raysplit.errors import LawError
 from raysplit.law.forgetting import fit_forgetting
@@ -114,15 +114,15 @@ class Measurements:
         return self._losses[trial.name, milestone]
 
 
-def grid_table(setup: Setup, measured: Measurements) -> pd.DataFrame:
+def grid_table(spec: ResolvedSpec, measured: Measurements) -> pd.DataFrame:
     """What is known of the grid, as a sweep's observations."""
     rows = []
-    for trial in whole_grid(setup).trials:
+    for trial in whole_grid(spec).trials:
         for milestone in trial.milestones:
             if (losses := measured.known(trial, milestone)) is None:
                 continue
             d, s = trial.point(milestone)
-            for domain in setup.domains if trial.is_trunk else (trial.domain,):
+            for domain in spec.domains if trial.is_trunk else (trial.domain,):
                 row = {"n_params": trial.n_params, "pretrain_tokens": d, "specialize_tokens": s, "domain": domain}
                 row |= {"seed": 0, "weight": 1.0, "flops": math.nan, "replay_share": trial.replay_share}
                 rows.append(row | {"loss": losses[domain], "general_loss": general(losses, domain)})
@@ -217,10 +217,10 @@ def said_of(space: Space, measured: Measurements, problem: Problem, law: Any) ->
             yield f"    {domain:<8} own {own:.4f}  general {rise:+.2%}{about}"
 
 
-def report(space: Space, setup: Setup, measured: Measurements, budgets: Sequence[float]) -> Iterator[str]:
-    table = grid_table(setup, measured)
-    whole = sum(len(t.milestones) for t in whole_grid(setup).trials)
-    n_known = sum(measured.known(t, m) is not None for t in whole_grid(setup).trials for m in t.milestones)
+def report(space: Space, spec: ResolvedSpec, measured: Measurements, budgets: Sequence[float]) -> Iterator[str]:
+    table = grid_table(spec, measured)
+    whole = sum(len(t.milestones) for t in whole_grid(spec).trials)
+    n_known = sum(measured.known(t, m) is not None for t in whole_grid(spec).trials for m in t.milestones)
     yield f"{n_known} of {whole} points of the grid measured: N {sorted(set(table['n_params']))}, p {SHARES}"
     worst = table[table["specialize_tokens"] == table["specialize_tokens"].max()]
     base = table[table["specialize_tokens"] == 0].set_index(["n_params", "domain"])["general_loss"]
@@ -236,8 +236,8 @@ def report(space: Space, setup: Setup, measured: Measurements, budgets: Sequence
         yield "the grid is not complete, so nothing is advised yet"
         return
     for budget in budgets:
-        problem = replace(setup.problem, budget_flops=budget)
-        law, _ = fit_for_decision(table, problem, step_tokens=setup.step_tokens)
+        problem = replace(spec.problem, budget_flops=budget)
+        law, _ = fit_for_decision(table, problem, step_tokens=spec.step_tokens)
         yield from said_of(space, measured, problem, law)
 
 
@@ -252,12 +252,12 @@ def main(bases: Path, out: Path, budgets: tuple[float, ...], most_seconds: float
     out.mkdir(parents=True, exist_ok=True)
     corpus = build_corpus(space.corpus, out / "corpus", n_processes=1)
     become_only_rank(space.compute)
-    setup = setup_of(space, vocab_size=corpus.vocab_size, domain_tokens=corpus.domain_tokens)
+    spec = spec_of(space, vocab_size=corpus.vocab_size, domain_tokens=corpus.domain_tokens)
     measured = Measurements(space, corpus, out, most_seconds=most_seconds)
-    for trial in sorted(whole_grid(setup).trials, key=lambda trial: (trial.n_params, bool(trial.domain))):
+    for trial in sorted(whole_grid(spec).trials, key=lambda trial: (trial.n_params, bool(trial.domain))):
         for milestone in trial.milestones:
             measured.of(trial, milestone)
-    for line in report(space, setup, measured, budgets):
+    for line in report(space, spec, measured, budgets):
         click.echo(line)
     dist.destroy_process_group()
 

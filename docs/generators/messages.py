@@ -19,7 +19,7 @@ HTTP.
 """
 _CHECKED_IN = (
     "imports/rows.py", "ladder.py", "live/questions.py", "machines.py", "quantities.py", "runs.py", "section.py",
-    "space.py", "sweep/grid_setup.py",
+    "space.py", "sweep/grid_spec.py",
 )  # fmt: skip
 """Where the schemas of a search space, a table's cells and a question raise ValueError; it comes out as one of ours."""
 _OTHERS = {

@@ -32,7 +32,7 @@ _PUBLIC = {
         "raysplit.trainers.callback", ["LiveLawCallback"], "raysplit.trainers.outside_run", ["OutsideRun"],
         "raysplit.trainers.model_params", ["count_params"],
     ),
-    "Ray Tune": ("raysplit.sweep.grid_setup", ["setup_of_grid"], "raysplit.sweep.tune_plan", ["TunePlan"]),
+    "Ray Tune": ("raysplit.sweep.grid_spec", ["spec_of_grid"], "raysplit.sweep.tune_plan", ["TunePlan"]),
     "Tables, law and split": (
         "raysplit.runs", ["Observation", "read_runs"], "raysplit.law", ["fit_law", "Law", "Prediction", "FitStatus"],
         "raysplit.split", ["Problem", "Split", "Advice", "fit_for_decision", "advise", "render_advice"],

@@ -36,7 +36,7 @@ from raysplit.cli.options import (
 
 if TYPE_CHECKING:
     from raysplit.corpus import Corpus
-    from raysplit.design.setup import Setup
+    from raysplit.design.resolved_spec import ResolvedSpec
     from raysplit.http.options import HttpOptions
     from raysplit.run_folder.folder import RunFolder
     from raysplit.space import Space
@@ -238,7 +238,7 @@ def tune(space_file: Path, out: Path, ray_address: str | None, take_over: bool) 
     Writes hyperparameters.json (the rule for the learning rate, with its evidence) and tuned_space.yaml into the run
     folder; `raysplit sweep` and `raysplit run` do this first and go on with what was found.
     """
-    from raysplit.design.setup import setup_of
+    from raysplit.design.resolved_spec import spec_of
     from raysplit.errors import SpaceError
     from raysplit.report import draw_learning_rate
     from raysplit.tuning.tuned import read_tuned
@@ -254,7 +254,7 @@ def tune(space_file: Path, out: Path, ray_address: str | None, take_over: bool) 
     console.print(f"written: {folder.hyperparameters}, {folder.tuned_space}")
     tuned = read_tuned(folder.hyperparameters)
     assert tuned is not None
-    sizes = setup_of(tuned_space, vocab_size=corpus_.vocab_size).sizes
+    sizes = spec_of(tuned_space, vocab_size=corpus_.vocab_size).sizes
     console.print(f"figure: {draw_learning_rate(tuned, sizes, folder)}")
 
 
@@ -384,19 +384,19 @@ def replay(
 
     from raysplit.errors import RunError
     from raysplit.journal import Journal
-    from raysplit.live.run_setup import RunSetup
+    from raysplit.live.run_spec import RunSpec
     from raysplit.live.service import LawService
     from raysplit.quantities import format_flops
     from raysplit.runs import BASE
     from raysplit.split import render_advice
     from raysplit.sweep.replay import replay as run_replay
-    from raysplit.sweep.replay import setup_of_table, table_losses
+    from raysplit.sweep.replay import spec_of_table, table_losses
 
     console = open_console()
     runs = read_table(table, as_is=as_is, is_all=True)
     if BASE in runs:
         raise RunError(f"{table}: its runs start from bases that exist; replay takes runs that were pretrained")
-    setup = setup_of_table(
+    spec = spec_of_table(
         runs,
         budget_flops=budget_flops,
         policy=policy,
@@ -404,9 +404,9 @@ def replay(
         sweep_budget_flops=sweep_budget_flops or float("inf"),
     )
     with tempfile.TemporaryDirectory() as scratch, closing(Journal(Path(scratch) / "journal")) as journal:
-        run = RunSetup(setup=setup, bytes_per_token=dict.fromkeys(setup.domains, 1.0))
+        run = RunSpec(spec=spec, bytes_per_token=dict.fromkeys(spec.domains, 1.0))
         service = LawService(run, journal)
-        why = run_replay(service, table_losses(runs, setup.domains)).finished
+        why = run_replay(service, table_losses(runs, spec.domains)).finished
         status = service.status()
         console.print(
             f"{why}: {status.n_observations} of {len(runs)} rows used, {status.n_stopped} trials stopped, "
@@ -421,14 +421,14 @@ def _rule(console: Console, title: str) -> None:
 
 def _begin(space_file: Path, out: Path, *, take_over: bool) -> _Work:
     """Everything that can be wrong without building anything; from here on the folder is this command's."""
-    from raysplit.design.setup import setup_of
+    from raysplit.design.resolved_spec import spec_of
     from raysplit.discover.spaces import expected_space
     from raysplit.run_folder.folder import open_run
     from raysplit.space import load_space
 
     space = with_counted_bases(load_space(space_file))
     expected = expected_space(space)
-    setup_of(expected, vocab_size=space.corpus.tokenizer.vocab_size)  # a target that no split meets
+    spec_of(expected, vocab_size=space.corpus.tokenizer.vocab_size)  # a target that no split meets
     _check_lanes(expected, space_file)
     _hold(out, take_over=take_over)
     return _Work(space=space, folder=open_run(out, space), console=open_console())
@@ -502,7 +502,7 @@ def _corpus(work: _Work, *, n_processes: int | None = None) -> "Corpus":
     from raysplit.corpus import build_corpus
     from raysplit.corpus.manifest import MANIFEST_FILE
     from raysplit.quantities import format_count
-    from raysplit.sweep.run_setup import held_out_tokens, longest_path_epochs
+    from raysplit.sweep.run_spec import held_out_tokens, longest_path_epochs
 
     space, folder, console = work.space, work.folder, work.console
     if (folder.corpus / MANIFEST_FILE).exists():
@@ -549,11 +549,11 @@ def _tuned(work: _Work, corpus: "Corpus") -> _Work:
 
 
 def _print_plan(space: "Space", vocab_size: int, console: Console) -> None:
-    from raysplit.design.setup import setup_of
+    from raysplit.design.resolved_spec import spec_of
     from raysplit.sweep.plan import describe_plan, make_plan, plan_notes, text_notes
 
-    setup = setup_of(space, vocab_size=vocab_size)
-    plan_ = make_plan(space, setup, vocab_size=vocab_size, seconds_per_token=_timed(space, setup, vocab_size, console))
+    spec = spec_of(space, vocab_size=vocab_size)
+    plan_ = make_plan(space, spec, vocab_size=vocab_size, seconds_per_token=_timed(space, spec, vocab_size, console))
     for title, rows in describe_plan(plan_):
         table = Table(*rows[0], title=title, title_justify="left", box=None, padding=(0, 2))
         for row in rows[1:]:
@@ -570,13 +570,13 @@ def _print_plan(space: "Space", vocab_size: int, console: Console) -> None:
         console.print(note)
 
 
-def _timed(space: "Space", setup: "Setup", vocab_size: int, console: Console) -> "dict[int, float]":
+def _timed(space: "Space", spec: "ResolvedSpec", vocab_size: int, console: Console) -> "dict[int, float]":
     """Seconds a token of the sizes that this machine can time: it has the device, and the device holds them alone."""
     from raysplit.train.calibrate import can_train_on, fitting_alone, seconds_per_token
 
     if not can_train_on(space.compute.device):
         return {}
-    models = [space.shape(n, vocab_size) for n in setup.sizes]
+    models = [space.shape(n, vocab_size) for n in spec.sizes]
     with console.status("timing a few real steps of each size ...", spinner="line"):
         return seconds_per_token(space, fitting_alone(space, models))
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from raysplit.design.candidates import CandidateGrid, candidates_of, roots, trunk
 from raysplit.design.designs import DESIGNS
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Trial
 from raysplit.design.tree_state import TreeState, chain, key, price, price_together, remaining
 from raysplit.design.value import Belief
@@ -60,21 +60,19 @@ class Verdict:
     why: str
 
 
-def whole_grid(setup: Setup) -> Round:
+def whole_grid(spec: ResolvedSpec) -> Round:
     """Every point of the grid: trunks, then branches, the largest sizes first in both; then the repeats."""
-    trunks = [trunk(n, setup.tree.pretrain_tokens_of(n)) for n in reversed(setup.sizes)]
+    trunks = [trunk(n, spec.tree.pretrain_tokens_of(n)) for n in reversed(spec.sizes)]
     branches = [
-        Trial(
-            n_params=n, seed=0, domain=domain, pretrain_tokens=d, milestones=setup.specialize_grid, replay_share=share
-        )
-        for n in reversed(setup.sizes)
-        for d in roots(setup, n)
-        for domain, share in product(setup.domains, setup.branch_shares)
+        Trial(n_params=n, seed=0, domain=domain, pretrain_tokens=d, milestones=spec.specialize_grid, replay_share=share)
+        for n in reversed(spec.sizes)
+        for d in roots(spec, n)
+        for domain, share in product(spec.domains, spec.branch_shares)
     ]
-    return Round(trials=(*trunks, *branches, *setup.repeats), why="the whole grid")
+    return Round(trials=(*trunks, *branches, *spec.repeats), why="the whole grid")
 
 
-def opening(setup: Setup) -> Round:
+def opening(spec: ResolvedSpec) -> Round:
     """The first round, before there is a law: the cheapest that tells something of each of N, D and D'.
 
     The smallest size is pretrained to two D, the next two sizes to the least. Each domain branches from them a short
@@ -84,55 +82,55 @@ def opening(setup: Setup) -> Round:
     replayed shares in turn. Repeats come along, since they tell the noise.
     """
     trials: list[Trial] = []
-    shares = setup.branch_shares
-    for i, n_params in enumerate(setup.sizes if setup.tree.given else setup.sizes[:3]):
-        reach = setup.tree.pretrain_tokens_of(n_params)[: 1 if i else 2]
+    shares = spec.branch_shares
+    for i, n_params in enumerate(spec.sizes if spec.tree.given else spec.sizes[:3]):
+        reach = spec.tree.pretrain_tokens_of(n_params)[: 1 if i else 2]
         trials.append(trunk(n_params, reach))
-        for k, domain in enumerate(setup.domains):
+        for k, domain in enumerate(spec.domains):
             for d in reach if i == 0 else reach[-1:]:
-                at = (k + (d != reach[0]) + i) % max(1, min(2, len(setup.specialize_grid)))
+                at = (k + (d != reach[0]) + i) % max(1, min(2, len(spec.specialize_grid)))
                 trials.append(
                     Trial(
                         n_params=n_params,
                         seed=0,
                         domain=domain,
                         pretrain_tokens=d,
-                        milestones=setup.specialize_grid[: at + 1],
+                        milestones=spec.specialize_grid[: at + 1],
                         replay_share=shares[(k + i) % len(shares)],
                     )
                 )
     trials.sort(key=lambda t: (bool(t.domain), -t.n_params))
-    return Round(trials=(*trials, *setup.repeats), why="a small opening of varied ratios, before there is a law")
+    return Round(trials=(*trials, *spec.repeats), why="a small opening of varied ratios, before there is a law")
 
 
-def next_round(setup: Setup, tree_state: TreeState, belief: Belief) -> Round | Finish:
+def next_round(spec: ResolvedSpec, tree_state: TreeState, belief: Belief) -> Round | Finish:
     """The most valuable trials for their price, or the end, by the belief that the law gives (`candidates.believe`).
 
     Trials are added one by one; those already chosen count as observations on their way, so that a round does not ask
     the same question four times.
     """
-    grid = CandidateGrid.of(setup)
+    grid = CandidateGrid.of(spec)
     regret = belief.expected_regret
-    if regret <= setup.regret_tolerance:
+    if regret <= spec.regret_tolerance:
         return Finish(
             why=f"the answer is certain enough: expected regret {100 * regret:.2f} % of the loss, "
-            f"tolerance {100 * setup.regret_tolerance:.2f} %"
+            f"tolerance {100 * spec.regret_tolerance:.2f} %"
         )
-    budget_left = setup.budget_flops - tree_state.spent_flops
+    budget_left = spec.budget_flops - tree_state.spent_flops
     if budget_left <= 0:
         return Finish(why="the sweep's budget is spent")
-    most = _most(setup)
+    most = _most(spec)
     round_flops = min(budget_left, _GROWTH * tree_state.spent_flops, most / _ROUNDS_PER_BUDGET)
-    candidates = candidates_of(setup, grid, tree_state)
+    candidates = candidates_of(spec, grid, tree_state)
     if not candidates.every:
         given_up = f", but for {len(tree_state.closed)} trials given up" if tree_state.closed else ""
         return Finish(why=f"every point of the grid is measured{given_up}; expected regret {100 * regret:.2f} %")
-    rng = np.random.default_rng([setup.seed, len(tree_state.losses)])
-    design = DESIGNS[setup.design](belief, candidates.groups, rng)
+    rng = np.random.default_rng([spec.seed, len(tree_state.losses)])
+    design = DESIGNS[spec.design](belief, candidates.groups, rng)
     chosen: list[Trial] = []
     planned, rate = 0.0, np.inf
-    least_rate = _least_rate(setup, regret, min(budget_left, most))
-    while planned < round_flops or len(chosen) < setup.lanes:
+    least_rate = _least_rate(spec, regret, min(budget_left, most))
+    while planned < round_flops or len(chosen) < spec.lanes:
         affordable = candidates.open & (planned + candidates.prices <= budget_left)
         if not affordable.any():
             break
@@ -150,16 +148,16 @@ def next_round(setup: Setup, tree_state: TreeState, belief: Belief) -> Round | F
         return Finish(why=f"nothing left is worth its cost; expected regret {100 * regret:.2f} % of the loss")
     plan = _merged(chosen)
     return Round(
-        trials=tuple(_to_its_end(setup, trial) for trial in plan) if _judges(setup) else plan,
+        trials=tuple(_to_its_end(spec, trial) for trial in plan) if _judges(spec) else plan,
         why=f"expected regret {100 * regret:.2f} % of the loss",
         planned=plan,
-        rate=rate if _judges(setup) else 0.0,
+        rate=rate if _judges(spec) else 0.0,
         spare_flops=_per_branch(min(budget_left - planned, round_flops), plan),
     )
 
 
 def enlarged(
-    setup: Setup, tree_state: TreeState, belief: Belief, within: Round, taken: Collection[Trial] = ()
+    spec: ResolvedSpec, tree_state: TreeState, belief: Belief, within: Round, taken: Collection[Trial] = ()
 ) -> Round | None:
     """The round with one more trial, for a lane that would else wait for the others to end it; None where none is worth
     its cost.
@@ -168,16 +166,16 @@ def enlarged(
     belief; what the round has planned counts as on its way and as spent. ``taken`` are other trials that still hold a
     lane.
     """
-    grid = CandidateGrid.of(setup)
+    grid = CandidateGrid.of(spec)
     for trial in within.planned:
         belief = belief.expecting(grid.columns(trial, trial.milestones))
-    budget_left = setup.budget_flops - tree_state.spent_flops
-    budget_left -= price_together(setup, _left_of(within.planned, tree_state), tree_state.nodes.copy())
+    budget_left = spec.budget_flops - tree_state.spent_flops
+    budget_left -= price_together(spec, _left_of(within.planned, tree_state), tree_state.nodes.copy())
     under_way = _left_of(within.trials, tree_state)
-    longest_flops = max((price(setup, t, t.milestones, tree_state.nodes) for t in under_way), default=0.0)
+    longest_flops = max((price(spec, t, t.milestones, tree_state.nodes) for t in under_way), default=0.0)
     if budget_left <= 0:
         return None
-    candidates = candidates_of(setup, grid, tree_state)
+    candidates = candidates_of(spec, grid, tree_state)
     asked = {chain(trial) for trial in (*within.trials, *taken)}
     single = [(*c.branches, trunk(c.root[0], (c.root[1],)))[0] for c in candidates.every]
     for i, (candidate, trial) in enumerate(zip(candidates.every, single, strict=True)):
@@ -186,10 +184,10 @@ def enlarged(
     affordable = candidates.open & (candidates.prices <= min(budget_left, longest_flops))
     if not affordable.any():
         return None
-    rng = np.random.default_rng([setup.seed, len(tree_state.losses)])
-    design = DESIGNS[setup.design](belief, candidates.groups, rng)
+    rng = np.random.default_rng([spec.seed, len(tree_state.losses)])
+    design = DESIGNS[spec.design](belief, candidates.groups, rng)
     best, rate = design.best(affordable, candidates.prices)
-    if rate <= _least_rate(setup, belief.expected_regret, min(budget_left, _most(setup))):
+    if rate <= _least_rate(spec, belief.expected_regret, min(budget_left, _most(spec))):
         return None
     budget_left -= float(candidates.prices[best])
     planned = (*within.planned, *candidates.take(best))
@@ -201,7 +199,7 @@ def enlarged(
     )
 
 
-def judge(setup: Setup, tree_state: TreeState, belief: Belief | None, trial: Trial, within: Round) -> Verdict:
+def judge(spec: ResolvedSpec, tree_state: TreeState, belief: Belief | None, trial: Trial, within: Round) -> Verdict:
     """Whether the rest of a trial can still change the decision enough for its price.
 
     The rest must be worth at least as much per FLOP as the least worthwhile trial that the round planned, the round's
@@ -212,9 +210,9 @@ def judge(setup: Setup, tree_state: TreeState, belief: Belief | None, trial: Tri
     rest = remaining(trial, tree_state)
     if not rest:
         return Verdict(go_on=False, why="measured to the end")
-    if belief is None or trial.is_trunk or not _judges(setup):
+    if belief is None or trial.is_trunk or not _judges(spec):
         return Verdict(go_on=True, why="part of the plan")
-    grid = CandidateGrid.of(setup)
+    grid = CandidateGrid.of(spec)
     for other in within.planned:
         if chain(other) != chain(trial):
             belief = belief.expecting(grid.columns(other, other.milestones))
@@ -225,10 +223,10 @@ def judge(setup: Setup, tree_state: TreeState, belief: Belief | None, trial: Tri
     for i in range(len(rest)):
         groups[i, : i + 1] = grid.columns(trial, rest[: i + 1])
     values = belief.values(groups)
-    prices = np.array([price(setup, trial, rest[: i + 1], tree_state.nodes) for i in range(len(rest))])
+    prices = np.array([price(spec, trial, rest[: i + 1], tree_state.nodes) for i in range(len(rest))])
     planned = next((len(remaining(p, tree_state)) for p in within.planned if chain(p) == chain(trial)), 0)
     affordable = np.array(
-        [price(setup, trial, rest[planned : i + 1], tree_state.nodes) <= within.spare_flops for i in range(len(rest))]
+        [price(spec, trial, rest[planned : i + 1], tree_state.nodes) <= within.spare_flops for i in range(len(rest))]
     )
     if (affordable & (values >= within.rate * prices) & (values > 0)).any():
         return Verdict(
@@ -248,30 +246,30 @@ def _left_of(trials: Sequence[Trial], tree_state: TreeState) -> list[Trial]:
     return [replace(trial, milestones=left) for trial in trials if (left := remaining(trial, tree_state))]
 
 
-def _most(setup: Setup) -> float:
+def _most(spec: ResolvedSpec) -> float:
     """FLOPs that a sweep can spend at most: without a limit, those of the whole grid."""
-    return min(setup.budget_flops, price_together(setup, whole_grid(setup).trials))
+    return min(spec.budget_flops, price_together(spec, whole_grid(spec).trials))
 
 
-def _least_rate(setup: Setup, regret: float, left_flops: float) -> float:
+def _least_rate(spec: ResolvedSpec, regret: float, left_flops: float) -> float:
     """Drop of regret per FLOP that a trial must be worth to be begun."""
-    return _WORTH * regret / left_flops if _judges(setup) else 0.0
+    return _WORTH * regret / left_flops if _judges(spec) else 0.0
 
 
-def _judges(setup: Setup) -> bool:
+def _judges(spec: ResolvedSpec) -> bool:
     """Whether trials are weighed by the regret that they may remove; the classic designs do not reckon with regret."""
-    return setup.design == "value"
+    return spec.design == "value"
 
 
 def _per_branch(flops: float, planned: Sequence[Trial]) -> float:
     return flops / max(1, sum(not trial.is_trunk for trial in planned))
 
 
-def _to_its_end(setup: Setup, trial: Trial) -> Trial:
+def _to_its_end(spec: ResolvedSpec, trial: Trial) -> Trial:
     """A branch with every deeper milestone of the grid: where it ends is judged as its losses come in."""
     if trial.is_trunk:
         return trial
-    deeper = tuple(m for m in setup.specialize_grid if m > trial.milestones[-1])
+    deeper = tuple(m for m in spec.specialize_grid if m > trial.milestones[-1])
     return replace(trial, milestones=trial.milestones + deeper)
 
 

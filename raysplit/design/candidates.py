@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Checkpoints, Node, Tree, Trial
 from raysplit.design.tree_state import TreeState, chain, price, price_together
 from raysplit.design.value import Array, Belief, Index, NoisyLaw, belief_of
@@ -38,11 +38,13 @@ class Candidate:
 class Candidates:
     """Everything that is open, with prices that fall as trunks are chosen."""
 
-    def __init__(self, setup: Setup, grid: "CandidateGrid", every: Sequence[Candidate], nodes: Checkpoints) -> None:
+    def __init__(
+        self, spec: ResolvedSpec, grid: "CandidateGrid", every: Sequence[Candidate], nodes: Checkpoints
+    ) -> None:
         self.every = list(every)
         self.open: NDArray[np.bool_] = np.ones(len(every), dtype=bool)
         """(M,) whether each can still be chosen."""
-        self._setup, self._grid = setup, grid
+        self._spec, self._grid = spec, grid
         self._nodes = nodes.copy()  # those that exist, and those that will once what was chosen has run
         self._branch_flops = np.array([c.branch_flops for c in every])
         self._with_root: dict[tuple[int, int, bool], list[int]] = {}
@@ -65,7 +67,7 @@ class Candidates:
         chosen = self.every[index]
         trunks = self._trunks(chosen.root, measured=not chosen.branches)
         trials = [*trunks, *chosen.branches]
-        price_together(self._setup, trials, self._nodes)  # adds the checkpoints
+        price_together(self._spec, trials, self._nodes)  # adds the checkpoints
         for trial in chosen.branches:
             self.open[self._with_chain[chain(trial)]] = False
         if trunks:
@@ -82,7 +84,7 @@ class Candidates:
                 continue
             trunks = self._trunks((n_params, tokens), measured=measured)
             nodes = Checkpoints(self._nodes.on_trunk(n_params, 0))
-            self.prices[own] = self._branch_flops[own] + sum(price(self._setup, t, t.milestones, nodes) for t in trunks)
+            self.prices[own] = self._branch_flops[own] + sum(price(self._spec, t, t.milestones, nodes) for t in trunks)
             self.groups[own, : len(self._grid.domains)] = (
                 [i for t in trunks for i in self._grid.columns(t, t.milestones)] if trunks else -1
             )
@@ -91,7 +93,7 @@ class Candidates:
         """The trunk that has to reach a root; none where it is there, unless its own point is wanted."""
         n_params, tokens = root
         at = Node(n_params=n_params, seed=0, pretrain_tokens=tokens)
-        tree = self._setup.tree
+        tree = self._spec.tree
         is_missing = tree.shares_trunks and at not in self._nodes and not tree.is_given(at)
         return [trunk(n_params, (tokens,))] if tokens and (measured or is_missing) else []
 
@@ -106,11 +108,11 @@ class CandidateGrid:
     index: Mapping[tuple[int, int, int], int]
 
     @classmethod
-    def of(cls, setup: Setup) -> "CandidateGrid":
-        points = [(n, d, 0) for n in setup.sizes for d in setup.tree.pretrain_tokens_of(n)]
-        points += [(n, d, s) for n in setup.sizes for d in roots(setup, n) for s in setup.specialize_grid]
-        shares = setup.replay_shares
-        domains = tuple(name_at(*each) for each in product(setup.domains, shares)) if shares else setup.domains
+    def of(cls, spec: ResolvedSpec) -> "CandidateGrid":
+        points = [(n, d, 0) for n in spec.sizes for d in spec.tree.pretrain_tokens_of(n)]
+        points += [(n, d, s) for n in spec.sizes for d in roots(spec, n) for s in spec.specialize_grid]
+        shares = spec.replay_shares
+        domains = tuple(name_at(*each) for each in product(spec.domains, shares)) if shares else spec.domains
         return cls(domains, bool(shares), {point: i for i, point in enumerate(points)})
 
     def columns(self, trial: Trial, milestones: Iterable[int]) -> tuple[int, ...]:
@@ -123,42 +125,42 @@ class CandidateGrid:
         return name_at(branch.domain, branch.replay_share) if self.has_shares else branch.domain
 
 
-def believe(setup: Setup, law: NoisyLaw) -> Belief:
+def believe(spec: ResolvedSpec, law: NoisyLaw) -> Belief:
     """What a law says of the decision and of every point of the grid, as `CandidateGrid.columns` numbers them."""
-    grid = CandidateGrid.of(setup)
+    grid = CandidateGrid.of(spec)
     to_law = [law.domains.index(name) for name in grid.domains]
     n, d, s = np.array(list(grid.index), dtype=float).T
-    belief = belief_of(law, setup.problem, n, d, s)
+    belief = belief_of(law, spec.problem, n, d, s)
     order = (np.arange(len(n))[:, None] * len(to_law) + np.array(to_law)).ravel()
     return replace(belief, foreseen=belief.foreseen[:, order], noise=belief.noise[order])
 
 
-def candidates_of(setup: Setup, grid: CandidateGrid, tree_state: TreeState) -> Candidates:
+def candidates_of(spec: ResolvedSpec, grid: CandidateGrid, tree_state: TreeState) -> Candidates:
     """Everything that is open: not measured, not given up, and deeper than what its chain has reached."""
     found: list[Candidate] = []
-    tokens = _BranchTokens(setup.tree)
-    shares_trunks = setup.tree.shares_trunks
-    for n_params in setup.sizes:
+    tokens = _BranchTokens(spec.tree)
+    shares_trunks = spec.tree.shares_trunks
+    for n_params in spec.sizes:
         stuck = chain(trunk(n_params, (1,))) in tree_state.closed
         reached = {node.pretrain_tokens for node in tree_state.nodes.on_trunk(n_params, 0)}
-        for d in roots(setup, n_params):
+        for d in roots(spec, n_params):
             if stuck and shares_trunks and d not in reached | {0}:
                 continue
             if d and not stuck and (chain(trunk(n_params, (d,))), d) not in tree_state.losses:
                 found.append(Candidate(branches=(), root=(n_params, d), columns=(), branch_flops=0.0))
             together: dict[int, list[Candidate]] = {}
-            for domain, share in product(setup.domains, setup.branch_shares):
+            for domain, share in product(spec.domains, spec.branch_shares):
                 whole = Trial(
-                    n_params=n_params, seed=0, domain=domain, pretrain_tokens=d, milestones=setup.specialize_grid,
+                    n_params=n_params, seed=0, domain=domain, pretrain_tokens=d, milestones=spec.specialize_grid,
                     replay_share=share,
                 )  # fmt: skip
-                for depth, one in _branches(setup, grid, tree_state, whole, tokens):
+                for depth, one in _branches(spec, grid, tree_state, whole, tokens):
                     found.append(one)
                     together.setdefault(depth, []).append(one)
-            is_new = d not in reached and not setup.tree.given
-            if len(setup.domains) > 1 and shares_trunks and is_new:
-                found += [_bundle(group) for group in together.values() if len(group) == len(setup.domains)]
-    return Candidates(setup, grid, found, tree_state.nodes)
+            is_new = d not in reached and not spec.tree.given
+            if len(spec.domains) > 1 and shares_trunks and is_new:
+                found += [_bundle(group) for group in together.values() if len(group) == len(spec.domains)]
+    return Candidates(spec, grid, found, tree_state.nodes)
 
 
 def trunk(n_params: int, milestones: Sequence[int]) -> Trial:
@@ -166,10 +168,10 @@ def trunk(n_params: int, milestones: Sequence[int]) -> Trial:
     return Trial(n_params=n_params, seed=0, domain="", pretrain_tokens=milestones[-1], milestones=tuple(milestones))
 
 
-def roots(setup: Setup, n_params: int) -> tuple[int, ...]:
+def roots(spec: ResolvedSpec, n_params: int) -> tuple[int, ...]:
     """Every D at which a branch of a size may leave, 0 included when the grid has it."""
-    grid = setup.tree.pretrain_tokens_of(n_params)
-    return (0, *grid) if setup.scratch else grid
+    grid = spec.tree.pretrain_tokens_of(n_params)
+    return (0, *grid) if spec.scratch else grid
 
 
 class _BranchTokens:
@@ -188,7 +190,7 @@ class _BranchTokens:
 
 
 def _branches(
-    setup: Setup, grid: CandidateGrid, tree_state: TreeState, whole: Trial, tokens: _BranchTokens
+    spec: ResolvedSpec, grid: CandidateGrid, tree_state: TreeState, whole: Trial, tokens: _BranchTokens
 ) -> Iterable[tuple[int, Candidate]]:
     """(depth, branch) for each milestone left: with every point on the way, and as -depth with the last point only."""
     if chain(whole) in tree_state.closed:
@@ -206,7 +208,7 @@ def _branches(
                     branches=(replace(whole, milestones=milestones),),
                     root=(whole.n_params, whole.pretrain_tokens),
                     columns=grid.columns(whole, milestones),
-                    branch_flops=missing * setup.flops_per_token[whole.n_params],
+                    branch_flops=missing * spec.flops_per_token[whole.n_params],
                 ),
             )
 

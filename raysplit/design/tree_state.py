@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Checkpoints, Tree, Trial
 
 
@@ -42,7 +42,7 @@ def key(trial: Trial, milestone: int) -> tuple[Trial, int]:
 
 
 def tree_state_of(
-    setup: Setup,
+    spec: ResolvedSpec,
     losses: Mapping[tuple[Trial, int], Mapping[str, float]],
     closed: Collection[Trial] = (),
     paused: Collection[Trial] = (),
@@ -54,21 +54,21 @@ def tree_state_of(
     What was spent follows from the tree and not from a meter, so that tokens lost in a crash change no decision.
 
     Args:
-        setup: of the sweep.
+        spec: of the sweep.
         losses: what was measured, in the order in which it came in.
         closed: chains that failed.
         paused: chains that were stopped in this round.
         before: the state after the first few of these losses, so that they need not be counted again.
     """
-    nodes, tokens = Checkpoints(), dict.fromkeys(setup.flops_per_token, 0)
+    nodes, tokens = Checkpoints(), dict.fromkeys(spec.flops_per_token, 0)
     more = sorted(losses, key=_trunks_first)
     if before is not None:
         new = sorted(islice(losses, len(before.losses), None), key=_trunks_first)
-        if all(_goes_on(setup.tree, *at, before) for at in new):
+        if all(_goes_on(spec.tree, *at, before) for at in new):
             nodes, tokens, more = before.nodes.copy(), dict(before.tokens), new
     for at, milestone in more:
         trial = replace(at, milestones=(milestone,), pretrain_tokens=at.pretrain_tokens if at.domain else milestone)
-        tokens[trial.n_params] += _train(setup.tree, trial, nodes)
+        tokens[trial.n_params] += _train(spec.tree, trial, nodes)
     return TreeState(
         losses=losses,
         closed=frozenset(closed),
@@ -76,8 +76,8 @@ def tree_state_of(
         nodes=nodes,
         tokens=tokens,
         # From whole numbers, so that the order in which they came does not show in the last digit.
-        spent_flops=sum(flops * tokens[n_params] for n_params, flops in setup.flops_per_token.items()),
-        tree=setup.tree,
+        spent_flops=sum(flops * tokens[n_params] for n_params, flops in spec.flops_per_token.items()),
+        tree=spec.tree,
     )
 
 
@@ -109,12 +109,12 @@ def remaining(trial: Trial, tree_state: TreeState) -> tuple[int, ...]:
     return tuple(m for m in trial.milestones if key(trial, m) not in tree_state.losses)
 
 
-def price(setup: Setup, trial: Trial, milestones: Sequence[int], nodes: Checkpoints) -> float:
+def price(spec: ResolvedSpec, trial: Trial, milestones: Sequence[int], nodes: Checkpoints) -> float:
     """FLOPs still to train for a trial's milestones, its trunk's missing part included."""
-    return setup.tree.missing_tokens(trial, milestones, nodes) * setup.flops_per_token[trial.n_params]
+    return spec.tree.missing_tokens(trial, milestones, nodes) * spec.flops_per_token[trial.n_params]
 
 
-def price_together(setup: Setup, trials: Iterable[Trial], nodes: Checkpoints | None = None) -> float:
+def price_together(spec: ResolvedSpec, trials: Iterable[Trial], nodes: Checkpoints | None = None) -> float:
     """FLOPs of trials trained one after the other; the checkpoints that they leave are added to ``nodes``.
 
     Without ``nodes`` they start from nothing.
@@ -123,7 +123,7 @@ def price_together(setup: Setup, trials: Iterable[Trial], nodes: Checkpoints | N
         nodes = Checkpoints()
     flops = 0.0
     for trial in trials:
-        flops += _train(setup.tree, trial, nodes) * setup.flops_per_token[trial.n_params]
+        flops += _train(spec.tree, trial, nodes) * spec.flops_per_token[trial.n_params]
     return flops
 
 

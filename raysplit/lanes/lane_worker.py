@@ -117,7 +117,7 @@ def _say_nothing(tokens: int, loss: float) -> bool:
 
 def _carry_out(task: Task, lane: Any, corpus: Any, config: LaneConfig, *, is_first: bool, on_progress: Any) -> Outcome:
     """Train, measure and record. A divergence is an outcome; any other exception ends the lane."""
-    from raysplit.design.setup import tree_of
+    from raysplit.design.resolved_spec import tree_of
     from raysplit.train.engine import Divergence
 
     trial, milestone = task.trial, task.milestone

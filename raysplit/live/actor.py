@@ -24,7 +24,7 @@ from raysplit.live.law_store import laws_beside
 from raysplit.live.laws_behind import LawsBehind
 from raysplit.live.lease import Lease, Renewals
 from raysplit.live.questions import AskStatus, Question
-from raysplit.live.run_setup import RunSetup
+from raysplit.live.run_spec import RunSpec
 from raysplit.live.service import Claim, LawService
 
 _THREADS = {"ask": 4, "ingest": 4, "look": 2}
@@ -39,7 +39,7 @@ _look = ray.method(concurrency_group="look")
 class LawActor:
     """`LawService` behind Ray; restarted after a crash, it reads its journal and goes on."""
 
-    def __init__(self, run: RunSetup, journal: str | Path, lease: Lease | None = None) -> None:
+    def __init__(self, run: RunSpec, journal: str | Path, lease: Lease | None = None) -> None:
         opened = Journal(journal)
         self._service = LawService(
             run,
@@ -143,7 +143,7 @@ def _face_key() -> bytes:
 
 def start_law_actor(
     sweep_id: str,
-    run: RunSetup,
+    run: RunSpec,
     journal: str | Path,
     *,
     options: Mapping[str, Any] | None = None,

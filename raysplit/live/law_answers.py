@@ -45,7 +45,7 @@ from raysplit.live.questions import (
     ShouldGoOn,
     SplitQuestion,
 )
-from raysplit.live.run_setup import ModelFamily
+from raysplit.live.run_spec import ModelFamily
 from raysplit.live.state import SweepState
 from raysplit.split import Advice, Choice, Problem, advise
 
@@ -57,7 +57,7 @@ class LawAnswers(AnsweringLaw):
     """What anyone may ask of a sweep's laws. Methods may be called from several threads."""
 
     def __init__(self, state: SweepState, laws: Laws) -> None:
-        self.run, self.setup = state.run, state.run.setup
+        self.run, self.spec = state.run, state.run.spec
         self._state, self._laws = state, laws
         self._answers: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 
@@ -141,7 +141,7 @@ class LawAnswers(AnsweringLaw):
         return replace(found, law=self._stamp(known))
 
     def answer_should_go_on(self, question: ShouldGoOn) -> GoOn:
-        [observation] = checked([question.observation], self.setup.domains)
+        [observation] = checked([question.observation], self.spec.domains)
         try:
             known = self._version(None)
             advice = self._advice(known, AskAdvice())
@@ -151,7 +151,7 @@ class LawAnswers(AnsweringLaw):
             _at(known.fitted.law, None),
             observation,
             expected_regret=advice.expected_regret,
-            regret_tolerance=self.setup.regret_tolerance,
+            regret_tolerance=self.spec.regret_tolerance,
             stamp=self._stamp(known),
         )
 
@@ -188,7 +188,7 @@ class LawAnswers(AnsweringLaw):
         return found
 
     def _problem(self, question: SplitQuestion, known: LawVersion) -> Problem:
-        problem = problem_of(self.setup.problem, question, family=self.run.family)
+        problem = problem_of(self.spec.problem, question, family=self.run.family)
         check_domains(known.fitted.law, problem.domains)
         return problem
 

@@ -27,7 +27,7 @@ from raysplit.live.law_store import Laws, LawStore
 from raysplit.live.laws import LawsOnDemand
 from raysplit.live.observations import ObservationTable, as_row, checked, new_to
 from raysplit.live.questions import AskEndings, AskEvents, AskStatus, AskTrials, Observe
-from raysplit.live.run_setup import KIND, RunSetup, recorded_setup
+from raysplit.live.run_spec import KIND, RunSpec, recorded_spec
 from raysplit.live.state import state_of
 from raysplit.split import Advice
 
@@ -47,7 +47,7 @@ class LawService(LawAnswers):
 
     def __init__(
         self,
-        run: RunSetup | None,
+        run: RunSpec | None,
         journal: Journal | ReadJournal,
         *,
         make_laws: MakeLaws = LawsOnDemand,
@@ -65,7 +65,7 @@ class LawService(LawAnswers):
             fence: of the journal's opening (`LawStore`); None where laws are read and not stored.
 
         Raises:
-            RunError: the journal has no record of the set-up, and ``run`` is None; or the journal cannot be written.
+            RunError: the journal has no record of the specification, and ``run`` is None; or the journal cannot be written.
         """
         self.journal = journal
         self._lock = threading.RLock()
@@ -73,9 +73,9 @@ class LawService(LawAnswers):
         self._deciding = threading.Lock()
         """One decision of the sweep at a time."""
         run = _stored(run, journal)
-        setup, state = run.setup, state_of(journal.records, run)
+        spec, state = run.spec, state_of(journal.records, run)
         target = FitTarget(
-            problem=setup.problem, step_tokens=setup.step_tokens, seed=setup.seed, shares=setup.replay_shares
+            problem=spec.problem, step_tokens=spec.step_tokens, seed=spec.seed, shares=spec.replay_shares
         )
         last_seq = journal.records[-1].seq if journal.records else -1
         store = LawStore(laws_in, last_seq=last_seq, fence=fence)
@@ -166,7 +166,7 @@ class LawService(LawAnswers):
             with self._lock:
                 tree_state, within = self._state.tree_state(), self._state.rounds[-1]
                 asked = self._state.asked(trial)
-            verdict = judge(self.setup, tree_state, belief, asked, within.round)
+            verdict = judge(self.spec, tree_state, belief, asked, within.round)
             with self._lock:
                 if not verdict.go_on and (skipped := remaining(asked, self._state.tree_state())):
                     data = {
@@ -198,7 +198,7 @@ class LawService(LawAnswers):
             RunError: the disk refused; nothing was stored.
         """
         observations = question.observations
-        asked = checked(observations, self.setup.domains)
+        asked = checked(observations, self.spec.domains)
         with self._lock:
             new = new_to(self._state.table, asked)
             if new:
@@ -237,7 +237,7 @@ class LawService(LawAnswers):
                 n_stopped=len(state.stops),
                 n_failed=len(state.closed),
                 spent_flops=state.tree_state().spent_flops,
-                budget_flops=self.setup.budget_flops,
+                budget_flops=self.spec.budget_flops,
                 finished=state.finish,
                 law_version=latest.version if latest else 0,
                 trouble="; ".join(filter(None, (self._laws.trouble(), self.trouble_elsewhere))),
@@ -260,20 +260,20 @@ class LawService(LawAnswers):
                     self.record(trial, trial.milestones[0], Failed(why="its trunk failed before reaching it"))
                 seq, tree_state = self._state.table.last_seq, self._state.tree_state()
                 n_known = len(self._state.table)
-            advice, belief, is_grid = None, None, self.setup.policy == "grid"
+            advice, belief, is_grid = None, None, self.spec.policy == "grid"
             decision: Round | Finish
             if n_begun == 0:
-                decision = whole_grid(self.setup) if is_grid else opening(self.setup)
+                decision = whole_grid(self.spec) if is_grid else opening(self.spec)
             elif not n_known:
                 decision = Finish(why=f"nothing could be measured: {next(iter(self._state.closed.values()))}")
             else:
                 fitted = self._laws.of_round(seq)
-                advice = fitted.advice or advice_or_none(fitted.law, self.setup.problem)
+                advice = fitted.advice or advice_or_none(fitted.law, self.spec.problem)
                 if is_grid:
                     decision = Finish(why="every point of the grid is measured")
                 else:
-                    belief = believe(self.setup, fitted.law)
-                    decision = next_round(self.setup, tree_state, belief)
+                    belief = believe(self.spec, fitted.law)
+                    decision = next_round(self.spec, tree_state, belief)
             with self._lock:
                 if advice is not None:
                     self._log_advice(advice, n_known)
@@ -296,7 +296,7 @@ class LawService(LawAnswers):
 
     def _may_add(self, tree_state: TreeState) -> bool:
         """Whether an idle lane may get a trial beyond the round; after a vain search only with a new measurement."""
-        return self.setup.fills_idle_lanes and self._round_is_full != (len(self._state.rounds), len(tree_state.losses))
+        return self.spec.fills_idle_lanes and self._round_is_full != (len(self._state.rounds), len(tree_state.losses))
 
     def _add_trial(self, n_begun: int, taken: Collection[Trial]) -> None:
         """Add a trial for an idle lane to the round under way; do nothing if none is worth its cost."""
@@ -306,7 +306,7 @@ class LawService(LawAnswers):
                 if len(self._state.rounds) != n_begun:
                     return
                 tree_state, within = self._state.tree_state(), self._state.rounds[-1].round
-            larger = None if belief is None else enlarged(self.setup, tree_state, belief, within, taken)
+            larger = None if belief is None else enlarged(self.spec, tree_state, belief, within, taken)
             with self._lock:
                 if larger is None:
                     self._round_is_full = (n_begun, len(tree_state.losses))
@@ -333,21 +333,21 @@ class LawService(LawAnswers):
         """What this round's decisions rest on: the law of the observations from before it; None in the first."""
         with self._lock:
             index = len(self._state.rounds) - 1
-        if index <= 0 or self.setup.policy == "grid":
+        if index <= 0 or self.spec.policy == "grid":
             return None
         if self._round_belief is None or self._round_belief[0] != index:
             law = self._laws.of_round(self._state.rounds[index].known_seq).law
-            self._round_belief = (index, believe(self.setup, law))
+            self._round_belief = (index, believe(self.spec, law))
         return self._round_belief[1]
 
 
-def _stored(run: RunSetup | None, journal: Journal | ReadJournal) -> RunSetup:
-    """The set-up of the journal's sweep; ``run`` is stored first if the journal says something else or nothing."""
-    data = recorded_setup(journal.records)
+def _stored(run: RunSpec | None, journal: Journal | ReadJournal) -> RunSpec:
+    """The specification of the journal's sweep; ``run`` is stored first if the journal says something else or nothing."""
+    data = recorded_spec(journal.records)
     if run is not None and data != run.to_data():
         if isinstance(journal, ReadJournal):
             return run
         data = journal.append(KIND, run.to_data()).data
     if data is None:
         raise RunError("this journal is of an older raysplit and does not say what its sweep rests on")
-    return RunSetup.of_data(data)  # read back, so that the last digit of a weight is the same for all who read it
+    return RunSpec.of_data(data)  # read back, so that the last digit of a weight is the same for all who read it

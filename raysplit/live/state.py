@@ -15,7 +15,7 @@ from raysplit.design.tree_state import TreeState, chain, is_orphan, key, remaini
 from raysplit.journal import Record, without_collection
 from raysplit.live.answers import Ending, TrialState
 from raysplit.live.observations import ObservationTable, Reported
-from raysplit.live.run_setup import RunSetup
+from raysplit.live.run_spec import RunSpec
 from raysplit.runs import Observation
 from raysplit.split import Interval
 
@@ -46,7 +46,7 @@ class PastAdvice:
 class SweepState:
     """What was measured, planned, stopped and given up. Not safe for several threads, except `table`."""
 
-    def __init__(self, run: RunSetup) -> None:
+    def __init__(self, run: RunSpec) -> None:
         self.run = run
         self.table = ObservationTable()
         self.losses: dict[tuple[Trial, int], Mapping[str, float]] = {}
@@ -120,7 +120,7 @@ class SweepState:
             # A copy, since decisions are made on it while more comes in.
             before = self._tree_state[1] if self._tree_state else None
             losses = dict(self.losses)
-            self._tree_state = (at, tree_state_of(self.run.setup, losses, self.closed, self.paused, before=before))
+            self._tree_state = (at, tree_state_of(self.run.spec, losses, self.closed, self.paused, before=before))
         return self._tree_state[1]
 
     def asked(self, trial: Trial) -> Trial:
@@ -255,8 +255,8 @@ class SweepState:
         """A trunk's measurement is an observation of every domain, a branch's of its own."""
         pretrain, specialize = trial.point(milestone)
         seconds = math.nan if data["wall_seconds"] is None else data["wall_seconds"]
-        setup, losses = self.run.setup, data["losses"]
-        domains = setup.domains if trial.is_trunk else (trial.domain,)
+        spec, losses = self.run.spec, data["losses"]
+        domains = spec.domains if trial.is_trunk else (trial.domain,)
         return [
             Observation(
                 n_params=trial.n_params,
@@ -266,11 +266,11 @@ class SweepState:
                 loss=losses[domain],
                 seed=trial.seed,
                 trial=trial.name,
-                flops=setup.flops_per_token[trial.n_params] * (pretrain + specialize),
+                flops=spec.flops_per_token[trial.n_params] * (pretrain + specialize),
                 bits_per_byte=losses[domain] / math.log(2) / self.run.bytes_per_token[domain],
                 wall_seconds=seconds / len(domains),
-                replay_share=0.0 if trial.is_trunk else trial.replay_share or setup.replay_share,
-                general_loss=_mean_of_others(losses, domain) if setup.tree.given else math.nan,
+                replay_share=0.0 if trial.is_trunk else trial.replay_share or spec.replay_share,
+                general_loss=_mean_of_others(losses, domain) if spec.tree.given else math.nan,
             )
             for domain in domains
         ]
@@ -282,8 +282,8 @@ def _mean_of_others(losses: Mapping[str, float], domain: str) -> float:
     return math.fsum(others) / len(others) if others else math.nan
 
 
-def state_of(records: Iterable[Record], run: RunSetup) -> SweepState:
-    """The state of a sweep of this set-up after these records, oldest first."""
+def state_of(records: Iterable[Record], run: RunSpec) -> SweepState:
+    """The state of a sweep of this specification after these records, oldest first."""
     state = SweepState(run)
     with without_collection():
         for record in records:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from raysplit.design.campaign import whole_grid
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Trial
 from raysplit.design.tree_state import key, price, tree_state_of
 from raysplit.live.state import SweepState
@@ -30,11 +30,11 @@ class Costs:
     """Every point of the search space's grid, as a tree."""
 
 
-def costs_of(setup: Setup, history: SweepState) -> Costs:
+def costs_of(spec: ResolvedSpec, history: SweepState) -> Costs:
     """Reckon from the tree; nothing here is timed."""
-    by_token = replace(setup, flops_per_token=dict.fromkeys(setup.flops_per_token, 1.0))
+    by_token = replace(spec, flops_per_token=dict.fromkeys(spec.flops_per_token, 1.0))
     points = set(history.losses)
-    nodes = tree_state_of(setup, history.losses).nodes
+    nodes = tree_state_of(spec, history.losses).nodes
     lengths = {at: sum(at[0].point(at[1])) for at in points}
     skipped = [ending for ending in history.stops if ending.skipped]
 
@@ -42,19 +42,19 @@ def costs_of(setup: Setup, history: SweepState) -> Costs:
         asked = {at: dict[str, float]() for at in wanted}
         return Cost(
             n_points=len(asked), tokens=tree_state_of(by_token, asked).spent_flops,
-            flops=tree_state_of(setup, asked).spent_flops,
+            flops=tree_state_of(spec, asked).spent_flops,
         )  # fmt: skip
 
     return Costs(
         spent=as_tree(points),
         independent=Cost(
             n_points=len(points), tokens=float(sum(lengths.values())),
-            flops=sum(setup.flops_per_token[at[0].n_params] * tokens for at, tokens in lengths.items()),
+            flops=sum(spec.flops_per_token[at[0].n_params] * tokens for at, tokens in lengths.items()),
         ),
         stopped=Cost(
             n_points=sum(len(ending.skipped) for ending in skipped),
             tokens=sum(price(by_token, ending.trial, ending.skipped, nodes) for ending in skipped),
-            flops=sum(price(setup, ending.trial, ending.skipped, nodes) for ending in skipped),
+            flops=sum(price(spec, ending.trial, ending.skipped, nodes) for ending in skipped),
         ),
-        grid=as_tree(key(trial, m) for trial in whole_grid(setup).trials for m in trial.milestones),
+        grid=as_tree(key(trial, m) for trial in whole_grid(spec).trials for m in trial.milestones),
     )  # fmt: skip

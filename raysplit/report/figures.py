@@ -57,7 +57,7 @@ def figures_of(story: Story, costs: Costs) -> list[Figure]:
                             picture=lambda width: moved_picture(story, width)))  # fmt: skip
     if (tuned := story.tuned) is not None:
         found.append(Figure(file="learning_rate", title="The learning rate", caption=words.rate_caption(tuned),
-                            picture=lambda width: rate_picture(tuned, story.setup.sizes, width)))  # fmt: skip
+                            picture=lambda width: rate_picture(tuned, story.spec.sizes, width)))  # fmt: skip
     return found
 
 
@@ -92,7 +92,7 @@ def moved_picture(story: Story, width: float) -> Spec:
     return path_picture(
         advices,
         sizes=sorted(story.problem.sizes),
-        regret_tolerance=story.setup.regret_tolerance,
+        regret_tolerance=story.spec.regret_tolerance,
         width=width,
         spent_flops=[advice.spent_flops for advice in advices],
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.errors import RunError
 from raysplit.journal import read_journal
 from raysplit.law import Law
@@ -17,7 +17,7 @@ from raysplit.runs import read_runs
 from raysplit.space import Space
 from raysplit.split import Advice, Choice, Problem
 from raysplit.sweep.final_run import FinalRun, read_final
-from raysplit.sweep.run_setup import setup_of_run
+from raysplit.sweep.run_spec import run_spec_of
 from raysplit.tuning.storage import masked
 from raysplit.tuning.tuned import Tuned, read_tuned
 
@@ -36,7 +36,7 @@ class Story:
     space: Space
     space_yaml: str
     manifest: "Manifest"
-    setup: Setup
+    spec: ResolvedSpec
     problem: Problem
     """What the advice answers, on this corpus."""
     observations: pd.DataFrame
@@ -82,15 +82,15 @@ def read_story(folder: RunFolder) -> Story:
             raise RunError(f"{path}: is missing; a report needs a finished sweep (run the same `raysplit sweep` again)")
     manifest = read_manifest(folder.corpus)
     records = read_journal(folder.journal)
-    history = state_of(records, setup_of_run(folder, records))
-    setup = history.run.setup
+    history = state_of(records, run_spec_of(folder, records))
+    spec = history.run.spec
     law_text = folder.law.read_text(encoding="utf-8")
     advice = Advice.from_json(folder.advice.read_text(encoding="utf-8"))
     return Story(
-        space=space, space_yaml=masked(folder.space.read_text(encoding="utf-8")), manifest=manifest, setup=setup,
+        space=space, space_yaml=masked(folder.space.read_text(encoding="utf-8")), manifest=manifest, spec=spec,
         problem=replace(
-            setup.problem, budget_flops=advice.budget_flops, accounting=advice.accounting,
-            seeds=advice.seeds, weights=[advice.weights[name] for name in setup.problem.domains],
+            spec.problem, budget_flops=advice.budget_flops, accounting=advice.accounting,
+            seeds=advice.seeds, weights=[advice.weights[name] for name in spec.problem.domains],
         ),
         observations=read_runs(folder.observations("parquet")), law=Law.from_json(law_text),
         choice=_choice(folder, law_text), advice=advice, history=history,

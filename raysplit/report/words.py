@@ -131,7 +131,7 @@ def tree_caption(story: Story, costs: Costs) -> str:
     trunks = sum(not c.domain for c in history.chains)
     sharing = costs.independent.flops / costs.spent.flops if costs.spent.flops else 1.0
     branches = _count(len(history.chains) - trunks, "branch")
-    rises = ", ".join(map(format_count, story.setup.specialize_grid))
+    rises = ", ".join(map(format_count, story.spec.specialize_grid))
     text = (
         f"{_count(trunks, 'trunk')} and {branches}: a trunk runs from left to right, and a branch rises by a mark for "
         f"each D' ({rises}). A filled mark is a measurement after its cooldown. Each token was "

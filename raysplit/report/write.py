@@ -40,7 +40,7 @@ def write_report(folder: RunFolder) -> Path:
         CorpusError, LawError, SpaceError, SplitError, TableError: the file of that kind is missing or damaged.
     """
     story = read_story(folder)
-    costs = costs_of(story.setup, story.history)
+    costs = costs_of(story.spec, story.history)
     try:
         folder.report.mkdir(parents=True, exist_ok=True)
         plates = []

@@ -12,7 +12,7 @@ import yaml
 from raysplit.errors import RunError, SpaceError
 from raysplit.files import read_text
 from raysplit.journal import has_journal, read_journal
-from raysplit.live.run_setup import KIND
+from raysplit.live.run_spec import KINDS
 from raysplit.machines import ComputeSpec
 from raysplit.space import Space, dump_space, load_space
 
@@ -239,7 +239,7 @@ def _has_records(folder: RunFolder) -> bool:
     except RunError:
         return False  # where no journal can be is none: the location may be the mistake
     try:
-        return any(record.kind != KIND for record in read_journal(folder.journal))
+        return any(record.kind not in KINDS for record in read_journal(folder.journal))
     except RunError:
         return True  # damaged, so there was something
 

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from raysplit.design.lane_shapes import LaneShape, lane_shape_of
-from raysplit.design.setup import Setup, setup_of
+from raysplit.design.resolved_spec import ResolvedSpec, spec_of
 from raysplit.design.tasks import Measured, Outcome, Task
 from raysplit.errors import RunError
 from raysplit.journal import Journal
-from raysplit.live.run_setup import RunSetup
+from raysplit.live.run_spec import RunSpec
 from raysplit.live.service import LawService
 from raysplit.pool.lane_pool import LanePool
 from raysplit.pool.lane_state import LaneState, QueuedTask
@@ -137,11 +137,11 @@ def simulate(
             raise RunError(f"--nodes {most_nodes}: a lane needs {footprint}, and all nodes have {there}; give more")
     fill = most_nodes * min(resources[name] / amount for name, amount in smallest.in_all.items() if amount)
     lanes = most_lanes or max(1, int(fill))
-    setup = replace(setup_of(space, vocab_size=vocab_size), lanes=lanes)
-    losses = known_law_losses(_chinchilla, setup.domains, noise=0.005, seed=seed)
+    spec = replace(spec_of(space, vocab_size=vocab_size), lanes=lanes)
+    losses = known_law_losses(_chinchilla, spec.domains, noise=0.005, seed=seed)
     with tempfile.TemporaryDirectory() as scratch, closing(Journal(Path(scratch) / "journal")) as journal:
-        service = LawService(RunSetup(setup=setup, bytes_per_token=dict.fromkeys(setup.domains, 1.0)), journal)
-        played = _Played(space, setup, service, losses, paces, rates)
+        service = LawService(RunSpec(spec=spec, bytes_per_token=dict.fromkeys(spec.domains, 1.0)), journal)
+        played = _Played(space, spec, service, losses, paces, rates)
         played.machines = Machines(
             most_nodes=most_nodes, resources=resources, rates=rates, rng=np.random.default_rng(seed),
             clock=played.clock, lost=played.node_lost,
@@ -191,7 +191,7 @@ class _Played:
     """One simulated sweep."""
 
     space: Space
-    setup: Setup
+    spec: ResolvedSpec
     service: LawService
     losses: Losses
     paces: Mapping[int, SizePace]
@@ -229,7 +229,7 @@ class _Played:
     def __post_init__(self) -> None:
         self.tune = PlayedTune(self.service, n_blocked=self._n_blocked)
         self.pool = LanePool(
-            most_lanes=self.setup.lanes,
+            most_lanes=self.spec.lanes,
             stall_seconds=1800.0,
             no_machines_seconds=math.inf,  # somebody waits, however long the queue
             footprint_of=lambda task: Footprint.of(self._pace(task).lane),
@@ -284,8 +284,8 @@ class _Played:
 
     def _hand_in(self, trial: TuneTrial) -> None:
         task = Task(trial=trial.asked, milestone=trial.milestone)
-        tokens = self.tune.step_flops(trial) / self.setup.flops_per_token[trial.asked.n_params]
-        tokens += len(self.setup.domains) * self.space.training.validation_tokens * FORWARD_SHARE
+        tokens = self.tune.step_flops(trial) / self.spec.flops_per_token[trial.asked.n_params]
+        tokens += len(self.spec.domains) * self.space.training.validation_tokens * FORWARD_SHARE
         pace = self._pace(task)
         self.works[task] = _Work(trial=trial, pace=pace, left=tokens * pace.seconds_per_token)
         self.pool.ask(

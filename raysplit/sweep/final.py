@@ -28,7 +28,7 @@ from raysplit.split import Advice, Interval
 from raysplit.sweep.backend import Backend
 from raysplit.sweep.final_plan import FinalPart, FinalPlan, Variant, expert_of, models_of, plan_final
 from raysplit.sweep.final_run import RECOMMENDED, FinalRun, TrainedVariant
-from raysplit.sweep.run_setup import bytes_per_token, recorded
+from raysplit.sweep.run_spec import bytes_per_token, recorded
 from raysplit.train.base_card import render_base_card
 from raysplit.train.card import CARD, ExportedModel, render_card
 from raysplit.train.checkpoints import check_checkpoints

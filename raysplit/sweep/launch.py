@@ -19,7 +19,7 @@ from rich.console import Console
 from raysplit import strict_json
 from raysplit.corpus import Corpus
 from raysplit.design.campaign import opening
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree_state import price_together
 from raysplit.errors import RunError
 from raysplit.http.face import HttpFace
@@ -36,14 +36,14 @@ from raysplit.live.client import NAMESPACE, actor_name
 from raysplit.live.endpoint import Endpoint
 from raysplit.live.law_store import laws_beside
 from raysplit.live.lease import LEASE_SECONDS, Lease, renewed
-from raysplit.live.run_setup import RunSetup
+from raysplit.live.run_spec import RunSpec
 from raysplit.live.service import LawService
 from raysplit.run_folder.folder import RunFolder, run_with_journal, write_text
 from raysplit.runs import BASE
 from raysplit.space import Space, dump_space
 from raysplit.split import Base
 from raysplit.sweep.backend import Backend, run_all
-from raysplit.sweep.run_setup import recorded, setup_of_run, setup_of_space
+from raysplit.sweep.run_spec import recorded, run_spec_of, run_spec_of_space
 from raysplit.sweep.tune import LawScheduler, LawSearcher, TrialRunner, Trials
 from raysplit.train.checkpoints import check_checkpoints
 from raysplit.tuning.stages import points_of
@@ -61,7 +61,7 @@ class SweepEnd:
 
 
 @contextmanager
-def live_law(run: RunSetup, folder: RunFolder, *, face: HttpFace | None) -> Iterator[ActorHandle]:
+def live_law(run: RunSpec, folder: RunFolder, *, face: HttpFace | None) -> Iterator[ActorHandle]:
     """A run's law actor on the cluster that this process has joined, for the length of a ``with`` block.
 
     Meanwhile the run folder says where the actor is. An actor whose driver was killed ends when its lease has run out;
@@ -103,7 +103,7 @@ def run_sweep(
         LaneError: machines were at fault, as often as was put up with; every trial stays open.
     """
     started = time.perf_counter()
-    run = setup_of_space(space, corpus)
+    run = run_spec_of_space(space, corpus)
     service = _reading(run, folder, recorded(folder.journal))
     before = service.status()
     if before.finished:
@@ -111,7 +111,7 @@ def run_sweep(
         return SweepEnd(status=before, wall_seconds=0.0)
     checkpoints = folder.checkpoints_at(space.compute.storage)
     check_checkpoints(checkpoints, space, vocab_size=corpus.vocab_size)
-    check_opening(run.setup)
+    check_opening(run.spec)
     if before.n_observations:
         console.print(f"taking up the sweep at {before.n_observations} observations")
     with joined_cluster(space.compute, address=ray_address):
@@ -125,7 +125,7 @@ def run_sweep(
             with running_lanes(
                 space, folder, law=law, console=console, title="sweep", wait_seconds=wait_seconds
             ) as lanes:
-                _tune(folder, Trials(ActorLaw(law), lanes=run.setup.lanes, n_blocked=lanes.n_blocked), lanes)
+                _tune(folder, Trials(ActorLaw(law), lanes=run.spec.lanes, n_blocked=lanes.n_blocked), lanes)
     service = _reading(run, folder, recorded(folder.journal))
     status = service.status()
     if status.finished:
@@ -133,16 +133,16 @@ def run_sweep(
     return SweepEnd(status=status, wall_seconds=time.perf_counter() - started)
 
 
-def check_opening(setup: Setup) -> None:
+def check_opening(spec: ResolvedSpec) -> None:
     """Refuse a sweep whose budget does not pay for its opening round.
 
     Raises:
         RunError: its budget does not.
     """
-    opening_flops = price_together(setup, opening(setup).trials)
-    if setup.policy == "adaptive" and opening_flops > setup.budget_flops:
+    opening_flops = price_together(spec, opening(spec).trials)
+    if spec.policy == "adaptive" and opening_flops > spec.budget_flops:
         raise RunError(
-            f"sweep.budget_flops = {setup.budget_flops:g} is less than the {opening_flops:.3g} FLOPs of the opening "
+            f"sweep.budget_flops = {spec.budget_flops:g} is less than the {opening_flops:.3g} FLOPs of the opening "
             "round; raise it, or shorten the grids"
         )
 
@@ -200,10 +200,10 @@ def read_service(run_folder: Path) -> LawService:
     """
     folder = run_with_journal(run_folder)
     records = read_journal(folder.journal)
-    return _reading(setup_of_run(folder, records), folder, records)
+    return _reading(run_spec_of(folder, records), folder, records)
 
 
-def _reading(run: RunSetup, folder: RunFolder, records: list[Record]) -> LawService:
+def _reading(run: RunSpec, folder: RunFolder, records: list[Record]) -> LawService:
     """The service by the journal's records; it writes nothing, since a law actor may."""
     return LawService(run, ReadJournal(records), laws_in=laws_beside(folder.journal))
 
@@ -219,7 +219,7 @@ def _with_bases(observations: pd.DataFrame, bases: Mapping[int, Base]) -> pd.Dat
 
 def write_results(service: LawService, folder: RunFolder) -> None:
     """Write observations, law and advice as files that other tools read."""
-    frame = _with_bases(service.observations(), service.setup.problem.bases)
+    frame = _with_bases(service.observations(), service.spec.problem.bases)
     frame.to_csv(folder.observations("csv"), index=False)
     frame.to_parquet(folder.observations("parquet"), index=False)
     law = service.law().to_dict()

@@ -18,7 +18,7 @@ from raysplit.run_folder.folder import run_with_journal
 from raysplit.run_folder.holder import held
 from raysplit.runs import Observation
 from raysplit.sweep.launch import write_results
-from raysplit.sweep.run_setup import setup_of_run
+from raysplit.sweep.run_spec import run_spec_of
 from raysplit.trainers.reporter import LawToTell
 
 
@@ -54,9 +54,9 @@ def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) 
             f"{run_folder}: {endpoint.FILE_NAME} tells of a live law on a cluster that does not answer from here. Give "
             "the table on that cluster; or, if the sweep was killed, add --offline: a law that runs would have to stop"
         )
-    run, batches = setup_of_run(folder, read_journal(folder.journal)), _batches(runs)
+    run, batches = run_spec_of(folder, read_journal(folder.journal)), _batches(runs)
     for batch in batches:
-        checked(batch, run.setup.domains)  # before opening the journal takes it from who writes it
+        checked(batch, run.spec.domains)  # before opening the journal takes it from who writes it
     with (
         held(folder.path, command="raysplit observe", take_over=offline),
         closing(Journal(folder.journal)) as journal,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from raysplit.design.campaign import opening, whole_grid
 from raysplit.design.lane_shapes import LaneShape, bytes_of, lane_shape_of
-from raysplit.design.setup import Setup, setup_of
+from raysplit.design.resolved_spec import ResolvedSpec, spec_of
 from raysplit.design.tree import Trial
 from raysplit.design.tree_state import price_together
 from raysplit.machines import PEAK_FLOPS_PER_SECOND
@@ -80,7 +80,7 @@ class Plan:
         return all(row.speed and row.speed.is_timed for row in self.rows)
 
 
-def make_plan(space: Space, setup: Setup, *, vocab_size: int, seconds_per_token: Mapping[int, float]) -> Plan:
+def make_plan(space: Space, spec: ResolvedSpec, *, vocab_size: int, seconds_per_token: Mapping[int, float]) -> Plan:
     """Compute machines, trials, tokens, FLOPs, disk and time.
 
     ``seconds_per_token`` is one worker's by size, from `raysplit.train.calibrate`, as far as sizes could be timed.
@@ -88,10 +88,10 @@ def make_plan(space: Space, setup: Setup, *, vocab_size: int, seconds_per_token:
     Raises:
         SpaceError: a size does not fit on the machines; names the nearest shape that does.
     """
-    grid = whole_grid(setup).trials
-    first = opening(setup).trials if setup.policy == "adaptive" else grid
-    rows = tuple(_row(space, setup, n, grid, vocab_size, seconds_per_token) for n in setup.sizes)
-    opening_flops, grid_flops = price_together(setup, first), sum(row.flops for row in rows)
+    grid = whole_grid(spec).trials
+    first = opening(spec).trials if spec.policy == "adaptive" else grid
+    rows = tuple(_row(space, spec, n, grid, vocab_size, seconds_per_token) for n in spec.sizes)
+    opening_flops, grid_flops = price_together(spec, first), sum(row.flops for row in rows)
     lane_seconds = [row.seconds for row in rows if row.seconds is not None]
     n_lanes = busy = 1.0
     low = high = None
@@ -103,23 +103,23 @@ def make_plan(space: Space, setup: Setup, *, vocab_size: int, seconds_per_token:
             _LANE_START_SECONDS
             + max(
                 together / busy * flops / grid_flops,
-                _longest_seconds(trials, rows, most_flops=flops, trunks_exist=bool(setup.tree.given)),
+                _longest_seconds(trials, rows, most_flops=flops, trunks_exist=bool(spec.tree.given)),
             )
             for trials, flops in (
-                (first, min(opening_flops, setup.budget_flops)),
-                (grid, min(grid_flops, max(setup.budget_flops, opening_flops))),
+                (first, min(opening_flops, spec.budget_flops)),
+                (grid, min(grid_flops, max(spec.budget_flops, opening_flops))),
             )
         )
     return Plan(
         rows=rows,
         opening_flops=opening_flops,
-        budget_flops=setup.budget_flops,
-        target_flops=setup.problem.budget_flops,
+        budget_flops=spec.budget_flops,
+        target_flops=spec.problem.budget_flops,
         busy_share=busy,
         n_lanes=n_lanes,
         seconds_low=low,
         seconds_high=high,
-        disk_bytes=sum(row.disk_bytes for row in rows) + setup.lanes * max(row.checkpoint_bytes for row in rows),
+        disk_bytes=sum(row.disk_bytes for row in rows) + spec.lanes * max(row.checkpoint_bytes for row in rows),
         gpu=space.compute.gpu,
         utilization=space.compute.utilization,
         n_workers=space.compute.n_workers,
@@ -283,13 +283,13 @@ def missing_texts(space: Space) -> list[tuple[str, str]]:
 def checkpoint_bytes(space: Space) -> float:
     """Most bytes of checkpoints on the run's storage, computed before anything is built."""
     vocab_size = space.corpus.tokenizer.vocab_size
-    setup = setup_of(space, vocab_size=vocab_size)
-    return make_plan(space, setup, vocab_size=vocab_size, seconds_per_token={}).disk_bytes
+    spec = spec_of(space, vocab_size=vocab_size)
+    return make_plan(space, spec, vocab_size=vocab_size, seconds_per_token={}).disk_bytes
 
 
 def _row(
     space: Space,
-    setup: Setup,
+    spec: ResolvedSpec,
     n_params: int,
     grid: tuple[Trial, ...],
     vocab_size: int,
@@ -297,15 +297,15 @@ def _row(
 ) -> PlanRow:
     trials = [trial for trial in grid if trial.n_params == n_params]
     points = [trial.point(m) for trial in trials for m in trial.milestones]
-    flops = price_together(setup, trials)
-    tokens = round(flops / setup.flops_per_token[n_params])
+    flops = price_together(spec, trials)
+    tokens = round(flops / spec.flops_per_token[n_params])
     model = space.shape(n_params, vocab_size)
     lane = lane_shape_of(space, n_params, vocab_size=vocab_size)
     # A trunk keeps a checkpoint at every D of the grid, each branch its deepest; an initialisation needs no file.
-    n_trunk = 0 if setup.tree.given else sum(d > 0 for d in setup.pretrain_grid)
+    n_trunk = 0 if spec.tree.given else sum(d > 0 for d in spec.pretrain_grid)
     n_kept = sum(n_trunk if trial.is_trunk else 1 for trial in trials)
     checkpoint_bytes = float(model.n_params_trained * STATE_BYTES)
-    read = len(points) * len(setup.domains) * space.training.validation_tokens * FORWARD_SHARE
+    read = len(points) * len(spec.domains) * space.training.validation_tokens * FORWARD_SHARE
     speed = speed_of(space, model, lane, timed)
     return PlanRow(
         n_params=n_params,
@@ -315,7 +315,7 @@ def _row(
         n_trials=len(trials),
         n_points=len(points),
         tokens=tokens,
-        tokens_alone=sum(s if setup.tree.given else d + s for d, s in points),
+        tokens_alone=sum(s if spec.tree.given else d + s for d, s in points),
         flops=flops,
         checkpoint_bytes=checkpoint_bytes,
         disk_bytes=n_kept * checkpoint_bytes,

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pandas as pd
 
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tasks import Failed, Measured, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.design.tree_state import TreeState, price
@@ -23,7 +23,7 @@ from raysplit.lanes.law_client import LawClient
 from raysplit.space import CooldownStart, DesignName
 from raysplit.split.price import RULE
 from raysplit.sweep.backend import Backend, Recorder
-from raysplit.sweep.grid_setup import setup_of_grid
+from raysplit.sweep.grid_spec import spec_of_grid
 from raysplit.sweep.tune import LawScheduler, LawSearcher, Trials, result_of
 
 Losses = Callable[[Trial, int], Mapping[str, float] | None]
@@ -74,7 +74,7 @@ class TuneTrial:
 class PlayedTo(LawClient, Protocol):
     """The law that decides a replay; `LawService` is one."""
 
-    setup: Setup
+    spec: ResolvedSpec
 
     def tree_state(self) -> TreeState: ...
 
@@ -84,8 +84,8 @@ class PlayedTune:
 
     def __init__(self, law: PlayedTo, *, n_blocked: Callable[[], int] = lambda: 0) -> None:
         """Of a law; ``n_blocked`` as `Trials` has it."""
-        trials = Trials(law, lanes=law.setup.lanes, n_blocked=n_blocked)
-        self._searcher, self._scheduler, self._setup = LawSearcher(trials), LawScheduler(trials), law.setup
+        trials = Trials(law, lanes=law.spec.lanes, n_blocked=n_blocked)
+        self._searcher, self._scheduler, self._spec = LawSearcher(trials), LawScheduler(trials), law.spec
         self._nodes = law.tree_state().nodes.copy()
         self._n_trials = 0
 
@@ -102,8 +102,8 @@ class PlayedTune:
 
     def step_flops(self, trial: TuneTrial) -> float:
         """FLOPs of a trial's next step; the checkpoints that it leaves are there from now on."""
-        flops = price(self._setup, trial.asked, [trial.milestone], self._nodes)
-        segments = self._setup.tree.segments(trial.asked, trial.milestone, self._nodes)
+        flops = price(self._spec, trial.asked, [trial.milestone], self._nodes)
+        segments = self._spec.tree.segments(trial.asked, trial.milestone, self._nodes)
         self._nodes.update(segment.end for segment in segments if not segment.cooldown)
         return flops
 
@@ -142,7 +142,7 @@ def drive(service: PlayedTo, backend: Backend) -> Replayed:
     Raises:
         LaneError, RunError: as a backend's futures raise them.
     """
-    played, lanes = PlayedTune(service, n_blocked=backend.n_blocked), service.setup.lanes
+    played, lanes = PlayedTune(service, n_blocked=backend.n_blocked), service.spec.lanes
     running: list[tuple[float, int, TuneTrial]] = []
     numbers = itertools.count()
     now = busy = 0.0
@@ -198,7 +198,7 @@ def known_law_losses(
     return draw
 
 
-def setup_of_table(
+def spec_of_table(
     runs: pd.DataFrame,
     *,
     budget_flops: float,
@@ -208,12 +208,12 @@ def setup_of_table(
     design: DesignName = "value",
     lanes: int = 1,
     regret_tolerance: float = 0.002,
-) -> Setup:
-    """The set-up of a sweep over the grid that a table holds, at 6N FLOPs a token (Kaplan 2001.08361, section 2.1).
+) -> ResolvedSpec:
+    """The specification of a sweep over the grid that a table holds, at 6N FLOPs a token (Kaplan 2001.08361, section 2.1).
 
     Raises:
         TableError: the table has no pretraining-only points, no specialized ones, or no run under seed 0.
-        SpaceError: a number is impossible, as `setup_of_grid` says.
+        SpaceError: a number is impossible, as `spec_of_grid` says.
     """
     domains = tuple(sorted(runs["domain"].unique()))
     pretrain = [int(d) for d in sorted(runs.loc[runs["pretrain_tokens"] > 0, "pretrain_tokens"].unique())]
@@ -230,7 +230,7 @@ def setup_of_table(
             n_params=n_params, seed=seed, domain=domain if s else "", pretrain_tokens=d if s else 0, milestones=()
         )
         repeats.setdefault(at, set()).add(s or d)
-    asked = setup_of_grid(
+    asked = spec_of_grid(
         flops_per_token=sorted(int(n) for n in runs["n_params"].unique()),
         pretrain_tokens=([0] if (runs["pretrain_tokens"] == 0).any() else []) + pretrain,
         specialize_tokens=specialize,

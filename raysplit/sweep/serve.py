@@ -13,7 +13,7 @@ from raysplit.run_folder.folder import RunFolder, open_run
 from raysplit.run_folder.holder import held
 from raysplit.space import load_space
 from raysplit.sweep.launch import live_law
-from raysplit.sweep.run_setup import recorded, setup_of_run
+from raysplit.sweep.run_spec import recorded, run_spec_of
 
 
 @contextmanager
@@ -47,6 +47,6 @@ def served(
         folder = open_run(out, space)
         if endpoint.find(folder.path) is not None:
             raise RunError(f"{folder.path}: its law is live already; ask it with `raysplit status {folder.path}`")
-        run = setup_of_run(folder, recorded(folder.journal))
+        run = run_spec_of(folder, recorded(folder.journal))
         with joined_cluster(None, address=ray_address), live_law(run, folder, face=HttpFace(http)):
             yield folder

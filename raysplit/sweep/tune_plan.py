@@ -1,6 +1,6 @@
 """raysplit for a Ray Tune trainable of one's own: a searcher, a scheduler and a stopper around one journal.
 
-    plan = TunePlan(setup_of_grid(...), "runs/mine")
+    plan = TunePlan(spec_of_grid(...), "runs/mine")
     tune.Tuner(
         train,
         tune_config=tune.TuneConfig(search_alg=plan.searcher(), scheduler=plan.scheduler(), num_samples=-1),
@@ -20,19 +20,19 @@ from typing import Any
 
 from ray import tune
 
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tasks import Failed, Measured
 from raysplit.design.tree import Trial
 from raysplit.design.tree_state import remaining
 from raysplit.errors import RunError
 from raysplit.journal import Journal
-from raysplit.live.run_setup import RunSetup, recorded_setup
+from raysplit.live.run_spec import RunSpec, recorded_spec
 from raysplit.live.service import LawService
 from raysplit.run_folder.folder import difference
 from raysplit.split import Advice
 from raysplit.sweep.capacity import Capacity
 from raysplit.sweep.reports import config_of, points_reported, read_report
-from raysplit.sweep.run_setup import recorded
+from raysplit.sweep.run_spec import recorded
 from raysplit.sweep.tune import LawScheduler, LawSearcher, Trials
 
 _OPEN: dict[Path, tuple[LawService, dict[str, Trial]]] = {}
@@ -50,7 +50,7 @@ class TunePlan(Trials):
 
     def __init__(
         self,
-        setup: Setup,
+        spec: ResolvedSpec,
         folder: Path | str,
         *,
         bytes_per_token: Mapping[str, float] | None = None,
@@ -59,7 +59,7 @@ class TunePlan(Trials):
         """Begin a search in a folder, or take up the one that is there.
 
         Args:
-            setup: from `raysplit.sweep.grid_setup.setup_of_grid`, or `raysplit.design.setup.setup_of` for a space.
+            spec: from `raysplit.sweep.grid_spec.spec_of_grid`, or `raysplit.design.resolved_spec.spec_of` for a space.
             folder: for the journal; on storage that a driver reaches after a restart too.
             bytes_per_token: of each domain's held-out text, to have bits per byte beside nats per token.
             patience_seconds: a trial that asks for more than any node has is given up after so long, in which an
@@ -68,10 +68,10 @@ class TunePlan(Trials):
         Raises:
             RunError: the folder cannot be written, or holds another search.
         """
-        self.setup, self.lanes, self.folder = setup, setup.lanes, Path(folder).absolute()
+        self.spec, self.lanes, self.folder = spec, spec.lanes, Path(folder).absolute()
         self.patience_seconds = patience_seconds
-        per_token = {name: (bytes_per_token or {}).get(name, math.nan) for name in setup.domains}
-        self.run = RunSetup(setup=setup, bytes_per_token=per_token)
+        per_token = {name: (bytes_per_token or {}).get(name, math.nan) for name in spec.domains}
+        self.run = RunSpec(spec=spec, bytes_per_token=per_token)
         self._capacity = Capacity(patience_seconds=patience_seconds)
         _check_journal(self.journal, self.run)
         self._open()
@@ -143,7 +143,7 @@ class TunePlan(Trials):
         return bool(self._left_of(trial))
 
     def measured(self, trial: Trial, result: Mapping[str, Any]) -> int | None:
-        report = read_report(trial, result, self.setup.domains)
+        report = read_report(trial, result, self.spec.domains)
         if report is None:
             return None
         milestone, losses = report
@@ -189,13 +189,13 @@ class PlanStopper(tune.Stopper):
         return bool(self._plan.finished)
 
 
-def _check_journal(journal: Path, run: RunSetup) -> None:
+def _check_journal(journal: Path, run: RunSpec) -> None:
     """Refuse a journal of another search, before it is taken over from its writer.
 
     Raises:
         RunError: the journal holds another search.
     """
-    there = recorded_setup(recorded(journal))
+    there = recorded_spec(recorded(journal))
     if there is not None and (changed := difference(_question(there), _question(run.to_data()))):
         raise RunError(
             f"{journal.parent}: holds another search ({changed} here); give another folder, or delete this one"
@@ -203,5 +203,5 @@ def _check_journal(journal: Path, run: RunSetup) -> None:
 
 
 def _question(run: Mapping[str, Any]) -> dict[str, Any]:
-    """A set-up without the fields that may change from start to start."""
-    return {name: value for name, value in run["setup"].items() if name not in ("lanes", "fills_idle_lanes")}
+    """A specification without the fields that may change from start to start."""
+    return {name: value for name, value in run["spec"].items() if name not in ("lanes", "fills_idle_lanes")}

@@ -128,23 +128,23 @@ def sweep_folder(raysplit: Command, space_file: Callable[..., Path], tmp_path: P
     from raysplit.live.service import LawService
     from raysplit.run_folder.folder import existing_run
     from raysplit.space import load_space
-    from raysplit.sweep.run_setup import setup_of_space
+    from raysplit.sweep.run_spec import run_spec_of_space
 
     def make(*, n_trials: int) -> Path:
         path = tmp_path / "run"
         assert raysplit("corpus", "build", space_file(), "--out", path).exit_code == 0
         folder, space = existing_run(path)
         assert load_space(folder.space) == space
-        run = setup_of_space(space, Corpus.open(folder.corpus))
-        setup = run.setup
+        run = run_spec_of_space(space, Corpus.open(folder.corpus))
+        spec = run.spec
         law = law_of(known_theta(n_domains=2))
 
         def losses(trial: Any, milestone: int) -> dict[str, float]:
             d, s = trial.point(milestone)
-            return dict(zip(setup.domains, map(float, law.loss([[trial.n_params]], [[d]], [[s]])[0]), strict=True))
+            return dict(zip(spec.domains, map(float, law.loss([[trial.n_params]], [[d]], [[s]])[0]), strict=True))
 
         with closing(Journal(folder.journal)) as journal:
-            service = LawService(replace(run, bytes_per_token=dict.fromkeys(setup.domains, 2.0)), journal)
+            service = LawService(replace(run, bytes_per_token=dict.fromkeys(spec.domains, 2.0)), journal)
             for _ in range(n_trials):
                 if (trial := service.claim().trial) is None:
                     break

@@ -13,7 +13,7 @@ from raysplit.live.service import LawService
 from raysplit.run_folder.folder import open_run
 from raysplit.runs import Observation
 from raysplit.space import load_space
-from raysplit.sweep.run_setup import setup_of_space
+from raysplit.sweep.run_spec import run_spec_of_space
 from tests.cli.conftest import Command
 
 ROWS = pd.DataFrame(
@@ -92,7 +92,7 @@ def test_a_law_that_was_served_alone_is_read_without_a_corpus(
     raysplit: Command, space_file: Callable[..., Path], table: pd.DataFrame, tmp_path: Path
 ) -> None:
     space = load_space(space_file())
-    folder, run = open_run(tmp_path / "law", space), setup_of_space(space)
+    folder, run = open_run(tmp_path / "law", space), run_spec_of_space(space)
     with closing(Journal(folder.journal)) as journal:  # as `raysplit serve SPACE` leaves one that has heard of a run
         first = {str(k): v for k, v in table.iloc[0].to_dict().items()}
         LawService(run, journal).observe([Observation(**first)])

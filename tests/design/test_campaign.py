@@ -9,20 +9,20 @@ from hypothesis import strategies as st
 
 from raysplit.design.campaign import Finish, Round, enlarged, judge, next_round, opening, whole_grid
 from raysplit.design.candidates import believe
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Checkpoints, Trial
 from raysplit.design.tree_state import TreeState, chain, is_orphan, key, remaining, tree_state_of
 from raysplit.law import FORMS, Law
 from raysplit.space import DesignName
-from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, carried_out, every_point, measured, points, setup
+from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, carried_out, every_point, measured, points, spec
 from tests.split.doubles import known_law, known_theta, law_of
 
 LAW = known_law(n_domains=2, n_draws=8, jitter=0.15)
-BELIEF = believe(setup(), LAW)
+BELIEF = believe(spec(), LAW)
 CERTAIN = known_law(n_domains=2, n_draws=1)
 
-setups = st.builds(
-    setup,
+specs = st.builds(
+    spec,
     n_domains=st.integers(1, 5),
     sizes=st.integers(1, 4).map(lambda n: (10_000, 20_000, 40_000, 80_000)[:n]),
     pretrain_grid=st.integers(1, 6).map(lambda n: [250_000 * 2**i for i in range(n)]),
@@ -40,8 +40,8 @@ def can_all_start(trials: tuple[Trial, ...], tree_state: TreeState | None = None
     )
 
 
-@given(setups)
-def test_the_opening_can_start_and_touches_the_smaller_sizes_and_every_domain(asked: Setup) -> None:
+@given(specs)
+def test_the_opening_can_start_and_touches_the_smaller_sizes_and_every_domain(asked: ResolvedSpec) -> None:
     trials = opening(asked).trials
     assert can_all_start(trials)
     assert len(set(map(chain, trials))) == len(trials)
@@ -52,14 +52,14 @@ def test_the_opening_can_start_and_touches_the_smaller_sizes_and_every_domain(as
 
 
 def test_the_opening_varies_its_ratios() -> None:
-    asked = setup(n_domains=3, sizes=(10_000, 20_000, 40_000))
+    asked = spec(n_domains=3, sizes=(10_000, 20_000, 40_000))
     branches = [t for t in opening(asked).trials if t.domain]
     assert len({t.pretrain_tokens / t.n_params for t in branches}) >= 4
     assert len({m / t.pretrain_tokens for t in branches for m in t.milestones}) >= 3
 
 
-@given(setups)
-def test_the_whole_grid_is_every_point_once(asked: Setup) -> None:
+@given(specs)
+def test_the_whole_grid_is_every_point_once(asked: ResolvedSpec) -> None:
     asked_for = points(whole_grid(asked).trials)
     assert len(asked_for) == len(set(asked_for))
     assert set(asked_for) == every_point(asked)
@@ -68,14 +68,14 @@ def test_the_whole_grid_is_every_point_once(asked: Setup) -> None:
 
 def test_repeats_come_along() -> None:
     again = Trial(n_params=SIZES[0], seed=1, domain="", pretrain_tokens=PRETRAIN[0], milestones=(PRETRAIN[0],))
-    asked = setup(repeats=(again,))
+    asked = spec(repeats=(again,))
     assert again in opening(asked).trials
     assert again in whole_grid(asked).trials
 
 
 @given(st.data())
 def test_evidence_does_not_depend_on_the_order_of_measurements(data: st.DataObject) -> None:
-    asked = setup(scratch=True)
+    asked = spec(scratch=True)
     known = measured(asked, whole_grid(asked).trials).losses
     some = data.draw(st.lists(st.sampled_from(list(known)), unique=True, max_size=12))
     assert tree_state_of(asked, {k: known[k] for k in some}) == tree_state_of(
@@ -84,7 +84,7 @@ def test_evidence_does_not_depend_on_the_order_of_measurements(data: st.DataObje
 
 
 def test_evidence_of_the_grid_pays_for_each_token_once() -> None:
-    asked = setup()
+    asked = spec()
     paid = sum(
         6.0 * n * (PRETRAIN[-1] + sum(PRETRAIN) / 4)
         + 6.0 * n * len(PRETRAIN) * 2 * (0.75 * SPECIALIZE[-1] + sum(SPECIALIZE) / 4)
@@ -94,7 +94,7 @@ def test_evidence_of_the_grid_pays_for_each_token_once() -> None:
 
 
 def test_a_closed_chain_has_nothing_left_and_a_closed_trunk_orphans_its_branches() -> None:
-    asked = setup()
+    asked = spec()
     trunk, *_ = whole_grid(asked).trials
     near, far = (
         Trial(n_params=trunk.n_params, seed=0, domain="domain-0", pretrain_tokens=d, milestones=SPECIALIZE)
@@ -113,7 +113,7 @@ def test_a_closed_chain_has_nothing_left_and_a_closed_trunk_orphans_its_branches
 
 def test_a_branch_from_scratch_waits_for_nothing() -> None:
     """Of a size that was never trained too: a sweep once waited for ever for its trunk."""
-    asked = setup(scratch=True)
+    asked = spec(scratch=True)
     nothing = measured(asked, [])
     branch = Trial(n_params=SIZES[-1], seed=0, domain="domain-0", pretrain_tokens=0, milestones=SPECIALIZE)
     assert nothing.can_start(branch)
@@ -127,7 +127,7 @@ def test_a_branch_from_scratch_waits_for_nothing() -> None:
 
 
 def test_where_trunks_are_not_shared_nothing_waits_and_each_branch_pays_its_own() -> None:
-    asked = setup()
+    asked = spec()
     alone = replace(asked, tree=replace(asked.tree, shares_trunks=False))
     trials = whole_grid(asked).trials
     pretraining = sum(6.0 * n * len(asked.domains) * sum(PRETRAIN) for n in SIZES)
@@ -144,8 +144,8 @@ def test_where_trunks_are_not_shared_nothing_waits_and_each_branch_pays_its_own(
 
 @pytest.fixture(scope="module")
 def opened() -> TreeState:
-    """Evidence of the opening of `setup()`."""
-    asked = setup()
+    """Evidence of the opening of `spec()`."""
+    asked = spec()
     return measured(asked, opening(asked).trials)
 
 
@@ -160,7 +160,7 @@ def opened() -> TreeState:
 def test_a_round_asks_only_for_what_is_open_can_start_and_is_affordable(
     budget: float, scratch: bool, lanes: int, stopped: int, rounds: int
 ) -> None:
-    asked = setup(budget_flops=budget, scratch=scratch, lanes=lanes)
+    asked = spec(budget_flops=budget, scratch=scratch, lanes=lanes)
     first = opening(asked).trials
     tree_state = measured(asked, first, closed=[chain(t) for t in first if t.domain][:stopped])
     for _ in range(rounds):
@@ -181,7 +181,7 @@ def test_a_round_asks_only_for_what_is_open_can_start_and_is_affordable(
 @settings(max_examples=8)
 @given(budget=st.floats(0.8e12, 6e12), n_added=st.integers(1, 4))
 def test_additions_can_start_at_once_are_new_and_affordable(budget: float, n_added: int) -> None:
-    asked = setup(budget_flops=budget, lanes=8)
+    asked = spec(budget_flops=budget, lanes=8)
     tree_state = measured(asked, opening(asked).trials)
     within = next_round(asked, tree_state, believe(asked, LAW))
     if isinstance(within, Finish):
@@ -202,7 +202,7 @@ def test_additions_can_start_at_once_are_new_and_affordable(budget: float, n_add
 @pytest.mark.parametrize("design", ["v-optimal", "mspe", "d-optimal", "cheapest", "random"])
 def test_a_classic_design_measures_what_it_has_planned_and_no_more(opened: TreeState, design: DesignName) -> None:
     """To the end of the sweep. Two of them ask for branches of several points here, not to be cut short."""
-    asked, tree_state, several = replace(setup(), design=design), opened, 0
+    asked, tree_state, several = replace(spec(), design=design), opened, 0
     while isinstance(within := next_round(asked, tree_state, BELIEF), Round):
         assert within.trials == within.planned
         for trial in within.planned:
@@ -214,7 +214,7 @@ def test_a_classic_design_measures_what_it_has_planned_and_no_more(opened: TreeS
 
 
 def test_nothing_is_added_that_is_not_worth_its_cost(opened: TreeState) -> None:
-    asked = setup()
+    asked = spec()
     within = next_round(asked, opened, BELIEF)
     assert isinstance(within, Round)
     assert enlarged(asked, opened, BELIEF, within)
@@ -233,7 +233,7 @@ def only_branches_tell() -> Law:
 def test_no_budget_is_overrun_by_the_trunks_that_a_round_brings_along(opened: TreeState) -> None:
     law, brought = only_branches_tell(), 0
     for budget in np.linspace(0.6e12, 2.4e12, 40):
-        asked = setup(budget_flops=float(budget), lanes=8)
+        asked = spec(budget_flops=float(budget), lanes=8)
         near = [chain(t) for t in whole_grid(asked).trials if t.domain and t.root in opened.nodes]
         before = measured(asked, opening(asked).trials, closed=near)
         decision = next_round(asked, before, believe(asked, law))
@@ -249,29 +249,29 @@ def ends_with(decision: Round | Finish) -> str:
 
 
 def test_a_sweep_ends_when_the_answer_is_certain_enough(opened: TreeState) -> None:
-    assert "certain enough" in ends_with(next_round(setup(regret_tolerance=0.5), opened, BELIEF))
-    assert "certain enough" in ends_with(next_round(setup(), opened, believe(setup(), CERTAIN)))
+    assert "certain enough" in ends_with(next_round(spec(regret_tolerance=0.5), opened, BELIEF))
+    assert "certain enough" in ends_with(next_round(spec(), opened, believe(spec(), CERTAIN)))
 
 
 def test_a_sweep_ends_when_its_budget_is_spent(opened: TreeState) -> None:
-    assert "budget is spent" in ends_with(next_round(setup(budget_flops=opened.spent_flops), opened, BELIEF))
+    assert "budget is spent" in ends_with(next_round(spec(budget_flops=opened.spent_flops), opened, BELIEF))
     # Even the opening may have been too much.
-    assert "budget is spent" in ends_with(next_round(setup(budget_flops=0.1 * opened.spent_flops), opened, BELIEF))
+    assert "budget is spent" in ends_with(next_round(spec(budget_flops=0.1 * opened.spent_flops), opened, BELIEF))
 
 
 def test_a_sweep_ends_when_all_is_measured() -> None:
-    asked = setup()
+    asked = spec()
     whole = measured(asked, whole_grid(asked).trials)
     assert "every point" in ends_with(next_round(asked, whole, BELIEF))
 
 
 def test_a_sweep_ends_when_nothing_left_is_worth_its_cost(opened: TreeState) -> None:
     deaf = replace(LAW, noise=LAW.noise * 1e6)  # so noisy that no observation tells anything
-    assert "worth its cost" in ends_with(next_round(setup(budget_flops=1e13), opened, believe(setup(), deaf)))
+    assert "worth its cost" in ends_with(next_round(spec(budget_flops=1e13), opened, believe(spec(), deaf)))
 
 
 def test_without_a_limit_a_round_is_still_a_part_of_the_grid(opened: TreeState) -> None:
-    asked = setup(budget_flops=float("inf"))
+    asked = spec(budget_flops=float("inf"))
     decision = next_round(asked, opened, BELIEF)
     assert isinstance(decision, Round)
     whole = measured(asked, whole_grid(asked).trials).spent_flops

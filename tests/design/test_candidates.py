@@ -10,26 +10,26 @@ from hypothesis import strategies as st
 from raysplit.design.campaign import Round, next_round, opening, whole_grid
 from raysplit.design.candidates import CandidateGrid, Candidates, believe, candidates_of
 from raysplit.design.designs import DESIGNS
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree_state import TreeState, chain, key, price_together
 from raysplit.space import DesignName
-from tests.design.doubles import carried_out, every_point, measured, points, setup
+from tests.design.doubles import carried_out, every_point, measured, points, spec
 from tests.split.doubles import known_law
 
 LAW = known_law(n_domains=2, n_draws=8, jitter=0.15)
 
 
-def opened(asked: Setup) -> TreeState:
+def opened(asked: ResolvedSpec) -> TreeState:
     return measured(asked, opening(asked).trials)
 
 
-def all_of(asked: Setup, tree_state: TreeState) -> Candidates:
+def all_of(asked: ResolvedSpec, tree_state: TreeState) -> Candidates:
     return candidates_of(asked, CandidateGrid.of(asked), tree_state)
 
 
 @given(scratch=st.booleans(), n_measured=st.integers(0, 12))
 def test_candidates_are_every_open_point_and_nothing_else(scratch: bool, n_measured: int) -> None:
-    asked = setup(scratch=scratch)
+    asked = spec(scratch=scratch)
     tree_state = measured(asked, [t for t in whole_grid(asked).trials if t.is_trunk][:1] if n_measured else [])
     trials = [t for c in all_of(asked, tree_state).every for t in c.branches]
     known = {(at.n_params, at.domain, *at.point(m)) for at, m in tree_state.losses}
@@ -41,7 +41,7 @@ def test_candidates_are_every_open_point_and_nothing_else(scratch: bool, n_measu
 
 @given(st.data())
 def test_a_price_is_that_of_the_trials_that_are_taken(data: st.DataObject) -> None:
-    asked = setup(scratch=data.draw(st.booleans()))
+    asked = spec(scratch=data.draw(st.booleans()))
     tree_state = opened(asked)
     candidates = all_of(asked, tree_state)
     nodes = tree_state.nodes.copy()
@@ -53,7 +53,7 @@ def test_a_price_is_that_of_the_trials_that_are_taken(data: st.DataObject) -> No
 
 @given(st.data())
 def test_what_is_taken_is_not_offered_again(data: st.DataObject) -> None:
-    asked = setup()
+    asked = spec()
     candidates = all_of(asked, opened(asked))
     index = int(data.draw(st.sampled_from(np.flatnonzero(candidates.open).tolist())))
     taken = {chain(t) for t in candidates.take(index)}
@@ -63,7 +63,7 @@ def test_what_is_taken_is_not_offered_again(data: st.DataObject) -> None:
 
 def test_a_branch_is_never_measured_before_the_point_that_it_has_passed() -> None:
     """Its checkpoint is gone by then."""
-    asked = setup()
+    asked = spec()
     tree_state = opened(asked)
     deepest: dict[object, int] = {}
     for at, milestone in tree_state.losses:
@@ -74,7 +74,7 @@ def test_a_branch_is_never_measured_before_the_point_that_it_has_passed() -> Non
 
 
 def test_a_paused_branch_is_open_again_and_a_failed_one_is_not() -> None:
-    asked = setup()
+    asked = spec()
     tree_state = opened(asked)
     branch = next(chain(t) for t in opening(asked).trials if t.domain)
     again = {chain(t) for c in all_of(asked, replace(tree_state, paused=frozenset([branch]))).every for t in c.branches}
@@ -86,7 +86,7 @@ def test_a_paused_branch_is_open_again_and_a_failed_one_is_not() -> None:
 @settings(max_examples=6)
 @given(design=st.sampled_from(sorted(DESIGNS)), seed=st.integers(0, 2))
 def test_every_design_makes_rounds_that_are_the_same_again(design: DesignName, seed: int) -> None:
-    asked = replace(setup(budget_flops=4e12), design=design, seed=seed)
+    asked = replace(spec(budget_flops=4e12), design=design, seed=seed)
     tree_state = opened(asked)
     decision, again = (next_round(asked, tree_state, believe(asked, LAW)) for _ in range(2))
     assert decision == again
@@ -96,7 +96,7 @@ def test_every_design_makes_rounds_that_are_the_same_again(design: DesignName, s
 
 
 def test_the_cheapest_design_takes_the_cheapest() -> None:
-    asked = replace(setup(budget_flops=4e12, lanes=1), design="cheapest")
+    asked = replace(spec(budget_flops=4e12, lanes=1), design="cheapest")
     tree_state = opened(asked)
     decision = next_round(asked, tree_state, believe(asked, LAW))
     assert isinstance(decision, Round)

@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree_state import key, tree_state_of
 from raysplit.sweep.replay import Losses, known_law_losses
-from tests.design.doubles import every_point, points, setup
+from tests.design.doubles import every_point, points, spec
 from tests.split.doubles import known_law
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "sweep"))
 BASELINES = import_module("sweep_baselines").BASELINES
 
 GRID_FLOPS = 1.1e12
-"""About what the grid of `tests.design.doubles.setup` takes."""
+"""About what the grid of `tests.design.doubles.spec` takes."""
 
 
-def known(of: Setup, *, seed: int = 0) -> Losses:
+def known(of: ResolvedSpec, *, seed: int = 0) -> Losses:
     law = known_law(n_domains=len(of.domains))
 
     def loss(name: str, n: float, d: float, s: float) -> float:
@@ -31,7 +31,7 @@ def known(of: Setup, *, seed: int = 0) -> Losses:
 @pytest.mark.parametrize("name", BASELINES)
 @pytest.mark.parametrize("share", [0.2, 2.0])
 def test_measures_points_of_the_grid_once_each_within_the_budget(name: str, share: float) -> None:
-    of = setup(scratch=True)
+    of = spec(scratch=True)
     budget = share * GRID_FLOPS
     made = BASELINES[name](of, known(of), seed=1, budget_flops=budget)
     assert len({key(*m) for m in made}) == len(made) > 0
@@ -42,7 +42,7 @@ def test_measures_points_of_the_grid_once_each_within_the_budget(name: str, shar
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_a_branch_follows_its_trunk(name: str) -> None:
-    of = setup(scratch=True)
+    of = spec(scratch=True)
     made = BASELINES[name](of, known(of), seed=2, budget_flops=0.3 * GRID_FLOPS)
     trunks: set[tuple[int, int]] = set()
     for trial, _ in made:
@@ -55,13 +55,13 @@ def test_a_branch_follows_its_trunk(name: str) -> None:
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_the_same_seed_measures_the_same(name: str) -> None:
-    of = setup()
+    of = spec()
     once, again = (BASELINES[name](of, known(of), seed=3, budget_flops=0.2 * GRID_FLOPS) for _ in range(2))
     assert once == again
 
 
 def test_the_seed_tells_random_methods_apart() -> None:
-    of = setup()
+    of = spec()
     for name in set(BASELINES) - {"grid, cheapest first"}:
         runs = [BASELINES[name](of, known(of), seed=seed, budget_flops=GRID_FLOPS) for seed in range(2)]
         assert len({tuple(run) for run in runs}) > 1, name

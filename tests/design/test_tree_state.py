@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from raysplit.design.campaign import whole_grid
 from raysplit.design.tree_state import TreeState, key, tree_state_of
-from tests.design.doubles import setup
+from tests.design.doubles import spec
 
-ASKED = setup(scratch=True)
+ASKED = spec(scratch=True)
 KEYS = [key(trial, milestone) for trial in whole_grid(ASKED).trials for milestone in trial.milestones]
 
 

@@ -13,13 +13,13 @@ from raysplit.journal import Journal
 from raysplit.law import Law
 from raysplit.live import fitting
 from raysplit.live.laws import LawsOnDemand
-from raysplit.live.run_setup import RunSetup
+from raysplit.live.run_spec import RunSpec
 from raysplit.live.service import LawService
 from raysplit.split import Choice, Problem
-from tests.design.doubles import setup
+from tests.design.doubles import spec
 from tests.live.doubles import true_losses, weighed_law
 
-ASKED = setup(budget_flops=0.9e12, lanes=2)
+ASKED = spec(budget_flops=0.9e12, lanes=2)
 TOKEN = "correct horse"
 
 
@@ -44,7 +44,7 @@ def opened(path: Path) -> Iterator[LawService]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fitting, "fit_for_decision", fit)
         per_token = dict.fromkeys(ASKED.domains, 2.0)
-        service = LawService(RunSetup(setup=ASKED, bytes_per_token=per_token), Journal(path), make_laws=LawsAtOnce)
+        service = LawService(RunSpec(spec=ASKED, bytes_per_token=per_token), Journal(path), make_laws=LawsAtOnce)
         try:
             yield service
         finally:

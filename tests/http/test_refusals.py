@@ -50,7 +50,7 @@ def test_an_observation_that_cannot_be(service: LawService, change: dict[str, An
         with pytest.raises(TableError) as refused:
             service.observe(batch)
         assert complaint in str(refused.value)
-    assert [record.kind for record in service.journal.records] == ["setup"]
+    assert [record.kind for record in service.journal.records] == ["spec"]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_an_observation_that_cannot_be(service: LawService, change: dict[str, An
 def test_a_batch_that_cannot_be(service: LawService, batch: Any, complaint: str) -> None:
     with pytest.raises(TableError, match=complaint):
         service.observe(batch)
-    assert [record.kind for record in service.journal.records] == ["setup"]
+    assert [record.kind for record in service.journal.records] == ["spec"]
 
 
 def test_the_same_observation_twice_in_a_batch_is_one(service: LawService) -> None:

@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 
 from raysplit.design import candidates
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tasks import Measured
 from raysplit.design.tree import Trial
 from raysplit.design.value import Array, Belief, belief_of
 from raysplit.journal import Journal
 from raysplit.law import Law
 from raysplit.live import fitting, law_answers
-from raysplit.live.run_setup import RunSetup
+from raysplit.live.run_spec import RunSpec
 from raysplit.live.service import LawService
 from raysplit.split import Advice, Choice, Problem, advise
 from tests.split.doubles import known_law, known_theta, law_of
@@ -74,20 +74,20 @@ def remember_laws(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(candidates, "belief_of", believe)
 
 
-def open_service(setup: Setup, path: Path) -> LawService:
-    return LawService(RunSetup(setup=setup, bytes_per_token=dict.fromkeys(setup.domains, 2.0)), Journal(path))
+def open_service(spec: ResolvedSpec, path: Path) -> LawService:
+    return LawService(RunSpec(spec=spec, bytes_per_token=dict.fromkeys(spec.domains, 2.0)), Journal(path))
 
 
-def true_losses(setup: Setup) -> Losses:
+def true_losses(spec: ResolvedSpec) -> Losses:
     """Losses of a known (synthetic) law, one per cent of noise, the same for the same measurement."""
-    law = known_law(n_domains=len(setup.domains), seed=0)
+    law = known_law(n_domains=len(spec.domains), seed=0)
 
     def measure(trial: Trial, milestone: int) -> dict[str, float]:
         d, s = trial.point(milestone)
-        branch = setup.domains.index(trial.domain) if trial.domain else 0
+        branch = spec.domains.index(trial.domain) if trial.domain else 0
         rng = np.random.default_rng([trial.n_params, d, s, trial.seed, branch])
-        losses = law.loss([[trial.n_params]], [[d]], [[s]])[0] * np.exp(0.01 * rng.normal(size=len(setup.domains)))
-        return dict(zip(setup.domains, map(float, losses), strict=True))
+        losses = law.loss([[trial.n_params]], [[d]], [[s]])[0] * np.exp(0.01 * rng.normal(size=len(spec.domains)))
+        return dict(zip(spec.domains, map(float, losses), strict=True))
 
     return measure
 

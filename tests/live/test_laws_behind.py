@@ -11,10 +11,10 @@ from raysplit.live.law_store import LawStore
 from raysplit.live.laws_behind import LawsBehind
 from raysplit.live.observations import ObservationTable, Reported
 from raysplit.runs import Observation
-from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, setup
+from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, spec
 from tests.split.doubles import known_law
 
-ASKED = setup()
+ASKED = spec()
 TARGET = FitTarget(problem=ASKED.problem, step_tokens=ASKED.step_tokens, seed=0)
 
 

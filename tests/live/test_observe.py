@@ -12,10 +12,10 @@ from raysplit.journal import ReadJournal, read_journal
 from raysplit.live.answers import Accepted
 from raysplit.live.service import LawService
 from raysplit.runs import Observation
-from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, setup
+from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, spec
 from tests.live.doubles import open_service, true_losses
 
-ASKED = setup(policy="grid")
+ASKED = spec(policy="grid")
 LOSSES = true_losses(ASKED)
 ELSEWHERE = Observation(
     n_params=SIZES[0] + 1, pretrain_tokens=777, specialize_tokens=333, domain=ASKED.domains[0], loss=3.25, seed=7
@@ -93,7 +93,7 @@ def test_nothing_is_stored_of_a_bad_table(service: LawService, change: dict[str,
     with pytest.raises(TableError, match=complaint):
         service.observe([ELSEWHERE, bad])
     assert service.status().n_observations == 0
-    assert [record.kind for record in service.journal.records] == ["setup"]
+    assert [record.kind for record in service.journal.records] == ["spec"]
 
 
 def test_a_reader_stores_nothing(tmp_path: Path, service: LawService) -> None:

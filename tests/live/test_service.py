@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 
 from raysplit.design.campaign import whole_grid
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tasks import Failed, Measured
 from raysplit.design.tree import Trial
 from raysplit.errors import LawError, RunError
 from raysplit.journal import Journal, ReadJournal, Record, read_journal
 from raysplit.live.service import LawService
-from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, every_point, setup
+from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, every_point, spec
 from tests.live.doubles import account, carry_on, open_service, remember_laws, true_losses
 
-ASKED = setup(budget_flops=0.9e12, lanes=3)
+ASKED = spec(budget_flops=0.9e12, lanes=3)
 LOSSES = true_losses(ASKED)
 
 
@@ -179,7 +179,7 @@ def test_a_failed_trunk_takes_its_branches_with_it_and_the_sweep_still_ends(serv
 
 @pytest.mark.parametrize("policy", ["adaptive", "grid"])
 def test_a_sweep_in_which_everything_fails_says_why(tmp_path: Path, policy: str) -> None:
-    asked = setup(policy=policy)
+    asked = spec(policy=policy)
     service = open_service(asked, tmp_path / "journal")
     while (trial := service.claim().trial) is not None:
         service.record(trial, trial.milestones[0], Failed(why="the device is on fire"))
@@ -190,12 +190,12 @@ def test_a_sweep_in_which_everything_fails_says_why(tmp_path: Path, policy: str)
 
 
 def test_the_grid_policy_measures_everything_and_stops_nothing(tmp_path: Path) -> None:
-    asked = setup(policy="grid")
+    asked = spec(policy="grid")
     service = open_service(asked, tmp_path / "journal")
     why = carry_on(service, LOSSES, n_lanes=3)
     service.journal.close()  # type: ignore[union-attr]
     assert "every point" in why
-    assert kinds(service) == {"setup": 1, "round": 1, "measurement": len(every_point(asked)), "advice": 1, "finish": 1}
+    assert kinds(service) == {"spec": 1, "round": 1, "measurement": len(every_point(asked)), "advice": 1, "finish": 1}
 
 
 def test_trunks_and_the_opening_are_never_stopped(uninterrupted: Whole) -> None:
@@ -287,7 +287,7 @@ def test_the_status_counts_what_is_in_the_journal(path: Path, uninterrupted: Who
 def test_repeats_run_under_their_own_seed(tmp_path: Path) -> None:
     trunk = Trial(n_params=SIZES[0], seed=3, domain="", pretrain_tokens=PRETRAIN[1], milestones=(PRETRAIN[1],))
     branch = replace(trunk, domain="domain-1", milestones=(SPECIALIZE[0],))
-    asked: Setup = setup(policy="grid", repeats=(trunk, branch))
+    asked: ResolvedSpec = spec(policy="grid", repeats=(trunk, branch))
     service = open_service(asked, tmp_path / "journal")
     carry_on(service, true_losses(asked))
     service.journal.close()  # type: ignore[union-attr]

@@ -14,16 +14,16 @@ from ray.actor import ActorHandle
 from raysplit.live.fitted import FitTarget
 from raysplit.live.fitting import fit_fully
 from raysplit.live.observations import Reported
-from raysplit.live.run_setup import RunSetup
+from raysplit.live.run_spec import RunSpec
 from raysplit.runs import Observation
-from tests.design.doubles import setup
+from tests.design.doubles import spec
 from tests.split.doubles import known_law
 
 if TYPE_CHECKING:
     from raysplit.live.client import LiveLaw
 
-ASKED = setup(policy="grid")
-RUN = RunSetup(setup=ASKED, bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
+ASKED = spec(policy="grid")
+RUN = RunSpec(spec=ASKED, bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
 _SIZES = (14_000, 36_000, 90_000)
 _PATIENCE_SECONDS = 60
 

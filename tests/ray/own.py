@@ -14,30 +14,30 @@ import pytest
 import ray
 from ray import tune
 
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Trial
 from raysplit.sweep.tune_plan import TunePlan
-from tests.design.doubles import setup
+from tests.design.doubles import spec
 from tests.live.doubles import remember_laws, true_losses
 
-ASKED = setup(
+ASKED = spec(
     n_domains=1,
     budget_flops=0.5e12,
     lanes=2,
     pretrain_grid=(250_000, 500_000, 1_000_000),
     specialize_grid=(125_000, 250_000),
 )
-SMALL_GRID = setup(pretrain_grid=(250_000,), specialize_grid=(125_000,), n_domains=1, policy="grid", lanes=3)
+SMALL_GRID = spec(pretrain_grid=(250_000,), specialize_grid=(125_000,), n_domains=1, policy="grid", lanes=3)
 
 
-def loss_report(config: dict[str, Any], point: tuple[int, int], setup: Setup) -> dict[str, Any]:
+def loss_report(config: dict[str, Any], point: tuple[int, int], spec: ResolvedSpec) -> dict[str, Any]:
     asked = Trial.of(config)
-    losses = true_losses(setup)(asked, point[0] if asked.is_trunk else point[1])
+    losses = true_losses(spec)(asked, point[0] if asked.is_trunk else point[1])
     at = {"pretrain_tokens": point[0], "specialize_tokens": point[1]}
     return {**at, "losses": losses} if asked.is_trunk else {**at, "loss": losses[asked.domain]}
 
 
-def train(config: dict[str, Any], setup: Setup, diary: str, seconds: float = 0.0) -> None:
+def train(config: dict[str, Any], spec: ResolvedSpec, diary: str, seconds: float = 0.0) -> None:
     """Report each point once, going on from Tune's checkpoint of the trial where there is one; each start is noted."""
     done = 0
     if (checkpoint := tune.get_checkpoint()) is not None:
@@ -51,15 +51,15 @@ def train(config: dict[str, Any], setup: Setup, diary: str, seconds: float = 0.0
         own = Path(tune.get_context().get_trial_dir()) / f"state-{i}"
         own.mkdir(exist_ok=True)
         (own / "done").write_text(str(i + 1))
-        tune.report(loss_report(config, point, setup), checkpoint=tune.Checkpoint.from_directory(own))
+        tune.report(loss_report(config, point, spec), checkpoint=tune.Checkpoint.from_directory(own))
 
 
 class Steps(tune.Trainable):
     """The same as a class, whose actors Tune may use again."""
 
-    def setup(self, config: dict[str, Any], setup: Setup | None = None) -> None:
-        assert setup is not None
-        self._asked, self._done = setup, 0
+    def setup(self, config: dict[str, Any], spec: ResolvedSpec | None = None) -> None:
+        assert spec is not None
+        self._asked, self._done = spec, 0
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.config, self._done = new_config, 0
@@ -97,7 +97,7 @@ def main(folder: Path, address: str) -> None:
     """Begin the search, or restore it; ends with what it came to in ``end.json``."""
     ray.init(address, log_to_driver=False)
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "0"  # else there is no snapshot to restore in a test's few seconds
-    trainable = tune.with_parameters(train, setup=ASKED, diary=str(folder / "diary"), seconds=0.1)
+    trainable = tune.with_parameters(train, spec=ASKED, diary=str(folder / "diary"), seconds=0.1)
     with pytest.MonkeyPatch.context() as patch:
         remember_laws(patch)
         if tune.Tuner.can_restore(str(folder / "tune")):

@@ -16,12 +16,12 @@ from raysplit.http.face import HttpFace
 from raysplit.http.options import HttpOptions
 from raysplit.live.actor import start_law_actor
 from raysplit.live.client import NAMESPACE, LiveLaw
-from raysplit.live.run_setup import RunSetup
+from raysplit.live.run_spec import RunSpec
 from raysplit.ray_private import kept_in_cluster
-from tests.design.doubles import setup
+from tests.design.doubles import spec
 
-ASKED = setup()
-RUN = RunSetup(setup=ASKED, bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
+ASKED = spec()
+RUN = RunSpec(spec=ASKED, bytes_per_token=dict.fromkeys(ASKED.domains, 2.0))
 ROW = {"n_params": 14_000, "pretrain_tokens": 300_000, "specialize_tokens": 0, "domain": "domain-0", "loss": 3.5}
 TOKEN = "correct horse"
 

@@ -10,12 +10,12 @@ import pytest
 import ray
 
 from benchmarks.live.live_replay import PlayedLaw
-from raysplit.design.setup import setup_of
+from raysplit.design.resolved_spec import spec_of
 from raysplit.design.tasks import Measured, Task
 from raysplit.design.tree import Trial
 from raysplit.lanes.lanes import Lanes
 from raysplit.live.actor import start_law_actor
-from raysplit.live.run_setup import RunSetup
+from raysplit.live.run_spec import RunSpec
 from raysplit.space import Space, parse_space
 from raysplit.sweep.backend import run_all
 from raysplit.tuning.stages import tune
@@ -48,12 +48,12 @@ def started(
     )
     raw["tuning"] = {"n_trials": 4, "learning_rate": [3e-3, 3e-2], "replay_share": [0, 0.4]}
     space = parse_space(raw, origin="test")
-    setup = setup_of(space, vocab_size=VOCAB)
-    run = RunSetup(setup=setup, bytes_per_token=dict.fromkeys(setup.domains, 2.0))
+    spec = spec_of(space, vocab_size=VOCAB)
+    run = RunSpec(spec=spec, bytes_per_token=dict.fromkeys(spec.domains, 2.0))
     actor = start_law_actor("lanes", run, folder / "journal")
     lanes = Lanes(space, run_folder=folder, corpus_folder=corpus_folder, law=actor)
     try:
-        yield Started(space=space, lanes=lanes, law=PlayedLaw(actor, setup), folder=folder)
+        yield Started(space=space, lanes=lanes, law=PlayedLaw(actor, spec), folder=folder)
     finally:
         ray.kill(actor)
         lanes.close()
@@ -87,7 +87,7 @@ class TestLanes(BackendPromises):
         training = started.space.with_training(
             learning_rate={"reference": 1e30, "reference_params": 1, "exponent": 0}
         ).training
-        [n_params] = started.law.setup.sizes
+        [n_params] = started.law.spec.sizes
         trunk = Trial(n_params=n_params, seed=9, domain="", pretrain_tokens=8192, milestones=(8192,))
         return Tried(
             backend=started.lanes,

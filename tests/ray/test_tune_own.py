@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ray import tune
 
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.errors import RunError
 from raysplit.journal import ReadJournal, has_journal, read_journal
 from raysplit.live.service import LawService
@@ -33,7 +33,7 @@ def _laws_are_weighed() -> Iterator[None]:
         yield
 
 
-def replayed(asked: Setup, folder: Path) -> dict[str, Any]:
+def replayed(asked: ResolvedSpec, folder: Path) -> dict[str, Any]:
     """What the same search comes to without Tune."""
     service = open_service(asked, folder / "replayed")
     replay(service, true_losses(asked))
@@ -59,7 +59,7 @@ def points(folder: Path) -> list[tuple[int, str, int, int]]:
 def test_tune_makes_the_search_that_the_replay_makes(ray_address: str, tmp_path: Path, lanes: int) -> None:
     asked = replace(ASKED, lanes=lanes)
     with TunePlan(asked, tmp_path / "plan") as plan:
-        tuner(plan, tune.with_parameters(Steps, setup=ASKED), reuse_actors=True).fit()
+        tuner(plan, tune.with_parameters(Steps, spec=ASKED), reuse_actors=True).fit()
         assert plan.finished
         assert came_to(plan.law) == replayed(asked, tmp_path)
         assert len(points(plan.folder)) == len(set(points(plan.folder)))
@@ -71,7 +71,7 @@ def test_sizes_of_unequal_needs_all_end(ray_address: str, tmp_path: Path) -> Non
     with TunePlan(asked, tmp_path / "plan") as plan:
         tuner(
             plan,
-            tune.with_parameters(Steps, setup=asked),
+            tune.with_parameters(Steps, spec=asked),
             lanes_cpus=lambda config: tune.PlacementGroupFactory([{"CPU": 3 if config["n_params"] > 20_000 else 1}]),
             reuse_actors=True,
         ).fit()
@@ -83,7 +83,7 @@ def test_a_size_that_fits_nowhere_is_given_up_and_the_others_end(ray_address: st
     with TunePlan(SMALL_GRID, tmp_path / "plan", patience_seconds=2.0) as plan:
         tuner(
             plan,
-            tune.with_parameters(train, setup=SMALL_GRID, diary=str(tmp_path / "diary")),
+            tune.with_parameters(train, spec=SMALL_GRID, diary=str(tmp_path / "diary")),
             lanes_cpus=lambda config: tune.PlacementGroupFactory([{"CPU": 5 if config["n_params"] > 20_000 else 1}]),
         ).fit()
         assert {n for n, *_ in points(plan.folder)} == {14_000}
@@ -96,7 +96,7 @@ def test_a_mistake_of_the_trainable_comes_out_of_fit(ray_address: str, tmp_path:
     with TunePlan(SMALL_GRID, tmp_path / "plan") as plan:
         with pytest.raises(RunError, match="KeyError: 'learning_rate'; nothing was measured yet"):
             tuner(plan, _mistaken).fit()
-        assert {r.kind for r in read_journal(plan.folder / "journal")} == {"setup", "round"}
+        assert {r.kind for r in read_journal(plan.folder / "journal")} == {"spec", "round"}
 
 
 def _mistaken(config: dict[str, Any]) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from raysplit.corpus.manifest import DomainRecord, Manifest, SideRecord, TokenizerRecord, write_manifest
-from raysplit.design.setup import Setup, setup_of
+from raysplit.design.resolved_spec import ResolvedSpec, spec_of
 from raysplit.design.tasks import Failed
 from raysplit.design.tree import Trial
 from raysplit.journal import Journal
-from raysplit.live.run_setup import RunSetup
+from raysplit.live.run_spec import RunSpec
 from raysplit.live.service import LawService
 from raysplit.report.story import read_story
 from raysplit.run_folder.folder import RunFolder, open_run
@@ -66,25 +66,25 @@ def synthetic_run(path: Path, space: Space, *, fails: Mapping[tuple[str, int], s
     folder = open_run(path, space)
     vocab_size = space.corpus.tokenizer.vocab_size
     _write_corpus(folder, space)
-    setup = setup_of(space, vocab_size=vocab_size, domain_tokens=dict.fromkeys(space.domains, float(DOMAIN_TOKENS)))
+    spec = spec_of(space, vocab_size=vocab_size, domain_tokens=dict.fromkeys(space.domains, float(DOMAIN_TOKENS)))
     journal = Journal(folder.journal)
-    run = RunSetup(setup=setup, bytes_per_token=dict.fromkeys(space.domains, BYTES_PER_TOKEN))
+    run = RunSpec(spec=spec, bytes_per_token=dict.fromkeys(space.domains, BYTES_PER_TOKEN))
     service = LawService(run, journal)
     service_losses = known_law_losses(
         lambda name, n, d, s: loss_at(space.domains.index(name), n, d, s), space.domains, noise=0.008, seed=0
     )
-    replay(_with_failures(service, setup, fails or {}), service_losses)
+    replay(_with_failures(service, spec, fails or {}), service_losses)
     write_results(service, folder)
     journal.close()
     return folder
 
 
-def _with_failures(service: LawService, setup: Setup, fails: Mapping[tuple[str, int], str]) -> LawService:
+def _with_failures(service: LawService, spec: ResolvedSpec, fails: Mapping[tuple[str, int], str]) -> LawService:
     """The service with some branches closed before they begin, as a lane's crash would close them."""
     for (domain, pretrain_tokens), why in fails.items():
         trial = Trial(
-            n_params=setup.sizes[0], seed=0, domain=domain, pretrain_tokens=pretrain_tokens,
-            milestones=setup.specialize_grid,
+            n_params=spec.sizes[0], seed=0, domain=domain, pretrain_tokens=pretrain_tokens,
+            milestones=spec.specialize_grid,
         )  # fmt: skip
         service.record(trial, trial.milestones[0], Failed(why=why))
     return service

@@ -67,10 +67,10 @@ def stop_one_branch(folder: RunFolder) -> None:
     """Add the record of a stop to the journal, of the first branch that has more grid before it."""
     story = read_story(folder)
     trial = next(c for c, measured in story.history.chains.items() if c.domain and measured)
-    skipped = tuple(m for m in story.setup.specialize_grid if m not in story.history.chains[trial])
+    skipped = tuple(m for m in story.spec.specialize_grid if m not in story.history.chains[trial])
     assert skipped
     data = {
-        "trial": {**asdict(trial), "milestones": story.setup.specialize_grid}, "milestone": min(skipped) - 1,
+        "trial": {**asdict(trial), "milestones": story.spec.specialize_grid}, "milestone": min(skipped) - 1,
         "why": "not worth <its> price", "n_observations": 12, "skipped": skipped,
     }  # fmt: skip
     journal = Journal(folder.journal)
@@ -173,7 +173,7 @@ def test_the_search_space_is_shown_whole(reported: tuple[RunFolder, str]) -> Non
 
 def test_without_a_final_run_the_page_says_that_nothing_was_checked(opening: RunFolder) -> None:
     story = read_story(opening)
-    text = text_of(render_page(story, costs_of(story.setup, story.history), []))
+    text = text_of(render_page(story, costs_of(story.spec, story.history), []))
     assert outcome(story) == ""
     assert measured_variants(story) == []
     assert "no final run was trained" in text
@@ -202,7 +202,7 @@ def test_figures_show_their_data_without_a_final_run(opening: RunFolder, width: 
         row for row in marks_of(runs_picture(story, width), "point") if row.get("fill") not in (None, "#ffffff")
     ]
     assert len(measured) >= len(story.history.losses)
-    for figure in figures_of(story, costs_of(story.setup, story.history)):
+    for figure in figures_of(story, costs_of(story.spec, story.history)):
         drawn = re.search(r'width="(\d+)"', svg_of(figure.picture(width)))
         assert drawn is not None
         assert float(drawn[1]) == pytest.approx(width, rel=0.06), figure.file
@@ -254,7 +254,7 @@ def test_stops_and_failures_are_in_the_tree_and_the_tables(reported: tuple[RunFo
 
 def test_costs_are_those_of_the_tree(reported: tuple[RunFolder, str]) -> None:
     story = read_story(reported[0])
-    costs = costs_of(story.setup, story.history)
+    costs = costs_of(story.spec, story.history)
     assert costs.spent.n_points == len(story.history.losses)
     assert 0 < costs.spent.flops < costs.independent.flops
     assert costs.spent.flops == pytest.approx(story.history.advices[-1].spent_flops)
@@ -263,7 +263,7 @@ def test_costs_are_those_of_the_tree(reported: tuple[RunFolder, str]) -> None:
     assert costs.stopped.n_points == len(stop.skipped)
     # A branch that goes on trains at most its way from the last cooldown's start, and the new cooldowns.
     assert 0 < costs.stopped.tokens <= sum(stop.skipped)
-    assert costs.stopped.flops == costs.stopped.tokens * story.setup.flops_per_token[stop.trial.n_params]
+    assert costs.stopped.flops == costs.stopped.tokens * story.spec.flops_per_token[stop.trial.n_params]
 
 
 def test_in_sample_errors_are_those_of_the_law(opening: RunFolder) -> None:
@@ -402,10 +402,10 @@ def test_an_evaluation_has_a_section_with_a_row_a_subject(opening: RunFolder) ->
     whole = replace(found, subjects=[replace(subject, training_flops=1e12) for subject in found.subjects])
     write_evaluation(whole, pd.DataFrame(), folder.evaluation)
     story = read_story(folder)
-    said = text_of(render_page(story, costs_of(story.setup, story.history), []))
+    said = text_of(render_page(story, costs_of(story.spec, story.history), []))
     assert "Every variant at its training budget" in said
     assert re.search(r"model 2 [0-9.]+ .*1\.00e12 FLOPs", said)
     (folder.evaluation / "evaluation.json").write_text("{")
     with pytest.raises(RunError, match=r"evaluation.json: cannot be read"):
         read_story(folder)
-    assert "Every variant" not in text_of(render_page(read_story(opening), costs_of(story.setup, story.history), []))
+    assert "Every variant" not in text_of(render_page(read_story(opening), costs_of(story.spec, story.history), []))

@@ -32,16 +32,16 @@ class Tried:
 
     @property
     def trunk(self) -> Trial:
-        setup = self.service.setup
-        [n_params], grid = setup.sizes, setup.pretrain_grid
+        spec = self.service.spec
+        [n_params], grid = spec.sizes, spec.pretrain_grid
         return Trial(n_params=n_params, seed=3, domain="", pretrain_tokens=grid[-1], milestones=grid)
 
     @property
     def branch(self) -> Trial:
-        setup = self.service.setup
+        spec = self.service.spec
         return replace(
-            self.trunk, domain=setup.domains[0], pretrain_tokens=setup.pretrain_grid[0],
-            milestones=setup.specialize_grid,
+            self.trunk, domain=spec.domains[0], pretrain_tokens=spec.pretrain_grid[0],
+            milestones=spec.specialize_grid,
         )  # fmt: skip
 
     def recorded(self, trial: Trial) -> list[dict[str, Any]]:
@@ -55,7 +55,7 @@ class BackendPromises:
 
     def test_an_outcome_has_its_losses_and_is_recorded_by_the_time_that_it_is_there(self, tried: Tried) -> None:
         trunk, branch = tried.trunk, tried.branch
-        for trial, wanted in ((trunk, set(tried.service.setup.domains)), (branch, {branch.domain})):
+        for trial, wanted in ((trunk, set(tried.service.spec.domains)), (branch, {branch.domain})):
             [outcome] = run_all(tried.backend, [Task(trial=trial, milestone=trial.milestones[0])])
             assert isinstance(outcome, Measured)
             assert set(outcome.losses) >= wanted
@@ -92,7 +92,7 @@ class BackendPromises:
         trials = [(Trial(**{**data["trial"], "milestones": ()}), data["milestone"]) for data in own]
         measured = [(trial.n_params, trial.domain, *trial.point(milestone)) for trial, milestone in trials]
         assert len(measured) == len(set(measured))
-        assert set(measured) == every_point(tried.service.setup)
+        assert set(measured) == every_point(tried.service.spec)
 
     def test_once_closed_it_says_so_and_blames_no_trial(self, tried: Tried) -> None:
         """The last test of the class."""

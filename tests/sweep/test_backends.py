@@ -12,16 +12,16 @@ from raysplit.design.tasks import Failed, Measured, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.errors import LaneError, RaysplitError
 from raysplit.journal import Journal
-from raysplit.live.run_setup import RunSetup
+from raysplit.live.run_spec import RunSpec
 from raysplit.live.service import LawService
 from raysplit.sweep.final import carry_out
 from raysplit.sweep.final_plan import FinalPart
 from raysplit.sweep.replay import KnownLosses, drive
-from tests.design.doubles import setup
+from tests.design.doubles import spec
 from tests.live.doubles import remember_laws, true_losses
 from tests.sweep.backends import BackendPromises, FakeLanes, Tried
 
-ASKED = setup(sizes=(14_000,), pretrain_grid=(250_000,), specialize_grid=(125_000,), policy="grid")
+ASKED = spec(sizes=(14_000,), pretrain_grid=(250_000,), specialize_grid=(125_000,), policy="grid")
 DIVERGING_SEED = 9
 
 
@@ -33,7 +33,7 @@ def losses(trial: Trial, milestone: int) -> Mapping[str, float] | None:
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LawService]:
     remember_laws(monkeypatch)
     with closing(Journal(tmp_path / "journal")) as journal:
-        yield LawService(RunSetup(setup=ASKED, bytes_per_token=dict.fromkeys(ASKED.domains, 2.0)), journal)
+        yield LawService(RunSpec(spec=ASKED, bytes_per_token=dict.fromkeys(ASKED.domains, 2.0)), journal)
 
 
 def tried_with(backend: KnownLosses | FakeLanes, service: LawService) -> Tried:

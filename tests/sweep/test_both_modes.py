@@ -7,11 +7,11 @@ import pytest
 
 from raysplit.split import Problem, best_split, losses_of
 from raysplit.sweep.replay import replay
-from tests.design.doubles import PRETRAIN, SIZES, setup
+from tests.design.doubles import PRETRAIN, SIZES, spec
 from tests.live.doubles import open_service, true_losses
 from tests.split.doubles import known_law
 
-GRID = setup(sizes=(*SIZES, 90_000), budget_flops=1.2e12, regret_tolerance=0.001)
+GRID = spec(sizes=(*SIZES, 90_000), budget_flops=1.2e12, regret_tolerance=0.001)
 WITHIN = replace(GRID.problem, budget_flops=4e11, sizes={n: 6.0 * n for n in (36_000, 90_000)})
 BEYOND = replace(GRID.problem, budget_flops=2e13, sizes={n: 6.0 * n for n in (180_000, 360_000)})
 

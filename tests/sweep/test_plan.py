@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from raysplit.design.campaign import whole_grid
-from raysplit.design.setup import Setup, setup_of
+from raysplit.design.resolved_spec import ResolvedSpec, spec_of
 from raysplit.space import Space, load_space
 from raysplit.sweep.plan import Plan, describe_plan, make_plan, plan_notes
 from raysplit.sweep.speed import busy_share
@@ -19,24 +19,26 @@ def smoke(repository: Path) -> Space:
     return load_space(repository / "search_spaces" / "smoke.yaml")
 
 
-def plan_of(space: Space, *, seconds_per_token: float | None = None, policy: str = "adaptive") -> tuple[Plan, Setup]:
+def plan_of(
+    space: Space, *, seconds_per_token: float | None = None, policy: str = "adaptive"
+) -> tuple[Plan, ResolvedSpec]:
     space = space.model_copy(update={"sweep": space.sweep.model_copy(update={"policy": policy})})
-    setup = setup_of(space, vocab_size=512)
-    timed = {} if seconds_per_token is None else dict.fromkeys(setup.sizes, seconds_per_token)
-    return make_plan(space, setup, vocab_size=512, seconds_per_token=timed), setup
+    spec = spec_of(space, vocab_size=512)
+    timed = {} if seconds_per_token is None else dict.fromkeys(spec.sizes, seconds_per_token)
+    return make_plan(space, spec, vocab_size=512, seconds_per_token=timed), spec
 
 
 def test_a_grid_sweep_spends_what_was_planned(smoke: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remember_laws(monkeypatch)
-    plan, setup = plan_of(smoke, policy="grid")
-    service = open_service(setup, tmp_path / "journal")
-    carry_on(service, true_losses(setup))
+    plan, spec = plan_of(smoke, policy="grid")
+    service = open_service(spec, tmp_path / "journal")
+    carry_on(service, true_losses(spec))
     service.journal.close()  # type: ignore[union-attr]
     assert service.status().spent_flops == pytest.approx(plan.grid_flops)
     measured = [record for record in service.journal.records if record.kind == "measurement"]
     assert len(measured) == sum(row.n_points for row in plan.rows)
     for row in plan.rows:
-        assert row.flops == pytest.approx(row.tokens * setup.flops_per_token[row.n_params])
+        assert row.flops == pytest.approx(row.tokens * spec.flops_per_token[row.n_params])
         trials = [r.data["trial"] for r in measured if r.data["trial"]["n_params"] == row.n_params]
         assert row.n_trials == len({(t["domain"], t["seed"], t["domain"] and t["pretrain_tokens"]) for t in trials})
 
@@ -83,7 +85,7 @@ def cluster(repository: Path) -> Space:
 def plan_of_cluster(space: Space, **compute: Any) -> Plan:
     space = space.model_copy(update={"compute": space.compute.model_copy(update=compute)})
     vocab_size = space.corpus.tokenizer.vocab_size
-    return make_plan(space, setup_of(space, vocab_size=vocab_size), vocab_size=vocab_size, seconds_per_token={})
+    return make_plan(space, spec_of(space, vocab_size=vocab_size), vocab_size=vocab_size, seconds_per_token={})
 
 
 def test_a_cluster_is_reckoned_without_a_gpu(cluster: Space) -> None:
@@ -126,10 +128,10 @@ def test_a_gpu_that_nobody_names_is_not_reckoned_with(cluster: Space) -> None:
 
 def test_disk_is_what_the_tree_keeps(smoke: Space) -> None:
     """A trunk each D, a branch its deepest, each lane one more; nothing for weights that a seed gives."""
-    plan, setup = plan_of(smoke)
+    plan, spec = plan_of(smoke)
     for row in plan.rows:
-        trials = [trial for trial in whole_grid(setup).trials if trial.n_params == row.n_params]
-        kept = sum(len(setup.pretrain_grid) if trial.is_trunk else 1 for trial in trials)
+        trials = [trial for trial in whole_grid(spec).trials if trial.n_params == row.n_params]
+        kept = sum(len(spec.pretrain_grid) if trial.is_trunk else 1 for trial in trials)
         assert row.disk_bytes == kept * row.checkpoint_bytes
     largest = max(row.checkpoint_bytes for row in plan.rows)
     assert plan.disk_bytes == sum(row.disk_bytes for row in plan.rows) + 2 * largest

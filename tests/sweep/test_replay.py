@@ -12,12 +12,12 @@ import pytest
 from raysplit.design.tree import Trial
 from raysplit.errors import TableError
 from raysplit.journal import Journal
-from raysplit.live.run_setup import RunSetup
+from raysplit.live.run_spec import RunSpec
 from raysplit.live.service import LawService
 from raysplit.runs import check_runs
 from raysplit.split import best_split, losses_of
-from raysplit.sweep.replay import known_law_losses, replay, setup_of_table, table_losses
-from tests.design.doubles import every_point, setup
+from raysplit.sweep.replay import known_law_losses, replay, spec_of_table, table_losses
+from tests.design.doubles import every_point, spec
 from tests.live.doubles import account, carry_on, open_service, remember_laws, true_losses
 from tests.split.doubles import known_law, measured_table
 
@@ -51,9 +51,9 @@ def test_a_grid_of_a_known_law_gives_that_laws_advice(runs: pd.DataFrame, tmp_pa
     """The only test here that fits: a noiseless grid, every row used, and the split it leads to is as good as the
     best one under the law that the table was made from, at a quarter more than the grid's own largest budget.
     """
-    asked = setup_of_table(runs, budget_flops=6 * 36_000 * 3.75e6, policy="grid")
+    asked = spec_of_table(runs, budget_flops=6 * 36_000 * 3.75e6, policy="grid")
     with closing(Journal(tmp_path / "journal")) as journal:
-        service = LawService(RunSetup(setup=asked, bytes_per_token=dict.fromkeys(asked.domains, 1.0)), journal)
+        service = LawService(RunSpec(spec=asked, bytes_per_token=dict.fromkeys(asked.domains, 1.0)), journal)
         assert "every point" in replay(service, table_losses(runs, asked.domains)).finished
     pd.testing.assert_frame_equal(
         service.observations()[["n_params", "pretrain_tokens", "specialize_tokens", "domain", "loss"]],
@@ -66,7 +66,7 @@ def test_a_grid_of_a_known_law_gives_that_laws_advice(runs: pd.DataFrame, tmp_pa
 
 
 def test_the_classes_that_ray_drives_decide_as_the_service_does(weighed_laws: None, tmp_path: Path) -> None:
-    asked = setup(budget_flops=0.9e12, lanes=3)
+    asked = spec(budget_flops=0.9e12, lanes=3)
     by_tune = open_service(asked, tmp_path / "tune.jsonl")
     directly = open_service(asked, tmp_path / "direct.jsonl")
     replay(by_tune, true_losses(asked))
@@ -78,7 +78,7 @@ def test_the_classes_that_ray_drives_decide_as_the_service_does(weighed_laws: No
 
 
 def test_a_replay_goes_on_where_another_was_cut_off(weighed_laws: None, tmp_path: Path) -> None:
-    asked = setup(budget_flops=0.9e12, lanes=2)
+    asked = spec(budget_flops=0.9e12, lanes=2)
     losses = true_losses(asked)
     whole, cut = (open_service(asked, tmp_path / name) for name in ("whole.jsonl", "cut.jsonl"))
     replay(whole, losses)
@@ -103,7 +103,7 @@ def test_a_replay_goes_on_where_another_was_cut_off(weighed_laws: None, tmp_path
 
 def test_idle_lanes_are_filled_where_that_is_asked_for(weighed_laws: None, tmp_path: Path) -> None:
     """And a journal read again knows what was added; the same order of arrival gives the same sweep."""
-    asked = replace(setup(budget_flops=3e12, lanes=4), design="d-optimal")  # which always finds something to measure
+    asked = replace(spec(budget_flops=3e12, lanes=4), design="d-optimal")  # which always finds something to measure
     busy, accounts = [], []
     for name, fills in (("waits", False), ("fills", True), ("again", True)):
         service = open_service(replace(asked, fills_idle_lanes=fills), tmp_path / name)
@@ -125,7 +125,7 @@ def test_a_loss_that_the_table_lacks_is_a_failure_and_the_sweep_ends(
     weighed_laws: None, runs: pd.DataFrame, tmp_path: Path
 ) -> None:
     lacking = runs.drop(index=runs[(runs["specialize_tokens"] == 500_000) & (runs["pretrain_tokens"] == 500_000)].index)
-    asked = setup_of_table(lacking, budget_flops=1e12, policy="grid")
+    asked = spec_of_table(lacking, budget_flops=1e12, policy="grid")
     service = open_service(asked, tmp_path / "journal")
     assert replay(service, table_losses(lacking, asked.domains)).finished
     service.journal.close()  # type: ignore[union-attr]
@@ -136,7 +136,7 @@ def test_a_loss_that_the_table_lacks_is_a_failure_and_the_sweep_ends(
 
 
 def test_the_set_up_of_a_table_is_its_grid(runs: pd.DataFrame) -> None:
-    asked = setup_of_table(runs, budget_flops=1e12)
+    asked = spec_of_table(runs, budget_flops=1e12)
     points = {
         (n, domain if s else "", d, s) for n, d, s, domain in runs[list(runs.columns[:4])].itertuples(index=False)
     }
@@ -152,7 +152,7 @@ def test_repeated_seeds_are_used_when_their_trunk_is_there(
     with_trunk = first.assign(seed=1)
     without = first[first["specialize_tokens"] > 0].assign(seed=2)
     table = check_runs(pd.concat([runs, with_trunk, without]), origin="a synthetic table")
-    asked = setup_of_table(table, budget_flops=1e12, policy="grid")
+    asked = spec_of_table(table, budget_flops=1e12, policy="grid")
     service = open_service(asked, tmp_path / "journal")
     assert replay(service, table_losses(table, asked.domains)).finished
     service.journal.close()  # type: ignore[union-attr]
@@ -169,12 +169,12 @@ def test_repeated_seeds_are_used_when_their_trunk_is_there(
 )
 def test_a_table_that_cannot_be_replayed_is_refused(runs: pd.DataFrame, keep: str, named: str) -> None:
     with pytest.raises(TableError, match=named):
-        setup_of_table(runs.query(keep), budget_flops=1e12)
+        spec_of_table(runs.query(keep), budget_flops=1e12)
 
 
 def test_a_table_without_seed_zero_is_refused(runs: pd.DataFrame) -> None:
     with pytest.raises(TableError, match="lowest seed is 3"):
-        setup_of_table(runs.assign(seed=3), budget_flops=1e12)
+        spec_of_table(runs.assign(seed=3), budget_flops=1e12)
 
 
 def test_a_table_gives_a_trunks_loss_only_when_every_domain_has_one(runs: pd.DataFrame) -> None:

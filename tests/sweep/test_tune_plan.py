@@ -19,15 +19,15 @@ from raysplit.design.tree import Trial
 from raysplit.errors import RunError, SpaceError
 from raysplit.journal import read_journal
 from raysplit.sweep import capacity
-from raysplit.sweep.grid_setup import setup_of_grid
+from raysplit.sweep.grid_spec import spec_of_grid
 from raysplit.sweep.replay import replay
 from raysplit.sweep.reports import read_report
 from raysplit.sweep.tune import LawScheduler, LawSearcher
 from raysplit.sweep.tune_plan import TunePlan
-from tests.design.doubles import setup
+from tests.design.doubles import spec
 from tests.live.doubles import account, open_service, remember_laws, true_losses
 
-ASKED = setup(budget_flops=0.9e12, lanes=2)
+ASKED = spec(budget_flops=0.9e12, lanes=2)
 LOSSES = true_losses(ASKED)
 
 
@@ -267,7 +267,7 @@ def test_a_report_without_its_losses_ends_the_experiment_and_stores_nothing(
     pretrain, specialize = trial.config["points"][0]
     with pytest.raises(RunError, match=named):
         tune.report(trial, {"pretrain_tokens": pretrain, "specialize_tokens": specialize, **losses})
-    assert set(kinds(plan)) == {"setup", "round"}
+    assert set(kinds(plan)) == {"spec", "round"}
     plan.close()
     Controller(plan).run()  # mended, in the same folder
     assert plan.finished
@@ -288,7 +288,7 @@ def test_what_goes_wrong_before_anything_was_measured_is_the_trainables_mistake(
         end()
     assert ("ValueError: no such file: weights.pt" in str(caught.value)) == (ends == "with an exception")
     assert ("its last report was at pretrain_tokens = 5" in str(caught.value)) == (ends == "without its loss")
-    assert set(kinds(plan)) == {"setup", "round"}
+    assert set(kinds(plan)) == {"spec", "round"}
 
 
 def test_a_trial_that_fails_later_is_not_tried_again_and_the_search_goes_on(plan: TunePlan) -> None:
@@ -314,7 +314,7 @@ def test_a_worker_that_dies_and_is_tried_again_is_no_failure(plan: TunePlan) -> 
     trial.status = "ERROR"  # which Tune sets before it puts a trial back
     tune.scheduler.on_trial_error(tune, trial)
     tune.scheduler.choose_trial_to_run(tune)
-    assert set(kinds(plan)) == {"setup", "round"}
+    assert set(kinds(plan)) == {"spec", "round"}
     assert trial.trial_id in plan.running
 
 
@@ -434,25 +434,25 @@ GRID: dict[str, Any] = {
 )
 def test_grids_that_cannot_be_are_refused(change: dict[str, Any], named: str) -> None:
     with pytest.raises(SpaceError, match=named):
-        setup_of_grid(**{**GRID, **change})
+        spec_of_grid(**{**GRID, **change})
 
 
 def test_numbers_may_be_written_as_in_a_search_space() -> None:
     written = {"flops_per_token": ["10", 20.0], "pretrain_tokens": [0, "0.1k", 200], "target_flops": "1e6"}
-    assert setup_of_grid(**{**GRID, **written}) == setup_of_grid(**GRID)
+    assert spec_of_grid(**{**GRID, **written}) == spec_of_grid(**GRID)
 
 
 def test_numpy_grids_are_plain_ones() -> None:
     arrays = {name: np.array(GRID[name]) for name in ("flops_per_token", "pretrain_tokens", "specialize_tokens")}
-    assert setup_of_grid(**{**GRID, **arrays}) == setup_of_grid(**GRID)
+    assert spec_of_grid(**{**GRID, **arrays}) == spec_of_grid(**GRID)
 
 
 def test_plain_grids_are_a_set_up() -> None:
-    asked = setup_of_grid(**GRID, weights={"a": 3.0}, cooldown_fraction=0.25)
+    asked = spec_of_grid(**GRID, weights={"a": 3.0}, cooldown_fraction=0.25)
     assert asked.flops_per_token == {10: 60.0, 20: 120.0} == asked.problem.sizes
     assert asked.problem.weights == (0.75, 0.25)
     assert (asked.scratch, asked.pretrain_grid, asked.tree.cooldown_start(100)) == (True, (100, 200), 75)
-    exact = setup_of_grid(**{**GRID, "flops_per_token": {10: 77.0}}, target_flops_per_token=[10, 40])
+    exact = spec_of_grid(**{**GRID, "flops_per_token": {10: 77.0}}, target_flops_per_token=[10, 40])
     assert exact.flops_per_token == {10: 77.0}
     assert exact.problem.sizes == {10: 60.0, 40: 240.0}
     assert cloudpickle.loads(cloudpickle.dumps(asked)) == asked

@@ -10,7 +10,7 @@ from typing import Any
 import torch.distributed as dist
 
 from raysplit.design.lane_shapes import lane_shape_of
-from raysplit.design.setup import tree_of
+from raysplit.design.resolved_spec import tree_of
 from raysplit.design.tree import Trial
 from raysplit.machines import ComputeSpec
 from raysplit.space import Space

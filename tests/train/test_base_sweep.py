@@ -8,12 +8,12 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from raysplit.design.lane_shapes import lane_shape_of
-from raysplit.design.setup import setup_of, tree_of
+from raysplit.design.resolved_spec import spec_of, tree_of
 from raysplit.design.tree import Trial
 from raysplit.errors import LawError
 from raysplit.journal import Journal
 from raysplit.law.forgetting import SURE
-from raysplit.live.run_setup import RunSetup
+from raysplit.live.run_spec import RunSpec
 from raysplit.live.service import LawService
 from raysplit.runs import UNTOLD_TOKENS
 from raysplit.space import parse_space
@@ -36,8 +36,8 @@ def test_three_bases_are_swept_answered_for_and_trained(tmp_path: Path) -> None:
     given["sweep"]["replay_shares"] = (0.0, 0.25)
     space = with_bases(parse_space(given, origin="tests"))
     text_tokens = {"library": 2e4, "license": 1e4}
-    setup = setup_of(space, vocab_size=ROWS, domain_tokens=text_tokens)
-    assert [base.name for base in setup.problem.bases.values()] == ["llama", "neox", "qwen"]
+    spec = spec_of(space, vocab_size=ROWS, domain_tokens=text_tokens)
+    assert [base.name for base in spec.problem.bases.values()] == ["llama", "neox", "qwen"]
     shape = lane_shape_of(space, space.model.sizes[0])
     lane = Lane(space, Texts(read_text()), shape=shape, vocab_size=ROWS, checkpoints=tmp_path / "kept")
     trained: dict[tuple[str, int], int] = {}
@@ -47,7 +47,7 @@ def test_three_bases_are_swept_answered_for_and_trained(tmp_path: Path) -> None:
         trained[trial.name, milestone] = measured.tokens
         return dict(measured.losses)
 
-    run = RunSetup(setup=setup, bytes_per_token=dict.fromkeys(setup.domains, 1.0))
+    run = RunSpec(spec=spec, bytes_per_token=dict.fromkeys(spec.domains, 1.0))
     with closing(Journal(tmp_path / "journal")) as journal:
         service = LawService(run, journal)
         replay(service, measure)
@@ -58,7 +58,7 @@ def test_three_bases_are_swept_answered_for_and_trained(tmp_path: Path) -> None:
         table, forgetting = service.observations(), service.law().forgetting
         assert set(service.law().form_weights) <= set(GIVEN_FORMS)
     assert status.n_observations == 3 * (2 + 2 * 2 * 2)
-    flops = {n: setup.flops_per_token[n] for n in setup.sizes}
+    flops = {n: spec.flops_per_token[n] for n in spec.sizes}
     paid = sum(flops[int(name[1:].partition("-")[0])] * tokens for (name, _), tokens in trained.items())
     assert status.spent_flops == pytest.approx(paid)
     assert advice.bases[advice.split.n_params] in ("llama", "neox", "qwen")
@@ -75,7 +75,7 @@ def test_three_bases_are_swept_answered_for_and_trained(tmp_path: Path) -> None:
     assert sorted(branches["replay_share"].unique()) == [0.0, 0.25]
     elsewhere = branches[branches["domain"] == "library"].groupby("replay_share")["general_loss"].mean()
     assert elsewhere[0.25] < elsewhere[0.0], "a quarter of other text keeps its loss down"
-    assert advice.split.flops(setup.problem) == pytest.approx(space.target.budget_flops, rel=1e-6)
+    assert advice.split.flops(spec.problem) == pytest.approx(space.target.budget_flops, rel=1e-6)
 
     plan = plan_final(
         space, advice, vocab_size=ROWS, seed=1000, baseline_names=OF_BASES, experts=tmp_path / "experts",

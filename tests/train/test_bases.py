@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raysplit.design.lane_shapes import lane_shape_of
-from raysplit.design.setup import tree_of
+from raysplit.design.resolved_spec import tree_of
 from raysplit.design.tree import Trial
 from raysplit.errors import SpaceError
 from raysplit.ladder import shape_for

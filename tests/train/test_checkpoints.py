@@ -12,7 +12,7 @@ from uuid import uuid4
 import boto3
 import pytest
 
-from raysplit.design.setup import tree_of
+from raysplit.design.resolved_spec import tree_of
 from raysplit.design.tasks import Measured
 from raysplit.design.tree import Node
 from raysplit.errors import CheckpointError, RunError, StorageError

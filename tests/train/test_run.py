@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from raysplit.design.lane_shapes import lane_shape_of
-from raysplit.design.setup import setup_of, tree_of
+from raysplit.design.resolved_spec import spec_of, tree_of
 from raysplit.design.tasks import Measured
 from raysplit.design.tree import Node, Trial
 from raysplit.design.tree_state import key, tree_state_of
@@ -121,7 +121,7 @@ def test_a_branch_that_was_stopped_goes_on_in_a_later_round_from_its_checkpoint(
 def test_what_lanes_train_is_what_the_design_reckons_with(lane: Callable[..., Lane]) -> None:
     """Whoever measures what, in any order, with pauses between: each token is trained once, and paid once."""
     one = lane("a")
-    setup = setup_of(one.space, vocab_size=VOCAB)
+    spec = spec_of(one.space, vocab_size=VOCAB)
     losses: dict[tuple[Trial, int], dict[str, float]] = {}
     trained = 0
     for trial, milestone in (
@@ -136,8 +136,8 @@ def test_what_lanes_train_is_what_the_design_reckons_with(lane: Callable[..., La
         measured = measure(here, trial, milestone)
         losses[key(trial, milestone)] = dict(measured.losses)
         trained += measured.tokens
-        spent_flops = tree_state_of(setup, losses).spent_flops
-        assert spent_flops == trained * setup.flops_per_token[trial.n_params]
+        spent_flops = tree_state_of(spec, losses).spent_flops
+        assert spent_flops == trained * spec.flops_per_token[trial.n_params]
 
 
 @pytest.mark.parametrize(

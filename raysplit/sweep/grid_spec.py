@@ -1,4 +1,4 @@
-"""The set-up of a search over plain grids, for users who train with their own program, without a search space file."""
+"""The specification of a search over plain grids, for users who train with their own program, without a search space file."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Tree
 from raysplit.errors import SpaceError, unknown
 from raysplit.section import Count, PositiveCount, PositiveQuantity, Quantity
@@ -43,7 +43,7 @@ _Flops = Annotated[dict[PositiveCount, PositiveQuantity], BeforeValidator(_flops
 
 
 class _Asked(BaseModel):
-    """What `setup_of_grid` is given, checked; numbers as people write them."""
+    """What `spec_of_grid` is given, checked; numbers as people write them."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -76,7 +76,7 @@ class _Asked(BaseModel):
         return self
 
 
-def setup_of_grid(
+def spec_of_grid(
     *,
     flops_per_token: Mapping[int, float] | Sequence[int],
     pretrain_tokens: Sequence[int],
@@ -96,7 +96,7 @@ def setup_of_grid(
     seed: int = 0,
     fills_idle_lanes: bool = False,
     shares_trunks: bool = True,
-) -> Setup:
+) -> ResolvedSpec:
     """Resolve the question and the grid of runs that may be trained to answer it.
 
     Prices are those of the tree: a branch goes on from its trunk's checkpoint (unless trunks are not shared), and a
@@ -132,10 +132,10 @@ def setup_of_grid(
     try:
         asked = _Asked(**locals())  # the arguments, before there is anything else
     except ValidationError as error:
-        raise SpaceError("\n".join(explain(problem, "setup_of_grid") for problem in error.errors())) from error
+        raise SpaceError("\n".join(explain(problem, "spec_of_grid") for problem in error.errors())) from error
     target = asked.target_flops_per_token
-    as_given: dict[str, Any] = {name: value for name, value in asked if name in Setup.__dataclass_fields__}
-    return Setup(
+    as_given: dict[str, Any] = {name: value for name, value in asked if name in ResolvedSpec.__dataclass_fields__}
+    return ResolvedSpec(
         **as_given,
         problem=Problem(
             budget_flops=asked.target_flops,

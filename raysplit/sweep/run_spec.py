@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raysplit.corpus import Corpus
-from raysplit.design.setup import setup_of
+from raysplit.design.resolved_spec import spec_of
 from raysplit.journal import Record, has_journal, read_journal
-from raysplit.live.run_setup import ModelFamily, RunSetup, recorded_setup
+from raysplit.live.run_spec import ModelFamily, RunSpec, recorded_spec
 from raysplit.run_folder.folder import RunFolder, existing_run
 from raysplit.space import Space
 
 
-def setup_of_space(space: Space, corpus: Corpus | None = None) -> RunSetup:
-    """The set-up of a sweep on a corpus; without one, of a law that only hears what others measure.
+def run_spec_of_space(space: Space, corpus: Corpus | None = None) -> RunSpec:
+    """The specification of a sweep on a corpus; without one, of a law that only hears what others measure.
 
     Raises:
         CorpusError: a domain has too few tokens for the grids.
@@ -24,8 +24,8 @@ def setup_of_space(space: Space, corpus: Corpus | None = None) -> RunSetup:
         longest_path_epochs(space, corpus)
         vocab_size, per_token = corpus.vocab_size, bytes_per_token(corpus)
         tokens = corpus.domain_tokens
-    return RunSetup(
-        setup=setup_of(space, vocab_size=vocab_size, domain_tokens=tokens),
+    return RunSpec(
+        spec=spec_of(space, vocab_size=vocab_size, domain_tokens=tokens),
         bytes_per_token=per_token,
         # From bases no other size can be asked for.
         family=None
@@ -34,8 +34,8 @@ def setup_of_space(space: Space, corpus: Corpus | None = None) -> RunSetup:
     )
 
 
-def setup_of_run(folder: RunFolder, records: Sequence[Record]) -> RunSetup:
-    """The set-up of a run: by its journal's records, or by its folder where they are of an older raysplit.
+def run_spec_of(folder: RunFolder, records: Sequence[Record]) -> RunSpec:
+    """The specification of a run: by its journal's records, or by its folder where they are of an older raysplit.
 
     A law that is served alone has neither corpus nor rounds.
 
@@ -43,11 +43,11 @@ def setup_of_run(folder: RunFolder, records: Sequence[Record]) -> RunSetup:
         RunError: the folder holds no run.
         CorpusError: the corpus of a sweep is not there.
     """
-    if (data := recorded_setup(records)) is not None:
-        return RunSetup.of_data(data)
+    if (data := recorded_spec(records)) is not None:
+        return RunSpec.of_data(data)
     _, space = existing_run(folder.path)
     has_corpus = folder.corpus.exists() or any(record.kind == "round" for record in records)
-    return setup_of_space(space, Corpus.open(folder.corpus) if has_corpus else None)
+    return run_spec_of_space(space, Corpus.open(folder.corpus) if has_corpus else None)
 
 
 def recorded(journal: str | Path) -> list[Record]:

@@ -11,7 +11,7 @@ from raysplit.split import Problem, target_problem
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Setup:
+class ResolvedSpec:
     """The question, the grid of observations that may be bought to answer it, and their prices."""
 
     problem: Problem
@@ -56,7 +56,7 @@ class Setup:
         return self.tree.pretrain_grid
 
 
-def setup_of(space: Space, *, vocab_size: int, domain_tokens: Mapping[str, float] | None = None) -> Setup:
+def spec_of(space: Space, *, vocab_size: int, domain_tokens: Mapping[str, float] | None = None) -> ResolvedSpec:
     """Resolve a search space for a tokenizer of ``vocab_size`` tokens and a corpus of so many tokens per domain.
 
     Raises:
@@ -66,7 +66,7 @@ def setup_of(space: Space, *, vocab_size: int, domain_tokens: Mapping[str, float
     flops = {shape.n_params_non_embedding: float(shape.flops_per_token) for shape in shapes.values()}
     problem = target_problem(space, vocab_size=vocab_size, domain_tokens=domain_tokens)
     _check_budget(space, problem)
-    return Setup(
+    return ResolvedSpec(
         problem=problem,
         flops_per_token=flops,
         domains=space.domains,

@@ -7,13 +7,15 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from raysplit.design.setup import Setup
+from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.errors import RunError
 from raysplit.journal import Record
 from raysplit.ladder import shape_for
 
-KIND = "setup"
+KIND = "spec"
 """Kind of the journal's record that holds it."""
+KINDS = (KIND, "setup")
+"""Beside it the kind in older journals, whose record also calls its specification so."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,17 +32,17 @@ class ModelFamily:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunSetup:
+class RunSpec:
     """The question, the grid and how to read a loss."""
 
-    setup: Setup
+    spec: ResolvedSpec
     bytes_per_token: Mapping[str, float]
     """Of each domain's held-out text, to give bits per byte beside nats per token; NaN where there is no text."""
     family: ModelFamily | None = None
     """Tells the FLOPs of sizes that are not the target's; None where only the target's can be asked for."""
 
     @classmethod
-    def of_data(cls, data: Mapping[str, Any]) -> "RunSetup":
+    def of_data(cls, data: Mapping[str, Any]) -> "RunSpec":
         """Read what `to_data` wrote.
 
         Raises:
@@ -59,12 +61,13 @@ class RunSetup:
         return written
 
 
-def recorded_setup(records: Sequence[Record]) -> Mapping[str, Any] | None:
-    """The data of the last record of a set-up, for `RunSetup.of_data`; None in a journal of an older raysplit."""
-    return next((record.data for record in reversed(records) if record.kind == KIND), None)
+def recorded_spec(records: Sequence[Record]) -> Mapping[str, Any] | None:
+    """The data of the last record of a specification, for `RunSpec.of_data`; None in a journal that has none."""
+    data = next((record.data for record in reversed(records) if record.kind in KINDS), None)
+    return data and {KIND if name in KINDS else name: value for name, value in data.items()}
 
 
-_READER = TypeAdapter(RunSetup)
+_READER = TypeAdapter(RunSpec)
 
 
 def _written(value: Any) -> Any:
