@@ -65,7 +65,7 @@ class LawService(LawAnswers):
             fence: of the journal's opening (`LawStore`); None where laws are read and not stored.
 
         Raises:
-            RunError: the journal has no record of the specification, and ``run`` is None; or the journal cannot be written.
+            RunError: the journal records no specification, and ``run`` is None; or the journal cannot be written.
         """
         self.journal = journal
         self._lock = threading.RLock()
@@ -342,7 +342,7 @@ class LawService(LawAnswers):
 
 
 def _stored(run: RunSpec | None, journal: Journal | ReadJournal) -> RunSpec:
-    """The specification of the journal's sweep; ``run`` is stored first if the journal says something else or nothing."""
+    """The spec of the journal's sweep; ``run`` is stored first if the journal says something else or nothing."""
     data = recorded_spec(journal.records)
     if run is not None and data != run.to_data():
         if isinstance(journal, ReadJournal):

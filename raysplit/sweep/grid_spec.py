@@ -1,4 +1,4 @@
-"""The specification of a search over plain grids, for users who train with their own program, without a search space file."""
+"""The spec of a search over plain grids, for users who train with their own program, without a search space file."""
 
 import math
 from collections.abc import Mapping, Sequence

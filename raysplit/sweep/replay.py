@@ -209,7 +209,7 @@ def spec_of_table(
     lanes: int = 1,
     regret_tolerance: float = 0.002,
 ) -> ResolvedSpec:
-    """The specification of a sweep over the grid that a table holds, at 6N FLOPs a token (Kaplan 2001.08361, section 2.1).
+    """The spec of a sweep over the grid that a table holds, at 6N FLOPs a token (Kaplan 2001.08361, section 2.1).
 
     Raises:
         TableError: the table has no pretraining-only points, no specialized ones, or no run under seed 0.
