@@ -1,8 +1,8 @@
-"""Splits a training budget between pretraining one seed model and specializing it into domain experts.
+"""raysplit splits a training budget between pretraining one seed model and specializing it into domain experts.
 
 Importing the package loads neither Ray nor torch: a table of runs, the law and the split need neither. Import what you
-use from its own module (`raysplit.space`, `raysplit.runs`, `raysplit.law`, `raysplit.split`, ...). `connect` asks the
-law of a running sweep, and loads Ray when it is called.
+use from its own module (`raysplit.space`, `raysplit.runs`, `raysplit.law`, `raysplit.split`, ...). `connect` gives a
+client of a running sweep's law, and loads Ray when it is called.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,7 +1,8 @@
-"""What a checked table of runs says that can hardly be so, and what it says nothing of.
+"""Doubts about a checked table of runs, values that can hardly be right; and its gaps, what it says nothing of.
 
 A doubt is about what the numbers mean: millions written as units, a perplexity or an accuracy in the loss's column,
-every step of one run. An impossible table is refused unless it is said to be meant as it is; a doubtful one is told.
+every step of one run. An impossible table is refused, unless the user says that it is right (``--as-is``). A doubtful
+one is taken with a warning.
 """
 
 import math
@@ -19,48 +20,48 @@ from raysplit.quantities import counted, format_count
 from raysplit.runs import BASE, UNTOLD_TOKENS
 
 FEWEST = 1_000
-"""Fewer parameters are no language model, and fewer tokens no training: they were meant in millions or billions."""
+"""Fewer parameters are no language model, and fewer tokens no training: the unit was millions or billions."""
 MOST_TOKENS_A_PARAMETER = 1e6
 """Sixteen times what the smallest published models saw (0.6B parameters, 36T tokens)."""
 FEWEST_TOKENS_A_PARAMETER = 1e-4
 LARGEST_VOCABULARY = 262_144
-"""Of a tokenizer in use; a model that knows nothing has its logarithm for a loss."""
+"""The largest vocabulary in use. A model that knows nothing has its logarithm as loss, in nats per token."""
 UNTRAINED = 1.05
-"""A loss may be this many times the logarithm of the vocabulary: a model is worse than nothing early on."""
+"""A loss may be this many times the logarithm of the vocabulary: early on a model is worse than one knowing nothing."""
 RISING = 0.75
-"""Share of comparisons in which the longer or larger run is the worse one, above which losses rise."""
+"""Losses rise where the longer or larger run is the worse one in more than this share of comparisons."""
 _MANY_COMPARISONS, _FEW_COMPARISONS = 15, 6
-"""The latter are enough where every one of them rises."""
+"""Fewest comparisons that count, and fewest where the loss rises in every one."""
 _FEWEST_EQUAL = 5
-"""So many rows do not reach one and the same loss."""
+"""So many rows do not have one and the same loss."""
 _MOST_COMPARED = 400
-"""Rows of a domain that are compared with one another."""
+"""Most rows of a domain that are compared with one another."""
 _MANY_POINTS, _EVEN_POINTS = 50, 12
-"""So many points along one run, or so many at even distances, are its history. Published grids have eight such."""
+"""So many points along one run, or so many at even distances, are its history. Published grids have eight of them."""
 _SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Doubt:
-    """One thing that can hardly be so."""
+    """One thing in a table that can hardly be right."""
 
     sentence: str
-    """Names the values, and the remedy."""
+    """What is doubted: it names the values, and the remedy."""
     is_impossible: bool
-    """Whether the table is refused for it."""
+    """Whether the table is refused."""
 
 
 def warnings_about(runs: pd.DataFrame, *, origin: str, as_is: bool = False, vocab_size: int | None = None) -> list[str]:
-    """The doubts about a table, as sentences to tell.
+    """The doubts about a table, as sentences for the user.
 
     Args:
         runs: as `raysplit.runs.check_runs` gives it.
         origin: what errors call the table.
-        as_is: take what seems impossible, with its warning.
-        vocab_size: of the tokenizer, where it is known.
+        as_is: whether what seems impossible is a warning instead of an error.
+        vocab_size: of the tokenizer, where it is known; `LARGEST_VOCABULARY` stands for it where not.
 
     Raises:
-        TableError: something in it is impossible, and not ``as_is``.
+        TableError: something in the table is impossible, and ``as_is`` is false.
     """
     doubts = doubts_about(runs, vocab_size=vocab_size)
     impossible = [doubt.sentence for doubt in doubts if doubt.is_impossible]
@@ -70,9 +71,9 @@ def warnings_about(runs: pd.DataFrame, *, origin: str, as_is: bool = False, voca
 
 
 def doubts_about(runs: pd.DataFrame, *, vocab_size: int | None = None) -> list[Doubt]:
-    """What can hardly be so in a checked table, the impossible first; see `warnings_about`."""
+    """The doubts about a checked table, the impossible first; see `warnings_about`."""
     scores = list(_rising(runs))
-    # Of a score in per cent it would be misleading to say that it is above a loss's bound.
+    # Where a score in per cent stands for the loss, to say that it is above a loss's bound would mislead.
     heights = [] if any(doubt.is_impossible for doubt in scores) else _heights(runs["loss"], vocab_size)
     found = [
         *_too_few(runs), *_tokens_a_parameter(runs), *scores, *heights, *_spellings(runs), *_histories(runs)
@@ -81,7 +82,7 @@ def doubts_about(runs: pd.DataFrame, *, vocab_size: int | None = None) -> list[D
 
 
 def gaps_in(runs: pd.DataFrame) -> list[str]:
-    """What no row of a table tells, so that an answer about it rests on no run."""
+    """Sentences on what no row of a table tells: an answer about it rests on no run."""
     gaps = []
     if (runs["specialize_tokens"] == 0).all():
         gaps.append(
@@ -144,7 +145,7 @@ def _tokens_a_parameter(runs: pd.DataFrame) -> Iterator[Doubt]:
 
 
 def _rising(runs: pd.DataFrame) -> Iterator[Doubt]:
-    """Losses that grow with training: of every domain, of one, or along one way of training."""
+    """Losses that rise with training: over all domains, in some, or along D or D' alone."""
     losses = runs["loss"]
     rise = {str(name): _share_rising(rows) for name, rows in runs.groupby("domain")}
     n_up, n_all = sum(up for up, _ in rise.values()), sum(n for _, n in rise.values())
@@ -173,7 +174,7 @@ def _rising(runs: pd.DataFrame) -> Iterator[Doubt]:
 
 
 def _heights(losses: "pd.Series[float]", vocab_size: int | None) -> Iterator[Doubt]:
-    """Losses above that of a model that knows nothing, or all of one height."""
+    """Losses above that of a model that knows nothing, or all equal."""
     nothing = math.log(vocab_size or LARGEST_VOCABULARY)
     high = losses[losses > UNTRAINED * nothing]
     if len(high):
@@ -191,7 +192,7 @@ def _heights(losses: "pd.Series[float]", vocab_size: int | None) -> Iterator[Dou
 
 
 def _score(losses: "pd.Series[float]") -> str:
-    """What a column that rises may hold."""
+    """What a column of rising losses may hold instead."""
     if losses.max() <= 1:
         return "an accuracy"
     if losses.max() > math.log(LARGEST_VOCABULARY) and losses.max() <= 100:
@@ -200,9 +201,9 @@ def _score(losses: "pd.Series[float]") -> str:
 
 
 def _share_rising(rows: pd.DataFrame) -> tuple[int, int]:
-    """Of pairs of runs of one domain, one of which has no less of N, D and D': how often it is worse, and their number.
+    """(n_up, n_all) over the pairs of one domain's runs in which one has more N, D or D', and less of none.
 
-    Ties of the loss count for neither.
+    That one is the worse in ``n_up`` of ``n_all`` pairs. Pairs with equal losses are not counted.
     """
     rows = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MOST_COMPARED)).astype(int))]
     spent = rows[["n_params", "pretrain_tokens", "specialize_tokens"]].to_numpy()
@@ -215,7 +216,7 @@ def _share_rising(rows: pd.DataFrame) -> tuple[int, int]:
 
 
 def _rises_along(rows: pd.DataFrame, name: str) -> bool:
-    """Whether losses of one domain rise with one column, the other columns of the run being equal."""
+    """Whether losses of one domain rise with one column, where the run's other columns are equal."""
     others = [n for n in ("n_params", "pretrain_tokens", "specialize_tokens", "seed") if n != name]
     n_up = n_all = 0
     for _, group in rows[rows.duplicated(others, keep=False)].groupby(others):
@@ -227,7 +228,7 @@ def _rises_along(rows: pd.DataFrame, name: str) -> bool:
 
 
 def _is_clear(n_up: int, n_all: int) -> bool:
-    """Whether so many of all comparisons are no chance: most of many, or each of a few."""
+    """Whether so many rises among so many comparisons are no chance: most of many, or each of a few."""
     return n_up > RISING * n_all and n_all >= (_FEW_COMPARISONS if n_up == n_all else _MANY_COMPARISONS)
 
 
@@ -237,7 +238,7 @@ def _count(more: NDArray[np.bool_], losses: NDArray[np.float64]) -> tuple[int, i
 
 
 def _spellings(runs: pd.DataFrame) -> Iterator[Doubt]:
-    """Domains whose names differ in case, in blanks, hyphens and underscores, or in how Unicode composes a letter."""
+    """Domains whose names differ only in case, blanks, hyphens and underscores, or in how Unicode composes letters."""
     alike: dict[str, list[str]] = {}
     for name in sorted(runs["domain"].unique()):
         alike.setdefault(re.sub(r"[\s_-]+", "", unicodedata.normalize("NFKC", name).casefold()), []).append(name)
@@ -251,7 +252,7 @@ def _spellings(runs: pd.DataFrame) -> Iterator[Doubt]:
 
 
 def _histories(runs: pd.DataFrame) -> Iterator[Doubt]:
-    """Points along one run, of which only those after a cooldown compare."""
+    """Runs with so many points along them that they look like histories; only points after a cooldown compare."""
     for name in ("pretrain_tokens", "specialize_tokens"):
         others = [n for n in ("n_params", "pretrain_tokens", "specialize_tokens", "domain", "seed") if n != name]
         grown = runs[runs[name] > 0]

@@ -1,7 +1,7 @@
-"""Opening what people bring: any file decompressed, without a byte order mark, in the encoding it is in.
+"""Open any file that people bring: decompressed, in its own encoding, without a byte order mark.
 
-The one opener of tables, exports and text. Lines end at a line feed and nowhere else: JSON may hold U+2028 and U+0085
-as they are, at which `str.splitlines` would cut it.
+Tables, exports and text are all opened here. Lines end at a line feed and nowhere else: JSON may hold U+2028 and U+0085
+as they are, where `str.splitlines` would cut it.
 """
 
 import bz2
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
 COMPRESSIONS = (".gz", ".zst", ".xz", ".lzma", ".bz2", ".lz4")
-"""Last suffixes of names that say nothing of the content."""
+"""Last suffixes of names that tell the compression, and nothing of the content."""
 _MAGIC = (
     (re.compile(rb"\x1f\x8b"), "gz"),
     (re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"), "zstd"),  # the second begins what pzstd writes
@@ -36,7 +36,7 @@ _SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Vol
 
 
 def suffix_of(path: Path) -> str:
-    """What a file holds by its name, in lower case and without its compression: ``.jsonl`` of ``A.JSONL.gz``."""
+    """A file's suffix in lower case, without that of a compression: ``.jsonl`` for ``A.JSONL.gz``; may be empty."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     while suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes.pop()
@@ -44,7 +44,7 @@ def suffix_of(path: Path) -> str:
 
 
 def is_left_behind(relative: Path) -> bool:
-    """Whether a system or an editor left the file beside what a person wrote: ``._a.txt``, ``@eaDir/a``, ``~$a.txt``.
+    """Whether a file is one that a system or an editor left behind: ``._a.txt``, ``@eaDir/a``, ``~$a.txt``.
 
     Args:
         relative: the path below the folder that the person named.
@@ -55,10 +55,10 @@ def is_left_behind(relative: Path) -> bool:
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """The content of a file, decompressed as it is read; its first bytes say how, whatever its name.
+    """Open a file's content, decompressed as it is read; its first bytes tell the compression, whatever its name.
 
     Raises:
-        OSError: it cannot be read, or its compressed content is damaged or ends too early.
+        OSError: the file cannot be read, or its compressed content is damaged or ends too early.
     """
     with path.open("rb") as raw:
         head = raw.peek(8)[:8]  # a pipe cannot go back
@@ -73,14 +73,15 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def open_text(path: Path, *, encoding: str | None = None, errors: str = "strict") -> Iterator[TextIO]:
-    """The text of a file, as `open_bytes` gives its bytes.
+    """Open the text of a file, decompressed as `open_bytes` does.
 
     Args:
         path: of the file.
         encoding: as Python names it; UTF-8 when None. A byte order mark decides between the kinds of UTF.
-        errors: what becomes of bytes outside the encoding, as Python names it.
+        errors: how bytes outside the encoding are handled, as Python names it.
 
     Raises:
+        LookupError: Python knows no such encoding.
         OSError: as `open_bytes`.
         UnicodeDecodeError: while reading, where the text is in another encoding.
     """
@@ -94,7 +95,7 @@ def open_text(path: Path, *, encoding: str | None = None, errors: str = "strict"
 
 
 def read_text(path: Path, *, encoding: str | None = None) -> str:
-    """The whole text of a file; see `open_text`."""
+    """The whole text of a file; raises what `open_text` does."""
     with open_text(path, encoding=encoding) as file:
         return file.read()
 

@@ -1,7 +1,7 @@
 """The model ladder: one decoder-only family from about 10k to 7B non-embedding parameters, and its FLOPs.
 
-Pure arithmetic, so that budgets can be reckoned where torch is not installed; `raysplit.train.models` builds the
-Hugging Face configuration of a shape.
+This module is arithmetic alone, so that budgets can be computed where torch is not installed. `raysplit.train.models`
+builds the Hugging Face configuration of a shape.
 
 Notation
     d   hidden size              L   layers              h   heads, head_dim = d / h
@@ -9,7 +9,7 @@ Notation
 
 The family is Llama's: RMSNorm before attention and before a SwiGLU feed-forward of f ~ 8d/3, rotary positions, no
 biases, embeddings tied to the output head. A layer holds 4 d^2 (attention) + 3 d f (feed-forward) + 2 d (norms), so
-N ~ 12 d^2 L. The aspect ratio d / L grows from 32 at 10k to 128 at 7B, as in the published small-to-large families.
+N ~ 12 d^2 L. The aspect ratio d / L grows from 32 at 10k to 128 at 7B, as in published families of many sizes.
 """
 
 import math
@@ -21,29 +21,36 @@ _MIN_PARAMS, _MAX_PARAMS = 8_000, 2e10
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelShape:
-    """Shape of one model of the family."""
+    """Shape of one model of the family, or of a base."""
 
     hidden_size: int
     """d, a multiple of the head size."""
     n_layers: int
+    """L."""
     n_heads: int
+    """h."""
     feed_forward_size: int
+    """f."""
     vocab_size: int
+    """V."""
     context_length: int
     """T, tokens in one training sequence."""
     base: str = ""
-    """Folder of the Hugging Face model that it is the shape of, where it is none of the family."""
+    """Folder of a base, a Hugging Face model outside the family; empty for the family's own."""
     base_params: int = 0
+    """N of a base, counted from its model (`raysplit.train.bases`); 0 for the family's own."""
     base_params_total: int = 0
+    """All parameters of a base, those of embeddings included."""
     base_forward_flops: int = 0
-    """Of a base, counted from its model (`raysplit.train.bases`): N, with embeddings, and FLOPs a token forward."""
+    """FLOPs of a base's forward pass, a token."""
     base_trained_params: int = 0
+    """Parameters of the adapters, where a base trains these alone; 0 where it trains all."""
     base_training_flops: int = 0
-    """Of a base whose adapters alone are trained: theirs, and FLOPs a token; 0 where all of it is."""
+    """FLOPs to train a base's adapters on one token; 0 where all of it is trained."""
 
     @property
     def n_params_non_embedding(self) -> int:
-        """The law's N: every parameter but the tied embedding matrix; of a base, but all embeddings and the head."""
+        """The law's N: all parameters but the tied embedding matrix; of a base, but all embeddings and the head."""
         if self.base:
             return self.base_params
         d = self.hidden_size
@@ -58,16 +65,17 @@ class ModelShape:
 
     @property
     def n_params_trained(self) -> int:
-        """All, or those of the adapters."""
+        """The parameters that are trained: all, or those of the adapters."""
         return self.base_trained_params or self.n_params_total
 
     @property
     def forward_flops_per_token(self) -> int:
-        """Matrix-product FLOPs of one token's forward pass, a multiply-add being two.
+        """FLOPs of the matrix products in one token's forward pass; a multiply-add is two.
 
-        Projections and feed-forward 2 (4 d^2 + 3 d f) L; scores and values 4 T d L over the whole T x T square, which
-        is what the eager attention computes and what torch's FlopCounterMode counts; output head 2 d V. The embedding
-        look-up, norms, softmax and rotary positions are no matrix products and count nothing.
+        They are 2 (4 d^2 + 3 d f) L for projections and feed-forward, 4 T d L for scores and values, and 2 d V for the
+        output head. Scores and values count over the whole T x T square, as eager attention computes it and torch's
+        FlopCounterMode counts it. The embedding look-up, norms, softmax and rotary positions are no matrix products and
+        count nothing.
         """
         if self.base:
             return self.base_forward_flops
@@ -77,12 +85,12 @@ class ModelShape:
 
     @property
     def flops_per_token(self) -> int:
-        """F(N): FLOPs to train on one token, forward once and backward twice that; of adapters, as counted."""
+        """F(N): FLOPs to train on one token, three times those of the forward pass; of adapters, as counted."""
         return self.base_training_flops or 3 * self.forward_flops_per_token
 
     @property
     def flops_per_token_6n(self) -> int:
-        """The usual approximation 6N (Kaplan 2001.08361, section 2.1), which leaves out embedding and attention."""
+        """The usual approximation 6N (Kaplan 2001.08361, section 2.1), without embeddings and attention scores."""
         return 6 * self.n_params_non_embedding
 
 
@@ -100,9 +108,9 @@ def _feed_forward_size(hidden_size: int) -> int:
 def shape_for(n_params: int, *, vocab_size: int, context_length: int) -> ModelShape:
     """The shape whose non-embedding parameter count is nearest to ``n_params`` at a sensible aspect ratio.
 
-    Minimises (log N/n_params)^2 + 0.02 (log (d/L) / aspect(n_params))^2 over all widths and depths, so a request is
-    met within 15 % from 1M up and 25 % from 30k up (coarser below, where one layer is a large step); equal requests
-    give equal shapes, larger ones never smaller shapes, and a shape's own count gives that shape again.
+    It minimises log(N / n_params)^2 + 0.02 log((d / L) / aspect(n_params))^2 over all widths and depths. From 1M up the
+    count is met within 15 %, from 30k up within 25 %. Below it is coarser, since one layer is a large step. Equal
+    requests give equal shapes, larger ones never smaller shapes. A shape's own count gives that shape again.
 
     Raises:
         ValueError: ``n_params`` is outside the family (8k to 20B).

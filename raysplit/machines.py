@@ -15,7 +15,7 @@ PEAK_FLOPS_PER_SECOND = {
     "H200": 989e12,
     "B200": 2250e12,
 }
-"""Dense bf16 matrix products of one GPU, from NVIDIA's data sheets (half of the figures "with sparsity")."""
+"""Peak FLOP/s of one GPU in dense bf16 matrix products, from NVIDIA's data sheets (half of those "with sparsity")."""
 
 ZERO_STAGES = (0, 1, 2, 3)
 _STORES = ("s3", "gs", "abfs", "file")
@@ -145,15 +145,15 @@ class ComputeSpec(Section):
         return ""
 
     def shape_for(self, n_params: int) -> ShapeSpec | None:
-        """The shape that is for models of N = ``n_params``, if one is; a size as it is met by the ladder, or asked for.
+        """The shape for models of N = ``n_params``; None where none is.
 
-        The ladder meets 350M with a model of a little more or less, which `up_to: 350M` is for all the same.
+        The ladder meets a size of 350M with a model of a little more or less. A shape with ``up_to: 350M`` is for both.
         """
         return next((shape for shape in self.shapes if n_params <= max(shape.up_to, _on_the_ladder(shape.up_to))), None)
 
     @property
     def n_workers(self) -> int:
-        """The most ranks at a time."""
+        """The most ranks at a time: those that fill ``nodes``, else those of all lanes, or of the largest shape."""
         if self.nodes is not None:
             return self.nodes * self.gpus_per_node
         return max(self.lanes * self.workers_per_lane, *(shape.workers or 1 for shape in self.shapes), 1)
@@ -167,10 +167,10 @@ def _on_the_ladder(n_params: int) -> int:
 
 
 def divisors(n: int) -> list[int]:
-    """Of a whole number, rising."""
+    """The divisors of a whole number, rising."""
     return sorted({d for k in range(1, int(n**0.5) + 1) if n % k == 0 for d in (k, n // k)})
 
 
 def fewest_nodes(n_workers: int, *, per_node: int) -> int:
-    """That ``n_workers`` fill evenly."""
+    """The fewest nodes over which ``n_workers`` spread evenly, at most ``per_node`` on each."""
     return min(nodes for nodes in divisors(n_workers) if n_workers // nodes <= per_node)

@@ -1,7 +1,7 @@
 """Numbers as people write them: ``36k`` parameters, ``2B tokens``, ``20 million``, ``1,234,567``, ``3e21`` FLOPs.
 
-The one reader of numbers: YAML, the command line, tables, imports and HTTP all come here. Text is read as a decimal
-fraction, never through binary floats, so that ``8.2M`` is 8,200,000 and not almost that.
+Numbers of YAML, the command line, tables, imports and HTTP are all read here. Text is read as a decimal fraction, never
+through binary floats. So ``8.2M`` is 8,200,000 and not almost that.
 """
 
 import math
@@ -18,12 +18,12 @@ _POWERS = {
     "billion": 9, "billions": 9, "bln": 9, "bn": 9, "mrd": 9, "mrd.": 9, "trillion": 12, "trillions": 12,
     "kb": 3, "mb": 6, "gb": 9, "tb": 12,
 }  # fmt: skip
-"""Power of ten by suffix or word; exa is a capital E alone, since ``1e`` is half of an exponent."""
+"""Power of ten by suffix or word. Exa is a capital E alone, since ``1e`` is half of an exponent."""
 _UNITS = ("tokens", "token", "toks", "tok", "parameters", "parameter", "params", "param", "flops", "flop", "bytes",
           "nats", "nat")  # fmt: skip
 _BLANK = r"[ \t\r\n\u00a0\u2009\u202f]"
 _GAPS = ",'\u2019 \u00a0\u2009\u202f"
-"""What groups thousands: English, Swiss and French writing. A point does not."""
+"""Characters that group thousands, in English, Swiss and French writing. A point does not."""
 _GROUPED = rf"[1-9]\d{{0,2}}(?:(?P<gap>[{_GAPS}])\d{{3}})(?:(?P=gap)\d{{3}})*"
 _PATTERN = re.compile(
     rf"{_BLANK}*(?P<digits>[+-]?(?:(?:{_GROUPED}|\d+(?:_\d+)*)(?:\.\d*)?|\.\d+))(?:e(?P<power>[+-]?\d+))?"
@@ -33,7 +33,7 @@ _PATTERN = re.compile(
 )
 _COMMA = re.compile(r"[+-]?\d+(?:\.\d{3})*,\d+[^.,]*", re.ASCII)
 _POINTS = re.compile(r"[+-]?\d{1,3}(?:\.\d{3}){2,}[^.,]*", re.ASCII)
-"""A decimal comma, and thousands grouped by points."""
+"""Forms that are refused with a hint: a decimal comma, and thousands grouped by points."""
 _TEN = re.compile(
     rf"(?:(?P<times>(?<=[\d.]){_BLANK}*[x\u00d7*\u00b7\u22c5]{_BLANK}*)|(?<![\d.,]))10"
     r"(?:(?:\^|\*\*)(?P<power>[+-]?\d+)|(?P<raised>\u207b?[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+))",
@@ -43,24 +43,24 @@ _TEN = re.compile(
 _RAISED = str.maketrans("\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079", "-0123456789")
 _WITH_SUFFIX = re.compile(r"(?<![\w.,])\d+(?:\.\d+)?[ ]?[kmbt](?![a-z0-9.])", re.IGNORECASE | re.ASCII)
 _DECORATED = re.compile(r"[^\w.,<>+-]*(?P<number>[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)[^\w.,<>%-]*")
-"""What is told to be written where a name holds a number, or signs stand around one: ``70M-v2``, ``~3.2``."""
+"""Numbers within other text (``70M-v2``, ``~3.2``): the message suggests to write the number alone."""
 MAX_LENGTH = 64
-"""Characters of a number: nobody writes more, and reading a huge one takes time."""
+"""Most characters of a number: nobody writes more, and reading a huge one takes time."""
 BEGINS_AS_NUMBER = r"^[ \t\r\n\u00a0\u2009\u202f]*[+\u2212-]?\.?[0-9]"
-"""What all text begins with that is read as a number, as a regular expression of JSON Schema."""
+"""The beginning of every text that is read as a number, as a regular expression for JSON Schema."""
 _LARGEST_POWER = 308
 _LARGEST = 10**_LARGEST_POWER
 _DUST_ULPS = 8
-"""A float so near to a whole number, in units of its last place, is that number after arithmetic: 8.2 * 1e6."""
+"""A float within so many units in its last place of a whole number is that number after arithmetic, as 8.2 * 1e6 is."""
 ROUNDED_FROM = 1000
-"""A fraction of fewer things than these is no rounding of a computed count but a mistake."""
+"""A computed count from here on may have a fraction, which is rounded. In a smaller count a fraction is a mistake."""
 
 
 def parse_quantity(value: object) -> float:
     """Read a number such as ``1e18`` (which YAML leaves a string), ``250k``, ``20 million`` or ``2B tokens``.
 
     Raises:
-        ValueError: the value is not a number of that form, or too large for one.
+        ValueError: the value is no number of such a form, is beyond 1e308, or has a comma that may be either mark.
     """
     return float(_exact(value, whole=False))
 
@@ -70,10 +70,10 @@ def parse_count(value: object, *, rounded: bool = False) -> int:
 
     Args:
         value: what was written.
-        rounded: take a count of at least `ROUNDED_FROM` that has a fraction, as C / 6N gives, to the nearest whole one.
+        rounded: whether a count of at least `ROUNDED_FROM` that has a fraction, as C / 6N gives, is rounded.
 
     Raises:
-        ValueError: not a number, or not a whole one.
+        ValueError: the value is no number, or no whole one.
     """
     exact = _exact(value, whole=True)
     if isinstance(exact, float) and not math.isfinite(exact):
@@ -88,7 +88,7 @@ def parse_count(value: object, *, rounded: bool = False) -> int:
 
 
 def _exact(value: object, *, whole: bool) -> Fraction | int | float:
-    """The very number that was written; a float where it came as one."""
+    """The exact number that was written; a float where the value is one."""
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         value = value.item()  # numpy's
     if isinstance(value, bool):
@@ -116,7 +116,7 @@ def _exact(value: object, *, whole: bool) -> Fraction | int | float:
 
 
 def _plain(text: str) -> str:
-    """A number without signs of print: a minus as long as a plus, and powers of ten as they are raised."""
+    """A number's text with a plain minus, and with ``e9`` for ``x 10^9`` and raised exponents."""
     return _TEN.sub(_exponent, text.replace("\u2212", "-"))
 
 
@@ -126,10 +126,10 @@ def _exponent(match: re.Match[str]) -> str:
 
 
 def _scaled(number: Decimal, power: int, value: object) -> Fraction:
-    """The number times a power of ten, if that is of a size for one: an exponent of thousands would take memory.
+    """The number times a power of ten; its size is checked first, since an exponent of thousands would take memory.
 
     Raises:
-        ValueError: it is not; ``value`` is what was written.
+        ValueError: the product is above 1e308 or below 1e-308; ``value`` is what was written.
     """
     magnitude = number.adjusted() + power
     if number and not -_LARGEST_POWER <= magnitude <= _LARGEST_POWER:
@@ -167,7 +167,7 @@ def _number_inside(text: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """Short, whatever it is: a whole number of thousands of digits has no text at all."""
+    """A value as short text for a message; Python refuses to write a whole number of thousands of digits."""
     try:
         text = repr(value[: 2 * MAX_LENGTH]) if isinstance(value, str) else reprlib.repr(value)
         text = str(value) if isinstance(value, date) else text
@@ -185,12 +185,12 @@ def format_count(value: float) -> str:
 
 
 def counted(n_things: int, thing: str) -> str:
-    """Write how many there are, with their name: ``1 run``, ``1,200 runs``."""
+    """Write a number of things with their name: ``1 run``, ``1,200 runs``."""
     return f"{n_things:,} {thing}{'s' * (n_things != 1)}"
 
 
 def format_hyperparameter(name: str, value: float) -> str:
-    """Write the value of a hyperparameter by its name: tokens as counts, anything else as a number."""
+    """Write the value of a hyperparameter: as a count where its name ends in ``_tokens``, else as a number."""
     return format_count(value) if name.endswith("_tokens") else f"{value:.3g}"
 
 

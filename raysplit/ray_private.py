@@ -1,7 +1,7 @@
-"""Every name of Ray's that it does not promise, with why none that it promises will do.
+"""Every private name of Ray that raysplit uses, each with the reason why no public one will do.
 
-`tests/test_private_names.py` tells when another version than `TRIED_WITH` is installed, and that no other module of the
-package has such names.
+`tests/test_private_names.py` fails where another version than `TRIED_WITH` is installed, or where another module of the
+package uses such names.
 """
 
 import subprocess
@@ -18,21 +18,21 @@ from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 TRIED_WITH = "2.60.0"
 
 HEAD = "node:__internal_head__"
-"""Resource that every cluster's head has, and no other node."""
+"""A resource that the head of every cluster has, and no other node."""
 
 WRAPPINGS = ("cause", "_base_exc", "controller_failure", "health_check_failure")
-"""Attributes by which Ray's exceptions lead to the one that they are about, which a user is to read."""
+"""Attributes of Ray's exceptions that hold the exception inside, which is the one for the user to read."""
 
 TELLS_OF_SOCKETS = "ray.dashboard.modules.job.sdk"
-"""A logger that sets its own level, and tells how the connection ended by which a job's output came."""
+"""A logger that sets its own level, and logs how the connection for a job's output ended."""
 
 
 @contextmanager
 def own_process_groups() -> Iterator[None]:
     """Have Ray start its processes outside this command's process group, for which `ray.init` has no option.
 
-    A job manager's SIGTERM to the whole group then reaches the command alone, which ends them in order. Had they got it
-    too, Ray's C++ code would leave this process with status 1 as soon as it misses the object store.
+    A job manager's SIGTERM to the whole group then reaches the command alone, which ends Ray's processes in order. If
+    they got it too, Ray's C++ code would end this process with status 1 as soon as it misses the object store.
     """
     known = getattr(services, "ConsolePopen", subprocess.Popen)
     services.ConsolePopen = partial(known, process_group=0)
@@ -43,48 +43,48 @@ def own_process_groups() -> Iterator[None]:
 
 
 def address_of_this_node() -> str:
-    """HOST:PORT of the head of the cluster that runs on this node; `ray.init("auto")` would join it to tell.
+    """HOST:PORT of the head of the cluster that runs on this node; `ray.init("auto")` tells it only by joining.
 
     Raises:
-        ConnectionError: none does.
+        ConnectionError: no cluster runs on this node.
     """
     found: str = services.get_ray_address_from_environment("auto", None)
     return found
 
 
 def n_nodes(address: str) -> int:
-    """Nodes of the cluster whose head is at HOST:PORT, without joining it as `ray.nodes` wants, which takes seconds."""
+    """Number of living nodes of the cluster at HOST:PORT; `ray.nodes` would have to join it, which takes seconds."""
     nodes = GcsClient(address=address).get_all_node_info(timeout=10.0)
     return sum(node.state == GcsNodeInfo.ALIVE for node in nodes.values())
 
 
 def shows_a_token() -> bool:
-    """Whether this process tells clusters a token; what Ray makes of the environment is nowhere else to be read."""
+    """Whether this process sends clusters a token; Ray shows nowhere else how it read the environment."""
     return bool(get_authentication_mode() == AuthenticationMode.TOKEN)
 
 
 def read_environment_again() -> None:
-    """Have this process see a changed RAY_AUTH_MODE: Ray reads it once, when it is imported."""
+    """Make Ray read RAY_AUTH_MODE again; by itself it does so once, when it is imported."""
     Config.initialize("")
 
 
 def put_in_cluster(key: bytes, value: bytes, *, namespace: str) -> None:
-    """Have the cluster remember a value for longer than an actor's process lives; Ray's public stores end with it."""
+    """Store a value in the cluster beyond the life of an actor's process, with which Ray's public stores end."""
     _internal_kv_put(key, value, namespace=namespace)
 
 
 def kept_in_cluster(key: bytes, *, namespace: str) -> bytes | None:
-    """What `put_in_cluster` left."""
+    """The value that `put_in_cluster` stored; None where there is none."""
     kept: bytes | None = _internal_kv_get(key, namespace=namespace)
     return kept
 
 
 def free_by_node() -> dict[str, dict[str, float]]:
-    """Node id -> what nobody has taken there; `ray.available_resources` has only the sum."""
+    """Free resources by node id; `ray.available_resources` has only their sum."""
     free: dict[str, dict[str, float]] = available_resources_per_node()
     return free
 
 
 def leaving_nodes() -> set[str]:
-    """Ids of the nodes that are being drained, of which `ray.nodes` says nothing."""
+    """Ids of the nodes that are being drained, which `ray.nodes` does not tell."""
     return set(state.get_draining_nodes())

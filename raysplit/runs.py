@@ -33,26 +33,26 @@ OPTIONAL: dict[str, Any] = {
     "wall_seconds": np.nan,
     "trial": "",
 }
-"""Optional columns and what stands in for them."""
+"""Optional columns, and the value that stands in for each where it is missing."""
 _COLUMNS = (*REQUIRED, *OPTIONAL, "tokenizer", "base", "replay_share", "general_loss")
 _TEXTS = ("domain", "trial", "tokenizer", "base")
 _COUNTS = ("n_params", "pretrain_tokens", "specialize_tokens", "seed")
 _POSITIVE = ("n_params", "loss", "weight")
 _MAY_BE_UNKNOWN = ("flops", "bits_per_byte", "wall_seconds")
 BASE, REPLAY_SHARE, GENERAL_LOSS = "base", "replay_share", "general_loss"
-"""Columns of a table of continued pretraining; with the first of them D may be left out."""
+"""Columns of a table of continued pretraining. A table with the first may leave out D."""
 UNTOLD_TOKENS = 1
-"""Stands for the D of a base that nobody knows: a law of bases each pretrained on one D does not depend on it."""
+"""Stands for a base's D that nobody knows: where each base has one D alone, the law does not depend on it."""
 MAX_ROWS = 20_000
-"""A live law fits a sample of so many (`raysplit.live.observations`): its refits must stay quick."""
+"""Most rows that a live law fits, a sample of all (`raysplit.live.observations`): its refits must stay quick."""
 MAX_ROWS_READ, MAX_ROWS_FITTED = 1_000_000, 40_000
-"""Of a table; one with more rows than are fitted is thinned (`thinned`)."""
+"""Most rows of a table that is read, and of one that is fitted; a longer one is thinned (`thinned`)."""
 _SPACINGS = (2**0.125, 2**0.25, 2**0.5, 2.0, 4.0)
-"""Least ratio of the tokens of two points of one run in a thinned table, tried in this order."""
+"""Least ratios of the tokens of two points of one run in a thinned table, tried in this order."""
 MAX_COUNT = 2**53
-"""Whole numbers beyond it are not told apart by floating point."""
+"""The largest count: floating point does not tell whole numbers beyond it apart."""
 MAX_RATIO_SPREAD = 0.01
-"""How far bits per byte over loss may differ within a domain: what three significant digits leave open."""
+"""How far, as a share, bits per byte over loss may differ within a domain: three significant digits leave as much."""
 _INCOMPARABLE = "losses per token of two tokenizers or two held-out texts cannot be compared"
 
 
@@ -71,21 +71,23 @@ class Observation:
     """Nats per token on the domain's held-out text, after the cooldown."""
     seed: int = 0
     weight: float = 1.0
-    """How much the fit trusts the row, beside the rule for points of few steps."""
+    """How much the fit trusts the row; the rule for points of few steps comes on top."""
     flops: float = float("nan")
     """FLOPs of the whole path from initialisation, as if nothing were shared."""
     bits_per_byte: float = float("nan")
+    """The same loss in bits per byte of text; NaN where it is not known."""
     wall_seconds: float = float("nan")
     """Time spent on the part of the path that no earlier observation had trained."""
     trial: str = ""
+    """Name of the run, for people."""
     replay_share: float = 0.0
     """p of a branch from a base: the share of its tokens that were of the mixture."""
     general_loss: float = float("nan")
-    """Of a base or a branch of one: its mean loss on the other domains' held-out text; NaN where that is not known."""
+    """Mean loss of a base, or a branch of one, on the other domains' held-out text; NaN where it is not known."""
 
     @property
     def identity(self) -> str:
-        """Content identity: equal for the same run reporting the same loss, so that a repeat is recognised."""
+        """Hash of the run's key and its loss, by which a report that is repeated is recognised."""
         loss: object = self.loss
         if isinstance(loss, Real):  # numpy's have a repr of their own
             loss = float(loss)
@@ -97,7 +99,7 @@ class Observation:
 def to_frame(observations: Sequence[Observation]) -> pd.DataFrame:
     """Observations as a table, sorted by key so that equal sets give equal tables whatever their order.
 
-    It has the columns of replay and forgetting where some observation says something of them.
+    It has the columns of the replayed share and the general loss where some observation has either.
     """
     columns = list(Observation.__dataclass_fields__)
     frame = pd.DataFrame(list(map(attrgetter(*columns), observations)), columns=columns)
@@ -109,7 +111,11 @@ def to_frame(observations: Sequence[Observation]) -> pd.DataFrame:
 def read_runs(path: Path | str, *, note: Callable[[str], None] | None = None) -> pd.DataFrame:
     """Read and check a table of runs from a file of any of `raysplit.tables.SUFFIXES`; see `check_runs`.
 
-    Columns have their own names, in upper or lower case; `raysplit.imports` reads tables with others.
+    Columns have the names of `Observation`, in upper or lower case; `raysplit.imports` reads tables with other names.
+
+    Args:
+        path: of the file.
+        note: is given a sentence for each assumption, as in `check_runs`.
 
     Raises:
         TableError: the file cannot be read, a column is missing, a run ended badly, or the table is unusable.
@@ -158,7 +164,7 @@ def _refuse_bad_ends(table: Table, path: Path) -> None:
 
 
 def _plain(cell: Any) -> Any:
-    """A cell of numbers: None where it has none, else a number if it is written as a program would."""
+    """A cell for a number: None where it is empty, a number where a program wrote it, else the cell as it is."""
     if is_nothing(cell):
         return None
     try:
@@ -174,21 +180,23 @@ def check_runs(frame: pd.DataFrame, *, origin: str, note: Callable[[str], None] 
     A table of continued pretraining names the ``base`` of each run, and may leave out D, which is then `UNTOLD_TOKENS`.
     Its columns ``base`` and, where they are given, ``replay_share`` and ``general_loss`` are kept.
 
-    All runs must count and read tokens alike: a column ``tokenizer``, where there is one, holds one value, and bits per
-    byte over loss, where both are known, is one number in a domain, the same but for `MAX_RATIO_SPREAD`.
+    All runs must have one tokenizer: a column ``tokenizer``, where there is one, holds one value. Where both are known,
+    bits per byte over loss is one number in each domain, to within `MAX_RATIO_SPREAD`.
 
     Args:
         frame: the table.
-        origin: what errors and notes call it.
-        note: is told, in a sentence, what was assumed: parameters and tokens with a fraction, as C / 6N gives, are
-            rounded. Without it they are refused.
+        origin: what errors and notes call the table.
+        note: is given a sentence for each assumption. With it parameters and tokens with a fraction, as C / 6N gives,
+            are rounded. Without it they are refused.
 
-    Returns the rows sorted by key, with the columns of `REQUIRED` and `OPTIONAL` in their types.
+    Returns:
+        The rows sorted by key, with the columns of `REQUIRED` and `OPTIONAL` in their types.
 
     Raises:
-        TableError: a required column is missing; no or too many rows; a value is no finite number, negative, or zero
-            where it must be positive; a count is not whole or above `MAX_COUNT`; two rows measure the same run; runs
-            of several tokenizers.
+        TableError: a required column is missing; there are no rows or too many; a value is no finite number, negative,
+            or zero where it must be positive; a count is not whole or above `MAX_COUNT`; a run saw no tokens; a domain
+            or a base has no name; two bases have one size; two rows measure the same run; runs have several
+            tokenizers.
     """
     required = _required(frame.columns)
     for name in required:
@@ -295,11 +303,12 @@ def _add_continued(
 
 
 def thinned(runs: pd.DataFrame, *, max_rows: int = MAX_ROWS_FITTED) -> tuple[pd.DataFrame, str]:
-    """A checked table of at most ``max_rows`` rows, and the rule by which it was made as a sentence; empty if none was.
+    """(table, sentence): a checked table of at most ``max_rows`` rows, and how it was thinned; empty if it was not.
 
-    The rule: of the points along one trunk or branch, the last is kept, and of the others the last in each step of a
-    ratio of tokens, the smallest of some ratios that leaves few enough. Points that lie close along one run share its
-    luck and tell little more than one of them. Where runs themselves are too many, every so many-th row is kept.
+    Along one trunk or branch the last point is kept. The other points are put into steps of a ratio of tokens, and of
+    each step the last point is kept. The ratio is the smallest of `_SPACINGS` that leaves few enough rows. Points that
+    lie close along one run share its luck, and tell little more than one of them. If too many rows are left even so,
+    those at even distances are kept.
     """
     if len(runs) <= max_rows:
         return runs, ""
@@ -324,7 +333,7 @@ def thinned(runs: pd.DataFrame, *, max_rows: int = MAX_ROWS_FITTED) -> tuple[pd.
 
 
 def _assumed(frame: pd.DataFrame, out: pd.DataFrame, rounded: Mapping[str, Sequence[int]]) -> Iterator[str]:
-    """What was assumed of the cells of ``frame`` to make ``out``; ``rounded`` are positions by column."""
+    """Sentences on what was assumed of the cells of ``frame``; ``rounded`` has positions of rounded cells by column."""
     for name, rows in rounded.items():
         if rows:
             before, after = frame[name].tolist()[rows[0]], out[name].tolist()[rows[0]]
@@ -360,10 +369,10 @@ def _numbers(
 
 
 def _number(cell: object, name: str, *, may_round: bool) -> tuple[float, bool]:
-    """What a cell says, and whether it was rounded to a whole number.
+    """(number, was_rounded) of a cell.
 
     Raises:
-        ValueError: it is no number, or no whole one where that is needed.
+        ValueError: the cell is no number, or no whole one where that is needed.
     """
     if name not in _COUNTS:
         return parse_quantity(cell), False
@@ -371,10 +380,11 @@ def _number(cell: object, name: str, *, may_round: bool) -> tuple[float, bool]:
 
 
 def read_count(cell: object, *, may_round: bool) -> tuple[int, bool]:
-    """Parameters or tokens, and whether they were rounded.
+    """(count, was_rounded) of a cell with parameters or tokens.
 
     Raises:
-        ValueError: no number, or no whole one where that may not be or would be a mistake.
+        ValueError: the cell is no number; or it has a fraction and ``may_round`` is false, or it is below
+            `raysplit.quantities.ROUNDED_FROM`, where a fraction is a mistake.
     """
     try:
         return parse_count(cell), False

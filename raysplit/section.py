@@ -1,4 +1,4 @@
-"""What the sections of a search space are made of: numbers as people write them, and a frozen base without extras."""
+"""What the sections of a search space are made of: numbers as people write them, and the class that all are of."""
 
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -15,7 +15,7 @@ PositiveQuantity = Annotated[Quantity, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[Quantity, Field(gt=0, lt=1)]
 
 SECRET = "secret"
-"""Type of pydantic's problem where the value is not to be shown."""
+"""Type of a pydantic error whose value must not be shown."""
 
 
 class Section(BaseModel):
@@ -23,10 +23,10 @@ class Section(BaseModel):
 
 
 def without_password(url: str) -> str:
-    """The URL itself: a space is copied into the run folder and the report, and its locations are in every error.
+    """The URL, provided that it holds no password: the run folder, the report and errors all show it.
 
     Raises:
-        PydanticCustomError: it holds a password.
+        PydanticCustomError: the URL holds a password.
     """
     if urlsplit(url).password:
         raise PydanticCustomError(

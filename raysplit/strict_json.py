@@ -1,4 +1,4 @@
-"""JSON that every reader takes: it knows neither infinity nor NaN, which Python's own writes as if it did."""
+"""JSON that every reader takes: without infinity and NaN, which Python writes though JSON has neither."""
 
 import json
 import math
@@ -10,16 +10,16 @@ def dumps(value: Any, *, indent: int | None = None) -> str:
     """A value as JSON text in ASCII, null for every number that is not finite.
 
     Raises:
-        TypeError: it holds something that JSON has no way to write.
+        TypeError: the value holds something that JSON cannot write.
     """
     try:
         return json.dumps(value, indent=indent, allow_nan=False)
-    except ValueError:  # rare, so that most are walked through only once
+    except ValueError:  # rare, so that most values are walked through only once
         return json.dumps(finite(value), indent=indent, allow_nan=False)
 
 
 def finite(value: Any) -> Any:
-    """The same value with None for every number in it that is not finite."""
+    """The same value with None in place of every number that is not finite."""
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

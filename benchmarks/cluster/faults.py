@@ -1,17 +1,25 @@
-"""What goes wrong on a cluster, done to a real small sweep on purpose, three times each; what became of the answer.
+"""What do faults of a cluster do to a small real sweep and its answer? Each fault is done on purpose, three times.
 
     python benchmarks/cluster/faults.py --out /var/tmp/faults                  # all that is missing
     python benchmarks/cluster/faults.py --out /var/tmp/faults --row node-lost --times 1 --minutes 14
 
-A head and three nodes of one CPU each, all raylets of this machine; two lanes train the sweep of the tests (20 points
-of real text). Each line of OUT/results.jsonl is one repetition, so that the script goes on where it was ended, and
-`table.txt` beside it is made of all of them. Rows with storage need root, for mounts. `head-restart` needs Debian's
-redis-server.
+A repetition takes two to five minutes. The cluster is a head and three nodes of one CPU each, all raylets of this
+machine; two lanes train the sweep of the tests (20 points of real text). Each repetition is a line of
+OUT/results.jsonl, so that the script goes on where it was ended. OUT/table.txt is made of all of them. Rows with
+storage need root, for mounts. `head-restart` needs Debian's redis-server.
 
-What is asked of a row: it ends by itself, or where its driver or its head was lost, by the same command again; no
-acknowledged observation is lost or changed; no trial was closed because of a machine; losses and advice equal those of
-the undisturbed sweep; nothing is left on the cluster. `seconds lost` is against the undisturbed median, and `silence`
-is the longest time in which the command printed nothing after its lanes had started.
+Columns of the table:
+
+n             repetitions
+ended         those that ended by themselves; where driver or head was lost, by the same command again
+again         those in which the command was given again
+lost          acknowledged observations that were lost or changed (a sum); should be 0
+verdicts      trials that were closed because of a machine (a sum); should be 0
+equal         those whose losses and advice equal those of the undisturbed sweep
+left          those that left something on the cluster; should be 0
+seconds lost  against the median of the undisturbed sweep: median (least to most)
+silence       longest time, seconds, in which the command printed nothing after its lanes had started
+load          load average of the machine
 """
 
 import argparse

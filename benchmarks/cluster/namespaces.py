@@ -1,11 +1,14 @@
-"""From `ray up` to `ray down` with cluster/local.yaml as it is shipped, on nodes that are network namespaces.
+"""Does cluster/local.yaml go from `ray up` to `ray down` as it is shipped? Its nodes are network namespaces.
 
     sudo .venv/bin/python benchmarks/cluster/namespaces.py --out /var/tmp/namespaces      # ten minutes on two cores
 
-Needs root, and Debian's openssh-server, rsync, iproute2 and tini. Each node has a network, processes, a host name, a
-home, /tmp and /dev/shm of its own, an sshd on port 22 with a throwaway key, and /shared in common. The environment is
-not installed on each, 2.6 GB a node: `make` there is `true`, and ~/raysplit/.venv leads to this one. Addresses
-and the key are filled into the file, and nothing else is changed. Every step is a line of OUT/namespaces.txt.
+It needs root, and Debian's openssh-server, rsync, iproute2 and tini. Each node has a network, processes, a host name, a
+home, /tmp and /dev/shm of its own, and an sshd on port 22 with a throwaway key. All share the folder /shared. The
+environment of 2.6 GB is not installed on each node: `make` there is `true`, and ~/raysplit/.venv leads to this one.
+Addresses and the key are filled into the file, and nothing else is changed.
+
+Every step is a line of OUT/namespaces.txt, with whether it went well; OUT/said.log has all output. The status is 0
+where every step went well.
 """
 
 import argparse

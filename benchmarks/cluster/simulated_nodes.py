@@ -1,9 +1,23 @@
-"""What more nodes, failures and spot do to a 7B sweep, in simulated time: a table and a figure.
+"""What do more nodes, failures, spot and queueing do to a 7B sweep? A table and a figure, in simulated time.
 
-    python benchmarks/cluster/simulated_nodes.py --out benchmarks/results/2026-11-30-simulated
+    python benchmarks/cluster/simulated_nodes.py --out benchmarks/results/2026-11-30-simulated      # minutes
 
-The sweep is search_spaces/cluster_8x8.yaml: as it is (adaptive), and with its whole grid of 530 observations at once
-(grid), which is as wide as it gets. Rates are the defaults of `raysplit simulate`, which says where each is from.
+The sweep is search_spaces/cluster_8x8.yaml: "adaptive" is the file as it is, "grid" its whole grid of 530 observations
+at once, which needs the most machines. Rates are the defaults of `raysplit simulate`, which says where each is from.
+What is done is kept in OUT/simulated_nodes.json, and not done again.
+
+Columns, beside hours and cost (USD):
+
+nodes, lanes  the most at a time
+node h        node-hours paid for
+trains        share of the paid time that went into training that was kept
+lost          share that went into training lost with a node
+saves         share that went into saving
+failed        machines that failed
+taken         machines that were taken back
+broker, law, storage  share of what each can take that was asked of it at the busiest moment
+look s        seconds of the pool's longest look on this machine; it should stay below one
+took s        seconds that the simulation took
 """
 
 import argparse

@@ -1,10 +1,13 @@
-"""Whether the simulated cluster is like a real one: a small sweep on raylets of this machine, and its simulation.
+"""Is the simulated cluster like a real one? A small sweep on raylets of this machine, beside its simulation.
 
     python benchmarks/cluster/simulated_small.py --out benchmarks/results/2026-11-30-simulated     # some minutes
 
-The real sweep is that of the tests, 24 observations of real text on three nodes of one CPU. The simulation is given how
-fast each size trained and how long the first lane took to start, and nothing else; compared is how long the sweep took
-from its first lane to its last observation, with one, two and three lanes.
+The real sweep is that of the tests: 24 observations of real text on three nodes of one CPU. The simulation is told how
+fast each size trained and how long the first lane took to start, and nothing else.
+
+There is a line for one, two and three lanes. "real s" and "simulated s" are the seconds from the first lane to the last
+observation, "difference" is how much longer the simulated sweep took, and the last two columns are the share of lanes
+that trained.
 """
 
 import argparse

@@ -1,9 +1,12 @@
-"""How fast is a corpus built, beside the tokenizer alone on two cores; in how much memory; killed, and gone on with?
+"""How fast is a corpus built, beside the tokenizer alone? In how much memory, and what if it is killed and goes on?
+
+    .venv/bin/python benchmarks/corpus/build_speed.py --gigabytes 0.5        # minutes; 10 GB take hours
 
 The text is that of three packages, again and again, with every ninth word of each copy exchanged, so that copies are
-neither equal nor nearly equal. CPU seconds say what is true on a machine that others use too.
-
-    .venv/bin/python benchmarks/corpus/build_speed.py --gigabytes 0.5
+neither equal nor nearly equal. Lines are: the tokenizer alone; a build by two processes; a build that is killed and
+goes on, with its time as a share of the undisturbed one; a build by one process. "Of the tokenizer" is the build's
+speed as a share of the tokenizer's own: first by the clock, then by CPU seconds, which hold on a machine that others
+use too.
 """
 
 import argparse

@@ -1,10 +1,14 @@
 """Does discovery find seven kinds of text again whose labels it does not see, how fast, and from how little of it?
 
-Standard library, sympy, botocore, google-api, Shakespeare, King James, SMILES: 2 MB each, as the space `experts` has
-them. Clusters are fitted to training documents and judged on held-out ones. Seconds are of CPU, one thread.
-
-    .venv/bin/python benchmarks/discover/discovery.py
+    .venv/bin/python benchmarks/discover/discovery.py                    # minutes
     .venv/bin/python benchmarks/discover/discovery.py --megabytes 300    # memory, on a made-up file of that size
+
+The kinds are the standard library, sympy, botocore, google-api, Shakespeare, King James and SMILES: 2 MB each, as the
+space `experts` has them. Clusters are fitted to training documents and judged on held-out ones.
+
+A row is an excerpt (bytes of each document), a seed and a balance. NMI and purity compare clusters with labels, 1 being
+best. "Largest/equal" is the largest cluster's bytes over an equal share, on the documents fitted and on all. The line
+below a row judges held-out documents by their first bytes alone. Seconds are of CPU, one thread.
 """
 
 import argparse

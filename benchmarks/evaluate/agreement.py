@@ -1,12 +1,15 @@
 """Do `raysplit eval` and lm-eval 0.4.13's own Hugging Face backend say the same of the same folder?
 
-Each task's first items go to both: to lm-eval as a JSON file under its own task's YAML, of which only the place of the
-data is changed. In fp32, log-likelihoods of every choice are compared, and accuracies item by item. lm-eval sums them
-in fp32, which of a thousand nats leaves an error of 1e-4; with --softmax float64 it sums them as exactly as we do.
+    .venv/bin/python benchmarks/evaluate/agreement.py [--model FOLDER] [--limit 200] [--softmax float64]     # minutes
 
-    .venv/bin/python benchmarks/evaluate/agreement.py [--model FOLDER] [--limit 200] [--softmax float64]
+Each task's first items go to both. lm-eval gets them as a JSON file under its own task's YAML, of which only the place
+of the data is changed. Models are in fp32. Without --model a small Llama is trained for a moment on the standard
+library. lm-eval comes with `raysplit[bench]`.
 
-Without --model a small Llama is trained for a moment on the standard library. lm-eval comes with `raysplit[bench]`.
+A row is a task. "Largest difference" is that of a choice's log-likelihood, in nats, with the goal of 1e-4. "Differs"
+counts items whose accuracies differ, for the plain accuracy and for the one per character; both should be 0. lm-eval
+sums log-likelihoods in fp32, which leaves an error of 1e-4 of a thousand nats. With --softmax float64 it sums them as
+exactly as we do.
 """
 
 import argparse

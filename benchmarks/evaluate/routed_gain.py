@@ -1,9 +1,9 @@
 r"""What do routed experts gain over pretraining only at equal FLOPs, at two model sizes and two budgets?
 
-At each size, budget and seed it trains seed and experts at one share of pretraining, on discovered clusters, on the
-true labels and on random clusters, and a model that is only pretrained, all at equal FLOPs; then it holds the routers
-against that one on the same items. It needs the discovered corpus of a run. Run again, it goes on with the cells that
-are missing.
+A cell is a size, a budget and a seed. In it are trained, all at equal FLOPs: seed and experts at one share of
+pretraining, on discovered clusters, on the true labels and on random clusters; and a model that is only pretrained. The
+routers are then held against that model on the same items. The benchmark needs the discovered corpus of a run. All
+cells take hours; run again, it goes on with those that are missing.
 
     .venv/bin/raysplit corpus build search_spaces/experts.yaml --out runs/experts
     .venv/bin/python benchmarks/evaluate/routed_gain.py --run runs/experts --out runs/routed-gain
@@ -13,6 +13,9 @@ On one GPU, within 8 minutes:
 
     .venv/bin/python benchmarks/evaluate/routed_gain.py --device cuda --context 512 --batch 16384 --sizes 10000000 \
         --budgets 2e14 --seeds 0 --tasks held-out humaneval mbpp lambada hellaswag --limit 100 --most-seconds 240
+
+A line is a variant: its held-out loss, how much lower that is than pretraining only's (a minus means worse), and how
+far it is above the loss of the expert that the label names. An interval is over seeds.
 """
 
 import argparse

@@ -1,10 +1,11 @@
-"""Three questions that a practitioner asks, answered from the measured surface: the page benchmarks/GALLERY.md.
+"""What do three practitioners' questions get for an answer? It writes the page benchmarks/GALLERY.md.
 
     python benchmarks/law/gallery.py [--out benchmarks/GALLERY.md]
 
-Run from the repository. Every block of code on the page is run as it stands there, in order and in one namespace, and
-the page shows what it prints. The sentences below take their figures from the results. What a sentence claims beyond
-its figures is checked before it is written: where other data or other code no longer bear it out, no page is made.
+Run it from the repository. The answers come from the measured surface. Every block of code on the page is run as it
+stands there, in order and in one namespace, and the page shows what it prints. The page's sentences take their figures
+from the results. What a sentence claims beyond its figures is checked before it is written: where other data or other
+code no longer bear it out, no page is made.
 """
 
 import argparse

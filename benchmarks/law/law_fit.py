@@ -1,10 +1,13 @@
-"""Fits of the published Chinchilla points and of the datablations runs, beside other tools on the same rows.
+"""Does the fit find published optima, and how fast beside other tools? On the Chinchilla points and datablations runs.
 
     python benchmarks/law/law_fit.py --data DIR [--scipy-starts 450] [--toolkit-starts 450]
 
 DIR holds `chinchilla-245/svg_extracted_data.csv` (Hoffmann 2203.15556, figure 4, digitised by Besiroglu et al.
 2404.10102) and `datablations/runs_c4_val_outliers_removed.csv` (Muennighoff 2305.16264). Everything runs in this
 process on one core (set OMP_NUM_THREADS=1), but for the PyPI package `chinchilla`, which forks a process a core.
+
+It prints each fit's parameters beside the published ones, how many seeds reach the known optimum, standard errors of a
+bootstrap, and seconds of every tool on the same rows.
 """
 
 import argparse

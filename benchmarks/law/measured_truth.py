@@ -1,10 +1,10 @@
 """A measured grid as the truth that answers are judged by: smoothed without any form of the law, its noise kept apart.
 
 Log losses of one domain are three surfaces: of branches over (log N, log D, log D'), of seeds that were not branched
-over (log N, log D), and of runs without pretraining over (log N, log D'). Each is smoothed by a Gaussian process with
-a quadratic mean and a Matern 5/2 kernel; the noise is the luck of a trunk, which its branches share, and that of single
-runs. Length scales, amplitude and both noises are by maximum likelihood. What single runs differ from the smooth by is
-scaled up for what the smoothing took (root of one less leverage).
+over (log N, log D), and of runs without pretraining over (log N, log D'). Each is smoothed by a Gaussian process with a
+quadratic mean and a Matern 5/2 kernel. The noise has two parts: the luck of a trunk, which its branches share, and that
+of single runs. Length scales, amplitude and both noises are found by maximum likelihood. The residuals of single runs
+are divided by the root of one minus their leverage, for what the smoothing took from them.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,19 +1,20 @@
-"""Does every number that an answer shows hold up? Small sweeps replayed on measured surfaces, their answers checked.
+"""Does every number of an answer hold up? Small sweeps are replayed on measured surfaces, and their answers checked.
 
-    python benchmarks/law/promises.py --out DIR                    # both surfaces, 20 seeds; goes on where it was
-    python benchmarks/law/promises.py --out DIR --fast --seeds 4    # a look, see below
+    python benchmarks/law/promises.py --out DIR              # both surfaces, 20 seeds: hours; goes on where it was
+    python benchmarks/law/promises.py --out DIR --fast --seeds 4    # a look, in minutes; see below
     python benchmarks/law/promises.py --out DIR --show before after    # side by side, without running anything
     PYTHONPATH=OTHER python benchmarks/law/promises.py --out DIR --label before    # what other code promises
 
-A surface is smoothed (`measured_truth.py`); each seed is a world in which single runs and trunks had other luck (the
-residuals of whole branches with random signs; seed 0 sees what was measured). In it raysplit's own design sweeps for a
-share of the grid's FLOPs, the law is fitted as the product fits it, and answers for three budgets. Then every number is
-compared with what training would show there: the smooth loss with the luck of another run, the same in all domains.
-Regret and the chance of a size are compared with the smooth loss itself. What lies outside the measured grid is not
-compared.
+A surface is smoothed (`measured_truth.py`). Each seed is a world in which single runs and trunks had other luck: the
+residuals of whole branches with random signs. Seed 0 sees what was measured. In each world raysplit's own design sweeps
+for a share of the grid's FLOPs, the law is fitted as the product fits it, and answers for three budgets.
 
---fast: even seeds sweep cheapest first and odd ones at random, so that no law is asked on the way; and the law is
-fitted with its usual forms and pooling, without holding runs out.
+Then every number of an answer is compared with what training would show there: the smooth loss with the luck of another
+run, the same in all domains. Regret and the chance of a size are compared with the smooth loss itself. What lies
+outside the measured grid is not compared. A 90 % interval should hold 90 % of what is compared with it.
+
+--fast: even seeds sweep cheapest first and odd ones at random, so that no law is asked on the way. The law is fitted
+with its usual forms and pooling, without holding runs out.
 """
 
 import argparse

@@ -1,13 +1,18 @@
-"""Does the law know how little it knows? Tables drawn from known laws, fitted, and asked for a split.
+"""(synthetic) How often does the interval of the recommended share cover the truth?
+
+    python benchmarks/law/split_recovery.py --repetitions 200
 
 For every form: true parameters are drawn around a plausible centre for each domain, a full grid of runs is measured
 with lognormal noise, the same form is fitted to it, and its advice is compared with the best split under the truth.
 
-    python benchmarks/law/split_recovery.py --repetitions 200
+A line is a form and a budget: 1x, 4x or 16x the largest iso-budget line of the grid.
 
-Columns, at 1x, 4x and 16x the largest iso-budget line of the grid: coverage, how often the 90 % interval of the
-recommended D / T (at the advised size) holds the truth's own best; regret, how far the advised split's true loss is
-above the true best, in percent of it, mean and 95th percentile.
+coverage      how often the 90 % interval of the recommended D / T (at the advised size) holds the truth's own best
+width         mean width of that interval
+true D/T      mean of the truth's own best
+bias          mean of the advised share minus the best
+regret %      how far the advised split's true loss is above the true best, in percent of it: the mean
+p95           the 95th percentile of that regret
 """
 
 import argparse

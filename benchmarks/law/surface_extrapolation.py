@@ -1,12 +1,15 @@
-"""Small runs, large answer: laws fitted to the cheap corner of the measured surface, asked about the rest of it.
+"""How far does a law reach that was fitted to the cheap corner of the measured surface?
 
     python benchmarks/law/surface_extrapolation.py
 
 Fitted are the runs of at most a quarter of the largest budget, without the largest N; everything else is held out.
-Columns: error, the mean absolute log error of the held-out losses (D > 0); coverage, how many of them lie in their 90 %
-interval; regret, how far the measured loss of the split that a law picks at held-out budgets is above the best split
-known there. Below the forms: raysplit as it is used, which chooses among the forms by what it was given; and fixed
-rules, where the surface was measured. The last line is the noise floor: what repeated seeds differ from their mean.
+
+error       the mean absolute log error of the held-out losses (D > 0)
+coverage    share of them in their 90 % interval
+regret      how far the measured loss of the split that a law picks at held-out budgets is above the best one there
+
+Below the forms stand raysplit as it is used, which chooses among the forms by what it was given, and fixed rules, where
+the surface was measured. The last line is the noise floor: how far repeated seeds lie from their mean.
 """
 
 import argparse

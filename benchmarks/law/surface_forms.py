@@ -1,9 +1,9 @@
-"""Which form of the law would have picked a good split on the measured surface, judged on runs it did not see.
+"""Which form of the law picks good splits on the measured surface, judged on runs that it did not see?
 
     python benchmarks/law/surface_forms.py
 
-For every form of `raysplit.law.FORMS`: fitted without the larger budgets, and without the largest N, it picks a split
-at held-out budgets; regret is how far the measured loss of that split is above the best one, error the mean absolute
+Every form of `raysplit.law.FORMS` is fitted without the larger budgets and without the largest N, and picks a split at
+held-out budgets. Regret is how far the measured loss of that split is above the best one. Error is the mean absolute
 log error of the losses held out. `raysplit.split.choice` has the rules.
 """
 

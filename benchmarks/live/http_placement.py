@@ -1,10 +1,12 @@
 """Where should HTTP live: in the law actor's process, in a gateway actor, or under Ray Serve?
 
-Advice over HTTP by 8 clients, while observations come in and the law is refitted behind the answers; beside each an
-empty route of the same server. The law is fitted to the measured surface. Ray Serve is left out where it is not
-installed (``pip install 'ray[serve]'``).
-
     .venv/bin/python benchmarks/live/http_placement.py
+
+Eight clients ask for advice over HTTP, while observations come in and the law is refitted behind the answers. The law
+is fitted to the measured surface. Ray Serve is left out where it is not installed (``pip install 'ray[serve]'``).
+
+A line is a place, with answers a second and the median and 99th percentile of the latency. Beside it is an empty route
+of the same server, which shows what the server itself takes.
 """
 
 import argparse

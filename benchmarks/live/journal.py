@@ -1,8 +1,9 @@
-"""How fast the journal stores observations durably, and how fast it is read back.
+"""How fast does the journal store observations durably, and how fast is it read back?
 
     python benchmarks/live/journal.py [--observations 100000] [--batch 500] [--where FOLDER|URL]
 
-Each batch is acknowledged, so on disk, before the next; then the journal is read whole and opened again.
+Each batch is acknowledged, so on disk, before the next; then the journal is read whole and opened again. "Slowest" is
+the longest wait for one batch.
 """
 
 import argparse

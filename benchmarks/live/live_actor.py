@@ -1,4 +1,4 @@
-"""How fast the live law is: ingest, advice during a refit, HTTP, refits; and beside them the floor of the same run.
+"""How fast is the live law: ingest, advice during a refit, HTTP, refits? Beside each is the floor of the same run.
 
     .venv/bin/python benchmarks/live/live_actor.py            # some minutes on two cores
     .venv/bin/python benchmarks/live/live_actor.py --quick    # a tenth of the calls and of the load
@@ -7,8 +7,9 @@ Everything is real: a Ray cluster on this machine, the actor in a process of its
 fsync a batch. The eight clients of the latency figures are eight threads of one process, each waiting for its answer
 before it asks again: on two cores eight processes would measure the scheduler. While they ask, 10,000 observations are
 refitted without a pause: one more is reported as soon as the law has caught up. The rest of the 100,000 is loaded then.
-Advice is asked for the target, whose answer comes with each law; a budget that this law was not asked about before has
-to be searched, which has a line of its own.
+
+The floor of a call is an actor call, or an HTTP route, that does nothing. Advice is asked for the target, whose answer
+comes with each law. A budget that this law was not asked about before has to be searched, and has a line of its own.
 """
 
 import argparse

@@ -1,8 +1,10 @@
-"""The page of a live law: how fast it loads, and what it looks like in mid-sweep.
-
-Replays a sweep of the measured surface behind the page, in a real headless Chromium, and takes screenshots.
+"""How fast does the page of a live law load, and what does it look like in mid-sweep?
 
     .venv/bin/python benchmarks/live/live_page.py --out benchmarks/results/2026-11-30-page
+
+It replays a sweep of the measured surface behind the page, loads the page in a real headless Chromium, and takes
+screenshots into OUT (none without it). It prints the median and the worst of all loads: seconds until the load event
+and until the pictures are drawn, seconds of CPU, and kB read.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""A sweep to talk to, without training: the measured surface played back behind a real law actor on a Ray cluster.
+"""How does a running sweep answer, without training one? The measured surface is played back behind a real law actor.
 
 .venv/bin/python benchmarks/live/live_replay.py --out runs/replayed        # until Ctrl-C
 RUN=runs/replayed .venv/bin/python notebooks/live_questions.py        # in another shell

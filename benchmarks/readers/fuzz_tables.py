@@ -1,10 +1,11 @@
-"""Damaged tables by the thousand: each is read, or refused with a `RaysplitError`, in bounded time and memory.
+"""Does any damaged table end in something else than a clear error, or take unbounded time or memory?
 
-    python benchmarks/readers/fuzz_tables.py --inputs 20000
+    python benchmarks/readers/fuzz_tables.py --inputs 20000        # minutes
 
 Tables in every format are changed at up to three places (random bytes, pieces that mean something to a parser, hostile
-numbers) or cut off, and read under a name drawn at random, by `read_runs` and by `import_runs`. Fails at the first
-other exception, and leaves its file. Prints how many were read, the slowest, and the largest memory.
+numbers) or cut off. They are read under a name drawn at random, by `read_runs` and by `import_runs`. Each should be
+read, or refused with a `RaysplitError`. The script fails at the first other exception, and leaves its file. It prints
+how many were read, the slowest, and the largest memory.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Damaged text, search spaces and numbers by the thousand: each is read, or refused with a clear error.
+"""Does any damaged text, search space or number end in something else than a clear error?
 
-    python benchmarks/readers/fuzz_text.py --inputs 20000
+    python benchmarks/readers/fuzz_text.py --inputs 20000        # minutes
 
 Files of every format that a source of text may have are changed at up to three places or cut off, some of them after
-they were compressed, and read as a domain's documents. A search space is damaged alike and read by `load_space`, and
-strings of digits, signs and units are read as counts. Fails at the first exception that is none of raysplit's own (a
-`ValueError` of a number), and leaves its file.
+they were compressed, and read as a domain's documents. Search spaces are damaged alike and read by `load_space`.
+Strings of digits, signs and units are read as counts. The script fails at the first exception that is none of
+raysplit's own (a `ValueError` of a number), and leaves its file.
 """
 
 import argparse

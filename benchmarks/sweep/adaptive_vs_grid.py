@@ -1,9 +1,10 @@
-"""A real sweep, trained twice: by raysplit's choice of trials, and every point of the same grid.
+"""Really trained: what does an adaptive sweep save of a grid?
 
-    python benchmarks/sweep/adaptive_vs_grid.py --out runs/adaptive-vs-grid
+    python benchmarks/sweep/adaptive_vs_grid.py --out runs/adaptive-vs-grid      # half an hour on two CPU cores
 
-Both sweeps have the same text, space, seeds and target; both recommended splits are then trained at the target under a
-seed that neither law has seen, and measured. About half an hour on two CPU cores; run it again and it continues.
+One sweep trains raysplit's choice of trials, the other every point of the same grid. Both have the same text, space,
+seeds and target. Both recommended splits are then trained at the target under a seed that neither law has seen, and
+measured. Run again, it continues. It prints FLOPs and time of both sweeps, and the measured losses of both splits.
 """
 
 import argparse

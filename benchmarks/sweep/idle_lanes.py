@@ -1,10 +1,14 @@
-"""Lanes that wait for their round to end, and lanes that are given one more trial: time, FLOPs and regret.
+"""Does it pay to give an idle lane one more trial, instead of letting it wait for its round to end?
 
     .venv/bin/python benchmarks/sweep/idle_lanes.py            # some minutes on two cores
 
-Replays of the measured surface through the sweep's own searcher, scheduler and law service, in simulated time that
-passes as the FLOPs of a step are trained. Time 1 is what one lane would need for the whole budget of the sweep; regret
-is that of the split recommended at the end, by the smooth truth of `sweep_truths.py`.
+The measured surface is replayed through the sweep's own searcher, scheduler and law service, in simulated time that
+passes as the FLOPs of a step are trained. Figures are medians over paired seeds.
+
+busy     share of the time for which lanes trained
+spent    share of the grid's FLOPs
+time     1 is what one lane would need for the whole budget of the sweep
+regret   that of the split recommended at the end, by the smooth truth of `sweep_truths.py`
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""How busy machines are in a real sweep whose sizes take different machines.
+"""How busy are machines in a real sweep whose sizes take different machines?
 
-    python benchmarks/sweep/lanes_by_size.py --out benchmarks/results/DATE-lanes
+    python benchmarks/sweep/lanes_by_size.py --out benchmarks/results/DATE-lanes       # about 6 minutes
 
-Starts a Ray cluster of unequal nodes on this machine (by default of 2, 2 and 1 CPUs), sweeps a small space on it in
-which the smallest size takes one CPU and the largest two nodes of two, and reads from the journal how many CPU-seconds
-lanes were at work: the sum over measurements of wall seconds times CPUs, against the CPUs of the cluster from the first
-measurement's beginning until the searcher had nothing more to hand out. Lanes that start, save, load or wait for
+It starts a Ray cluster of unequal nodes on this machine (by default of 2, 2 and 1 CPUs), and sweeps a small space in
+which the smallest size takes one CPU and the largest two nodes of two. From the journal it reads how many CPU-seconds
+lanes were at work: the sum over measurements of wall seconds times CPUs. "Share" is that sum over all CPU-seconds of
+the cluster from the first measurement's beginning until the last measurement. Lanes that start, save, load or wait for
 others count as idle.
 """
 

@@ -1,4 +1,4 @@
-"""Your own trainable: raysplit's searcher, scheduler and stopper around a plain Ray Tune function.
+"""An example: raysplit's searcher, scheduler and stopper around a plain Ray Tune function of your own.
 
     .venv/bin/python benchmarks/sweep/own_trainable.py --out runs/own
 

@@ -1,10 +1,11 @@
-"""How long it takes to propose the next trials: 1,000 observations, 10,000 candidates, a law of 64 draws.
+"""How long does it take to propose the next trials? With 1,000 observations, 10,000 candidates, a law of 64 draws.
 
     python benchmarks/sweep/propose.py
 
-Synthetic: losses of a known law. Parts are those of `raysplit.design.campaign.next_round`: the belief (what
-each of the law's draws takes for the best split, and foresees of every point of the grid), the candidates and their
-prices, and the choice of a round. Processor seconds of one core, the median of five.
+Losses are those of a known law (synthetic). The parts are those of `raysplit.design.campaign.next_round`. "Belief" is
+what each of the law's draws takes for the best split, and foresees of every point of the grid. "Candidates" are the
+trials and their prices. "In all" has both, and the choice of a round. Seconds are of one core's processor time, the
+median of five.
 """
 
 import os

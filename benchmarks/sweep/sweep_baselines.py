@@ -3,8 +3,8 @@
 Ray Tune's schedulers and searchers run in the simulated loop of `sweep_tune.py`, Optuna's studies through ask and tell;
 both in simulated time on the lanes of `sweep_lanes.py`.
 
-BOHB is not among them any more: its figures in `results/2026-11-26-sweep` stand as they were measured, with Ray Tune's
-`TuneBOHB` on hpbandster 0.7.4 and ConfigSpace 1.2.2, of 2018 and not kept up.
+BOHB is no longer among them. Its figures in `results/2026-11-26-sweep` stand as they were measured, with Ray Tune's
+`TuneBOHB` on hpbandster 0.7.4 and ConfigSpace 1.2.2, which are of 2018 and no longer kept up.
 """
 
 import heapq

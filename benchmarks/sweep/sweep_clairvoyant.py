@@ -1,9 +1,10 @@
-"""The limit that a design is held against: one that knows every loss before it is bought, and what each split costs.
+"""The limit for designs in `sweep_regret.py`: one that knows every loss before it is bought, and what each split costs.
 
-It buys one candidate after the other. Of those that tell most of the regret for their price, as any design would see
-it, a shortlist is made by what the belief would be if their losses were seen: by how much the true regret of the split
-then taken falls. Of each of the shortlist the law is fitted, and the one whose law picks the best split for the price
-is bought. It looks one candidate ahead, so it is a limit for designs that do, and not of all designs.
+It buys one candidate after the other, in three steps. It takes the candidates that tell most of the regret for their
+price, as any design would see it. Of these it makes a shortlist by how much the true regret of the split then taken
+would fall if their losses were seen. It fits the law with each of the shortlist, and buys the candidate whose law picks
+the best split for the price. It looks one candidate ahead. So it is a limit for designs that do so too, and not for
+all.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
-"""What a baseline of `sweep_regret.py` searches over: a config in the unit cube and the points that it stands for.
+"""What a baseline of `sweep_regret.py` searches over: configs in the unit cube, and the points that each stands for.
 
-A config is a trial, its points are the rungs at which the trial reports. All ladders see the same points of the grid.
+A config is a trial. Its points are the rungs at which the trial reports. All ladders see the same points of the grid.
 """
 
 import math

@@ -1,7 +1,7 @@
 """What the baselines of `sweep_regret.py` share: points of the grid, their price in the tree, and simulated time.
 
 A point (N, D, D') is measured as one user's trial would: the trunk to D, cooled down and evaluated, then a branch of
-every domain to D'. Whatever has been trained is not trained again; time passes as the FLOPs that are missing.
+every domain to D'. What has been trained is not trained again. Time passes with the FLOPs that are missing.
 """
 
 import heapq

@@ -1,7 +1,8 @@
-"""raysplit's own way through a world, and the designs that a sweep can go by instead, as a list of measurements.
+"""raysplit's own way through a world of `sweep_regret.py`, and the other designs that a sweep can go by.
 
-The decisions are those of `raysplit.design`, round by round as the law service makes them, without its journal; what
-differs is the fit, which is cheaper than the product's: the forms are given and not chosen in each round.
+Each gives a list of measurements. The decisions are those of `raysplit.design`, round by round as the law service makes
+them, without its journal. The fit alone differs, and is cheaper than the product's: the forms are given, and not chosen
+in each round.
 """
 
 from collections.abc import Callable

@@ -1,19 +1,23 @@
-"""How much training finds the right split: raysplit's sweep, its ablations, classic designs, and what people use today.
+"""How much training finds the right split: with raysplit's sweep, its ablations, classic designs, and today's tools?
 
-    python benchmarks/sweep/sweep_regret.py   # the two measured surfaces, every method, 20 seeds
+    python benchmarks/sweep/sweep_regret.py   # the two measured surfaces, every method, 20 seeds: hours
     python benchmarks/sweep/sweep_regret.py --worlds synthetic   # six known laws, three in none of raysplit's forms
     python benchmarks/sweep/sweep_regret.py --seeds 2 --worlds measured   # a look
     python benchmarks/sweep/sweep_regret.py --methods raysplit --forms law-8+cooldown   # with other forms
 
-Every method spends a share of the FLOPs of the full grid (each token of the tree paid once, for all methods alike),
-the same law is fitted to what it has measured, and the split that this law recommends at the target budget is judged
-by the truth (`sweep_truths.py`). The clairvoyant design (`sweep_clairvoyant.py`) chooses its trials by that truth. For
-the baselines there is also what they recommend without a law: the best point seen, its N and D / T carried to the
-target. Shown are the median regret over the seeds and its 10 to 90 % range; from which share on the median stays at
-0.5 % or less, and how many times raysplit's FLOPs that is; and the same in runs that share nothing, where each measured
-point is charged its full path. Seeds are paired: seed i is the same world for every method.
+Every method spends a share of the FLOPs of the full grid; each token of the tree is paid once, for all methods alike.
+The same law is fitted to what a method has measured, and the split that this law recommends at the target budget is
+judged by the truth (`sweep_truths.py`). The clairvoyant design (`sweep_clairvoyant.py`) chooses its trials by that
+truth. For the baselines there is also what they recommend without a law: the best point seen, its N and D / T carried
+to the target.
 
-A method whose user names a budget (the baselines) is run anew for each share; raysplit and the designs go once.
+The tables show, for each method:
+- the median regret over the seeds at each share, and its 10 to 90 % range;
+- the share from which on the median stays at 0.5 % or less, and how many times raysplit's FLOPs that is;
+- the same in runs that share nothing, where each measured point is charged its full path.
+
+Seeds are paired: seed i is the same world for every method. A baseline, whose user names a budget, is run anew for each
+share. raysplit and the designs run once.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What sweeps are judged by: the measured surface, smoothed, and known (synthetic) laws.
+"""What the sweeps of `sweep_regret.py` are judged by: measured surfaces, smoothed, and known (synthetic) laws.
 
 A world is a grid that may be bought, the losses that buying shows, and a truth that says what the recommended split
 really costs at the target. Worlds of one kind differ by seed: synthetic ones in their parameters and their noise, the

@@ -1,11 +1,11 @@
-"""What a trial costs beside its training: a replay of many trials through real Ray Tune on two cores.
+"""What does a trial cost beside its training? Many trials are replayed through real Ray Tune on two cores.
 
     .venv/bin/python benchmarks/sweep/tune_overhead.py --trials 1000
 
 The trainable trains nothing: it reports the losses of a known (synthetic) law, at three points in each trial. So the
 wall time is overhead: Ray Tune's (actors, results, snapshots) and raysplit's own (choosing, storing with fsync,
-judging, and one fit of the law at the end), which is timed apart. Every point of a grid is measured, once each, or the
-command fails.
+judging, and one fit of the law at the end). A line is a way to run trials, with seconds a trial, of which the last
+column is raysplit's own. Every point of a grid is measured, once each, or the command fails.
 """
 
 import argparse

@@ -1,13 +1,19 @@
-"""Seconds, bytes and memory of three ways to keep a training state, each in a process of its own.
+"""What do three ways to keep a training state cost in seconds, bytes and memory? Each runs in a process of its own.
 
-    python benchmarks/train/checkpoints.py --size 20M
+    python benchmarks/train/checkpoints.py --size 20M        # a minute
 
 ours        whole parameters by name, safetensors with checksums, written by a thread (`raysplit.train.saving`)
 dcp         the same tensors by torch.distributed.checkpoint
 deepspeed   DeepSpeed's own checkpoint, which opens at one world size and stage; then made universal by its converter
 
-Blocked is the time for which training stands still. Memory is the most that resident memory rises above what the engine
-takes before. Files are synced to the disk by ours alone.
+blocked_s   seconds for which training stands still
+save_s      seconds until the checkpoint is whole
+load_s      seconds to open it
+mb, files   what lies on the disk
+save_mb, load_mb  the most that resident memory rises above what the engine takes before
+to_universal_s    seconds of DeepSpeed's converter
+
+Only ours syncs its files to the disk.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What one GPU shows of training in at most eight minutes, in the order of what is worth most should time run out.
+"""What does one GPU show of training in at most eight minutes? What is worth most comes first, should time run out.
 
     python benchmarks/train/gpu_check.py
     python benchmarks/train/gpu_check.py --small --device cpu    # the same path on a CPU, whose figures say nothing

@@ -1,12 +1,14 @@
-"""What a learning rate that is off does to the losses, to the law and to the split: a grid measured at five rates.
+"""What does a learning rate that is off cost, and does it move the split? A grid was measured at five rates.
 
     python benchmarks/train/hyperparameters.py                  # reads data/rates-2026-11-24.csv
     python benchmarks/train/hyperparameters.py --train /tmp/out # measures it again, about half an hour on two cores
 
-The demo's texts, N = 13.4k and 27.8k, a grid of D and D', every run at 1/4, 1/2, 1, 2 and 4 times the demo's rate.
-First the loss against the demo's rate; then the best rate at each (N, D) and the rule through them; then the splits
-that the laws of the five tables advise, and what those would cost on the surface at the demo's rate; last, the size
-that a law prefers when one size was trained at another rate than the other.
+The demo's texts, N = 13.4k and 27.8k, a grid of D and D', every run at 1/4, 1/2, 1, 2 and 4 times the demo's rate. It
+prints in turn:
+- the loss against that at the demo's rate, in percent;
+- the best rate at each (N, D), and the rule through them;
+- the splits that the laws of the five tables advise, and what those would cost on the surface at the demo's rate;
+- the size that a law prefers when one size was trained at another rate than the other.
 """
 
 import argparse

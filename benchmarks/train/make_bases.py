@@ -1,10 +1,10 @@
-"""Three tiny base models of three architectures, with several revisions each, as teams find them on a hub.
+"""Make three tiny base models of three architectures, with several revisions each, as teams find them on a hub.
 
-Each is trained by a plain loop of torch and transformers on texts that Python packages ship, and saved as Hugging Face
-folders BASES/NAME/REVISION with one tokenizer; the last revision is cooled down. `search_spaces/from_checkpoint.yaml`
-starts from them.
+    python benchmarks/train/make_bases.py --out bases        # minutes
 
-    python benchmarks/train/make_bases.py --out bases
+Each is trained by a plain loop of torch and transformers on texts that Python packages ship. They are saved as Hugging
+Face folders BASES/NAME/REVISION with one tokenizer; the last revision is cooled down.
+`search_spaces/from_checkpoint.yaml` starts from them.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""Runs that others recorded, as a table of runs: tables of any kind, and what tools keep on disk (docs/tools.md).
+"""Tables of runs from what others recorded: tables of any kind, and what tools keep on disk (docs/tools.md).
 
-Everything is read from files. Of the tools only two are needed: `tensorboard` for its event files, and `wandb` for the
-logs of runs that were never synced.
+Everything is read from files. Only two of the tools have to be installed: `tensorboard` to read its event files, and
+`wandb` to read the logs of runs that were never synced.
 """
 
 from raysplit.imports.columns import FIELDS, ColumnChoice

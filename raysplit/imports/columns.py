@@ -1,7 +1,7 @@
 """Which column of a source is which field of an observation: as told, by its own name, or guessed and shown.
 
-One rule for every tool. A column has a field's name when it is written so; else one is guessed from the names under
-which people keep such things, whatever container (``config.``, ``summary.``, ``params.``, ``metrics.``) it lies in.
+The rule is the same for every tool. A column with a field's own name is that field. Else one is guessed from the names
+under which people keep such values, in any container (``config.``, ``summary.``, ``params.``, ``metrics.``).
 """
 
 import dataclasses
@@ -26,8 +26,9 @@ from raysplit.imports.units import UNIT_NAMES, split_unit
 from raysplit.runs import OPTIONAL, REQUIRED
 
 FIELDS = (*REQUIRED, *(name for name in OPTIONAL if name != "trial"), "tokenizer")
+"""The fields of an observation that a source may have."""
 DOMAIN = "{domain}"
-"""In the name of the loss's column: one column a domain, as where a pretrained model is read on all of them."""
+"""Stands for a domain's name in the loss's column: one column a domain, as where a model is read on all of them."""
 
 _TOKENS_SEEN = "num_input_tokens_seen"
 """Plain name of what transformers' Trainer counts."""
@@ -42,15 +43,16 @@ class ColumnChoice:
 
     field: str
     column: str = ""
-    """Empty for a constant. The loss's may hold `DOMAIN`."""
+    """Name of the column; empty for a constant. The loss's may hold `DOMAIN`."""
     constant: str = ""
     how: str
-    """given, own name, or guessed."""
+    """How it was chosen: given, own name, or guessed."""
     note: str = ""
+    """What is to be told of the choice."""
     power: int = 0
-    """Of ten, in which the column counts."""
+    """The column counts in ten to this power: 6 for millions."""
     by_domain: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Columns of a loss whose ``column`` holds `DOMAIN`."""
+    """Column by domain, of a loss whose ``column`` holds `DOMAIN`."""
 
     @property
     def source(self) -> str:
@@ -68,8 +70,8 @@ def choose_columns(
         constants: value by field, the same for every run.
 
     Raises:
-        TableError: there are no runs; an unknown field or column; two columns could be the same field; a required field
-            has none.
+        TableError: there are no runs, or none that ended well; a field or column is unknown; two columns could be the
+            same field; a required field has no column.
     """
     for field in (*columns, *constants):
         if field not in FIELDS:
@@ -97,7 +99,7 @@ def choose_columns(
 
 
 def columns_of_domains(pattern: str, names: Sequence[str]) -> dict[str, str]:
-    """Column by domain, of the columns that a pattern with `DOMAIN` fits, and that are of a domain by their names."""
+    """Column by domain, of the columns that fit a pattern with `DOMAIN`, but for names that are no domain's."""
     return {d: name for d, name in _fitting(pattern, names).items() if not is_no_domain(d)}
 
 
@@ -108,7 +110,7 @@ def _fitting(pattern: str, names: Sequence[str]) -> dict[str, str]:
 
 
 def losses_of(row: FoundRow, choices: Mapping[str, ColumnChoice]) -> list[tuple[str | None, str]]:
-    """(domain, column) of each loss in a row: one, or one a domain where the run is not of one domain alone."""
+    """(domain, column) of each loss in a row: one loss, or one a domain where the run has no domain of its own."""
     loss, domain = choices["loss"], choices.get("domain")
     value = None if domain is None else row.values.get(domain.column) if domain.column else domain.constant
     own = None if value is None or value != value else str(value).strip()
@@ -193,7 +195,7 @@ def _guess(found: Found, field: str, names: Sequence[str]) -> ColumnChoice | Non
 
 
 def _held_out_beside(found: Found, names: Sequence[str]) -> str | None:
-    """A column that is by its name a loss on held-out text, and not the same as the column ``loss``."""
+    """A column that is a held-out loss by its name, and differs from the column ``loss``; None if there is none."""
     for name in names:
         if plain_name(name) in ALIASES["loss"][:-1]:
             both = [row.values for row in found.rows if name in row.values and "loss" in row.values]
@@ -220,7 +222,7 @@ def _agree(found: Found, names: Sequence[str]) -> bool:
 
 
 def _tokens_of_the_run(chosen: Mapping[str, ColumnChoice], names: Sequence[str]) -> dict[str, ColumnChoice]:
-    """Where one count of tokens is known and the other is not, that is what the run itself has counted."""
+    """Where one of D and D' has a column and the other has none, the other is the tokens that the run has counted."""
     unknown = [field for field in ("pretrain_tokens", "specialize_tokens") if field not in chosen]
     counted = [name for name in names if plain_name(name).endswith(_TOKENS_SEEN)]
     if len(unknown) != 1 or len(counted) != 1:
@@ -233,7 +235,7 @@ def _tokens_of_the_run(chosen: Mapping[str, ColumnChoice], names: Sequence[str])
 
 
 def _looks_like(found: Found) -> str:
-    """What a table is that lacks columns, where it shows, and what to give instead."""
+    """What a table without the required columns seems to be, and what to give instead; empty where nothing shows."""
     names = found.names
     if {"Wall time", "Step", "Value"} <= set(names):
         return (

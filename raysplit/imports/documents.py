@@ -1,4 +1,4 @@
-"""JSON and YAML that tools keep beside their runs: a mapping a file or a line; damage is told, not guessed at."""
+"""JSON and YAML that tools keep beside their runs: one mapping a file or a line; a damaged one is refused."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,11 @@ from raysplit.tables.limits import read_characters
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Raises: TableError: the file cannot be read, is cut short, or holds no JSON object."""
+    """Read a file with one JSON object.
+
+    Raises:
+        TableError: the file cannot be read, is empty or cut short, or holds no JSON object.
+    """
     text = read_characters(path)
     if not text.strip():
         raise TableError(f"{path}: is empty")
@@ -24,7 +28,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Raises: TableError: the file cannot be read, is damaged, or holds no mapping."""
+    """Read a file with one YAML mapping.
+
+    Raises:
+        TableError: the file cannot be read, is damaged, or holds no mapping.
+    """
     try:
         found = yaml.safe_load(read_characters(path))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -35,7 +43,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """(line number, object) of each line that holds anything; None for one that is damaged.
+    """(line number, object) of each line that is not blank; None in place of a damaged object.
 
     Raises:
         TableError: the file cannot be read.
@@ -57,7 +65,11 @@ def _object_or_none(line: bytes) -> dict[str, Any] | None:
 
 
 def parse_object(text: str) -> dict[str, Any]:
-    """Raises: ValueError: the text is no JSON, or no object."""
+    """Read one JSON object from text.
+
+    Raises:
+        ValueError: the text is no JSON, is nested too deeply, or is no object.
+    """
     try:
         found = json.loads(text)
     except RecursionError as error:

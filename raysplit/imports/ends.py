@@ -1,4 +1,4 @@
-"""How the runs in a table ended: what leaves one out, and what is assumed of the others; the same of every table."""
+"""How the runs in a table ended: what leaves a run out, and what is assumed of the others; one rule for every table."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,11 +6,11 @@ from raysplit.quantities import counted
 from raysplit.tables import EndColumns, Row, bad_end, is_nothing
 
 _LONGEST = 40
-"""Characters of a state that are shown; some write the whole error there."""
+"""Most characters of a state that a message shows; some people write the whole error there."""
 
 
 def unusable(cells: Mapping[str, object], columns: EndColumns) -> str:
-    """Why a row is no run that ended well; empty where it is, as far as its columns tell."""
+    """Why a row is no run that ended well; empty where its columns say nothing against it."""
     found = bad_end(cells, columns)
     return f"with {found[0]} {str(found[1])[:_LONGEST]}" if found else ""
 

@@ -1,4 +1,4 @@
-"""What any tool's export comes down to: rows of named values, each of a run that ended somehow."""
+"""What the reader of every tool gives: rows of named values, each with how its run ended."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,17 +17,17 @@ class FoundRow:
     where: str
     """File and row, for errors."""
     values: Mapping[str, object]
-    """By name, parts of nested names joined by dots; what is empty is left out."""
+    """Values by name; parts of nested names are joined by dots, and empty values are left out."""
     unusable: str = ""
-    """How the run ended where that was not well: crashed, still running."""
+    """How the run ended, where it did not end well: crashed, still running."""
     is_named: bool = True
-    """Whether rows with another ``run`` are of another run; else that is but the row's number."""
+    """Whether the source names its runs; where it does not, ``run`` is the row's number."""
     is_run_name: bool = True
-    """Whether rows with the same ``run`` are of one run; else that may be a model's name, which many runs have."""
+    """Whether rows with the same ``run`` are of one run; where not, ``run`` may be a model's name, which many have."""
 
 
 def kind_shown(kind: str) -> str:
-    """As people say it: what ``--kind csv`` reads is any table, a workbook too."""
+    """A kind of source in words: what ``--kind csv`` reads is any table, a workbook too."""
     return "a table" if kind == "csv" else kind
 
 
@@ -39,15 +39,15 @@ class Found:
     origin: str
     rows: Sequence[FoundRow]
     loss_columns: str = ""
-    """How the tool names the losses of each domain, with ``{domain}`` in it, where it does."""
+    """Pattern of the columns with the losses of each domain, with ``{domain}`` in it; empty where there are none."""
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Pieces that could not be read, or are none of the tool's, by reason."""
+    """Names of pieces that could not be read or are not the tool's, by reason."""
     notes: Sequence[str] = ()
     """What was assumed of the runs, in sentences."""
     objective: str = ""
-    """The column of what the tool minimized, which may be the loss."""
+    """The column of the tool's objective, which may be the loss."""
     are_runs: bool = False
-    """Each row is a whole run, whatever its name: the tool keeps their histories apart."""
+    """Whether each row is a whole run, since the tool keeps histories elsewhere."""
 
     @property
     def names(self) -> list[str]:
@@ -64,7 +64,10 @@ class Found:
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Nested mappings as dotted names; empty values are left out, and names with an underscore first but `STEP`."""
+    """(name, value) of nested mappings, names joined by dots.
+
+    Empty values are left out, and so are names that begin with an underscore, except `STEP`.
+    """
     for key, value in values.items():
         name = f"{prefix}{key}"
         if (str(key).startswith("_") and key != STEP) or value is None or value == "":

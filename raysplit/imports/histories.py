@@ -1,7 +1,7 @@
-"""Histories: many rows of one run, of which the last alone was measured after the cooldown and compares with others.
+"""Histories: many rows of one run, of which only the last was measured after the cooldown and compares with others.
 
-A table of finished runs may have a column of steps too, each run's last. Where nothing tells the two apart, that is
-said, and nothing is taken.
+A table of finished runs may have a column of steps too, with each run's last step. Where nothing tells a history from
+such a table, the rows are given as unclear.
 """
 
 import math
@@ -25,28 +25,31 @@ _SETTING = re.compile(
 """Plain names of settings, which do not change along a run."""
 _RATE = re.compile(r"(^|_)(lr|learning_rate)(_|$)")
 _MANY = 50
-"""Nobody trains so many runs of one size on one domain, each longer than the one before."""
+"""So many rows, each longer than the one before, are a history: nobody trains so many runs of one size and domain."""
 _MANY_EVEN = 12
-"""Nor so many at even distances."""
+"""So many rows at even distances are one too."""
 
 
 class Thinned(NamedTuple):
-    """Rows of runs, and those that say an earlier state of a run."""
+    """Rows of which each run's last loss is left, and what was taken away."""
 
     rows: list[FoundRow]
+    """All rows but ``earlier``."""
     earlier: list[FoundRow]
+    """Rows with a loss that have a later one of the same run."""
     unended: list[str]
-    """Runs with rows, but no loss, at a later step than the last loss."""
+    """Names of runs whose last rows have no loss."""
     unclear: list[list[FoundRow]]
-    """Rows along which the step rises, as in a history or in runs of their own."""
+    """Rows along which the step rises, which may be a history or runs of their own."""
 
 
 def last_of_runs(rows: Sequence[FoundRow], choices: Mapping[str, ColumnChoice], names: Sequence[str]) -> Thinned:
     """The rows without those of earlier steps of the same run.
 
-    Rows may be of one run where they have its name, or no name and one size, domain, seed and setting, as long as the
-    step rises. They are where that is the run's own name, losses are missing in between, the learning rate changes, or
-    there are many at even distances. Without a column of steps, tokens that rise over `_MANY` rows are taken for them.
+    Rows may be of one run where they have one name (or none), size, domain, seed and setting, and the step rises from
+    row to row. They clearly are where one of these holds: the step is W&B's own; the name is a run's; some rows lack a
+    loss; the learning rate changes; or there are many, `_MANY_EVEN` at even distances and `_MANY` at others. Without a
+    column of steps, tokens that rise over `_MANY` rows are taken for steps.
 
     Args:
         rows: of runs that ended well.
@@ -78,7 +81,7 @@ def _changes(run: Sequence[FoundRow], names: Sequence[str]) -> bool:
 
 
 def _are_many(steps: Sequence[float]) -> bool:
-    """Whether nobody would have trained so many runs."""
+    """Whether there are more rising steps than anybody would have trained runs for."""
     gaps = np.diff(steps)
     is_even = len(gaps) > 0 and np.mean(np.abs(gaps - np.median(gaps)) <= 0.02 * np.median(gaps)) >= 0.75
     return len(steps) >= (_MANY_EVEN if is_even else _MANY)
@@ -97,7 +100,7 @@ def _runs(
     *,
     may_be_mixed: bool,
 ) -> list[list[FoundRow]]:
-    """Rows as runs along which the step rises, by their order, or where that is none, by the step."""
+    """Groups of rows along which the step rises: in their own order, or by the step where that order is mixed."""
     settings = [name for name in names if _SETTING.search(plain_name(name))]
     alike: dict[tuple[str, ...], list[FoundRow]] = {}
     for row in rows:
@@ -118,7 +121,10 @@ def _runs(
 def _rising(
     rows: Sequence[FoundRow], choices: Mapping[str, ColumnChoice], step_of: Callable[[FoundRow], float]
 ) -> list[list[FoundRow]]:
-    """Rows cut where the step does not rise; but Lightning writes two rows a step, of training and of evaluation."""
+    """Rows cut where the step does not rise; two rows of one step stay together where Lightning writes both.
+
+    It writes one row of training and one of evaluation, of which at most one has a loss.
+    """
     runs: list[list[FoundRow]] = []
     for row in rows:
         before = runs[-1][-1] if runs else row

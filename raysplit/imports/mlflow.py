@@ -1,8 +1,8 @@
-"""MLflow: ``mlflow.db``, a store of files (``mlruns``), the CSV of ``mlflow experiments csv`` or ``search_runs``.
+"""MLflow: ``mlflow.db``, a store of files (``mlruns``), or the CSV of ``mlflow experiments csv`` or ``search_runs``.
 
-In a store of files each run is a folder with ``meta.yaml`` and one file a parameter and a metric under ``params`` and
-``metrics``; a name with slashes is a path of folders. A metric's file has a line ``timestamp value step`` for each time
-that it was logged (mlflow/store/tracking/file_store.py; seen with MLflow 3.17).
+In a store of files each run is a folder with ``meta.yaml``, and with one file for each parameter under ``params`` and
+for each metric under ``metrics``. A name with slashes is a path of folders. A metric's file has a line ``timestamp
+value step`` for each time that it was logged (mlflow/store/tracking/file_store.py; seen with MLflow 3.17).
 """
 
 import re
@@ -36,7 +36,7 @@ def recognises(source: Source) -> bool:
 
 
 def is_part(name: str) -> bool:
-    """Whether a file below a source, that was not read, is of MLflow's own and no run."""
+    """Whether a file that was not read is one of MLflow's own, and no run."""
     return _PARTS.search(name) is not None
 
 
@@ -64,7 +64,7 @@ def read_mlflow(source: Source) -> Found:
 
 
 def read_table_of_runs(path: Path) -> Found:
-    """What ``mlflow experiments csv`` or ``mlflow.search_runs().to_csv`` wrote, one row a run.
+    """Read what ``mlflow experiments csv`` or ``mlflow.search_runs().to_csv`` wrote, one row a run.
 
     Raises:
         TableError: the file cannot be read.
@@ -90,13 +90,13 @@ class _Run:
 
     folder: Path
     files: Sequence[Path]
-    """Below ``params``, ``metrics`` and ``tags``."""
+    """Its files below ``params``, ``metrics`` and ``tags``."""
     meta: Mapping[str, Any] | None
-    """None where it is missing or damaged."""
+    """What its ``meta.yaml`` holds; None where that is missing or damaged."""
 
 
 def _runs(source: Source) -> Iterator[_Run]:
-    """Every folder with a run's ``meta.yaml``, or one that is like a run's and has none that can be read."""
+    """Every folder with a run's ``meta.yaml``, and those that are named as a run's but have none that can be read."""
     logged: dict[Path, list[Path]] = {}
     for path in source.files:
         if path.name == "meta.yaml":
@@ -117,7 +117,7 @@ def _runs(source: Source) -> Iterator[_Run]:
 
 
 def _read_run(run: _Run) -> tuple[FoundRow, list[Path]]:
-    """A run, and those of its files that are damaged."""
+    """(row, damaged files) of a run."""
     if run.meta is None:
         reason = "without metadata that can be read (meta.yaml)"
         return FoundRow(run=run.folder.name, where=str(run.folder), values={}, unusable=reason), []
@@ -142,7 +142,7 @@ def _read_run(run: _Run) -> tuple[FoundRow, list[Path]]:
 
 
 def _ended(folder: Path, meta: Mapping[str, Any]) -> str:
-    """How a run ended if not well."""
+    """How a run ended; empty where it ended well."""
     if meta.get("lifecycle_stage", "active") != "active" or ".trash" in folder.parts:
         return "deleted"
     if "status" not in meta:
@@ -153,7 +153,7 @@ def _ended(folder: Path, meta: Mapping[str, Any]) -> str:
 
 
 def _last(text: str) -> str:
-    """The value logged at the last step; the later one where a step has several.
+    """The value logged at the last step; of several at that step the latest.
 
     Raises:
         ValueError: a line is damaged, or the last one cut short.

@@ -1,8 +1,8 @@
 """MLflow's SQLite store, its default since 3.7: ``mlflow.db``, with the last value of every metric.
 
-Tables as MLflow 3.17 makes them (mlflow/store/tracking/dbmodels/models.py; those used here are the same since 1.13). A
-metric's last value is that of its last step, as MLflow's own ``latest_metrics`` keeps it; infinities are kept there as
-the largest float, and what is no number as a flag.
+The tables are those of MLflow 3.17 (mlflow/store/tracking/dbmodels/models.py); the ones used here are the same since
+1.13. A metric's last value is that of its last step, as MLflow's own ``latest_metrics`` keeps it. That table keeps an
+infinity as the largest float, and NaN as a flag.
 """
 
 import math
@@ -22,7 +22,7 @@ _NEEDED = {
     "latest_metrics": ("key", "value", "is_nan", "run_uuid"),
 }
 TABLES = frozenset(("runs", "params", "metrics", "experiments"))
-"""Of a tracking store of any version."""
+"""Tables of a tracking store of any version."""
 _OWN_TAG = "mlflow."
 
 
@@ -30,7 +30,7 @@ def read_database(path: Path) -> list[FoundRow]:
     """One row a run, of every experiment.
 
     Raises:
-        TableError: the file cannot be read, or is of a version that keeps runs in another way.
+        TableError: the file cannot be read, or is of a version of MLflow with other tables.
     """
     with open_database(path) as database:
         runs = list(database.rows("runs"))
@@ -71,7 +71,7 @@ def _with_infinity(value: Any) -> object:
 
 
 def _ended(run: Mapping[str, Any], experiment: Mapping[str, Any]) -> str:
-    """How a run ended if not well."""
+    """How a run ended; empty where it ended well."""
     if "deleted" in (run["lifecycle_stage"], experiment.get("lifecycle_stage")):
         return "deleted"
     return "" if run["status"] == "FINISHED" else f"with status {run['status'] or 'unknown'}"

@@ -1,4 +1,4 @@
-"""What names of columns mean: those under which people keep each field, and words that speak of another measure."""
+"""What names of columns mean: the names under which people keep each field, and words that name another measure."""
 
 import re
 
@@ -48,11 +48,11 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "seed": ("seed", "random_seed", "data_seed"),
     "tokenizer": ("tokenizer", "tokenizer_name"),
 }
-"""Best first. Losses of training are none of them: they are not held out."""
+"""Plain names of each field, the best first. No training loss is among them, since it is not held out."""
 NO_LOSS = frozenset(("perplexity", "ppl", "accuracy", "acc", "bits", "bpb", "bpc", "score", "reward", "f1", "bleu",
                       "std", "stderr", "sem", "var", "delta", "gap", "diff"))  # fmt: skip
 NO_DOMAIN = frozenset(("avg", "average", "mean", "macro", "micro", "overall", "total", "all", "train", "training"))
-"""In the place of a domain's name: several domains in one number, or text that was trained on."""
+"""Words that stand where a domain's name would, and are none: several domains in one number, or training text."""
 LOSS_WORDS = frozenset(("loss", "nll", "nats", "ce", "xent", "entropy"))
 
 
@@ -67,7 +67,7 @@ def words_in(name: str) -> set[str]:
 
 
 def is_no_loss(name: str) -> bool:
-    """Whether a name speaks of text that was trained on, or of another measure."""
+    """Whether a name is that of a training loss, or of another measure."""
     return "train" in name.lower() or not words_in(name).isdisjoint(NO_LOSS)
 
 

@@ -1,4 +1,4 @@
-"""Optuna: a study's SQLite storage, ``optuna.db``; tables as Optuna 3 to 5 make them (storages/_rdb/models.py)."""
+"""Optuna: an SQLite storage, such as ``optuna.db``, with the tables of Optuna 3 to 5 (storages/_rdb/models.py)."""
 
 import json
 from collections import defaultdict
@@ -22,12 +22,12 @@ def recognises(source: Source) -> bool:
 
 
 def is_part(name: str) -> bool:
-    """Whether a file below a source, that was not read, is of Optuna's own and no trial."""
+    """Whether a file that was not read is one of Optuna's own, and no trial."""
     return name.endswith((".db", ".sqlite", ".sqlite3", "-wal", "-shm", "-journal"))
 
 
 def read_optuna(source: Source) -> Found:
-    """One row a trial of every study; only those that are COMPLETE count.
+    """One row a trial of every study; a trial is usable where its state is COMPLETE.
 
     The objective is the column ``value``, or ``value_0``, ``value_1``, where there are several.
 
@@ -77,7 +77,7 @@ def _read_trials(path: Path) -> Iterator[FoundRow]:
 
 
 def _entries(database: Database) -> Iterator[tuple[int, str, object]]:
-    """(trial, column, value) of everything that trials were given and told."""
+    """(trial, column, value) of every parameter, user attribute and objective."""
     for row in database.rows("trial_params"):
         yield row["trial_id"], f"params.{row['param_name']}", _parameter(row)
     for row in database.rows("trial_user_attributes"):
@@ -91,7 +91,7 @@ def _entries(database: Database) -> Iterator[tuple[int, str, object]]:
 
 
 def _parameter(row: Mapping[str, Any]) -> object:
-    """A value as the trial saw it: Optuna keeps the position of a choice, and whole numbers as floats."""
+    """A value as the trial saw it: Optuna stores a choice by its position, and whole numbers as floats."""
     distribution = _json(row["distribution_json"])
     about = distribution if isinstance(distribution, dict) else {}
     value = row["param_value"]

@@ -1,7 +1,7 @@
-"""Trials of raysplit's own searches, as Ray Tune keeps them: every report of theirs is a measurement after a cooldown.
+"""Trials of raysplit's own searches, as Ray Tune keeps them: each of their reports is a measurement after a cooldown.
 
 Two kinds report: the trials of a sweep (`raysplit.sweep.tune.TrialRunner`), and a user's own trainable in a plan
-(`raysplit.sweep.tune_plan`). A trunk has no domain and tells a loss on each; a branch tells one of its own.
+(`raysplit.sweep.tune_plan`). A trunk has no domain and reports a loss on each; a branch reports the loss on its own.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,13 +11,13 @@ from raysplit.imports.found import flatten
 
 OF_A_SWEEP = ("milestone_tokens", "pretrain_tokens", "specialize_tokens")
 OF_A_PLAN = ("n_params", "pretrain_tokens", "milestones", "points", "domain", "seed")
-"""Names in a report of a sweep's trial, and in the config of a plan's."""
+"""The names in a report of a sweep's trial, and those in the config of a plan's trial."""
 Point = tuple[int, int]
 """(pretrain_tokens, specialize_tokens)."""
 
 
 def is_own(config: Mapping[str, Any], report: Mapping[str, Any]) -> bool:
-    """Whether a trial is of raysplit's own, by its config and a report."""
+    """Whether a trial is one of raysplit's own, by its config and one of its reports."""
     is_plan = all(name in config for name in OF_A_PLAN) and _points(config) is not None
     return is_plan or (all(name in report for name in OF_A_SWEEP) and "points" not in config)
 
@@ -25,11 +25,11 @@ def is_own(config: Mapping[str, Any], report: Mapping[str, Any]) -> bool:
 def measurements(
     config: Mapping[str, Any], reports: Mapping[int, Mapping[str, Any]]
 ) -> Iterator[tuple[int, Point, dict[str, object], str]]:
-    """(line, point, values, how it failed) of each measurement; the last of a point, which a retry reports again.
+    """(line, point, values, how it failed) of each measurement; of one point the last, since a retry reports it again.
 
     Args:
         config: of the trial.
-        reports: by line.
+        reports: the trial's reports, by line of ``result.json``.
     """
     wanted = _points(config)
     at: dict[Point, int] = {}
@@ -42,7 +42,7 @@ def measurements(
 
 
 def _points(config: Mapping[str, Any]) -> set[Point] | None:
-    """What a plan's trial was asked for; None of any other's."""
+    """The points that a plan's trial was asked for; None of any other trial."""
     points = config.get("points")
     if not isinstance(points, list) or not all(isinstance(point, list) and len(point) == 2 for point in points):
         return None
@@ -52,7 +52,7 @@ def _points(config: Mapping[str, Any]) -> set[Point] | None:
 def _values(config: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, object]:
     if "points" not in config:
         return dict(flatten(report))
-    # What a trunk tells lies under one name, a branch's loss under another: here as a sweep's trials tell it.
+    # A trunk's losses and a branch's loss have names of their own: here they get those of a sweep's trials.
     losses = report.get("losses")
     told = losses if isinstance(losses, Mapping) else {str(config["domain"]): report.get("loss")}
     values = {name: config[name] for name in ("n_params", "seed", "domain")}

@@ -1,4 +1,4 @@
-"""Tables that nobody's tool wrote, or any tool's: one run a row, and perhaps a column that says how it ended."""
+"""Any table, whoever wrote it: one run a row, and perhaps a column that says how the run ended."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ from raysplit.imports.names import plain_name
 from raysplit.tables import EndColumns, Row, end_columns, read_table
 
 _RUN_NAMES = ("trial", "run", "run_name", "run_id", "trial_id", "experiment_key", "sys_id", "name")
-"""Plain names of columns that name runs, the last perhaps models."""
+"""Plain names of columns that name runs; the last one may name models."""
 _OF_OPTUNA = {"number", "value", "state"}
 """Columns of ``study.trials_dataframe()``, beside ``params_...`` and ``user_attrs_...``."""
 
 
 def read_plain(path: Path, *, encoding: str | None = None, sheet: str | None = None) -> Found:
-    """Any table, one run a row; a column such as ``trial`` or ``run`` names it, one such as ``status`` tells its end.
+    """Read any table, one run a row; a column such as ``trial`` or ``run`` names it, and ``status`` tells its end.
 
     Raises:
         TableError: the file cannot be read.
@@ -43,6 +43,6 @@ def _row(path: Path, row: Row, run_column: str | None, ends: EndColumns, *, is_o
 
 
 def _of_optuna(name: str) -> str:
-    """``params.lr`` of ``params_lr``, as other tools join names."""
+    """``params.lr`` for ``params_lr``, as other tools join names."""
     container = next((c for c in ("params", "user_attrs") if name.startswith(f"{c}_")), None)
     return name.replace("_", ".", 1) if container == "params" else name.replace("user_attrs_", "user_attrs.", 1)

@@ -17,14 +17,14 @@ from raysplit.tables import SUFFIXES, read_table, unknown_format
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Tool:
-    """One that keeps runs in files of its own layout."""
+    """A tool that keeps runs in files of its own layout."""
 
     kind: str
     what: str
-    """Its runs and how they are recognised, for messages."""
+    """Its runs and how they are recognised, in words for messages."""
     recognises: Callable[[Source], bool]
     read: Callable[[Source, bool], Found]
-    """Of a source, and whether each report is a measurement."""
+    """Reads a source; the second argument says whether each report is a measurement."""
     is_part: Callable[[str], bool]
     """Whether a file, by its name below the source, belongs to the layout."""
 
@@ -73,11 +73,11 @@ _TOOLS = (
         is_part=tensorboard.is_part,
     ),
 )
-"""As tried: what others write into the folders of the ones before them comes later."""
+"""In the order in which they are tried. A tool whose files also lie in the folders of others comes after those."""
 _EXPORTS = {"wandb": wandb.read_wandb, "mlflow": mlflow.read_table_of_runs}
-"""Tables that a tool writes, beside its own layout."""
+"""Readers of the tables that a tool exports, which are not its own layout."""
 KINDS = ("csv", *(tool.kind for tool in _TOOLS))
-"""What can be read; csv is any table."""
+"""The kinds of source that can be read; csv is any table."""
 
 
 def import_runs(
@@ -90,19 +90,21 @@ def import_runs(
     encoding: str | None = None,
     sheet: str | None = None,
 ) -> Imported:
-    """A table of runs from what another tool recorded.
+    """Make a table of runs from what another tool recorded.
 
     Args:
         source: a file or folder, as docs/tools.md lists them.
         kind: one of `KINDS`; guessed when None.
-        columns: which column is which of `raysplit.imports.FIELDS`, where the guess would be wrong. The loss's may hold
-            ``{domain}``, for a column a domain; a run that has a domain of its own is then read on that alone.
-        constants: values by field that hold for every run.
-        all_points: take every row of a history, every report of Ray Tune and every evaluation of a Trainer as a
-            measurement, not just each run's last. Only losses after a cooldown can be compared, so this is right only
-            where each was made after one. False says that it is not so; None leaves it to the source to show.
-        encoding: of a table as text that is neither UTF-8 nor UTF-16, as Python names it.
-        sheet: of a workbook that has several.
+        columns: column by field of `raysplit.imports.FIELDS`, where the guess would be wrong. The loss's column may
+            hold ``{domain}``, where each domain has a column; a run with a domain of its own is then read on that
+            alone.
+        constants: value by field, the same for every run.
+        all_points: True takes every row of a history, every report of Ray Tune and every evaluation of a Trainer as a
+            measurement, and not each run's last alone. That is right only where each was made after a cooldown, since
+            no other losses compare. False takes each run's last. None does so too, and refuses rows that could be a
+            history or runs of their own.
+        encoding: of a text table that is neither UTF-8 nor UTF-16, as Python names it.
+        sheet: name of the sheet, of a workbook that has several.
 
     Raises:
         TableError: the source cannot be read, columns are missing or ambiguous, a value is impossible, or no run is
@@ -115,10 +117,10 @@ def import_runs(
 
 
 def guess_kind(source: Path) -> str:
-    """Which tool made a source, by its layout.
+    """The kind of a source, by its layout.
 
     Raises:
-        TableError: there is no such file or folder, or it is like none that is known.
+        TableError: there is no such file or folder, or no known tool has its layout.
     """
     looked = look_into(source)
     for tool in _TOOLS:

@@ -25,24 +25,25 @@ _TUNED = re.compile(
     r"(^|_)(lr|learning_rate|batch_size|batch_tokens|weight_decay|warmup|warmup_steps|optimizer|unique_tokens"
     r"|epochs|num_epochs|dataset)$"
 )
-"""Plain names of settings in which runs differ that are no repeats of one another."""
+"""Plain names of settings. Runs that differ in one of them are no repeats of one another."""
 _SEED = re.compile(r"^\s*(seed|s)[\s_=-]*(?=\d)", re.IGNORECASE)
 _LONGEST = 40
-"""Characters of a cell that are shown."""
+"""Most characters of a cell that a message shows."""
 _MOST_IN_UNITS = 1_000_000
-"""So many millions are none: the column's name tells of a unit, and its cells count single ones."""
+"""From here on a cell below a name with a unit, such as millions, is taken to count single ones, and is refused."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Imported:
-    """A table of runs made from another tool's export."""
+    """A table of runs made from what another tool recorded."""
 
     kind: str
     runs: pd.DataFrame
-    """As `raysplit.runs.check_runs` gives it, without optional columns of which nothing is known."""
+    """As `raysplit.runs.check_runs` gives it, without the optional columns of which nothing is known."""
     choices: Mapping[str, ColumnChoice]
+    """Column or constant by field."""
     skipped: Mapping[str, Sequence[str]]
-    """Runs left out, and pieces that could not be read, by reason."""
+    """Names of runs left out and of pieces that could not be read, by reason."""
     notes: Sequence[str] = ()
     """What was assumed, in sentences."""
 
@@ -58,15 +59,15 @@ class _Measured:
 def take_rows(found: Found, choices: Mapping[str, ColumnChoice], *, all_points: bool | None = None) -> Imported:
     """The observations of a source.
 
-    Left out, and counted, are runs that ended badly or have not ended, whose loss is no finite number, that lack a
-    required value, or that say again what another said. Of several rows of one run the last is taken. Runs of the same
-    point without a column of seeds get seeds in their order.
+    A run is left out, and counted, where it ended badly or has not ended, its loss is no finite number, it lacks a
+    required value, or it repeats another. Of several rows of one run the last is taken. Where no column has the seed,
+    runs of the same point get seeds 0, 1, ... in their order.
 
     Args:
         found: the source.
         choices: column or constant by field, as `choose_columns` gives them.
-        all_points: take each row as a run of its own, or (False) the last of each size, domain and seed along which a
-            step rises; where None, rows that could be either are refused.
+        all_points: True takes each row as a run of its own. False takes the last row of each size, domain and seed
+            along which a step rises. None does so too, but refuses rows that could be either.
 
     Raises:
         TableError: a value cannot be read or is impossible; two runs of the same point and seed have different losses;
@@ -105,7 +106,7 @@ def _ended(
     """The last row of each run that has several.
 
     Raises:
-        TableError: rows may be of one run or of several, and it is not told.
+        TableError: rows may be of one run or of several, and ``is_told`` is false.
     """
     thinned = last_of_runs(rows, choices, found.names)
     if thinned.unclear and not is_told:
@@ -146,7 +147,7 @@ def _measured(
 
 
 def _merged(rows: Sequence[FoundRow], choices: Mapping[str, ColumnChoice]) -> list[str]:
-    """A word on columns whose filled cells may stand for the empty ones below them too."""
+    """Notes on columns whose filled cells may stand for the empty ones below them too, as merged cells do."""
     notes = []
     for field in ("n_params", "pretrain_tokens", "specialize_tokens", "domain"):
         if (choice := choices.get(field)) and choice.column:
@@ -162,7 +163,11 @@ def _merged(rows: Sequence[FoundRow], choices: Mapping[str, ColumnChoice]) -> li
 def _told_apart(
     measured: Sequence[_Measured], skipped: dict[str, list[str]], notes: list[str], *, is_seeded: bool
 ) -> list[dict[str, Any]]:
-    """Observations of which no two are of one point and seed."""
+    """Observations of which no two are of one point and seed.
+
+    Raises:
+        TableError: two runs of one point and seed have different losses.
+    """
     points: dict[tuple[Any, ...], list[_Measured]] = {}
     for one in measured:
         point = tuple(one.values[name] for name in KEY if is_seeded or name != "seed")
@@ -192,7 +197,7 @@ def _told_apart(
 
 
 def _tuned(repeated: Sequence[Sequence[_Measured]]) -> list[str]:
-    """A word on settings in which the runs of a point differ."""
+    """A note on settings in which the runs of a point differ."""
     names = dict.fromkeys(name for runs in repeated for one in runs for name in one.row.values)
     differing = [
         name
@@ -210,7 +215,7 @@ def _tuned(repeated: Sequence[Sequence[_Measured]]) -> list[str]:
 def _read(
     row: FoundRow, choices: Mapping[str, ColumnChoice], domain: str | None, loss_column: str, rounded: Counter[str]
 ) -> tuple[dict[str, Any], str]:
-    """The values of one observation, or why it is left out."""
+    """(values, reason): those of one observation, and why it is left out, empty where it is not."""
     values: dict[str, Any] = {"trial": row.run, "seed": 0}
     if domain:
         values["domain"] = domain
@@ -239,7 +244,7 @@ def _is_missing(value: object, field: str) -> bool:
 
 
 def _says_how_it_ended(cell: str) -> bool:
-    """Of a cell for a number: ``OOM``, ``diverged``; ``nan`` is read as a number."""
+    """Whether a cell for a number says how a run ended, as ``OOM`` and ``diverged`` do; ``nan`` is a number."""
     return not re.search(r"\d|nan|inf", cell, re.IGNORECASE) and is_well(cell) is False
 
 
@@ -259,7 +264,7 @@ def _parsed(row: FoundRow, choice: ColumnChoice, source: str, value: object, rou
 
 
 def _number(value: object, choice: ColumnChoice, rounded: Counter[str]) -> float:
-    """A number, or one as people write it; a finite one if whole."""
+    """The number in a cell, in the unit that the column's name tells; a whole one in fields that count."""
     if choice.field in COUNTED:
         has_unit = isinstance(value, str) and value.strip()[-1:].isalpha()
         count = _scaled(value, choice.power) if choice.power and not has_unit else value
@@ -275,7 +280,11 @@ def _number(value: object, choice: ColumnChoice, rounded: Counter[str]) -> float
 
 
 def _scaled(value: object, power: int) -> float:
-    """A cell below a name that tells of a unit."""
+    """The number in a cell whose column counts in a unit of ten to this power.
+
+    Raises:
+        ValueError: it is no number, or so large that it must count single ones.
+    """
     number = parse_quantity(value)
     if number >= _MOST_IN_UNITS:
         raise ValueError(

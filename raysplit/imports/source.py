@@ -1,4 +1,4 @@
-"""What lies in a file or folder that somebody gave: listed once, for every reader to look through."""
+"""The files of a source, listed once for every reader to look through."""
 
 import os
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from raysplit.files import is_left_behind
 from raysplit.tables.limits import no_such
 
 _TRASH = ".trash"
-"""Where MLflow puts the experiments that were deleted: to be counted, though its name is hidden."""
+"""Where MLflow puts deleted experiments. Its files are listed, so that they are counted, though its name is hidden."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,12 +38,16 @@ class Source:
 
 
 def look_into(path: Path) -> Source:
-    """Raises: TableError: there is no such file or folder."""
+    """List what lies at a path.
+
+    Raises:
+        TableError: there is no such file or folder.
+    """
     if not path.exists():
         raise TableError(no_such(path))
     if not path.is_dir():
         return Source(path=path, files=(path,))
-    path = path.resolve() if path.is_symlink() else path  # W&B's latest-run says nothing by its name
+    path = path.resolve() if path.is_symlink() else path  # the name of W&B's link latest-run is no run's
     files: list[Path] = []
     closed: list[Path] = []
     for folder, _, names in os.walk(path, onerror=lambda error: closed.append(Path(str(error.filename)))):

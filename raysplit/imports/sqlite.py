@@ -1,4 +1,4 @@
-"""SQLite files of other tools, opened so that nothing in them changes."""
+"""SQLite files of other tools, opened for reading alone."""
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Set
@@ -14,7 +14,7 @@ _HEAD = b"SQLite format 3\x00"
 
 
 class Database:
-    """An open file: rows of whole tables as mappings, by the names of their columns."""
+    """An open file, which gives rows of whole tables as mappings by column."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         connection.row_factory = sqlite3.Row
@@ -24,14 +24,15 @@ class Database:
         self.tables = frozenset(str(row["name"]) for row in listed)
 
     def rows(self, table: str) -> Iterator[Mapping[str, Any]]:
-        """Nothing of a table that is not there."""
+        """Every row of a table; none where there is no such table."""
         if table in self.tables:
             for row in self._connection.execute(f'SELECT * FROM "{table}"'):
                 yield dict(row)
 
 
 def databases_with(source: Source, tables: Set[str]) -> tuple[list[Path], dict[str, list[str]]]:
-    """Files that have certain tables; and databases below a folder that cannot be read, by why not.
+    """(files, unreadable): databases that have all of these tables, and the names of those that cannot be read, by
+    reason.
 
     Raises:
         TableError: the source is itself a database that cannot be read.
@@ -51,7 +52,7 @@ def databases_with(source: Source, tables: Set[str]) -> tuple[list[Path], dict[s
 
 
 def _is_database(path: Path) -> bool:
-    """By its first bytes, whatever its name."""
+    """Whether a file is an SQLite database, by its first bytes."""
     try:
         with path.open("rb") as file:
             return file.read(len(_HEAD)) == _HEAD
@@ -63,11 +64,11 @@ def _is_database(path: Path) -> bool:
 def open_database(path: Path) -> Iterator[Database]:
     """Open a file read-only.
 
-    A log beside it (``-wal``) is read too. Where it cannot be, as on a medium that is read-only, the file is read alone
-    if that log is empty or gone.
+    A log beside it (``-wal``) is read too. Where that log cannot be opened, as on a read-only medium, the file is read
+    alone, provided that the log is empty or missing.
 
     Raises:
-        TableError: it cannot be read, is damaged, or is locked by a program that writes into it.
+        TableError: the file cannot be read, is damaged, or is locked by a program that writes into it.
     """
     try:
         with closing(_connect(path)) as connection:

@@ -1,8 +1,9 @@
 """TensorBoard: folders of event files, one a run, read by the package ``tensorboard`` itself.
 
-A run's values are the last by step of every scalar; several event files of a folder are one run that was taken up
-again. Hyperparameters come from the plugin ``hparams`` (also where ``add_hparams`` puts them, into a folder of its own
-named by the time), or from the ``hparams.yaml`` that Lightning writes beside the events. Seen with TensorBoard 2.21.
+A run's values are those of every scalar at its last step. Several event files in a folder are one run that was taken up
+again. Hyperparameters come from the plugin ``hparams``, also from the folder named by the time into which
+``add_hparams`` puts them, or from the ``hparams.yaml`` that Lightning writes beside the events. Seen with TensorBoard
+2.21.
 """
 
 import logging
@@ -19,7 +20,7 @@ from raysplit.imports.source import Source
 
 _EVENTS = "tfevents."
 _BY_TIME = re.compile(r"\d{9,}\.\d+")
-"""Folders that ``SummaryWriter.add_hparams`` makes."""
+"""Name of a folder that ``SummaryWriter.add_hparams`` makes."""
 _PARTS = re.compile(r"(^|/)(hparams\.yaml|metrics\.csv|projector_config\.pbtxt)$|(^|/)(checkpoints|plugins)/")
 _CUT = ": the run was stopped as it wrote, or the copy is not whole; copy it again, or give its values as a table"
 _ENDED = {2: "failed", 3: "running"}
@@ -32,7 +33,7 @@ def recognises(source: Source) -> bool:
 
 
 def is_part(name: str) -> bool:
-    """Whether a file below a source, that was not read, is of TensorBoard's own and no run."""
+    """Whether a file that was not read is one of TensorBoard's own, and no run."""
     return _is_events(Path(name)) or _PARTS.search(name) is not None
 
 
@@ -63,7 +64,7 @@ def _is_events(path: Path) -> bool:
 
 
 def _belongs_above(folder: Path, folders: list[Path]) -> bool:
-    """Whether a folder holds only the hyperparameters of the run in the folder above, which has no others."""
+    """Whether a folder holds only the hyperparameters of the run in the folder above: it is the only one there."""
     alike = [f for f in folders if f.parent == folder.parent and _BY_TIME.fullmatch(f.name)]
     return alike == [folder] and folder.parent in folders
 
@@ -133,7 +134,10 @@ def _hyperparameters(content: Mapping[str, bytes]) -> tuple[dict[str, object], i
 
 
 def _is_cut(path: Path) -> bool:
-    """Whether a file ends within an event: eight bytes of length, four of its sum, the event, four of its sum."""
+    """Whether a file ends within an event.
+
+    An event is framed: its length (eight bytes), a checksum of that (four), the event, and its checksum (four).
+    """
     size, end = path.stat().st_size, 0
     with path.open("rb") as file:
         while end < size:

@@ -1,8 +1,8 @@
 """Hugging Face's ``Trainer``: the ``trainer_state.json`` of a run or of its checkpoints, with the log of its losses.
 
-Only losses after a cooldown compare, so a run counts whose schedule has ended with its learning rate down, by the
-evaluation at its last step. What the file does not say (N, the domain, where the tokens belong) is to be told. Seen
-with transformers 5.23.
+Only losses after a cooldown compare. So a run is usable where its schedule has ended with the learning rate down, and
+it was evaluated at its last step. The file does not say N, the domain, or whether its tokens are D or D': the user
+tells. Seen with transformers 5.23.
 """
 
 import re
@@ -19,9 +19,10 @@ from raysplit.imports.source import Source
 FILE = "trainer_state.json"
 TOKENS_SEEN = "num_input_tokens_seen"
 COOLED = 0.2
-"""A learning rate of at most this share of its peak is down: schedules end at zero or, commonly, at a tenth."""
+"""A learning rate of at most this share of its peak counts as down: schedules end at zero or, often, at a tenth."""
 _STILL_UP, _STILL_AT_PEAK = 0.02, 0.1
-"""So near to its end, as a share of the run, a rate that is not down, or that is at its peak, is taken to stay so."""
+"""A run has no cooldown where its last logged rate is not down, or is at its peak, within this share of its steps from
+the end."""
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
 _PARTS = re.compile(
     r"(^|/)checkpoint-\d+/|tfevents|(^|/)trainer_state\.json$|(^|/)(all|train|eval|test|predict)_results\.json$|"
@@ -41,16 +42,16 @@ def recognises(source: Source) -> bool:
 
 
 def is_part(name: str) -> bool:
-    """Whether a file below a source, that was not read, is of the Trainer's own and no run."""
+    """Whether a file that was not read is one of the Trainer's own, and no run."""
     return _PARTS.search(name) is not None
 
 
 def read_trainer(source: Source, *, all_points: bool) -> Found:
-    """One row a run: what its last evaluation measured, and the tokens that it has seen where it counted them.
+    """One row a run: what its last evaluation measured, and the tokens that it has seen, if it counted them.
 
     Args:
-        source: a state, a checkpoint, a run with its checkpoints, of which the last counts, or a folder of runs.
-        all_points: take every evaluation as a measurement, whatever the learning rate.
+        source: a state, a checkpoint, a run with its checkpoints (the last counts), or a folder of runs.
+        all_points: whether every evaluation is a measurement after a cooldown, whatever the learning rate.
     """
     newest: dict[Path, _State] = {}
     damaged: list[str] = []
@@ -100,7 +101,7 @@ def _is_state(path: Path) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _State:
-    """A file, checked."""
+    """A ``trainer_state.json``, checked."""
 
     path: Path
     whole: Mapping[str, Any]
@@ -110,7 +111,11 @@ class _State:
 
     @classmethod
     def read(cls, path: Path) -> "_State":
-        """Raises: TableError: it is damaged, or no Trainer's."""
+        """Read and check a file.
+
+        Raises:
+            TableError: the file is damaged, or no Trainer wrote it.
+        """
         whole = read_json(path)
         log = whole.get("log_history")
         try:
@@ -123,21 +128,21 @@ class _State:
 
     @property
     def run(self) -> Path:
-        """The folder of the run: that of its checkpoints, or the file itself where there are none."""
+        """The run's folder; the file itself where it has another name than `FILE`."""
         folder = self.path.parent
         if _CHECKPOINT.fullmatch(folder.name):
             return folder.parent
         return folder if self.path.name == FILE else self.path
 
     def evaluations(self) -> list[dict[str, object]]:
-        """What each evaluation measured, with the tokens seen by then; those of a step are one."""
+        """What each evaluation measured, with the tokens seen by then; evaluations of one step are one."""
         by_step: dict[str, dict[str, object]] = {}
         tokens: object = None
         for entry in self.log:
             tokens = entry.get(TOKENS_SEEN, tokens)
             if any(name.startswith("eval_") for name in entry):
                 values = by_step.setdefault(str(entry.get("step")), {})
-                # The first of a step: a later one is of another set, or of the best of earlier weights.
+                # The first of a step counts: a later one is of another set, or of earlier, better weights.
                 values |= {n: value for n, value in entry.items() if _is_number(value) and n not in values}
                 if tokens is not None:
                     values[TOKENS_SEEN] = tokens
@@ -154,7 +159,7 @@ class _State:
         return values | ({TOKENS_SEEN: self.whole[TOKENS_SEEN]} if self.whole.get(TOKENS_SEEN) else {})
 
     def ended(self) -> tuple[str, bool]:
-        """Why the run cannot be compared, empty where it can; and whether its cooldown is only assumed."""
+        """(reason, is_assumed): why the run cannot be compared, empty where it can; whether its cooldown is assumed."""
         if self.step < self.max_steps:
             return "not at the end of their schedule (global_step is less than max_steps)", False
         evaluated = [entry.get("step") for entry in self.log if any(map(_LOSS.fullmatch, entry))]

@@ -1,8 +1,8 @@
-"""Ray Tune: experiment folders, one or several below a folder, or one trial's; Ray itself is not needed.
+"""Ray Tune: one experiment's folder, a folder with several, or one trial's folder; Ray itself is not needed.
 
-A trial's folder has ``params.json`` and ``result.json``, a line for each report; how the trial ended stands in the
+A trial's folder has ``params.json``, and ``result.json`` with a line for each report. How the trial ended stands in the
 experiment's ``experiment_state-*.json`` (seen with Ray 2.60). A trial that failed, was tried again and ended well keeps
-its ``error.txt``, so that file counts only where no state tells.
+its ``error.txt``. So that file counts only where no state tells how the trial ended.
 """
 
 import re
@@ -24,7 +24,7 @@ _PARTS = re.compile(
     r"(tuner|trainer)\.pkl|[^/]*-state-[^/]*|[^/]*_state-[^/]*|(checkpoint_|rank_|artifacts)[^/]*/.*)$"
 )
 _COLUMNS = {"trial_id", "training_iteration", "time_total_s"}
-"""Of every ``progress.csv``."""
+"""Columns of every ``progress.csv``."""
 
 
 def recognises(source: Source) -> bool:
@@ -33,7 +33,7 @@ def recognises(source: Source) -> bool:
 
 
 def is_part(name: str) -> bool:
-    """Whether a file below a source, that was not read, is of Ray Tune's own and no run."""
+    """Whether a file that was not read is one of Ray Tune's own, and no run."""
     return _PARTS.search(name) is not None
 
 
@@ -42,7 +42,7 @@ def read_tune(source: Source, *, all_points: bool) -> Found:
 
     Args:
         source: an experiment, a folder of experiments, a trial's folder, or its ``result.json`` or ``progress.csv``.
-        all_points: take each report as a finished measurement. Trials of raysplit's own sweeps are read so anyway.
+        all_points: whether each report is a measurement after a cooldown. Those of raysplit's own trials always are.
 
     Raises:
         TableError: ``progress.csv``, given by itself, cannot be read.
@@ -71,7 +71,7 @@ def read_tune(source: Source, *, all_points: bool) -> Found:
 
 
 def _trials(source: Source) -> list[Path]:
-    """Folders with reports or parameters of a trial."""
+    """Folders of trials: those with two of the files of a trial, or with one and an experiment's state above."""
     if not source.is_folder:
         is_trial = source.path.name == "result.json" or _is_progress(source.path)
         return [source.path.parent] if is_trial else []
@@ -97,10 +97,10 @@ class _Trial:
     folder: Path
     config: Mapping[str, Any] = field(default_factory=dict)
     reports: Mapping[int, Mapping[str, Any]]
-    """By line of ``result.json``, the last one last; line 0 is what the experiment's state holds of it."""
+    """Reports by line of ``result.json``, the last one last; line 0 is a report that the experiment's state holds."""
     damaged_lines: Sequence[int] = ()
     status: str | None
-    """As Tune names it; None where no state tells."""
+    """How it ended, as Tune names it; None where no state tells."""
 
     @property
     def path(self) -> Path:
@@ -116,7 +116,7 @@ class _Trial:
 
     @property
     def ended(self) -> str:
-        """How it ended if not well."""
+        """How it ended; empty where it ended well."""
         if self.status is None:
             return "crashed" if (self.folder / "error.txt").exists() else ""
         return {"TERMINATED": "", "ERROR": "crashed"}.get(self.status, self.status.lower())
@@ -147,7 +147,7 @@ def _last_report(state: State, name: str) -> dict[int, Mapping[str, Any]]:
 
 
 def _rows_of_progress(path: Path) -> dict[int, Mapping[str, Any]]:
-    """Rows of a trial's table, by line; its names have slashes where those of ``result.json`` have dots."""
+    """Rows of a trial's ``progress.csv``, by line; its names have slashes where ``result.json`` nests mappings."""
     return {line: row.cells for line, row in enumerate(read_table(path).rows, start=2)}
 
 
@@ -176,7 +176,7 @@ def _values(trial: _Trial, report: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _notes(trials: Sequence[_Trial]) -> Iterator[str]:
-    """What is assumed of trials, and which were completed from their experiment's state."""
+    """Sentences on what is assumed of trials, and on reports that were taken from the experiment's state."""
     unknown = [t.folder.name for t in trials if t.status is None and t.reports and not t.ended and not t.is_own]
     if unknown:
         yield f"nothing says how {shown(unknown)} ended: without an error.txt taken as finished"
@@ -186,7 +186,7 @@ def _notes(trials: Sequence[_Trial]) -> Iterator[str]:
 
 
 def _iteration(report: Mapping[str, Any]) -> int:
-    """How many reports a trial had made, itself among them; 0 where it does not tell."""
+    """A report's number in its trial, from 1; 0 where it does not tell."""
     try:
         return int(report.get("training_iteration", 0))
     except (TypeError, ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""How the trials of a Ray Tune experiment ended, by its newest snapshot that is intact."""
+"""How the trials of a Ray Tune experiment ended, by the newest of its snapshots that can be read."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +11,10 @@ from raysplit.imports.documents import parse_object, read_json
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class State:
-    """A snapshot, by the names of the trials' folders."""
+    """A snapshot; its mappings have the names of the trials' folders as keys."""
 
     statuses: Mapping[str, str] = field(default_factory=dict)
+    """How each trial ended, as Tune names it."""
     last_reports: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 

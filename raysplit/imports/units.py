@@ -16,7 +16,7 @@ _FORMS = (
     re.compile(rf"(?P<unit>(?i:{_WORD})|[KMBGTk])[\s_]+(?:of[\s_]+)?(?P<stem>[^\W_].*)"),
 )
 _LONGEST = 100
-"""Characters of a name that has a unit."""
+"""Most characters of a name in which a unit is looked for."""
 
 
 class Unit(NamedTuple):
@@ -24,7 +24,7 @@ class Unit(NamedTuple):
 
     stem: str
     power: int
-    """Of ten: a cell of 20 means 20 times ten to this."""
+    """Power of ten: a cell of 20 means 20 times ten to this power."""
 
 
 def split_unit(name: str) -> Unit:

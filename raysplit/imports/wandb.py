@@ -1,6 +1,6 @@
-"""Weights & Biases: the runs table exported as CSV, and what its API gives as CSV or JSON lines; no package is needed.
+"""Weights & Biases: its table of runs as CSV, and what its API gives as CSV or JSON lines; no package is needed.
 
-Three layouts are read. The export button's CSV has one column a setting or result beside ``Name`` and ``State``. The
+Three layouts are read. The export button's CSV has ``Name``, ``State`` and one column for each setting and result. The
 API's own example (docs.wandb.ai, "Import and export data") writes columns ``name``, ``config`` and ``summary`` whose
 cells are whole mappings. JSON lines hold the same as objects, one run a line:
 ``{"name": run.name, "state": run.state, "config": dict(run.config), "summary": dict(run.summary)}``.
@@ -18,14 +18,14 @@ from raysplit.imports.found import Found, FoundRow, flatten
 from raysplit.tables import EndColumns, end_columns, read_table
 
 _WHOLE = frozenset(("config", "summary"))
-"""Columns of whole mappings."""
+"""Columns whose cells are whole mappings."""
 _OF_RUNS = frozenset(("Created", "Runtime", "Sweep", "User"))
-"""Columns that W&B's table of runs has, and no history."""
+"""Columns that W&B's table of runs has, and a history has not."""
 _NUMBERS_OF_REPR = re.compile(r"(?<=[:\[(,\s])(-?(?:nan|inf))(?=\s*[,}\])])")
 
 
 def read_wandb(path: Path) -> Found:
-    """One row a run, as its summary has it: the last value of every metric.
+    """One row a run, with its summary: the last value of every metric.
 
     Raises:
         TableError: the file cannot be read, or a line or cell of it is no mapping.
@@ -56,7 +56,11 @@ def _row(where: str, run: Mapping[str, object], ends: EndColumns) -> FoundRow:
 
 
 def _mapping(value: object, where: str, column: str) -> object:
-    """A cell that holds a mapping, as JSON or as Python shows it; any other value as it is."""
+    """The mapping in a cell of text, written as JSON or as Python shows it; a value that is no text as it is.
+
+    Raises:
+        TableError: the text is no mapping.
+    """
     if not isinstance(value, str):
         return value
     for parse in (json.loads, lambda text: ast.literal_eval(_NUMBERS_OF_REPR.sub(r"'\1'", text))):

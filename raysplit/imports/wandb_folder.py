@@ -1,8 +1,8 @@
-"""Weights & Biases' own folder (``wandb``): a folder a run, ``run-DATE_TIME-ID`` or ``offline-run-DATE_TIME-ID``.
+"""Weights & Biases' own folder (``wandb``), with a folder ``run-DATE_TIME-ID`` or ``offline-run-DATE_TIME-ID`` a run.
 
 A run that was synced has ``files/config.yaml`` and ``files/wandb-summary.json``. One that stayed offline may have
-nothing but its log ``run-ID.wandb`` (W&B 0.31 leaves only that), which is read where the package ``wandb`` is
-installed. How a run ended stands in that log, and as an exit code in ``logs/debug.log``.
+nothing but its log ``run-ID.wandb`` (W&B 0.31 leaves only that). The log is read where the package ``wandb`` is
+installed. How a run ended stands in the log, and as an exit code in ``logs/debug.log``.
 """
 
 import re
@@ -33,15 +33,15 @@ def recognises(source: Source) -> bool:
 
 
 def is_part(name: str) -> bool:
-    """Whether a file below a source, that was not read, is of W&B's own and no run."""
+    """Whether a file that was not read is one of W&B's own, and no run."""
     return _PARTS.search(name) is not None
 
 
 def read_folder(source: Source) -> Found:
-    """One row a run, as its summary has it: the last value of every metric.
+    """One row a run, with its summary: the last value of every metric.
 
     Raises:
-        TableError: every run needs the package ``wandb`` to be read.
+        TableError: every run has nothing but a log, and the package ``wandb`` is not installed.
     """
     runs = [_read_run(folder) for folder in _runs(source)]
     if runs and not any(run.values for run in runs) and not can_read_logs():
@@ -70,7 +70,7 @@ class _Run:
     """``config`` and ``summary``."""
     unusable: str = ""
     is_assumed: bool = False
-    """Nothing says how it ended."""
+    """Whether nothing says how it ended, so that it is taken as finished."""
     damaged: list[Path] = field(default_factory=list)
 
 
@@ -115,13 +115,13 @@ def _read_run(folder: Path) -> _Run:
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, object]:
-    """Settings without the description around them and without W&B's own."""
+    """Settings without the description around each, and without W&B's own."""
     found = {k: v["value"] if isinstance(v, Mapping) and "value" in v else v for k, v in config.items()}
     return {k: v for k, v in found.items() if k not in ("_wandb", "wandb_version")}
 
 
 def _log(folder: Path) -> Log | None:
-    """None where there is no log, or nothing to read it with."""
+    """The log of a run; None where there is none, or W&B's package is not installed."""
     path = next(iter(sorted(folder.glob("run-*.wandb"))), None)
     return read_log(path) if path is not None and can_read_logs() else None
 

@@ -1,7 +1,7 @@
-"""The log of a run that W&B writes first of all, ``run-ID.wandb``: config, last values and the exit code.
+"""The log that W&B writes of a run before anything else, ``run-ID.wandb``: config, last values and the exit code.
 
-Records of protobuf, framed as LevelDB frames its logs, in blocks of 32 KiB after a head of seven bytes
-(github.com/wandb/wandb, core/internal/transactionlog; seen with W&B 0.31). What a record means, W&B's package knows.
+It holds protobuf records, framed as LevelDB frames its logs: in blocks of 32 KiB, the first of which begins with a head
+of seven bytes (github.com/wandb/wandb, core/internal/transactionlog; seen with W&B 0.31). W&B's package decodes them.
 """
 
 import json
@@ -21,6 +21,8 @@ _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 @dataclass(kw_only=True, slots=True)
 class Log:
+    """What a log tells of its run."""
+
     name: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
@@ -28,11 +30,11 @@ class Log:
     has_ended: bool = False
     """Whether the exit code was written."""
     is_damaged: bool = True
-    """Not one record can be read."""
+    """Whether not one record can be read."""
 
 
 def can_read_logs() -> bool:
-    """Whether the package that knows what the records mean is installed."""
+    """Whether the package ``wandb``, which decodes the records, is installed."""
     return find_spec("wandb") is not None
 
 
@@ -63,7 +65,7 @@ def read_log(path: Path) -> Log:
 
 
 def _update(values: dict[str, Any], items: Any) -> None:
-    """Enter items, whose names are a key or a path of keys and whose values are JSON."""
+    """Enter items into nested values; an item has a key or a path of keys, and its value as JSON."""
     for item in items:
         *outer, last = item.nested_key or [item.key]
         at = values
@@ -77,7 +79,7 @@ def _update(values: dict[str, Any], items: Any) -> None:
 
 
 def _records(path: Path) -> Iterator[bytes]:
-    """Whole records up to the first place where the frames do not fit; none of a file that cannot be read."""
+    """Whole records up to the first frame that is damaged or cut short; none of a file that cannot be read."""
     with suppress(OSError), path.open("rb") as file:
         if len(head := file.read(_HEAD)) < _HEAD or not head.startswith(_MAGIC):
             return

@@ -2,7 +2,7 @@
 
     python -m raysplit.pictures.bundle raysplit/live/page/vega.js.gz
 
-Made anew when vl-convert is; a test tells.
+It is made anew when vl-convert has another version; a test tells when.
 """
 
 import gzip
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def versions() -> str:
-    """Of the libraries in the installed vl-convert, as the bundle's first line."""
+    """The bundle's first line: the versions of the libraries in the installed vl-convert."""
     import vl_convert
 
     return (

@@ -1,4 +1,4 @@
-"""Loss against the share of the tokens that goes into pretraining, at one budget."""
+"""The picture of the loss against the share of the tokens in pretraining, at one budget."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -13,14 +13,14 @@ from raysplit.split.advice import FLAT_TOLERANCE
 from raysplit.split.problem import Array
 
 _MOST_EXCESS = 0.25
-"""Losses further above the best than this, as a share, do not stretch the axis."""
+"""A loss further above the best than this share does not stretch the axis."""
 _VARIANT_SHAPES = {
     "recommended": STAR, "pretraining only": "square", "80/20": "diamond", "50/50": "triangle-down",
     "from scratch": "triangle-up",
 }  # fmt: skip
 _DASHES: tuple[tuple[float, ...], ...] = ((4, 2), (1, 1.5), (6, 2, 1, 2), (2, 2), (8, 3))
 _LEFT, _RIGHT = 56, 45
-"""Pixels beside the plot for both axes."""
+"""Pixels left and right of the plot, for its axes."""
 
 
 class Line(Protocol):
@@ -52,13 +52,13 @@ def curve_picture(
     """The advised size's curve with its interval, the other sizes' as thin lines, and every measured split.
 
     Args:
-        advice: at whose budget the curves are.
-        curve: of the advised size; None where the budget buys nothing there.
+        advice: the advice whose budget the curves are at.
+        curve: curve of the advised size; None where the budget buys nothing there.
         width: of the picture, pixels.
         others: curves of other sizes.
-        readings: (D / T, weighted loss) of the sweep's own measurements on the budget's line.
-        moved: the same of other budgets' runs, moved to this one by the law.
-        variants: the final run's, by name.
+        readings: (D / T, weighted loss) of the sweep's own measurements on the budget's line; T is all tokens.
+        moved: (D / T, weighted loss) of runs at other budgets, which the law has moved to this one.
+        variants: (D / T, weighted loss) of the final run's variants, by name.
         seed_noise: one standard deviation between seeds, as a share of a loss; drawn at the variants.
     """
     variants = variants or {}
@@ -88,7 +88,7 @@ def _description(advice: Advice) -> str:
 
 
 def _limits(advice: Advice, curve: Line | None, measured: Sequence[float]) -> tuple[float, float]:
-    """Losses that show how flat the bottom is: what is far above the best does not stretch them."""
+    """The ends of the axis of losses, which show how flat the bottom is: losses far above it do not stretch them."""
     best = advice.loss.mean
     near = [*measured, advice.loss.low, advice.loss.high, *(gain.loss.high for gain in advice.gains)]
     near += [size.loss.high for size in advice.sizes]
@@ -136,7 +136,7 @@ def _rows(curve: Line) -> list[dict[str, float]]:
 
 
 def _advised(advice: Advice, limits: tuple[float, float], keys: list[Key]) -> list[Spec]:
-    """A line down from the advised split, with its numbers."""
+    """The advised split: a point with its numbers, and a line down to the axis."""
     share, loss = advice.pretrain_share.mean, advice.loss.mean
     right = share > 0.6
     keys.append(Key(label="advised split", colour=ACCENT, shape="circle", size=60))

@@ -1,4 +1,4 @@
-"""How the recommendation moved as more observations came."""
+"""The picture of how the recommendation moved as observations came in."""
 
 import math
 from collections.abc import Sequence
@@ -10,18 +10,18 @@ from raysplit.quantities import format_count
 from raysplit.split import Interval
 
 _LEAST_SPAN = 0.3
-"""Of D/T shown, so that a settled recommendation looks settled."""
+"""Least range of D/T that is shown, so that a settled recommendation looks settled."""
 _LABEL_PIXELS = 38
 """Least distance between two labels."""
 _MOST_SIZES = 5
 _CROWDED = 16
-"""With more steps than this their marks are small, and the band alone shows the intervals."""
+"""With more steps than this the marks are small, and the band alone shows the intervals."""
 _LEFT, _RIGHT = 66, 14
-"""Pixels beside the plots."""
+"""Pixels left and right of the plots."""
 
 
 class DrawnAdvice(Protocol):
-    """What was recommended once."""
+    """One recommendation of the past."""
 
     @property
     def n_observations(self) -> int: ...
@@ -41,14 +41,15 @@ def path_picture(
     width: float,
     spent_flops: Sequence[float] | None = None,
 ) -> Spec:
-    """D/T with its interval, N, and what better knowledge would still save, one panel below the other.
+    """Three panels, one below the other: D/T with its interval, N, and the expected regret.
 
     Args:
-        advices: at least one, oldest first.
-        sizes: that could be advised.
-        regret_tolerance: at which a sweep ends, a share of the loss; 0 draws none.
+        advices: the recommendations, at least one, oldest first.
+        sizes: non-embedding parameters of the sizes that could be advised.
+        regret_tolerance: expected regret at which a sweep ends, a share of the loss; 0 draws no line.
         width: of the picture, pixels.
-        spent_flops: by the sweep at each advice, for the common axis; without them that is the observations known.
+        spent_flops: FLOPs that the sweep had spent at each advice, for the common axis; without them that axis is the
+            number of observations.
     """
     along = [float(a.n_observations) for a in advices] if spent_flops is None else list(spent_flops)
     title = "observations that the law knew"
@@ -106,7 +107,7 @@ def _dot(rows: Sequence[object]) -> int:
 
 
 def _apart(rows: Sequence[dict[str, object]], least: float) -> list[dict[str, object]]:
-    """Those that lie so far apart."""
+    """Rows that lie at least ``least`` apart on x; others are left out."""
     kept: list[dict[str, object]] = []
     for row in rows:
         if not kept or float(row["x"]) - float(kept[-1]["x"]) >= least:  # type: ignore[arg-type]
@@ -153,7 +154,7 @@ def _regret(advices: Sequence[DrawnAdvice], along: Sequence[float], x: Spec, tol
 
 
 def _spread(sizes: Sequence[int], most: int) -> list[int]:
-    """At most so many of the sizes, evenly spread, first and last among them."""
+    """At most ``most`` of the sizes, evenly spread, with the first and the last."""
     if len(sizes) <= most:
         return list(sizes)
     return [sizes[i] for i in sorted({round(k * (len(sizes) - 1) / (most - 1)) for k in range(most)})]

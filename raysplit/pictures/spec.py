@@ -1,6 +1,6 @@
 """The few shapes of Vega-Lite that all pictures are made of (vega.github.io/vega-lite/docs).
 
-A row says how its mark looks, so that a specification is data and needs no scale of colours or shapes.
+Each row of data says how its mark looks. So a specification needs no scale of colours or shapes.
 """
 
 import json
@@ -17,13 +17,13 @@ _KEY_ROW, _KEY_TEXT = 17, 26
 
 
 def layer(mark: Spec, rows: Sequence[Mapping[str, object]], *looks: str, **channels: str | Spec) -> Spec:
-    """Marks from rows.
+    """A layer of marks, made from rows.
 
     Args:
-        mark: its type and how all of them look.
-        rows: one a mark, or one a vertex of a line or an area.
-        looks: channels whose field of the same name is how a mark looks: a colour, a shape, a width.
-        channels: fields of quantities, or whole definitions.
+        mark: the marks' type, and looks that they have in common.
+        rows: one for each mark, or one for each vertex of a line or an area.
+        looks: channels that take a mark's own look (a colour, a shape, a width) from the field of the same name.
+        channels: for each channel the name of its quantitative field, or its whole definition.
     """
     encoding: Spec = {
         name: {"field": given, "type": "quantitative"} if isinstance(given, str) else given
@@ -40,12 +40,12 @@ def layer(mark: Spec, rows: Sequence[Mapping[str, object]], *looks: str, **chann
 
 
 def written(field: str = "text") -> Spec:
-    """A text channel."""
+    """The definition of a text channel."""
     return {"field": field, "type": "nominal"}
 
 
 def panel(layers: Sequence[Spec], *, x: Spec, y: Spec, width: float, height: float, **more: Any) -> Spec:
-    """Layers on the same two axes; those without rows are left out."""
+    """Layers on the same two axes; a layer without rows is left out. Width and height are in pixels."""
     layers = [each for each in layers if each["data"]["values"]]
     for each in layers:
         for name, axis in (("x", x), ("y", y)):
@@ -55,7 +55,7 @@ def panel(layers: Sequence[Spec], *, x: Spec, y: Spec, width: float, height: flo
 
 
 def axis(title: str | Sequence[str] | None, domain: tuple[float, float], **more: Any) -> Spec:
-    """A channel's axis and limits; ``more`` is of the axis, but for ``scale``."""
+    """A channel's axis with its limits; ``more`` are properties of the axis, and ``scale`` those of its scale."""
     scale = {"domain": list(domain), "nice": False, **more.pop("scale", {"zero": False})}
     return {
         "scale": scale,
@@ -64,13 +64,13 @@ def axis(title: str | Sequence[str] | None, domain: tuple[float, float], **more:
 
 
 def labelled(labels: Mapping[float, str | Sequence[str]]) -> Spec:
-    """Ticks at these values with these words; a label may have several lines."""
+    """Properties of an axis: ticks at these values, labelled with these words; a label may have several lines."""
     values, words = json.dumps(list(labels)), json.dumps(list(labels.values()))
     return {"values": list(labels), "labelExpr": f"{words}[indexof({values}, datum.value)]"}
 
 
 def log_axis(title: str | Sequence[str], limits: tuple[float, float], **more: Any) -> Spec:
-    """A logarithmic axis with at least three round numbers, written as 0.002, 0.01."""
+    """A logarithmic axis with ticks at round numbers, at least three where the limits allow, written as 0.002."""
     decades = range(math.floor(math.log10(limits[0])), math.ceil(math.log10(limits[1])))
     ticks: list[float] = []
     for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
@@ -92,8 +92,9 @@ class Key:
     dash: Sequence[float] = (1, 0)
     shape: str = ""
     fill: str = ""
-    """Of the marker, the colour where it is empty."""
+    """Fill of the marker; ``colour`` where this is empty."""
     size: float = 45.0
+    """Area of the marker, square pixels."""
 
 
 def legend(keys: Sequence[Key], *, width: float, n_columns: int) -> Spec:
@@ -127,7 +128,7 @@ def legend(keys: Sequence[Key], *, width: float, n_columns: int) -> Spec:
 
 
 def picture(*panels: Spec, description: str, config: Spec) -> Spec:
-    """Panels one below the other."""
+    """A whole specification: panels one below the other."""
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "description": description,

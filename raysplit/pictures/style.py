@@ -1,7 +1,7 @@
-"""How every picture looks: one ink, colours that colour-blind readers can tell apart, a marker for each as well.
+"""How every picture looks: one ink, and for each domain a marker and a colour that the colour-blind can tell apart.
 
-Colours start from Okabe & Ito's set (jfly.uni-koeln.de/color), darkened until white text on them can be read; yellow is
-left out, being too pale for lines on paper.
+The colours are Okabe & Ito's set (jfly.uni-koeln.de/color), darkened until white text on them can be read. Yellow is
+left out: it is too pale for lines on paper.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from raysplit.pictures.spec import Spec
 
 PAGE_PIXELS, PHONE_PIXELS = 710, 365
-"""Widths of a report's figures, at 96 a paper inch; a picture's width decides its layout."""
+"""Widths of a report's figures in pixels, 96 to an inch of paper; a picture's width decides its layout."""
 
 INK, MUTED, FAINT, PAPER = "#1c1e21", "#5a6068", "#dcdddc", "#ffffff"
 ACCENT, ALARM = "#0067a3", "#b3261e"
@@ -32,10 +32,10 @@ _LIGHT = {
     "ink": INK, "muted": MUTED, "faint": FAINT, "paper": PAPER, "accent": ACCENT, "alarm": ALARM,
     **{f"d{k}": colour for k, colour in enumerate(_COLOURS)},
 }  # fmt: skip
-"""The name of each colour in style sheets."""
+"""Colours by their names in style sheets, for dark pages and for light ones."""
 
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
-"""The first is one that vl-convert brings, so that figures are the same on every machine; the others are as wide."""
+"""vl-convert brings the first font, so that figures are the same on every machine; the others are equally wide."""
 
 CONFIG: Spec = {
     "background": None, "font": FONT, "padding": 4,
@@ -57,14 +57,14 @@ def domain_styles(domains: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def darkened(text: str) -> str:
-    """An SVG's text in the colours of a dark page."""
+    """The text of an SVG with the colours of a dark page in place of those of a light one."""
     for name, colour in _LIGHT.items():
         text = text.replace(colour, _DARK[name])
     return text
 
 
 def styled_by_page(text: str) -> str:
-    """A specification's JSON whose colours are the page's own, by the variables of `style_sheet`."""
+    """The JSON of a specification with the variables of `style_sheet` in place of colours."""
     for name, colour in _LIGHT.items():
         text = text.replace(colour, f"var(--{name})")
     return text

@@ -1,4 +1,4 @@
-"""The tree of trials: what was trained from where, what was measured, is under way, was stopped or lost."""
+"""The picture of the tree of trials: trunks and branches, and what was measured, is under way, or was stopped."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -8,15 +8,15 @@ from raysplit.pictures.style import ALARM, CONFIG, CROSS, INK, MUTED, PAPER, dom
 from raysplit.quantities import format_count
 
 _LEFT, _RIGHT = 50, 14
-"""Pixels beside the plot: the names of the rows, and half a label."""
+"""Pixels left of the plot, for the names of rows, and right of it, for half a label."""
 _RISE = 12
 """Pixels from one milestone of a branch to the next."""
 _MOST_GAP = 12
-"""Pixels between the branches of two domains."""
+"""Most pixels between the branches of two domains."""
 
 
 class DrawnTrial(Protocol):
-    """A trunk or a branch and how far it has got: `raysplit.live.answers.TrialState`."""
+    """A trunk or a branch, and how far it has got; `raysplit.live.answers.TrialState` is one."""
 
     @property
     def name(self) -> str: ...
@@ -41,11 +41,11 @@ class DrawnTrial(Protocol):
 def tree_picture(trials: Sequence[DrawnTrial], *, domains: Sequence[str], width: float) -> Spec:
     """One line for each trunk, from left to right by D; branches rise from it by D', one for each domain.
 
-    Every trial has one wide, invisible mark with its name as key and its words as description, for pointers, keyboards
-    and screen readers.
+    Every trial has one wide, invisible mark, with its name as key and its words as description. Pointers, keyboards and
+    screen readers use it.
 
     Args:
-        trials: the sweep's; a milestone with a loss is drawn as measured.
+        trials: the sweep's trials; a milestone with a loss is drawn as measured.
         domains: in the order of their colours.
         width: of the picture, pixels.
     """
@@ -95,7 +95,7 @@ def tree_picture(trials: Sequence[DrawnTrial], *, domains: Sequence[str], width:
 
 
 class _Places:
-    """Where each milestone of each trial is drawn, in pixels of the plot, y from the bottom."""
+    """Where each milestone of each trial is drawn, in pixels from the left and the bottom of the plot."""
 
     def __init__(self, trials: Sequence[DrawnTrial], domains: Sequence[str], *, width: float) -> None:
         self.width = width - _LEFT - _RIGHT
@@ -118,6 +118,7 @@ class _Places:
         self.height = y
 
     def of(self, trial: DrawnTrial, milestone: int) -> dict[str, float]:
+        """Where a milestone of a trial lies."""
         bottom = self._bottoms[trial.n_params, trial.seed]
         if not trial.domain:
             return {"x": self._column(milestone), "y": bottom}
@@ -146,7 +147,7 @@ class _Places:
 
 
 def _add_lines(lines: list[dict[str, Any]], trial: DrawnTrial, place: _Places, colour: str) -> None:
-    """The way that was planned, dashed where it was given up, and what was trained of it."""
+    """Add a trial's lines: its planned way, dashed where it was given up, and the part of it that was trained."""
     start, end = place.start(trial), place.of(trial, max(trial.milestones))
     given_up = trial.state in ("stopped", "failed")
     way = {
@@ -165,7 +166,7 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def say(trial: DrawnTrial) -> str:
-    """A trial in words, for who points at it or listens."""
+    """A trial in words, for a tooltip or a screen reader."""
     after = f"{trial.domain} after {format_count(trial.pretrain_tokens)} tokens of pretraining"
     seed = f", seed {trial.seed}" if trial.seed else ""
     measured = [m for m in trial.milestones if m in trial.losses]

@@ -1,4 +1,4 @@
-"""What a run has found, as a page and as figures for a paper."""
+"""The report of a finished sweep: a page, and figures for a paper."""
 
 from raysplit.report.write import draw_learning_rate, write_report
 

@@ -1,4 +1,4 @@
-"""What was measured on the target budget's line of splits: the final run's variants, and what the sweep reached."""
+"""Losses measured on the target budget's line of splits: those of the final run's variants, and the sweep's own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,12 +17,13 @@ class Point:
 
     name: str
     pretrain_share: float
+    """Share of the split's tokens that goes into pretraining, 0 to 1."""
     loss: float
-    """Weighted, nats per token."""
+    """Mean over the domains by the advice's weights, nats per token."""
 
 
 def measured_variants(story: Story) -> list[Point]:
-    """The final run's variants; none where it was made for another size or budget."""
+    """The final run's variants as points; none where the final run was made at another size or budget."""
     if story.final is None or not story.final_is_comparable:
         return []
     points = []
@@ -44,9 +45,10 @@ def weighted(story: Story, losses: Mapping[str, float]) -> float:
 
 
 def sweep_readings(story: Story) -> list[Point]:
-    """What the sweep's own grid says on the target budget's line, where it reaches: nothing is extrapolated.
+    """The sweep's own losses on the target budget's line, where its grid reaches: nothing is extrapolated.
 
-    At each measured D the domains' tokens are those that the law would spend; each domain's loss is interpolated in D'.
+    At each measured D the law divides the other tokens among the domains. Each domain's loss there is interpolated in
+    D'. From bases there are none.
     """
     n_params = story.advice.split.n_params
     problem = story.problem

@@ -12,26 +12,31 @@ from raysplit.live.state import SweepState
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
+    """What a set of points takes to train."""
+
     n_points: int
-    """Measured (trunk or branch, milestone) pairs; a trunk's counts once, though it is read on every domain."""
+    """Pairs of (trunk or branch, milestone); a trunk's counts once, though its loss is read on every domain."""
     tokens: float
+    """Tokens trained."""
     flops: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Costs:
+    """What a sweep spent, and what it would have spent otherwise."""
+
     spent: Cost
-    """The measurements as the tree of runs pays for them, each token once; what a crash trained twice is left out."""
+    """The points measured, as the tree of runs pays for them: each token once, without what a crash trained twice."""
     independent: Cost
-    """The same measurements, each trained from initialisation."""
+    """The same points, each trained from initialisation."""
     stopped: Cost
-    """The milestones that stopped trials skipped, at what they would have added to the tree."""
+    """The milestones that stopped trials skipped: what they would have added to the tree."""
     grid: Cost
     """Every point of the search space's grid, as a tree."""
 
 
 def costs_of(spec: ResolvedSpec, history: SweepState) -> Costs:
-    """Reckon from the tree; nothing here is timed."""
+    """The costs of a sweep, computed from its tree of runs; nothing here is timed."""
     by_token = replace(spec, flops_per_token=dict.fromkeys(spec.flops_per_token, 1.0))
     points = set(history.losses)
     nodes = tree_state_of(spec, history.losses).nodes

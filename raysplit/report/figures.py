@@ -1,4 +1,4 @@
-"""The pictures of a report, from its story."""
+"""The figures of a report, made from its story."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,18 +22,18 @@ _SHARES = np.linspace(0.0, 1.0, 201)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figure:
-    """A picture with what stands beside it."""
+    """A picture with its title and caption."""
 
     file: str
-    """Its name in the report folder, without an ending."""
+    """Its file's name in the report folder, without a suffix."""
     title: str
     caption: str
     picture: Callable[[float], Spec]
-    """At a width in pixels."""
+    """Gives the picture at a width in pixels."""
 
 
 def figures_of(story: Story, costs: Costs) -> list[Figure]:
-    """The report's figures, in their order; from a base that exists there is no share of pretraining to show."""
+    """The report's figures, in their order; from bases there is no share of pretraining, and no figures of it."""
     found = (
         []
         if story.advice.bases
@@ -62,7 +62,7 @@ def figures_of(story: Story, costs: Costs) -> list[Figure]:
 
 
 def split_picture(story: Story, width: float) -> Spec:
-    """The advised size's curve, the other sizes', and every measured split."""
+    """The curves of the advised size and of the others, and every measured split."""
     advice = story.advice
     others = [size.split.n_params for size in advice.sizes if size.split.n_params != advice.split.n_params]
     return curve_picture(
@@ -82,7 +82,7 @@ def runs_picture(story: Story, width: float) -> Spec:
 
 
 def tried(story: Story) -> list[TrialState]:
-    """Every trunk and branch that was begun; the tree of a finished sweep leaves out what was only planned."""
+    """Every trunk and branch that was begun; those that were only planned are left out."""
     return [trial for trial in story.history.states(frozenset()) if trial.state != "planned" or trial.losses]
 
 

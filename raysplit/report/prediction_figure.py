@@ -16,12 +16,12 @@ from raysplit.sweep.final_run import RECOMMENDED, TrainedVariant
 
 Array = NDArray[np.float64]
 _CROWDED = 150
-"""With more observations than this their dots are drawn lighter."""
+"""The dots of more observations than this are drawn lighter."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InSample:
-    """The law on the observations it was fitted to, in the order of the table, all (n_rows,)."""
+    """The law on the observations it was fitted to: arrays of shape (n_rows,), nats per token, in the table's order."""
 
     measured: Array
     predicted: Array
@@ -30,7 +30,7 @@ class InSample:
 
     @property
     def error(self) -> Array:
-        """How far the measured loss is above the predicted one, as a share."""
+        """How far the measured loss is above the predicted one, as a share of the predicted."""
         return self.measured / self.predicted - 1.0
 
     @property
@@ -53,7 +53,7 @@ def in_sample(story: Story) -> InSample:
 
 
 def _by_share(story: Story) -> Iterator[tuple[Law, NDArray[np.bool_]]]:
-    """The law at each replayed share, and which runs are of it; the bases as they are count at the first."""
+    """(law, which runs) of each replayed share; the bases themselves, at D' = 0, count at the first share."""
     law, runs = story.law, story.observations
     if len(law.replay_shares) < 2:
         yield law, np.ones(len(runs), dtype=bool)
@@ -65,7 +65,10 @@ def _by_share(story: Story) -> Iterator[tuple[Law, NDArray[np.bool_]]]:
 
 
 def prediction_picture(story: Story, width: float) -> Spec:
-    """Left (or above), both losses; right (or below), how far they are apart in percent, by run and domain."""
+    """Two panels: measured against predicted losses, and how far they are apart in percent, by run and domain.
+
+    They lie side by side in a picture wider than 520 pixels, and one below the other in a narrower one.
+    """
     wide = width > 520
     known = in_sample(story)
     half = (width - 166) / 2 if wide else width - 98
@@ -78,7 +81,7 @@ def prediction_picture(story: Story, width: float) -> Spec:
 
 
 def _predicted(story: Story) -> dict[str, TrainedVariant]:
-    """The final run's variants that the law spoke of before."""
+    """The final run's variants whose losses the law predicted before they were trained."""
     return {name: v for name, v in (story.final.variants.items() if story.final else ()) if v.predicted}
 
 
@@ -116,7 +119,7 @@ def _losses(story: Story, known: InSample, side: float) -> Spec:
 
 
 def _errors(story: Story, known: InSample, side: float) -> Spec:
-    """One row for each variant of the final run and one for the sweep; one line for each domain in a row."""
+    """The panel of errors: a row for the sweep and one for each variant of the final run, a line for each domain."""
     styles = domain_styles(story.problem.domains)
     step = 0.7 / max(len(styles), 2)
     offsets = {name: (k - (len(styles) - 1) / 2) * step for k, name in enumerate(styles)}
@@ -134,7 +137,7 @@ def _errors(story: Story, known: InSample, side: float) -> Spec:
         for row, (title, variant) in enumerate(variants.items(), start=1)
         for name, guess in variant.predicted.items()
     ]  # fmt: skip
-    # Wide intervals of far-off baselines may leave the frame; no mark does.
+    # The wide intervals of baselines far off may leave the frame; no mark does.
     widest = [100 * (float(np.quantile(np.abs(known.error), 0.98)) if marks else float(np.abs(known.error).max()))]
     widest += [abs(row["error"]) for row in marks]
     widest += [abs(row[end]) for row in marks if row["is_own"] for end in ("low", "high")]

@@ -1,4 +1,4 @@
-"""The learning rate that was tuned: how the loss depends on it at each (N, D), and the rule through the optima."""
+"""The figure of the tuned learning rate: the loss by rate at each (N, D), and the rule through the best rates."""
 
 import math
 from collections.abc import Sequence
@@ -12,15 +12,17 @@ from raysplit.quantities import format_count
 from raysplit.tuning.tuned import Tuned
 
 _MOST_EXCESS = 0.12
-"""Losses further above the lowest of their (N, D), as a share, are drawn as arrows at the top."""
+"""A loss further above the lowest of its (N, D) than this share is drawn as an arrow at the top."""
 
 
 def rate_picture(tuned: Tuned, sizes: Sequence[int], width: float) -> Spec:
-    """Left (or above), the losses and their parabolas, each above its own lowest; right, the optima and the rule.
+    """Two panels: losses and their parabolas, each above its own lowest; and the best rates with the rule.
+
+    They lie side by side in a picture wider than 520 pixels, and one below the other in a narrower one.
 
     Args:
         tuned: what tuning found.
-        sizes: of the sweep, non-embedding parameters, to which the rule carries the rate.
+        sizes: the sweep's sizes, non-embedding parameters, to which the rule carries the rate.
         width: of the picture, pixels.
     """
     wide = width > 520
@@ -82,7 +84,7 @@ def _parabola(optimum: Optimum) -> list[dict[str, float]]:
 
 
 def _rule(tuned: Tuned, sizes: Sequence[int], *, width: float) -> Spec:
-    """The rate of every trunk of the sweep, and one standard error about it."""
+    """The panel of the rule: the rate of every trunk of the sweep with one standard error, and the best rates."""
     rule = tuned.rule
     n_params = np.geomspace(min(sizes), max(sizes), 60).tolist()
     band = [
@@ -124,7 +126,7 @@ def _rule(tuned: Tuned, sizes: Sequence[int], *, width: float) -> Spec:
 
 
 def _spread(tuned: Tuned, n_params: float) -> float:
-    """One standard error of the rule's rate, as a factor."""
+    """One standard error of the rule's rate at a size, as a factor; the rule's three errors count as independent."""
     rule = tuned.rule
     return math.exp(
         math.sqrt(

@@ -1,4 +1,4 @@
-"""Everything the report tells of, read once from a run folder."""
+"""Everything that the report is made from, read once from a run folder."""
 
 import json
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from raysplit.evaluate.results import Evaluation
 
 _SAME_BUDGET = 0.02
-"""Final runs are rounded to whole steps; within this share of the advice's budget they answer the same question."""
+"""A final run within this share of the advice's budget counts as made at it, since runs are rounded to whole steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,22 +38,25 @@ class Story:
     manifest: "Manifest"
     spec: ResolvedSpec
     problem: Problem
-    """What the advice answers, on this corpus."""
+    """The problem that the advice answers."""
     observations: pd.DataFrame
-    """As `raysplit.runs.check_runs` lays it out."""
+    """The table of runs, as `raysplit.runs.check_runs` gives it."""
     law: Law
     choice: Choice | None
+    """How the forms of the law were chosen; None where they were not."""
     advice: Advice
     history: SweepState
+    """The sweep's state after its last record."""
     final: FinalRun | None
+    """None where no final run was trained."""
     tuned: Tuned | None = None
     """The hyperparameters, where they were tuned."""
     evaluation: "Evaluation | None" = None
-    """What `raysplit eval` found, where it was asked."""
+    """What `raysplit eval` found, where it was run."""
 
     @property
     def bytes_per_token(self) -> dict[str, float]:
-        """Of each domain's held-out text."""
+        """Bytes per token of each domain's held-out text."""
         return {name: record.validation.bytes_per_token for name, record in self.manifest.domains.items()}
 
     @property
@@ -73,8 +76,8 @@ def read_story(folder: RunFolder) -> Story:
         RunError: the sweep has not finished, or a file is damaged.
         CorpusError, LawError, SpaceError, SplitError, TableError: the file of that kind is missing or damaged.
     """
-    from raysplit.corpus.manifest import read_manifest  # brings the tokenizers library, which importing must not load
-    from raysplit.evaluate.results import RESULTS, read_evaluation  # and this torch
+    from raysplit.corpus.manifest import read_manifest  # loads tokenizers, which importing this module must not
+    from raysplit.evaluate.results import RESULTS, read_evaluation  # loads torch, likewise
 
     folder, space = existing_run(folder.path)
     for path in (folder.law, folder.advice, folder.observations("parquet")):
@@ -100,7 +103,7 @@ def read_story(folder: RunFolder) -> Story:
 
 
 def _choice(folder: RunFolder, law_text: str) -> Choice | None:
-    """How the forms were chosen, which a sweep writes beside the law; None for a law fitted otherwise."""
+    """How the forms were chosen, which a sweep writes into the law's file; None for a law fitted otherwise."""
     raw = json.loads(law_text).get("choice")
     try:
         return None if raw is None else TypeAdapter(Choice).validate_python(raw)

@@ -1,4 +1,4 @@
-"""The page's tables beside the advice's own."""
+"""The tables of the page, but for the advice's own."""
 
 import math
 from dataclasses import replace
@@ -75,7 +75,7 @@ def tuning_tables(tuned: Tuned) -> list[AnswerTable]:
 
 
 def evaluation_tables(story: Story) -> list[AnswerTable]:
-    """Whole variants in one table, then every figure: subjects down, tasks across; none before `raysplit eval`."""
+    """A table of whole variants, then all other results with a task a column; none before `raysplit eval`."""
     if story.evaluation is None:
         return []
     from raysplit.evaluate.results import tables_of
@@ -84,13 +84,13 @@ def evaluation_tables(story: Story) -> list[AnswerTable]:
 
 
 def turned(table: AnswerTable) -> AnswerTable:
-    """With rows as columns: of experts there may be many more than of tasks."""
+    """The table with rows and columns exchanged: there may be many more experts than tasks."""
     first, *others = zip(table.head, *table.rows, strict=True)
     return replace(table, head=list(first), rows=[list(row) for row in others])
 
 
 def final_tables(story: Story) -> list[AnswerTable]:
-    """The final run: the recommended split by domain, and every variant; none before it was trained."""
+    """The tables of the final run: the recommended split by domain, and every variant; none before it was trained."""
     final = story.final
     if final is None:
         return []
@@ -184,6 +184,7 @@ def cost_table(story: Story, costs: Costs) -> AnswerTable:
 
 
 def round_table(story: Story) -> AnswerTable:
+    """The sweep's rounds, and why each was begun."""
     rows = [
         [str(r.index + 1), str(len(r.round.trials)), str(r.n_observations), r.round.why] for r in story.history.rounds
     ]
@@ -241,6 +242,7 @@ def choice_table(story: Story) -> AnswerTable | None:
 
 
 def corpus_table(story: Story) -> AnswerTable:
+    """The corpus by domain."""
     shares = story.space.corpus.shares
     return AnswerTable(
         title="Corpus",

@@ -1,4 +1,4 @@
-"""The page's sentences: the answer, what each figure shows, and what to be careful about."""
+"""The page's sentences: the answer, the captions of figures, and the warnings."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from raysplit.tuning.tuned import Tuned
 
 
 def answer(advice: Advice) -> str:
-    """The recommendation in one sentence, without what the runs do not tell."""
+    """The recommendation in one sentence; what the runs do not tell is left out."""
     if ALL in advice.withheld:
         return advice_title(advice)
     split, share = advice.split, advice.pretrain_share
@@ -69,7 +69,7 @@ def outcome(story: Story) -> str:
 
 
 def warnings_of(story: Story) -> list[str]:
-    """What the advice warns of, and what the run itself shows."""
+    """The advice's warnings, and those of an unfinished sweep, failed trials and the final run."""
     found = list(story.advice.warnings)
     final, history = story.final, story.history
     if not history.finish:
@@ -165,7 +165,7 @@ def path_caption(story: Story) -> str:
 
 
 def tuning(tuned: Tuned) -> str:
-    """What was tuned, and what the law was therefore fitted to, in a few sentences."""
+    """The rule of the learning rate, its errors, and how it is used, in a few sentences."""
     rule, optima = tuned.rule, tuned.optima
     penalty = sum(optimum.doubling_penalty for optimum in optima) / len(optima)
     smallest, largest = min(o.n_params for o in optima), max(o.n_params for o in optima)
@@ -191,7 +191,7 @@ def tuning(tuned: Tuned) -> str:
 
 
 def rate_caption(tuned: Tuned) -> str:
-    """What the figure of the learning rate shows."""
+    """The caption of the figure of the learning rate."""
     lost = sum(optimum.n_lost for optimum in tuned.optima)
     return (
         f"Left: {len(tuned.tried) - lost} losses of small trunks under one seed, each above the lowest of its size and "

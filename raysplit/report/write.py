@@ -1,4 +1,4 @@
-"""From a run folder to its page and figures."""
+"""Write the page and the figures of a run folder."""
 
 import base64
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Tables as people have them, read for every door alike: `raysplit import`, `fit`, `observe`, `compare`, `replay`."""
+"""Tables as people have them, read alike for `raysplit import`, `fit`, `observe`, `compare` and `replay`."""
 
 from raysplit.tables.objects import JSON_SUFFIXES, read_objects
 from raysplit.tables.read import SUFFIXES, read_table, unknown_format

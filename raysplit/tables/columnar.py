@@ -12,10 +12,10 @@ ARROW_SUFFIXES = (".feather", ".arrow", ".ipc")
 
 
 def read_columnar(path: Path, *, is_parquet: bool) -> Table:
-    """A table of Parquet or Arrow; what is null is left out.
+    """Read a table of Parquet or Arrow; null cells are left out.
 
     Raises:
-        TableError: the file cannot be read, holds more than `MAX_CELLS`, or two columns of one name.
+        TableError: the file cannot be read, holds more than `MAX_CELLS` cells, or has two columns of one name.
     """
     import pyarrow
 
@@ -30,7 +30,7 @@ def read_columnar(path: Path, *, is_parquet: bool) -> Table:
         rows = [filled(_decoded(row)) for row in table.to_pylist()]
     except TableError:
         raise
-    except Exception as error:  # Arrow's own, and those of Python's types: a date that it cannot hold
+    except Exception as error:  # Arrow's own, and those of Python's types, such as a date that it cannot hold
         raise TableError(unreadable(path, error)) from error
     return Table(names=names, rows=[Row(place=f"row {i}", cells=cells) for i, cells in enumerate(rows, start=1)])
 
@@ -44,14 +44,14 @@ def _parquet(content: Any, path: Path) -> Any:
 
 
 def _arrow(content: Any, path: Path) -> Any:
-    """Of Arrow's file or stream, batch by batch, so that no more is unpacked than is kept; or of the first Feather."""
+    """The table in Arrow's file or stream, read by batches, so that one too large is refused early; or in Feather 1."""
     import pyarrow
     from pyarrow import feather, ipc
 
     head = content.read(6)
     content.seek(0)
     if head.startswith(b"FEA1"):
-        return feather.read_table(content)  # which knows no compression
+        return feather.read_table(content)  # version 1 has no compression, so its size is that of the file
     if head == b"ARROW1":
         file = ipc.open_file(content)
         schema, batches = file.schema, (file.get_batch(i) for i in range(file.num_record_batches))
@@ -68,7 +68,7 @@ def _arrow(content: Any, path: Path) -> Any:
 
 
 def _decoded(row: dict[str, Any]) -> dict[str, Any]:
-    """Cells that some programs keep as bytes, as the text that they are."""
+    """A row with its bytes as text: some programs keep text so."""
     return {name: c.decode(errors="backslashreplace") if isinstance(c, bytes) else c for name, c in row.items()}
 
 

@@ -1,4 +1,4 @@
-"""Decimal commas: told from commas between thousands by what the whole table writes, and read as points."""
+"""Decimal commas, told from commas between thousands by the whole table, and read as points."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -12,22 +12,21 @@ _NUMBER = re.compile(r"(?P<digits>[+-]?[\d.,]*\d)(?P<rest>([eE][+-]?\d+)?\s*[A-Z
 _DECIMAL_COMMA = re.compile(r"[+-]?(\d*|\d{1,3}(\.\d{3})+),\d+", re.ASCII)
 _DECIMAL_POINT = re.compile(r"[+-]?(\d*|\d{1,3}(,\d{3})+)\.\d+", re.ASCII)
 _EITHER = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}", re.ASCII)
-"""``4,073`` and ``20.000``: one number with a fraction, or one of thousands."""
+"""``4,073`` and ``20.000`` may each have a fraction, or thousands."""
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+", re.ASCII)
 _LONGEST = 40
 
 
 def read_decimal_commas(table: Table, path: Path, *, are_likely: bool) -> Table:
-    """The table with a point for each decimal comma, and without points between thousands where it has such commas.
+    """The table with a point in place of each decimal comma; where it has such commas, points between thousands go.
 
-    A column that writes ``4,07`` has decimal commas, one that writes ``4.07`` has points. A column that writes nothing
-    but ``4,073`` or ``20.000`` goes by the others.
+    A column with ``4,07`` has decimal commas, one with ``4.07`` has points. A column with nothing but ``4,073`` or
+    ``20.000`` goes by the others.
 
     Args:
-        table: whose cells are text.
+        table: a table whose cells are text.
         path: of its file, for errors.
-        are_likely: semicolons lie between the columns, as where the comma is in use: with no word from any column,
-            commas are decimal.
+        are_likely: whether commas are decimal where no column tells, as in a table with semicolons between its columns.
 
     Raises:
         TableError: some columns have decimal commas, others points, and one could have either.
@@ -65,7 +64,7 @@ def _changed(table: Table, names: Iterable[str], example: str) -> Table:
 
 
 def _digits(rows: Sequence[Row], name: str) -> list[str]:
-    """The digits and signs of every number in a column that has a comma or point in it."""
+    """The digits, signs and marks of every number in a column that has a comma or a point."""
     found = []
     for row in rows:
         cell = row.cells.get(name, "")
@@ -75,7 +74,7 @@ def _digits(rows: Sequence[Row], name: str) -> list[str]:
 
 
 def _first(pattern: re.Pattern[str], digits: Sequence[str]) -> str | None:
-    """The first that is of a form and could be of no other."""
+    """The first of a form, but for numbers that could have either; None where there is none."""
     return next((d for d in digits if pattern.fullmatch(d) and not _EITHER.fullmatch(d)), None)
 
 

@@ -1,4 +1,4 @@
-"""Tables as text: columns between commas, semicolons, tabs or pipes, as spreadsheets, pandas and people write them."""
+"""Tables as text, with commas, semicolons, tabs or pipes between columns, as spreadsheets, pandas and people write."""
 
 import csv
 import re
@@ -15,7 +15,7 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 _SAMPLE_LINES = 50
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _DECLARED = re.compile(r"sep=(.)\n", re.IGNORECASE)
-"""Excel's own first line."""
+"""The first line by which Excel tells the separator."""
 _RULE = re.compile(r":?-[-+]*:?")
 _NO_TABLES = {
     "<!doctype": "a web page, not the table behind it; download the file itself",
@@ -25,7 +25,7 @@ _NO_TABLES = {
 
 
 def read_delimited(path: Path, *, encoding: str | None = None) -> Table:
-    """A table of text; see `raysplit.files.open_text` for its encoding.
+    """Read a table of text; see `raysplit.files.open_text` for its encoding.
 
     Raises:
         TableError: the file cannot be read, its columns cannot be told apart, or as `tabulate`.
@@ -69,7 +69,7 @@ def _lines(text: str, separator: str, path: Path, *, n_skipped: int = 0) -> Iter
 
 
 def _without_frame(lines: Iterator[tuple[str, list[str]]]) -> Iterator[tuple[str, Sequence[str]]]:
-    """Rows of a table in Markdown without the empty cells at both ends, the rule below the header, and emphasis."""
+    """Rows of a table with pipes, without the empty cells at both ends, the rule below the header, and emphasis."""
     for place, row in lines:
         cells = [cell.strip(" *`") for cell in row]
         inner = cells[1:-1] if len(cells) > 2 and not cells[0] and not cells[-1] else cells
@@ -78,7 +78,11 @@ def _without_frame(lines: Iterator[tuple[str, list[str]]]) -> Iterator[tuple[str
 
 
 def _separator(text: str, path: Path) -> str:
-    """What lies between the columns: that by which most of the first rows have as many cells as the header."""
+    """The separator by which most of the first rows have as many cells as the header.
+
+    Raises:
+        TableError: the first line has several words, and none of the separators between them.
+    """
     sample = [line for line in text.split("\n", _SAMPLE_LINES)[:_SAMPLE_LINES] if line.strip()]
     best, best_fit = "", (0.0, 1)
     for separator in _SEPARATORS:

@@ -7,17 +7,17 @@ from raysplit.errors import TableError
 from raysplit.files import open_bytes, open_text
 
 MAX_BYTES = 2**26
-"""Of content, decompressed: 64 MiB, a table of 20,000 runs with two hundred columns."""
+"""Most bytes of content, decompressed: 64 MiB, as of 20,000 runs with two hundred columns."""
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]+:/", re.IGNORECASE)
 MAX_CELLS = 8_000_000
-"""That are not empty."""
+"""Most cells of a table that are not empty; of Parquet and Arrow empty cells count too."""
 
 
 def read_content(path: Path) -> bytes:
     """Everything in a file of at most `MAX_BYTES`.
 
     Raises:
-        TableError: it cannot be read, or holds more.
+        TableError: the file cannot be read, or holds more.
     """
     try:
         with open_bytes(path) as file:
@@ -33,7 +33,7 @@ def read_characters(path: Path, *, encoding: str | None = None) -> str:
     """The whole text of a file, as `raysplit.files.open_text` opens it, of at most `MAX_BYTES` characters.
 
     Raises:
-        TableError: it cannot be read, is in another encoding, or holds more.
+        TableError: the file cannot be read, is in another encoding, or holds more; or the encoding is unknown.
     """
     try:
         with open_text(path, encoding=encoding) as file:
@@ -54,13 +54,13 @@ def read_characters(path: Path, *, encoding: str | None = None) -> str:
 
 
 def no_such(path: Path) -> str:
-    """Sentence for a path at which nothing lies."""
+    """The message for a path at which nothing lies."""
     hint = "; it is an address: download the file, and give that" if _ADDRESS.match(str(path)) else ""
     return f"{path}: there is no such file or folder{hint}"
 
 
 def unreadable(path: Path, error: Exception) -> str:
-    """Sentence for a file that its reader gave up on, with the reason as far as a person can use it."""
+    """The message for a file that its reader gave up on, with the first line of the reason."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
     return f"{path}: cannot be read as {path.suffix.lstrip('.').lower() or 'a table'}: {reason.splitlines()[0]}"
 

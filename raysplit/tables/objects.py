@@ -1,4 +1,4 @@
-"""JSON as people have it: a line a run, an array, one object over many lines, objects one after another, pandas's."""
+"""JSON as people have it: lines, an array, one object over many lines, objects one after another, and pandas's own."""
 
 import json
 import re
@@ -17,13 +17,14 @@ _SPACE = re.compile(r"\s*")
 
 
 def read_objects(path: Path, *, encoding: str | None = None) -> list[tuple[str, dict[str, Any]]]:
-    """(where, object) of each object in a file, where being file and line, or file and number.
+    """(where, object) of each object in a file; ``where`` is the file with a line, or with the object's number.
 
-    Read are JSON lines, which end at a line feed and nowhere else; an array of objects, or one list of them inside an
+    It reads JSON lines, which end at a line feed and nowhere else; an array of objects, or one list of them inside an
     object; objects one after another, over any number of lines; one object; and what pandas's ``to_json`` writes.
 
     Raises:
-        TableError: the file cannot be read, is not JSON or holds something else than objects.
+        TableError: the file cannot be read, is no JSON, holds something else than objects, or holds half a character (a
+            surrogate).
     """
     text = read_characters(path, encoding=encoding)
     found = list(_values(text, path))
@@ -104,7 +105,11 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _rows_of(whole: Any, path: Path) -> Sequence[Any]:
-    """The rows of a table that is one JSON value."""
+    """The rows of a table that is one JSON value.
+
+    Raises:
+        TableError: it holds several lists of objects, or rows of pandas's that are too short or long.
+    """
     if isinstance(whole, list):
         return whole
     if not isinstance(whole, dict) or any(name in whole for name in _RUN_KEYS):

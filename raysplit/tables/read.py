@@ -1,4 +1,4 @@
-"""One reader of tables, whatever the file: by its first bytes where they say, else by its suffix."""
+"""The reader of any table: its format goes by the first bytes of the file where they tell, else by its suffix."""
 
 from pathlib import Path
 
@@ -21,19 +21,19 @@ _MAGIC = {
     b"PK\x03\x04": ".xlsx",
     b"\xd0\xcf\x11\xe0": ".xlsx",  # of Excel before 2007, or with a password; which is told there
 }
-"""First bytes of formats that are written under any name: an Excel file called ``.csv``."""
+"""First bytes of formats that lie under any name, such as an Excel file called ``.csv``."""
 
 
 def read_table(path: Path, *, encoding: str | None = None, sheet: str | None = None) -> Table:
-    """The table in a file of one of `SUFFIXES`, in upper or lower case, compressed or not.
+    """Read the table in a file with one of `SUFFIXES`, in upper or lower case, compressed or not.
 
     Args:
         path: of the file.
-        encoding: of a text, as Python names it; see `raysplit.files.open_text`.
-        sheet: of a workbook that has several.
+        encoding: of a text table, as Python names it; see `raysplit.files.open_text`.
+        sheet: name of the sheet, of a workbook that has several.
 
     Raises:
-        TableError: there is no table in it that can be read; it says why, and what to do.
+        TableError: there is no table in it that can be read. The message says why, and what to do.
     """
     if path.is_dir():
         raise TableError(f"{path}: is a folder; `raysplit import {path}` reads what tools keep in folders")
@@ -54,7 +54,7 @@ def read_table(path: Path, *, encoding: str | None = None, sheet: str | None = N
 
 
 def unknown_format(path: Path) -> str:
-    """Sentence for a file whose suffix is none of `SUFFIXES`."""
+    """The message for a file whose suffix is none of `SUFFIXES`."""
     if (suffix := suffix_of(path)) in _ARCHIVES:
         return "is an archive; unpack it, and give the table in it"
     choices = f"{unknown('table format', suffix, SUFFIXES)}; each also {', '.join(COMPRESSIONS)}"

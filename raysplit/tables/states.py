@@ -1,4 +1,4 @@
-"""How runs ended, as trackers, schedulers and people write it into columns: a state, an exit code, or a yes or no."""
+"""How runs ended, as trackers, schedulers and people write it into a column: a state, an exit code, or yes and no."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from raysplit.tables.table import Row, is_nothing
 
 EndColumns = Mapping[str, Callable[[object], bool | None]]
-"""Columns that say how each run ended; and of a cell whether that was well, None where it is not known."""
+"""Columns that say how each run ended. Each has a function that says whether a cell means "well"; None: not known."""
 
 _STATES = frozenset(
     f"{of}{name}"
@@ -36,7 +36,7 @@ _SHORT = """
     BF CA CF CG DL F NF OOM PD PR R RD RF RH RQ RS RV S SI SE SO ST TO
 """
 _SLURM = {"CD": True, **dict.fromkeys(_SHORT.split(), False)}
-"""States in the short form of ``squeue``."""
+"""Whether a run ended well, by its state in the short form of ``squeue``."""
 _SIGNS = {**dict.fromkeys("✅✔✓☑🟢👍", " ok "), **dict.fromkeys("❌✖✗✘☠💀💥🔴🛑👎", " bad ")}
 _SPLIT = re.compile(r"[^a-z0-9]+")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -57,7 +57,7 @@ def end_columns(names: Sequence[str], rows: Sequence[Row]) -> EndColumns:
 
 
 def bad_end(cells: Mapping[str, object], columns: EndColumns) -> tuple[str, object] | None:
-    """(column, cell) that says that a run did not end well."""
+    """The first (column, cell) that says that a run did not end well; None where there is none."""
     for name, judge in columns.items():
         cell = cells.get(name)
         if not is_nothing(cell) and judge(cell) is False:
@@ -68,8 +68,8 @@ def bad_end(cells: Mapping[str, object], columns: EndColumns) -> tuple[str, obje
 def is_well(state: object) -> bool | None:
     """Whether a state is that of a run that ended well: COMPLETE, ``done``; None where the word is not known.
 
-    ``CANCELLED by 1000`` and ``OOM at step 300`` are known by a word in them, ``TrialState.COMPLETE`` by its last, and
-    what ``sacct`` has cut (``OUT_OF_ME+``) by being so long.
+    ``CANCELLED by 1000`` and ``OOM at step 300`` are known by one of their words, ``TrialState.COMPLETE`` by its last.
+    A state that ``sacct`` has cut short (``OUT_OF_ME+``) counts as bad, unless its words tell: no good one is so long.
     """
     text = "".join(_SIGNS.get(letter, letter) for letter in str(state)).strip()
     if text in _SLURM:
@@ -83,7 +83,7 @@ def is_well(state: object) -> bool | None:
 
 
 def _is_zero(code: object) -> bool | None:
-    """Of ``0``, or ``0:0`` of Slurm: code and signal."""
+    """Whether an exit code is zero: ``0``, or Slurm's ``0:0`` (code and signal); None where it is no code."""
     parts = re.fullmatch(r"(-?\d+)(?:\.0)?(?::(\d+))?", str(code).strip())
     return None if parts is None else not any(int(part) for part in parts.groups(default="0"))
 

@@ -1,11 +1,11 @@
-"""The column that counts along a run, as in its history."""
+"""The column of steps, which counts along a run's history."""
 
 import re
 from collections.abc import Iterable
 
 _STEPS = ("step", "global_step", "trainer_global_step", "train_global_step", "iteration", "iter", "training_iteration",
           "epoch", "train_epoch")  # fmt: skip
-"""The finest first."""
+"""Plain names of such columns, the finest first."""
 
 
 def step_column(names: Iterable[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""A table as it stands in a file: a header, and rows of cells that are not empty, each with its place."""
+"""A table as it stands in a file: a header, and rows with their places and the cells that are not empty."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,9 +37,9 @@ class Row:
     """One row below the header."""
 
     place: str
-    """``row 3 (line 4)``: the third that is not empty, and where an editor shows it."""
+    """``row 3 (line 4)``: the third row that is not empty, and the line at which an editor shows it."""
     cells: Mapping[str, Any]
-    """By column; text without the blanks around it, and nothing where nothing stands."""
+    """Cells by column, text without the blanks around it; empty cells are left out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,28 +47,28 @@ class Table:
     """What a file holds, before any column has a meaning."""
 
     names: Sequence[str]
-    """Of the columns, in their order."""
+    """The columns' names, in their order."""
     rows: Sequence[Row]
     notes: Sequence[str] = ()
-    """How it was read, where that was a choice."""
+    """Sentences on how it was read, where that was a choice."""
 
 
 def is_nothing(value: object) -> bool:
-    """Whether a number's cell says that there is none: empty, ``NA``, ``null``; ``nan`` is a number that diverged."""
+    """Whether a cell for a number says that there is none (empty, ``NA``, ``null``); ``nan`` is a diverged number."""
     return value is None or (isinstance(value, str) and (not value or value.casefold() in _NOTHING))
 
 
 def tabulate(path: Path, lines: Iterable[tuple[str, Sequence[Any]]], *, hint: str = "") -> Table:
-    """A table from a header and rows.
+    """Make a table of a header and rows.
 
     Args:
         path: of the file, for errors.
-        lines: (place, cells), the header first; empty ones are skipped.
-        hint: what may have happened where a row is longer or shorter than the header.
+        lines: (place, cells) of each line, the header first; empty ones are skipped.
+        hint: what may be wrong where a row is longer or shorter than the header, for the message.
 
     Raises:
-        TableError: two columns have one name; a row has more or fewer cells than the header; there are more than
-            `MAX_CELLS`.
+        TableError: there is no header; two columns have one name; a row has more or fewer cells than the header; there
+            are more than `MAX_CELLS` cells.
     """
     some = ((place, cells) for place, given in lines if _any(cells := [_bare(cell) for cell in given]))
     place, header = next(some, ("", []))
@@ -115,7 +115,7 @@ def _bare(cell: Any) -> Any:
 
 
 def _names(header: Sequence[Any], where: str) -> list[str]:
-    """Of the columns; one without a name, such as pandas's index, is named by its number."""
+    """The columns' names; a column without one, such as pandas's index, is named by its number."""
     last = max(i for i, cell in enumerate(header, start=1) if not _is_empty(cell))
     names = [str(cell) or f"column {i}" for i, cell in enumerate(header[:last], start=1)]
     repeated = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < last else None

@@ -16,17 +16,18 @@ WORKBOOK_SUFFIXES = (".xlsx", ".xlsm")
 _NOT_COMPUTED = re.compile(
     rb'<c r="([A-Z]{1,3}\d{1,7})"(?![^>]*\bt="str")[^>]*><f\b[^>]*>[^<]*</f>\s*(?:<v\s*/>|<v></v>)?\s*</c>'
 )
-"""A formula without a value. Where it gives a text (``t="str"``), that may be empty."""
+"""A cell with a formula and no value. A formula that gives a text (``t="str"``) may have an empty one."""
 _LARGEST_UNPACKED = 4 * MAX_BYTES
 _MOST_PADDED = 10 * MAX_CELLS
-"""Cells up to the last filled one of each row, empty ones too: one stray value far to the right makes many."""
+"""Most cells up to the last filled one of each row, empty ones too: one stray value far to the right makes many."""
 
 
 def read_workbook(path: Path, *, sheet: str | None = None) -> Table:
-    """The table in a sheet: the named one, or the only one that has any cell.
+    """Read the table in a sheet: the named one, or the only one that has any cell.
 
     Raises:
-        TableError: openpyxl is missing, the file cannot be read, or it is not clear which sheet is meant.
+        TableError: openpyxl is not installed, the file cannot be read, a formula was never computed, or several sheets
+            have cells and none is named.
     """
     try:
         import openpyxl
@@ -43,7 +44,7 @@ def read_workbook(path: Path, *, sheet: str | None = None) -> Table:
                 raise TableError(f"{path}: holds more than {_LARGEST_UNPACKED >> 20} MiB; save the sheet as CSV")
             _refuse_formulas_without_values(packed, path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of extensions that openpyxl does not keep: no value is one
+            warnings.simplefilter("ignore")  # openpyxl warns of extensions that it drops; none of them is a value
             book = openpyxl.load_workbook(content, read_only=True, data_only=True)
             for one in book.worksheets:
                 one.reset_dimensions()  # some programs write a wrong one, and then rows are lost
@@ -60,7 +61,11 @@ def read_workbook(path: Path, *, sheet: str | None = None) -> Table:
 
 
 def _refuse_formulas_without_values(packed: zipfile.ZipFile, path: Path) -> None:
-    """As where a program wrote the book: their cells would be read as empty."""
+    """Refuse a book with formulas that were never computed, as a program writes it: those cells would read as empty.
+
+    Raises:
+        TableError: it has one.
+    """
     for name in packed.namelist():
         if name.startswith("xl/worksheets/") and (found := _NOT_COMPUTED.search(packed.read(name))):
             raise TableError(

@@ -1,5 +1,6 @@
-"""The live law for Hugging Face's `Trainer`: reports a run when its schedule has ended, and stops one that is not worth
-its next tokens.
+"""A callback that joins Hugging Face's `Trainer` to a live law.
+
+It reports a run when its schedule has ended, and stops a run that is not worth its next tokens.
 """
 
 import functools
@@ -25,14 +26,14 @@ from raysplit.trainers.tokens import check_counting, trained_tokens
 _log = logging.getLogger("raysplit")
 
 _COOLED = 0.2
-"""A learning rate of at most this share of its peak is down: schedules end at zero or, commonly, at a tenth."""
+"""A learning rate of at most this share of its peak counts as down: schedules end at zero or, commonly, at a tenth."""
 _ROUNDING = 1e-4
-"""Share by which two ways to sum up the same losses may differ: then the trainer's own figure is told."""
+"""Share by which two ways to sum up the same losses may differ. Within it the trainer's own figure is reported."""
 _When = Literal["end", "evaluations"]
 
 
 def _harmless(event: Callable[..., None]) -> Callable[..., None]:
-    """No fault of ours may end a training."""
+    """Make a fault in an event of the callback a warning: no fault of ours may end a training."""
 
     @functools.wraps(event)
     def called(self: "LiveLawCallback", *args: Any, **kwargs: Any) -> None:
@@ -46,17 +47,18 @@ def _harmless(event: Callable[..., None]) -> Callable[..., None]:
 
 @dataclass(kw_only=True, slots=True)
 class _Training:
-    """The training in hand, alike in every process."""
+    """The state of the training under way, the same in every process."""
 
     peak_rate: float
+    """The highest learning rate so far."""
     padding_may_count: bool
-    """Tokens are counted with their padding, and the text could not be looked at."""
+    """Whether the trainer counts padding as tokens, and the training set could not be looked at for any."""
     goes_on: bool = True
     was_stopped: bool = False
     sets: dict[str, Any] = field(default_factory=dict)
-    """What the trainer has evaluated by itself, by domain."""
+    """The evaluation sets that the trainer evaluated during the training, by domain."""
     others: set[str] = field(default_factory=set)
-    """Sets evaluated that are not of the run's domain."""
+    """Names of evaluated sets that are not of the run's domain."""
     ended_on: set[str] = field(default_factory=set)
     """Domains evaluated at the last step."""
     told_at: dict[str, int] = field(default_factory=dict)
@@ -75,10 +77,10 @@ class LiveLawCallback(TrainerCallback):
     A run that specializes (``pretrain_tokens`` given) is judged by its loss on ``domain``. One that pretrains is read
     on every set of the mapping that ``Trainer`` got as ``eval_dataset``, named by domain, or on the one of ``domain``.
 
-    Told is the loss of the run's own evaluation set at its last step, once: in nats per token, measured by one more
-    pass over the set, since ``eval_loss`` may be an average of batches, smoothed, or another loss altogether.
-    docs/trainer.md says what is counted, and which warnings may come. Nothing here raises in a training but the checks
-    as it begins.
+    The law is told once: the loss of the run's own evaluation set at its last step, in nats per token. That loss is
+    measured by one more pass over the set, since ``eval_loss`` may be an average of batches, smoothed, or another loss
+    altogether. docs/trainer.md says what is counted, and which warnings may come. Only the checks as a training begins
+    raise.
     """
 
     def __init__(
@@ -96,28 +98,30 @@ class LiveLawCallback(TrainerCallback):
         patience_seconds: float = 1.0,
         cooldown_gain: float = COOLDOWN_GAIN,
     ) -> None:
-        """Nothing is asked before training begins.
+        """Describe the run; the law is not asked before training begins.
 
         Args:
-            law: the live law, or what connects to it.
-            domain: see above.
-            pretrain_tokens: D, that the model had seen before this run; None where this run is the pretraining itself.
-                Numbers may be written as 2e9 or "2B".
-            tokens_per_step: of an optimizer step with all its batches, of all processes together; not needed with
+            law: the live law, or a function that connects to it.
+            domain: the domain that the run specializes on, or that its one evaluation set is of; see above.
+            pretrain_tokens: D, the tokens that the model had seen before this run; None where this run is the
+                pretraining itself. Numbers may be written as 2e9 or "2B".
+            tokens_per_step: tokens of one optimizer step, with all its batches of all processes; not needed with
                 ``include_num_input_tokens_seen``.
-            n_params: N; counted from the model when None.
+            n_params: N, non-embedding parameters; counted from the model when None.
             seed: of the run; the trainer's when None.
-            report: at the end of the schedule, when the learning rate is down, or at every evaluation, for a training
-                whose every evaluation follows a cooldown.
-            may_stop: whether the law's answer ends the training. It says no to ill runs, and to all once its question
-                is settled: right for a run that is to teach the law, wrong for one that is wanted for itself.
+            report: "end" reports at the end of the schedule, when the learning rate is down. "evaluations" reports at
+                every evaluation, for a training whose every evaluation follows a cooldown.
+            may_stop: whether the law's answer ends the training. The law says no to a run that does badly, and to every
+                run once its question is settled. That is right for a run that is to teach the law, and wrong for one
+                that is wanted for itself.
             kept_in: file for reports that the law has not stored yet; in the trainer's ``output_dir`` when None.
             patience_seconds: the longest that an evaluation waits for the law, for each set.
-            cooldown_gain: share of the loss that the cooldown still to come may take off, for the question.
+            cooldown_gain: share of the loss that the cooldown still to come may take off. The question to the law
+                allows for it.
 
         Raises:
-            RunError: ``report`` is neither, ``tokens_per_step`` is no positive whole number, or ``law`` is no law and
-                connects to none.
+            RunError: ``report`` is neither of the two, ``tokens_per_step`` is no positive whole number, or ``law`` is
+                neither a law nor callable.
         """
         if report not in ("end", "evaluations"):
             raise RunError("report: " + unknown("time", report, ("end", "evaluations")))
@@ -129,10 +133,10 @@ class LiveLawCallback(TrainerCallback):
         self._report, self._may_stop = report, may_stop
         self._kept_in, self._patience, self._gain = kept_in, patience_seconds, cooldown_gain
         self.run: OutsideRun | None = None
-        """Once training has begun, in the first process."""
+        """The run as the law knows it; None before training, and in every process but the first."""
         self._training: _Training | None = None
         self._trained: weakref.ref[torch.nn.Module] | None = None
-        """The model, once it has made a step."""
+        """The model that has made a step."""
         self._is_first_process = True
         self._warned: set[str] = set()
 
@@ -148,11 +152,11 @@ class LiveLawCallback(TrainerCallback):
         optimizer: Any = None,
         **_: Any,
     ) -> None:
-        """Check what can be checked before the first step.
+        """Check all that can be checked before the first step, and begin a run.
 
         Raises:
-            RunError: the model is no causal language model, its parameters or the tokens cannot be counted, or the
-                numbers make no run.
+            RunError: the model is no causal language model, its parameters or the tokens cannot be counted, or a number
+                is out of its range.
         """
         if self.run is not None:
             self.run.close()
@@ -270,9 +274,10 @@ class LiveLawCallback(TrainerCallback):
             )
 
     def _read(self, metrics: Mapping[str, float]) -> tuple[str, float] | None:
-        """Domain and loss: ``eval_loss`` is the domain's, ``eval_law_loss`` that of the evaluation set `law`.
+        """Domain and loss of an evaluation; None where it is not of the run's domain, or holds no loss.
 
-        Other metrics may end in ``_loss`` too, so the set's name is what its running time is named by.
+        ``eval_loss`` is of the run's own domain, ``eval_law_loss`` of the evaluation set `law`. Other metrics may end
+        in ``_loss`` too, so the set's name is taken from the metric of its running time.
         """
         prefix = min((name.removesuffix("_runtime") for name in metrics if name.endswith("_runtime")), default="eval")
         loss = metrics.get(f"{prefix}_loss")
@@ -292,9 +297,9 @@ class LiveLawCallback(TrainerCallback):
         return name or self._domain, float(loss)
 
     def _is_of_the_run(self, args: TrainingArguments, state: TrainerState, domain: str, loader: Any) -> bool:
-        """Whether an evaluation after the training is of the last step's weights on the run's own set, and the first.
+        """Whether an evaluation after the training is the first of the last step's weights on the run's own set.
 
-        Where nothing was evaluated in the training, the first evaluation of a domain is taken for the run's.
+        Where nothing was evaluated during the training, the first evaluation of a domain is taken for the run's.
         """
         training = self._training
         if training is None or domain in training.ended_on or training.told_at.get(domain) == state.global_step:
@@ -317,7 +322,7 @@ class LiveLawCallback(TrainerCallback):
         return True
 
     def _measured(self, args: TrainingArguments, model: Any, loader: Any, eval_loss: float) -> float | None:
-        """The loss in nats per token; the trainer's own figure where that is the same but for rounding."""
+        """The loss in nats per token; the trainer's own figure where both differ by rounding alone. None if unknown."""
         try:
             with untouched_randomness():
                 measured = token_loss(model, loader, args)
@@ -335,14 +340,14 @@ class LiveLawCallback(TrainerCallback):
         return eval_loss if abs(eval_loss - nats) <= _ROUNDING * nats else nats
 
     def _warn(self, kind: str, message: str) -> None:
-        """Once for each kind in a training, by the first process."""
+        """Log a warning: once for each kind in a training, and in the first process alone."""
         if self._is_first_process and kind not in self._warned:
             self._warned.add(kind)
             _log.warning(message)
 
 
 def _set_of(loader: Any) -> Any:
-    """The evaluation set behind a loader, comparable: the trainer makes a new object of a `datasets.Dataset`."""
+    """The evaluation set behind a loader; its fingerprint where it is a `datasets.Dataset`, which Trainer copies."""
     dataset: Any = getattr(loader, "dataset", None)
     if type(dataset).__name__ == "IterableDatasetShard":
         dataset = dataset.dataset
@@ -358,7 +363,7 @@ def _rate_too_high(rate: float, peak_rate: float) -> str:
 
 
 def _agreed(go_on: bool, args: TrainingArguments) -> bool:
-    """What the first process was told, in every process: one that went on alone would wait for the others for ever."""
+    """The first process's answer, in every process: a process that went on alone would wait for the others for ever."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return go_on
     told = torch.tensor(int(go_on), device=args.device)

@@ -1,4 +1,4 @@
-"""Somebody's batches: which of their places are filled up and no text, and how to look without leaving a trace."""
+"""Padding in the batches of a user's loader, and how to look at them without changing the training."""
 
 import random
 from collections.abc import Iterator, Mapping
@@ -10,12 +10,14 @@ import numpy as np
 import torch
 
 _LOOKS = 4
-"""Batches of the training set that are looked at."""
+"""How many batches of the training set are looked at."""
 
 
 def padding_of(batch: Mapping[str, Any]) -> torch.Tensor:
-    """True where there is padding: outside of the attention mask; without one, where a row ends in one token over and
-    over that is no target.
+    """Where a batch has padding, a mask of the shape of its ``input_ids``.
+
+    Padding is what the attention mask leaves out. Without a mask it is the end of a row, if that repeats one token that
+    is no target.
     """
     ids = batch["input_ids"]
     mask = batch.get("attention_mask")
@@ -31,18 +33,18 @@ def padding_of(batch: Mapping[str, Any]) -> torch.Tensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Padded:
-    """What a few batches of a training set show."""
+    """What a few batches of a training set show of padding."""
 
     share: float
-    """Of their places, that are padding."""
+    """Share of their places that are padding."""
     is_masked: bool
-    """Whether an attention mask says which."""
+    """Whether every batch has an attention mask."""
 
 
 def look_for_padding(loader: Any, *, batch_size: int) -> Padded | None:
-    """What a few batches from all over a training set show; None where none can be read ahead.
+    """Look for padding in a few batches from all over a training set; None where none can be read ahead.
 
-    Nothing is taken from a stream, whose text would be lost to the training.
+    Nothing is read from a stream: its text would be lost to the training.
     """
     try:
         dataset, collate = loader.dataset, loader.collate_fn
@@ -61,7 +63,7 @@ def look_for_padding(loader: Any, *, batch_size: int) -> Padded | None:
 
 @contextmanager
 def untouched_randomness() -> Iterator[None]:
-    """Put back the generators of Python, numpy and torch's CPU, from which loaders and collators draw."""
+    """Restore the random states of Python, numpy and torch's CPU at the end: loaders and collators draw from them."""
     of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global one is what others use
     try:
         with torch.random.fork_rng(devices=[]):

@@ -1,7 +1,7 @@
 """The loss of a causal language model in nats per token.
 
-`Trainer`'s own ``eval_loss`` is that only where every row has as many targets as the next, and nothing but the
-cross-entropy is in the loss: it is an average of batches, weighed by rows, and smoothed where labels are.
+`Trainer`'s own ``eval_loss`` is that only where every row has equally many targets, and the loss is the cross-entropy
+alone. It averages batches, weighed by their rows, and is smoothed where labels are.
 """
 
 import inspect
@@ -19,25 +19,26 @@ from raysplit.trainers.data import padding_of
 _IGNORED = -100
 """The label that is no target."""
 _ALIGNED = 0.1
-"""Share by which a model's own loss may differ from ours: auxiliary terms do by a few hundredths, labels that are
-shifted twice by much more."""
+"""Share by which a model's own loss may differ from ours. Auxiliary terms make a few hundredths, and labels that are
+shifted twice make much more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchLoss:
-    """What one batch says, row by row."""
+    """The losses of one batch."""
 
     nats: list[float]
     """Cross-entropy summed over the targets of each row."""
     n_targets: list[int]
+    """Targets of each row."""
     own_loss: float
-    """The model's, NaN where it gives none."""
+    """The loss that the model itself gives; NaN where it gives none."""
     has_padding: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenLoss:
-    """Of a whole evaluation set, over all processes."""
+    """The loss on a whole evaluation set, over all processes."""
 
     nats_per_token: float
     n_targets: int
@@ -74,11 +75,11 @@ def batch_losses(model: torch.nn.Module, batches: Iterable[Mapping[str, Any]]) -
 
 
 def token_loss(model: torch.nn.Module, loader: Any, args: TrainingArguments) -> TokenLoss:
-    """The mean over all targets of an evaluation set, each row once; every process must ask.
+    """The mean loss over all targets of an evaluation set, each row once; every process must call it.
 
     Raises:
-        RunError: as `batch_losses`; there are no targets; or the model's own loss is another thing than the mean
-            cross-entropy of its next tokens.
+        RunError: as `batch_losses`; there are no targets; or the model's own loss differs by more than a tenth from the
+            mean cross-entropy of its next tokens.
     """
     nats = own_nats = compared_nats = 0.0
     n_targets = n_padded = 0
@@ -105,7 +106,7 @@ def token_loss(model: torch.nn.Module, loader: Any, args: TrainingArguments) -> 
 
 
 def _accepted(model: torch.nn.Module) -> frozenset[str] | None:
-    """What may be passed to the model; a subclass of Trainer may keep more in its batches. None for everything."""
+    """Names that the model takes, since batches may hold others; None where it takes everything."""
     inner: Any = model.module if isinstance(model, torch.nn.DataParallel) else model
     inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
     named = frozenset(inspect.signature(type(inner).forward).parameters)
@@ -115,7 +116,11 @@ def _accepted(model: torch.nn.Module) -> frozenset[str] | None:
 
 
 def _loss_and_logits(outputs: Any) -> tuple[torch.Tensor | None, torch.Tensor]:
-    """Of an output with names, of a tuple, or of bare logits."""
+    """Loss and logits of a model's output: one with names, a tuple, or bare logits.
+
+    Raises:
+        RunError: it has no logits.
+    """
     if isinstance(outputs, Mapping):
         loss, logits = outputs.get("loss"), outputs.get("logits")
     else:
@@ -136,7 +141,7 @@ def _aligned(logits: torch.Tensor, batch: Mapping[str, Any]) -> tuple[torch.Tens
 
 
 def _rows_of_the_set(index: int, n_rows: int, loader: Any, args: TrainingArguments) -> int:
-    """How many rows of a batch are no repeats: the last batches are filled up so that all processes have as many."""
+    """How many rows of a batch are no repeats: the last batches are filled up, so that every process has as many."""
     try:
         n_in_set = len(loader.dataset)
     except (TypeError, AttributeError):

@@ -12,12 +12,12 @@ from raysplit.train.deepspeed_private import n_weights_of
 def count_params(model: torch.nn.Module) -> int:
     """N of a model: every parameter but those of embeddings and of the output head, each counted once.
 
-    Embeddings of positions are embeddings. Frozen parameters count, and so do adapters beside the model that they
-    adapt, and all experts of a mixture. Weights count in full where DeepSpeed's stage 3 has partitioned them, and where
+    Position embeddings are embeddings. Frozen parameters count, and so do adapters beside the model that they adapt,
+    and all experts of a mixture. Weights count in full where DeepSpeed's stage 3 has partitioned them, and where
     bitsandbytes has packed two into a byte.
 
     Raises:
-        RunError: the weights are flattened or packed so that they cannot be told apart.
+        RunError: FSDP has flattened the weights, or another method than bitsandbytes has packed them.
     """
     if any(type(m).__name__ == "FullyShardedDataParallel" for m in model.modules()):
         raise RunError("n_params: cannot be counted in a model that FSDP has flattened: give it")
@@ -40,7 +40,7 @@ def check_causal(model: Any) -> None:
     """Refuse a model whose loss is no mean over the next tokens.
 
     Raises:
-        RunError: it is an encoder-decoder, or has the loss of another task.
+        RunError: the model is an encoder-decoder, or has the loss of another task.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     loss_function = LOSS_MAPPING.get(getattr(inner, "loss_type", None), ForCausalLMLoss)

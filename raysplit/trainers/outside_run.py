@@ -1,8 +1,8 @@
 """One training run that raysplit did not start, as the live law knows runs: its size, its tokens, its losses.
 
-What a law compares are losses after a cooldown: with the learning rate down, at the end of its schedule. So a run is
-reported when it has ended. On the way its loss is higher than the law expects at as many tokens, by what the cooldown
-would still take off; a question asked there allows for that, generously, so that no healthy run is stopped.
+A law compares losses after a cooldown: at the end of the schedule, with the learning rate down. So a run is reported
+when it has ended. On the way its loss is higher than the law expects at as many tokens, by what the cooldown would
+still take off. A question asked on the way allows for that, generously, so that no healthy run is stopped.
 """
 
 import logging
@@ -20,7 +20,7 @@ from raysplit.trainers.reporter import LawToTell, Reporter
 _log = logging.getLogger("raysplit")
 
 Number = int | float | str
-"""As people write one: 2000000000, 2e9 or "2B"."""
+"""A number as people write it: 2000000000, 2e9 or "2B"."""
 COOLDOWN_GAIN = 0.1
 """Share of the loss that a cooldown is taken to remove, at most."""
 
@@ -28,14 +28,14 @@ COOLDOWN_GAIN = 0.1
 _MAX_NAME = 200
 """Characters of a run's name that the law takes."""
 _NO_NAME = re.compile(r"^\.|[/\\\x00-\x1f\x7f]")
-"""What the law takes in no name of a run, for it may become that of a file."""
+"""What a run's name may not hold, since it may become the name of a file."""
 
 
 def whole_number(name: str, value: object, *, least: int = 0) -> int:
-    """A number of things, read as everywhere.
+    """Read a whole number, in any form that `raysplit.quantities.parse_count` reads.
 
     Raises:
-        RunError: it is none, or too small.
+        RunError: the value is no whole number, or below ``least``.
     """
     try:
         number = parse_count(value)
@@ -47,10 +47,10 @@ def whole_number(name: str, value: object, *, least: int = 0) -> int:
 
 
 def check_law(law: object) -> None:
-    """Refuse what can neither be told nor connects.
+    """Check that something is a live law, or a function that connects to one.
 
     Raises:
-        RunError: it is a path or an address, or something else.
+        RunError: it is neither, such as a path or an address.
     """
     if not callable(law) and not hasattr(law, "observe"):
         raise RunError(
@@ -60,7 +60,7 @@ def check_law(law: object) -> None:
 
 
 class OutsideRun:
-    """A bare loop's side of the live law.
+    """One run of a training loop of one's own, which reports to a live law and asks it whether to go on.
 
     ::
 
@@ -73,7 +73,7 @@ class OutsideRun:
         else:
             run.finish(tokens=n_steps * batch_tokens, loss=held_out_loss(model))  # the learning rate is down now
 
-    Neither method raises, nor waits for the law longer than ``patience_seconds``.
+    Neither `should_go_on` nor `finish` raises, or waits for the law longer than ``patience_seconds``.
     """
 
     def __init__(
@@ -92,19 +92,21 @@ class OutsideRun:
         """Describe the run; nothing is sent yet.
 
         Args:
-            law: the live law, or what connects to it (`Reporter`).
+            law: the live law, or a function that connects to it (`Reporter`).
             n_params: N, non-embedding parameters; `raysplit.trainers.model_params.count_params` counts them.
             kept_in: this job's own file for reports that the law has not stored yet.
-            domain: that the run specializes on, and that a plain loss is of. May be left out where losses are given by
-                domain, as of a pretraining run.
-            pretrain_tokens: D, that the model had seen before this run; None where this run is the pretraining itself.
+            domain: the domain that the run specializes on, and that a plain loss is of. It may be left out where losses
+                are given by domain, as a pretraining run gives them.
+            pretrain_tokens: D, the tokens that the model had seen before this run; None where this run is the
+                pretraining itself.
             seed: of this run.
             name: of this run, for people.
-            patience_seconds: the longest that a step waits for the law.
+            patience_seconds: the longest that a question waits for the law.
             cooldown_gain: share of the loss that the cooldown still to come may take off.
 
         Raises:
-            RunError: the numbers make no run, or the law is none and connects to none.
+            RunError: a number is out of its range, ``pretrain_tokens`` has no domain, or ``law`` is neither a law nor
+                callable.
         """
         check_law(law)
         self._n_params = whole_number("n_params", n_params, least=1)
@@ -123,14 +125,15 @@ class OutsideRun:
         self._has_warned = False
 
     def should_go_on(self, *, tokens: int, loss: float | Mapping[str, float], cooled_down: bool = False) -> bool:
-        """Whether the law thinks that the run is worth its next tokens; True where it does not answer.
+        """Whether the law takes the run to be worth its next tokens; True where the law does not answer.
 
-        It says no to an ill run, and to every run once its own question is settled; `last_answer` says which.
+        The law says no to a run that does badly, and to every run once its own question is settled; `last_answer` says
+        which. Where the loss is no number, the answer is the last one.
 
         Args:
-            tokens: that this run has trained on so far.
-            loss: on held-out text in nats per token, or by domain.
-            cooled_down: the learning rate is down; else `cooldown_gain` is allowed for.
+            tokens: tokens that this run has trained on so far.
+            loss: loss on held-out text in nats per token, or such losses by domain.
+            cooled_down: whether the learning rate is down; if not, `cooldown_gain` is allowed for.
         """
         factor = 1.0 if cooled_down else 1.0 - self._gain
         if seen := self._observations(tokens, loss, factor=factor):
@@ -141,18 +144,18 @@ class OutsideRun:
         """Report the losses of the run after its cooldown.
 
         Args:
-            tokens: that this run was trained on.
-            loss: on held-out text in nats per token, or by domain.
+            tokens: tokens that this run was trained on.
+            loss: loss on held-out text in nats per token, or such losses by domain.
         """
         for observation in self._observations(tokens, loss, factor=1.0):
             self.reporter.report(observation)
 
     def close(self) -> None:
-        """Give reports that are kept a last chance; also done when the process ends."""
+        """Send the reports that are still kept, for at most 10 s; also done when the process ends."""
         self.reporter.close()
 
     def _observations(self, tokens: int, loss: float | Mapping[str, float], *, factor: float) -> list[Observation]:
-        """What can be said of the run; nothing, and one line in the log, where the numbers are none."""
+        """The run's losses as observations; none, and one warning in the log, where a number is impossible."""
         losses = dict(loss) if isinstance(loss, Mapping) else {self._domain: loss}
         if self._before is not None:
             losses = {name: value for name, value in losses.items() if name == self._domain}

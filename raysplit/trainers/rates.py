@@ -1,15 +1,15 @@
-"""How high a training's learning rate is, and was."""
+"""The learning rate of a training: now, and its peak so far."""
 
 from typing import Any
 
 from transformers import TrainerState
 
 _LOOKS = 10_000
-"""Places of a schedule that are looked at."""
+"""At about so many steps of a schedule its rate is looked at."""
 
 
 def learning_rate(lr_scheduler: Any, optimizer: Any) -> float:
-    """The highest of the parameter groups, that the next step would take; 0 where it cannot be known."""
+    """The learning rate of the next step, the highest of the parameter groups; 0 where it cannot be known."""
     for read in (
         lambda: [float(rate) for rate in lr_scheduler.get_last_lr()],
         lambda: [float(group["lr"]) for group in optimizer.param_groups],
@@ -22,10 +22,10 @@ def learning_rate(lr_scheduler: Any, optimizer: Any) -> float:
 
 
 def peak_before(state: TrainerState, lr_scheduler: Any, optimizer: Any) -> float:
-    """The highest rate of the steps that a resumed training has behind it, and of the next.
+    """The highest learning rate of the steps that a resumed training has behind it, and of the next step.
 
-    From what was logged and from the schedule itself, computed anew; from the optimizer's first rate where the schedule
-    is no function of the step.
+    It comes from the log and from the schedule, computed anew. Where the schedule is no function of the step, it comes
+    from the log and the optimizer's first rate.
     """
     now = learning_rate(lr_scheduler, optimizer)
     if state.global_step == 0:
@@ -35,7 +35,7 @@ def peak_before(state: TrainerState, lr_scheduler: Any, optimizer: Any) -> float
 
 
 def _scheduled(lr_scheduler: Any, n_steps: int) -> list[float]:
-    """The rates up to a step, of a schedule that is a function of the step, as all by name in transformers are."""
+    """Rates up to a step of a schedule that is a function of the step, as most of transformers' are; else none."""
     scheduler = getattr(lr_scheduler, "scheduler", lr_scheduler)  # accelerate's wrapper
     try:
         every = max(1, n_steps // _LOOKS)

@@ -1,8 +1,8 @@
-"""Reports from training that raysplit did not start, and its question "should I go on?": never in the training's way.
+"""Reports of a training that raysplit did not start, and its question "should I go on?", never in the training's way.
 
-A law that is unreachable, slow or says no costs a training nothing but a warning. Reports are kept in a file until the
-law has stored them, and sent again, also by the next process that is given the same file. One thread does all talking;
-the training waits for an answer no longer than it said it would.
+A law that is unreachable, slow or refuses costs a training nothing but a warning. Reports are kept in a file until the
+law has stored them. They are sent again, also by the next process that is given the same file. One thread does all
+talking. The training waits for an answer no longer than its patience.
 """
 
 import json
@@ -22,18 +22,18 @@ from raysplit.runs import Observation, check_runs, to_frame
 _log = logging.getLogger("raysplit")
 _BATCH = 1000
 _FAREWELL_SECONDS = 10.0
-"""That the end of the process waits for reports still to be sent."""
+"""How long the end of the process waits for reports still to be sent."""
 
 
 class LawToTell(Protocol):
-    """What a training needs of a live law: `raysplit.connect` and `raysplit.http.client.HttpClient` give one."""
+    """What a training needs of a live law; `raysplit.connect` and `raysplit.http.client.HttpClient` give one."""
 
     def observe(self, observations: Sequence[Observation]) -> Accepted: ...
     def should_go_on(self, observation: Observation) -> GoOn: ...
 
 
 class Reporter:
-    """Talks to a live law from a thread of its own; nothing that it does raises or takes more than its patience."""
+    """Talks to a live law from a thread of its own; no report or question raises, or waits longer than its patience."""
 
     def __init__(
         self,
@@ -46,11 +46,11 @@ class Reporter:
         """Take up the reports that an earlier process left in the file.
 
         Args:
-            law: to tell, or what connects to it: called in the thread, again after it failed, so that a job may start
-                before its sweep.
-            kept_in: file for reports that the law has not stored yet, this job's own. It is gone when there are none.
-            patience_seconds: the longest that a report or question makes its caller wait for the law.
-            retry_seconds: until reports are sent again.
+            law: the live law, or a function that connects to it. The thread calls it, and again after it failed, so
+                that a job may start before its sweep.
+            kept_in: this job's own file for reports that the law has not stored yet. It is deleted when there are none.
+            patience_seconds: the longest that a question makes its caller wait for the law.
+            retry_seconds: time until reports that failed are sent again.
         """
         self._connect = law if callable(law) else lambda: law
         self._law: LawToTell | None = None
@@ -77,7 +77,7 @@ class Reporter:
             return len(self._kept)
 
     def report(self, observation: Observation) -> None:
-        """Keep a report and have it sent."""
+        """Write a report to the file and have the thread send it; the caller does not wait."""
         with self._changed:
             self._kept[observation.identity] = observation
             try:
@@ -90,9 +90,9 @@ class Reporter:
             self._changed.notify_all()
 
     def should_go_on(self, observations: Sequence[Observation]) -> GoOn:
-        """What the law says of a run that has these losses: stop if it says so of one.
+        """What the law says of a run with these losses: to stop, if it says so of one of them.
 
-        One goes on where there is no answer in time. An answer that comes late counts at the next question.
+        Without an answer in time the run goes on. An answer "stop" that comes late counts at the next question.
         """
         with self._changed:
             if self._asked is not None:
@@ -115,8 +115,9 @@ class Reporter:
         return said
 
     def close(self, *, wait_seconds: float = _FAREWELL_SECONDS) -> None:
-        """Send what is kept, if that can be done in time; what remains stays in the file. Also done at the end of the
-        process.
+        """Send what is kept, for at most ``wait_seconds``; what remains stays in the file.
+
+        The end of the process does the same.
         """
         with self._changed:
             if self._closing:
@@ -228,7 +229,7 @@ class Reporter:
             self._kept[observation.identity] = observation
 
     def _warn(self, kind: str, message: str) -> None:
-        """Once for each kind; by the log, since a warning may be made an exception."""
+        """Log a warning, once for each kind. Python's own warnings may be made exceptions."""
         if kind not in self._warned:
             self._warned.add(kind)
             _log.warning(message)

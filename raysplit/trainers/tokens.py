@@ -1,4 +1,4 @@
-"""How many tokens a training has passed."""
+"""How many tokens a training has trained on."""
 
 import math
 from typing import Any
@@ -10,10 +10,10 @@ from raysplit.trainers.data import look_for_padding
 
 
 def check_counting(args: TrainingArguments, state: TrainerState, train_dataloader: Any, processing_class: Any) -> bool:
-    """Whether the trainer may count padding as tokens, which cannot be seen beforehand.
+    """Whether the trainer may count padding as tokens without our seeing it beforehand.
 
     Raises:
-        RunError: the trainer counts no tokens, has not counted those before, or does count padding.
+        RunError: the trainer counts no tokens, its checkpoint has counted none, or it counts padding.
     """
     how = args.include_num_input_tokens_seen
     if how == "no":
@@ -40,7 +40,7 @@ def check_counting(args: TrainingArguments, state: TrainerState, train_dataloade
 
 
 def trained_tokens(args: TrainingArguments, state: TrainerState, loader: Any, *, tokens_per_step: int | None) -> int:
-    """Of the steps behind a training, those of its checkpoint included; the trainer's own count without
+    """Tokens of all steps so far, those before a checkpoint included; the trainer's own count without
     ``tokens_per_step``.
     """
     if tokens_per_step is None:
@@ -49,11 +49,11 @@ def trained_tokens(args: TrainingArguments, state: TrainerState, loader: Any, *,
 
 
 def _full_steps(args: TrainingArguments, state: TrainerState, loader: Any) -> float:
-    """How many whole optimizer steps those behind a training are worth, in tokens.
+    """The steps so far, counted in whole optimizer steps by their tokens.
 
-    The last step of an epoch may have fewer batches than are accumulated, and its last batch fewer rows; with
+    The last step of an epoch may have fewer batches than are accumulated, and its last batch fewer rows. With
     ``auto_find_batch_size`` all batches may be smaller than asked for. Where the loader has no length, as over a
-    stream, every step is whole.
+    stream, every step counts as whole.
     """
     n_rows = state.train_batch_size if args.auto_find_batch_size else None
     rows_of_batch = n_rows or args.train_batch_size
@@ -74,7 +74,7 @@ def _steps(n_steps: int, loader: Any, args: TrainingArguments, rows_of_batch: in
 
 
 def _share_of_last_batch(n_batches: int, loader: Any, args: TrainingArguments, rows_of_batch: int) -> float:
-    """Among several processes the last batches are filled up."""
+    """Rows of an epoch's last batch, as a share of a whole one; 1 among several processes, which fill it up."""
     try:
         n_in_last = len(loader.dataset) - (n_batches - 1) * rows_of_batch
     except (TypeError, AttributeError):

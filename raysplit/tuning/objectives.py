@@ -16,32 +16,35 @@ from raysplit.tuning.studies import Hyperparameter, Reading, StudyEnd, StudyResu
 
 LEARNING_RATE, BRANCH = "learning_rate", "branch"
 TrainAll = Callable[[Sequence[Task]], Sequence[Outcome]]
-"""Carries out tasks at the same time; outcomes in their order."""
+"""Carries out tasks at the same time, and gives their outcomes in the order of the tasks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Points:
-    """Where hyperparameters are tuned."""
+    """The sizes and tokens at which hyperparameters are tuned."""
 
     sizes: tuple[int, ...]
     """Non-embedding parameter counts, rising."""
     pretrain_tokens: tuple[int, ...]
+    """D, rising; from bases the sweep's largest alone, at which rates are read."""
     specialize_tokens: tuple[int, ...]
+    """D', rising."""
 
 
 def section(space: Space) -> TuningSpec:
+    """The section ``tuning`` of a space that has one."""
     assert space.tuning is not None
     return space.tuning
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyTrainer:
-    """Where trials are trained."""
+    """Trains the trials of studies: it knows the space, the folder and what carries out tasks."""
 
     space: Space
-    """With what the stages before have chosen."""
+    """The search space, with what earlier stages have chosen."""
     folder: Path
-    """For the checkpoints of the trials under way."""
+    """Folder for the checkpoints of the trials under way."""
     vocab_size: int
     train_all: TrainAll
 
@@ -56,7 +59,7 @@ class StudyTrainer:
     def train(
         self, space: Space, trials: Sequence[Trial], milestone: int, *, waypoints: Sequence[int], checkpoints: Path
     ) -> list[Measured]:
-        """Have trials trained to a milestone at the same time, and measured.
+        """Have trials trained to a milestone at the same time, and measured; outcomes in the order of the trials.
 
         Raises:
             TrainingFailed: one of them could not be.
@@ -76,12 +79,13 @@ class StudyTrainer:
         return [outcome for outcome in outcomes if isinstance(outcome, Measured)]
 
     def flops(self, n_params: int, measured: Sequence[Measured]) -> float:
+        """FLOPs trained for these outcomes at one size."""
         per_token = self.space.shape(n_params, self.vocab_size).flops_per_token
         return float(per_token * sum(each.tokens for each in measured))
 
 
 class Trunk:
-    """Trunks of one size; their loss is the weighted mean over the domains."""
+    """The objective of a study of trunks of one size: the mean loss over the domains, by the space's weights."""
 
     def __init__(self, trainer: StudyTrainer, n_params: int, milestones: Sequence[int]) -> None:
         self._trainer, self._n_params, self.milestones = trainer, n_params, tuple(milestones)
@@ -125,7 +129,7 @@ class Trunk:
         return self._optima(end.results, end.parameters[0].range)
 
     def rate_edges(self, results: Sequence[StudyResult], parameters: Sequence[Hyperparameter]) -> dict[str, Edge]:
-        """Where the optimum of some milestone lies; lower down when every trial diverged."""
+        """The end of the range at which the best rate of some milestone lies; the low end when every trial diverged."""
         optima = self._optima(results, parameters[0].range)
         edges: list[Edge] = [optimum.edge for optimum in optima if optimum.edge] if optima else ["low"]
         return {LEARNING_RATE: edges[0]} if edges else {}
@@ -137,10 +141,12 @@ class Trunk:
 
 
 class Branches:
-    """The branches of all domains from one trunk; a trial's loss is the weighted mean over their own domains, and in
-    part over all domains where the space gives those a weight.
+    """The objective of a study of branches: one of every domain, all from one trunk.
 
-    The trunk is a base's last revision where there are bases, and is else trained first, at ``rate``.
+    A trial's loss is the mean over the branches, by the space's weights. A branch counts by the loss on its own domain.
+    Where the space sets ``general_weight`` w, it counts by (1 - w) of that and w of its mean loss over all domains.
+
+    The trunk is the last revision of a base where there are bases. Else the first trial trains it, at ``rate``.
     """
 
     def __init__(self, trainer: StudyTrainer, n_params: int, points: Points, *, rate: float) -> None:
@@ -181,7 +187,7 @@ class Branches:
         shutil.rmtree(self._trainer.checkpoints(trial.stage, trial.index), ignore_errors=True)
 
     def tried(self, results: Sequence[StudyResult]) -> list[Tried]:
-        """Each trial's rate at the last milestone, as that of the D that all rates of the sweep are read at."""
+        """Each trial's loss at the last milestone, entered at the D at which the sweep reads all its rates."""
         return [
             Tried(
                 n_params=self._n_params, pretrain_tokens=self._trainer.space.horizon_tokens,
@@ -201,7 +207,7 @@ class Branches:
         return [find_optimum(self.tried(end.results), end.parameters[0].range)]
 
     def rate_edges(self, results: Sequence[StudyResult], parameters: Sequence[Hyperparameter]) -> dict[str, Edge]:
-        """Where the best rate lies; lower down when every trial diverged."""
+        """The end of the range at which the best rate lies; the low end when every trial diverged."""
         tried = [each for each in self.tried(results) if math.isfinite(each.loss)]
         edge: Edge = find_optimum(tried, parameters[0].range).edge if tried else "low"
         return {LEARNING_RATE: edge} if edge else {}

@@ -9,10 +9,10 @@ Four stages, each resting on the ones before:
 3. the rule through those optima (`raysplit.design.hyperparameters`), read at the largest D of the sweep's grid.
 4. *branch*: re-warm-up, rate and replay of the branches, at the smallest size, from a trunk at the rule's rate.
 
-From bases there are no trunks to train: *rate* is that of the branches of each base, and *branch* starts from the
-smallest base.
+From bases there are no trunks to train. Then *steps* is left out, *rate* tunes the branches of each base, and *branch*
+starts from the smallest base.
 
-The sweep then trains with what was found, so the law is fitted to tuned runs only.
+The sweep then trains with what was found. So the law is fitted to tuned runs only.
 """
 
 import math
@@ -39,7 +39,10 @@ _BRANCH_FIELDS = ("branch_rate_factor", "branch_warmup_tokens", "replay_share")
 
 
 def points_of(space: Space, *, vocab_size: int) -> Points:
-    """The cheap points of a space: what its section ``tuning`` names, or the smallest of the sweep's."""
+    """The points at which a space is tuned: those of its section ``tuning``, else the smallest of the sweep's.
+
+    Left out, they are the two smallest sizes, the first two D above 0 of the sweep's list, and its first D'.
+    """
     tuning = section(space)
     sizes = tuning.sizes or tuple(sorted(space.model.sizes)[:2])
     pretrain = tuning.pretrain_tokens or tuple(d for d in space.sweep.pretrain_tokens if d)[:2]
@@ -56,14 +59,14 @@ def points_of(space: Space, *, vocab_size: int) -> Points:
 
 
 def rate_parameter(space: Space, n_params: int) -> Hyperparameter:
-    """The learning rate of a size's trunk."""
+    """The learning rate of a size, in the range that the space gives, else within a factor of 4 of the space's own."""
     own = space.training.learning_rate.peak(n_params, space.horizon_tokens)
     low, high = section(space).learning_rate or (own / _DEFAULT_RATE_FACTOR, own * _DEFAULT_RATE_FACTOR)
     return Hyperparameter(name=LEARNING_RATE, range=Range(low=low, high=high, most=max(_MOST_RATE, high)), own=own)
 
 
 def other_parameters(space: Space, points: Points) -> dict[str, Hyperparameter]:
-    """What else is tuned, by name, with the limits to which its range may be widened."""
+    """The other hyperparameters for which the space gives a range, by name, with the limits of its widening."""
     tuning, training = section(space), space.training
     constant, step = 1 - training.cooldown_fraction, space.micro_step_tokens
     smallest_point = min(d for d in (*space.pretrain_grid, *space.specialize_grid, *points.pretrain_tokens) if d)
@@ -86,7 +89,7 @@ def other_parameters(space: Space, points: Points) -> dict[str, Hyperparameter]:
 
 
 def expected_flops(space: Space, *, vocab_size: int) -> float:
-    """What the studies train if no trial is stopped early and no range is widened."""
+    """FLOPs of all studies, if no trial is stopped early and no range is widened."""
     points, n_trials = points_of(space, vocab_size=vocab_size), section(space).n_trials
     names = other_parameters(space, points)
 
@@ -114,7 +117,7 @@ def tune(
     train_all: TrainAll,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Tuned:
-    """Run every study, or take up where an interrupted call was.
+    """Run every study in turn; a call after an interrupted one goes on where that was.
 
     Args:
         space: with a section ``tuning``.
@@ -122,10 +125,10 @@ def tune(
         checkpoints: folder for those of the trials under way; deleted at the end.
         vocab_size: of the corpus's tokenizer.
         train_all: carries out tasks.
-        tell: takes lines for the person who waits.
+        tell: is given lines for the person who waits.
 
     Raises:
-        RunError: no trial of a study could be trained.
+        RunError: no trial of a study ran to its end.
     """
     tuning, points = section(space), points_of(space, vocab_size=vocab_size)
     others, smallest = other_parameters(space, points), points.sizes[0]
@@ -177,7 +180,7 @@ def tune(
 
 
 def rule_sentence(tuned: Tuned) -> str:
-    """The rule, its certainty and its price in words."""
+    """The rule of the learning rate in words: its exponents, their errors, and what a wrong rate costs."""
     rule = tuned.rule
     penalty = sum(optimum.doubling_penalty for optimum in tuned.optima) / len(tuned.optima)
     return (

@@ -15,21 +15,21 @@ _DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLd
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyStore:
-    """A run's part of a database."""
+    """The studies of one run in a database."""
 
     storage: Any
-    """Optuna's."""
+    """Optuna's storage object."""
     url: str
-    """The password masked."""
+    """URL of the database, its password masked."""
     prefix: str = ""
-    """Before the names of the run's studies, in a database that runs share."""
+    """Stands before the names of the run's studies in a database that runs share."""
 
 
 def open_store(space: Space, *, default: Path, run_name: str) -> StudyStore:
-    """The database that a space names, or else a SQLite file.
+    """Open the database that a space names, else a SQLite file at ``default``.
 
     Raises:
-        RunError: it cannot be used.
+        RunError: the database cannot be used, or its URL names a variable that is not set.
     """
     assert space.tuning is not None
     named = space.tuning.storage
@@ -38,10 +38,10 @@ def open_store(space: Space, *, default: Path, run_name: str) -> StudyStore:
 
 
 def storage_url(url: str | None, *, default: Path) -> str:
-    """The URL of Optuna's database, environment variables put in.
+    """The URL of Optuna's database, with ``${NAME}`` replaced by that environment variable.
 
     Raises:
-        RunError: a variable that it names is not set.
+        RunError: a variable that the URL names is not set.
     """
     if url is None:
         return f"sqlite:///{default}"
@@ -57,10 +57,10 @@ def masked(url: str) -> str:
 
 
 def open_storage(url: str) -> Any:
-    """Optuna's storage at a SQLAlchemy URL; its tables are made where there are none.
+    """Optuna's storage at a SQLAlchemy URL; Optuna makes its tables where there are none.
 
     Raises:
-        RunError: the URL is none, its driver is not installed, or the database cannot be reached.
+        RunError: the text is no URL, its driver is not installed, or the database cannot be reached.
     """
     import optuna
     import sqlalchemy.exc

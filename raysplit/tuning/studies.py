@@ -1,9 +1,9 @@
 """One Optuna study in rounds: ask, train, tell; a range is widened where the best lies at its end.
 
-A trial's *index* is its number in the study were nothing ever interrupted. All that is decided about a trial rests on
-its index and on earlier rounds: its sampler's seed, what it asks, whether it is pruned. So a study that was killed and
-taken up again tries what an uninterrupted one does. The database is the study's whole memory; what a trial has measured
-is in it before any of its round is told.
+A trial's *index* is the number that it has in a study that nothing interrupts. Its sampler's seed, its values and
+whether it is pruned rest on its index and on earlier rounds alone. So a study that was killed and taken up again tries
+what an uninterrupted one does. The database is the study's whole memory: what the trials of a round have measured is in
+it before Optuna is told of any of them.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ from raysplit.quantities import format_hyperparameter
 
 _MAX_WIDENINGS = 2
 _N_STARTUP = 4
-"""Trials before the sampler learns from what was seen, and before one is pruned; half the trials if they are more."""
+"""Trials before the sampler learns from what was seen. Pruning begins after as many, or half of all if that is more."""
 _SPREAD = (1 / 8, 7 / 8, 3 / 8, 5 / 8)
 """Where a single hyperparameter is tried after its own value, as shares of its range: a parabola wants both sides."""
 _INDEX, _RESULT = "place", "outcome"
-"""Names in the database, which those of earlier versions have too."""
+"""Names in the database, which databases of earlier versions have too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,10 +36,10 @@ class Hyperparameter:
     own: float
     """The search space's own value, which is tried first."""
     step: int = 0
-    """The value is a whole multiple of it; 0 for any real number."""
+    """The value is a whole multiple of this; 0 allows any real number."""
 
     def at(self, share: float) -> float:
-        """The value at a share of the range."""
+        """The value at a share (0 to 1) of the range, on its logarithm where the range is logarithmic."""
         low, high = self.range.low, self.range.high
         value = low * (high / low) ** share if self.range.log else low + (high - low) * share
         return self.range.clip(round(value / self.step) * self.step if self.step else value)
@@ -61,30 +61,30 @@ class StudyTrial:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
-    """What one milestone of an trial gave."""
+    """What a trial gave at one milestone."""
 
     loss: float
     """Nats per token."""
     flops: float
-    """Trained for it, beyond the milestone before."""
+    """FLOPs trained from the milestone before to this one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyResult:
-    """What an trial gave."""
+    """What a trial gave."""
 
     values: Mapping[str, float]
     losses: Mapping[int, float]
-    """By milestone, tokens; those before it diverged or was pruned."""
+    """Loss (nats per token) by milestone (tokens), as far as the trial got before it diverged or was pruned."""
     flops: float
-    """Trained for those."""
+    """FLOPs trained for those."""
     failed: str
     """Why training failed; empty when it did not."""
     pruned: bool
 
     @property
     def loss(self) -> float:
-        """Mean over the milestones, which one set of hyperparameters serves all; infinite unless all were reached."""
+        """Mean over the milestones, since one set of hyperparameters serves all; infinite unless all were reached."""
         return math.inf if self.failed or self.pruned else sum(self.losses.values()) / len(self.losses)
 
 
@@ -94,18 +94,18 @@ class StudyEnd:
 
     name: str
     parameters: tuple[Hyperparameter, ...]
-    """With the ranges as they were at the end."""
+    """The hyperparameters, with their ranges as they were at the end."""
     results: tuple[StudyResult, ...]
-    """By index."""
+    """The trials' results, by index."""
     edges: Mapping[str, Edge]
-    """Hyperparameters whose best value lies at an end even so."""
+    """Hyperparameters whose best value still lies at an end of its range, and which end."""
 
     @property
     def best(self) -> StudyResult:
-        """The lowest loss of those that ran to the end.
+        """The result with the lowest loss among the trials that ran to the end.
 
         Raises:
-            RunError: none did.
+            RunError: no trial ran to its end.
         """
         best = min(self.results, key=lambda result: result.loss)
         if not math.isfinite(best.loss):
@@ -115,7 +115,7 @@ class StudyEnd:
 
 
 class TrainingFailed(Exception):
-    """A run that diverged or whose lane gave up."""
+    """A trial's run has diverged, or its lane has given up."""
 
 
 class Objective(Protocol):
@@ -126,21 +126,21 @@ class Objective(Protocol):
         """Tokens at which the loss is read and a trial may be pruned, rising."""
 
     def measure(self, trial: StudyTrial, milestone: int) -> Reading:
-        """The loss at a milestone; called for one milestone after the other.
+        """Train a trial to a milestone and read the loss there; called for one milestone after the other.
 
         Raises:
-            TrainingFailed: there is none.
+            TrainingFailed: the run has no loss there.
         """
 
     def forget(self, trial: StudyTrial) -> None:
-        """The trial has ended; what it left on disk is not needed."""
+        """Delete what a trial that has ended left on disk."""
 
 
 Edges = Callable[[Sequence[StudyResult], Sequence[Hyperparameter]], Mapping[str, Edge]]
 
 
 def edges_of_best(results: Sequence[StudyResult], parameters: Sequence[Hyperparameter]) -> dict[str, Edge]:
-    """The hyperparameters whose value in the best result lies at an end of its range, and which."""
+    """The hyperparameters whose value in the best result lies at an end of its range, and which end."""
     best = min(results, key=lambda result: result.loss)
     found = {p.name: p.range.edge(best.values[p.name]) for p in parameters if math.isfinite(best.loss)}
     return {name: edge for name, edge in found.items() if edge}
@@ -165,11 +165,13 @@ def run_study(
         parameters: what is tuned.
         objective: what is minimised.
         storage: as `open_storage` gives it.
-        n_trials: before a range is widened; each widening adds half as many.
+        n_trials: trials before a range is widened; each of at most two widenings adds half as many.
         n_lanes: trials of a round, which train at the same time.
         seed: of the samplers.
-        find_edges: which ranges are too narrow.
-        tell: takes a line for the person who waits.
+        find_edges: says which ranges are too narrow, and at which end.
+        tell: is given lines for the person who waits.
+
+    Errors of the objective other than `TrainingFailed` end the study where it is; the next call takes it up.
     """
     import optuna
 
@@ -206,7 +208,7 @@ def _told(parameter: Hyperparameter) -> str:
 
 
 def _opening(parameters: Sequence[Hyperparameter]) -> list[dict[str, float]]:
-    """The values that a study begins with, whatever its sampler: the space's own, then, for one alone, a spread."""
+    """The values that a study begins with: the space's own; for a single hyperparameter also a spread of its range."""
     own = {p.name: p.range.clip(p.own) for p in parameters}
     if len(parameters) > 1:
         return [own]
@@ -215,7 +217,7 @@ def _opening(parameters: Sequence[Hyperparameter]) -> list[dict[str, float]]:
 
 
 def _beyond(parameters: Sequence[Hyperparameter], edges: Mapping[str, Edge]) -> list[dict[str, float]]:
-    """What is tried first in a range just widened: its new part; for several at once that is the sampler's task."""
+    """The first values to try in a range just widened: two in its new part; with several hyperparameters none."""
     if len(parameters) > 1:
         return []
     [parameter] = parameters
@@ -234,7 +236,7 @@ def _run_round(
     *,
     seed: int,
 ) -> None:
-    """Have every trial of a round that has no result yet trained, then tell them all."""
+    """Train every trial of a round that has no result yet, then tell Optuna of all of them."""
     from optuna.trial import TrialState
 
     told = {trial.user_attrs[_INDEX] for trial in _told_trials(study)}
@@ -282,7 +284,7 @@ def _ask(
 
 
 def _train(asked: Any, trial: StudyTrial, objective: Objective, lock: threading.Lock) -> None:
-    """Measure milestone after milestone, and put into the database what came of it."""
+    """Measure milestone after milestone, and write the result into the database."""
     losses: dict[int, float] = {}
     failed, pruned, flops = "", False, 0.0
     for milestone in objective.milestones:
@@ -304,7 +306,7 @@ def _train(asked: Any, trial: StudyTrial, objective: Objective, lock: threading.
 
 
 def _take_up(study: Any) -> dict[int, Mapping[str, float]]:
-    """Close what an interrupted round left open; gives the indices to train again, with the values they had."""
+    """Close what an interrupted round left open; returns the indices to train again, with the values they had."""
     from optuna.trial import TrialState
 
     again = {}
@@ -335,22 +337,22 @@ def _told_trials(study: Any) -> list[Any]:
 
 
 def _results(study: Any) -> list[StudyResult]:
-    """Of all that was told, by index."""
+    """The results of all trials that Optuna was told of, by index."""
     by_place = {trial.user_attrs[_INDEX]: trial for trial in _told_trials(study)}
     found = []
     for _, trial in sorted(by_place.items()):
         result = trial.user_attrs[_RESULT]
-        # JSON has made texts of the milestones.
+        # In JSON the milestones have become strings.
         losses = {int(tokens): loss for tokens, loss in result["losses"].items()}
         found.append(StudyResult(**result | {"values": trial.params, "losses": losses}))
     return found
 
 
 def _seed(name: str, seed: int, index: int) -> int:
-    """Of a trial's sampler; of its stage and not of the run folder, so that folders do not differ."""
+    """Seed of a trial's sampler; made of its stage and not of the run's name, so that runs do not differ."""
     return int.from_bytes(hashlib.blake2b(f"{_stage(name)}/{seed}/{index}".encode(), digest_size=4).digest(), "little")
 
 
 def _stage(name: str) -> str:
-    """Runs that share a database put their own name before that of the study."""
+    """The stage in a study's name; runs that share a database put their own name before it."""
     return name.rpartition(" ")[2]

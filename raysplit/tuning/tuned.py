@@ -1,4 +1,4 @@
-"""What tuning found, with its evidence, as a file; and the search space that goes by it."""
+"""What tuning found, with its evidence, as a file; and the search space with those hyperparameters."""
 
 import json
 import math
@@ -16,10 +16,10 @@ from raysplit.space import Space
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chosen:
-    """One hyperparameter beside the learning rate, and how it was chosen: by the best trial of its study."""
+    """One hyperparameter beside the learning rate: the value in the best trial of its study."""
 
     name: str
-    """Of the field in the search space's section `training`."""
+    """Its field in the search space's section ``training``."""
     study: str
     value: float
     own: float
@@ -28,19 +28,23 @@ class Chosen:
     high: float
     """The range that was tried."""
     edge: Edge
-    """The end of that range which the value lies at, be it one that cannot be moved: zero, or one forward pass."""
+    """The end of that range at which the value lies, even one that cannot be moved: zero, or one forward pass."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudySummary:
+    """One study in a line: its trials, and its best loss beside that of the values before tuning."""
+
     name: str
     n_trials: int
     n_pruned: int
     n_failed: int
     best_loss: float
+    """Nats per token, mean over the milestones."""
     own_loss: float
-    """Of the search space's own values, nats per token; of rate studies under the batch and warm-up already chosen.
-    Infinite where that run diverged or was pruned."""
+    """The loss of the study's first trial, nats per token. It tries the search space's own values, moved into the range
+    where they lie outside it; a rate study has the batch and warm-up already chosen. Infinite where that trial diverged
+    or was pruned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,20 +56,25 @@ class Tuned:
     """URL of Optuna's database, the password masked."""
     rule: RateRule
     prior_exponent: float
+    """The exponent of N that the search space gave, to which the rule is drawn."""
     horizon_tokens: int
     """The D at which the rule is read for every trunk: the largest of the sweep's grid."""
     optima: tuple[Optimum, ...]
+    """The best learning rate at each (N, D)."""
     tried: tuple[Tried, ...]
+    """Every loss that the optima were found from."""
     chosen: tuple[Chosen, ...]
+    """The hyperparameters beside the learning rate."""
     studies: tuple[StudySummary, ...]
     trained_flops: float
+    """FLOPs of all studies."""
 
     def rate(self, n_params: float) -> float:
         """Peak learning rate of a size."""
         return self.rule.rate(n_params, self.horizon_tokens)
 
     def apply(self, space: Space) -> Space:
-        """The search space with these hyperparameters in place of the section that asked for them."""
+        """The search space with these hyperparameters, and without its section ``tuning``."""
         whole = {"batch_tokens", "warmup_tokens", "branch_warmup_tokens"}
         fields: dict[str, Any] = {c.name: round(c.value) if c.name in whole else c.value for c in self.chosen}
         rule = {
@@ -79,10 +88,10 @@ class Tuned:
 
 
 def read_tuned(path: Path) -> Tuned | None:
-    """What tuning found, or None where nothing was tuned.
+    """Read ``hyperparameters.json``; None where there is no such file, since nothing was tuned.
 
     Raises:
-        RunError: the file is damaged or of another schema version.
+        RunError: the file cannot be read, is damaged, or is of another schema version.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -98,7 +107,7 @@ def read_tuned(path: Path) -> Tuned | None:
 
 
 def _with_infinities(value: Any) -> Any:
-    """Null is always the loss of a run that has none."""
+    """The same value with infinity for every null, which stands for the loss of a run that has none."""
     if isinstance(value, dict):
         return {key: _with_infinities(item) for key, item in value.items()}
     if isinstance(value, list):
