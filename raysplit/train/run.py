@@ -34,6 +34,8 @@ from raysplit.train.watch import STEPS, Watch
 
 _log = logging.getLogger(__name__)
 
+_UNDER_WAY_SECONDS = 600.0
+"""A save without a manifest may be under way for so long: a lane that was taken for dead may train the same branch."""
 _LOOK_SECONDS = 0.5
 """Time between two looks at the loss, at which progress is told too; each look waits for the device."""
 _HOPELESS = 2.0
@@ -314,7 +316,7 @@ class Lane:
         """The checkpoints of a trial's size and seed; what killed saves of this trial have left is deleted."""
         found, torn = stored(self.storage)
         for folder in torn:
-            if is_on_chain(folder, trial):
+            if is_on_chain(folder, trial) and self.storage.seconds_since_written(folder) > _UNDER_WAY_SECONDS:
                 self.storage.delete(folder)
         return {
             node: manifest

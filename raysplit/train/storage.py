@@ -4,7 +4,9 @@ Nothing here needs torch.
 """
 
 import logging
+import math
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +61,16 @@ class CheckpointStorage:
         with self._told(""):
             found = self._files.get_file_info(fs.FileSelector(self._root, allow_not_found=True))
         return sorted(each.base_name for each in found if each.type == fs.FileType.Directory)
+
+    def seconds_since_written(self, folder: str) -> float:
+        """Since a file of this folder was last written, by this machine's clock; infinite where there is none.
+
+        Raises:
+            StorageError: the folder cannot be read.
+        """
+        with self._told(folder):
+            found = self._files.get_file_info(fs.FileSelector(self._path(folder), allow_not_found=True))
+        return time.time() - max((each.mtime_ns for each in found if each.mtime_ns), default=-math.inf) / 1e9
 
     def read(self, name: str) -> bytes:
         """A whole file.

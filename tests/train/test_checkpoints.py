@@ -2,8 +2,10 @@
 
 import errno
 import json
+import os
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -291,3 +293,19 @@ def test_a_bucket_that_is_not_there_is_storage_that_fails(at: Callable[[str], La
 def test_a_url_of_nothing_known_is_refused() -> None:
     with pytest.raises(RunError, match=r"ftp://here: .*give a folder that every node sees, or a URL such as s3://"):
         CheckpointStorage("ftp://here")
+
+
+@pytest.mark.parametrize(("age_seconds", "is_left"), [(0, True), (3600, False)])
+def test_what_a_save_has_left_is_deleted_once_it_cannot_be_under_way(
+    at: Callable[[Path], Lane], tmp_path: Path, age_seconds: int, is_left: bool
+) -> None:
+    """A lane that was taken for dead may be writing there."""
+    one = at(tmp_path)
+    share = tmp_path / Node(n_params=13408, seed=0, pretrain_tokens=512).folder / "share"
+    share.parent.mkdir()
+    share.write_bytes(b"half")
+    written = time.time() - age_seconds
+    os.utime(share, (written, written))
+    trial = trunk(one.space, 1024)
+    one.measure(trial, 1024, tree=tree_of(one.space), on_progress=lambda tokens, loss: None)
+    assert share.exists() == is_left
