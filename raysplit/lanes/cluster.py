@@ -122,6 +122,8 @@ def _prepare_environment() -> None:
     forget_launchers()
     # The variable would show warnings of Ray's and torch's own imports, which no user can help.
     os.environ.pop("PYTHONWARNINGS", None)
+    # Ray's 15 leaves but four steps to 19, the lowest: too few for the law's fits to give way to its answers.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # Broker, lane hosts and law take no CPU, so there are more processes than Ray expects and warns of.
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(_FEW_PROCESSES))
     # Only a dashboard would show task events, and handing them in to a cluster that is gone takes 5 s.
