@@ -299,7 +299,7 @@ class _Build:
             room = full = self.spec.shares[name] * wanted
             for text in _training_texts(each, near):
                 yield text
-                room -= len(text)
+                room -= len(text.encode())
                 if room <= 0:
                     break
             if room == full:

@@ -22,7 +22,7 @@ def building(out: Path, *, what: str, lock: str, record: str) -> Iterator[None]:
         record: name of the file that says what was built, once it is whole.
 
     Raises:
-        CorpusError: the folder holds other things, or cannot be written.
+        CorpusError: the folder holds other things or cannot be written, or a file elsewhere cannot be used.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -34,4 +34,10 @@ def building(out: Path, *, what: str, lock: str, record: str) -> Iterator[None]:
             yield
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        if isinstance(error.filename, str) and not _is_on_one_path(Path(error.filename), out):
+            raise CorpusError(f"{error.filename}: {reason}, while the {what} was built; build it again") from error
         raise CorpusError(f"{out}: the {what} cannot be written there: {reason}") from error
+
+
+def _is_on_one_path(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)

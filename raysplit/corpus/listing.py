@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -100,15 +100,27 @@ def _of_glob(path: Path, is_wanted: Callable[[Path], bool], tally: Tally) -> lis
     n_fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part) and not Path(*parts[: i + 1]).exists())
     root = Path(*parts[:n_fixed])
     found: dict[str, Path] = {}
+    walked: set[Path] = set()
     pattern = os.path.join(glob.escape(str(root)), *parts[n_fixed:])
     for match in sorted(map(Path, glob.iglob(pattern, recursive=True))):
         if is_left_behind(match.relative_to(root)):
             tally.left_behind(match)
             continue
-        if match.is_dir() and "**" in parts:
-            continue  # what it holds is matched as well
-        for file in _of_folder(match, is_wanted, tally) if match.is_dir() else [match]:
+        if not walked.isdisjoint(match.parents):
+            continue  # it was listed with its folder
+        files = [match]
+        if match.is_dir():
+            if _matches_below(parts):
+                continue  # what it holds is matched as well
+            walked.add(match)
+            files = _of_folder(match, is_wanted, tally)
+        for file in files:
             found.setdefault(os.path.realpath(file), file)
     if not found:
         raise CorpusError(f"{tally.where}: no file matches")
     return sorted(found.values())
+
+
+def _matches_below(parts: Sequence[str]) -> bool:
+    """Whether a glob that matches a folder matches all that it holds too, as ``**``, ``**/*`` and ``a/**/*/*`` do."""
+    return "**" in parts and set(parts[len(parts) - parts[::-1].index("**") :]) <= {"*"}

@@ -223,18 +223,19 @@ def _csv_rows(path: Path, columns: Sequence[str], encoding: str | None, bad: Bad
         is_declared = bool(_DECLARED.fullmatch(head))
         head = file.readline(_BLOCK_CHARACTERS) if is_declared else head
     if flaw := flaw_in(head):
-        raise Unreadable(f"line 1 {flaw}")
+        raise Unreadable(f"line {1 + is_declared} {flaw}")
     try:
         headers = {mark: _fields(head, mark) for mark in _DELIMITERS}
     except csv.Error as error:
-        raise Unreadable(f"line 1 is not CSV: {error}") from error
+        raise Unreadable(f"line {1 + is_declared} is not CSV: {error}") from error
     fitting = [mark for mark, fields in headers.items() if set(columns) <= set(fields)]
     delimiter = fitting[0] if fitting else max(headers, key=lambda mark: len(headers[mark]))
     if head.strip():  # else the header comes later, and is checked there
         try:
             check_columns(headers[delimiter], columns)
         except Unreadable as error:
-            raise Unreadable(f"{error} (its first line is taken for the header)") from error
+            nth = "second" if is_declared else "first"
+            raise Unreadable(f"{error} (its {nth} line is taken for the header)") from error
     is_plain = delimiter == "\t" and _is_plain(path, encoding, len(headers[delimiter]))
     return _csv_places(path, columns, encoding, bad, _Layout(delimiter, is_plain, n_above=int(is_declared)))
 

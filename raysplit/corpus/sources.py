@@ -1,6 +1,6 @@
 """Documents of one domain, read one by one from files, tables, Hugging Face datasets or package texts."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -109,12 +109,6 @@ def open_source(
         raise CorpusError(f"{tally.where[:1000]}: cannot be read: {error.strerror or error}") from error
     if source.label_column is not None and part is None:
         texts = _labels_checked(texts, source, tally, domain=domain)
-    if source.split_on is not None and source.kind != "files":
-        texts = (
-            Document(piece, document.is_held_out)
-            for document in texts
-            for piece in cut(lines_of(document.text.replace("\r\n", "\n")), source.split_on)
-        )
     return Documents(_not_blank(texts, tally), tally, paths)
 
 
@@ -189,7 +183,8 @@ def _opened(
     """The documents, and the files they come from."""
     if source.kind == "package":
         assert source.package is not None
-        return map(Document, package_documents(source.package)), ()
+        documents = package_documents(source.package)
+        return (Document(piece) for text in documents for piece in _cut(text, source.split_on)), ()
     if source.kind == "files":
         paths = _files(source, tally) if part is None else list(part.paths)
         # One file holds many texts; as a single document it could not be split into training and held-out text.
@@ -241,6 +236,10 @@ def _texts(paths: list[Path], encoding: str | None, split_on: int | str | None, 
                 yield from cut(_counted(text_lines(path, encoding, _bad_rows(path, tally)), tally), split_on)
         except Unreadable as error:
             tally.bad_file(path, error)
+
+
+def _cut(text: str, split_on: int | str | None) -> Iterable[str]:
+    return [text] if split_on is None else cut(lines_of(text.replace("\r\n", "\n")), split_on)
 
 
 def _counted(lines: Iterator[str], tally: Tally) -> Iterator[str]:
@@ -387,6 +386,7 @@ def _texts_of(rows: Iterator[tuple[Path, Row]], source: SourceSpec, tally: Tally
                 continue
         try:
             held_out = flag_in(row, source.held_out_column) if source.held_out_column else None
-            yield Document(text_in(row, source.text_column), held_out)
+            for piece in _cut(text_in(row, source.text_column), source.split_on):
+                yield Document(piece, held_out)
         except Unreadable as error:
             tally.bad_row(path, place, error)

@@ -136,9 +136,8 @@ def _megatron(path: Path, column: str) -> Iterator[np.ndarray]:
     _check_size(path, int(sizes.sum()) * dtype.itemsize)
     data = np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, dtype=np.uint8)
     for first, after in pairwise(ends.tolist()):
-        if first < after:
-            start = int(starts[first])
-            yield data[start : start + int(sizes[first:after].sum()) * dtype.itemsize].view(dtype)
+        start = int(starts[first]) if first < after else 0
+        yield data[start : start + int(sizes[first:after].sum()) * dtype.itemsize].view(dtype)
 
 
 def _megatron_columns(index: Path, content: bytes, n_sequences: int, n_ends: int) -> list[np.ndarray]:
@@ -207,10 +206,14 @@ def _check_column(schema: Any, column: str) -> None:
 
 
 def _lists(batches: Iterator[Any], column: str) -> Iterator[np.ndarray]:
-    for batch in batches:
-        for row in batch.column(batch.schema.get_field_index(column)):
-            if row.values is not None and len(row.values):
-                yield row.values.to_numpy(zero_copy_only=False)
+    rows = (row.values for batch in batches for row in batch.column(batch.schema.get_field_index(column)))
+    for number, tokens in enumerate(rows, start=1):
+        if tokens is None:
+            yield np.empty(0, dtype=np.uint32)
+        elif tokens.null_count:
+            raise Unreadable(f"document {number} has a null among its tokens; write the file without it")
+        else:
+            yield tokens.to_numpy(zero_copy_only=False)
 
 
 _MDS_SHAPES = ("uint8", "uint16", "uint32", "uint64")

@@ -39,6 +39,10 @@ class Clusterer:
         """(n, k) float64: squared Euclidean distances of the texts to the centres, without the offsets."""
         return squared_distances(self.vectors(texts), self.centres)
 
+    def flops(self, text: str) -> float:
+        """FLOPs of one text's distances: those of its features, and of their comparison with each centre."""
+        return self.features.flops(excerpt(text, self.excerpt_bytes)) + 2.0 * self.centres.size
+
     def assign(self, texts: Sequence[str]) -> np.ndarray:
         """(n,) int64 numbers of the texts' domains."""
         return self.nearest(self.vectors(texts))
@@ -49,6 +53,8 @@ class Clusterer:
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
         """(n, d) float32 features of the texts' beginnings: of unit length, or zero where a text has no feature."""
+        if not len(texts):
+            return np.zeros((0, self.centres.shape[1]), dtype=np.float32)
         return features_of(texts, self.features, excerpt_bytes=self.excerpt_bytes)
 
     def save(self, folder: Path) -> None:
@@ -90,7 +96,7 @@ class Clusterer:
 
 
 def features_of(texts: Sequence[str], features: TextFeatures, *, excerpt_bytes: int) -> np.ndarray:
-    """(n, d) float32 features of the first ``excerpt_bytes`` of each text."""
+    """(n, d) float32 features of the first ``excerpt_bytes`` of each text, n >= 1."""
     batches = (texts[start : start + _BATCH_TEXTS] for start in range(0, len(texts), _BATCH_TEXTS))
     return np.concatenate([features([excerpt(text, excerpt_bytes) for text in batch]) for batch in batches])
 

@@ -68,6 +68,10 @@ class CharacterFeatures:
         """(n, d) float32 of unit length; zero for a text that has none of the n-grams."""
         return _unit(self._vectorizer.transform(texts) @ self.rotation)
 
+    def flops(self, text: str) -> float:
+        """Most FLOPs of one text's features: each of its n-grams adds a row of the rotation."""
+        return 2.0 * len(_N_GRAMS) * len(text) * self.rotation.shape[1]
+
     @cached_property
     def _vectorizer(self) -> Any:
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -112,19 +116,36 @@ class EncoderFeatures:
         import torch
 
         tokenizer, model = self._parts
-        positions = getattr(model.config, "max_position_embeddings", _MOST_ENCODER_TOKENS)
-        most = min(_MOST_ENCODER_TOKENS, tokenizer.model_max_length, positions)
         means = []
         for start in range(0, len(texts), _BATCH_TEXTS):
             batch = tokenizer(
                 list(texts[start : start + _BATCH_TEXTS]),
-                padding=True, truncation=True, max_length=most, return_tensors="pt",
+                padding=True, truncation=True, max_length=self._most_tokens, return_tensors="pt",
             )  # fmt: skip
             with torch.inference_mode():
                 states = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
             mask = batch["attention_mask"][:, :, None]  # (batch, tokens, 1)
             means.append(((states * mask).sum(1) / mask.sum(1).clamp(min=1)).float().numpy())
         return _unit(np.concatenate(means))
+
+    def flops(self, text: str) -> float:
+        """FLOPs of the encoder's pass over one text of T tokens.
+
+        For each token two for each weight of a linear layer, and 4 T d L of attention (width d, L layers).
+        """
+        import torch
+
+        tokenizer, model = self._parts
+        n_tokens = len(tokenizer(text, truncation=True, max_length=self._most_tokens)["input_ids"])
+        linear = sum(part.weight.numel() for part in model.modules() if isinstance(part, torch.nn.Linear))
+        attention = 4 * n_tokens * model.config.hidden_size * model.config.num_hidden_layers
+        return float(n_tokens * (2 * linear + attention))
+
+    @property
+    def _most_tokens(self) -> int:
+        tokenizer, model = self._parts
+        positions = getattr(model.config, "max_position_embeddings", _MOST_ENCODER_TOKENS)
+        return int(min(_MOST_ENCODER_TOKENS, tokenizer.model_max_length, positions))
 
     @cached_property
     def _parts(self) -> tuple[Any, Any]:

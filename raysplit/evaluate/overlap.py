@@ -17,13 +17,14 @@ _WORD = re.compile(r"\w+")
 def overlapping(tasks: Sequence[EvaluationTask], corpus: Corpus) -> dict[str, dict[str, int]]:
     """Task's name -> domain -> number of items of which 13 words in a row stand in the domain's training text.
 
-    The items' n-grams are held in memory, and the text is read once. An item of fewer words never overlaps.
+    An item's words are those of its context with each of its choices. The items' n-grams are held in memory, and the
+    text is read once. An item of fewer words never overlaps.
     """
     owners: dict[int, list[tuple[int, int]]] = {}
     for number, task in enumerate(tasks):
         for at, item in enumerate(task.items):
-            text = " ".join(dict.fromkeys(part for request in item.requests for part in request))
-            for gram in set(_grams(_words(text))):
+            asked = [_words(context + continuation) for context, continuation in item.requests]
+            for gram in {gram for words in asked for gram in _grams(words)}:
                 owners.setdefault(gram, []).append((number, at))
     found: dict[str, dict[str, int]] = {task.name: {} for task in tasks}
     for domain in corpus.domains:

@@ -42,10 +42,13 @@ def evaluate(wanted: Wanted, out: Path, *, progress: Progress = lambda what, don
 
     Raises:
         ExpertError, RunError, TaskError, CorpusError: as `make_plan`, before any weights are read or files written.
+        CorpusError: at once too, where overlap is looked for and the run's corpus is missing.
         ExpertError: a model cannot be loaded.
-        CorpusError: overlap is looked for, and the run's corpus is missing.
     """
     plan = make_plan(wanted)
+    trained_on = None
+    if wanted.look_for_overlap and plan.run_folder is not None:
+        trained_on = Corpus.open(plan.run_folder / CORPUS_FOLDER)
     out.mkdir(parents=True, exist_ok=True)
     measured: dict[str, dict[str, _Measured]] = {task.name: {} for task in plan.tasks}
     temperatures: dict[str, float] = {}
@@ -74,7 +77,7 @@ def evaluate(wanted: Wanted, out: Path, *, progress: Progress = lambda what, don
             )
             for s in plan.subjects
         ],
-        tasks=_task_records(plan, look_for_overlap=wanted.look_for_overlap),
+        tasks=_task_records(plan, trained_on),
         left_out=plan.left_out,
         findings=[found for name, mine in measured.items() for found in _findings(name, mine, against=plan.against)],
     )
@@ -193,10 +196,8 @@ def _findings(task: str, measured: Mapping[str, _Measured], *, against: str) -> 
             )
 
 
-def _task_records(plan: EvaluationPlan, *, look_for_overlap: bool) -> list[TaskRecord]:
-    overlap = None
-    if look_for_overlap and plan.run_folder is not None:
-        overlap = overlapping(plan.tasks, Corpus.open(plan.run_folder / CORPUS_FOLDER))
+def _task_records(plan: EvaluationPlan, trained_on: Corpus | None) -> list[TaskRecord]:
+    overlap = None if trained_on is None else overlapping(plan.tasks, trained_on)
     records = [
         TaskRecord(
             name=task.name,

@@ -232,7 +232,7 @@ def _flops_per_token(
     total = float((per_token[requests.item] * n_tokens).sum())
     if subject.how.router == "centre":
         assert clusterer is not None
-        total += sum(routers.centre_flops(clusterer, item.routed_by) for item in task.items)
+        total += sum(clusterer.flops(item.routed_by) for item in task.items)
     elif subject.how.router == "likelihood":
         n_read = np.array([len(context) for context in requests.contexts])
         total += float(

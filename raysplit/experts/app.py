@@ -76,6 +76,7 @@ def serve_experts(
             DNS rebinding: a web page points a name of its own at this address.
 
     Raises:
+        ExpertError: as `make_app`.
         RunError: the address cannot be bound.
     """
     app = OwnHosts(make_app(expert_set, token=token), Hosts(host, allowed_hosts))
@@ -88,7 +89,15 @@ def make_app(expert_set: ExpertSet, *, token: str | None) -> FastAPI:
     Args:
         expert_set: what is served.
         token: the bearer token that every request must carry; None for none.
+
+    Raises:
+        ExpertError: an expert has the name of one of the endpoint's own models.
     """
+    if taken := [name for name in (ROUTED, MIXTURE) if name in expert_set.names]:
+        raise ExpertError(
+            f"{expert_set.experts.origin}: the expert {taken[0]!r} has the name of a model that the endpoint makes of "
+            "all experts; serve copies of the experts' folders, this one under another name"
+        )
     app = FastAPI(title="raysplit experts", docs_url=None, redoc_url=None)
     models: dict[str, Routing | str] = {
         ROUTED: expert_set.default_routing(),

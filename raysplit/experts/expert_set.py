@@ -25,7 +25,8 @@ class Route:
     weights: dict[str, float]
     """Expert -> weight, of the experts that are kept, the largest first; they sum to 1."""
     is_fallback: bool
-    """Whether the router knew nothing of the text, so that the seed goes on from it, or all experts count alike."""
+    """Whether the router knew nothing of the text. The seed goes on from it, or without a seed the first experts, which
+    count alike: one under top 1."""
     router_flops: float
     """FLOPs of choosing, once for each text, beyond what the chosen experts compute anyway."""
     flops_per_token: float
@@ -179,7 +180,7 @@ class ExpertSet:
         self, texts: Sequence[str], how: Routing, labels: Sequence[str]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(n, K) log-weights, (n,) whether they are the fallback, (n,) FLOPs of choosing."""
-        is_empty = np.array([not text.strip() for text in texts])
+        is_empty = np.array([not text.strip() for text in texts], dtype=bool)
         flops = np.zeros(len(texts))
         if how.router == "centre":
             if self.clusterer is None:
@@ -188,7 +189,7 @@ class ExpertSet:
                     "likelihood, or discover the domains with `raysplit corpus discover`"
                 )
             scores = routers.centre_scores(self.experts, self.clusterer, texts)
-            flops = np.array([routers.centre_flops(self.clusterer, text) for text in texts])
+            flops = np.array([self.clusterer.flops(text) for text in texts])
         elif how.router == "likelihood":
             scores = routers.likelihood_scores(self.experts, self.context_log_likelihoods(texts))
             n_tokens = np.array([len(tokens) for tokens in self.tokens.encode(texts)])

@@ -31,17 +31,19 @@ def device_of(name: str) -> torch.device:
     """The device of that name; ``auto`` is a GPU where there is one, else the CPU.
 
     Raises:
-        ExpertError: torch knows no such device, or CUDA is asked for and this machine has no GPU.
+        ExpertError: this machine has no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ExpertError(unknown("device", name, ("auto", "cpu", "cuda", "cuda:0"))) from error
-    if device.type == "cuda" and not torch.cuda.is_available():
+    known = ["cpu"]
+    if (accelerator := torch.accelerator.current_accelerator(check_available=True)) is not None:
+        kind = accelerator.type
+        known += [kind, *(f"{kind}:{number}" for number in range(torch.accelerator.device_count()))]
+    if name.startswith("cuda") and known == ["cpu"]:
         raise ExpertError(f"device {name!r}: torch sees no GPU here; give cpu")
-    return device
+    if name not in known:
+        raise ExpertError(unknown("device", name, ["auto", *known]))
+    return torch.device(name)
 
 
 class LoadedExpert:
@@ -56,10 +58,10 @@ class LoadedExpert:
             raise ExpertError(unknown("precision", precision, PRECISIONS))
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(folder.path, dtype=_DTYPES[precision])
+            self._model = model.to(device).eval()
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ExpertError(f"{folder.path}: its model cannot be loaded: {error}") from error
         self.folder, self.device = folder, device
-        self._model = model.to(device).eval()
 
     @torch.inference_mode()
     def score(

@@ -38,9 +38,8 @@ class Assigns(Protocol):
     def distances(self, texts: Sequence[str]) -> np.ndarray:
         """(n, k) squared distances from each text to each centre."""
 
-    @property
-    def centres(self) -> np.ndarray:
-        """(k, d) centres of the domains, d features."""
+    def flops(self, text: str) -> float:
+        """FLOPs of the distances of one text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,7 +186,7 @@ def prefix_of(text: str) -> str:
         return text
     prefix = raw[:PREFIX_BYTES].decode(errors="ignore")
     words = prefix.rsplit(None, 1)
-    if text[len(prefix)].isspace() or len(words) < 2:
+    if text[len(prefix)].isspace() or prefix[-1].isspace() or len(words) < 2:
         return prefix.rstrip() or prefix
     return words[0]
 
@@ -208,15 +207,6 @@ def clusterer_of(run_folder: Path) -> Assigns | None:
     # Where the run was moved with its discovery, that lies in it still.
     here = run_folder / "discovery" / Path(recorded).parent.name / Path(recorded).name
     return Discovered.load(here if here.is_dir() else recorded)
-
-
-def centre_flops(clusterer: Assigns, text: str) -> float:
-    """Most FLOPs of choosing the nearest centre by character n-grams.
-
-    Each n-gram of the text, of two lengths, adds a row of the rotation; then the vector is compared with each centre.
-    """
-    n_centres, n_dimensions = clusterer.centres.shape
-    return float(2 * n_dimensions * (2 * len(text) + n_centres))
 
 
 def likelihood_flops(experts: Experts, flops_per_token: np.ndarray, n_tokens: np.ndarray, *, n_kept: int) -> np.ndarray:

@@ -142,12 +142,12 @@ class Lane:
         losses = {domain: engine.loss_on(windows) for domain, windows in self._validation.items()}
         self._settle()
         for domain, loss in losses.items():
+            if not math.isfinite(loss):
+                raise Divergence(f"held-out loss of {domain} is {loss}")
+            guess = math.log(self.vocab_size)
             # A branch may well come to be wrong about the other domains.
-            bound = _HOPELESS * math.log(self.vocab_size) if domain == trial.domain or trial.is_trunk else math.inf
-            if not loss < bound:
-                raise Divergence(
-                    f"held-out loss of {domain} is {loss:.3g}, that of a blind guess {bound / _HOPELESS:.3g}"
-                )
+            if (domain == trial.domain or trial.is_trunk) and loss >= _HOPELESS * guess:
+                raise Divergence(f"held-out loss of {domain} is {loss:.3g}, that of a blind guess {guess:.3g}")
         return Measured(losses=losses, tokens=tokens, wall_seconds=time.perf_counter() - started)
 
     def forget_passed(self, trial: Trial, milestone: int, *, tree: Tree) -> None:

@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 from raysplit.corpus import Corpus, build_corpus
 from raysplit.corpus.held_out import HELD_OUT_TOLERANCE, HeldOut, drawn
 from raysplit.corpus.manifest import spec_hash
+from raysplit.corpus.tokenizer import CorpusTokenizer, train_bpe
 from raysplit.errors import CorpusError
 from raysplit.space import SourceSpec, TokenizerSpec
 from tests.corpus.texts import documents, files_source, small_corpus, spec_of, write_files
@@ -262,6 +263,36 @@ def test_an_output_folder_that_cannot_be_written_is_named(tmp_path: Path, source
     (tmp_path / "file").write_text("")
     with pytest.raises(CorpusError, match="file/out: the corpus cannot be written there: Not a directory"):
         build_corpus(spec_of({"a": source}), tmp_path / "file" / "out")
+
+
+def test_a_source_file_that_goes_while_a_corpus_is_built_is_named_itself(tmp_path: Path, source: SourceSpec) -> None:
+    gone = Path(str(source.path)) / "0003.txt"
+
+    def remove(step: str, done: float) -> None:
+        if (step, done) == ("open sources", 1.0):
+            gone.unlink()
+
+    with pytest.raises(CorpusError, match=r"0003\.txt: No such file or directory, while the corpus was built"):
+        build_corpus(spec_of({"a": source}), tmp_path / "out", progress=remove)
+
+
+def test_a_tokenizer_learns_from_as_many_bytes_of_every_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sample: list[str] = []
+
+    def learn(texts: Iterator[str], *, vocab_size: int) -> CorpusTokenizer:
+        sample.extend(texts)
+        return train_bpe(iter(sample), vocab_size=vocab_size)
+
+    monkeypatch.setattr("raysplit.corpus.build.train_bpe", learn)
+    monkeypatch.setattr("raysplit.corpus.build._MIN_SAMPLE_BYTES", 10_000)
+    monkeypatch.setattr("raysplit.corpus.build._SAMPLE_BYTES_PER_TOKEN", 1)
+    hebrew = "".maketrans("abcdefghijklmnopqrstuvwxyz", "אבגדהוזחטיכלמנסעפצקרשתםןףץ")
+    texts = documents(60, tag="a")
+    write_files(tmp_path / "a", texts)
+    write_files(tmp_path / "b", [text.translate(hebrew) for text in texts])
+    build_corpus(spec_of({name: files_source(tmp_path / name) for name in ("a", "b")}), tmp_path / "out")
+    n_bytes = [sum(len(text.encode()) for text in sample if text.isascii() is ascii) for ascii in (True, False)]
+    assert n_bytes == pytest.approx([5000, 5000], abs=500)
 
 
 def test_too_little_disk_is_said_before_packing(

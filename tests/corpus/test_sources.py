@@ -200,6 +200,15 @@ class TestTables:
             read(kind="table", path=str(path))
         assert len(str(caught.value)) < 2000
 
+    @pytest.mark.parametrize(
+        ("header", "said"),
+        [(b"titel\n", r"\(its second line is taken for the header\)"), (b"te\xe9xt\n", "line 2 has the byte 0xe9")],
+    )
+    def test_a_header_below_excel_s_own_line_is_on_the_second(self, tmp_path: Path, header: bytes, said: str) -> None:
+        (tmp_path / "t.csv").write_bytes(b"sep=;\r\n" + header)
+        with pytest.raises(CorpusError, match=said):
+            read(kind="table", path=str(tmp_path / "t.csv"))
+
     def test_labels_are_compared_without_blanks_and_near_ones_are_named(self, tmp_path: Path) -> None:
         topics = ("law", "law ", "Law", "art")
         path = write_table(tmp_path / "t.csv", [{"text": topic * 3, "topic": topic} for topic in topics])
@@ -366,10 +375,28 @@ class TestNotRead:
         assert len(read(kind="files", path=str(folder / "000*.txt"))) == 10
         assert len(read(kind="files", path=str(folder.parent / "text*"))) == 31
         assert len(read(kind="files", path=str(folder.parent / "**" / "*.txt"))) == 31
+        assert len(read(kind="files", path=str(folder.parent / "**" / "*"))) == 31
         with pytest.raises(CorpusError, match=r"\*\.md: no file matches"):
             read(kind="files", path=str(folder / "*.md"))
         with pytest.raises(CorpusError, match=r"domain 'code': .*: cannot be read: File name too long"):
             read(kind="files", path=f"/{'a' * 5000}")
+
+    def test_a_folder_that_a_glob_finds_at_any_depth_gives_its_files_once(self, tmp_path: Path) -> None:
+        write_files(tmp_path / "a" / "texts", ["one"])
+        write_files(tmp_path / "b" / "c" / "texts" / "more" / "texts", ["two"])
+        (tmp_path / "a" / "texts" / "photo.png").write_bytes(b"")
+        texts, rest = read_with_rest(kind="files", path=str(tmp_path / "**" / "texts"))
+        assert (texts, rest.n_files, rest.n_others) == (["one", "two"], 2, 1)
+
+    def test_a_row_that_is_too_long_when_cut_is_a_bad_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = write_table(tmp_path / "t.parquet", [{"text": "a--b"}, {"text": "c" * 60}, {"text": "d"}])
+        monkeypatch.setattr("raysplit.corpus.plain_text.LONGEST", 50)
+        source = SourceSpec(kind="table", path=str(path), split_on="--", on_bad="skip")
+        documents = open_source(source, domain="code")
+        assert list(documents) == ["a", "b", "d"]
+        assert documents.tally.so_far().bad == ("row 2: has more than 50 characters without '--'",)
 
     def test_a_bad_row_is_left_out_by_its_own_line(self, tmp_path: Path) -> None:
         rows = [json.dumps({"text": text}).encode() for text in documents(60, tag="a")]

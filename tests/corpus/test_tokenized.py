@@ -204,6 +204,22 @@ def test_a_token_that_the_tokenizer_does_not_have_ends_the_build(tmp_path: Path)
         read(tmp_path / "a.npy")
 
 
+@pytest.mark.parametrize("missing", [None, []])
+def test_a_row_without_tokens_is_counted_and_left_out(tmp_path: Path, missing: list[int] | None) -> None:
+    path = tmp_path / "a.arrow"
+    arrow(path, [[1], missing, [2]])  # type: ignore[list-item]
+    assert read(path) == [[1], [2]]
+    arrow(path, [[1], missing, [5000]])  # type: ignore[list-item]
+    with pytest.raises(CorpusError, match="document 3 has the token 5000"):
+        read(path)
+
+
+def test_a_null_among_the_tokens_is_named(tmp_path: Path) -> None:
+    arrow(tmp_path / "a.arrow", [[1], [], [2, None]])  # type: ignore[list-item]
+    with pytest.raises(CorpusError, match="document 3 has a null among its tokens"):
+        read(tmp_path / "a.arrow")
+
+
 def spec_of_tokens(path: Path, tokenizer: Path, **domains: SourceSpec) -> CorpusSpec:
     source = SourceSpec(kind="tokens", path=str(path), tokenizer=str(tokenizer))
     return CorpusSpec(

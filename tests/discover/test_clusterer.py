@@ -56,6 +56,11 @@ def test_an_excerpt_has_whole_characters(n_bytes: int, kept: str) -> None:
     assert excerpt("aéb", n_bytes) == kept
 
 
+def test_no_texts_are_no_rows(clusterer: Clusterer) -> None:
+    assert clusterer.assign([]).shape == (0,)
+    assert clusterer.distances([]).shape == (0, 3)
+
+
 def test_a_text_without_anything_known_is_at_a_finite_distance(clusterer: Clusterer) -> None:
     assert np.isfinite(clusterer.distances(["", "漢字"])).all()
 
@@ -135,6 +140,20 @@ def test_a_clusterer_names_its_encoder_and_loads_it_again(encoder_folder: Path, 
     )  # fmt: skip
     made.save(tmp_path / "c")
     assert Clusterer.load(tmp_path / "c").distances(TEXTS) == pytest.approx(made.distances(TEXTS), abs=1e-6)
+
+
+def test_the_pass_of_an_encoder_is_counted_in_what_a_choice_costs(encoder_folder: Path) -> None:
+    features = EncoderFeatures(name=str(encoder_folder))
+    made = Clusterer(
+        domains=("a", "b"), centres=np.zeros((2, 32)), offsets=np.zeros(2), features=features, excerpt_bytes=1000
+    )  # fmt: skip
+    text = TEXTS[15][:40]
+    n_tokens = len(features._parts[0](text)["input_ids"])
+    per_layer = 4 * 32 * 32 + 2 * 32 * 64  # attention's four matrices, and the two behind it
+    pass_flops = n_tokens * (2 * (2 * per_layer + 32 * 32) + 2 * 4 * n_tokens * 32)
+    assert 1 < n_tokens < 64
+    assert made.flops(text) == pass_flops + 2 * 2 * 32
+    assert made.flops(text * 99) < 99 * pass_flops, "what the encoder does not read costs nothing"
 
 
 def test_an_encoder_that_cannot_be_loaded_is_named(encoder_folder: Path, tmp_path: Path) -> None:

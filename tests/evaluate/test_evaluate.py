@@ -1,6 +1,7 @@
 """An evaluation from run folder to results: what it says, that it goes on, what it refuses before it reads a model."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,8 @@ import pandas as pd
 import pytest
 
 from raysplit.corpus import Corpus
-from raysplit.errors import ExpertError, RunError, TaskError
-from raysplit.evaluate.items import EvaluationTask, text_item
+from raysplit.errors import CorpusError, ExpertError, RunError, TaskError
+from raysplit.evaluate.items import EvaluationTask, choice_item, text_item
 from raysplit.evaluate.overlap import overlapping
 from raysplit.evaluate.plan import TASKS as KNOWN_TASKS
 from raysplit.evaluate.plan import Wanted
@@ -249,6 +250,20 @@ def test_a_mistake_ends_it_before_a_model_is_read(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_corpus_to_look_for_overlap_in_is_missed_before_a_model_is_read(
+    expert_run: Path, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ModelCache, "take", lambda self, name: pytest.fail("a model was loaded"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "experts").symlink_to(expert_run / "experts")
+    wanted = Wanted(
+        sources=[tmp_path / "run"], tasks=["piqa"], data=str(data_folder), device="cpu", look_for_overlap=True
+    )
+    with pytest.raises(CorpusError, match="run/corpus"):
+        evaluate(wanted, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_made_tasks_need_a_run(expert_run: Path, tmp_path: Path) -> None:
     wanted = Wanted(sources=[expert_run / "experts" / "seed"], tasks=["made"], device="cpu")
     with pytest.raises(TaskError, match="tasks cloze, continuation, pairs are made from a run's held-out documents"):
@@ -290,6 +305,17 @@ def test_overlap_counts_items_that_stand_in_training_text(expert_run: Path) -> N
     items = (text_item(0, "Read:", " " + text), text_item(1, "Write:", " " + unseen), text_item(2, "a", " b"))
     [found] = overlapping([EvaluationTask(name="some", items=items, source="")], corpus).values()
     assert found == {"stories": 0, "programs": 1}
+
+
+def test_overlap_is_found_across_a_context_and_any_of_its_choices(expert_run: Path) -> None:
+    corpus = Corpus.open(expert_run / "corpus")
+    training = next(corpus.token_pieces("programs", side="train", piece_tokens=200))
+    words = re.findall(r"\w+", TextTokens.of(corpus.tokenizer_path).decode(training))[:13]
+    context, right = " ".join(words[:12]), words[12]
+    for gold, choices in enumerate([(right, "none", "never"), ("none", right, "never"), ("none", "never", right)]):
+        items = (choice_item(0, context, choices, gold),)
+        [found] = overlapping([EvaluationTask(name="some", items=items, source="")], corpus).values()
+        assert found == {"stories": 0, "programs": 1}
 
 
 def test_every_name_of_a_task_is_documented(repository: Path) -> None:

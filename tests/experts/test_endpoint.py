@@ -1,5 +1,6 @@
 """The endpoint as OpenAI's own client finds it: completion, streaming, an unknown model, a wrong token."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,9 +8,9 @@ import httpx
 import openai
 import pytest
 
-from raysplit.errors import RunError
+from raysplit.errors import ExpertError, RunError
 from raysplit.experts import ExpertSet, Sampling, read_experts
-from raysplit.experts.app import serve_experts
+from raysplit.experts.app import make_app, serve_experts
 from raysplit.http.serving import Server
 from tests.experts.tiny_runs import NearestWords
 
@@ -111,6 +112,14 @@ def test_only_so_many_models_stay_in_memory(client: openai.OpenAI, expert_set: E
     for model in ("seed", "stories", "programs"):
         client.completions.create(model=model, prompt="Ann", max_tokens=1)
     assert expert_set.models.held == ("stories", "programs")
+
+
+@pytest.mark.parametrize("name", ["routed", "mixture"])
+def test_an_expert_with_the_name_of_a_model_made_of_all_is_refused(expert_run: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(expert_run / "experts" / "stories", tmp_path / name)
+    expert_set = ExpertSet.open(tmp_path / name, expert_run / "experts" / "programs", device="cpu")
+    with pytest.raises(ExpertError, match=f"{name}: the expert '{name}' has the name of a model that the endpoint"):
+        make_app(expert_set, token=None)
 
 
 def test_without_a_token_only_this_hosts_own_names_are_answered(expert_set: ExpertSet) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from raysplit.discover.clusterer import Clusterer
 from raysplit.discover.features import CharacterFeatures
 from raysplit.errors import ExpertError, RunError
 from raysplit.experts import ExpertSet, Routing, read_experts
+from raysplit.experts.loaded import device_of
 from raysplit.experts.routing import fit_temperature, log_weights, prefix_of
 from raysplit.ladder import shape_for
 from tests.experts.tiny_runs import CONTEXT, N_PARAMS, NearestWords, programs, stories
@@ -57,6 +59,11 @@ def test_the_clusterer_that_found_the_domains_is_used(expert_run: Path, tmp_path
     assert [list(route.weights) for route in expert_set.route(TEXTS, how)] == [["stories"], ["programs"], ["seed"]]
 
 
+@pytest.mark.parametrize("router", ["centre", "likelihood", "label", "uniform"])
+def test_no_texts_have_no_routes(expert_set: ExpertSet, router: str) -> None:
+    assert expert_set.route([], Routing(router=router)) == []  # type: ignore[arg-type]
+
+
 def test_a_known_label_is_obeyed(expert_set: ExpertSet) -> None:
     routes = expert_set.route(TEXTS, Routing(router="label"), labels=["programs", "stories", "stories"])
     assert [list(route.weights) for route in routes] == [["programs"], ["stories"], ["stories"]]
@@ -87,6 +94,7 @@ def test_only_the_beginning_of_a_text_decides(expert_set: ExpertSet) -> None:
 def test_a_prefix_is_of_whole_words_and_characters() -> None:
     assert prefix_of("short  ") == "short  "
     assert prefix_of("word " * 100) == ("word " * 51).rstrip()
+    assert prefix_of("abc " * 100) == ("abc " * 64).rstrip(), "the last word is whole where the prefix ends in a blank"
     assert prefix_of("é" * 200) == "é" * 128
     assert len(prefix_of("wörter " * 100).encode()) <= 256
 
@@ -170,6 +178,21 @@ def test_a_list_of_folders_has_no_seed_and_goes_to_all_alike(expert_run: Path) -
     }
     with pytest.raises(ExpertError, match="has no clusterer, which the router centre needs"):
         expert_set.route(["Ann"], Routing(router="centre"))
+
+
+@pytest.mark.parametrize("name", ["cuda:9", "cuda:-1", "mps", "gpu"])
+def test_a_device_that_is_not_there_is_named_with_those_there_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    with pytest.raises(ExpertError, match=f"unknown device '{name}'.* Known: auto, cpu, cuda, cuda:0, cuda:1$"):
+        device_of(name)
+    assert device_of("cuda:1") == torch.device("cuda:1")
+
+
+def test_a_gpu_where_there_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: None)
+    with pytest.raises(ExpertError, match="device 'cuda:9': torch sees no GPU here; give cpu"):
+        device_of("cuda:9")
 
 
 @pytest.mark.parametrize(

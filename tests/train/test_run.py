@@ -315,6 +315,17 @@ def test_a_poisoned_loss_is_a_divergence(lane: Callable[..., Lane], monkeypatch:
     assert kept(one) == nodes, "nothing of it is kept"
 
 
+def test_a_branch_whose_loss_of_another_domain_is_no_number_says_so(
+    lane: Callable[..., Lane], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = lane()
+    losses = iter([float("inf"), 1.0, 1.0])
+    monkeypatch.setattr(Engine, "loss_on", lambda self, windows: next(losses))
+    domain, other = one.corpus.domains[1], one.corpus.domains[0]
+    with pytest.raises(Divergence, match=f"^held-out loss of {other} is inf$"):
+        measure(one, branch(one, domain, 0, 1024), 1024)
+
+
 def _poisoned(self: Any, windows: np.ndarray) -> torch.Tensor:
     return self._engine(torch.as_tensor(windows)) * float("nan")
 
