@@ -178,9 +178,12 @@ def fit_law(
 
 
 def _from_scratch(runs: pd.DataFrame) -> NDArray[np.bool_]:
-    """Which rows (R,) have D = 0 in a domain that also has D > 0: they tell only what no pretraining costs."""
+    """Which rows (R,) have D = 0, where every domain has D > 0 beside: they tell only what no pretraining costs.
+
+    Of a domain that has no other rows they are its law, and there is nothing that the cost could be added to.
+    """
     pretrained = runs["pretrain_tokens"] > 0
-    return np.asarray(~pretrained & pretrained.groupby(runs["domain"]).transform("any"))
+    return np.asarray(~pretrained & pretrained.groupby(runs["domain"]).any().all())
 
 
 def _with_scratch(law: Law, scratch: pd.DataFrame, seed: int) -> Law:
