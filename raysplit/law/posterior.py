@@ -92,7 +92,10 @@ def fit_law(
     is_scratch = _from_scratch(runs)
     scratch, runs, counted = runs[is_scratch], runs[~is_scratch], counted[~is_scratch]
     domains, domain = np.unique(runs["domain"].to_numpy(dtype=str), return_inverse=True)
-    samples = [sample_of(counted[domain == k], step_tokens=step_tokens) for k in range(len(domains))]
+    samples = [  # repeated tokens are worth less, and were as many steps
+        replace(sample_of(counted[domain == k]), weight=sample_of(runs[domain == k], step_tokens=step_tokens).weight)
+        for k in range(len(domains))
+    ]
     cluster = _branch_points(runs)
     if misfit_scale is None:
         misfit_scale = start.misfit_scale if start else 1.0
