@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from raysplit.errors import TableError
 from raysplit.quantities import counted, format_count
-from raysplit.runs import BASE, UNTOLD_TOKENS
+from raysplit.runs import BASE, KEY, REPLAY_SHARE, UNTOLD_TOKENS
 
 FEWEST = 1_000
 """Fewer parameters are no language model, and fewer tokens no training: the unit was millions or billions."""
@@ -217,7 +217,7 @@ def _share_rising(rows: pd.DataFrame) -> tuple[int, int]:
 
 def _rises_along(rows: pd.DataFrame, name: str) -> bool:
     """Whether losses of one domain rise with one column, where the run's other columns are equal."""
-    others = [n for n in ("n_params", "pretrain_tokens", "specialize_tokens", "seed") if n != name]
+    others = _columns_of_run(rows, without=name)
     n_up = n_all = 0
     for _, group in rows[rows.duplicated(others, keep=False)].groupby(others):
         if len(group) <= _MOST_COMPARED:
@@ -225,6 +225,11 @@ def _rises_along(rows: pd.DataFrame, name: str) -> bool:
             up, n = _count(column[:, None] > column, group["loss"].to_numpy())
             n_up, n_all = n_up + up, n_all + n
     return _is_clear(n_up, n_all)
+
+
+def _columns_of_run(runs: pd.DataFrame, *, without: str) -> list[str]:
+    """The columns that say which run a row measured, as far as the table has them, but for one."""
+    return [name for name in (*KEY, REPLAY_SHARE) if name in runs and name != without]
 
 
 def _is_clear(n_up: int, n_all: int) -> bool:
@@ -254,7 +259,7 @@ def _spellings(runs: pd.DataFrame) -> Iterator[Doubt]:
 def _histories(runs: pd.DataFrame) -> Iterator[Doubt]:
     """Runs with so many points along them that they look like histories; only points after a cooldown compare."""
     for name in ("pretrain_tokens", "specialize_tokens"):
-        others = [n for n in ("n_params", "pretrain_tokens", "specialize_tokens", "domain", "seed") if n != name]
+        others = _columns_of_run(runs, without=name)
         grown = runs[runs[name] > 0]
         grown = grown[grown.groupby(others)[name].transform("size") >= _EVEN_POINTS]
         along = [rows[name].to_numpy() for _, rows in grown.groupby(others)]

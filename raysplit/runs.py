@@ -315,7 +315,8 @@ def thinned(runs: pd.DataFrame, *, max_rows: int = MAX_ROWS_FITTED) -> tuple[pd.
     is_branch = runs["specialize_tokens"] > 0
     tokens = np.where(is_branch, runs["specialize_tokens"], runs["pretrain_tokens"]).astype(float)
     run = [
-        runs["n_params"], runs["seed"], runs["domain"], is_branch, runs["pretrain_tokens"].where(is_branch, -1)
+        runs["n_params"], runs["seed"], runs["domain"], is_branch, runs["pretrain_tokens"].where(is_branch, -1),
+        *(runs[name] for name in (REPLAY_SHARE,) if name in runs),
     ]  # fmt: skip
     last = pd.Series(tokens, index=runs.index).groupby(run).transform("max")
     kept = runs

@@ -212,6 +212,21 @@ def test_grids_are_no_histories() -> None:
     assert doubt.sentence.startswith("50 points of one run along pretrain_tokens, as in its history: only losses after")
 
 
+def test_branches_of_several_replayed_shares_are_no_history_and_do_not_rise() -> None:
+    shares, tokens = (0.0, 0.05, 0.1, 0.2, 0.4), np.array([1, 4, 16]) * 10**7
+    row = {"base": "a", "n_params": 14_000_000, "pretrain_tokens": 10**9, "domain": "code"}
+    frame = pd.concat(
+        [
+            pd.DataFrame({**row, "specialize_tokens": tokens, "replay_share": share, "loss": 3 + 2 * share})
+            for share in shares
+        ]
+    )
+    falling = 0.001 * np.log(frame["specialize_tokens"])
+    assert doubts_about(checked(frame.assign(loss=frame["loss"] - falling))) == []
+    later = frame.assign(specialize_tokens=frame["specialize_tokens"] * (1 + frame["replay_share"]))
+    assert doubts_about(checked(later.assign(loss=frame["loss"] - falling))) == []
+
+
 # What the sentences name.
 
 

@@ -231,6 +231,19 @@ def test_checkpoints_along_runs_are_thinned_by_their_ratio_and_the_last_is_kept(
     assert again.equals(kept)
 
 
+def test_branches_of_several_replayed_shares_are_thinned_each_for_itself() -> None:
+    s, shares = np.arange(1, 101) * 1_000_000, (0.0, 0.05, 0.2)
+    row = {"base": "a", "n_params": 1_000_000, "pretrain_tokens": 10**9, "domain": "code", "loss": 3.0}
+    runs = check_runs(
+        pd.concat([pd.DataFrame({**row, "specialize_tokens": s, "replay_share": share}) for share in shares]),
+        origin="runs.csv",
+    )
+    kept, _ = thinned(runs, max_rows=60)
+    points = [set(kept.loc[kept["replay_share"] == share, "specialize_tokens"]) for share in shares]
+    assert points[0] == points[1] == points[2]
+    assert max(points[0]) == s[-1]
+
+
 def test_runs_of_two_tokenizers_are_told_by_their_names() -> None:
     one = table().assign(tokenizer="gpt2")
     assert len(check_runs(one, origin="runs.csv")) == 3

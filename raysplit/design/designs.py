@@ -62,10 +62,16 @@ class _ByPrice:
 
 
 def drop_of_spread(belief: Belief, groups: Index) -> Array:
-    """Drop of the mean variance of the regrets, (M,): a cheap stand-in for the value, from single observations."""
+    """Drop of the mean variance of the regrets, (M,): a cheap stand-in for the value, from single observations.
+
+    Of one regret w and one observation a, both less their means over B draws and s the noise, it is the normal's
+    cov(a, w)^2 / (var(a) + s^2) = (a^T w)^2 / (B (a^T a + B s^2)).
+    """
+    n_draws = len(belief.foreseen)
     apart = belief.foreseen - belief.foreseen.mean(axis=0)
     wanted = belief.regret - belief.regret.mean(axis=0)
-    drop = ((apart.T @ wanted) ** 2).mean(axis=1) / ((apart**2).sum(axis=0) + len(apart) * belief.noise**2)
+    told = n_draws * ((apart**2).sum(axis=0) + n_draws * belief.noise**2)
+    drop = ((apart.T @ wanted) ** 2).mean(axis=1) / told
     return np.where(groups >= 0, drop[groups], 0.0).sum(axis=1)
 
 

@@ -89,7 +89,7 @@ def suggest(
         found.append(
             SuggestedRun(
                 n_params=int(points[at][0]), pretrain_tokens=int(points[at][1]), specialize_tokens=int(points[at][2]),
-                domain=domains[k], flops=float(flops[best]), drop=float(min(drop[best], 1.0)),
+                domain=domains[k], flops=float(flops[best]), drop=float(drop[best]),
             )
         )  # fmt: skip
         belief = belief.expecting([best])

@@ -1,7 +1,7 @@
 """What the page shows of a law: the advice in words and the pictures, in the page's own colours."""
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from raysplit.live.questions import AnsweringLaw, AskAdvice, AskCurve
 from raysplit.pictures import curve_picture, path_picture, tree_picture
 from raysplit.pictures.spec import Spec
 from raysplit.pictures.style import styled_by_page
+from raysplit.split import Advice
 from raysplit.split.tables import advice_facts, advice_tables
 
 _ADVICE = TypeAdapter(LiveAdvice)
@@ -31,16 +32,20 @@ def page_routes(law: AnsweringLaw, *, read: Callable[..., Awaitable[None]]) -> A
     """
     router = APIRouter(prefix="/page", dependencies=[Depends(read)], include_in_schema=False)
 
+    def curve_of(advice: Advice, query: Sequence[tuple[str, str]], width: int) -> Spec:
+        own = [("n_params", str(advice.split.n_params)), *((k, v) for k, v in query if k != "n_params")]
+        curve = law.ask(question_in_query(AskCurve, own))
+        return curve_picture(advice, curve, width=width, readings=curve.points, moved=curve.moved)
+
     @router.get("/advice")
     def advice(request: Request, width: Width) -> Response:
-        """An advice, its rows of words, and the curve of the advised size with what was measured of it."""
+        """An advice, its rows of words, and the curve of the advised size with what was measured of it.
+
+        From bases there is no share of pretraining, and no curve of it.
+        """
         query = [(name, value) for name, value in request.query_params.multi_items() if name != "width"]
         live = law.ask(question_in_query(AskAdvice, query))
-        n_params = live.advice.split.n_params
-        curve = law.ask(
-            question_in_query(AskCurve, [*((k, v) for k, v in query if k != "n_params"), ("n_params", str(n_params))])
-        )
-        picture = curve_picture(live.advice, curve, width=width, readings=curve.points, moved=curve.moved)
+        picture = None if live.advice.bases else curve_of(live.advice, query, width)
         return _shown(
             {
                 **_ADVICE.dump_python(live, mode="json"),

@@ -43,6 +43,8 @@ class Identified:
     """Whether no size has two D, and none has D = 0: then what D does is not told apart from what the size does."""
     unspecialized_sizes: tuple[int, ...] = ()
     """Sizes at which D' was never varied, where it was at others."""
+    without_scratch: tuple[str, ...] = ()
+    """Domains of which no run has D = 0, where one of another has."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` reads them back."""
@@ -58,11 +60,12 @@ class Identified:
             self,
             without_specialization=named(self.without_specialization),
             few_points=named(self.few_points),
+            without_scratch=named(self.without_scratch),
         )
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> "Identified":
-        names = ("without_specialization", "few_points", "unspecialized_sizes")
+        names = ("without_specialization", "few_points", "unspecialized_sizes", "without_scratch")
         lists = {name: tuple(raw.get(name, ())) for name in names}
         return cls(**{**raw, **lists})
 
@@ -81,6 +84,7 @@ def identify(runs: pd.DataFrame) -> Identified:
     has_few = distinct < FEWEST_POINTS
     n_sizes = runs["n_params"].nunique()
     varied_at = s.groupby([runs["n_params"], runs["domain"]]).nunique().groupby(level=0).max() > 1
+    pretrained = d.groupby(runs["domain"]).min() > 0
     both, branched = runs[d > 0], runs[(d > 0) & (s > 0)]
     return Identified(
         n_points=len(runs.drop_duplicates(point)),
@@ -96,6 +100,7 @@ def identify(runs: pd.DataFrame) -> Identified:
         few_points=tuple(map(str, has_few.index[has_few])) if not has_few.all() else (),
         one_pretraining=bool((d > 0).all() and (d.groupby(runs["n_params"]).nunique() == 1).all()),
         unspecialized_sizes=tuple(map(int, varied_at.index[~varied_at])) if varied_at.any() else (),
+        without_scratch=tuple(map(str, pretrained.index[pretrained])) if not pretrained.all() else (),
     )
 
 

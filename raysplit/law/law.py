@@ -40,7 +40,11 @@ class Support:
     @classmethod
     def of(cls, runs: pd.DataFrame) -> "Support":
         names = ("n_params", "pretrain_tokens", "specialize_tokens")
-        return cls(**{name: (float(runs[name].min()), float(runs[name].max())) for name in names})
+        span = {name: (float(runs[name].min()), float(runs[name].max())) for name in names}
+        d = runs["pretrain_tokens"]
+        if (d.groupby(runs["domain"]).min() > 0).any():
+            span["pretrain_tokens"] = (float(d[d > 0].min()), float(d.max()))
+        return cls(**span)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,6 +172,7 @@ class Law:
                 for form, fits in self.fits.items()
             },
             noise=self.noise[own],
+            scratch=None if self.scratch is None else self.scratch.of_domains(own),
             identified=None if self.identified is None else self.identified.of_domains(renamed),
             repetition=None
             if self.repetition is None
@@ -179,6 +184,8 @@ class Law:
     def from_scratch(self) -> frozenset[str]:
         """Domains that have a run without pretraining; what others would reach at D = 0 is not known."""
         if self.scratch is None:
+            if self.identified is not None and self.identified.scratch:
+                return frozenset(self.domains).difference(self.identified.without_scratch)
             return frozenset(self.domains if self.support.pretrain_tokens[0] == 0 else ())
         return frozenset(name for name, known in zip(self.domains, self.scratch.known, strict=True) if known)
 

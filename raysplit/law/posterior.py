@@ -92,7 +92,10 @@ def fit_law(
     is_scratch = _from_scratch(runs)
     scratch, runs, counted = runs[is_scratch], runs[~is_scratch], counted[~is_scratch]
     domains, domain = np.unique(runs["domain"].to_numpy(dtype=str), return_inverse=True)
-    samples = [sample_of(counted[domain == k], step_tokens=step_tokens) for k in range(len(domains))]
+    samples = [  # repeated tokens are worth less, and were as many steps
+        replace(sample_of(counted[domain == k]), weight=sample_of(runs[domain == k], step_tokens=step_tokens).weight)
+        for k in range(len(domains))
+    ]
     cluster = _branch_points(runs)
     if misfit_scale is None:
         misfit_scale = start.misfit_scale if start else 1.0
@@ -178,9 +181,12 @@ def fit_law(
 
 
 def _from_scratch(runs: pd.DataFrame) -> NDArray[np.bool_]:
-    """Which rows (R,) have D = 0 in a domain that also has D > 0: they tell only what no pretraining costs."""
+    """Which rows (R,) have D = 0, where every domain has D > 0 beside: they tell only what no pretraining costs.
+
+    Of a domain that has no other rows they are its law, and there is nothing that the cost could be added to.
+    """
     pretrained = runs["pretrain_tokens"] > 0
-    return np.asarray(~pretrained & pretrained.groupby(runs["domain"]).transform("any"))
+    return np.asarray(~pretrained & pretrained.groupby(runs["domain"]).any().all())
 
 
 def _with_scratch(law: Law, scratch: pd.DataFrame, seed: int) -> Law:

@@ -35,7 +35,7 @@ class Repetition:
     unique_pretrain_tokens: float = math.inf
     """Of the mixture."""
     unique_specialize_tokens: Mapping[str, float] = field(default_factory=dict)
-    """By domain; unlimited where absent."""
+    """By domain; unlimited where absent, and an infinite number is left out."""
     worth: float = MUENNIGHOFF_REPETITIONS
     """R. Fit it with `with_repetition` where the runs repeat enough to tell."""
 
@@ -45,6 +45,8 @@ class Repetition:
         for name, value in named.items():
             if not value > 0:
                 raise LawError(f"repetition: {name} = {value!r} must be positive")
+        limited = {name: n for name, n in self.unique_specialize_tokens.items() if n < math.inf}
+        object.__setattr__(self, "unique_specialize_tokens", limited)
 
     def renamed(self, names: Mapping[str, str]) -> "Repetition":
         """The same for domains by other names; ``names`` maps each new name to the one that is known here."""

@@ -17,7 +17,7 @@ Notation
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,16 @@ class Scratch:
         tokens = np.maximum(s, self.least_specialize)
         falling = share * np.exp(log_kappa - q * np.log(tokens / self.middle[1]) + p * np.log(n / self.middle[0]))
         return falling + share * c, np.where(s > self.least_specialize, -q * falling / tokens, 0.0)
+
+    def of_domains(self, own: list[int]) -> "Scratch":
+        """The cost of some of the domains, given by their positions."""
+        return replace(
+            self,
+            known=tuple(self.known[k] for k in own),
+            noise=self.noise[own],
+            mean=self.mean[own],
+            draws=self.draws[:, own],
+        )
 
     def to_dict(self) -> dict[str, Any]:
         arrays = {name: getattr(self, name).tolist() for name in ("noise", "mean", "draws")}

@@ -132,8 +132,6 @@ class LawAnswers(AnsweringLaw):
     def answer_curve(self, question: AskCurve) -> Curve:
         known, seq = self._version(question.version), self._state.table.last_seq
         problem, law = self._problem(question, known), known.fitted.law
-        if len(law.replay_shares) > 1:
-            law = law.at_share(self._advice(known, AskAdvice()).replay_share)
         found: Curve = self._remembered(
             (known.version, seq, repr(question)),
             lambda: curve_of(law, problem, self._state.table.frame(), n_params=question.at_n_params),

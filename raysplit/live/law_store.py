@@ -71,8 +71,7 @@ class LawStore:
     def put(self, fitted: Fitted, *, of_round: bool = False) -> LawVersion:
         """Number a law, store it and make it known. A store that only reads numbers it 0: the one who writes counts."""
         with self._lock:
-            only_reads = self._storage is not None and self._fence is None
-            number = 0 if only_reads else self._n_versions + 1
+            number = 0 if self._only_reads else self._n_versions + 1
             self._n_versions = max(self._n_versions, number)
             made = LawVersion(version=number, fitted_at=time.time(), of_round=of_round, fitted=fitted)
             return self._known(made)
@@ -81,6 +80,10 @@ class LawStore:
         """Mark a version as one that a round rests on."""
         with self._lock:
             return self._known(replace(self._versions[version], of_round=True))
+
+    @property
+    def _only_reads(self) -> bool:
+        return self._storage is not None and self._fence is None
 
     def _known(self, made: LawVersion) -> LawVersion:
         self._store(made)  # before anyone is told of it
@@ -93,10 +96,12 @@ class LawStore:
         return max(self._versions.values(), key=lambda v: (v.fitted.seq, v.fitted.full, v.version), default=None)
 
     def _prune(self) -> None:
+        if self._only_reads:  # which versions are kept is for the one who writes, and number 0 is the newest
+            return
         passing = sorted(v.version for v in self._versions.values() if not v.of_round)
         for number in passing[:-_KEPT]:
             self._versions = {n: v for n, v in self._versions.items() if n != number}
-            if self._storage is not None and self._fence is not None:
+            if self._storage is not None:
                 try:
                     self._storage.delete(self._names.pop(number, self._name(number)))
                 except OSError as error:

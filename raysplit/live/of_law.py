@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from raysplit.errors import SplitError
 from raysplit.law import Law
 from raysplit.live.answers import Curve, GoOn, LawStamp
 from raysplit.runs import Observation
@@ -21,8 +22,11 @@ def curve_of(law: Law, problem: Problem, observations: pd.DataFrame, *, n_params
     ``n_params`` None takes the best size of `raysplit.split.best_by_size`.
 
     Raises:
-        SplitError: the size is not one of the problem's, or no split satisfies the problem.
+        SplitError: the size is not one of the problem's, or no split satisfies the problem; or it has bases, of which
+            each has one D.
     """
+    if problem.bases:
+        raise SplitError("curve: the D of a base is fixed, so there is no loss against the share in pretraining")
     if n_params is None:
         sizes = best_by_size(law, problem)
         n_params = sizes.n_params[int(sizes.best_size[0])]

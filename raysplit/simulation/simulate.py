@@ -170,7 +170,7 @@ def _paces(space: Space, vocab_size: int, timed: Mapping[int, float]) -> dict[in
         seconds = 1.0 / speed.of_lane(lane)
         found[model.n_params_non_embedding] = SizePace(
             seconds_per_token=seconds, step_seconds=seconds * space.training.batch_tokens, lane=lane,
-            checkpoint_bytes=float(model.n_params_total * STATE_BYTES),
+            checkpoint_bytes=float(model.n_params_trained * STATE_BYTES),
         )  # fmt: skip
     return found
 

@@ -60,7 +60,7 @@ def fit_for_decision(
     if repetition is not None and len(shares) > 1:
         repetition = repetition.renamed({name_at(name, share): name for name in problem.domains for share in shares})
     runs, problem = at_every_share(runs, shares), _at_every_share(problem, shares)
-    if forms == DEFAULT_FORMS:
+    if tuple(forms) == DEFAULT_FORMS:
         forms = _forms_for(runs, problem)
     judged, judged_problem = _judged(runs, problem)
     simplest_first = sorted(forms, key=lambda name: len(FORMS[name].parameters))

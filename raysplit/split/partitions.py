@@ -45,14 +45,14 @@ def compare_partitions(
         level: Probability of the intervals.
 
     Raises:
-        SplitError: fewer than two partitions; problems that differ in budget, accounting or inference tokens; laws that
-            differ in their number of draws; or no feasible split.
+        SplitError: fewer than two partitions; problems that differ in budget, accounting, seeds or inference tokens;
+            laws that differ in their number of draws; or no feasible split.
     """
     if len(candidates) < 2:
         raise SplitError(f"a comparison needs at least two partitions, got {', '.join(candidates) or 'none'}")
     first_name, (first_law, first) = next(iter(candidates.items()))
     for name, (law, problem) in candidates.items():
-        for what in ("budget_flops", "accounting", "inference_tokens"):
+        for what in ("budget_flops", "accounting", "seeds", "inference_tokens"):
             here, there = getattr(problem, what), getattr(first, what)
             if here != there:
                 raise SplitError(f"partitions differ in {what}: {there!r} for {first_name}, {here!r} for {name}")

@@ -118,7 +118,10 @@ class Problem:
         weights = tuple(self.weights) or (1.0,) * len(self.domains)
         if len(weights) != len(self.domains):
             raise SplitError(f"weights: {len(weights)} for {len(self.domains)} domains")
-        positive = {"budget_flops": self.budget_flops, "max_pretrain_tokens": self.max_pretrain_tokens}
+        positive = {
+            name: getattr(self, name)
+            for name in ("budget_flops", "max_pretrain_tokens", "max_epochs", "max_general_loss", "max_general_rise")
+        }
         positive |= {f"weights: {name}": w for name, w in zip(self.domains, weights, strict=True)}
         positive |= {f"sizes: {n}": f for n, f in self.sizes.items()} | {"sizes": float(len(self.sizes))}
         for name, value in positive.items():
@@ -137,8 +140,6 @@ class Problem:
                 raise SplitError(f"available_tokens: {name}: mixture does not say its share of the pretraining tokens")
         if not math.fsum(self.mixture.values()) <= 1 + 1e-9:
             raise SplitError(f"mixture: the shares sum to {math.fsum(self.mixture.values()):g}, more than one")
-        if not self.max_general_rise > 0:
-            raise SplitError(f"max_general_rise must be positive, got {self.max_general_rise!r}")
         if self.max_general_rise < math.inf and not self.bases:
             raise SplitError("max_general_rise: is what an expert may lose beside its base, and there are no bases")
         if not self.inference_tokens >= 0:

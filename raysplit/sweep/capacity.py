@@ -9,6 +9,8 @@ import ray
 _LOOK_SECONDS = 1.0
 
 Bundle = Mapping[str, float]
+_Shape = tuple[tuple[tuple[str, float], ...], ...]
+"""Bundles that a trial asks for together."""
 
 
 class Capacity:
@@ -16,8 +18,8 @@ class Capacity:
 
     def __init__(self, *, patience_seconds: float) -> None:
         self._patience_seconds = patience_seconds
-        self._since: dict[tuple[tuple[tuple[str, float], ...], ...], float] = {}
-        """Resources that do not fit -> when that was first seen."""
+        self._since: dict[_Shape, float] = {}
+        """What does not fit -> since when somebody waits for it. What was given up stays here until it fits."""
         self._looked = -_LOOK_SECONDS
 
     def given_up(self, trials: Iterable[Any]) -> Iterator[tuple[Any, str]]:
@@ -26,19 +28,27 @@ class Capacity:
         if now - self._looked < _LOOK_SECONDS:
             return
         self._looked = now
-        waiting = [trial for trial in trials if trial.status == "PENDING"]
-        if not waiting:
+        waiting = [(trial, _shape_of(trial)) for trial in trials if trial.status == "PENDING"]
+        wanted = {shape for _, shape in waiting}
+        if not wanted and not self._since:
             return
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        for trial in waiting:
-            bundles = trial.placement_group_factory.bundles
-            wanted = tuple(tuple(sorted(bundle.items())) for bundle in bundles)
-            if fits(bundles, nodes):
-                self._since.pop(wanted, None)
-            elif now - self._since.setdefault(wanted, now) >= self._patience_seconds:
+        lacking = {shape for shape in wanted.union(self._since) if not fits(map(dict, shape), nodes)}
+        self._since = {
+            shape: since
+            for shape, since in self._since.items()
+            if shape in lacking and (shape in wanted or now - since >= self._patience_seconds)
+        }
+        for trial, shape in waiting:
+            if shape in lacking and now - self._since.setdefault(shape, now) >= self._patience_seconds:
+                bundles = [dict(bundle) for bundle in shape]
                 asked = {name for bundle in bundles for name in bundle}
                 there = _words({name: node.get(name, 0.0) for name in asked} for node in nodes)
                 yield trial, f"no room for {_words(bundles)} in {self._patience_seconds:g} s; the nodes have {there}"
+
+
+def _shape_of(trial: Any) -> _Shape:
+    return tuple(tuple(sorted(bundle.items())) for bundle in trial.placement_group_factory.bundles)
 
 
 def fits(bundles: Iterable[Bundle], nodes: Iterable[Bundle]) -> bool:

@@ -177,13 +177,18 @@ class SubmittedJobs:
 
         try:
             self.follow(job, tell=pass_on)
+            if partial:  # its last line, without an end
+                pass_on("\n")
             info = self._client.get_job_info(job)
             if info.driver_exit_code is None:
                 raise RunError(f"{' '.join(words)}: could not be asked there: {' '.join((info.message or '').split())}")
             return int(info.driver_exit_code)
         finally:  # Ctrl-C ends what asks there too
-            self.stop(job)
-            self._client.delete_job(job)
+            try:
+                self.stop(job)
+                self._client.delete_job(job)
+            except RunError as error:  # Ray deletes no job that still runs, and the answer is there all the same
+                tell_beside(str(error))
 
     def stop(self, job: str) -> str:
         """End a job in order; returns its last status.

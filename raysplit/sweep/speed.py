@@ -48,17 +48,17 @@ def speed_of(space: Space, model: ModelShape, lane: LaneShape, timed: Mapping[in
 
 
 def busy_share(n_lanes: float, *, idle_lanes: str) -> float:
-    """Share of the time in which a sweep's lanes have work, interpolated in the logarithm of their number.
+    """Share of the time in which a sweep's lanes have work, interpolated in the logarithm of their number, at least 1.
 
     Beyond the most lanes that were measured, the share falls as one over their number: more lanes end no sooner.
     """
-    measured = BUSY_SHARES[idle_lanes]
+    measured, n_lanes = BUSY_SHARES[idle_lanes], max(1.0, n_lanes)
     most = max(measured)
     if n_lanes >= most:
         return measured[most] * most / n_lanes
     above = min(n for n in measured if n > n_lanes)
-    below = max(n for n in measured if n <= max(1.0, n_lanes))
-    along = (math.log(max(1.0, n_lanes)) - math.log(below)) / (math.log(above) - math.log(below))
+    below = max(n for n in measured if n <= n_lanes)
+    along = (math.log(n_lanes) - math.log(below)) / (math.log(above) - math.log(below))
     return measured[below] + along * (measured[above] - measured[below])
 
 

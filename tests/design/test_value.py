@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from raysplit.design.designs import drop_of_spread
 from raysplit.design.value import Array, Belief, Index, belief_of
 from raysplit.split import Problem
 from tests.split.doubles import known_law
@@ -45,6 +46,17 @@ def test_a_value_is_between_nothing_and_the_whole_regret(belief: Belief) -> None
 def test_an_observation_on_which_all_draws_agree_is_worth_nothing(belief: Belief) -> None:
     agreed = belief_in(belief.regret, np.full((len(belief.regret), 1), 3.7))
     assert agreed.values(singles(agreed)) == pytest.approx(0.0, abs=1e-9)
+
+
+@given(beliefs())
+def test_the_drop_of_spread_is_that_of_the_conditional_variance(belief: Belief) -> None:
+    n_regrets = belief.regret.shape[1]
+    drops = drop_of_spread(belief, singles(belief))
+    for drop, foreseen, noise in zip(drops, belief.foreseen.T, belief.noise, strict=True):
+        joint = np.cov(belief.regret.T, foreseen, bias=True)
+        joint[-1, -1] += noise**2
+        left = joint[:-1, :-1] - np.outer(joint[:-1, -1], joint[-1, :-1]) / joint[-1, -1]
+        assert drop == pytest.approx((np.trace(joint[:-1, :-1]) - np.trace(left)) / n_regrets, abs=1e-12)
 
 
 def test_only_what_tells_decisions_apart_is_worth_anything() -> None:

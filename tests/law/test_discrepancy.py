@@ -160,6 +160,39 @@ def test_a_domain_that_was_never_trained_from_scratch_is_not_said_to_have_been()
     assert fit_law(runs, n_draws=2, pooling=1.0).from_scratch == set()
 
 
+@pytest.mark.parametrize(
+    ("of_first", "of_second", "known", "least"),
+    [
+        ([0.0], [0.5e6, 1e6], {"domain0"}, 0.5e6),
+        ([0.0], [0.0, 0.5e6], {"domain0", "domain1"}, 0.0),
+        ([0.0], [0.0], {"domain0", "domain1"}, 0.0),
+    ],
+)
+def test_a_domain_of_runs_from_scratch_alone_tells_nothing_of_another(
+    of_first: list[float], of_second: list[float], known: set[str], least: float
+) -> None:
+    runs = synthetic("law-2", n_domains=2, pretrain=(0.0, 0.5e6, 1e6), noise=0.005)
+    here = {"domain0": of_first, "domain1": of_second}
+    kept = [d in here[name] for d, name in zip(runs["pretrain_tokens"], runs["domain"], strict=True)]
+    law = fit_law(runs[kept], n_draws=2, pooling=1.0)
+    assert law.from_scratch == known
+    assert law.support.pretrain_tokens[0] == least
+    assert Law.from_json(law.to_json()).from_scratch == known
+
+
+def test_the_law_at_one_share_keeps_what_no_pretraining_costs() -> None:
+    names = {"domain0": "code at 0", "domain1": "code at 0.2"}
+    runs = with_scratch(synthetic("law-2", n_domains=2, noise=0.005))
+    law = replace(
+        fit_law(runs.assign(domain=runs["domain"].map(names)), n_draws=2, pooling=1.0), replay_shares=(0.0, 0.2)
+    )
+    n, d, s = np.array([[[36e3]]]), np.array([[[0.0]]]), np.array([[[2e5]]])
+    at_share = law.at_share(0.2)
+    assert np.array_equal(at_share.loss(n, d, s), law.loss(n, d, s)[..., 1:])
+    assert np.array_equal(at_share.noise_at(0.0), law.noise_at(0.0)[1:])
+    assert at_share.from_scratch == {"code"}
+
+
 def test_costs_of_no_pretraining_are_found_and_domains_lend_them() -> None:
     rng = np.random.default_rng(0)
     runs = []

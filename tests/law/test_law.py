@@ -1,6 +1,7 @@
 """The law: shapes, draws, coverage, what it warns of, and its file."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from raysplit.errors import LawError
 from raysplit.law import DEFAULT_FORMS, EXACT, FORMS, FitStatus, Law, Repetition, fit_law
+from raysplit.law.fit import SETTLED_STEPS
 from raysplit.law.noise import Residuals, estimate_noise, repeated_seed_sd
 from raysplit.runs import MAX_ROWS
 from tests.law.tables import synthetic, truth
@@ -327,6 +329,27 @@ def test_a_law_that_knows_the_unique_tokens_counts_fresh_ones() -> None:
     np.testing.assert_allclose(law.slope(*point), slope / 2, rtol=1e-2, atol=1e-13)
     again = Law.from_json(law.to_json())
     np.testing.assert_array_equal(again.loss(*point), law.loss(*point))
+
+
+def test_repeated_tokens_count_as_the_steps_that_they_were() -> None:
+    runs = synthetic("law-2", noise=0.003)
+    worth = Repetition(unique_pretrain_tokens=0.1e6, unique_specialize_tokens={"domain0": 0.05e6}, worth=4.0)
+    step_tokens = 1e4
+    steps = (runs["pretrain_tokens"] + runs["specialize_tokens"]) / step_tokens
+    assert (steps < SETTLED_STEPS).any()
+    counted = worth.counted(runs).assign(weight=np.minimum(1.0, steps / SETTLED_STEPS))
+    found, expected = (
+        fit_law(table, forms=["law-2"], n_draws=1, draw_iterations=0, misfit_scale=0.0, **options)
+        for table, options in ((runs, {"repetition": worth, "step_tokens": step_tokens}), (counted, {}))
+    )
+    theta = [law.fits["law-2"]["domain0"].theta for law in (found, expected)]
+    np.testing.assert_allclose(*theta, rtol=1e-6)
+
+
+def test_an_unlimited_number_of_tokens_is_none() -> None:
+    assert Repetition(unique_specialize_tokens={"a": math.inf, "b": 1e6}) == Repetition(
+        unique_specialize_tokens={"b": 1e6}
+    )
 
 
 def test_repetition_refuses_what_is_not_positive() -> None:

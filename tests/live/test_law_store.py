@@ -1,10 +1,12 @@
 """Laws kept beside a journal: what is read back is what was stored, the advice on the target with it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from raysplit.errors import LawError
+from raysplit.live import law_store
 from raysplit.live.fitted import Fitted
 from raysplit.live.fitting import FitJob, FitterHere
 from raysplit.live.law_store import LawStore
@@ -41,3 +43,16 @@ def test_laws_of_another_journal_and_damaged_ones_are_passed_over(tmp_path: Path
     assert [law.version for law in found.all()] == [first.version]
     with pytest.raises(LawError, match="version of the law"):
         found.get(second.version)
+
+
+def test_a_reader_keeps_its_own_newest_law_beside_as_many_as_are_stored(
+    tmp_path: Path, fitted: Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(law_store, "_KEPT", 2)
+    written = LawStore(tmp_path / "laws", last_seq=-1, fence=1)
+    stored = [written.put(fitted) for _ in range(2)]
+    read = LawStore(tmp_path / "laws", last_seq=fitted.seq + 1)
+    newest = read.put(replace(fitted, seq=fitted.seq + 1))
+    assert read.latest is newest, "else the law is fitted again for every question"
+    assert [law.version for law in read.all()] == [newest.version, *(law.version for law in stored)]
+    assert len(list((tmp_path / "laws").iterdir())) == 2

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raysplit.errors import TableError
+from raysplit.errors import SplitError, TableError
 from raysplit.law import Law
+from raysplit.live.of_law import curve_of
 from raysplit.runs import UNTOLD_TOKENS, check_runs
 from raysplit.split import Advice, Base, Problem, advise, fit_for_decision, render_advice
 from raysplit.split.decision import GIVEN_FORMS
@@ -70,6 +71,12 @@ def test_the_base_and_the_tokens_are_those_of_the_truth(answered: tuple[Law, Adv
         name = advice.bases[size.split.n_params]
         assert size.loss.low <= truly[name] <= size.loss.high, name
         assert sum(size.split.specialize_tokens.values()) == pytest.approx(BUDGET / (6 * SIZES[name]))
+
+
+def test_a_curve_of_splits_that_no_base_has_is_refused(answered: tuple[Law, Advice]) -> None:
+    law, problem = answered[0], problem_of(*SIZES)
+    with pytest.raises(SplitError, match="the D of a base is fixed"):
+        curve_of(law, problem, check_runs(table(), origin="table"), n_params=None)
 
 
 def test_the_law_of_bases_says_the_same_at_every_d(answered: tuple[Law, Advice]) -> None:

@@ -57,5 +57,7 @@ def test_partitions_that_cannot_be_compared_are_refused() -> None:
         compare_partitions({"four": (law, asked)})
     with pytest.raises(SplitError, match="differ in budget_flops"):
         compare_partitions({"four": (law, asked), "again": (law, replace(asked, budget_flops=1e12))})
+    with pytest.raises(SplitError, match="differ in seeds: 'shared' for four, 'independent' for again"):
+        compare_partitions({"four": (law, asked), "again": (law, replace(asked, seeds="independent"))})
     with pytest.raises(SplitError, match="differ in draws: 16 for four, 1 for again"):
         compare_partitions({"four": (law, asked), "again": (law_of(theta(4, gain=1.0)[:1]), asked)})

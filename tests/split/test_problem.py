@@ -67,6 +67,10 @@ def test_weights_are_normalised_and_equal_when_left_out() -> None:
         ({"mixture": {"code": 0.7, "law": 0.7}}, "mixture: the shares sum to 1.4"),
         ({"bases": {15_000: Base()}}, "bases: unknown model size '15000'"),
         ({"bases": GIVEN, "max_pretrain_tokens": 1e5}, "bases: 1000000.0 tokens"),
+        ({"max_epochs": 0.0}, "max_epochs must be positive"),
+        ({"max_epochs": math.nan}, "max_epochs must be positive"),
+        ({"max_general_loss": math.nan}, "max_general_loss must be positive"),
+        ({"max_general_rise": 0.0}, "max_general_rise must be positive"),
         ({"inference_tokens": -1.0}, "inference_tokens must not be negative"),
     ],
 )

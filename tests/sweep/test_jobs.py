@@ -2,14 +2,19 @@
 
 import os
 import subprocess
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import yaml
+from ray.job_submission import JobStatus
 
 from raysplit.errors import RunError, SpaceError
 from raysplit.space import load_space
-from raysplit.sweep.jobs import SubmittedRun
+from raysplit.sweep import jobs
+from raysplit.sweep.jobs import SubmittedJobs, SubmittedRun
 from tests.conftest import REPOSITORY
 
 SPACE = REPOSITORY / "search_spaces" / "quickstart.yaml"
@@ -53,6 +58,57 @@ def test_a_space_that_no_job_carries_is_refused(tmp_path: Path) -> None:
         SpaceError, match=r"long.yaml: 1\d\d,\d{3} bytes .* a job carries 100,000; put it at /shared/a/"
     ):
         SubmittedRun.of(long, "/shared/a")
+
+
+class Cluster:
+    """Stands for Ray's client: a job that says ``log``, ends with status 3, and can hardly be stopped."""
+
+    def __init__(self, log: Sequence[str], *, is_terminal: bool) -> None:
+        self._log = log
+        self._status = JobStatus.SUCCEEDED if is_terminal else JobStatus.RUNNING
+        self.deleted: list[str] = []
+
+    def submit_job(self, **job: Any) -> str:
+        return "job"
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        for text in self._log:
+            yield text
+
+    def get_job_status(self, job: str) -> JobStatus:
+        return self._status
+
+    def get_job_info(self, job: str) -> SimpleNamespace:
+        return SimpleNamespace(driver_exit_code=3)
+
+    def stop_job(self, job: str) -> bool:
+        return True
+
+    def delete_job(self, job: str) -> None:
+        self.deleted.append(job)
+
+
+def asked_of(cluster: Cluster) -> tuple[int, list[str], list[str]]:
+    """Exit status, lines and lines beside them of what is asked there."""
+    out: list[str] = []
+    beside: list[str] = []
+    status = SubmittedJobs(cast(Any, cluster)).ask(["status"], tell=out.append, tell_beside=beside.append)
+    return status, out, beside
+
+
+def test_a_last_line_without_an_end_is_passed_on() -> None:
+    cluster = Cluster(["\x1fone\nRay's own\n\x1et", "wo\n\x1fthr", "ee"], is_terminal=True)
+    assert asked_of(cluster) == (3, ["one", "three"], ["two"])
+    assert cluster.deleted == ["job"]
+
+
+def test_a_job_that_does_not_stop_hides_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_STOP_SECONDS", "-11")
+    cluster = Cluster(["\x1fone\n"], is_terminal=False)
+    status, out, [beside] = asked_of(cluster)
+    assert (status, out) == (3, ["one"])
+    assert "job job: has not ended" in beside
+    assert not cluster.deleted
 
 
 def test_a_run_folder_of_the_jobs_own_is_refused() -> None:

@@ -114,7 +114,7 @@ def test_lanes_that_wait_take_longer_than_those_that_fill(cluster: Space) -> Non
 
 
 def test_what_is_measured_of_idle_lanes_is_met_and_carried_on() -> None:
-    assert busy_share(1, idle_lanes="wait") == 1
+    assert busy_share(1, idle_lanes="wait") == busy_share(0.5, idle_lanes="wait") == 1
     assert busy_share(8, idle_lanes="fill") == pytest.approx(0.43)
     assert 0.43 < busy_share(6, idle_lanes="fill") < 0.68
     assert busy_share(32, idle_lanes="wait") == pytest.approx(0.17 / 2)

@@ -7,6 +7,7 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from raysplit.design.tree import Trial
 from raysplit.errors import RunError, SpaceError
 from raysplit.journal import read_journal
 from raysplit.sweep import capacity
+from raysplit.sweep.capacity import Capacity
 from raysplit.sweep.grid_spec import spec_of_grid
 from raysplit.sweep.replay import replay
 from raysplit.sweep.reports import read_report
@@ -351,6 +353,22 @@ def test_sizes_that_fit_nowhere_are_given_up_after_a_while(plan: TunePlan, monke
     assert tune.stopped == [trial.trial_id]
     [failure] = [r.data for r in read_journal(plan.folder / "journal") if r.kind == "failure"]
     assert failure["why"] == "no room for 1 CPU, 2 CPU in 600 s; the nodes have 2 CPU"
+
+
+def test_time_in_which_nobody_waits_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, node = 100.0, {"CPU": 2.0}
+    monkeypatch.setattr("raysplit.sweep.capacity.time.monotonic", lambda: now)
+    monkeypatch.setattr("raysplit.sweep.capacity.ray.nodes", lambda: [{"Alive": True, "Resources": node}])
+    trial = SimpleNamespace(status="PENDING", placement_group_factory=PlacementGroupFactory([{"CPU": 8}]))
+    asked, given_up = Capacity(patience_seconds=600), []
+    for seconds, cpus, n_waiting in (
+        (100, 2, 1), (200, 2, 0), (9000, 2, 1), (9599, 2, 1), (9600, 2, 1),
+        (9700, 2, 0), (9800, 2, 1),  # no room has come since
+        (9900, 8, 0), (20000, 2, 1),  # there was room
+    ):  # fmt: skip
+        now, node["CPU"] = float(seconds), float(cpus)
+        given_up += [seconds for _ in asked.given_up([trial] * n_waiting)]
+    assert given_up == [9600, 9800]
 
 
 def test_a_cluster_that_grows_in_time_is_waited_for(plan: TunePlan, monkeypatch: pytest.MonkeyPatch) -> None:

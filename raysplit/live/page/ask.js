@@ -133,7 +133,8 @@ async function ask(live = null) {
     const shown = live && !parameters.length ? live : await get("page/advice", [...parameters, ["width", String(widthOf($("curve")))]]);
     if (mine !== asked) return;
     show(shown, parameters.length > 0);
-    await draw($("curve"), shown.curve);
+    $("curve-title").hidden = $("curve").hidden = !shown.curve; // from bases nothing is chosen in pretraining
+    if (shown.curve) await draw($("curve"), shown.curve);
     complain("");
   } catch (error) {
     if (mine === asked) complain(error.status ? error.message : "The server does not answer.");
