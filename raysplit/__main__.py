@@ -2,4 +2,5 @@
 
 from raysplit.cli.main import run
 
-run()
+if __name__ == "__main__":  # a process that is spawned imports this module by another name
+    run()

@@ -47,6 +47,12 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
     assert done.stdout.split() == []
 
 
+def test_a_process_that_is_spawned_does_not_run_the_command_again() -> None:
+    done = run("-c", "import runpy; runpy.run_module('raysplit.__main__', run_name='__mp_main__')", "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert "version" in run("-m", "raysplit", "--version").stdout
+
+
 installed = pytest.mark.skipif(not any(distributions(name="raysplit")), reason="raysplit is on the path, not installed")
 
 

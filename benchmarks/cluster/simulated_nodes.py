@@ -118,16 +118,20 @@ def _draw(done: dict[str, dict[str, Any]], path: Path) -> None:
         for name in ("adaptive, 8 nodes", "adaptive, 1000 nodes", "grid, 8 nodes", "grid, 1000 nodes")
         if name in done
     ]
-    figure, axes = plt.subplots(len(shown), 1, figsize=(8, 2.1 * len(shown)), sharex=False, layout="constrained")
-    for axis, name in zip(axes, shown, strict=True):
+    if not shown:
+        return
+    figure, axes = plt.subplots(
+        len(shown), 1, figsize=(8, 2.1 * len(shown)), sharex=False, squeeze=False, layout="constrained"
+    )
+    for axis, name in zip(axes[:, 0], shown, strict=True):
         hours, nodes, share = zip(*done[name]["nodes_over_time"], strict=True)
         axis.fill_between(hours, nodes, step="post", color="0.85", label="nodes held")
         busy = [n * s for n, s in zip(nodes, share, strict=True)]
         axis.fill_between(hours, busy, step="post", color="tab:blue", label="of them training")
         axis.set_title(f"{name}: {done[name]['hours']:.0f} h, ${done[name]['cost']:,.0f}", loc="left", fontsize=10)
         axis.set_ylabel("nodes")
-    axes[-1].set_xlabel("hours")
-    axes[0].legend(frameon=False, fontsize=8)
+    axes[-1, 0].set_xlabel("hours")
+    axes[0, 0].legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from raysplit import strict_json
-from raysplit.cli.options import ray_address_option, show
+from raysplit.cli.elsewhere import say_reaching
+from raysplit.cli.options import ray_address_option, say, show
 from raysplit.errors import RunError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def doctor(space_file: Path | None, out: Path | None, ray_address: str | None, o
     each size's lane, storage written on one node and read on the others, the corpus, ranks that reach each other,
     clocks, disks and limits. The exit status is 0 where all is well, 1 for warnings, 2 for errors.
     """
+    say(f"looking at {f'the cluster at {ray_address}' if ray_address else 'this machine'}")
     from raysplit.cli.bases import with_counted_bases
     from raysplit.doctor.findings import exit_status
     from raysplit.space import load_space
@@ -83,10 +85,11 @@ def examine(
         import ray
 
         from raysplit.lanes.cluster import joined_cluster
+        from raysplit.quantities import counted
 
         shapes = {} if space is None else {n: lane_shape_of(space, n) for n in space.model.sizes}
         with joined_cluster(None, address=ray_address):
-            where = f"{len([node for node in ray.nodes() if node['Alive']])} nodes"
+            where = f"{counted(len([node for node in ray.nodes() if node['Alive']]), 'node')}"
             findings = examine_cluster(
                 device=device, shapes=shapes if looks_for_room else {}, folder=out, needed_bytes=needed_bytes,
                 readable=(out / "corpus",) if out is not None and built else (),
@@ -118,6 +121,7 @@ def submit(
     What stands after `--` is given to `raysplit run`. The same line again continues a job that has ended, and follows
     one that runs. `raysplit stop` ends it in order.
     """
+    say_reaching(address)
     from raysplit.sweep.jobs import SubmittedRun
 
     run = SubmittedRun.of(space_file, out, options=(("--http", http_address) if http_address else ()) + options)
@@ -134,6 +138,7 @@ def resume(out: str, address: str | None, wait: bool, options: tuple[str, ...]) 
 
     To go on with other machines, submit the changed SPACE instead. What stands after `--` is given to `raysplit run`.
     """
+    say_reaching(address)
     from raysplit.sweep.jobs import SubmittedRun
 
     _hand_in(SubmittedRun.of(None, out, options=options), address, wait=wait)
@@ -160,6 +165,7 @@ def _hand_in(run: "SubmittedRun", address: str | None, *, wait: bool) -> None:
 @click.option("--json", "output", flag_value="json", default="text", help="Print it as JSON.")
 def stop(out: str, address: str | None, output: str) -> None:
     """End a submitted sweep in order; everything measured is kept, and `raysplit submit` continues it."""
+    say_reaching(address)
     from raysplit.sweep.jobs import SubmittedJobs
 
     jobs = SubmittedJobs.at(address)

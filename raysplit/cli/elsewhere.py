@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from raysplit.cli.options import show
+from raysplit.cli.options import say, show
 from raysplit.errors import RunError
 
 _WORDS = "raysplit.words"
@@ -31,16 +31,22 @@ class AskedAnywhere(click.Command):
         address = ctx.params.pop("address")
         if address is None:
             return super().invoke(ctx)
-        from raysplit.sweep.jobs import SubmittedJobs
-
         run_folder = str(ctx.params["run_folder"] or "")
         if not run_folder.startswith("/"):
             raise RunError(f"{run_folder or 'RUN'}: with --address, an absolute path on the cluster is asked for")
+        say_reaching(address)
+        from raysplit.sweep.jobs import SubmittedJobs
+
         words = _without_address(ctx.meta[_WORDS])
         status = SubmittedJobs.at(address).ask(
             [str(ctx.info_name), *words], tell=show, tell_beside=lambda line: show(line, err=True)
         )
         sys.exit(status)
+
+
+def say_reaching(address: str | None) -> None:
+    """Say what is waited for, before Ray is loaded, which takes seconds."""
+    say(f"asking the Ray dashboard {f'at {address}' if address else 'of this node'}")
 
 
 def _without_address(words: list[str]) -> list[str]:

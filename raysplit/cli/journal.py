@@ -54,6 +54,7 @@ def verify(where: str, as_json: bool) -> None:
 @click.option("--to", "to", required=True, type=click.Path(path_type=Path), help="File to write: .csv|.parquet|.jsonl")
 def export(run: Path, to: Path) -> None:
     """Write the observations of a run as a flat table, one row each, also while it runs."""
+    from raysplit.quantities import counted
     from raysplit.sweep.launch import read_service
 
     suffix = to.suffix.removeprefix(".")
@@ -72,7 +73,7 @@ def export(run: Path, to: Path) -> None:
             to.write_text("".join(strict_json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     except OSError as error:
         raise RunError(f"{to}: cannot be written: {error.strerror or error}") from error
-    open_console().print(f"{len(frame)} observations in {to}")
+    open_console().print(f"{counted(len(frame), 'observation')} in {to}")
 
 
 @journal.command()

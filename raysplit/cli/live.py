@@ -38,11 +38,11 @@ class Answerer:
 
     def told(self, stamp: "LawStamp") -> str:
         """On what an answer rests, in a line."""
-        from raysplit.quantities import format_seconds
+        from raysplit.quantities import counted, format_seconds
 
         waiting = stamp.n_known - stamp.n_observations
         version = f"version {stamp.version}" if stamp.version else "a law fitted now"
-        law = f"{version}, {stamp.n_observations} observations"
+        law = f"{version}, {counted(stamp.n_observations, 'observation')}"
         behind = f", {waiting} more known by now" if waiting else ""
         if self.is_live:
             return f"asked the live law: {law}, {format_seconds(stamp.age_seconds)} old{behind}"
@@ -144,6 +144,7 @@ def status(run_folder: Path | str, output: str) -> None:
 @click.option("--json", "output", flag_value="json", default="text", help="One JSON object a line.")
 def watch(run_folder: Path | str, every: float, output: str) -> None:
     """How the split moves while a sweep measures: a line at each change, until the sweep ends or Ctrl-C."""
+    say(f"looking for the law of {run_folder}")
     asked, before = ask_run(run_folder), None
     show(f"watching the {asked.source}; Ctrl-C ends it", err=True)
     try:
@@ -197,10 +198,11 @@ def _line(now: "Status", live: "LiveAdvice | None", source: str, *, as_json: boo
 
 
 def _where(now: "Status") -> str:
-    from raysplit.quantities import format_flops
+    from raysplit.quantities import counted, format_flops
 
     return (
-        f"round {now.round}: {now.n_trials - now.n_trials_left} of {now.n_trials} trials done; "
-        f"{now.n_observations} observations, {format_flops(now.spent_flops)}, {now.n_stopped} trials stopped, "
+        f"round {now.round}: {now.n_trials - now.n_trials_left} of {counted(now.n_trials, 'trial')} done; "
+        f"{counted(now.n_observations, 'observation')}, {format_flops(now.spent_flops)}, "
+        f"{counted(now.n_stopped, 'trial')} stopped, "
         f"{now.n_failed} failed; {now.finished or 'not ended'}"
     )

@@ -147,6 +147,7 @@ def observe(run: str, table: Path, token: str | None, offline: bool, output: str
     if ":" in run and not is_url(run) and not Path(run).exists():
         raise RunError(f"{run}: there is no such run folder; the address of a live law begins with http:// or https://")
     runs = read_table(table, as_is=as_is, is_all=False)
+    from raysplit.quantities import counted
     from raysplit.sweep.observe import observe_run, observe_server
 
     is_server = is_url(run)
@@ -156,7 +157,7 @@ def observe(run: str, table: Path, token: str | None, offline: bool, output: str
     else:
         show(
             f"stored by {taker}: {accepted.n_new} new, {accepted.n_repeated} known already; it knows "
-            f"{accepted.n_known} runs now"
+            f"{counted(accepted.n_known, 'run')} now"
         )
 
 

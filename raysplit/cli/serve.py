@@ -123,6 +123,8 @@ def _serve_space(
     *,
     take_over: bool,
 ) -> None:
+    where = f"joining Ray at {ray_address}" if ray_address else "starting Ray on this machine"
+    say(f"{where}, then the law of {space_file}; its address follows")  # before Ray is loaded, which takes seconds
     from raysplit.http.face import HttpFace
     from raysplit.live.client import connect
     from raysplit.sweep.serve import served

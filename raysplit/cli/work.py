@@ -324,6 +324,7 @@ def controls(run_folder: Path, ray_address: str | None, take_over: bool) -> None
     Each is a run folder of its own in RUN/controls, which `raysplit eval RUN RUN/controls/*` compares.
     """
     from raysplit.discover.controls import control_spaces
+    from raysplit.quantities import counted
     from raysplit.run_folder.folder import existing_run, open_run
     from raysplit.split import Advice
     from raysplit.sweep.controls import CONTROLS_FOLDER, check_controls, control_advice
@@ -344,7 +345,8 @@ def controls(run_folder: Path, ray_address: str | None, take_over: bool) -> None
         losses, weights = final.variants["recommended"].losses, own.weights()
         mean = sum(weights[domain] * loss for domain, loss in losses.items())
         console.print(
-            f"measured {mean:.4f} nats a token over its {len(losses)} domains; models in {work.folder.experts}"
+            f"measured {mean:.4f} nats a token over its {counted(len(losses), 'domain')}; "
+            f"models in {work.folder.experts}"
         )
 
 
@@ -386,7 +388,7 @@ def replay(
     from raysplit.journal import Journal
     from raysplit.live.run_spec import RunSpec
     from raysplit.live.service import LawService
-    from raysplit.quantities import format_flops
+    from raysplit.quantities import counted, format_flops
     from raysplit.runs import BASE
     from raysplit.split import render_advice
     from raysplit.sweep.replay import replay as run_replay
@@ -409,8 +411,8 @@ def replay(
         why = run_replay(service, table_losses(runs, spec.domains)).finished
         status = service.status()
         console.print(
-            f"{why}: {status.n_observations} of {len(runs)} rows used, {status.n_stopped} trials stopped, "
-            f"{format_flops(status.spent_flops)}\n"
+            f"{why}: {status.n_observations} of {counted(len(runs), 'row')} used, "
+            f"{counted(status.n_stopped, 'trial')} stopped, {format_flops(status.spent_flops)}\n"
         )
         console.print(render_advice(service.advise().advice))
 
@@ -591,7 +593,7 @@ def _http(address: str | None, closed_reading: bool, allowed_hosts: tuple[str, .
 
 def _sweep(work: _Work, corpus: "Corpus") -> float:
     """Sweep to the end and show the answer; FLOPs that the sweep has spent."""
-    from raysplit.quantities import format_flops, format_seconds
+    from raysplit.quantities import counted, format_flops, format_seconds
     from raysplit.split import Advice, render_advice
     from raysplit.sweep.launch import run_sweep
 
@@ -606,8 +608,8 @@ def _sweep(work: _Work, corpus: "Corpus") -> float:
     when = f"after {format_seconds(end.wall_seconds)}" if end.wall_seconds else "before this start"
     console.print(f"sweep ended {when}: {status.finished}")
     console.print(
-        f"{status.n_observations} observations, {format_flops(status.spent_flops)}, "
-        f"{status.n_stopped} trials stopped early, {status.n_failed} failed"
+        f"{counted(status.n_observations, 'observation')}, {format_flops(status.spent_flops)}, "
+        f"{counted(status.n_stopped, 'trial')} stopped early, {status.n_failed} failed"
         + (f" (why: raysplit status {shlex.quote(str(folder.path))})\n" if status.n_failed else "\n")
     )
     console.print(render_advice(read_json(folder.advice, Advice.from_json)))

@@ -18,6 +18,7 @@ from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Trial
 from raysplit.design.tree_state import TreeState, chain, key, price, price_together, remaining
 from raysplit.design.value import Belief
+from raysplit.quantities import counted
 
 _GROWTH = 0.4
 """A round spends about this share of what was spent before: early on the law is asked again after little money."""
@@ -123,7 +124,7 @@ def next_round(spec: ResolvedSpec, tree_state: TreeState, belief: Belief) -> Rou
     round_flops = min(budget_left, _GROWTH * tree_state.spent_flops, most / _ROUNDS_PER_BUDGET)
     candidates = candidates_of(spec, grid, tree_state)
     if not candidates.every:
-        given_up = f", but for {len(tree_state.closed)} trials given up" if tree_state.closed else ""
+        given_up = f", but for {counted(len(tree_state.closed), 'trial')} given up" if tree_state.closed else ""
         return Finish(why=f"every point of the grid is measured{given_up}; expected regret {100 * regret:.2f} %")
     rng = np.random.default_rng([spec.seed, len(tree_state.losses)])
     design = DESIGNS[spec.design](belief, candidates.groups, rng)

@@ -32,14 +32,18 @@ def read_optuna(source: Source) -> Found:
     The objective is the column ``value``, or ``value_0``, ``value_1``, where there are several.
 
     Raises:
-        TableError: the storage cannot be read, or is a journal.
+        TableError: the storage cannot be read, or there is none.
     """
     paths, left_out = databases_with(source, _TABLES)
-    if not paths:
+    if not paths and left_out:
+        raise TableError("; ".join(left_out))
+    if not paths and any(map(_is_journal, source.files)):
         raise TableError(
-            f"{source.path}: a journal of Optuna, which is not read; write a table with Optuna: "
+            f"{source.path}: holds a journal of Optuna, which is not read; write a table with Optuna: "
             "study.trials_dataframe().to_csv('trials.csv')"
         )
+    if not paths:
+        raise TableError(f"{source.path}: holds no SQLite storage of Optuna, such as optuna.db")
     rows = [row for path in paths for row in _read_trials(path)]
     return Found(kind="optuna", are_runs=True, origin=str(source.path), rows=rows, left_out=left_out, objective="value")
 

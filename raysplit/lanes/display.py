@@ -16,7 +16,7 @@ from raysplit.design.tasks import Task
 from raysplit.live.answers import Status
 from raysplit.live.client import LiveLaw
 from raysplit.pool.pool_report import PoolReport
-from raysplit.quantities import format_count, format_flops, format_seconds
+from raysplit.quantities import counted, format_count, format_flops, format_seconds
 
 _REFRESH_SECONDS = 0.5
 _LOG_SECONDS = 20.0
@@ -113,7 +113,7 @@ class Display:
         budget = f" of {format_flops(status.budget_flops)}" if status.budget_flops < float("inf") else ""
         return (
             f"{self._title}  {elapsed}  round {status.round}: {status.n_trials - status.n_trials_left}/"
-            f"{status.n_trials} trials, {status.n_observations} observations, "
+            f"{counted(status.n_trials, 'trial')}, {counted(status.n_observations, 'observation')}, "
             f"{format_flops(status.spent_flops)}{budget}, {status.n_stopped} stopped, {status.n_failed} failed"
         )
 

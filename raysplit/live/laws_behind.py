@@ -9,6 +9,7 @@ from raysplit.live.fitted import FitTarget, Fitted, LawVersion
 from raysplit.live.fitting import FitJob, Fitter
 from raysplit.live.law_store import Laws, LawStore
 from raysplit.live.observations import ObservationTable
+from raysplit.quantities import counted
 
 MakeFitter = Callable[[ObservationTable, FitTarget, int], Fitter]
 """Makes a fitter of a table, for a target, at a niceness."""
@@ -70,7 +71,7 @@ class LawsBehind(Laws):
             raise LawError("no observations yet; the law needs the opening round")
         if self._trouble:
             raise LawError(f"no law yet: {self._trouble}")
-        raise LawError(f"no law yet: the first fit, of {len(self._table)} observations, is under way")
+        raise LawError(f"no law yet: the first fit, of {counted(len(self._table), 'observation')}, is under way")
 
     def of_round(self, seq: int) -> Fitted:
         for version in self.store.all():

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from raysplit.pictures.spec import Key, Spec, axis, labelled, layer, legend, panel, picture, written
 from raysplit.pictures.style import ALARM, CONFIG, CROSS, INK, MUTED, PAPER, domain_styles
-from raysplit.quantities import format_count
+from raysplit.quantities import counted, format_count
 
 _LEFT, _RIGHT = 50, 14
 """Pixels left of the plot, for the names of rows, and right of it, for half a label."""
@@ -91,7 +91,7 @@ def tree_picture(trials: Sequence[DrawnTrial], *, domains: Sequence[str], width:
     )  # fmt: skip
     keys = _keys(trials, domains)
     return picture(plot, legend(keys, width=place.width, n_columns=4 if width > 520 else 2), config=CONFIG,
-                   description=f"The tree of {len(trials)} trials")  # fmt: skip
+                   description=f"The tree of {counted(len(trials), 'trial')}")  # fmt: skip
 
 
 class _Places:

@@ -154,7 +154,8 @@ class LanePool:
         if lane is None:
             return False
         if not lane.has_got_on:
-            self._start_seconds, lane.has_got_on = now - lane.opened, True
+            assert lane.joined is not None
+            self._start_seconds, lane.has_got_on = lane.joined - lane.opened + now - lane.begun, True
         lane.tokens, lane.loss, lane.has_progressed = tokens, loss, True
         lane.hear(now)
         self.happened = now

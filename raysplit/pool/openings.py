@@ -70,7 +70,7 @@ def next_moves(
         shunned: names of nodes on which lanes have failed of late.
         served: footprint -> when a lane of it last got a task.
         cleared: the last clearing of lanes at work, which is updated.
-        start_seconds: how long a lane takes from its opening to its first progress.
+        start_seconds: how long a lane takes from its opening to its first progress, but for the time without a task.
         now: on the clock of lanes and tasks.
     """
     staying = {node.name: node for node in nodes if not node.leaves}

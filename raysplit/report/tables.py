@@ -66,9 +66,10 @@ def tuning_tables(tuned: Tuned) -> list[AnswerTable]:
     tables.append(
         AnswerTable(
             title="Studies",
-            head=["study", "trials", "stopped early", "failed", "best loss", "loss of the values before"],
+            head=["study", "trials", "stopped early", "failed", "best loss", "loss of the first trial"],
             rows=studies,
-            note=f"{format_flops(tuned.trained_flops)} in all. Optuna's database: {tuned.storage}.",
+            note="The first trial has the search space's own values, moved into the range where they lie outside it. "
+            f"{format_flops(tuned.trained_flops)} in all. Optuna's database: {tuned.storage}.",
         )
     )
     return tables

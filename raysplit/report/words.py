@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from raysplit.design.hyperparameters import PRIOR_ERROR
-from raysplit.quantities import format_count, format_flops
+from raysplit.quantities import counted, format_count, format_flops
 from raysplit.report.budget_line import measured_variants, sweep_readings, weighted
 from raysplit.report.costs import Costs
 from raysplit.report.prediction_figure import in_sample
@@ -64,7 +64,7 @@ def outcome(story: Story) -> str:
             if name != RECOMMENDED
         ]
     )
-    covered = f", with {inside} of {len(told)} domains inside their predicted interval" if told else ""
+    covered = f", with {inside} of {counted(len(told), 'domain')} inside their predicted interval" if told else ""
     return f"Measured at that split: {loss:.3f} nats/token{covered}" + (f"; {gains}." if gains else ".")
 
 
@@ -108,9 +108,9 @@ def curve_caption(story: Story) -> str:
 def prediction_caption(story: Story) -> str:
     known = in_sample(story)
     text = (
-        f"Small dots: the {len(known.measured)} observations that the law was fitted to; their mean error is "
-        f"{np.abs(known.error).mean():.2%}, and {known.covered:.0%} lie inside the {story.advice.level:.0%} interval "
-        "(in sample, so this flatters)."
+        f"Small dots: the {counted(len(known.measured), 'observation')} that the law was fitted to; their mean "
+        f"error is {np.abs(known.error).mean():.2%}, and {known.covered:.0%} lie inside the {story.advice.level:.0%} "
+        "interval (in sample, so this flatters)."
     )
     if story.final is not None and any(v.predicted for v in story.final.variants.values()):
         pairs = [(v.losses[d], g) for v in story.final.variants.values() for d, g in v.predicted.items()]
@@ -152,8 +152,8 @@ def path_caption(story: Story) -> str:
     past = story.history.advices
     if len(past) == 1:
         return (
-            f"One recommendation, after {past[0].n_observations} observations: the sweep ended before a second round, "
-            "so there is no movement to see. Below, what better knowledge was expected to save."
+            f"One recommendation, after {counted(past[0].n_observations, 'observation')}: the sweep ended before a "
+            "second round, so there is no movement to see. Below, what better knowledge was expected to save."
         )
     first, last = past[0].pretrain_share, past[-1].pretrain_share
     return (

@@ -38,6 +38,7 @@ from raysplit.live.law_store import laws_beside
 from raysplit.live.lease import LEASE_SECONDS, Lease, renewed
 from raysplit.live.run_spec import RunSpec
 from raysplit.live.service import LawService
+from raysplit.quantities import counted
 from raysplit.run_folder.folder import RunFolder, run_with_journal, write_text
 from raysplit.runs import BASE
 from raysplit.space import Space, dump_space
@@ -113,7 +114,7 @@ def run_sweep(
     check_checkpoints(checkpoints, space, vocab_size=corpus.vocab_size)
     check_opening(run.spec)
     if before.n_observations:
-        console.print(f"taking up the sweep at {before.n_observations} observations")
+        console.print(f"taking up the sweep at {counted(before.n_observations, 'observation')}")
     with joined_cluster(space.compute, address=ray_address):
         console.print(
             f"live law: raysplit.connect({str(folder.path)!r}), or `raysplit advise {shlex.quote(str(folder.path))}`"

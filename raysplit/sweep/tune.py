@@ -21,6 +21,7 @@ from raysplit.design.tasks import Failed, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.errors import LaneError, RaysplitError, RunError
 from raysplit.lanes.law_client import LawClient
+from raysplit.quantities import counted
 from raysplit.sweep.backend import Backend
 
 METRIC = "loss"
@@ -208,7 +209,7 @@ class LawScheduler(TrialScheduler):
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None: ...
 
     def debug_string(self) -> str:
-        return f"raysplit: {self.n_stopped} trials stopped"
+        return f"raysplit: {counted(self.n_stopped, 'trial')} stopped"
 
     def _keep_error(self, hear: Any, *about: Any) -> None:
         try:

@@ -242,17 +242,21 @@ class LiveLawCallback(TrainerCallback):
         loss = self._measured(args, model, eval_dataloader, eval_loss)
         if loss is None:
             return
-        tokens = trained_tokens(args, state, train_dataloader, tokens_per_step=self._tokens_per_step)
-        if tells:
-            training.told_at[domain] = state.global_step
-            if self.run is not None:
-                self.run.finish(tokens=tokens, loss={domain: loss})
-        if asks:
-            go_on = self.run is None or self.run.should_go_on(tokens=tokens, loss={domain: loss}, cooled_down=is_cooled)
-            if not _agreed(go_on, args):
-                training.was_stopped = control.should_training_stop = True
+        go_on = True
+        try:
+            tokens = trained_tokens(args, state, train_dataloader, tokens_per_step=self._tokens_per_step)
+            if tells:
+                training.told_at[domain] = state.global_step
                 if self.run is not None:
-                    self._warn("stopped", f"stopped by the live law: {self.run.last_answer.why}")
+                    self.run.finish(tokens=tokens, loss={domain: loss})
+            if asks and self.run is not None:
+                go_on = self.run.should_go_on(tokens=tokens, loss={domain: loss}, cooled_down=is_cooled)
+        finally:  # after a fault too, since the other processes wait for the answer
+            go_on = not asks or _agreed(go_on, args)
+        if not go_on:
+            training.was_stopped = control.should_training_stop = True
+            if self.run is not None:
+                self._warn("stopped", f"stopped by the live law: {self.run.last_answer.why}")
 
     @_harmless
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -327,7 +331,11 @@ class LiveLawCallback(TrainerCallback):
             with untouched_randomness():
                 measured = token_loss(model, loader, args)
         except Exception as error:  # a model or a set may be anything
-            self._warn("loss", f"the live law is told nothing: the loss per token cannot be measured: {error}")
+            self._warn(
+                "loss",
+                f"the live law is told nothing: the loss per token cannot be measured: {error}",
+                everywhere=not isinstance(error, RunError),  # it may be of this process alone, as where memory runs out
+            )
             return None
         if self._training is not None and self._training.padding_may_count and measured.has_padding:
             self._warn(
@@ -339,9 +347,9 @@ class LiveLawCallback(TrainerCallback):
         nats = measured.nats_per_token
         return eval_loss if abs(eval_loss - nats) <= _ROUNDING * nats else nats
 
-    def _warn(self, kind: str, message: str) -> None:
-        """Log a warning: once for each kind in a training, and in the first process alone."""
-        if self._is_first_process and kind not in self._warned:
+    def _warn(self, kind: str, message: str, *, everywhere: bool = False) -> None:
+        """Log a warning: once for each kind in a training, and in the first process alone unless ``everywhere``."""
+        if (self._is_first_process or everywhere) and kind not in self._warned:
             self._warned.add(kind)
             _log.warning(message)
 

@@ -78,9 +78,34 @@ def token_loss(model: torch.nn.Module, loader: Any, args: TrainingArguments) -> 
     """The mean loss over all targets of an evaluation set, each row once; every process must call it.
 
     Raises:
-        RunError: as `batch_losses`; there are no targets; or the model's own loss differs by more than a tenth from the
-            mean cross-entropy of its next tokens.
+        RunError: as `batch_losses`; another process failed; there are no targets; or the model's own loss differs by
+            more than a tenth from the mean cross-entropy of its next tokens.
+        Exception: whatever the model or the set raises in this process.
     """
+    failed: Exception | None = None
+    sums = [0.0] * 5
+    try:
+        sums = _sums(model, loader, args)
+    except Exception as error:  # the others are told before it is raised, since they would wait for ever
+        failed = error
+    *sums, n_failed = _over_processes([*sums, float(failed is not None)], args)
+    if failed is not None:
+        raise failed
+    if n_failed:
+        raise RunError(f"it failed in {n_failed:.0f} of {args.world_size} processes")
+    nats, own_nats, compared_nats, targets, padded = sums
+    if not targets:
+        raise RunError("the evaluation set holds no token to predict")
+    if abs(own_nats - compared_nats) > _ALIGNED * compared_nats:
+        raise RunError(
+            f"the model's own loss is {own_nats / compared_nats:.2f} times the cross-entropy of its next tokens: are "
+            "its labels shifted already, or is its loss another? OutsideRun takes a loss of your own"
+        )
+    return TokenLoss(nats_per_token=nats / targets, n_targets=int(targets), has_padding=padded > 0)
+
+
+def _sums(model: torch.nn.Module, loader: Any, args: TrainingArguments) -> list[float]:
+    """Of this process's batches: nats, nats by the model's own loss, nats beside those, targets, padded batches."""
     nats = own_nats = compared_nats = 0.0
     n_targets = n_padded = 0
     forward = torch.nn.DataParallel(model) if args.n_gpu > 1 else model
@@ -92,17 +117,7 @@ def token_loss(model: torch.nn.Module, loader: Any, args: TrainingArguments) -> 
         if batch.own_loss == batch.own_loss:
             own_nats += batch.own_loss * sum(batch.n_targets)
             compared_nats += sum(batch.nats)
-    nats, own_nats, compared_nats, targets, padded = _over_processes(
-        [nats, own_nats, compared_nats, n_targets, n_padded], args
-    )
-    if not targets:
-        raise RunError("the evaluation set holds no token to predict")
-    if abs(own_nats - compared_nats) > _ALIGNED * compared_nats:
-        raise RunError(
-            f"the model's own loss is {own_nats / compared_nats:.2f} times the cross-entropy of its next tokens: are "
-            "its labels shifted already, or is its loss another? OutsideRun takes a loss of your own"
-        )
-    return TokenLoss(nats_per_token=nats / targets, n_targets=int(targets), has_padding=padded > 0)
+    return [nats, own_nats, compared_nats, n_targets, n_padded]
 
 
 def _accepted(model: torch.nn.Module) -> frozenset[str] | None:

@@ -17,13 +17,13 @@ The sweep then trains with what was found. So the law is fitted to tuned runs on
 
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from raysplit.design.hyperparameters import Optimum, Range, Tried, fit_rule
-from raysplit.quantities import format_count, format_hyperparameter
+from raysplit.quantities import counted, format_count, format_hyperparameter
 from raysplit.space import Space
 from raysplit.tuning.objectives import BRANCH, LEARNING_RATE, Branches, Points, StudyTrainer, TrainAll, Trunk, section
 from raysplit.tuning.storage import StudyStore
@@ -213,10 +213,16 @@ def _summary(name: str, end: StudyEnd) -> StudySummary:
 
 def _study_sentence(name: str, end: StudyEnd) -> str:
     about = _summary(name, end)
-    values = ", ".join(f"{key} {format_hyperparameter(key, value)}" for key, value in end.best.values.items())
-    own = f"the space's own {about.own_loss:.4f}" if math.isfinite(about.own_loss) else "the space's own failed"
+    tried = end.results[0].values
+    is_own = all(math.isclose(tried[p.name], p.own) for p in end.parameters)
+    first = "the space's own" if is_own else f"moved into the range, the space's own, {_values_told(tried)},"
+    own = f"{first} {about.own_loss:.4f}" if math.isfinite(about.own_loss) else f"{first} failed"
     edges = "; still at the end of its range: " + ", ".join(end.edges) if end.edges else ""
     return (
-        f"{name}: {about.n_trials} trials, {about.n_pruned} stopped early, {about.n_failed} failed; best "
-        f"{about.best_loss:.4f} ({own}) at {values}{edges}"
+        f"{name}: {counted(about.n_trials, 'trial')}, {about.n_pruned} stopped early, {about.n_failed} failed; best "
+        f"{about.best_loss:.4f} ({own}) at {_values_told(end.best.values)}{edges}"
     )
+
+
+def _values_told(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {format_hyperparameter(name, value)}" for name, value in values.items())

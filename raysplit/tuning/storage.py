@@ -11,6 +11,8 @@ from raysplit.space import Space
 
 _DRIVERS = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
 """Packages of the drivers whose modules have other names."""
+_SECRET = re.compile(r"([?&;]\w*(?:pass|pwd|secret|token|odbc_connect)\w*=)[^&\s\"']*", re.IGNORECASE)
+"""Query parameters that hold a password: ``password``, ``sslpassword``, or ODBC's whole connection string."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,8 +54,8 @@ def storage_url(url: str | None, *, default: Path) -> str:
 
 
 def masked(url: str) -> str:
-    """A database URL without its password."""
-    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
+    """A database URL, or a text that holds one, without the passwords before the host and in the query."""
+    return _SECRET.sub(r"\1***", re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url))
 
 
 def open_storage(url: str) -> Any:

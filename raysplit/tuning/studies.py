@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from raysplit.design.hyperparameters import Edge, Range
 from raysplit.errors import RunError
-from raysplit.quantities import format_hyperparameter
+from raysplit.quantities import counted, format_hyperparameter
 
 _MAX_WIDENINGS = 2
 _N_STARTUP = 4
@@ -181,7 +181,7 @@ def run_study(
     )
     stage = _stage(name)
     if 0 < (n_told := len(_told_trials(study))) < n_trials:
-        tell(f"{stage}: taken up at {n_told} trials")
+        tell(f"{stage}: taken up at {counted(n_told, 'trial')}")
     again = _take_up(study)
     parameters, n_wanted, first = tuple(parameters), n_trials, 0
     edges: Mapping[str, Edge] = {}

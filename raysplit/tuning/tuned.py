@@ -33,7 +33,7 @@ class Chosen:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudySummary:
-    """One study in a line: its trials, and its best loss beside that of the values before tuning."""
+    """One study in a line: its trials, and its best loss beside that of its first trial."""
 
     name: str
     n_trials: int

@@ -31,12 +31,15 @@ def raysplit() -> Command:
 
 @pytest.fixture
 def refusal(raysplit: Command) -> Callable[..., str]:
-    """Run a command that must end with status 2 and one line, and give that line."""
+    """Run a command that must end with status 2 and one line, and give that line.
+
+    Before it there may be a word that Ray is about to be started.
+    """
 
     def run(*arguments: object) -> str:
         result = raysplit(*arguments)
         assert result.exit_code == 2, result.output
-        [line] = result.stderr.splitlines()
+        [line] = [said for said in result.stderr.splitlines() if not said.startswith("raysplit: starting Ray")]
         assert line.startswith("raysplit: ")
         return line
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from raysplit.cli.answer import observations_and_weights
+from raysplit.cli.live import _where
 from raysplit.design.tasks import Failed
 from raysplit.journal import Journal
 from raysplit.law import Law
@@ -220,6 +222,12 @@ def test_a_journal_alone_answers(raysplit: Command, run_folder: Path, tmp_path: 
     ]
     assert told[0] == told[1]
     assert raysplit("status", tmp_path / "alone").stdout == raysplit("status", run_folder).stdout
+
+
+def test_one_observation_is_one(run_folder: Path) -> None:
+    told = _where(replace(read_service(run_folder).status(), n_observations=1, n_stopped=1))
+    assert "; 1 observation, " in told
+    assert ", 1 trial stopped, " in told
 
 
 def test_why_trials_failed_is_told_once_for_each_reason(raysplit: Command, run_folder: Path) -> None:

@@ -1,10 +1,13 @@
 """Commands asked from outside the cluster on which a run lies: what is said there, and what comes back."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from raysplit.cli import main
 from raysplit.sweep.jobs import SubmittedJobs
 from tests.cli.conftest import Command
 from tests.conftest import free_port
@@ -46,7 +49,29 @@ def test_the_same_words_are_said_there_and_its_answer_and_status_come_back(
 ) -> None:
     result = raysplit(*said)
     assert elsewhere.asked == [asked]
-    assert (result.stdout, result.stderr, result.exit_code) == ("answer\n", "a word beside it\n", 3)
+    assert (result.stdout, result.exit_code) == ("answer\n", 3)
+    assert result.stderr == f"raysplit: asking the Ray dashboard at {HEAD}\na word beside it\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "loaded_next", "word"),
+    [
+        (["serve", __file__, "--out", "mine"], "raysplit.sweep.serve", "starting Ray on this machine, then the law of"),
+        (["serve", __file__, "--out", "mine", "--ray-address", "auto"], "raysplit.sweep.serve", "joining Ray at auto"),
+        (["submit", "space.yaml", "--out", "/mine"], "raysplit.sweep.jobs", "asking the Ray dashboard of this node"),
+        (["resume", "/mine", "--address", HEAD], "raysplit.sweep.jobs", f"asking the Ray dashboard at {HEAD}"),
+        (["stop", "/mine", "--address", HEAD], "raysplit.sweep.jobs", f"asking the Ray dashboard at {HEAD}"),
+        (["doctor"], "raysplit.cli.bases", "looking at this machine"),
+        (["watch", "mine"], "raysplit.live", "looking for the law of mine"),
+    ],
+)
+def test_what_takes_long_says_so_before_ray_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, command: list[str], loaded_next: str, word: str
+) -> None:
+    monkeypatch.setitem(sys.modules, loaded_next, None)  # importing it fails
+    result = CliRunner().invoke(main, command)
+    assert isinstance(result.exception, ImportError)
+    assert result.stderr.startswith(f"raysplit: {word}")
 
 
 def test_a_path_of_this_machine_is_refused(refusal: Callable[..., str]) -> None:

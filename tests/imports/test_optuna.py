@@ -42,6 +42,16 @@ def test_complete_trials_with_the_objective_as_their_loss(tmp_path: Path) -> Non
         assert imported.choices["loss"].note == "the objective: a loss on held-out text?"
 
 
+def test_a_folder_without_a_storage_that_can_be_read_says_why(tmp_path: Path) -> None:
+    (tmp_path / "runs.txt").write_text("none")
+    with pytest.raises(TableError, match=r"holds no SQLite storage of Optuna"):
+        import_runs(tmp_path, kind="optuna")
+    storage = write_storage(tmp_path)
+    storage.write_bytes(storage.read_bytes()[:5000])
+    with pytest.raises(TableError, match=r"optuna\.db: cannot be read as an SQLite database: .*malformed"):
+        import_runs(tmp_path, kind="optuna")
+
+
 def test_a_journal_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "journal.log"
     path.write_text('{"op_code": 0, "worker_id": "a", "study_name": "scaling"}\n')

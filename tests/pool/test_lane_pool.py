@@ -83,6 +83,21 @@ def test_lanes_at_work_save_and_give_way_once_another_room_has_waited_long_enoug
     assert not any(queued.tries for queued in simulated.queued.values()), "giving way is no failure"
 
 
+def test_what_a_lane_idled_before_its_first_task_makes_nobody_wait_longer() -> None:
+    simulated = cluster(a=1)
+    simulated.hand_in(0, SMALL, seconds=10)
+    simulated.second()
+    [lane] = simulated.pool.lanes.values()
+    [queued] = simulated.pool.queue.waiting
+    simulated.pool.queue.waiting.clear()  # as where another lane took it
+    opened = simulated.now
+    simulated.pool.joined(lane.number, opened + 5)
+    simulated.pool.queue.add(queued)
+    simulated.pool.give(lane.number, opened + 300)
+    simulated.pool.heard(lane.number, tokens=1, loss=1.0, now=opened + 302)
+    assert simulated.pool._start_seconds == 7
+
+
 def test_a_task_for_which_a_lane_is_starting_does_not_wait_for_machines() -> None:
     simulated = cluster(a=2, b=2)
     simulated.hand_in(0, SMALL, seconds=10)

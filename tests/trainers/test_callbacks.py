@@ -189,6 +189,10 @@ def test_two_processes(tmp_path: Path, repository: Path) -> None:
     assert [one["n_told"] for one in said] == [1, 0]
     assert said[0]["loss"] == pytest.approx(said[0]["exact"], rel=1e-6)
     assert said[0]["tokens"] == said[0]["counted"]
+    assert [one["steps"] for one in said] == [N_STEPS, N_STEPS], "a fault in one process ends no training"
+    assert "cannot be measured: it failed in 1 of 2 processes" in done.stderr
+    assert "cannot be measured: no memory left" in done.stderr, "the process that failed says why"
+    assert "told nothing of this: OSError: the first process fails" in done.stderr
 
 
 JOB = """
@@ -220,6 +224,28 @@ said |= {"n_told": len(law.told), "counted": trainer.state.num_input_tokens_seen
 for told in law.told.values():
     exact = token_mean(trainer.model, (rows[i] for i in range(7)))
     said |= {"loss": told.loss, "exact": exact, "tokens": told.specialize_tokens}
+
+
+def fails(error):
+    raise error
+
+
+is_first = os.environ["RANK"] == "0"
+callback = LiveLawCallback(FakeLaw(), domain="law", pretrain_tokens=0, patience_seconds=60)
+trainer = trainer_of(callback, Path("."), ddp_find_unused_parameters=False)
+with pytest.MonkeyPatch.context() as patched:
+    if not is_first:
+        error = torch.OutOfMemoryError("no memory left")
+        patched.setattr("raysplit.trainers.loss.batch_losses", lambda *_: fails(error))
+    trainer.train()
+
+callback = LiveLawCallback(FakeLaw(), domain="law", pretrain_tokens=0, patience_seconds=60)
+trainer = trainer_of(callback, Path("."), ddp_find_unused_parameters=False)
+with pytest.MonkeyPatch.context() as patched:
+    error = OSError("the first process fails")
+    patched.setattr("raysplit.trainers.outside_run.OutsideRun.should_go_on", lambda *_, **__: fails(error))
+    trainer.train()
+said |= {"steps": trainer.state.global_step}
 Path("rank-" + os.environ["RANK"]).write_text(json.dumps(said))
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()

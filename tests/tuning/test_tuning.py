@@ -160,6 +160,15 @@ def test_everything_else_is_chosen_by_its_study(everything: tuple[Path, Space, T
     assert training.batch_tokens == chosen["batch_tokens"].value
 
 
+def test_a_value_outside_its_range_is_not_told_as_tried(tmp_path: Path) -> None:
+    said: list[str] = []
+    tuned_in(tmp_path / "outside", space_of(learning_rate=[1e-3, 2e-3]), said=said)
+    assert any("(moved into the range, the space's own, learning_rate 0.002, 3." in line for line in said), said
+    within: list[str] = []
+    tuned_in(tmp_path / "within", space_of(), said=within)
+    assert any("(the space's own 3." in line for line in within), within
+
+
 def test_what_was_found_is_a_file_that_reads_back(everything: tuple[Path, Space, Tuned], tmp_path: Path) -> None:
     _, _, tuned = everything
     spoiled = replace(tuned, tried=(replace(tuned.tried[0], loss=math.inf), *tuned.tried[1:]))
@@ -325,6 +334,9 @@ def test_a_password_may_come_from_the_environment_and_is_masked(monkeypatch: pyt
     assert url == "postgresql://me:se@cret@host/db"
     assert masked(url) == "postgresql://me:***@host/db"
     assert masked("postgresql://me@host/db") == "postgresql://me@host/db"
+    for name in ("password", "sslpassword", "Pwd", "auth_token"):
+        in_query = masked(f"storage: 'postgresql://host/db?user=me&{name}=s3cr%40t&sslmode=require'")
+        assert in_query == f"storage: 'postgresql://host/db?user=me&{name}=***&sslmode=require'"
     assert masked("sqlite:////tmp/a b/optuna.db") == "sqlite:////tmp/a b/optuna.db"
 
 

@@ -63,6 +63,10 @@ async function askTrials() {
   if (trials.length) await draw($("tree"), tree, (words) => { $("tree-detail").textContent = words; });
 }
 
+function counted(n, thing) {
+  return `${n} ${thing}${n === 1 ? "" : "s"}`;
+}
+
 function domains() {
   if (known.advice) return Object.keys(known.advice.weights);
   return [...new Set(known.trials.map((trial) => trial.domain).filter(Boolean))].sort();
@@ -70,7 +74,7 @@ function domains() {
 
 function drawNow(shown) {
   const { advice, law, facts, tables } = shown;
-  $("law-line").textContent = `Law ${law.version}, fitted to ${law.n_observations} observations at ${new Date(law.fitted_at).toLocaleString()}; ${law.forms.join(", ")}${law.full ? "" : "; provisional: forms and calibration are those of an earlier law"}`;
+  $("law-line").textContent = `Law ${law.version}, fitted to ${counted(law.n_observations, "observation")} at ${new Date(law.fitted_at).toLocaleString()}; ${law.forms.join(", ")}${law.full ? "" : "; provisional: forms and calibration are those of an earlier law"}`;
   $("no-law").hidden = true;
   $("now").hidden = false;
   const share = factOf(shown, "share");
@@ -99,7 +103,7 @@ function drawStanding() {
   const law = status.law;
   const age = law ? law.age_seconds + (performance.now() - statusAt) / 1000 : 0;
   const behind = law ? status.n_observations - law.n_observations : 0;
-  const parts = [status.finished ? "ended" : status.round ? `round ${status.round}` : "not begun", `${status.n_observations} observations`];
+  const parts = [status.finished ? "ended" : status.round ? `round ${status.round}` : "not begun", counted(status.n_observations, "observation")];
   parts.push(law ? `law ${law.version}, ${seconds(age)} old${behind > 0 ? `, ${behind} not yet in it` : ""}` : "no law yet");
   $("standing").textContent = parts.join(" · ");
   const share = known.shown && factOf(known.shown, "share");
