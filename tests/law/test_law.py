@@ -338,12 +338,12 @@ def test_repeated_tokens_count_as_the_steps_that_they_were() -> None:
     steps = (runs["pretrain_tokens"] + runs["specialize_tokens"]) / step_tokens
     assert (steps < SETTLED_STEPS).any()
     counted = worth.counted(runs).assign(weight=np.minimum(1.0, steps / SETTLED_STEPS))
-    found, expected = (
-        fit_law(table, forms=["law-2"], n_draws=1, draw_iterations=0, misfit_scale=0.0, **options)
-        for table, options in ((runs, {"repetition": worth, "step_tokens": step_tokens}), (counted, {}))
+    found = fit_law(
+        runs, forms=["law-2"], n_draws=1, draw_iterations=0, misfit_scale=0.0, repetition=worth, step_tokens=step_tokens
     )
-    theta = [law.fits["law-2"]["domain0"].theta for law in (found, expected)]
-    np.testing.assert_allclose(*theta, rtol=1e-6)
+    expected = fit_law(counted, forms=["law-2"], n_draws=1, draw_iterations=0, misfit_scale=0.0)
+    theta, wanted = (law.fits["law-2"]["domain0"].theta for law in (found, expected))
+    np.testing.assert_allclose(theta, wanted, rtol=1e-6)
 
 
 def test_an_unlimited_number_of_tokens_is_none() -> None:
