@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -338,12 +339,10 @@ def test_repeated_tokens_count_as_the_steps_that_they_were() -> None:
     steps = (runs["pretrain_tokens"] + runs["specialize_tokens"]) / step_tokens
     assert (steps < SETTLED_STEPS).any()
     counted = worth.counted(runs).assign(weight=np.minimum(1.0, steps / SETTLED_STEPS))
-    found, expected = (
-        fit_law(table, forms=["law-2"], n_draws=1, draw_iterations=0, misfit_scale=0.0, **options)
-        for table, options in ((runs, {"repetition": worth, "step_tokens": step_tokens}), (counted, {}))
-    )
-    theta = [law.fits["law-2"]["domain0"].theta for law in (found, expected)]
-    np.testing.assert_allclose(*theta, rtol=1e-6)
+    fit = partial(fit_law, forms=["law-2"], n_draws=1, draw_iterations=0, misfit_scale=0.0)
+    found, expected = fit(runs, repetition=worth, step_tokens=step_tokens), fit(counted)
+    theta, as_counted = (law.fits["law-2"]["domain0"].theta for law in (found, expected))
+    np.testing.assert_allclose(theta, as_counted, rtol=1e-6)
 
 
 def test_an_unlimited_number_of_tokens_is_none() -> None:
