@@ -186,7 +186,7 @@ def _from_scratch(runs: pd.DataFrame) -> NDArray[np.bool_]:
     Of a domain that has no other rows they are its law, and there is nothing that the cost could be added to.
     """
     pretrained = runs["pretrain_tokens"] > 0
-    return np.asarray(~pretrained & pretrained.groupby(runs["domain"]).any().all())
+    return np.asarray(~pretrained & bool(pretrained.groupby(runs["domain"]).any().all()))
 
 
 def _with_scratch(law: Law, scratch: pd.DataFrame, seed: int) -> Law:
