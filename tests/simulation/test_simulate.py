@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from raysplit.cli import main
 from raysplit.errors import RunError
+from raysplit.ladder import ModelShape
 from raysplit.simulation.machines import HOUR
 from raysplit.simulation.rates import Rates
 from raysplit.simulation.simulate import Simulated, simulate
@@ -93,6 +94,13 @@ def test_what_is_asked_of_storage_and_broker_is_told() -> None:
     assert went.storage_share > 1
     assert went.broker_share > 1
     assert went.saving_share > 0.5
+
+
+def test_checkpoints_are_of_what_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = Rates(mtbf_hours=1e9, storage_bytes_per_second=1e9)
+    whole = played(rates)
+    monkeypatch.setattr(ModelShape, "n_params_trained", property(lambda shape: shape.n_params_total // 100))
+    assert played(rates).storage_share < 0.1 * whole.storage_share
 
 
 def test_speeds_that_nobody_knows_and_lanes_that_fit_nowhere_are_refused() -> None:

@@ -5,9 +5,10 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from raysplit.law import fit_law
+from raysplit.law import DEFAULT_FORMS, fit_law
 from raysplit.runs import check_runs, thinned
 from raysplit.split import Problem, advise, best_split, fit_for_decision, losses_of
+from raysplit.split.decision import ONE_STAGE_FORMS
 from tests.split.doubles import known_law, measured_table
 from tests.split.strategies import SIZES
 
@@ -53,6 +54,12 @@ def test_a_table_too_small_for_any_form_still_gets_a_law_and_says_on_what_it_res
     assert "priors standing in for runs" in choice.sentence
     assert list(law.form_weights) == list(choice.weights) == ["law-2+cooldown"]
     assert best_split(law, PROBLEM).flops(PROBLEM) == pytest.approx(PROBLEM.budget_flops)
+
+
+def test_the_default_forms_in_a_list_are_the_default() -> None:
+    runs = measured_table(TRUTH, pretrain_tokens=(1e6, 2e6), specialize_tokens=(0,))
+    _, choice = fit_for_decision(runs, PROBLEM, n_draws=1, forms=list(DEFAULT_FORMS))
+    assert set(choice.weights) == set(ONE_STAGE_FORMS)
 
 
 def test_a_hundred_thousand_rows_answer_as_the_few_that_they_are_thinned_to() -> None:
