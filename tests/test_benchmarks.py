@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cluster import simulated_nodes
 from tests.conftest import REPOSITORY
 
 ROOT = REPOSITORY / "benchmarks"
@@ -20,13 +19,6 @@ def test_every_script_is_in_the_index(script: Path) -> None:
 @pytest.mark.parametrize("result", sorted(p for p in ROOT.glob("results/*/*")), ids=lambda path: path.name)
 def test_every_result_is_in_the_index(result: Path) -> None:
     assert f"({result.relative_to(ROOT)})" in INDEX
-
-
-@pytest.mark.parametrize("n_finished", [0, 1])
-def test_few_cases_are_drawn_too(tmp_path: Path, n_finished: int) -> None:
-    case = {"hours": 1.0, "cost": 5.0, "nodes_over_time": [(0.0, 1, 0.5), (1.0, 2, 0.5)]}
-    simulated_nodes._draw(dict([("adaptive, 8 nodes", case)][:n_finished]), tmp_path / "drawn.png")
-    assert (tmp_path / "drawn.png").exists() == bool(n_finished)
 
 
 def test_what_the_index_names_is_there() -> None:
