@@ -328,7 +328,7 @@ def advise(
         law = read_json(law_file, Law.from_json)
         if budget_flops is None:
             raise RunError("--law has no budget of its own: give --budget-flops")
-        domains = law.at_share(law.replay_shares[0]).domains if law.replay_shares else law.domains
+        domains = law.at_share().domains
         given = _weights_of(domains, weights)
         price, bases = read_json(law_file, _price_in), read_json(law_file, _bases_in)
         bases = _asked_of(bases, n_params) if bases else {}

@@ -89,7 +89,7 @@ def examine(
 
         shapes = {} if space is None else {n: lane_shape_of(space, n) for n in space.model.sizes}
         with joined_cluster(None, address=ray_address):
-            where = f"{counted(len([node for node in ray.nodes() if node['Alive']]), 'node')}"
+            where = counted(len([node for node in ray.nodes() if node["Alive"]]), "node")
             findings = examine_cluster(
                 device=device, shapes=shapes if looks_for_room else {}, folder=out, needed_bytes=needed_bytes,
                 readable=(out / "corpus",) if out is not None and built else (),

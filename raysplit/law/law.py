@@ -151,14 +151,18 @@ class Law:
             misfit_scale=self.calibration.stretch if self.calibration else 1.0,
         )
 
-    def at_share(self, share: float) -> "Law":
+    def at_share(self, share: float | None = None) -> "Law":
         """The law of the runs at one replayed share, its domains by their own names; itself where there is one share.
+
+        Args:
+            share: None takes the least share of the runs.
 
         Raises:
             LawError: no run had this share.
         """
         if len(self.replay_shares) < 2:
             return self
+        share = self.replay_shares[0] if share is None else share
         if share not in self.replay_shares:
             raise LawError(unknown("replay_share", share, self.replay_shares))
         own = [k for k, name in enumerate(self.domains) if is_at(name, share)]

@@ -147,6 +147,6 @@ def check_domains(law: Law, domains: tuple[str, ...]) -> None:
     Raises:
         LawError: there are some.
     """
-    known = law.at_share(law.replay_shares[0]).domains if law.replay_shares else law.domains
+    known = law.at_share().domains
     if missing := [name for name in domains if name not in known]:
         raise LawError(f"no observation yet of {', '.join(missing)}; a split needs a loss of every domain")

@@ -238,9 +238,7 @@ def _at(law: Law, share: float | None) -> Law:
     Raises:
         LawError: no run had this share.
     """
-    if share is None:
-        return law.at_share(law.replay_shares[0]) if law.replay_shares else law
-    if share not in law.replay_shares:
+    if share is not None and share not in law.replay_shares:
         raise LawError(unknown("replay_share", share, law.replay_shares or (0.0,)))
     return law.at_share(share)
 

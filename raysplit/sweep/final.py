@@ -244,6 +244,7 @@ def _summary(
     seed: int,
 ) -> FinalRun:
     n_params, bytes_each = advice.split.n_params, bytes_per_token(corpus)
+    at_share = None if law is None else law.at_share(advice.replay_share)
     measured = {(part.task.trial.name, part.task.milestone): done[part.name]["losses"] for part in plan.parts}
     flops = {v.name: plan.flops_per_token * v.paid_tokens(advice.accounting) for v in plan.variants}
     variants = {}
@@ -259,8 +260,8 @@ def _summary(
             losses=losses,
             # No run tells anything of the union.
             predicted={}
-            if law is None or variant.is_union
-            else {domain: _predicted(law, domain, variant, advice) for domain in losses},
+            if at_share is None or variant.is_union
+            else {domain: _predicted(at_share, domain, variant, advice) for domain in losses},
             bits_per_byte={domain: loss / math.log(2) / bytes_each[domain] for domain, loss in losses.items()},
             models={name: str(path.relative_to(folder.path)) for name, path in models.items()},
         )
@@ -280,5 +281,5 @@ def _summary(
 
 def _predicted(law: Law, domain: str, variant: Variant, advice: Advice) -> Interval:
     at = (advice.split.n_params, variant.pretrain_tokens, variant.specialize_tokens[domain])
-    said = law.at_share(advice.replay_share).predict(domain, *at, level=advice.level)
+    said = law.predict(domain, *at, level=advice.level)
     return Interval(mean=float(said.mean), low=float(said.low), high=float(said.high))
