@@ -319,7 +319,8 @@ def test_a_slurm_job_without_a_space_says_so(tmp_path: Path) -> None:
 def slurm(folder: Path, *, n_nodes: int, status: int = 0, **changes: str) -> str:
     """What the batch script runs, with stand-ins for Slurm's and Ray's commands."""
     commands = {
-        "scontrol": "printf 'node1\nnode2\nnode3\n'",
+        # A node at a time: who reads the first alone breaks its pipe.
+        "scontrol": "for node in node1 node2 node3; do echo $node; sleep 0.05; done",
         "hostname": "echo 192.0.2.1",
         # Its options are told, and the rest is run.
         "srun": """
@@ -366,6 +367,15 @@ def test_skypilot_refuses_the_file_until_it_has_a_bucket() -> None:
     assert "--dashboard-host=127.0.0.1" in config["run"]
     for script in ("setup", "run"):
         assert subprocess.run(["bash", "-n"], input=config[script], text=True, check=False).returncode == 0
+    [head] = [line for line in config["run"].splitlines() if "SKYPILOT_NODE_IPS" in line]
+    told = subprocess.run(
+        ["bash", "-c", f"{head}\necho $head"],
+        env=os.environ | {"SKYPILOT_NODE_IPS": "192.0.2.1\n192.0.2.2\n"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout == "192.0.2.1\n"
 
 
 def test_typos_that_ray_lets_through_are_found() -> None:
