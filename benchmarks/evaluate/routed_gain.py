@@ -29,8 +29,8 @@ The law of `benchmarks/data/surface-2026-11-23.csv`, three of its four domains t
 A text is read at most twice. Up to 4 times is nearly as good as new text (Muennighoff et al., arXiv:2305.16264), and
 models this small cannot learn it by heart. Both sides read it equally often.
 
-**The share in pretraining** is .3. That law has 22 to 44 % cost at most .5 % more loss at each of the four. A pilot says
-whether these clusters agree: seed 0, the smaller size and budget.
+**The share in pretraining** is .3. By that law 22 to 44 % cost at most .5 % more loss than the best share, at each of
+the four. A pilot says whether these clusters agree: seed 0, the smaller size and budget.
 
     .venv/bin/python benchmarks/evaluate/routed_gain.py --sizes 14000 --budgets 2e12 --seeds 0 --shares 0.3 0.15 0.6 \
         --controls
