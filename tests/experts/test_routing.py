@@ -197,7 +197,12 @@ def test_a_gpu_where_there_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     ("fields", "said"),
-    [({"router": "nearest"}, "unknown router 'nearest'"), ({"top": 0}, "top = 0"), ({"temperature": 0.0}, "above 0")],
+    [
+        ({"router": "nearest"}, "unknown router 'nearest'"),
+        ({"top": 0}, "top = 0"),
+        ({"temperature": 0.0}, "above 0"),
+        ({"temperature": np.inf}, "temperature = inf: must be above 0 and finite"),
+    ],
 )
 def test_a_routing_is_checked_when_made(fields: dict[str, object], said: str) -> None:
     with pytest.raises(ExpertError, match=said):
