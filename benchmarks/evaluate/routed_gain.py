@@ -269,7 +269,7 @@ def main() -> None:
     given = parser.parse_args()
     cells = [
         Cell(n_params=n, budget_flops=budget, share=share, seed=seed)
-        for seed, budget, n, share in itertools.product(given.seeds, given.budgets, given.sizes, given.shares)
+        for budget, seed, n, share in itertools.product(given.budgets, given.seeds, given.sizes, given.shares)
     ]
     out, started = given.out.absolute(), time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
