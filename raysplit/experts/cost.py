@@ -3,6 +3,8 @@
 from functools import cache
 from pathlib import Path
 
+from raysplit.errors import ExpertError
+
 
 @cache
 def forward_flops_per_token(path: Path) -> int:
@@ -11,13 +13,19 @@ def forward_flops_per_token(path: Path) -> int:
     Two for each weight of a matrix that multiplies, with the output head and without embeddings; and 4 T d L for
     attention over the whole context (T tokens, width d, L layers). `raysplit.ladder` counts the same way, so both agree
     on the models of its family.
+
+    Raises:
+        ExpertError: its configuration makes no model.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(path)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    try:
+        config = AutoConfig.from_pretrained(path)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # each architecture checks its own fields in its own way
+        raise ExpertError(f"{path}: its config.json makes no model: {error!r}") from error
     matrices = sum(
         module.weight.numel()
         for module in model.modules()

@@ -11,6 +11,7 @@ import torch
 
 from raysplit.errors import ExpertError, unknown
 from raysplit.experts.folders import ExpertFolder, Experts
+from raysplit.quantities import counted
 
 Precision = Literal["stored", "fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -57,10 +58,18 @@ class LoadedExpert:
         if precision not in _DTYPES:
             raise ExpertError(unknown("precision", precision, PRECISIONS))
         try:
-            model: Any = AutoModelForCausalLM.from_pretrained(folder.path, dtype=_DTYPES[precision])
+            model: Any
+            model, found = AutoModelForCausalLM.from_pretrained(
+                folder.path, dtype=_DTYPES[precision], output_loading_info=True
+            )
             self._model = model.to(device).eval()
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ExpertError(f"{folder.path}: its model cannot be loaded: {error}") from error
+        except Exception as error:  # of damaged files transformers and safetensors each raise their own kinds
+            raise ExpertError(f"{folder.path}: its model cannot be loaded: {error!r}") from error
+        if missing := sorted(found["missing_keys"]):
+            raise ExpertError(
+                f"{folder.path}: its weights lack {counted(len(missing), 'tensor')} that its config.json asks for, "
+                f"such as {missing[0]}; export the model again"
+            )
         self.folder, self.device = folder, device
 
     @torch.inference_mode()
