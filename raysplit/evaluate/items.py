@@ -65,18 +65,31 @@ def key_of(text: str) -> str:
 
 
 def choice_item(key: object, context: str, choices: Sequence[str], gold: int, *, routed_by: str | None = None) -> Item:
-    """An item of one context, with a blank before each choice."""
+    """An item of one context, with a blank before each choice.
+
+    Raises:
+        TypeError: the context or a choice is no text.
+    """
+    _check_texts(context, *choices)
     return Item(
         key=str(key),
         requests=tuple((context, f" {choice}") for choice in choices),
         gold=gold,
-        n_characters=tuple(len(choice) for choice in choices),
+        n_characters=tuple(len(choice) or 1 for choice in choices),
         routed_by=context if routed_by is None else routed_by,
     )
 
 
 def text_item(key: object, context: str, continuation: str, *, document: str = "") -> Item:
-    """An item of one continuation, which is taken as it is."""
+    """An item of one continuation, which is taken as it is.
+
+    Raises:
+        TypeError: the context or the continuation is no text.
+        ValueError: the continuation is empty.
+    """
+    _check_texts(context, continuation)
+    if not continuation:
+        raise ValueError("there is nothing to be predicted")
     return Item(
         key=str(key),
         requests=((context, continuation),),
@@ -84,3 +97,9 @@ def text_item(key: object, context: str, continuation: str, *, document: str = "
         routed_by=context,
         document=document,
     )
+
+
+def _check_texts(*texts: object) -> None:
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"{str(text)[:40]!r} is no text")

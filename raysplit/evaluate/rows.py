@@ -81,7 +81,7 @@ def _item(benchmark: Benchmark, number: int, row: Row, *, origin: str) -> Item:
         )
     try:
         item = benchmark.item(number, row)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise TaskError(
             f"{origin}: row {number + 1}: cannot be read as {benchmark.hub[0]} writes it: {error!r}"
         ) from error

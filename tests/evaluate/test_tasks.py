@@ -114,9 +114,17 @@ def test_data_that_cannot_be_are_named_with_row_and_columns(
         TaskError, match=r"piqa.jsonl: row 2: lacks sol1, sol2, label; there are goal, answer, and needed"
     ):
         public_task("piqa", data=write_rows("piqa", other), limit=None)
-    for label in (2, -1, "two"):
+    for label in (2, -1, "two", math.inf):
         with pytest.raises(TaskError, match=r"piqa.jsonl: row 1: "):
             public_task("piqa", data=write_rows("piqa", [{**other[0], "label": label}]), limit=None)
+    for choice in ([], {"text": "y"}, None, 3):
+        with pytest.raises(TaskError, match=r"piqa.jsonl: row 1: cannot be read .* is no text"):
+            public_task("piqa", data=write_rows("piqa", [{**other[0], "sol1": choice}]), limit=None)
+    ready: list[dict[str, object]] = [{"request": {"context": "x", "continuation": ""}}]
+    with pytest.raises(TaskError, match=r"lambada.jsonl: row 1: cannot be read .* nothing to be predicted"):
+        public_task("lambada", data=write_rows("lambada", ready), limit=None)
+    [item] = public_task("piqa", data=write_rows("piqa", [{**other[0], "sol1": ""}]), limit=None).items
+    assert item.n_characters == (1, 1), "accuracy_per_char divides by them"
     with pytest.raises(TaskError, match="holds no rows"):
         public_task("piqa", data=write_rows("piqa", []), limit=None)
     (tmp_path / "piqa.jsonl").write_text("{not json")
