@@ -117,7 +117,8 @@ def test_data_that_cannot_be_are_named_with_row_and_columns(
     for label in (2, -1, "two", math.inf):
         with pytest.raises(TaskError, match=r"piqa.jsonl: row 1: "):
             public_task("piqa", data=write_rows("piqa", [{**other[0], "label": label}]), limit=None)
-    for choice in ([], {"text": "y"}, None, 3):
+    no_texts: list[object] = [[], {"text": "y"}, None, 3]
+    for choice in no_texts:
         with pytest.raises(TaskError, match=r"piqa.jsonl: row 1: cannot be read .* is no text"):
             public_task("piqa", data=write_rows("piqa", [{**other[0], "sol1": choice}]), limit=None)
     ready: list[dict[str, object]] = [{"request": {"context": "x", "continuation": ""}}]
