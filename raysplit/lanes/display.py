@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ray
 from ray.actor import ActorHandle
@@ -15,7 +15,7 @@ from rich.text import Text
 from raysplit.design.tasks import Task
 from raysplit.live.answers import Status
 from raysplit.live.client import LiveLaw
-from raysplit.pool.pool_report import PoolReport
+from raysplit.pool.pool_report import LaneReport, PoolReport
 from raysplit.quantities import counted, format_count, format_flops, format_seconds
 
 _REFRESH_SECONDS = 0.5
@@ -108,14 +108,23 @@ class Display:
     def _line(self, status: Status | None, report: PoolReport | None) -> str:
         elapsed = format_seconds(time.monotonic() - self._started)
         if status is None:
-            busy = ", ".join(describe_task(lane.task)[0] for lane in (report.lanes if report else ()) if lane.task)
-            return f"{self._title}  {elapsed}  {busy}"
+            return f"{self._title}  {elapsed}  {describe_lanes(report.lanes) if report else ''}".rstrip()
         budget = f" of {format_flops(status.budget_flops)}" if status.budget_flops < float("inf") else ""
         return (
             f"{self._title}  {elapsed}  round {status.round}: {status.n_trials - status.n_trials_left}/"
             f"{counted(status.n_trials, 'trial')}, {counted(status.n_observations, 'observation')}, "
             f"{format_flops(status.spent_flops)}{budget}, {status.n_stopped} stopped, {status.n_failed} failed"
         )
+
+
+def describe_lanes(lanes: Sequence[LaneReport]) -> str:
+    """What each lane does and how far it is, in a line: a lane without a word would look like one that hangs."""
+    doing = (
+        f"{describe_task(lane.task)[0]} at {format_count(lane.tokens)} tokens" if lane.task
+        else f"lane {lane.number} {lane.state}"
+        for lane in lanes
+    )  # fmt: skip
+    return ", ".join(doing) or "no lane yet"
 
 
 def describe_task(task: Task) -> tuple[str, str]:
