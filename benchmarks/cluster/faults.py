@@ -369,7 +369,9 @@ def two_sweeps(scene: Scene) -> None:
 
 
 ROWS: dict[str, Callable[[Scene], None]] = {
+    # What the other rows are held against comes first.
     "undisturbed": undisturbed,
+    "undisturbed-of-two": undisturbed,
     "worker-death": worker_death,
     "node-lost": node_lost,
     "preemption-notice": preemption,
@@ -387,7 +389,6 @@ ROWS: dict[str, Callable[[Scene], None]] = {
 COLLECTIVE = "hung-collective"
 """One lane of two workers; its undisturbed sweep is a row of its own."""
 REFERENCES = {COLLECTIVE: "undisturbed-of-two"}
-ROWS[REFERENCES[COLLECTIVE]] = undisturbed
 
 
 def _ended_early(scene: Scene) -> bool:
