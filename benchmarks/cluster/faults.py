@@ -434,8 +434,8 @@ def play(row: str, home: Path, references: dict[str, Any]) -> dict[str, Any]:
     temp.mkdir()
     more = ("stable", "stable2") if row == "stable-node-lost" else ()
     cluster = Cluster(temp, is_kept=row == "head-restart", more=more)
-    reference = REFERENCES.get(row, "undisturbed")
-    is_of_two = REFERENCES[COLLECTIVE] in (row, reference)
+    reference = row if row in REFERENCES.values() else REFERENCES.get(row, "undisturbed")
+    is_of_two = reference == REFERENCES[COLLECTIVE]
     compute: dict[str, Any] = {"lanes": 1, "workers_per_lane": 2} if is_of_two else {"lanes": 2}
     # Where the journal cannot be written while the checkpoints can, or the other way round, is two rows.
     out = storage / "run" if row in ("storage-full", "storage-slow") else work / "run"
