@@ -5,11 +5,11 @@ package uses such names.
 """
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from ray._private import services
+from ray._private import services, worker
 from ray._private.state import actors, available_resources_per_node, state
 from ray._raylet import AuthenticationMode, Config, GcsClient, get_authentication_mode  # type: ignore[attr-defined]
 from ray.actor import ActorHandle
@@ -41,6 +41,17 @@ def own_process_groups() -> Iterator[None]:
         yield
     finally:
         services.ConsolePopen = known
+
+
+@contextmanager
+def told_of_machines(tell: Callable[[str], object]) -> Iterator[None]:
+    """Give ``tell`` what Ray says of raylets and actors that died; it can only print that, a screen full at a time."""
+    known = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda data, **_: tell("\n".join(data["lines"]))
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = known
 
 
 def address_of_this_node() -> str:
