@@ -160,7 +160,8 @@ def held_out_errors(table: pd.DataFrame) -> Iterator[str]:
 def report(spec: ResolvedSpec, measured: Measurements) -> Iterator[str]:
     table = grid_table(spec, measured)
     whole = sum(len(t.milestones) for t in whole_grid(spec).trials)
-    yield f"{whole - n_missing(spec, measured)} of {whole} points of the grid measured: N {sorted(set(table['n_params']))}, p {SHARES}"
+    n_known = whole - n_missing(spec, measured)
+    yield f"{n_known} of {whole} points of the grid measured: N {sorted(set(table['n_params']))}, p {SHARES}"
     worst = table[table["specialize_tokens"] == table["specialize_tokens"].max()]
     base = table[table["specialize_tokens"] == 0].set_index(["n_params", "domain"])["general_loss"]
     rises = worst["general_loss"].to_numpy() / [
