@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from raysplit.errors import ExpertError, RunError, unknown
+from raysplit.experts.adapters import base_of
 from raysplit.space import SEED_FOLDER
+from raysplit.train.export import ADAPTER_CONFIG
 
 EXPERTS_FOLDER = "experts"
 ADVISED = "recommended"
@@ -22,10 +24,15 @@ _WEIGHTS = ("*.safetensors", "*.bin")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExpertFolder:
-    """One model in a Hugging Face folder: what is known of it without loading its weights."""
+    """One model in a Hugging Face folder, or adapters of one: what is known of it without loading its weights."""
 
     name: str
     path: Path
+    base: Path | None = None
+    """Folder of the base, where ``path`` holds adapters alone."""
+    config_folder: Path
+    tokenizer_folder: Path
+    """Configuration and tokenizer lie in ``path``, or else beside the base."""
     context_length: int
     """Tokens."""
     vocab_size: int
@@ -35,8 +42,12 @@ class ExpertFolder:
     @property
     def fingerprint(self) -> str:
         """Hash of configuration, tokenizer and weights; of weights only name, size and time, as they may be large."""
-        digest = hashlib.sha256(self.path.joinpath(_CONFIG).read_bytes() + self.tokenizer_sha256.encode())
-        for path in _weights(self.path):
+        digest = hashlib.sha256(self.config_folder.joinpath(_CONFIG).read_bytes() + self.tokenizer_sha256.encode())
+        weights = _weights(self.path)
+        if self.base is not None:
+            digest.update(self.path.joinpath(ADAPTER_CONFIG).read_bytes())
+            weights += _weights(self.base)
+        for path in weights:
             about = path.stat()
             digest.update(f"{path.name} {about.st_size} {about.st_mtime_ns}\n".encode())
         return digest.hexdigest()[:16]
@@ -79,30 +90,41 @@ class Experts:
 
 
 def read_folder(path: Path, *, name: str = "") -> ExpertFolder:
-    """What a Hugging Face folder says of its model.
+    """What a Hugging Face folder says of its model, or a folder of adapters with that of their base.
 
     Raises:
-        ExpertError: the folder is missing, or lacks a file that a model needs.
+        ExpertError: the folder is missing, or lacks a file that a model needs; or as `base_of`.
     """
     if not path.is_dir():
         raise ExpertError(f"{path}: there is no such folder; give a Hugging Face folder or a run folder")
+    base = base_of(path)
+    config_folder, tokenizer_folder = (
+        path if base is None or any((path / name).is_file() for name in names) else base
+        for names in ((_CONFIG,), _TOKENIZER_FILES)
+    )
     try:
-        config: dict[str, Any] = json.loads((path / _CONFIG).read_bytes())
+        config: dict[str, Any] = json.loads((config_folder / _CONFIG).read_bytes())
     except FileNotFoundError as error:
         raise ExpertError(f"{path}: is neither a Hugging Face folder (no {_CONFIG}) nor a run with experts") from error
     except (OSError, ValueError) as error:
-        raise ExpertError(f"{path / _CONFIG}: cannot be read: {error}") from error
+        raise ExpertError(f"{config_folder / _CONFIG}: cannot be read: {error}") from error
     context_length = next((config[key] for key in _CONTEXT_FIELDS if isinstance(config.get(key), int)), None)
     if context_length is None or not isinstance(config.get("vocab_size"), int):
-        raise ExpertError(f"{path / _CONFIG}: needs vocab_size and one of {', '.join(_CONTEXT_FIELDS)}, as integers")
-    if not _weights(path):
-        raise ExpertError(f"{path}: holds no weights ({' or '.join(_WEIGHTS)})")
+        raise ExpertError(
+            f"{config_folder / _CONFIG}: needs vocab_size and one of {', '.join(_CONTEXT_FIELDS)}, as integers"
+        )
+    for folder in (path,) if base is None else (path, base):
+        if not _weights(folder):
+            raise ExpertError(f"{folder}: holds no weights ({' or '.join(_WEIGHTS)})")
     return ExpertFolder(
         name=name or path.resolve().name,
         path=path,
+        base=base,
+        config_folder=config_folder,
+        tokenizer_folder=tokenizer_folder,
         context_length=context_length,
         vocab_size=config["vocab_size"],
-        tokenizer_sha256=_tokenizer_hash(path),
+        tokenizer_sha256=_tokenizer_hash(tokenizer_folder),
     )
 
 
