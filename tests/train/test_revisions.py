@@ -58,11 +58,10 @@ def test_revisions_of_an_own_trunk_give_its_law_to_the_last_digit(tmp_path: Path
         losses = measure(revised, space, Trial(**trunk(n_params, tokens)), tokens)
         of_revisions += [row(n_params, tokens, 0, domain, loss) for domain, loss in losses.items()]
 
-    tables = [check_runs(pd.DataFrame(rows), origin="tests") for rows in (of_own, of_revisions)]
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    one, other = (check_runs(pd.DataFrame(rows), origin="tests") for rows in (of_own, of_revisions))
+    pd.testing.assert_frame_equal(one, other, check_exact=True)
     points = [(n_params, d, s) for d in PRETRAIN for s in (0, *SPECIALIZE, 4096)]
-    predicted = [losses_at(table, each, points) for table, each in zip(tables, (own_space, space), strict=True)]
-    assert np.array_equal(*predicted)
+    assert np.array_equal(losses_at(one, own_space, points), losses_at(other, space, points))
 
 
 def lane_of(space: Space, checkpoints: Path) -> Lane:
