@@ -1,9 +1,13 @@
 """What a model costs at inference, in FLOPs of matrix products; a multiply-add is two."""
 
+import math
 from functools import cache
+from pathlib import Path
 
-from raysplit.experts.adapters import n_adapter_weights
+from safetensors import safe_open
+
 from raysplit.experts.folders import ExpertFolder
+from raysplit.train.export import ADAPTER_WEIGHTS
 
 
 @cache
@@ -28,8 +32,14 @@ def forward_flops_per_token(folder: ExpertFolder) -> int:
         and module.weight.ndim == 2
     )
     if folder.base is not None:
-        matrices += n_adapter_weights(folder.path)
+        matrices += _n_adapter_weights(folder.path)
     n_heads = config.num_attention_heads
     head_size = getattr(config, "head_dim", None) or config.hidden_size // n_heads
     attention = 4 * config.max_position_embeddings * n_heads * head_size * config.num_hidden_layers
     return 2 * matrices + attention
+
+
+def _n_adapter_weights(folder: Path) -> int:
+    """Entries of all matrices of a folder's adapters; nothing but their shapes is read."""
+    with safe_open(folder / ADAPTER_WEIGHTS, framework="numpy") as opened:
+        return sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from raysplit.errors import ExpertError, RunError, unknown
-from raysplit.experts.adapters import base_of
 from raysplit.space import SEED_FOLDER
-from raysplit.train.export import ADAPTER_CONFIG
+from raysplit.train.export import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 EXPERTS_FOLDER = "experts"
 ADVISED = "recommended"
@@ -20,6 +19,8 @@ _CONFIG = "config.json"
 _CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "n_ctx")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
 _WEIGHTS = ("*.safetensors", "*.bin")
+_ADAPTER_KIND = "LORA"
+_BASE_FIELD = "base_model_name_or_path"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,11 +94,12 @@ def read_folder(path: Path, *, name: str = "") -> ExpertFolder:
     """What a Hugging Face folder says of its model, or a folder of adapters with that of their base.
 
     Raises:
-        ExpertError: the folder is missing, or lacks a file that a model needs; or as `base_of`.
+        ExpertError: the folder is missing, or lacks a file that a model needs; the adapters are of another kind than
+            LoRA, or their base is not there.
     """
     if not path.is_dir():
         raise ExpertError(f"{path}: there is no such folder; give a Hugging Face folder or a run folder")
-    base = base_of(path)
+    base = _base_of(path)
     config_folder, tokenizer_folder = (
         path if base is None or any((path / name).is_file() for name in names) else base
         for names in ((_CONFIG,), _TOKENIZER_FILES)
@@ -232,6 +234,33 @@ def _check_alike(folders: Sequence[ExpertFolder]) -> None:
             raise ExpertError(
                 f"{other.path}: has a vocabulary of {other.vocab_size:,}, and {first.path} one of {first.vocab_size:,}"
             )
+
+
+def _base_of(path: Path) -> Path | None:
+    """Folder of the base that a folder's adapters belong to; None where it holds a model and no adapters.
+
+    Raises:
+        ExpertError: the adapters are of another kind than LoRA, or their base or weights are not there.
+    """
+    about = path / ADAPTER_CONFIG
+    if not about.is_file():
+        return None
+    try:
+        config: dict[str, Any] = json.loads(about.read_bytes())
+        kind, name = config["peft_type"], config[_BASE_FIELD]
+        base = Path(name)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExpertError(f"{about}: cannot be read: {error!r}; it needs peft_type and {_BASE_FIELD}") from error
+    if kind != _ADAPTER_KIND:
+        raise ExpertError(f"{about}: peft_type {kind!r} is not supported; valid: {_ADAPTER_KIND}")
+    if not (path / ADAPTER_WEIGHTS).is_file():
+        raise ExpertError(f"{path}: holds no weights ({ADAPTER_WEIGHTS})")
+    if not (base / _CONFIG).is_file():
+        raise ExpertError(
+            f"{path}: its adapters belong to the base {name}, which is no Hugging Face folder here; put the base "
+            f"there, or write the folder where it lies into {about} as {_BASE_FIELD}"
+        )
+    return base
 
 
 def _weights(path: Path) -> list[Path]:
