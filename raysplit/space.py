@@ -777,11 +777,6 @@ class Space(Section):
                 f"training.replay_share = {self.training.replay_share:g}: leave it out, as sweep.replay_shares has the "
                 "shares to try"
             )
-        if self.training.lora and 3 in (self.training.zero_stage, *(s.zero_stage for s in self.compute.shapes)):
-            raise ValueError(
-                "training.lora: adapters are trained at zero_stage 0 to 2, and 3 is asked for; at 2 a rank holds the "
-                "base's weights, and its share of the adapters' optimizer"
-            )
         if self.model.checkpoints and self._limits_general and len(self.domains) == 1:
             raise ValueError(
                 "target.max_general_loss, target.max_general_rise: an expert's general loss is that on the other "

@@ -1,5 +1,6 @@
 """Models in memory, loaded when first asked for: they score sequences in batches, or read one text token by token."""
 
+import importlib.util
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -50,15 +51,13 @@ class LoadedExpert:
     """A model on a device."""
 
     def __init__(self, folder: ExpertFolder, *, device: torch.device, precision: Precision) -> None:
-        from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # one a model, for the reading of files that are there
         if precision not in _DTYPES:
             raise ExpertError(unknown("precision", precision, PRECISIONS))
         try:
-            model: Any = AutoModelForCausalLM.from_pretrained(folder.path, dtype=_DTYPES[precision])
-            self._model = model.to(device).eval()
+            self._model = _read(folder, _DTYPES[precision]).to(device).eval()
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ExpertError(f"{folder.path}: its model cannot be loaded: {error}") from error
         self.folder, self.device = folder, device
@@ -119,6 +118,25 @@ class LoadedExpert:
         picked = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)  # (B, T)
         log_probs = picked - torch.logsumexp(logits, dim=-1)
         return log_probs.cpu().numpy(), (logits.argmax(dim=-1) == targets).cpu().numpy()
+
+
+def _read(folder: ExpertFolder, dtype: str | torch.dtype) -> Any:
+    """The model on the CPU; adapters are put into their base, and not added to its weights, which bf16 would round."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if folder.base is None:
+        return AutoModelForCausalLM.from_pretrained(folder.path, dtype=dtype)
+    if importlib.util.find_spec("peft") is None:
+        raise ExpertError(f"{folder.path}: holds adapters, which need peft: pip install 'raysplit[lora]'")
+    # The precision of the training, where this folder says it; the base's may be another.
+    config = AutoConfig.from_pretrained(folder.config_folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder.base, config=config, dtype=dtype)
+    found = model.load_adapter(str(folder.path))
+    if wrong := sorted([*found.missing_keys, *found.unexpected_keys]):
+        raise ExpertError(
+            f"{folder.path}: has not the weights that its base {folder.base} wants: {', '.join(wrong[:3])}"
+        )
+    return model
 
 
 class TokenReader:
