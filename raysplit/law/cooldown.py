@@ -33,6 +33,9 @@ class _Cooled(Form):
     def loss(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
         return self._form.loss(theta[..., :-1], n, d, np.where(s > 0, s, theta[..., -1] * d))
 
+    def loss_and_linear(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
+        return self._form.loss_and_linear(theta[..., :-1], n, d, np.where(s > 0, s, theta[..., -1] * d))
+
     def gradient(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
         return self.loss_and_gradient(theta, n, d, s)[1]
 

@@ -1,8 +1,9 @@
 """From a table of runs to a `Law`: every form fitted to every domain, pooled, weighed, and drawn from."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from functools import partial
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,10 @@ _POINT = ("n_params", "pretrain_tokens", "specialize_tokens")
 _NEEDED = (*_POINT, "domain", "loss")
 
 
+FitsMade = dict[tuple[Any, ...], Any]
+"""Best fits of forms, by the form and by all that they were fitted to."""
+
+
 def fit_law(
     runs: pd.DataFrame,
     *,
@@ -49,6 +54,7 @@ def fit_law(
     start: WarmStart | None = None,
     misfit_scale: float | None = None,
     seed: int = 0,
+    made: FitsMade | None = None,
 ) -> Law:
     """Fit forms to every domain of a table of runs, with the uncertainty of all domains drawn together.
 
@@ -73,6 +79,8 @@ def fit_law(
             it; 0 takes the forms to be right, as always where D' was never measured. None takes over that of
             ``start``, else 1.
         seed: Of starts and draws.
+        made: Best fits that are at hand, which are then not made again; those that are missing are added. A fit with a
+            ``start`` leaves it alone.
 
     Raises:
         LawError: an unknown form, a missing column, no runs, or values without a logarithm.
@@ -108,23 +116,30 @@ def fit_law(
         weight[domain == k] = sample.weight
 
     explores = start is None or start.explores
-    fitted = {
-        form.name: fit_domains(
+    made = {} if made is None or start else made
+    table = (*(x.tobytes() for x in (domain, cluster, *(getattr(s, f.name) for s in samples for f in fields(s)))),)
+
+    def at_hand(*told: Any, fit: Callable[[], Any]) -> Any:
+        key = (*told, *table, prior_strength, seed)
+        if key not in made:
+            made[key] = fit()
+        return made[key]
+
+    fitted: dict[str, list[tuple[Fit, FitProblem]]] = {}
+    for form in chosen:
+        known = [start.known(form.name, str(name)) if start else None for name in domains]
+        fitted[form.name] = at_hand(
             form,
-            samples,
-            [start.known(form.name, str(name)) if start else None for name in domains],
-            prior_strength=prior_strength,
-            seed=seed,
-            explores=explores,
+            fit=partial(fit_domains, form, samples, known, prior_strength=prior_strength, seed=seed, explores=explores),
         )
-        for form in chosen
-    }
     kept = _enough_runs(chosen, fitted)
     clusters = [cluster[domain == k] for k in range(len(domains))]
     alone, strength = dict(fitted), {form.name: 0.0 for form in chosen}
     for form in kept if prior_strength > 0 else ():
         asked = start.pooling.get(form.name, pooling) if start and pooling is None else pooling
-        fitted[form.name], strength[form.name] = _pooled(alone[form.name], samples, clusters, asked, seed, explores)
+        fitted[form.name], strength[form.name] = at_hand(
+            form, asked, fit=partial(_pooled, alone[form.name], samples, clusters, asked, seed, explores)
+        )
     weights = (
         _normalised({form.name: form_weights[form.name] for form in kept})
         if form_weights
