@@ -78,6 +78,10 @@ class Form(ABC):
     def slope(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
         """Derivative of `loss` by s, nats per token per token; what the next specialization token gains."""
 
+    def loss_and_slope(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
+        """Both at once; as `loss_and_gradient`."""
+        return self.loss(theta, n, d, s), self.slope(theta, n, d, s)
+
     def limits(self) -> Mapping[str, str]:
         """What the form claims at D' = 0, D = 0 and far out, as sentences that the tests check."""
         return {}

@@ -187,8 +187,11 @@ class Law2(_Gain):
         )
 
     def slope(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
-        _, data, _, log_gain = self._parts(theta, n, d, s)
-        return -theta[..., 7] * data * np.exp(-theta[..., 7] * log_gain) / (theta[..., 6] + s) + 0.0 * n
+        return self.loss_and_slope(theta, n, d, s)[1]
+
+    def loss_and_slope(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
+        size, term = self._terms(theta, n, d, s)
+        return theta[..., 0] + size + term, -theta[..., 7] * term / (theta[..., 6] + s) + 0.0 * n
 
 
 class Law4(_Gain):
@@ -320,8 +323,11 @@ class Law8(_Gain):
         )
 
     def slope(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
-        _, term, _, _ = self._scaled_parts(theta, n, d, s)
-        return -theta[..., 7] * term / (theta[..., 6] + s)
+        return self.loss_and_slope(theta, n, d, s)[1]
+
+    def loss_and_slope(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
+        size, term, _, _ = self._scaled_parts(theta, n, d, s)
+        return theta[..., 0] + size + term, -theta[..., 7] * term / (theta[..., 6] + s)
 
 
 class Law16(Law8):
@@ -354,10 +360,10 @@ class Law16(Law8):
             kept,
         )
 
-    def slope(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
+    def loss_and_slope(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
         size, term, _, log_gain = self._scaled_parts(theta, n, d, s)
         both = theta[..., 9] * size * np.exp(-theta[..., 7] * log_gain) + term
-        return -theta[..., 7] * both / (theta[..., 6] + s)
+        return theta[..., 0] + size + both, -theta[..., 7] * both / (theta[..., 6] + s)
 
 
 _PLAIN: tuple[Form, ...] = (Hoffmann(), Law1(), Law2(), Law4(), Law5b(), Law8(), Law16())

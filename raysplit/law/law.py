@@ -229,30 +229,27 @@ class Law:
         between = (1,) * (len(shape) - 2)
         wants_slope = what == "slope"
         for member in self.members:
+            theta, misfit, draws, weight = member.draw_theta, member.draw_misfit, member.draws, 1.0
             if self.is_point:
-                theta, misfit, draws, weight = (
-                    member.theta[None],
-                    member.misfit,
-                    np.zeros(1, dtype=np.intp),
-                    member.weight,
-                )
-                misfit = None if misfit is None else misfit[None]
-            else:
-                theta, misfit, draws, weight = member.draw_theta, member.draw_misfit, member.draws, 1.0
+                theta, misfit = member.theta[None], None if member.misfit is None else member.misfit[None]
+                draws, weight = np.zeros(1, dtype=np.intp), member.weight
             if not draws.size:
                 continue
             theta = theta.reshape(theta.shape[0], *between, *theta.shape[1:])
             mine = [x if len(x) == 1 else x[draws] for x in pretrained]
-            of_form = member.form.loss(theta, *mine)
-            off, by_tokens = np.zeros(()), None
+            if wants_slope:
+                of_form, of_slope = member.form.loss_and_slope(theta, *mine)
+            else:
+                of_form, of_slope = member.form.loss(theta, *mine), None
             if self.basis is not None and misfit is not None:
                 g, by_tokens = self.basis.evaluate(misfit, *mine, slope=wants_slope)
                 off = np.exp(g)
                 of_form = of_form * off
-            loss[draws] += weight * of_form
-            if wants_slope:
-                of_slope = member.form.slope(theta, *mine)
-                slope[draws] += weight * (of_slope if by_tokens is None else of_slope * off + of_form * by_tokens)
+                of_slope = None if by_tokens is None else of_slope * off + of_form * by_tokens
+            if of_slope is not None:
+                slope[draws] += weight * of_slope
+            if of_slope is None or lacking is not None:
+                loss[draws] += weight * of_form
         if lacking is not None:
             factor = np.exp(lacking[0])
             slope = (slope + loss * lacking[1]) * factor
