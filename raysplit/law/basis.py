@@ -95,8 +95,9 @@ class Basis:
         raw = self._raw(2, s)
         t, growth = _scaled(raw)
         *powers, of_size = self._by_power(coefficients, n, d)
-        # In place, since a search spends its time here.
-        g = np.array(np.broadcast_to(powers[_DEGREE], np.broadcast_shapes(of_size.shape, t.shape)))
+        # In place and in the order of the axes, since a search spends its time here.
+        g = np.empty(np.broadcast_shapes(of_size.shape, t.shape))
+        g[...] = powers[_DEGREE]
         by_t = _DEGREE * g if slope else g
         for k in reversed(range(_DEGREE)):
             if slope and k:
@@ -119,9 +120,9 @@ class Basis:
         """Factors of 1, t_D', t_D'^2 and t_D'^3, then what N adds by its hats, (B, *points, K) each."""
         rows = self._rows(n, d)
         n_draws, n_domains = coefficients.shape[:2]
-        scaled, points, out = coefficients[..., :-1] / _SCALE, rows.shape[1:-2], []
+        points, out = rows.shape[1:-2], []
         for features in _OF_POWER:
-            of_nd, by = rows[..., _ROW[features]], scaled[..., features]
+            of_nd, by = rows[..., _ROW[features]] / _SCALE[features], coefficients[..., features]
             if rows.shape[-2] == 1:  # the same for all domains, as a rule
                 found = np.matmul(of_nd.reshape(len(rows), -1, features.size), by.swapaxes(1, 2))
             else:
@@ -156,8 +157,8 @@ def _scaled(raw: Array) -> tuple[Array, Array | float]:
     size = np.abs(raw)
     if (size <= 1.0).all():
         return raw, 1.0
-    growth = np.exp(np.minimum(1.0 - size, 0.0) / _REACH)
-    return np.where(size > 1.0, np.sign(raw) * (1.0 + _REACH * (1.0 - growth)), raw), growth
+    growth = np.exp(np.maximum(size - 1.0, 0.0) / -_REACH)
+    return np.copysign(np.minimum(size, 1.0) + _REACH * (1.0 - growth), raw), growth
 
 
 def _powers(t: Array) -> list[Array]:
