@@ -100,10 +100,10 @@ def fit_law(
     is_scratch = _from_scratch(runs)
     scratch, runs, counted = runs[is_scratch], runs[~is_scratch], counted[~is_scratch]
     domains, domain = np.unique(runs["domain"].to_numpy(dtype=str), return_inverse=True)
-    samples = [  # repeated tokens are worth less, and were as many steps
-        replace(sample_of(counted[domain == k]), weight=sample_of(runs[domain == k], step_tokens=step_tokens).weight)
-        for k in range(len(domains))
-    ]
+    samples = [sample_of(runs[domain == k], step_tokens=step_tokens) for k in range(len(domains))]
+    if repetition is not None:  # repeated tokens are worth less, and were as many steps
+        fresh = [sample_of(counted[domain == k]) for k in range(len(domains))]
+        samples = [replace(own, weight=seen.weight) for own, seen in zip(fresh, samples, strict=True)]
     cluster = _branch_points(runs)
     if misfit_scale is None:
         misfit_scale = start.misfit_scale if start else 1.0
@@ -169,7 +169,7 @@ def fit_law(
                 theta=np.stack([fit.theta for fit, _ in fitted[form.name]]),
                 draws=draws,
                 draw_theta=np.stack(draw_theta, axis=1),
-                misfit=misfit.best(),
+                misfit=misfit.best,
                 draw_misfit=misfit.given(draw_theta, off, of_domain),
             )
         )
@@ -324,6 +324,6 @@ def _noise_of(fits: list[tuple[Fit, FitProblem]], domain: NDArray[np.intp], clus
     for k, (fit, problem) in enumerate(fits):
         phi = problem.coordinates.to_phi(fit.theta)[None]
         residual = problem.residuals(phi)[0] * np.sqrt(problem.weight[0])
-        absorb = hat_root(problem, phi)
+        absorb = hat_root(problem, phi)[0]
         left.append(Residuals(residual=residual, absorb=absorb, cluster=cluster[domain == k], sd=fit.log_residual_sd))
     return estimate_noise(left)
