@@ -152,11 +152,11 @@ def _likelihood(left: Left, within: float) -> Array:
     freedom = max(len(residual) - q.shape[1], 1)
     values, vectors = np.linalg.eigh(features.T @ features)
     values = np.maximum(values, 0.0)[:, None, None]
-    along = ((vectors.T @ (features.T @ residual)) ** 2)[:, None, None]
+    along = (vectors.T @ (features.T @ residual)) ** 2
     a, noise = _AMPLITUDES[:, None] ** 2, _NOISES**2
     spread = noise + a * values  # (M, amplitudes, noises)
-    log_det = (np.log(spread / noise)).sum(axis=0)
-    square = residual @ residual / noise - (a * along / (noise * spread)).sum(axis=0)
+    log_det = np.log(spread).sum(axis=0) - len(values) * np.log(noise)
+    square = (residual @ residual - a * np.tensordot(along, 1.0 / spread, axes=1)) / noise
     # Whitening changes the units of the rows: the log determinants that make correlations comparable.
     size = left.branch.size
     kept = np.abs(np.diag(r))

@@ -21,7 +21,7 @@ from scipy.special import erf
 
 from raysplit.law.form import PRETRAIN_TOKENS, SPECIALIZE_TOKENS, Array, Form
 
-_AT_ONCE = 2**15
+_AT_ONCE = 2**14
 """Residuals: with their derivatives they then stay in the cache of one core, and memory does not grow with the fits."""
 
 
