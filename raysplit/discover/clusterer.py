@@ -10,6 +10,7 @@ import numpy as np
 
 from raysplit.discover.features import FEATURES, TextFeatures
 from raysplit.errors import CorpusError, unknown
+from raysplit.files import read_arrays
 from raysplit.strict_json import dumps
 
 _RECORD, _ARRAYS = "clusterer.json", "clusterer.npz"
@@ -78,14 +79,16 @@ class Clusterer:
             record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
             if record["features"] not in FEATURES:
                 raise CorpusError(f"{folder / _RECORD}: {unknown('features', record['features'], FEATURES)}")
-            with np.load(folder / _ARRAYS) as arrays:
-                centres, offsets = arrays["centres"], arrays["offsets"]
+            arrays, domains = read_arrays(folder / _ARRAYS), tuple(map(str, record["domains"]))
+            centres, offsets = arrays["centres"], arrays["offsets"]
+            if centres.ndim != 2 or not len(domains) == len(centres) == offsets.size:
+                raise ValueError(f"{len(domains)} domains, centres {centres.shape}, {offsets.size} offsets")
             return cls(
-                domains=tuple(record["domains"]),
+                domains=domains,
                 centres=centres,
                 offsets=offsets,
                 features=FEATURES[record["features"]].load(folder),
-                excerpt_bytes=record["excerpt_bytes"],
+                excerpt_bytes=int(record["excerpt_bytes"]),
             )
         except FileNotFoundError as error:
             raise CorpusError(f"{folder}: holds no clusterer (no {Path(error.filename).name})") from error

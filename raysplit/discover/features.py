@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from raysplit.errors import CorpusError
+from raysplit.files import read_arrays
 
 _N_GRAMS = (3, 4)
 _MOST_N_GRAMS = 50_000
@@ -89,8 +90,11 @@ class CharacterFeatures:
     def load(cls, folder: Path) -> Self:
         """Of a folder that `save` wrote."""
         n_grams = json.loads((folder / "n_grams.json").read_text(encoding="utf-8"))
-        with np.load(folder / "features.npz") as arrays:
-            return cls(n_grams=tuple(n_grams), idf=arrays["idf"], rotation=arrays["rotation"])
+        arrays = read_arrays(folder / "features.npz")
+        idf, rotation = arrays["idf"], arrays["rotation"]
+        if rotation.ndim != 2 or not len(set(n_grams)) == len(n_grams) == len(rotation) == idf.size:
+            raise ValueError(f"{len(set(n_grams))} n-grams, {idf.size} weights, and a rotation {rotation.shape}")
+        return cls(n_grams=tuple(n_grams), idf=idf, rotation=rotation)
 
 
 _VECTORIZER: dict[str, Any] = {

@@ -134,9 +134,10 @@ def _measured(
     subject: Subject, task: EvaluationTask, source: TaskSource, plan: EvaluationPlan, scores: Mapping[str, Scores]
 ) -> _Measured:
     requests = plan.requests[source.path][task.name]
-    found = outcome(
-        subject, task, requests, scores, clusterer=source.clusterer, labels=source.labels, flops=source.flops
-    )
+    # They are read from all held-out text, which only one router and items made of documents are worth.
+    has_labels = subject.is_by_label and any(item.document for item in task.items)
+    labels = source.labels if has_labels else {}
+    found = outcome(subject, task, requests, scores, clusterer=source.clusterer, labels=labels, flops=source.flops)
     n_read = sum(map(len, requests.tokens))
     return _Measured(
         figures=figures_of(task, requests, found.log_likelihoods, found.is_greedy),

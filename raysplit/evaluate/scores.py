@@ -7,7 +7,6 @@ evaluation goes on where it was.
 import hashlib
 import os
 import re
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from raysplit.experts.folders import ExpertFolder
 from raysplit.experts.loaded import LoadedExpert, Precision, TokenScores
+from raysplit.files import read_arrays
 
 _PART_SEQUENCES = 512
 
@@ -69,9 +69,9 @@ def _key(folder: ExpertFolder, sequences: Sequence[np.ndarray], precision: Preci
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
     try:
-        with path.open("rb") as file, np.load(file) as arrays:  # of a damaged file numpy itself leaves one open
-            return arrays["log_probs"], arrays["is_greedy"]
-    except (FileNotFoundError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+        arrays = read_arrays(path)
+        return arrays["log_probs"], arrays["is_greedy"]
+    except (FileNotFoundError, KeyError, ValueError):
         return None  # absent, or damaged by a full disk: it is computed again
 
 

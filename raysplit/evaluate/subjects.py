@@ -24,6 +24,11 @@ class Subject:
     how: Routing | str
     """A routing of the experts, or the name of the one that is alone."""
 
+    @property
+    def is_by_label(self) -> bool:
+        """Whether the label of a document says which expert reads it."""
+        return isinstance(self.how, Routing) and self.how.router == "label"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scores:

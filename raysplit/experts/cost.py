@@ -6,6 +6,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+from raysplit.errors import ExpertError
 from raysplit.experts.folders import ExpertFolder
 from raysplit.train.export import ADAPTER_WEIGHTS
 
@@ -17,13 +18,19 @@ def forward_flops_per_token(folder: ExpertFolder) -> int:
     Two for each weight of a matrix that multiplies, with the output head and adapters and without embeddings; and
     4 T d L for attention over the whole context (T tokens, width d, L layers). `raysplit.ladder` counts the same way,
     so both agree on the models of its family.
+
+    Raises:
+        ExpertError: its configuration makes no model.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(folder.config_folder)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    try:
+        config = AutoConfig.from_pretrained(folder.config_folder)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # each architecture checks its own fields in its own way
+        raise ExpertError(f"{folder.config_folder}: its config.json makes no model: {error!r}") from error
     matrices = sum(
         module.weight.numel()
         for module in model.modules()

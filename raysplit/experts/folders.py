@@ -105,15 +105,17 @@ def read_folder(path: Path, *, name: str = "") -> ExpertFolder:
         for names in ((_CONFIG,), _TOKENIZER_FILES)
     )
     try:
-        config: dict[str, Any] = json.loads((config_folder / _CONFIG).read_bytes())
+        config: Any = json.loads((config_folder / _CONFIG).read_bytes())
     except FileNotFoundError as error:
         raise ExpertError(f"{path}: is neither a Hugging Face folder (no {_CONFIG}) nor a run with experts") from error
     except (OSError, ValueError) as error:
         raise ExpertError(f"{config_folder / _CONFIG}: cannot be read: {error}") from error
-    context_length = next((config[key] for key in _CONTEXT_FIELDS if isinstance(config.get(key), int)), None)
-    if context_length is None or not isinstance(config.get("vocab_size"), int):
+    if not isinstance(config, dict):
+        raise ExpertError(f"{config_folder / _CONFIG}: is no JSON object, but {str(config)[:40]!r}")
+    context_length = next((config[key] for key in _CONTEXT_FIELDS if _is_count(config.get(key))), None)
+    if context_length is None or not _is_count(config.get("vocab_size")):
         raise ExpertError(
-            f"{config_folder / _CONFIG}: needs vocab_size and one of {', '.join(_CONTEXT_FIELDS)}, as integers"
+            f"{config_folder / _CONFIG}: needs vocab_size and one of {', '.join(_CONTEXT_FIELDS)}, as integers above 0"
         )
     for folder in (path,) if base is None else (path, base):
         if not _weights(folder):
@@ -128,6 +130,10 @@ def read_folder(path: Path, *, name: str = "") -> ExpertFolder:
         vocab_size=config["vocab_size"],
         tokenizer_sha256=_tokenizer_hash(tokenizer_folder),
     )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def is_run_folder(path: Path) -> bool:

@@ -31,6 +31,7 @@ class Sampling:
     top_p: float = 1.0
     """Nucleus sampling: only the likeliest tokens that together have this probability are drawn from."""
     seed: int | None = None
+    """Any integer, as OpenAI's clients may send; of those modulo 2^64 alike the draws are the same."""
     stop: tuple[str, ...] = ()
     """The text ends before the first of these."""
 
@@ -77,7 +78,7 @@ def write(
         updated: whether the weights follow the likelihood of prompt and text.
         update_from: number of leading tokens of the prompt that the weights were chosen by; they do not count again.
     """
-    draw = np.random.default_rng(sampling.seed)
+    draw = np.random.default_rng(None if sampling.seed is None else sampling.seed % 2**64)
     weights = np.asarray(log_weights, dtype=np.float64)
     if updated and len(readers) > 1:
         nexts, weights = _read_each(readers, prompt, weights, update_from)
@@ -120,7 +121,8 @@ def _read_each(
 def _drawn(log_probs: np.ndarray, sampling: Sampling, draw: np.random.Generator) -> int:
     if sampling.temperature == 0:
         return int(np.argmax(log_probs))
-    scaled = log_probs / sampling.temperature
+    with np.errstate(over="ignore"):  # near zero only the likeliest stays finite
+        scaled = (log_probs - log_probs.max()) / sampling.temperature
     probs = np.exp(scaled - logsumexp(scaled))
     if sampling.top_p < 1:
         order = np.argsort(-probs, kind="stable")

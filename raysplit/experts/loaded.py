@@ -2,8 +2,9 @@
 
 import importlib.util
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, get_args
 
@@ -12,6 +13,7 @@ import torch
 
 from raysplit.errors import ExpertError, unknown
 from raysplit.experts.folders import ExpertFolder, Experts
+from raysplit.quantities import counted
 
 Precision = Literal["stored", "fp32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -58,8 +60,10 @@ class LoadedExpert:
             raise ExpertError(unknown("precision", precision, PRECISIONS))
         try:
             self._model = _read(folder, _DTYPES[precision]).to(device).eval()
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ExpertError(f"{folder.path}: its model cannot be loaded: {error}") from error
+        except ExpertError:
+            raise
+        except Exception as error:  # of damaged files transformers and safetensors each raise their own kinds
+            raise ExpertError(f"{folder.path}: its model cannot be loaded: {error!r}") from error
         self.folder, self.device = folder, device
 
     @torch.inference_mode()
@@ -124,17 +128,31 @@ def _read(folder: ExpertFolder, dtype: str | torch.dtype) -> Any:
     """The model on the CPU; adapters are put into their base, and not added to its weights, which bf16 would round."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    model: Any
     if folder.base is None:
-        return AutoModelForCausalLM.from_pretrained(folder.path, dtype=dtype)
+        model, told = AutoModelForCausalLM.from_pretrained(folder.path, dtype=dtype, output_loading_info=True)
+        return _whole(model, told, folder.path)
     if importlib.util.find_spec("peft") is None:
         raise ExpertError(f"{folder.path}: holds adapters, which need peft: pip install 'raysplit[lora]'")
     # The precision of the training, where this folder says it; the base's may be another.
     config = AutoConfig.from_pretrained(folder.config_folder)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder.base, config=config, dtype=dtype)
-    found = model.load_adapter(str(folder.path))
+    model, told = AutoModelForCausalLM.from_pretrained(
+        folder.base, config=config, dtype=dtype, output_loading_info=True
+    )
+    found = _whole(model, told, folder.base).load_adapter(str(folder.path))
     if wrong := sorted([*found.missing_keys, *found.unexpected_keys]):
         raise ExpertError(
             f"{folder.path}: has not the weights that its base {folder.base} wants: {', '.join(wrong[:3])}"
+        )
+    return model
+
+
+def _whole(model: Any, told: Mapping[str, Any], path: Path) -> Any:
+    """The model, if no weight of it was made up: transformers draws what a file lacks at random."""
+    if missing := sorted(told["missing_keys"]):
+        raise ExpertError(
+            f"{path}: its weights lack {counted(len(missing), 'tensor')} that its config.json asks for, such as "
+            f"{missing[0]}; export the model again"
         )
     return model
 

@@ -60,8 +60,8 @@ class Routing:
             raise ExpertError(unknown("router", self.router, ROUTERS))
         if self.top is not None and self.top < 1:
             raise ExpertError(f"top = {self.top}: at least one expert must be kept; give a number from 1, or all")
-        if not self.temperature > 0:
-            raise ExpertError(f"temperature = {self.temperature}: must be above 0")
+        if not 0 < self.temperature < np.inf:
+            raise ExpertError(f"temperature = {self.temperature}: must be above 0 and finite")
 
     @property
     def name(self) -> str:

@@ -30,8 +30,8 @@ class TextTokens:
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            raise ExpertError(f"{folder}: its tokenizer cannot be loaded: {error}") from error
+        except Exception as error:  # of damaged files transformers and tokenizers each raise their own kinds
+            raise ExpertError(f"{folder}: its tokenizer cannot be loaded: {error!r}") from error
         if not tokenizer.is_fast or tokenizer.eos_token_id is None:
             what = "no fast form" if not tokenizer.is_fast else "no end-of-text (eos) token"
             raise ExpertError(f"{folder}: its tokenizer has {what}")

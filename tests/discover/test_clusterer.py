@@ -80,6 +80,18 @@ def test_it_is_read_back_as_it_was_and_nothing_is_pickled(clusterer: Clusterer, 
             json.loads(path.read_text())
 
 
+def cut(path: Path, *, to: float) -> None:
+    """Leave a share of a file, as a full disk does."""
+    path.write_bytes(path.read_bytes()[: int(to * path.stat().st_size)])
+
+
+def flip(path: Path) -> None:
+    """Change the byte in the midst of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(bytes(content))
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -87,13 +99,29 @@ def test_it_is_read_back_as_it_was_and_nothing_is_pickled(clusterer: Clusterer, 
         (lambda folder: (folder / "features.npz").unlink(), r"holds no clusterer \(no features.npz\)"),
         (lambda folder: (folder / "clusterer.json").write_text("{"), "the clusterer is damaged"),
         (lambda folder: (folder / "clusterer.npz").write_bytes(b"not zipped"), "the clusterer is damaged"),
+        (lambda folder: cut(folder / "clusterer.npz", to=0.5), "is damaged: clusterer.npz: File is not a zip"),
+        (lambda folder: cut(folder / "features.npz", to=0.0), "the clusterer is damaged: features.npz: No data left"),
+        (lambda folder: flip(folder / "features.npz"), "the clusterer is damaged: features.npz: Bad CRC-32"),
+        (
+            lambda folder: (folder / "n_grams.json").write_text('["the", "he "]'),
+            r"the clusterer is damaged: 2 n-grams, \d+ weights, and a rotation",
+        ),
+        (
+            lambda folder: (folder / "clusterer.json").write_text(
+                json.dumps({"features": "characters", "domains": ["one"], "excerpt_bytes": 9})
+            ),
+            r"the clusterer is damaged: 1 domains, centres \(3, 30\), 3 offsets",
+        ),
         (
             lambda folder: (folder / "clusterer.json").write_text('{"features": "words"}'),
             "unknown features 'words'.*Known: characters, encoder",
         ),
     ],
-    ids=["no record", "no features", "bad record", "bad arrays", "other features"],
-)
+    ids=[
+        "no record", "no features", "bad record", "bad arrays", "half arrays", "empty arrays", "a flipped byte",
+        "other n-grams", "other domains", "other features",
+    ],
+)  # fmt: skip
 def test_what_is_wrong_with_a_folder_is_named(clusterer: Clusterer, tmp_path: Path, damage, sentence: str) -> None:  # type: ignore[no-untyped-def]
     clusterer.save(tmp_path / "c")
     damage(tmp_path / "c")

@@ -15,7 +15,8 @@ import pytest
 from raysplit.corpus import Corpus
 from raysplit.errors import CorpusError, TaskError
 from raysplit.evaluate import rows
-from raysplit.evaluate.held_out import held_out_tasks, read_held_out
+from raysplit.evaluate.held_out import held_out_tasks, labels_of, read_held_out
+from raysplit.evaluate.items import key_of
 from raysplit.evaluate.made import MADE, made_tasks
 from raysplit.evaluate.public import BENCHMARKS
 from raysplit.evaluate.rows import public_task
@@ -142,6 +143,19 @@ def test_documents_are_those_held_out_and_those_fitted_on_are_others(corpus: Cor
             [(context, continuation)] = item.requests
             assert context + continuation == text
             assert len(context.encode()) <= 256
+
+
+def test_every_held_out_document_has_a_label_though_few_are_measured(
+    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a run that divides the text otherwise, an item's document may be behind the first ones of its domain."""
+    every = read_held_out(corpus)
+    monkeypatch.setattr("raysplit.evaluate.held_out._MOST_DOCUMENTS", 2)
+    assert len(read_held_out(corpus).documents["stories"]) == 2
+    labels = labels_of(corpus)
+    for domain in corpus.domains:
+        texts = [*every.documents[domain], *every.fitted[domain]]
+        assert [labels[key_of(text)] for text in texts] == [domain] * len(texts)
 
 
 @pytest.mark.parametrize("kind", MADE)

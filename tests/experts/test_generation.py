@@ -55,6 +55,16 @@ def test_the_same_seed_writes_the_same_and_another_another(expert_set: ExpertSet
     assert texts[0] == texts[1] != texts[2]
 
 
+def test_any_integer_is_a_seed(expert_set: ExpertSet) -> None:
+    texts = [written(expert_set, "Bo", "stories", max_tokens=40, seed=seed) for seed in (-1, -1, 2**70)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_near_temperature_zero_the_likeliest_token_is_left(expert_set: ExpertSet) -> None:
+    texts = [written(expert_set, "Bo", "stories", max_tokens=9, temperature=each, seed=0) for each in (0, 1e-320)]
+    assert texts[0] == texts[1]
+
+
 def test_pieces_make_the_text_and_end_before_a_stop(expert_set: ExpertSet) -> None:
     whole = written(expert_set, "Ann", "stories", max_tokens=60, temperature=0)
     stop = whole[10:14]

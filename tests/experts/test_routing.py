@@ -169,6 +169,33 @@ def test_a_folder_unlike_the_others_is_refused(expert_run: Path, tmp_path: Path,
     assert "stories" in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("config.json", "[]", "config.json: is no JSON object, but '\\[\\]'"),
+        ("config.json", {"max_position_embeddings": 0}, "needs vocab_size and one of .*, as integers above 0"),
+        ("config.json", {"hidden_act": "zzz"}, "its model cannot be loaded: KeyError"),
+        (
+            "config.json",
+            {"num_hidden_layers": 9},
+            r"its weights lack \d+ tensors that its config.json asks for, such as",
+        ),
+        ("tokenizer.json", "[]", "its tokenizer cannot be loaded: "),
+        ("model.safetensors", "", "its model cannot be loaded: "),
+    ],
+    ids=["list", "no context", "no such activation", "too few layers", "no tokenizer", "torn weights"],
+)
+def test_a_damaged_folder_is_named(
+    expert_run: Path, tmp_path: Path, file: str, content: str | dict[str, object], said: str
+) -> None:
+    """Never a traceback, nor a model that is in part random."""
+    path = shutil.copytree(expert_run / "experts" / "stories", tmp_path / "stories") / file
+    changed = content if isinstance(content, str) else json.dumps({**json.loads(path.read_text()), **content})
+    path.write_text(changed)
+    with pytest.raises(ExpertError, match=f"stories.*{said}"):
+        ExpertSet.open(path.parent, device="cpu").route(["Ann"], Routing(router="likelihood"))
+
+
 def test_a_list_of_folders_has_no_seed_and_goes_to_all_alike(expert_run: Path) -> None:
     experts = read_experts(*(expert_run / "experts" / name for name in ("stories", "programs")))
     expert_set = ExpertSet(experts, device="cpu")
@@ -197,7 +224,12 @@ def test_a_gpu_where_there_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     ("fields", "said"),
-    [({"router": "nearest"}, "unknown router 'nearest'"), ({"top": 0}, "top = 0"), ({"temperature": 0.0}, "above 0")],
+    [
+        ({"router": "nearest"}, "unknown router 'nearest'"),
+        ({"top": 0}, "top = 0"),
+        ({"temperature": 0.0}, "above 0"),
+        ({"temperature": np.inf}, "temperature = inf: must be above 0 and finite"),
+    ],
 )
 def test_a_routing_is_checked_when_made(fields: dict[str, object], said: str) -> None:
     with pytest.raises(ExpertError, match=said):
