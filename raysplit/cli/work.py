@@ -511,7 +511,7 @@ def _corpus(work: _Work, *, n_processes: int | None = None) -> "Corpus":
         console.print(f"  as built before; to read the text anew, delete {folder.corpus}")
     with steps_shown(console) as show:
         built = build_corpus(space.corpus, folder.corpus, progress=show, n_processes=n_processes)
-    for name, record in built.manifest.domains.items():
+    for name, record in built.manifest.texts.items():
         per_token = built.bytes_per_token(name)
         bytes_said = "bytes a token unknown" if per_token != per_token else f"{per_token:.2f} bytes a token"
         console.print(

@@ -55,7 +55,7 @@ from raysplit.corpus.tokenizer import (
     train_bpe,
 )
 from raysplit.errors import CorpusError
-from raysplit.space import CorpusSpec, NearDuplicateSpec, SourceSpec
+from raysplit.space import GENERAL, CorpusSpec, NearDuplicateSpec, SourceSpec
 
 Progress = Callable[[str, float], None]
 """Called with the name of the step and the share of it that is done, in [0, 1]."""
@@ -187,7 +187,7 @@ class _Build:
             vocabulary = Vocabulary(tokenizer=name, size=given.vocab_size, end_of_text=given.end_of_text)
         with self.step("open sources"):
             opened = {
-                name: open_source(source, domain=name, vocabulary=vocabulary) for name, source in spec.domains.items()
+                name: open_source(source, domain=name, vocabulary=vocabulary) for name, source in spec.texts.items()
             }
         self._take_up(opened, keep_tokenizer=given is not None)
         spooled = self._spool(opened, vocabulary)
@@ -198,6 +198,7 @@ class _Build:
             with self.step("train tokenizer"):
                 tokenizer = self._trained_tokenizer(slices, near)
         _enough_room(spooled, self.out, bytes_per_token=2 if token_type(tokenizer.vocab_size) == "uint16" else 4)
+        records = self._pack(spooled, slices, opened, tokenizer, near)
         return Manifest(
             spec_hash=spec_hash(spec),
             spec=spec,
@@ -208,7 +209,8 @@ class _Build:
                 vocab_size=tokenizer.vocab_size,
                 end_of_text=tokenizer.end_of_text,
             ),
-            domains=self._pack(spooled, slices, opened, tokenizer, near),
+            domains={name: records[name] for name in spec.domains},
+            general=records.get(GENERAL) if spec.general else None,
             versions={name: version(name) for name in _LIBRARIES},
             build_seconds=self.seconds,
         )
@@ -238,7 +240,7 @@ class _Build:
     def _spool(self, opened: Mapping[str, Documents], vocabulary: Vocabulary | None) -> dict[str, Spooled]:
         n_bytes = sum(path.stat().st_size for documents in opened.values() for path in documents.paths)
         reader = Reader(
-            self.spec.domains,
+            self.spec.texts,
             opened,
             self._folder,
             seed=self.spec.seed,
@@ -248,13 +250,13 @@ class _Build:
             part_bytes=self.work.part_bytes,
         )
         fraction = self.spec.validation_fraction
-        spooled = spool_sources(reader, self.spec.domains, fraction=fraction, step=self.step)
-        for name, source in self.spec.domains.items():
+        spooled = spool_sources(reader, self.spec.texts, fraction=fraction, step=self.step)
+        for name, source in self.spec.texts.items():
             _enough(spooled[name], opened[name].tally, source)
         return spooled
 
     def _tokens_of(self, name: str, given: CorpusTokenizer | None) -> SavedTokenizer | None:
-        if given is None or self.spec.domains[name].kind != "tokens":
+        if given is None or self.spec.texts[name].kind != "tokens":
             return None
         return SavedTokenizer(folder=self.out / _TOKENIZER, end_of_text=given.end_of_text)
 
@@ -295,9 +297,9 @@ class _Build:
     def _sample(self, slices: Mapping[str, list[Slice]], near: Path | None) -> Iterator[str]:
         """Training documents in the mixture's proportions, to learn merges from; a small domain gives all it has."""
         wanted = max(_MIN_SAMPLE_BYTES, _SAMPLE_BYTES_PER_TOKEN * self.spec.tokenizer.vocab_size)
-        for name, each in slices.items():
-            room = full = self.spec.shares[name] * wanted
-            for text in _training_texts(each, near):
+        for name, share in self.spec.shares.items():
+            room = full = share * wanted
+            for text in _training_texts(slices[name], near):
                 yield text
                 room -= len(text.encode())
                 if room <= 0:
@@ -362,7 +364,7 @@ class _Build:
 
     def _near_duplicates_of(self, packed: list[Packed]) -> dict[str, int]:
         counts = sum((Counter(one.near_of) for one in packed), Counter())
-        names = list(self.spec.domains)
+        names = list(self.spec.texts)
         return {names[number]: counts[number] for number in sorted(counts)}
 
 
@@ -373,7 +375,7 @@ def _identity(spec: CorpusSpec, opened: Mapping[str, Documents], shard_bytes: in
         for path in documents.paths:
             state = path.stat()
             digest.update(f"{path} {state.st_size} {state.st_mtime_ns}\n".encode())
-    editions = [edition(source.package) for source in spec.domains.values() if source.package]
+    editions = [edition(source.package) for source in spec.texts.values() if source.package]
     versions = [version(name) for name in _LIBRARIES]
     return "\n".join(map(str, [spec_hash(spec), digest.hexdigest(), editions, versions, shard_bytes, work]))
 
@@ -432,7 +434,7 @@ def _record(
     domain: str,
     tally: Tally,
 ) -> DomainRecord:
-    source = spec.domains[domain]
+    source = spec.texts[domain]
     if not sides["train"].n_documents:
         raise _nothing_left(domain, spec)
     package = source.package if source.kind == "package" else None

@@ -14,6 +14,7 @@ from raysplit.corpus.manifest import Manifest, read_manifest
 from raysplit.corpus.sampling import Mixture, mixture_of, replayed_windows, shuffled_windows
 from raysplit.corpus.shards import Shard, ShardReader
 from raysplit.errors import CorpusError, unknown
+from raysplit.space import GENERAL
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class Corpus:
     def domains(self) -> tuple[str, ...]:
         return tuple(self.manifest.domains)
 
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        """Of all texts, by number: the domains, as the mixture has them, and the general set last."""
+        return tuple(self.manifest.texts)
+
     @property
     def vocab_size(self) -> int:
         return self.manifest.tokenizer.vocab_size
@@ -98,7 +104,8 @@ class Corpus:
         ``start_tokens`` on. The branch goes on with the domain's stream where the trunk left it. ``replay_share`` of
         its windows come from the mixture's stream, from where the trunk left that, so replayed text is new as long as
         there is new text. Positions count target tokens: a window gives ``context_length`` of them, and its first
-        token is the last target of the window before it in the text.
+        token is the last target of the window before it in the text. Of a corpus with a general set, that set's own
+        stream is replayed, from its start, in place of the mixture's.
 
         Args:
             seed: of the trunk's and the branch's streams.
@@ -106,7 +113,8 @@ class Corpus:
             start_tokens, branch_tokens: multiples of ``context_length``.
             n_sequences: how many windows.
             domain: of a branch; None for the mixture.
-            replay_share: of a branch's windows, in [0, 1]; spread evenly over the branch. At 1 it is all mixture.
+            replay_share: of a branch's windows, in [0, 1]; spread evenly over the branch. At 1 it is all mixture, also
+                where there is a general set.
             part: (i, n) for the windows i, i + n, i + 2 n, ... of them alone, as rank i of n reads them.
 
         Returns:
@@ -126,11 +134,11 @@ class Corpus:
                 raise ValueError(f"branch_tokens = {branch_tokens} is the start of a branch, which needs a domain")
             numbers, places = self.mixture.locate(positions)
         else:
-            self._known(domain)
+            self._known(domain, among=self.domains)
             numbers, places = self._branch_places(domain, branch, positions, replay_share)
         out = np.empty((len(positions), context_length + 1), dtype=np.int64)
         for number in np.unique(numbers):
-            name = self.domains[number]
+            name = self._names[number]
             chosen = numbers == number
             windows = shuffled_windows(
                 places[chosen], n_windows=self.n_windows(name, context_length), seed=seed, domain=name
@@ -144,12 +152,19 @@ class Corpus:
         """Domain number, and place in that domain's stream, of the windows at ``positions`` (n,) of a branch."""
         own = self.domains.index(domain)
         replayed = replayed_windows(positions, replay_share)
-        from_mixture = replayed_windows(positions + 1, replay_share) > replayed
+        is_replayed = replayed_windows(positions + 1, replay_share) > replayed
+        if self._replays_general(replay_share):
+            gone = positions - replayed + self.mixture.windows_given(branch, domain)
+            return np.where(is_replayed, self._names.index(GENERAL), own), np.where(is_replayed, replayed, gone)
         numbers, places = self.mixture.locate(branch + replayed)
-        numbers[~from_mixture] = own
+        numbers[~is_replayed] = own
         # The branch's own domain has one stream, whichever way a window of it comes.
         gone = positions - replayed + self.mixture.windows_given_at(branch + replayed, domain)
         return numbers, np.where(numbers == own, gone, places)
+
+    def _replays_general(self, replay_share: float) -> bool:
+        """Whether what a branch replays is the general set and not the mixture, which is all of it at a share of 1."""
+        return self.manifest.general is not None and replay_share < 1.0
 
     @property
     def domain_tokens(self) -> dict[str, float]:
@@ -163,10 +178,10 @@ class Corpus:
             CorpusError: the domain is unknown, or holds less than one window.
         """
         self._known(domain)
-        n_tokens = self.manifest.domains[domain].train.n_tokens
+        n_tokens = self.manifest.texts[domain].train.n_tokens
         if n_tokens <= context_length:
             raise CorpusError(
-                f"domain {domain!r}: has {n_tokens:,} training tokens, fewer than one context of {context_length:,} "
+                f"{self._called(domain)}: has {n_tokens:,} training tokens, fewer than one context of {context_length:,} "
                 f"+ 1; {self._more_text()}"
             )
         return (n_tokens - 1) // context_length
@@ -203,11 +218,11 @@ class Corpus:
             CorpusError: as `validation`.
         """
         self._known(domain)
-        n_tokens = self.manifest.domains[domain].validation.n_tokens
+        n_tokens = self.manifest.texts[domain].validation.n_tokens
         n_windows = min(max_tokens, n_tokens - 1) // context_length
         if n_windows < 1:
             raise CorpusError(
-                f"domain {domain!r}: {min(max_tokens, n_tokens):,} held-out tokens are less than one context of "
+                f"{self._called(domain)}: {min(max_tokens, n_tokens):,} held-out tokens are less than one context of "
                 f"{context_length:,} + 1; raise corpus.validation_fraction or training.validation_tokens"
             )
         return n_windows
@@ -222,7 +237,7 @@ class Corpus:
             CorpusError: the domain is unknown.
         """
         self._known(domain)
-        return self.manifest.domains[domain].validation.bytes_per_token
+        return self.manifest.texts[domain].validation.bytes_per_token
 
     def check_capacity(
         self,
@@ -243,7 +258,7 @@ class Corpus:
             replay_share: of a branch's windows, in [0, 1].
 
         Returns:
-            domain -> epochs of its training tokens; at most 1 means that nothing is repeated.
+            domain, or the general set -> epochs of its training tokens; at most 1 means that nothing is repeated.
 
         Raises:
             CorpusError: a domain needs more than ``max_epochs``, or holds less than one window; the message names the
@@ -251,47 +266,60 @@ class Corpus:
         """
         trunk = math.ceil(max_pretrain_tokens / context_length)
         branch = math.ceil(max_specialize_tokens / context_length)
-        epochs = {}
         replayed = int(replayed_windows(np.array([branch]), replay_share)[0])
-        for domain in self.domains:
-            has = self.n_windows(domain, context_length)
-            # Its own branch takes the most of a domain: what the others replay of it, this one does too.
-            needed = self.mixture.windows_given(trunk + replayed, domain) + branch - replayed
-            epochs[domain] = needed / has
-            enough = math.ceil(10 * epochs[domain]) / 10
-            if needed > max_epochs * has:
+        is_general = self._replays_general(replay_share)
+        # Its own branch takes the most of a domain: what the others replay of it, this one does too.
+        needed = {
+            domain: self.mixture.windows_given(trunk + (0 if is_general else replayed), domain) + branch - replayed
+            for domain in self.domains
+        }
+        why = {
+            domain: f"{self.mixture.shares[domain]:.3g} x D = {max_pretrain_tokens:,}, then D' = "
+            f"{max_specialize_tokens:,}"
+            for domain in self.domains
+        }
+        if is_general:
+            needed[GENERAL], why[GENERAL] = replayed, f"{replay_share:.0%} of D' = {max_specialize_tokens:,}"
+        epochs = {}
+        for name, windows in needed.items():
+            has = self.n_windows(name, context_length)
+            epochs[name] = windows / has
+            if windows > max_epochs * has:
                 raise CorpusError(
-                    f"domain {domain!r}: has {has * context_length:,} training tokens, and the longest path needs "
-                    f"{needed * context_length:,} ({self.mixture.shares[domain]:.3g} x D = {max_pretrain_tokens:,}, "
-                    f"then D' = {max_specialize_tokens:,}): {epochs[domain]:.3g} epochs, and corpus.max_epochs = "
-                    f"{max_epochs:g}. Lower the token grids, raise corpus.max_epochs to {enough:g}, or "
-                    f"{self._more_text()}"
+                    f"{self._called(name)}: has {has * context_length:,} training tokens, and the longest path needs "
+                    f"{windows * context_length:,} ({why[name]}): {epochs[name]:.3g} epochs, and corpus.max_epochs = "
+                    f"{max_epochs:g}. Lower the token grids, raise corpus.max_epochs to "
+                    f"{math.ceil(10 * epochs[name]) / 10:g}, or {self._more_text()}"
                 )
         return epochs
 
     @cached_property
     def _train(self) -> dict[str, ShardReader]:
-        records = self.manifest.domains.items()
+        records = self.manifest.texts.items()
         return {name: self._reader(record.train.shards) for name, record in records}
 
     @cached_property
     def _validation(self) -> dict[str, ShardReader]:
-        records = self.manifest.domains.items()
+        records = self.manifest.texts.items()
         return {name: self._reader(record.validation.shards) for name, record in records}
 
     def _reader(self, shards: tuple[Shard, ...]) -> ShardReader:
         return ShardReader(self.folder, shards, dtype=self.manifest.dtype)
 
     def _shards(self) -> list[Shard]:
-        sides = [side for record in self.manifest.domains.values() for side in (record.train, record.validation)]
+        sides = [side for record in self.manifest.texts.values() for side in (record.train, record.validation)]
         return [shard for side in sides for shard in side.shards]
 
     def _more_text(self) -> str:
         return f"add text and delete {self.folder}, which is not built anew by itself"
 
-    def _known(self, domain: str) -> None:
-        if domain not in self.manifest.domains:
-            raise CorpusError(f"{self.folder}: {unknown('domain', domain, self.domains)}")
+    def _called(self, name: str) -> str:
+        """A text as errors call it."""
+        return f"domain {name!r}" if name in self.domains else "corpus.general"
+
+    def _known(self, domain: str, *, among: tuple[str, ...] | None = None) -> None:
+        if domain not in (choices := among or self._names):
+            raise CorpusError(f"{self.folder}: {unknown('domain', domain, choices)}")
 
 
 def _whole_windows(name: str, tokens: int, context_length: int) -> int:

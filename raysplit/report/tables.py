@@ -243,15 +243,16 @@ def choice_table(story: Story) -> AnswerTable | None:
 
 
 def corpus_table(story: Story) -> AnswerTable:
-    """The corpus by domain."""
+    """The corpus by domain, and its general set."""
     shares = story.space.corpus.shares
     return AnswerTable(
         title="Corpus",
         head=["domain", "share of the mixture", "training tokens", "held-out tokens", "bytes/token", "licence"],
         rows=[
-            [name, f"{shares[name]:.2f}", format_count(record.train.n_tokens), format_count(record.validation.n_tokens),
-             f"{story.bytes_per_token[name]:.2f}", record.licence or "not stated"]
-            for name, record in story.manifest.domains.items()
+            [name, f"{shares[name]:.2f}" if name in shares else "replayed", format_count(record.train.n_tokens),
+             format_count(record.validation.n_tokens), f"{record.validation.bytes_per_token:.2f}",
+             record.licence or "not stated"]
+            for name, record in story.manifest.texts.items()
         ],
         note=f"Vocabulary of {story.manifest.tokenizer.vocab_size} tokens; identity of tokens and tokenizer "
              f"{story.manifest.identity}.",

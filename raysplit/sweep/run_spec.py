@@ -56,8 +56,8 @@ def recorded(journal: str | Path) -> list[Record]:
 
 
 def bytes_per_token(corpus: Corpus) -> dict[str, float]:
-    """Bytes a token of each domain's held-out text."""
-    return {name: corpus.bytes_per_token(name) for name in corpus.domains}
+    """Bytes a token of the held-out text of each domain, and of the general set."""
+    return {name: corpus.bytes_per_token(name) for name in corpus.manifest.texts}
 
 
 def held_out_tokens(space: Space, corpus: Corpus, domain: str) -> int:
@@ -72,17 +72,23 @@ def held_out_tokens(space: Space, corpus: Corpus, domain: str) -> int:
 
 
 def longest_path_epochs(space: Space, corpus: Corpus) -> dict[str, float]:
-    """Epochs of each domain on the grids' longest path through trunk and branch.
+    """Epochs of each domain, and of the general set, on the grids' longest path through trunk and branch.
 
     Raises:
         CorpusError: they are more than the space allows, or too little is held out to measure a loss.
     """
-    for domain in corpus.domains:
-        held_out_tokens(space, corpus, domain)
-    return corpus.check_capacity(
-        max_pretrain_tokens=space.most_mixture_tokens,
-        max_specialize_tokens=max(space.specialize_grid),
-        max_epochs=space.corpus.max_epochs,
-        context_length=space.model.context_length,
-        replay_share=min(space.sweep.replay_shares, default=space.training.replay_share),
+    for name in corpus.manifest.texts:
+        held_out_tokens(space, corpus, name)
+    shares = space.sweep.replay_shares or (space.training.replay_share,)
+    # The least share takes the most of a domain, the largest the most of a general set.
+    least, most = (
+        corpus.check_capacity(
+            max_pretrain_tokens=space.most_mixture_tokens,
+            max_specialize_tokens=max(space.specialize_grid),
+            max_epochs=space.corpus.max_epochs,
+            context_length=space.model.context_length,
+            replay_share=share,
+        )
+        for share in (min(shares), max(shares))
     )
+    return {name: max(least[name], epochs) for name, epochs in most.items()}

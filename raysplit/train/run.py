@@ -22,7 +22,7 @@ from raysplit.design.tasks import Measured
 from raysplit.design.tree import Checkpoints, Node, Segment, Tree, Trial
 from raysplit.errors import CheckpointError, StorageError
 from raysplit.ladder import ModelShape
-from raysplit.space import Space, TrainingSpec
+from raysplit.space import GENERAL, Space, TrainingSpec
 from raysplit.train.ahead import done_ahead
 from raysplit.train.checkpoints import CheckpointManifest, Damaged, check_fits, stored
 from raysplit.train.engine import Divergence, Engine
@@ -104,7 +104,7 @@ class Lane:
         context = space.model.context_length
         self._validation = {
             domain: corpus.validation(domain, context_length=context, max_tokens=space.training.validation_tokens)
-            for domain in corpus.domains
+            for domain in (*corpus.domains, *([GENERAL] if space.corpus.general else []))
         }
 
     def turn_to(self, training: TrainingSpec, checkpoints: str | Path) -> None:
@@ -117,7 +117,9 @@ class Lane:
         self.storage = CheckpointStorage(checkpoints)
 
     def measure(self, trial: Trial, milestone: int, *, tree: Tree, on_progress: Progress) -> Measured:
-        """Train what the tree lacks up to ``milestone``, cool down, and read every domain's held-out loss.
+        """Train what the tree lacks up to ``milestone``, cool down, and read the held-out loss of every domain.
+
+        Where the space has a general set, its loss is read too, under the name `GENERAL`.
 
         A damaged checkpoint is passed over: training goes on from the one before it.
 
@@ -145,7 +147,7 @@ class Lane:
             if not math.isfinite(loss):
                 raise Divergence(f"held-out loss of {domain} is {loss}")
             guess = math.log(self.vocab_size)
-            # A branch may well come to be wrong about the other domains.
+            # A branch may well come to be wrong about other text.
             if (domain == trial.domain or trial.is_trunk) and loss >= _HOPELESS * guess:
                 raise Divergence(f"held-out loss of {domain} is {loss:.3g}, that of a blind guess {guess:.3g}")
         return Measured(losses=losses, tokens=tokens, wall_seconds=time.perf_counter() - started)

@@ -11,7 +11,7 @@ from pathlib import Path
 from raysplit.design.hyperparameters import Edge, Optimum, Range, Tried, find_optimum
 from raysplit.design.tasks import Failed, Measured, Outcome, Task
 from raysplit.design.tree import Node, Trial
-from raysplit.space import Space, TuningSpec
+from raysplit.space import GENERAL, Space, TuningSpec
 from raysplit.tuning.studies import Hyperparameter, Reading, StudyEnd, StudyResult, StudyTrial, TrainingFailed
 
 LEARNING_RATE, BRANCH = "learning_rate", "branch"
@@ -144,7 +144,8 @@ class Branches:
     """The objective of a study of branches: one of every domain, all from one trunk.
 
     A trial's loss is the mean over the branches, by the space's weights. A branch counts by the loss on its own domain.
-    Where the space sets ``general_weight`` w, it counts by (1 - w) of that and w of its mean loss over all domains.
+    Where the space sets ``general_weight`` w, it counts by (1 - w) of that and w of its loss on the general set, or of
+    its mean loss over all domains where there is no general set.
 
     The trunk is the last revision of a base where there are bases. Else the first trial trains it, at ``rate``.
     """
@@ -178,7 +179,11 @@ class Branches:
         weights, general = space.weights(), section(space).general_weight
         loss = 0.0
         for branch, each in zip(branches, measured, strict=True):
-            everywhere = math.fsum(weights[name] * value for name, value in each.losses.items())
+            everywhere = (
+                each.losses[GENERAL]
+                if space.corpus.general
+                else math.fsum(weights[name] * value for name, value in each.losses.items())
+            )
             own = each.losses[branch.domain]
             loss += weights[branch.domain] * ((1 - general) * own + general * everywhere)
         return Reading(loss=loss, flops=trainer.flops(self._n_params, measured))

@@ -28,6 +28,41 @@ from tests.train.tiny_bases import ROWS, bases_space, write_base
 pytestmark = pytest.mark.usefixtures("one_rank")
 
 
+class TextsAndGeneral(Texts):
+    """Those, with held-out text of a general set."""
+
+    def __init__(self, text: np.ndarray) -> None:
+        super().__init__(text)
+        self._of["general"] = text[::-1] ^ 2
+
+
+def test_the_general_loss_is_that_on_the_general_set_where_there_is_one(tmp_path: Path) -> None:
+    write_base(tmp_path / "llama", "llama")
+    given = bases_space({"path": str(tmp_path / "llama")}).model_dump()
+    given["corpus"]["general"] = {"kind": "files", "path": "."}
+    space = with_bases(parse_space(given, origin="tests"))
+    spec = spec_of(space, vocab_size=ROWS)
+    assert spec.domains == ("library", "license")
+    shape = lane_shape_of(space, space.model.sizes[0])
+    lane = Lane(space, TextsAndGeneral(read_text()), shape=shape, vocab_size=ROWS, checkpoints=tmp_path / "kept")
+    read: dict[tuple[str, int], float] = {}
+
+    def measure(trial: Trial, milestone: int) -> dict[str, float]:
+        losses = lane.measure(trial, milestone, tree=tree_of(space), on_progress=lambda tokens, loss: None).losses
+        read[trial.name, milestone if trial.domain else 0] = losses["general"]
+        return dict(losses)
+
+    run = RunSpec(spec=spec, bytes_per_token=dict.fromkeys(spec.domains, 1.0))
+    with closing(Journal(tmp_path / "journal")) as journal:
+        service = LawService(run, journal)
+        replay(service, measure)
+        table = service.observations()
+    assert set(table["domain"]) == {"library", "license"}
+    for row in table.to_dict("records"):
+        assert row["general_loss"] == read[row["trial"], row["specialize_tokens"]]
+    assert table["general_loss"].nunique() == 1 + 2 * 2, "the base as it is, and two branches at two D'"
+
+
 def test_three_bases_are_swept_answered_for_and_trained(tmp_path: Path) -> None:
     write_base(tmp_path / "llama", "llama")
     write_base(tmp_path / "neox", "gpt_neox", hidden_size=48, intermediate_size=64)
