@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from numbers import Real
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -53,7 +53,14 @@ MAX_COUNT = 2**53
 """The largest count: floating point does not tell whole numbers beyond it apart."""
 MAX_RATIO_SPREAD = 0.01
 """How far, as a share, bits per byte over loss may differ within a domain: three significant digits leave as much."""
+LossUnit = Literal["nats/token", "bits/byte"]
+"""What a loss is counted in. Losses of two tokenizers can be compared in bits a byte alone."""
 _INCOMPARABLE = "losses per token of two tokenizers or two held-out texts cannot be compared"
+
+
+def bits_per_byte(loss: float, bytes_per_token: float, unit: LossUnit) -> float:
+    """A loss in bits a byte, of text with so many bytes a token."""
+    return loss if unit == "bits/byte" else loss / math.log(2) / bytes_per_token
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -27,7 +27,7 @@ from raysplit.files import read_text
 from raysplit.ladder import ModelShape, shape_for
 from raysplit.machines import ComputeSpec, ZeroStage
 from raysplit.quantities import format_count, parse_count
-from raysplit.runs import UNTOLD_TOKENS
+from raysplit.runs import UNTOLD_TOKENS, LossUnit
 from raysplit.section import (
     SECRET,
     Count,
@@ -600,8 +600,12 @@ class TargetSpec(Section):
     and in an order of its own, and the budget pays F(N) sum_k (D + D'_k)."""
     domain_weights: dict[str, PositiveQuantity] | None = None
     """How much each domain's loss counts; equal when left out."""
+    loss_unit: LossUnit = "nats/token"
+    """What all losses are counted in. bits/byte, with `model.checkpoints`, compares bases of several tokenizers: each
+    is trained on the text in its own tokens, and all are read on the same held-out documents, every byte of them. The
+    shares of the mixture are then of bytes."""
     max_general_loss: PositiveQuantity | None = None
-    """Nats per token: the highest weighted loss of a seed over the domains; with `model.checkpoints`, of each expert on
+    """In `loss_unit`: the highest weighted loss of a seed over the domains; with `model.checkpoints`, of each expert on
     `corpus.general`, or in the mean on the other domains."""
     max_general_rise: PositiveQuantity | None = None
     """With `model.checkpoints`: by which share that loss of an expert may be above its base's, such as 0.02."""
@@ -622,6 +626,8 @@ class CountedSpec(Section):
     feed_forward_size: PositiveCount
     vocab_size: PositiveCount
     """Rows of the embedding, which may be more than the tokenizer has tokens."""
+    tokenizer: TokenizerSpec | None = None
+    """Its own, where bases of several are compared; null where it is `corpus.tokenizer`."""
     trained_params: Annotated[Count, Field(ge=0)] = 0
     """Of its adapters, where these alone are trained; 0 where all is."""
     training_flops_per_token: Annotated[Count, Field(ge=0)] = 0
@@ -800,6 +806,11 @@ class Space(Section):
                 "training.lora: adapters are trained at zero_stage 0 to 2, and 3 is asked for; at 2 a rank holds the "
                 "base's weights, and its share of the adapters' optimizer"
             )
+        if self.counts_bytes and (tokenized := [n for n, s in self.corpus.texts.items() if s.kind == "tokens"]):
+            raise ValueError(
+                f"target.loss_unit = bits/byte: {tokenized[0]!r} holds tokens, whose bytes are not known; bring the "
+                "text of it"
+            )
         if self._limits_general and len(self.domains) == 1 and self.corpus.general is None:
             raise ValueError(
                 "target.max_general_loss, target.max_general_rise: an expert's general loss is that on the other "
@@ -809,6 +820,7 @@ class Space(Section):
     def _check_nothing_is_given(self) -> None:
         for field, value in (
             ("corpus.general", self.corpus.general),
+            ("target.loss_unit", self.target.loss_unit != "nats/token"),
             ("sweep.replay_shares", self.sweep.replay_shares),
             ("target.max_general_rise", self.target.max_general_rise),
             ("training.lora", self.training.lora),
@@ -907,6 +919,16 @@ class Space(Section):
     @property
     def domains(self) -> tuple[str, ...]:
         return tuple(self.corpus.domains)
+
+    @property
+    def counts_bytes(self) -> bool:
+        """Whether losses are in bits a byte, so that each base has the text in its own tokens."""
+        return self.target.loss_unit == "bits/byte"
+
+    def tokenizer_of(self, n_params: int) -> TokenizerSpec:
+        """The tokenizer of the models of a size."""
+        own = [checkpoint.counted.tokenizer for checkpoint in self.model.revisions(n_params) if checkpoint.counted]
+        return next(filter(None, own), self.corpus.tokenizer)
 
     def shape(self, n_params: int, vocab_size: int) -> ModelShape:
         """The model of a size: the base that is counted so large, or the nearest of the family.

@@ -9,7 +9,7 @@ import hashlib
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from raysplit.corpus.building import building
-from raysplit.corpus.corpus import Corpus
+from raysplit.corpus.corpus import OTHER_TOKENIZERS, Corpus
 from raysplit.corpus.held_out import HELD_OUT_TOLERANCE
 from raysplit.corpus.manifest import (
     MANIFEST_FILE,
@@ -55,7 +55,7 @@ from raysplit.corpus.tokenizer import (
     train_bpe,
 )
 from raysplit.errors import CorpusError
-from raysplit.space import GENERAL, CorpusSpec, NearDuplicateSpec, SourceSpec
+from raysplit.space import GENERAL, CorpusSpec, NearDuplicateSpec, SourceSpec, TokenizerSpec
 
 Progress = Callable[[str, float], None]
 """Called with the name of the step and the share of it that is done, in [0, 1]."""
@@ -132,6 +132,39 @@ def build_corpus(
         write_manifest(manifest, out)
         _clear(out, _SPOOL)
         return Corpus.open(out)
+
+
+def build_in_tokens_of(
+    spec: CorpusSpec,
+    tokenizers: Sequence[TokenizerSpec],
+    out: Path,
+    *,
+    progress: Progress = _silent,
+    n_processes: int | None = None,
+) -> Corpus:
+    """`build_corpus`, and the same documents in the tokens of each of the other ``tokenizers``, in a folder below.
+
+    Which documents are trained on and held out does not depend on the tokenizer. `Corpus.in_tokens_of` gives each.
+
+    Raises:
+        CorpusError: as `build_corpus`; or a source has changed between two builds.
+    """
+    corpus = build_corpus(spec, out, progress=progress, n_processes=n_processes)
+    for number, tokenizer in enumerate(dict.fromkeys(t for t in tokenizers if t != spec.tokenizer)):
+        own = spec.model_copy(update={"tokenizer": tokenizer})
+        folder = out / OTHER_TOKENIZERS / str(number)
+        other = build_corpus(own, folder, progress=progress, n_processes=n_processes)
+        for name, record in corpus.manifest.texts.items():
+            if _documents(record) != _documents(other.manifest.texts[name]):
+                raise CorpusError(
+                    f"{folder}: {name!r}: is not of the documents that {out} has, so its source has changed since; "
+                    f"delete {out} and build again"
+                )
+    return corpus
+
+
+def _documents(record: DomainRecord) -> list[tuple[int, int | None]]:
+    return [(side.n_documents, side.n_text_bytes) for side in (record.train, record.validation)]
 
 
 def _clear(out: Path, *names: str) -> None:
@@ -359,8 +392,18 @@ class _Build:
                 finished = {side: _side_record(shards, side, packed, self.out) for side, shards in sides.items()}
             is_compared = near is not None and (slices[name][0].tokens_of is None or tokenizer.gives_text_back)
             near_of = self._near_duplicates_of(packed) if is_compared else None
-            records[name] = _record(finished, near_of, spooled[name], self.spec, name, opened[name].tally)
+            record = _record(finished, near_of, spooled[name], self.spec, name, opened[name].tally)
+            records[name] = record.model_copy(update={"held_out_bytes": self._lengths(name, packed)})
         return records
+
+    def _lengths(self, name: str, packed: list[Packed]) -> str | None:
+        """Write the bytes of each held-out document; the name of the file, or None for tokens."""
+        if self.spec.texts[name].kind == "tokens":
+            return None
+        lengths = np.array([n for one in packed for n in one.held_out_bytes], dtype="<u8")
+        path = self.out / _SHARDS / f"{name}.validation.lengths"
+        write_durably(path, [lengths.tobytes()])
+        return str(path.relative_to(self.out))
 
     def _near_duplicates_of(self, packed: list[Packed]) -> dict[str, int]:
         counts = sum((Counter(one.near_of) for one in packed), Counter())

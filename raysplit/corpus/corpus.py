@@ -3,18 +3,37 @@
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
-from raysplit.corpus.manifest import Manifest, read_manifest
+from raysplit.corpus.manifest import MANIFEST_FILE, Manifest, read_manifest
 from raysplit.corpus.sampling import Mixture, mixture_of, replayed_windows, shuffled_windows
 from raysplit.corpus.shards import Shard, ShardReader
 from raysplit.errors import CorpusError, unknown
-from raysplit.space import GENERAL
+from raysplit.space import GENERAL, TokenizerSpec
+
+OTHER_TOKENIZERS = "other_tokenizers"
+"""Folder below a corpus's own, with the same documents in the tokens of other tokenizers."""
+
+
+class HeldOutText(NamedTuple):
+    """Whole held-out documents of which every token is a target; the first one follows an end of text."""
+
+    windows: np.ndarray
+    """(n, context_length + 1) int64."""
+    rest: np.ndarray
+    """(1, r + 1) int64: the r < context_length targets that fill no window."""
+    n_bytes: int
+    """Of their text, UTF-8."""
+
+    @property
+    def n_targets(self) -> int:
+        """Every token, with the end of text after each document."""
+        return len(self.windows) * (self.windows.shape[1] - 1) + self.rest.shape[1] - 1
 
 
 @dataclass(frozen=True)
@@ -23,6 +42,8 @@ class Corpus:
 
     folder: Path
     manifest: Manifest
+    shares_are_of_bytes: bool = False
+    """Whether the mixture's shares are of text and not of tokens, so that they mean the same for every tokenizer."""
 
     @classmethod
     def open(cls, folder: Path | str) -> Self:
@@ -43,9 +64,23 @@ class Corpus:
             raise CorpusError(f"{corpus.tokenizer_path}: is missing; delete {folder} and build the corpus again")
         return corpus
 
-    def __reduce__(self) -> tuple[Callable[[Path], "Corpus"], tuple[Path]]:
+    def __reduce__(self) -> tuple[Callable[[Path, bool], "Corpus"], tuple[Path, bool]]:
         # A memory map pickles as a copy of all its tokens; another process opens the files instead.
-        return type(self).open, (self.folder,)
+        return _reopened, (self.folder, self.shares_are_of_bytes)
+
+    def in_tokens_of(self, tokenizer: TokenizerSpec) -> "Corpus":
+        """The same documents in the tokens of a tokenizer, with shares of the mixture that are of bytes.
+
+        Raises:
+            CorpusError: they were not built.
+        """
+        others = sorted((self.folder / OTHER_TOKENIZERS).glob(f"*/{MANIFEST_FILE}"))
+        for one in (self, *(Corpus.open(path.parent) for path in others)):
+            if one.manifest.spec.tokenizer.name == tokenizer.name:
+                return replace(one, shares_are_of_bytes=True)
+        raise CorpusError(
+            f"{self.folder}: is not there in the tokens of {tokenizer.name}; delete {self.folder} and build it again"
+        )
 
     def verify(self) -> None:
         """Read every byte and compare it with the manifest's hashes.
@@ -83,7 +118,11 @@ class Corpus:
     @cached_property
     def mixture(self) -> Mixture:
         """The order of domains in the pretraining stream, and the shares it realises."""
-        return mixture_of(self.manifest.spec.shares)
+        shares = self.manifest.spec.shares
+        if self.shares_are_of_bytes:
+            tokens = {k: share / self.manifest.domains[k].train.bytes_per_token for k, share in shares.items()}
+            shares = {name: n / math.fsum(tokens.values()) for name, n in tokens.items()}
+        return mixture_of(shares)
 
     def batch(
         self,
@@ -181,8 +220,8 @@ class Corpus:
         n_tokens = self.manifest.texts[domain].train.n_tokens
         if n_tokens <= context_length:
             raise CorpusError(
-                f"{self._called(domain)}: has {n_tokens:,} training tokens, fewer than one context of {context_length:,} "
-                f"+ 1; {self._more_text()}"
+                f"{self._called(domain)}: has {n_tokens:,} training tokens, fewer than one context of "
+                f"{context_length:,} + 1; {self._more_text()}"
             )
         return (n_tokens - 1) // context_length
 
@@ -226,6 +265,57 @@ class Corpus:
                 f"{context_length:,} + 1; raise corpus.validation_fraction or training.validation_tokens"
             )
         return n_windows
+
+    def n_held_out_within(self, domain: str, *, max_tokens: int) -> int:
+        """How many of the first held-out documents have at most ``max_tokens`` tokens, ends of text included.
+
+        Raises:
+            CorpusError: the domain is unknown, or its first one alone has more.
+        """
+        ends = self._ends_of_text(domain, n_tokens=max_tokens)
+        if not len(ends):
+            raise CorpusError(
+                f"{self._called(domain)}: its first held-out document has more than {max_tokens:,} tokens, and is read "
+                "whole; raise training.validation_tokens, or cut the text with split_on"
+            )
+        return len(ends)
+
+    def held_out_text(self, domain: str, *, context_length: int, n_documents: int, max_tokens: int) -> HeldOutText:
+        """The first ``n_documents`` held-out documents of a domain, the same text for every tokenizer.
+
+        Args:
+            domain: or the general set.
+            context_length: T.
+            n_documents: at most `n_held_out_within` so many tokens.
+            max_tokens: those.
+
+        Raises:
+            CorpusError: the domain is unknown, or the bytes of its documents are not known.
+        """
+        end = self.manifest.tokenizer.end_of_text
+        file = self.manifest.texts[domain].held_out_bytes
+        if file is None:
+            raise CorpusError(
+                f"{self.folder}: {domain!r}: the bytes of its held-out documents are not known, as an older raysplit "
+                f"built it; delete {self.folder} and build it again"
+            )
+        lengths = np.fromfile(self.folder / file, dtype="<u8")
+        n_tokens = int(self._ends_of_text(domain, n_tokens=max_tokens)[n_documents - 1]) + 1
+        tokens = np.concatenate([[end], self._validation[domain].read(0, n_tokens)])
+        n_windows = n_tokens // context_length
+        rows = np.arange(n_windows)[:, None] * context_length + np.arange(context_length + 1)
+        return HeldOutText(
+            windows=tokens[rows],
+            rest=tokens[None, n_windows * context_length :],
+            n_bytes=int(lengths[:n_documents].sum()),
+        )
+
+    def _ends_of_text(self, domain: str, *, n_tokens: int) -> np.ndarray:
+        """(documents,) places of the ends of text among the first held-out tokens of a domain."""
+        self._known(domain)
+        reader = self._validation[domain]
+        tokens = reader.read(0, min(n_tokens, len(reader)))
+        return np.flatnonzero(tokens == self.manifest.tokenizer.end_of_text)
 
     def bytes_per_token(self, domain: str) -> float:
         """UTF-8 bytes of held-out text per token, ends of documents counted as tokens without bytes.
@@ -320,6 +410,10 @@ class Corpus:
     def _known(self, domain: str, *, among: tuple[str, ...] | None = None) -> None:
         if domain not in (choices := among or self._names):
             raise CorpusError(f"{self.folder}: {unknown('domain', domain, choices)}")
+
+
+def _reopened(folder: Path, shares_are_of_bytes: bool) -> Corpus:
+    return replace(Corpus.open(folder), shares_are_of_bytes=shares_are_of_bytes)
 
 
 def _whole_windows(name: str, tokens: int, context_length: int) -> int:

@@ -68,6 +68,9 @@ class DomainRecord(_Record):
     """Documents dropped because their text, up to white space, had been read before."""
     duplicates_of: dict[str, int]
     """The same, by the domain that keeps the text."""
+    held_out_bytes: str | None = None
+    """File of the UTF-8 bytes of each held-out document (uint64), relative to the corpus folder; None for tokens, and
+    in the corpus of an older raysplit."""
     near_duplicates_of: dict[str, int] | None = None
     """Training documents dropped because they are nearly held-out ones, by the domain that holds those out; None where
     they were not looked for."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raysplit.quantities import format_count, format_flops
-from raysplit.runs import UNTOLD_TOKENS
+from raysplit.runs import UNTOLD_TOKENS, LossUnit
 from raysplit.split.advice import ALL, FLAT_TOLERANCE, MODEL_SIZE, SHARE, Advice, Interval
 from raysplit.split.problem import Split
 
@@ -141,7 +141,8 @@ def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None
                 [gain.baseline, f"{gain.loss.mean:.4f}", *_percent(gain.gain)]
                 for gain in (*advice.gains, *filter(None, [advice.other_seeds]))
             ],
-            note=f"Loss in nats per token; a gain's {interval} is for trained models, the luck of both included.",
+            note=f"Loss in {spelled(advice.loss_unit)}; a gain's {interval} is for trained models, the luck of both "
+                 "included.",
         ),
         AnswerTable(
             title="What each expert loses on general text",
@@ -238,13 +239,26 @@ def _domains(advice: Advice, interval: str, bytes_per_token: Mapping[str, float]
         for name, loss in advice.losses.items()
     ]  # fmt: skip
     head = ["domain", "weight", "specialize on", "loss", interval]
+    if advice.loss_unit == "bits/byte":  # which the losses are in already
+        bytes_per_token = None
     empty = [] if bytes_per_token is None else [""]
     return AnswerTable(
         title="The advised split, by domain",
         head=head if bytes_per_token is None else [*head, "bits/byte"],
         rows=[*rows, ["weighted", "", "", *_loss(advice.loss), *empty]],
-        note="Tokens of each domain, loss in nats per token. Intervals are for trained models, their luck included.",
+        note=f"{_whose_tokens(advice)}, loss in {spelled(advice.loss_unit)}. Intervals are for trained models, their "
+             "luck included.",
     )  # fmt: skip
+
+
+def spelled(unit: LossUnit) -> str:
+    """The unit of a loss in words."""
+    return unit.replace("/", " per ")
+
+
+def _whose_tokens(advice: Advice) -> str:
+    """Bases that are compared by the byte may each have a tokenizer of their own."""
+    return "Each base's own tokens of each domain" if advice.loss_unit == "bits/byte" else "Tokens of each domain"
 
 
 def _loss(loss: Interval) -> list[str]:
