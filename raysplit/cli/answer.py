@@ -263,8 +263,8 @@ def compare(
 @click.option(
     "--max-general-loss",
     type=QUANTITY,
-    help="The most loss of the seed over all domains; from bases, of each expert on general text. In nats per token, or "
-    "as the space's target.loss_unit says.",
+    help="The most loss of the seed over all domains; from bases, of each expert on general text. In nats per token, "
+    "or as the space's target.loss_unit says.",
 )
 @click.option(
     "--max-general-rise",

@@ -345,8 +345,8 @@ def controls(run_folder: Path, ray_address: str | None, take_over: bool) -> None
         losses, weights = final.variants["recommended"].losses, own.weights()
         mean = sum(weights[domain] * loss for domain, loss in losses.items())
         console.print(
-            f"measured {mean:.4f} {own.target.loss_unit.replace('/', ' a ')} over its {counted(len(losses), 'domain')}; "
-            f"models in {work.folder.experts}"
+            f"measured {mean:.4f} {own.target.loss_unit.replace('/', ' a ')} over its "
+            f"{counted(len(losses), 'domain')}; models in {work.folder.experts}"
         )
 
 

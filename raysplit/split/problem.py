@@ -306,13 +306,13 @@ def baselines(problem: Problem, *, n_params: int) -> dict[str, Split]:
 def _from_base(problem: Problem, n_params: int) -> dict[str, Split]:
     tokens, _, total = problem.pretrain_range(n_params)
     n_paid = len(problem.domains) if problem.accounting == "shared" else 1
-    once = dict(zip(problem.domains, problem.text_tokens(n_params) / problem.max_epochs, strict=True))
+    once = dict(zip(problem.domains, (problem.text_tokens(n_params) / problem.max_epochs).tolist(), strict=True))
     passed = math.fsum(once.values()) if problem.accounting == "shared" else max(once.values())
     part = min(1.0, (total - tokens) / passed)
     experts = {
         "no training": dict.fromkeys(problem.domains, 0.0),
         "equal tokens": dict.fromkeys(problem.domains, (total - tokens) / n_paid),
-        "one pass": {name: float(part * own) for name, own in once.items()},
+        "one pass": {name: part * own for name, own in once.items()},
     }
     if math.isinf(passed):  # nobody said how much text there is
         del experts["one pass"]

@@ -114,6 +114,9 @@ def _of_base(advice: Advice) -> list[Fact]:
         facts.append(Fact(label="pretrain", value=format_count(tokens), note="tokens that it has seen, at no cost"))
     if advice.replay_share or advice.general_rise:
         facts.append(Fact(label="replay", value=f"{advice.replay_share:.0%}", note="general text among the tokens"))
+    if advice.loss_unit != "nats/token":
+        note = "of the same held-out text; tokens are each base's own"
+        facts.append(Fact(label="losses in", value=spelled(advice.loss_unit), note=note))
     return facts
 
 
@@ -246,7 +249,7 @@ def _domains(advice: Advice, interval: str, bytes_per_token: Mapping[str, float]
         title="The advised split, by domain",
         head=head if bytes_per_token is None else [*head, "bits/byte"],
         rows=[*rows, ["weighted", "", "", *_loss(advice.loss), *empty]],
-        note=f"{_whose_tokens(advice)}, loss in {spelled(advice.loss_unit)}. Intervals are for trained models, their "
+        note=f"Tokens of each domain, loss in {spelled(advice.loss_unit)}. Intervals are for trained models, their "
              "luck included.",
     )  # fmt: skip
 
@@ -254,11 +257,6 @@ def _domains(advice: Advice, interval: str, bytes_per_token: Mapping[str, float]
 def spelled(unit: LossUnit) -> str:
     """The unit of a loss in words."""
     return unit.replace("/", " per ")
-
-
-def _whose_tokens(advice: Advice) -> str:
-    """Bases that are compared by the byte may each have a tokenizer of their own."""
-    return "Each base's own tokens of each domain" if advice.loss_unit == "bits/byte" else "Tokens of each domain"
 
 
 def _loss(loss: Interval) -> list[str]:

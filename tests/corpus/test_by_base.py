@@ -99,8 +99,6 @@ def test_a_source_that_changes_between_two_builds_is_refused(tmp_path: Path) -> 
 def test_a_corpus_of_an_older_raysplit_does_not_know_its_bytes(corpora: dict[int, Corpus]) -> None:
     manifest = corpora[10].manifest
     alpha = manifest.domains["alpha"].model_copy(update={"held_out_bytes": None})
-    older = Corpus(
-        corpora[10].folder, manifest.model_copy(update={"domains": {**manifest.domains, "alpha": alpha}})
-    )
+    older = Corpus(corpora[10].folder, manifest.model_copy(update={"domains": {**manifest.domains, "alpha": alpha}}))
     with pytest.raises(CorpusError, match="the bytes of its held-out documents are not known, as an older raysplit"):
         shared_held_out({10: older}, ["alpha"], context_length=CONTEXT, max_tokens=600)
