@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from raysplit.corpus.corpus import Corpus, HeldOutText
+from raysplit.corpus.corpus import Corpus, HeldOutDocuments
 from raysplit.space import Space
 
 
@@ -39,7 +39,7 @@ def every_corpus(space: Space, corpus: Corpus) -> list[Corpus]:
 
 def shared_held_out(
     corpora: Mapping[int, Corpus], names: Sequence[str], *, context_length: int, max_tokens: int
-) -> dict[int, dict[str, HeldOutText]]:
+) -> dict[int, dict[str, HeldOutDocuments]]:
     """n_params -> name -> the held-out text of a size: for all sizes the same documents.
 
     These are the first ones that have at most ``max_tokens`` tokens by every tokenizer.
@@ -53,7 +53,7 @@ def shared_held_out(
     Raises:
         CorpusError: a domain's first held-out document has more tokens, or the bytes of documents are not known.
     """
-    found: dict[int, dict[str, HeldOutText]] = {n_params: {} for n_params in corpora}
+    found: dict[int, dict[str, HeldOutDocuments]] = {n_params: {} for n_params in corpora}
     for name in names if corpora else ():
         n_documents = min(one.n_held_out_within(name, max_tokens=max_tokens) for one in corpora.values())
         for n_params, one in corpora.items():

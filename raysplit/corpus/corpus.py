@@ -20,7 +20,7 @@ OTHER_TOKENIZERS = "other_tokenizers"
 """Folder below a corpus's own, with the same documents in the tokens of other tokenizers."""
 
 
-class HeldOutText(NamedTuple):
+class HeldOutDocuments(NamedTuple):
     """Whole held-out documents of which every token is a target; the first one follows an end of text."""
 
     windows: np.ndarray
@@ -280,7 +280,7 @@ class Corpus:
             )
         return len(ends)
 
-    def held_out_text(self, domain: str, *, context_length: int, n_documents: int, max_tokens: int) -> HeldOutText:
+    def held_out_text(self, domain: str, *, context_length: int, n_documents: int, max_tokens: int) -> HeldOutDocuments:
         """The first ``n_documents`` held-out documents of a domain, the same text for every tokenizer.
 
         Args:
@@ -304,7 +304,7 @@ class Corpus:
         tokens = np.concatenate([[end], self._validation[domain].read(0, n_tokens)])
         n_windows = n_tokens // context_length
         rows = np.arange(n_windows)[:, None] * context_length + np.arange(context_length + 1)
-        return HeldOutText(
+        return HeldOutDocuments(
             windows=tokens[rows],
             rest=tokens[None, n_windows * context_length :],
             n_bytes=int(lengths[:n_documents].sum()),

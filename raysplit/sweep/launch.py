@@ -227,6 +227,7 @@ def write_results(service: LawService, folder: RunFolder) -> None:
     frame.to_parquet(folder.observations("parquet"), index=False)
     law = service.law().to_dict()
     law["choice"] = asdict(service.choice())
+    law["loss_unit"] = service.spec.problem.loss_unit
     write_text(folder.law, strict_json.dumps(law, indent=1))
     write_text(folder.advice, service.advise().advice.to_json())
 

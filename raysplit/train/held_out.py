@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raysplit.corpus.corpus import HeldOutText
+from raysplit.corpus.corpus import HeldOutDocuments
 from raysplit.train.engine import Engine
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Windows:
+class ReadByToken:
     """Read by the token: a loss is nats per token over windows (n, context_length + 1)."""
 
     windows: np.ndarray
@@ -25,10 +25,10 @@ class Windows:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Documents:
+class ReadByByte:
     """Read by the byte: a loss is the bits of every token of whole documents, over the bytes of their text."""
 
-    text: HeldOutText
+    text: HeldOutDocuments
 
     def loss(self, engine: Engine) -> float:
         """Of the model as it is."""

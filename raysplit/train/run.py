@@ -28,7 +28,7 @@ from raysplit.space import GENERAL, Space, TrainingSpec
 from raysplit.train.ahead import done_ahead
 from raysplit.train.checkpoints import CheckpointManifest, Damaged, check_fits, stored
 from raysplit.train.engine import Divergence, Engine
-from raysplit.train.held_out import Documents, Windows
+from raysplit.train.held_out import ReadByByte, ReadByToken
 from raysplit.train.ranks import agree, is_first
 from raysplit.train.saving import Save, open_checkpoint
 from raysplit.train.schedule import learning_rate
@@ -116,12 +116,12 @@ class Lane:
         self._corpora = corpora or {}
         limits = {"context_length": space.model.context_length, "max_tokens": space.training.validation_tokens}
         names = (*corpus.domains, *([GENERAL] if space.corpus.general else []))
-        self._held_out: dict[int, dict[str, Documents]] = {
-            n_params: {name: Documents(text=text) for name, text in own.items()}
+        self._held_out: dict[int, dict[str, ReadByByte]] = {
+            n_params: {name: ReadByByte(text=text) for name, text in own.items()}
             for n_params, own in shared_held_out(self._corpora, names, **limits).items()
         }
         self._windows_of = (
-            {} if self._corpora else {name: Windows(windows=corpus.validation(name, **limits)) for name in names}
+            {} if self._corpora else {name: ReadByToken(windows=corpus.validation(name, **limits)) for name in names}
         )
 
     def turn_to(self, training: TrainingSpec, checkpoints: str | Path) -> None:
@@ -158,7 +158,7 @@ class Lane:
             self._load(engine, as_it_is)
         else:
             tokens = self._train_to(engine, trial, milestone, tree=tree, on_progress=on_progress)
-        held_out: Mapping[str, Windows | Documents] = self._held_out.get(trial.n_params, self._windows_of)
+        held_out: Mapping[str, ReadByToken | ReadByByte] = self._held_out.get(trial.n_params, self._windows_of)
         losses = {domain: text.loss(engine) for domain, text in held_out.items()}
         self._settle()
         for domain, loss in losses.items():
