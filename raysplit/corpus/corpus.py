@@ -290,16 +290,18 @@ class Corpus:
             max_tokens: those.
 
         Raises:
-            CorpusError: the domain is unknown, or the bytes of its documents are not known.
+            CorpusError: the domain is unknown, or the bytes of its documents are not known, or damaged.
         """
-        end = self.manifest.tokenizer.end_of_text
-        file = self.manifest.texts[domain].held_out_bytes
-        if file is None:
+        end, record = self.manifest.tokenizer.end_of_text, self.manifest.texts[domain]
+        if record.held_out_bytes is None:
             raise CorpusError(
                 f"{self.folder}: {domain!r}: the bytes of its held-out documents are not known, as an older raysplit "
                 f"built it; delete {self.folder} and build it again"
             )
-        lengths = np.fromfile(self.folder / file, dtype="<u8")
+        path = self.folder / record.held_out_bytes
+        lengths = np.fromfile(path, dtype="<u8") if path.is_file() else np.empty(0, dtype="<u8")
+        if lengths.sum() != record.validation.n_text_bytes:
+            raise CorpusError(f"{path}: is missing or has changed; delete {self.folder} and build the corpus again")
         n_tokens = int(self._ends_of_text(domain, n_tokens=max_tokens)[n_documents - 1]) + 1
         tokens = np.concatenate([[end], self._validation[domain].read(0, n_tokens)])
         n_windows = n_tokens // context_length

@@ -4,7 +4,7 @@ import math
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,6 +140,14 @@ class Trunk:
         return [find_optimum(group, tried_range) for group in at if any(math.isfinite(t.loss) for t in group)]
 
 
+def judged(space: Space, domain: str, losses: Mapping[str, float]) -> float:
+    """What a branch of a domain with these losses counts by, as `Branches` says."""
+    weights, general = space.weights(), section(space).general_weight
+    everywhere = math.fsum(weight * losses[name] for name, weight in weights.items())
+    of_general = losses[GENERAL] if space.corpus.general else everywhere
+    return (1 - general) * losses[domain] + general * of_general
+
+
 class Branches:
     """The objective of a study of branches: one of every domain, all from one trunk.
 
@@ -176,16 +184,9 @@ class Branches:
             for domain in space.domains
         ]  # fmt: skip
         measured = trainer.train(space, branches, milestone, waypoints=[self._root_tokens], checkpoints=checkpoints)
-        weights, general = space.weights(), section(space).general_weight
         loss = 0.0
-        for branch, each in zip(branches, measured, strict=True):
-            everywhere = (
-                each.losses[GENERAL]
-                if space.corpus.general
-                else math.fsum(weights[name] * value for name, value in each.losses.items())
-            )
-            own = each.losses[branch.domain]
-            loss += weights[branch.domain] * ((1 - general) * own + general * everywhere)
+        for domain, each in zip(space.domains, measured, strict=True):
+            loss += space.weights()[domain] * judged(space, domain, each.losses)
         return Reading(loss=loss, flops=trainer.flops(self._n_params, measured))
 
     def forget(self, trial: StudyTrial) -> None:

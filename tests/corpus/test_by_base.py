@@ -90,7 +90,10 @@ def test_shares_of_the_mixture_are_of_bytes(corpora: dict[int, Corpus]) -> None:
 def test_a_source_that_changes_between_two_builds_is_refused(tmp_path: Path) -> None:
     of = tokenizers(tmp_path)
     spec = spec_in(tmp_path, of[10])
-    build_in_tokens_of(spec, [], tmp_path / "corpus")
+    built = build_in_tokens_of(spec, [], tmp_path / "corpus")
+    (built.folder / "shards" / "alpha.validation.lengths").write_bytes(bytes(8))
+    with pytest.raises(CorpusError, match=r"alpha\.validation\.lengths: is missing or has changed"):
+        shared_held_out({10: built}, ["alpha"], context_length=CONTEXT, max_tokens=600)
     (tmp_path / "text" / "alpha" / "more.txt").write_text("one document more than there was", encoding="utf-8")
     with pytest.raises(CorpusError, match=r"'alpha': is not of the documents that .* so its source has changed"):
         build_in_tokens_of(spec, list(of.values()), tmp_path / "corpus")
