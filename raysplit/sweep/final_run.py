@@ -37,7 +37,7 @@ class FinalRun(_Record):
     budget_flops: float
     n_params: int
     seed_losses: dict[str, float]
-    """Loss of the un-branched seed at the recommended D on each domain, nats per token."""
+    """Loss of the un-branched seed at the recommended D on each domain, and on a general set; in the same unit."""
     variants: dict[str, TrainedVariant]
     wall_seconds: float
 

@@ -151,10 +151,10 @@ def test_two_tokenizers_from_the_sweep_to_the_final_run(bases: Path, tmp_path: P
     n_bytes: dict[str, int] = {}
     for n_params in space.model.sizes:
         trial = Trial(n_params=n_params, seed=0, domain="", pretrain_tokens=1, milestones=(1,))
-        base = Path(space.model.revisions(n_params)[-1].path)
+        folder = Path(space.model.revisions(n_params)[-1].path)
         for name, loss in measure(trial, 1).items():
             n_bytes.setdefault(name, held_out[n_params][name].n_bytes)
-            assert loss == pytest.approx(plain_bits_per_byte(base, corpora[n_params], name, n_bytes[name]), abs=1e-5)
+            assert loss == pytest.approx(plain_bits_per_byte(folder, corpora[n_params], name, n_bytes[name]), abs=1e-5)
             assert 0 < held_out_tokens(space, corpus, name) <= space.training.validation_tokens
     with closing(Journal(tmp_path / "journal")) as journal:
         service = LawService(run, journal)
