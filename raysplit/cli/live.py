@@ -103,7 +103,7 @@ def predict(
     version: int | None,
     output: str,
 ) -> None:
-    """The loss that a sweep's law expects at one point, in nats per token, with an interval for one measurement."""
+    """The loss that a sweep's law expects at one point, in the sweep's unit, with an interval for one measurement."""
     asked = ask_run(run_folder)
     live = asked.law.predict(
         domain,
@@ -117,7 +117,7 @@ def predict(
         show(strict_json.dumps({**asdict(live), "source": asked.source}))
         return
     show(asked.told(live.law), err=True)
-    show(f"{live.mean:.4f} nats/token, {level:.0%} interval {live.low:.4f} to {live.high:.4f}")
+    show(f"{live.mean:.4f} {live.loss_unit}, {level:.0%} interval {live.low:.4f} to {live.high:.4f}")
 
 
 @click.command(cls=AskedAnywhere)

@@ -317,7 +317,7 @@ def specialize_best(
 
     ``start`` and ``keeps_out`` as in `raysplit.split.allocate.allocate`.
     """
-    rest, caps = np.maximum(total - problem.n_seeds * d, 0.0), problem.specialize_caps(d)
+    rest, caps = np.maximum(total - problem.n_seeds * d, 0.0), problem.specialize_caps(d, n)
     if problem.accounting == "shared":
         return allocate(surface, n, d, rest, caps, start=start, keeps_out=keeps_out)
     shape = (surface.n_draws, *np.broadcast_shapes(n.shape, rest.shape)[1:], len(problem.domains))
