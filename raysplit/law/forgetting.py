@@ -53,6 +53,8 @@ class Forgetting:
     domains: tuple[str, ...]
     middle: tuple[float, float, float]
     """n1, s1 and d1."""
+    least_tokens: tuple[float, ...]
+    """(K,), the smallest D' that was measured of each domain; the way there is not known."""
     noise: Array  # (K,), log sd of one run
     draws: Array  # (B, K, 7), in the order of `PARAMETERS`
     of_base: Mapping[tuple[int, int, str], float]
@@ -88,9 +90,11 @@ class Forgetting:
     ) -> float:
         """The most D' up to which the rise stays at most ``max_rise`` with probability ``level``; 0 where none does.
 
-        ``most`` is the largest D' that is tried; ``max_rise`` is a share of the base's general loss.
+        ``most`` is the largest D' that is tried; ``max_rise`` is a share of the base's general loss. The rise is looked
+        at from the smallest D' on that was measured: nearer to nothing the form rises steeply, and no run has shown it.
         """
-        tokens = np.geomspace(most * 1e-4, most, 401)
+        least = min(self.least_tokens[self.domains.index(domain)], most)
+        tokens = np.geomspace(least, most, 401)
         rise = self.rise(domain, n_params, tokens, replay_share, pretrain_tokens=pretrain_tokens)
         allowed = np.flatnonzero(np.quantile(rise, level, axis=0) > max_rise)
         if not allowed.size:
@@ -102,6 +106,7 @@ class Forgetting:
         return {
             "domains": list(self.domains),
             "middle": list(self.middle),
+            "least_tokens": list(self.least_tokens),
             "noise": self.noise.tolist(),
             "draws": self.draws.tolist(),
             "of_base": [[*key, loss] for key, loss in self.of_base.items()],
@@ -115,6 +120,7 @@ class Forgetting:
         return cls(
             domains=tuple(raw["domains"]),
             middle=tuple(raw["middle"]),
+            least_tokens=tuple(raw["least_tokens"]),
             noise=np.array(raw["noise"]),
             draws=draws,
             of_base={(n, d, domain): loss for n, d, domain, loss in raw["of_base"]},
@@ -162,6 +168,7 @@ def fit_forgetting(runs: pd.DataFrame, *, n_draws: int = 64, seed: int = 0) -> F
     return Forgetting(
         domains=domains,
         middle=middle,
+        least_tokens=tuple(float(points.loc[points["domain"] == name, "s"].min()) for name in domains),
         noise=np.array([noise for noise, _ in fits]),
         draws=np.stack([draws for _, draws in fits], axis=1),
         of_base=of_base,
