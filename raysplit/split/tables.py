@@ -231,6 +231,9 @@ def _withheld(advice: Advice) -> AnswerTable:
 
 
 def _domains(advice: Advice, interval: str, bytes_per_token: Mapping[str, float] | None) -> AnswerTable:
+    if advice.loss_unit == "bits/byte":  # which the losses are in already
+        bytes_per_token = None
+
     def bits(domain: str, loss: float) -> list[str]:
         return [] if bytes_per_token is None else [f"{loss / math.log(2) / bytes_per_token[domain]:.4f}"]
 
@@ -242,8 +245,6 @@ def _domains(advice: Advice, interval: str, bytes_per_token: Mapping[str, float]
         for name, loss in advice.losses.items()
     ]  # fmt: skip
     head = ["domain", "weight", "specialize on", "loss", interval]
-    if advice.loss_unit == "bits/byte":  # which the losses are in already
-        bytes_per_token = None
     empty = [] if bytes_per_token is None else [""]
     return AnswerTable(
         title="The advised split, by domain",

@@ -24,6 +24,7 @@ from raysplit.journal import Journal
 from raysplit.live.service import LawService
 from raysplit.space import Space, parse_space
 from raysplit.split import render_advice
+from raysplit.split.tables import advice_tables
 from raysplit.sweep.final_plan import OF_BASES, plan_final
 from raysplit.sweep.replay import replay
 from raysplit.sweep.run_spec import held_out_tokens, longest_path_epochs, run_spec_of_space
@@ -164,6 +165,8 @@ def test_two_tokenizers_from_the_sweep_to_the_final_run(bases: Path, tmp_path: P
     assert (table["bits_per_byte"] == table["loss"]).all()
     assert advice.loss_unit == predicted.loss_unit == "bits/byte"
     assert "losses in      bits per byte of the same held-out text" in render_advice(advice)
+    for told in advice_tables(advice, bytes_per_token=dict.fromkeys(space.domains, 4.0)):
+        assert {len(cells) for cells in told.rows} == {len(told.head)}, told.title
     own = corpus_of(space, corpus, advice.split.n_params)
     plan = plan_final(
         space, advice, vocab_size=own.vocab_size, seed=1000, baseline_names=OF_BASES, experts=tmp_path / "experts",
