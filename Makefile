@@ -18,12 +18,12 @@ help: ## list the targets
 
 install: $(INSTALLED) ## make .venv with every dependency pinned
 
-demo: $(INSTALLED) ## the whole job on real text, about ten minutes on two cores; run again, it continues
+demo: $(INSTALLED) ## the whole job on real text, seven to fifteen minutes on two cores; run again, it continues
 	.venv/bin/raysplit run search_spaces/quickstart.yaml --out runs/quickstart --baselines --yes
 
 EXPERTS := runs/experts
 EXPERTS_TASKS := held-out,made,lambada,hellaswag,arc_easy,piqa
-experts: $(INSTALLED) ## from unlabelled text to routed experts on benchmarks, meant for 15 minutes on two cores; run again, it continues
+experts: $(INSTALLED) ## from unlabelled text to routed experts on benchmarks, about twelve minutes on two cores; run again, it continues
 	.venv/bin/raysplit run search_spaces/experts.yaml --out $(EXPERTS) --baselines --yes
 	.venv/bin/raysplit controls $(EXPERTS)
 	printf 'def add(a, b):\n    return a + b\nAnd the king said unto the people\nCC(=O)Oc1ccccc1\n' | \

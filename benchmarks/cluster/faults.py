@@ -5,7 +5,8 @@
 
 A repetition takes two to five minutes. The cluster is a head and three nodes of one CPU each, all raylets of this
 machine; two lanes train the sweep of the tests (20 points of real text). Each repetition is a line of
-OUT/results.jsonl, so that the script goes on where it was ended. OUT/table.txt is made of all of them. Rows with
+OUT/results.jsonl, so that the script goes on where it was ended. OUT/table.txt is made of all of them. What the command
+said, and when, is in OUT/ROW-TIME.log. Rows with
 storage need root, for mounts. `head-restart` needs Debian's redis-server.
 
 Columns of the table:
@@ -369,7 +370,9 @@ def two_sweeps(scene: Scene) -> None:
 
 
 ROWS: dict[str, Callable[[Scene], None]] = {
+    # What the other rows are held against comes first.
     "undisturbed": undisturbed,
+    "undisturbed-of-two": undisturbed,
     "worker-death": worker_death,
     "node-lost": node_lost,
     "preemption-notice": preemption,
@@ -387,7 +390,6 @@ ROWS: dict[str, Callable[[Scene], None]] = {
 COLLECTIVE = "hung-collective"
 """One lane of two workers; its undisturbed sweep is a row of its own."""
 REFERENCES = {COLLECTIVE: "undisturbed-of-two"}
-ROWS[REFERENCES[COLLECTIVE]] = undisturbed
 
 
 def _ended_early(scene: Scene) -> bool:
@@ -430,10 +432,10 @@ def play(row: str, home: Path, references: dict[str, Any]) -> dict[str, Any]:
     storage = work / "storage"
     temp = Path("/tmp") / f"f{uuid4().hex[:6]}"
     temp.mkdir()
-    more = ("stable", "stable-too") if row == "stable-node-lost" else ()
+    more = ("stable", "stable2") if row == "stable-node-lost" else ()
     cluster = Cluster(temp, is_kept=row == "head-restart", more=more)
-    reference = REFERENCES.get(row, "undisturbed")
-    is_of_two = REFERENCES[COLLECTIVE] in (row, reference)
+    reference = row if row in REFERENCES.values() else REFERENCES.get(row, "undisturbed")
+    is_of_two = reference == REFERENCES[COLLECTIVE]
     compute: dict[str, Any] = {"lanes": 1, "workers_per_lane": 2} if is_of_two else {"lanes": 2}
     # Where the journal cannot be written while the checkpoints can, or the other way round, is two rows.
     out = storage / "run" if row in ("storage-full", "storage-slow") else work / "run"
@@ -464,6 +466,8 @@ def play(row: str, home: Path, references: dict[str, Any]) -> dict[str, Any]:
                 "load": round(os.getloadavg()[1], 1), "notes": scene.notes,
                 "said": [line for _, line in scene.driver.lines][-12:],
             }  # fmt: skip
+            said = "".join(f"{at - started:7.1f}  {line}\n" for at, line in scene.driver.lines)
+            (home / f"{row}-{time.strftime('%H%M%S')}.log").write_text(said)
         finally:
             cluster.stop()
     time.sleep(2)

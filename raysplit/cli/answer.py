@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from raysplit.law import Law, Repetition
+    from raysplit.runs import LossUnit
     from raysplit.split import Base, Choice, Problem
     from raysplit.split.price import Price
 
@@ -181,6 +182,7 @@ def fit(
         console.print(f"NOTE: {gap}")
     written = law.to_dict()
     written["choice"] = asdict(choice)
+    written["loss_unit"] = problem.loss_unit
     written["flops_per_token"] = {str(n): flops for n, flops in price.known.items()}
     if BASE in runs:
         written["bases"] = {str(n): asdict(base) for n, base in bases.items()}
@@ -263,7 +265,8 @@ def compare(
 @click.option(
     "--max-general-loss",
     type=QUANTITY,
-    help="The most nats per token of the seed over all domains; from bases, of each expert on the other domains.",
+    help="The most loss of the seed over all domains; from bases, of each expert on general text. In nats per token, "
+    "or as the space's target.loss_unit says.",
 )
 @click.option(
     "--max-general-rise",
@@ -342,6 +345,7 @@ def advise(
             seeds=seeds or "shared",
             max_general_loss=max_general_loss or math.inf,
             max_general_rise=max_general_rise or math.inf,
+            loss_unit=read_json(law_file, _unit_in),
         )
         advice, rests_on = advise_on(law, _sized(law, problem, price, n_params)), {}
     if of_benchmark is not None:
@@ -375,6 +379,7 @@ def _problem_of(
     weights: tuple[tuple[str, float], ...],
 ) -> "Problem":
     """The question about a table of runs, at its own sizes; without a budget, one of the size of its runs."""
+    from raysplit.runs import loss_unit_of
     from raysplit.split import Problem
 
     domains = tuple(sorted(runs["domain"].unique()))
@@ -386,6 +391,7 @@ def _problem_of(
         weights=_weights_of(domains, weights),
         accounting=accounting or "shared",
         seeds=seeds or "shared",
+        loss_unit=loss_unit_of(runs),
         price=price.source,
     )
 
@@ -466,6 +472,12 @@ def _price_in(text: str) -> "Price":
 
     known = {int(n): float(flops) for n, flops in json.loads(text).get("flops_per_token", {}).items()}
     return Price(known=known, source=TABLE if known else RULE)
+
+
+def _unit_in(text: str) -> "LossUnit":
+    """The unit of losses that `raysplit fit`, or a sweep, wrote beside a law."""
+    unit: LossUnit = json.loads(text).get("loss_unit", "nats/token")
+    return unit
 
 
 def _bases_in(text: str) -> "dict[int, Base]":

@@ -98,7 +98,7 @@ def examine(
     missing = [] if space is None or built else missing_texts(space)
     findings += [
         Finding(
-            severity="warning", where="here", what=f"domain {name!r}: {path}: no such file or folder",
+            severity="warning", where="here", what=f"corpus: {name!r}: {path}: no such file or folder",
             remedy="the corpus is built on the machine where `raysplit run` runs; the text must be there",
         )
         for name, path in missing

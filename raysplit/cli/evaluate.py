@@ -135,9 +135,10 @@ def _routers(text: str | None) -> Any:
 
 
 def _print(plain: "AnswerTable", console: "Console") -> None:
-    table = Table(box=None, padding=(0, 2), title=plain.title, title_justify="left", caption=plain.note)
-    for title in plain.head:
-        table.add_column(title, overflow="fold")
+    table = Table(box=None, padding=(0, 2, 0, 0), title=plain.title, title_justify="left", caption=plain.note)
+    for number, title in enumerate(plain.head):
+        # A name that is broken over lines cannot be read; a long heading can.
+        table.add_column(title, overflow="fold", no_wrap=number == 0, min_width=min(8, max(map(len, title.split()))))
     for row in plain.rows:
         table.add_row(*row)
     console.print(table)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from raysplit.live.client import LiveLaw
     from raysplit.live.service import LawService
 
+_PATIENCE_SECONDS = 20.0
+"""After so long without a word from a law its journal is read: what a user asks for is not to wait in silence."""
+
 json_option = click.option("--json", "output", flag_value="json", default="text", help="Print it as JSON.")
 
 
@@ -46,7 +49,7 @@ class Answerer:
         behind = f", {waiting} more known by now" if waiting else ""
         if self.is_live:
             return f"asked the live law: {law}, {format_seconds(stamp.age_seconds)} old{behind}"
-        return f"read from the journal, no live law is running: {law}{behind}"
+        return f"read from the journal, no live law answers: {law}{behind}"
 
 
 def ask_run(run_folder: Path | str) -> Answerer:
@@ -62,10 +65,12 @@ def ask_run(run_folder: Path | str) -> Answerer:
     from raysplit.live import endpoint
 
     if endpoint.find(run_folder) is not None:
-        from raysplit.live.client import connect
+        from raysplit.live.client import LiveLaw, connect
 
         try:
-            return Answerer(law=connect(run_folder), is_live=True)
+            law = connect(run_folder)
+            LiveLaw(law.actor, timeout_seconds=_PATIENCE_SECONDS).status()  # one whose node is gone answers nobody
+            return Answerer(law=law, is_live=True)
         except RunError as error:
             say(f"{error}; reading the journal")
     from raysplit.sweep.launch import read_service
@@ -98,7 +103,7 @@ def predict(
     version: int | None,
     output: str,
 ) -> None:
-    """The loss that a sweep's law expects at one point, in nats per token, with an interval for one measurement."""
+    """The loss that a sweep's law expects at one point, in the sweep's unit, with an interval for one measurement."""
     asked = ask_run(run_folder)
     live = asked.law.predict(
         domain,
@@ -112,7 +117,7 @@ def predict(
         show(strict_json.dumps({**asdict(live), "source": asked.source}))
         return
     show(asked.told(live.law), err=True)
-    show(f"{live.mean:.4f} nats/token, {level:.0%} interval {live.low:.4f} to {live.high:.4f}")
+    show(f"{live.mean:.4f} {live.loss_unit}, {level:.0%} interval {live.low:.4f} to {live.high:.4f}")
 
 
 @click.command(cls=AskedAnywhere)

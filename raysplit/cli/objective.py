@@ -55,7 +55,7 @@ def read_objective(run_folder: Path, task: str) -> BenchmarkObjective:
     from raysplit.evaluate.results import RESULTS, read_evaluation
     from raysplit.run_folder.folder import existing_run
 
-    folder, _ = existing_run(run_folder)
+    folder, space = existing_run(run_folder)
     evaluation = read_evaluation(folder.evaluation / RESULTS)
     if evaluation is None:
         raise RunError(
@@ -65,5 +65,9 @@ def read_objective(run_folder: Path, task: str) -> BenchmarkObjective:
     domains = read_manifest(folder.corpus).domains
     return BenchmarkObjective(
         law=fit_benchmark(evaluation, task),
-        bytes_per_token={name: record.validation.bytes_per_token for name, record in domains.items()},
+        # A loss in bits a byte is one in nats a token of log2(e) bytes.
+        bytes_per_token={
+            name: 1 / math.log(2) if space.counts_bytes else record.validation.bytes_per_token
+            for name, record in domains.items()
+        },
     )

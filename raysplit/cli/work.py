@@ -345,8 +345,8 @@ def controls(run_folder: Path, ray_address: str | None, take_over: bool) -> None
         losses, weights = final.variants["recommended"].losses, own.weights()
         mean = sum(weights[domain] * loss for domain, loss in losses.items())
         console.print(
-            f"measured {mean:.4f} nats a token over its {counted(len(losses), 'domain')}; "
-            f"models in {work.folder.experts}"
+            f"measured {mean:.4f} {own.target.loss_unit.replace('/', ' a ')} over its "
+            f"{counted(len(losses), 'domain')}; models in {work.folder.experts}"
         )
 
 
@@ -501,7 +501,8 @@ def _discovered(work: _Work) -> _Work:
 
 
 def _corpus(work: _Work, *, n_processes: int | None = None) -> "Corpus":
-    from raysplit.corpus import build_corpus
+    from raysplit.corpus import build_in_tokens_of
+    from raysplit.corpus.by_base import every_corpus
     from raysplit.corpus.manifest import MANIFEST_FILE
     from raysplit.quantities import format_count
     from raysplit.sweep.run_spec import held_out_tokens, longest_path_epochs
@@ -510,8 +511,11 @@ def _corpus(work: _Work, *, n_processes: int | None = None) -> "Corpus":
     if (folder.corpus / MANIFEST_FILE).exists():
         console.print(f"  as built before; to read the text anew, delete {folder.corpus}")
     with steps_shown(console) as show:
-        built = build_corpus(space.corpus, folder.corpus, progress=show, n_processes=n_processes)
-    for name, record in built.manifest.domains.items():
+        built = build_in_tokens_of(
+            space.corpus, [space.tokenizer_of(n) for n in space.model.sizes], folder.corpus,
+            progress=show, n_processes=n_processes,
+        )  # fmt: skip
+    for name, record in built.manifest.texts.items():
         per_token = built.bytes_per_token(name)
         bytes_said = "bytes a token unknown" if per_token != per_token else f"{per_token:.2f} bytes a token"
         console.print(
@@ -521,6 +525,9 @@ def _corpus(work: _Work, *, n_processes: int | None = None) -> "Corpus":
         )
         for note in record.notes:
             console.print(f"  {'':<12} {note}")
+    for other in every_corpus(space, built)[1:]:
+        each = ", ".join(f"{name} {other.bytes_per_token(name):.2f}" for name in other.manifest.texts)
+        console.print(f"  the same in the tokens of {other.manifest.spec.tokenizer.name}, bytes a token: {each}")
     for name, epochs in longest_path_epochs(space, built).items():
         if epochs > 1:
             console.print(f"  {name}: read up to {epochs:.1f} times on one path through trunk and branch")
@@ -652,11 +659,13 @@ def _agreed(
 
 def _rest(work: _Work, corpus: "Corpus", advice: "Advice", final: _Final) -> "FinalPlan":
     """What is left to train of a final run."""
+    from raysplit.corpus.by_base import corpus_of
     from raysplit.sweep.final import plan_rest
 
+    of_base = corpus_of(work.space, corpus, advice.split.n_params)
     return plan_rest(
         work.space, work.folder, advice, vocab_size=corpus.vocab_size, seed=final.seed,
-        baseline_names=_baseline_names(final, work.space), domain_tokens=corpus.domain_tokens,
+        baseline_names=_baseline_names(final, work.space), domain_tokens=of_base.domain_tokens,
     )  # fmt: skip
 
 

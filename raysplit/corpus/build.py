@@ -9,7 +9,7 @@ import hashlib
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from raysplit.corpus.building import building
-from raysplit.corpus.corpus import Corpus
+from raysplit.corpus.corpus import OTHER_TOKENIZERS, Corpus
 from raysplit.corpus.held_out import HELD_OUT_TOLERANCE
 from raysplit.corpus.manifest import (
     MANIFEST_FILE,
@@ -55,7 +55,7 @@ from raysplit.corpus.tokenizer import (
     train_bpe,
 )
 from raysplit.errors import CorpusError
-from raysplit.space import CorpusSpec, NearDuplicateSpec, SourceSpec
+from raysplit.space import GENERAL, CorpusSpec, NearDuplicateSpec, SourceSpec, TokenizerSpec
 
 Progress = Callable[[str, float], None]
 """Called with the name of the step and the share of it that is done, in [0, 1]."""
@@ -134,6 +134,39 @@ def build_corpus(
         return Corpus.open(out)
 
 
+def build_in_tokens_of(
+    spec: CorpusSpec,
+    tokenizers: Sequence[TokenizerSpec],
+    out: Path,
+    *,
+    progress: Progress = _silent,
+    n_processes: int | None = None,
+) -> Corpus:
+    """`build_corpus`, and the same documents in the tokens of each of the other ``tokenizers``, in a folder below.
+
+    Which documents are trained on and held out does not depend on the tokenizer. `Corpus.in_tokens_of` gives each.
+
+    Raises:
+        CorpusError: as `build_corpus`; or a source has changed between two builds.
+    """
+    corpus = build_corpus(spec, out, progress=progress, n_processes=n_processes)
+    for number, tokenizer in enumerate(dict.fromkeys(t for t in tokenizers if t != spec.tokenizer)):
+        own = spec.model_copy(update={"tokenizer": tokenizer})
+        folder = out / OTHER_TOKENIZERS / str(number)
+        other = build_corpus(own, folder, progress=progress, n_processes=n_processes)
+        for name, record in corpus.manifest.texts.items():
+            if _documents(record) != _documents(other.manifest.texts[name]):
+                raise CorpusError(
+                    f"{folder}: {name!r}: is not of the documents that {out} has, so its source has changed since; "
+                    f"delete {out} and build again"
+                )
+    return corpus
+
+
+def _documents(record: DomainRecord) -> list[tuple[int, int | None]]:
+    return [(side.n_documents, side.n_text_bytes) for side in (record.train, record.validation)]
+
+
 def _clear(out: Path, *names: str) -> None:
     for name in names:
         shutil.rmtree(out / name, ignore_errors=True)
@@ -187,7 +220,7 @@ class _Build:
             vocabulary = Vocabulary(tokenizer=name, size=given.vocab_size, end_of_text=given.end_of_text)
         with self.step("open sources"):
             opened = {
-                name: open_source(source, domain=name, vocabulary=vocabulary) for name, source in spec.domains.items()
+                name: open_source(source, domain=name, vocabulary=vocabulary) for name, source in spec.texts.items()
             }
         self._take_up(opened, keep_tokenizer=given is not None)
         spooled = self._spool(opened, vocabulary)
@@ -198,6 +231,7 @@ class _Build:
             with self.step("train tokenizer"):
                 tokenizer = self._trained_tokenizer(slices, near)
         _enough_room(spooled, self.out, bytes_per_token=2 if token_type(tokenizer.vocab_size) == "uint16" else 4)
+        records = self._pack(spooled, slices, opened, tokenizer, near)
         return Manifest(
             spec_hash=spec_hash(spec),
             spec=spec,
@@ -208,7 +242,8 @@ class _Build:
                 vocab_size=tokenizer.vocab_size,
                 end_of_text=tokenizer.end_of_text,
             ),
-            domains=self._pack(spooled, slices, opened, tokenizer, near),
+            domains={name: records[name] for name in spec.domains},
+            general=records.get(GENERAL) if spec.general else None,
             versions={name: version(name) for name in _LIBRARIES},
             build_seconds=self.seconds,
         )
@@ -238,7 +273,7 @@ class _Build:
     def _spool(self, opened: Mapping[str, Documents], vocabulary: Vocabulary | None) -> dict[str, Spooled]:
         n_bytes = sum(path.stat().st_size for documents in opened.values() for path in documents.paths)
         reader = Reader(
-            self.spec.domains,
+            self.spec.texts,
             opened,
             self._folder,
             seed=self.spec.seed,
@@ -248,13 +283,13 @@ class _Build:
             part_bytes=self.work.part_bytes,
         )
         fraction = self.spec.validation_fraction
-        spooled = spool_sources(reader, self.spec.domains, fraction=fraction, step=self.step)
-        for name, source in self.spec.domains.items():
+        spooled = spool_sources(reader, self.spec.texts, fraction=fraction, step=self.step)
+        for name, source in self.spec.texts.items():
             _enough(spooled[name], opened[name].tally, source)
         return spooled
 
     def _tokens_of(self, name: str, given: CorpusTokenizer | None) -> SavedTokenizer | None:
-        if given is None or self.spec.domains[name].kind != "tokens":
+        if given is None or self.spec.texts[name].kind != "tokens":
             return None
         return SavedTokenizer(folder=self.out / _TOKENIZER, end_of_text=given.end_of_text)
 
@@ -295,9 +330,9 @@ class _Build:
     def _sample(self, slices: Mapping[str, list[Slice]], near: Path | None) -> Iterator[str]:
         """Training documents in the mixture's proportions, to learn merges from; a small domain gives all it has."""
         wanted = max(_MIN_SAMPLE_BYTES, _SAMPLE_BYTES_PER_TOKEN * self.spec.tokenizer.vocab_size)
-        for name, each in slices.items():
-            room = full = self.spec.shares[name] * wanted
-            for text in _training_texts(each, near):
+        for name, share in self.spec.shares.items():
+            room = full = share * wanted
+            for text in _training_texts(slices[name], near):
                 yield text
                 room -= len(text.encode())
                 if room <= 0:
@@ -357,12 +392,22 @@ class _Build:
                 finished = {side: _side_record(shards, side, packed, self.out) for side, shards in sides.items()}
             is_compared = near is not None and (slices[name][0].tokens_of is None or tokenizer.gives_text_back)
             near_of = self._near_duplicates_of(packed) if is_compared else None
-            records[name] = _record(finished, near_of, spooled[name], self.spec, name, opened[name].tally)
+            record = _record(finished, near_of, spooled[name], self.spec, name, opened[name].tally)
+            records[name] = record.model_copy(update={"held_out_bytes": self._lengths(name, packed)})
         return records
+
+    def _lengths(self, name: str, packed: list[Packed]) -> str | None:
+        """Write the bytes of each held-out document; the name of the file, or None for tokens."""
+        if self.spec.texts[name].kind == "tokens":
+            return None
+        lengths = np.array([n for one in packed for n in one.held_out_bytes], dtype="<u8")
+        path = self.out / _SHARDS / f"{name}.validation.lengths"
+        write_durably(path, [lengths.tobytes()])
+        return str(path.relative_to(self.out))
 
     def _near_duplicates_of(self, packed: list[Packed]) -> dict[str, int]:
         counts = sum((Counter(one.near_of) for one in packed), Counter())
-        names = list(self.spec.domains)
+        names = list(self.spec.texts)
         return {names[number]: counts[number] for number in sorted(counts)}
 
 
@@ -373,7 +418,7 @@ def _identity(spec: CorpusSpec, opened: Mapping[str, Documents], shard_bytes: in
         for path in documents.paths:
             state = path.stat()
             digest.update(f"{path} {state.st_size} {state.st_mtime_ns}\n".encode())
-    editions = [edition(source.package) for source in spec.domains.values() if source.package]
+    editions = [edition(source.package) for source in spec.texts.values() if source.package]
     versions = [version(name) for name in _LIBRARIES]
     return "\n".join(map(str, [spec_hash(spec), digest.hexdigest(), editions, versions, shard_bytes, work]))
 
@@ -432,7 +477,7 @@ def _record(
     domain: str,
     tally: Tally,
 ) -> DomainRecord:
-    source = spec.domains[domain]
+    source = spec.texts[domain]
     if not sides["train"].n_documents:
         raise _nothing_left(domain, spec)
     package = source.package if source.kind == "package" else None

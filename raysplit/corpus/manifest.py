@@ -14,7 +14,7 @@ from raysplit.corpus.not_read import NotRead
 from raysplit.corpus.packages import ARCHIVES
 from raysplit.corpus.shards import Shard, TokenType
 from raysplit.errors import CorpusError
-from raysplit.space import CorpusSpec, NearDuplicateSpec, SourceSpec
+from raysplit.space import GENERAL, CorpusSpec, NearDuplicateSpec, SourceSpec
 
 MANIFEST_FILE = "manifest.json"
 SCHEMA_VERSION: Final = 2
@@ -68,6 +68,9 @@ class DomainRecord(_Record):
     """Documents dropped because their text, up to white space, had been read before."""
     duplicates_of: dict[str, int]
     """The same, by the domain that keeps the text."""
+    held_out_bytes: str | None = None
+    """File of the UTF-8 bytes of each held-out document (uint64), relative to the corpus folder; None for tokens, and
+    in the corpus of an older raysplit."""
     near_duplicates_of: dict[str, int] | None = None
     """Training documents dropped because they are nearly held-out ones, by the domain that holds those out; None where
     they were not looked for."""
@@ -104,9 +107,16 @@ class Manifest(_Record):
     dtype: TokenType
     tokenizer: TokenizerRecord
     domains: dict[str, DomainRecord]
+    general: DomainRecord | None = None
+    """The general set, where the specification has one."""
     versions: dict[str, str]
     build_seconds: dict[str, float]
     """Wall time of each step of the build."""
+
+    @property
+    def texts(self) -> dict[str, DomainRecord]:
+        """The domains, then the general set under its name."""
+        return self.domains if self.general is None else {**self.domains, GENERAL: self.general}
 
     @property
     def identity(self) -> str:
@@ -116,7 +126,7 @@ class Manifest(_Record):
             "tokenizer": self.tokenizer.sha256,
             "shards": {
                 name: [[shard.sha256 for shard in side.shards] for side in (record.train, record.validation)]
-                for name, record in self.domains.items()
+                for name, record in self.texts.items()
             },
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
@@ -131,11 +141,13 @@ def spec_hash(spec: CorpusSpec) -> str:
     content = spec.model_dump(mode="json", exclude=set(NO_TOKENS))
     if spec.near_duplicates == NearDuplicateSpec():
         del content["near_duplicates"]
-    for source in content["domains"].values():
+    if spec.general is None:
+        del content["general"]
+    for source in [*content["domains"].values(), *([content["general"]] if spec.general else [])]:
         for field in _LATER_FIELDS:  # one left at its default says what a space without it said
             if source[field] == SourceSpec.model_fields[field].default:
                 del source[field]
-    pins = [ARCHIVES[source.package].sha256 for source in spec.domains.values() if source.package in ARCHIVES]
+    pins = [ARCHIVES[source.package].sha256 for source in spec.texts.values() if source.package in ARCHIVES]
     text = json.dumps([_HASHED_AS, content, pins])  # order counts: of two domains the first keeps a shared text
     return hashlib.sha256(text.encode()).hexdigest()
 

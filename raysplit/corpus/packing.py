@@ -61,6 +61,8 @@ class Packed(BaseModel):
     sides: dict[str, SideCount]
     near_of: dict[int, int]
     """Training documents left out because they nearly equal a held-out one, by the number of the domain of that one."""
+    held_out_bytes: tuple[int, ...] = ()
+    """UTF-8 bytes of each held-out document, in their order; empty for documents that are stored as tokens."""
 
 
 def pack_bucket(bucket: Bucket) -> Packed:
@@ -68,13 +70,15 @@ def pack_bucket(bucket: Bucket) -> Packed:
     record = Path(bucket.stem + ".json")
     if record.exists():
         return Packed.model_validate_json(record.read_bytes())
-    held_out, train = map(bucket.slice.batches, bucket.slice.load())
+    held_out, train = bucket.slice.load()
     left_out: Counter[int] = Counter()
+    far = not_nearly_held_out(bucket.slice.batches(train), bucket.near, left_out)
     sides = {
-        "validation": _pack_side(bucket, "validation", held_out),
-        "train": _pack_side(bucket, "train", not_nearly_held_out(train, bucket.near, left_out)),
+        "validation": _pack_side(bucket, "validation", bucket.slice.batches(held_out)),
+        "train": _pack_side(bucket, "train", far),
     }
-    packed = Packed(sides=sides, near_of=dict(left_out))
+    lengths = tuple(map(len, held_out)) if bucket.slice.tokens_of is None else ()
+    packed = Packed(sides=sides, near_of=dict(left_out), held_out_bytes=lengths)
     _write_record(record, packed)
     return packed
 

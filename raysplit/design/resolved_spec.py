@@ -56,15 +56,23 @@ class ResolvedSpec:
         return self.tree.pretrain_grid
 
 
-def spec_of(space: Space, *, vocab_size: int, domain_tokens: Mapping[str, float] | None = None) -> ResolvedSpec:
+def spec_of(
+    space: Space,
+    *,
+    vocab_size: int,
+    domain_tokens: Mapping[str, float] | None = None,
+    base_tokens: Mapping[int, Mapping[str, float]] | None = None,
+) -> ResolvedSpec:
     """Resolve a search space for a tokenizer of ``vocab_size`` tokens and a corpus of so many tokens per domain.
+
+    Where bases have several tokenizers, ``base_tokens`` are these tokens for each base, by its size.
 
     Raises:
         SplitError: the target contradicts itself, or its budget is too small for any split.
     """
     shapes = {size: space.shape(size, vocab_size) for size in sorted(space.model.sizes)}
     flops = {shape.n_params_non_embedding: float(shape.flops_per_token) for shape in shapes.values()}
-    problem = target_problem(space, vocab_size=vocab_size, domain_tokens=domain_tokens)
+    problem = target_problem(space, vocab_size=vocab_size, domain_tokens=domain_tokens, base_tokens=base_tokens)
     _check_budget(space, problem)
     return ResolvedSpec(
         problem=problem,

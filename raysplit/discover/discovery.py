@@ -190,7 +190,7 @@ def _clusters(found: ClusterFit, tally: LabelTally, *, sources: dict[str, Source
                 raise CorpusError(
                     f"discover.k = {len(found.clusterer.domains)}: cluster {name!r} has no document {what}, of "
                     f"{train.n_documents + validation.n_documents}; give fewer clusters, a larger "
-                    "corpus.validation_fraction, or a smaller discover.balance"
+                    "corpus.validation_fraction or a smaller discover.balance, or cut long documents with split_on"
                 )
         from_sources = {
             source: int(n) for source, n in zip(names, tally.n_documents[:, :, number].sum(axis=0), strict=True) if n

@@ -17,6 +17,7 @@ _WORD = re.compile(r"\w+")
 def overlapping(tasks: Sequence[EvaluationTask], corpus: Corpus) -> dict[str, dict[str, int]]:
     """Task's name -> domain -> number of items of which 13 words in a row stand in the domain's training text.
 
+    The general set, which experts replay, counts as a domain here.
     An item's words are those of its context with each of its choices. The items' n-grams are held in memory, and the
     text is read once. An item of fewer words never overlaps.
     """
@@ -27,7 +28,7 @@ def overlapping(tasks: Sequence[EvaluationTask], corpus: Corpus) -> dict[str, di
             for gram in {gram for words in asked for gram in _grams(words)}:
                 owners.setdefault(gram, []).append((number, at))
     found: dict[str, dict[str, int]] = {task.name: {} for task in tasks}
-    for domain in corpus.domains:
+    for domain in corpus.manifest.texts:
         texts = documents_of(corpus, domain, side="train")
         read = {owner for text in texts for gram in _grams(_words(text)) for owner in owners.get(gram, ())}
         for number, task in enumerate(tasks):

@@ -106,11 +106,11 @@ class TaskSource:
 
     @cached_property
     def tokens(self) -> TextTokens:
-        return TextTokens.of(next(iter(self.experts.folders.values())).path)
+        return TextTokens.of(next(iter(self.experts.folders.values())).tokenizer_folder)
 
     @cached_property
     def flops(self) -> dict[str, float]:
-        return {name: float(forward_flops_per_token(f.path)) for name, f in self.experts.folders.items()}
+        return {name: float(forward_flops_per_token(folder)) for name, folder in self.experts.folders.items()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -136,21 +136,24 @@ def summary(evaluation: Evaluation) -> AnswerTable | None:
     rows = []
     for subject in subjects:
         cells = [
-            _cell(found.get((task.name, subject.name, metric)), task, metric == "accuracy") for task, metric in columns
+            _cell(found.get((task.name, subject.name, metric)), task, metric == "accuracy", n_digits=3)
+            for task, metric in columns
         ]
         cost = _mean_cost(evaluation, subject.name, [task.name for task in tasks])
-        rows.append([subject.name, *cells, format_flops(subject.training_flops or 0.0), format_flops(cost)])
-    units = {"accuracy": "accuracy", "bits_per_byte": "bits/byte"}
+        flops = (format_flops(number).removesuffix(" FLOPs") for number in (subject.training_flops or 0.0, cost))
+        rows.append([subject.name, *cells, *flops])
+    units = {"accuracy": "acc", "bits_per_byte": "bpb"}
     return AnswerTable(
         title="Every variant at its training budget",
         head=[
             "variant",
             *(f"{task.name} {units[metric]}" for task, metric in columns),
-            "training",
-            "inference, a token",
+            "training FLOPs",
+            "FLOPs a token",
         ],
         rows=rows,
-        note=f"accuracy: higher is better; bits per byte of the right answer: lower is; + or -: better or worse than "
+        note="acc: accuracy, higher is better; bpb: bits per byte of the right answer, lower is; FLOPs a token: of "
+        "inference, the router included; + or -: better or worse than "
         f"{evaluation.against}, with the {evaluation.level:.0%} interval of the paired difference on one side of 0; ~: "
         "chance lies in the interval",
     )
@@ -182,7 +185,7 @@ def _metric_table(evaluation: Evaluation, metric: Metric) -> AnswerTable:
     )
 
 
-def _cell(finding: TaskFigure | None, task: TaskRecord, with_chance: bool) -> str:
+def _cell(finding: TaskFigure | None, task: TaskRecord, with_chance: bool, *, n_digits: int = 4) -> str:
     if finding is None:
         return ""
     mark, difference = "", finding.difference
@@ -191,7 +194,7 @@ def _cell(finding: TaskFigure | None, task: TaskRecord, with_chance: bool) -> st
     value = finding.value
     if with_chance and task.chance is not None and value.low <= task.chance <= value.high:
         mark += " ~"
-    return f"{value.mean:.4f}{mark}"
+    return f"{value.mean:.{n_digits}f}{mark}"
 
 
 def _cost_table(evaluation: Evaluation) -> AnswerTable:

@@ -59,7 +59,7 @@ class ExpertSet:
         if n_kept < 1:
             raise ExpertError(f"n_kept = {n_kept}: at least one model must stay in memory")
         self.experts, self.clusterer = experts, clusterer
-        self.tokens = TextTokens.of(next(iter(experts.folders.values())).path)
+        self.tokens = TextTokens.of(next(iter(experts.folders.values())).tokenizer_folder)
         self.models = ModelCache(experts, device=device_of(device), precision=precision, n_kept=n_kept)
 
     @classmethod
@@ -82,7 +82,7 @@ class ExpertSet:
     @cached_property
     def flops_per_token(self) -> np.ndarray:
         """(K,) forward FLOPs of each expert."""
-        return np.array([float(forward_flops_per_token(folder.path)) for folder in self.experts.folders.values()])
+        return np.array([float(forward_flops_per_token(folder)) for folder in self.experts.folders.values()])
 
     def default_routing(self, *, top: int | None = 1) -> Routing:
         """Routing by the nearest centre where there is a clusterer, else by the experts' likelihoods."""

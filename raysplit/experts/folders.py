@@ -9,6 +9,7 @@ from typing import Any
 
 from raysplit.errors import ExpertError, RunError, unknown
 from raysplit.space import SEED_FOLDER
+from raysplit.train.export import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 EXPERTS_FOLDER = "experts"
 ADVISED = "recommended"
@@ -18,14 +19,21 @@ _CONFIG = "config.json"
 _CONTEXT_FIELDS = ("max_position_embeddings", "n_positions", "n_ctx")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
 _WEIGHTS = ("*.safetensors", "*.bin")
+_ADAPTER_KIND = "LORA"
+_BASE_FIELD = "base_model_name_or_path"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExpertFolder:
-    """One model in a Hugging Face folder: what is known of it without loading its weights."""
+    """One model in a Hugging Face folder, or adapters of one: what is known of it without loading its weights."""
 
     name: str
     path: Path
+    base: Path | None = None
+    """Folder of the base, where ``path`` holds adapters alone."""
+    config_folder: Path
+    tokenizer_folder: Path
+    """Configuration and tokenizer lie in ``path``, or else beside the base."""
     context_length: int
     """Tokens."""
     vocab_size: int
@@ -35,8 +43,12 @@ class ExpertFolder:
     @property
     def fingerprint(self) -> str:
         """Hash of configuration, tokenizer and weights; of weights only name, size and time, as they may be large."""
-        digest = hashlib.sha256(self.path.joinpath(_CONFIG).read_bytes() + self.tokenizer_sha256.encode())
-        for path in _weights(self.path):
+        digest = hashlib.sha256(self.config_folder.joinpath(_CONFIG).read_bytes() + self.tokenizer_sha256.encode())
+        weights = _weights(self.path)
+        if self.base is not None:
+            digest.update(self.path.joinpath(ADAPTER_CONFIG).read_bytes())
+            weights += _weights(self.base)
+        for path in weights:
             about = path.stat()
             digest.update(f"{path.name} {about.st_size} {about.st_mtime_ns}\n".encode())
         return digest.hexdigest()[:16]
@@ -79,34 +91,44 @@ class Experts:
 
 
 def read_folder(path: Path, *, name: str = "") -> ExpertFolder:
-    """What a Hugging Face folder says of its model.
+    """What a Hugging Face folder says of its model, or a folder of adapters with that of their base.
 
     Raises:
-        ExpertError: the folder is missing, or lacks a file that a model needs.
+        ExpertError: the folder is missing, or lacks a file that a model needs; the adapters are of another kind than
+            LoRA, or their base is not there.
     """
     if not path.is_dir():
         raise ExpertError(f"{path}: there is no such folder; give a Hugging Face folder or a run folder")
+    base = _base_of(path)
+    config_folder, tokenizer_folder = (
+        path if base is None or any((path / name).is_file() for name in names) else base
+        for names in ((_CONFIG,), _TOKENIZER_FILES)
+    )
     try:
-        config: Any = json.loads((path / _CONFIG).read_bytes())
+        config: Any = json.loads((config_folder / _CONFIG).read_bytes())
     except FileNotFoundError as error:
         raise ExpertError(f"{path}: is neither a Hugging Face folder (no {_CONFIG}) nor a run with experts") from error
     except (OSError, ValueError) as error:
-        raise ExpertError(f"{path / _CONFIG}: cannot be read: {error}") from error
+        raise ExpertError(f"{config_folder / _CONFIG}: cannot be read: {error}") from error
     if not isinstance(config, dict):
-        raise ExpertError(f"{path / _CONFIG}: is no JSON object, but {str(config)[:40]!r}")
+        raise ExpertError(f"{config_folder / _CONFIG}: is no JSON object, but {str(config)[:40]!r}")
     context_length = next((config[key] for key in _CONTEXT_FIELDS if _is_count(config.get(key))), None)
     if context_length is None or not _is_count(config.get("vocab_size")):
         raise ExpertError(
-            f"{path / _CONFIG}: needs vocab_size and one of {', '.join(_CONTEXT_FIELDS)}, as integers above 0"
+            f"{config_folder / _CONFIG}: needs vocab_size and one of {', '.join(_CONTEXT_FIELDS)}, as integers above 0"
         )
-    if not _weights(path):
-        raise ExpertError(f"{path}: holds no weights ({' or '.join(_WEIGHTS)})")
+    for folder in (path,) if base is None else (path, base):
+        if not _weights(folder):
+            raise ExpertError(f"{folder}: holds no weights ({' or '.join(_WEIGHTS)})")
     return ExpertFolder(
         name=name or path.resolve().name,
         path=path,
+        base=base,
+        config_folder=config_folder,
+        tokenizer_folder=tokenizer_folder,
         context_length=context_length,
         vocab_size=config["vocab_size"],
-        tokenizer_sha256=_tokenizer_hash(path),
+        tokenizer_sha256=_tokenizer_hash(tokenizer_folder),
     )
 
 
@@ -218,6 +240,33 @@ def _check_alike(folders: Sequence[ExpertFolder]) -> None:
             raise ExpertError(
                 f"{other.path}: has a vocabulary of {other.vocab_size:,}, and {first.path} one of {first.vocab_size:,}"
             )
+
+
+def _base_of(path: Path) -> Path | None:
+    """Folder of the base that a folder's adapters belong to; None where it holds a model and no adapters.
+
+    Raises:
+        ExpertError: the adapters are of another kind than LoRA, or their base or weights are not there.
+    """
+    about = path / ADAPTER_CONFIG
+    if not about.is_file():
+        return None
+    try:
+        config: dict[str, Any] = json.loads(about.read_bytes())
+        kind, name = config["peft_type"], config[_BASE_FIELD]
+        base = Path(name)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExpertError(f"{about}: cannot be read: {error!r}; it needs peft_type and {_BASE_FIELD}") from error
+    if kind != _ADAPTER_KIND:
+        raise ExpertError(f"{about}: peft_type {kind!r} is not supported; valid: {_ADAPTER_KIND}")
+    if not (path / ADAPTER_WEIGHTS).is_file():
+        raise ExpertError(f"{path}: holds no weights ({ADAPTER_WEIGHTS})")
+    if not (base / _CONFIG).is_file():
+        raise ExpertError(
+            f"{path}: its adapters belong to the base {name}, which is no Hugging Face folder here; put the base "
+            f"there, or write the folder where it lies into {about} as {_BASE_FIELD}"
+        )
+    return base
 
 
 def _weights(path: Path) -> list[Path]:

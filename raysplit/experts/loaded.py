@@ -1,8 +1,10 @@
 """Models in memory, loaded when first asked for: they score sequences in batches, or read one text token by token."""
 
+import importlib.util
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, get_args
 
@@ -51,25 +53,17 @@ class LoadedExpert:
     """A model on a device."""
 
     def __init__(self, folder: ExpertFolder, *, device: torch.device, precision: Precision) -> None:
-        from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # one a model, for the reading of files that are there
         if precision not in _DTYPES:
             raise ExpertError(unknown("precision", precision, PRECISIONS))
         try:
-            model: Any
-            model, found = AutoModelForCausalLM.from_pretrained(
-                folder.path, dtype=_DTYPES[precision], output_loading_info=True
-            )
-            self._model = model.to(device).eval()
+            self._model = _read(folder, _DTYPES[precision]).to(device).eval()
+        except ExpertError:
+            raise
         except Exception as error:  # of damaged files transformers and safetensors each raise their own kinds
             raise ExpertError(f"{folder.path}: its model cannot be loaded: {error!r}") from error
-        if missing := sorted(found["missing_keys"]):
-            raise ExpertError(
-                f"{folder.path}: its weights lack {counted(len(missing), 'tensor')} that its config.json asks for, "
-                f"such as {missing[0]}; export the model again"
-            )
         self.folder, self.device = folder, device
 
     @torch.inference_mode()
@@ -128,6 +122,39 @@ class LoadedExpert:
         picked = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)  # (B, T)
         log_probs = picked - torch.logsumexp(logits, dim=-1)
         return log_probs.cpu().numpy(), (logits.argmax(dim=-1) == targets).cpu().numpy()
+
+
+def _read(folder: ExpertFolder, dtype: str | torch.dtype) -> Any:
+    """The model on the CPU; adapters are put into their base, and not added to its weights, which bf16 would round."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    model: Any
+    if folder.base is None:
+        model, told = AutoModelForCausalLM.from_pretrained(folder.path, dtype=dtype, output_loading_info=True)
+        return _whole(model, told, folder.path)
+    if importlib.util.find_spec("peft") is None:
+        raise ExpertError(f"{folder.path}: holds adapters, which need peft: pip install 'raysplit[lora]'")
+    # The precision of the training, where this folder says it; the base's may be another.
+    config = AutoConfig.from_pretrained(folder.config_folder)
+    model, told = AutoModelForCausalLM.from_pretrained(
+        folder.base, config=config, dtype=dtype, output_loading_info=True
+    )
+    found = _whole(model, told, folder.base).load_adapter(str(folder.path))
+    if wrong := sorted([*found.missing_keys, *found.unexpected_keys]):
+        raise ExpertError(
+            f"{folder.path}: has not the weights that its base {folder.base} wants: {', '.join(wrong[:3])}"
+        )
+    return model
+
+
+def _whole(model: Any, told: Mapping[str, Any], path: Path) -> Any:
+    """The model, if no weight of it was made up: transformers draws what a file lacks at random."""
+    if missing := sorted(told["missing_keys"]):
+        raise ExpertError(
+            f"{path}: its weights lack {counted(len(missing), 'tensor')} that its config.json asks for, such as "
+            f"{missing[0]}; export the model again"
+        )
+    return model
 
 
 class TokenReader:

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raysplit.errors import LawError, SplitError
 from raysplit.live.questions import AnsweringLaw
+from raysplit.split.tables import spelled
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.1, 0.25, 1.0, 5.0)
@@ -102,6 +103,6 @@ class _Sweep(Collector):
         return [
             ("advised_pretrain_share", "D / T of the advised split.", advice.pretrain_share.mean),
             ("advised_n_params", "N of the advised split.", advice.split.n_params),
-            ("advised_loss", "Expected weighted loss, nats per token.", advice.loss.mean),
+            ("advised_loss", f"Expected weighted loss, {spelled(advice.loss_unit)}.", advice.loss.mean),
             ("expected_regret", "Expected regret as a share of the loss.", advice.expected_regret),
         ]

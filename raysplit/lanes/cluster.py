@@ -23,6 +23,10 @@ from raysplit.live.client import NAMESPACE
 from raysplit.machines import ComputeSpec
 from raysplit.train.launchers import forget_launchers
 
+from_raylets = logging.getLogger("raysplit.raylets")
+"""What Ray tells of machines. Users are told in words of raysplit's own; a command that has a log has this in it."""
+from_raylets.propagate = False
+from_raylets.addHandler(logging.NullHandler())
 _FEW_PROCESSES = 64
 _STARTS, _TOO_SLOW = 3, "timed out during startup"
 """Ray 2.60 gives its node 30 s to start and has no option for it; a machine that is busy elsewhere needs longer."""
@@ -66,7 +70,8 @@ def joined_cluster(compute: ComputeSpec | None, *, address: str | None) -> Itera
         # Ray's own handler, set by init, ends the process with status 15 and no message.
         signal.signal(signal.SIGTERM, on_sigterm)
     try:
-        yield
+        with ray_private.told_of_machines(from_raylets.warning):
+            yield
     finally:
         ray.shutdown()
 

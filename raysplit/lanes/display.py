@@ -1,9 +1,12 @@
 """The display of a sweep: a live table on a terminal, a line now and then in a log file."""
 
 import logging
+import math
+import os
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ray
 from ray.actor import ActorHandle
@@ -15,7 +18,7 @@ from rich.text import Text
 from raysplit.design.tasks import Task
 from raysplit.live.answers import Status
 from raysplit.live.client import LiveLaw
-from raysplit.pool.pool_report import PoolReport
+from raysplit.pool.pool_report import LaneReport, PoolReport
 from raysplit.quantities import counted, format_count, format_flops, format_seconds
 
 _REFRESH_SECONDS = 0.5
@@ -23,6 +26,8 @@ _LOG_SECONDS = 20.0
 _PATIENCE_SECONDS = 3.0
 _QUIET_AGAIN_SECONDS = 30.0
 _DEAF_SECONDS = 15.0
+_GONE_SECONDS = 300.0
+"""A driver whose own raylet died hears nothing more, and Ray lets it wait for ever."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,14 +64,17 @@ class Display:
 
     def _watch(self, seconds: float, show: Callable[[Status | None, PoolReport], None]) -> None:
         while not self._stop.wait(seconds):
-            try:
-                status, report = self._ask()
-                self._tell_news(report)
-                show(status, report)
-                self._heard = time.monotonic()
-            except Exception as error:  # the display never ends a sweep; what is wrong shows where it happens
-                _log.info("nothing to show: %r", error)
-                self._tell_deafness()
+            self._watch_once(show)
+
+    def _watch_once(self, show: Callable[[Status | None, PoolReport], None]) -> None:
+        try:
+            status, report = self._ask()
+            self._tell_news(report)
+            show(status, report)
+            self._heard = time.monotonic()
+        except Exception as error:  # what is wrong shows where it happens
+            _log.info("nothing to show: %r", error)
+            self._tell_deafness()
 
     def _tell_news(self, report: PoolReport) -> None:
         """Print news, which is no part of the table: lanes that were lost, and why nothing happens."""
@@ -79,7 +87,7 @@ class Display:
             self._console.print(report.quiet)
 
     def _tell_deafness(self) -> None:
-        """Print that the cluster does not answer: if its head is gone, Ray soon ends this process silently."""
+        """Print that the cluster does not answer, and end the command if it goes on: else Ray might do so silently."""
         now = time.monotonic()
         if now - self._heard >= _DEAF_SECONDS and now - self._told_deaf >= _QUIET_AGAIN_SECONDS:
             self._told_deaf = now
@@ -87,6 +95,9 @@ class Display:
                 f"the cluster has not answered for {format_seconds(now - self._heard)}: its head, or the node of the "
                 "law, is away; should this command end, everything measured is kept, and the same command continues"
             )
+        if now - self._heard >= _GONE_SECONDS:
+            self._heard = math.inf  # once: a second Ctrl-C would not wait for the end to be in order
+            os.kill(os.getpid(), signal.SIGINT)
 
     def _live(self) -> None:
         with Live(console=self._console, refresh_per_second=4, transient=True) as live:
@@ -108,14 +119,23 @@ class Display:
     def _line(self, status: Status | None, report: PoolReport | None) -> str:
         elapsed = format_seconds(time.monotonic() - self._started)
         if status is None:
-            busy = ", ".join(describe_task(lane.task)[0] for lane in (report.lanes if report else ()) if lane.task)
-            return f"{self._title}  {elapsed}  {busy}"
+            return f"{self._title}  {elapsed}  {describe_lanes(report.lanes) if report else ''}".rstrip()
         budget = f" of {format_flops(status.budget_flops)}" if status.budget_flops < float("inf") else ""
         return (
             f"{self._title}  {elapsed}  round {status.round}: {status.n_trials - status.n_trials_left}/"
             f"{counted(status.n_trials, 'trial')}, {counted(status.n_observations, 'observation')}, "
             f"{format_flops(status.spent_flops)}{budget}, {status.n_stopped} stopped, {status.n_failed} failed"
         )
+
+
+def describe_lanes(lanes: Sequence[LaneReport]) -> str:
+    """What each lane does and how far it is, in a line: a lane without a word would look like one that hangs."""
+    doing = (
+        f"{describe_task(lane.task)[0]} at {format_count(lane.tokens)} tokens" if lane.task
+        else f"lane {lane.number} {lane.state}"
+        for lane in lanes
+    )  # fmt: skip
+    return ", ".join(doing) or "no lane yet"
 
 
 def describe_task(task: Task) -> tuple[str, str]:

@@ -60,6 +60,7 @@ def _work(config: LaneConfig) -> None:
     import torch.distributed as dist
 
     from raysplit.corpus import Corpus
+    from raysplit.corpus.by_base import corpora_of
     from raysplit.train.checkpoints import check_shared
     from raysplit.train.run import Interrupted, Lane
     from raysplit.train.runtime import prepare_worker
@@ -70,7 +71,14 @@ def _work(config: LaneConfig) -> None:
     shape = lane_shape_of(space, min(space.model.sizes))
     checkpoints = config.folder.checkpoints_at(space.compute.storage)
     check_shared(checkpoints)
-    lane = Lane(space, corpus, shape=shape, vocab_size=corpus.vocab_size, checkpoints=checkpoints)
+    lane = Lane(
+        space,
+        corpus,
+        shape=shape,
+        vocab_size=corpus.vocab_size,
+        checkpoints=checkpoints,
+        corpora=corpora_of(space, corpus) if space.counts_bytes else None,
+    )
     first = dist.get_rank() == 0
     if first:
         here = ray.get_runtime_context().current_actor

@@ -20,6 +20,7 @@ from raysplit.design.lane_shapes import lane_shape_of
 from raysplit.design.tasks import Outcome, Task
 from raysplit.errors import LaneError, RunError
 from raysplit.lanes.broker import lane_error, start_broker
+from raysplit.lanes.cluster import from_raylets
 from raysplit.lanes.display import Display
 from raysplit.lanes.lane_jobs import RayLaneJobs
 from raysplit.pool.lane_pool import NO_MACHINES_SECONDS, no_room
@@ -162,9 +163,10 @@ def running_lanes(
 def _log_to(path: Path) -> None:
     """Send Ray's log of this process to a file; what a user must know is told in messages of raysplit's own."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    logger = logging.getLogger("ray")
-    for before in [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]:
-        logger.removeHandler(before)
-        before.close()
-    logger.addHandler(logging.FileHandler(path, encoding="utf-8", delay=True))
-    logger.propagate = False
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    for logger in (logging.getLogger("ray"), from_raylets):
+        for before in [known for known in logger.handlers if isinstance(known, logging.FileHandler)]:
+            logger.removeHandler(before)
+            before.close()
+        logger.addHandler(handler)
+        logger.propagate = False

@@ -49,6 +49,8 @@ _POWER = np.array([k for _, _, k in _SMOOTH] + [_DEGREE + 1] * _N_SIZES)
 """Power of t_D' that each feature has; the hats have none, which the last index stands for."""
 _ROW = np.array([_IN_ND.index((i, j)) for i, j, _ in _SMOOTH] + list(range(len(_IN_ND), _ROWS)))
 """Index of the function of N and D in each feature."""
+_OF_POWER = [np.flatnonzero(power == _POWER) for power in range(_DEGREE + 2)]
+"""The features of each power."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,8 +95,9 @@ class Basis:
         raw = self._raw(2, s)
         t, growth = _scaled(raw)
         *powers, of_size = self._by_power(coefficients, n, d)
-        # In place, since a search spends its time here.
-        g = np.array(np.broadcast_to(powers[_DEGREE], np.broadcast_shapes(of_size.shape, t.shape)))
+        # In place and in the order of the axes, since a search spends its time here.
+        g = np.empty(np.broadcast_shapes(of_size.shape, t.shape))
+        g[...] = powers[_DEGREE]
         by_t = _DEGREE * g if slope else g
         for k in reversed(range(_DEGREE)):
             if slope and k:
@@ -113,20 +116,20 @@ class Basis:
             g += np.where(s == 0, unbranched, 0.0)
         return g, by_tokens
 
-    def _by_power(self, coefficients: Array, n: Array, d: Array) -> Array:
-        """Factors of 1, t_D', t_D'^2 and t_D'^3, then what N adds by its hats, (5, B, *points, K)."""
+    def _by_power(self, coefficients: Array, n: Array, d: Array) -> list[Array]:
+        """Factors of 1, t_D', t_D'^2 and t_D'^3, then what N adds by its hats, (B, *points, K) each."""
         rows = self._rows(n, d)
         n_draws, n_domains = coefficients.shape[:2]
-        table = np.zeros((_DEGREE + 2, _ROWS, n_draws, n_domains))
-        table[_POWER, _ROW] = np.moveaxis(coefficients[..., :-1] / _SCALE, -1, 0)
-        table = table.swapaxes(1, 2)  # (5, B, rows, K)
-        points = rows.shape[1:-2]
-        if rows.shape[-2] == 1:  # the same for all domains, as a rule
-            out = np.matmul(rows.reshape(len(rows), -1, _ROWS), table)
-        else:
-            each = rows.reshape(len(rows), -1, n_domains, _ROWS)
-            out = np.einsum("bpkr,qbrk->qbpk", np.broadcast_to(each, (n_draws, *each.shape[1:])), table)
-        return out.reshape(_DEGREE + 2, n_draws, *points, n_domains)
+        points, out = rows.shape[1:-2], []
+        for features in _OF_POWER:
+            of_nd, by = rows[..., _ROW[features]] / _SCALE[features], coefficients[..., features]
+            if rows.shape[-2] == 1:  # the same for all domains, as a rule
+                found = np.matmul(of_nd.reshape(len(rows), -1, features.size), by.swapaxes(1, 2))
+            else:
+                each = of_nd.reshape(len(rows), -1, n_domains, features.size)
+                found = np.einsum("bpkr,bkr->bpk", np.broadcast_to(each, (n_draws, *each.shape[1:])), by)
+            out.append(found.reshape(n_draws, *points, n_domains))
+        return out
 
     def _rows(self, n: Array, d: Array) -> Array:
         """The functions of N and D, (..., rows)."""
@@ -154,8 +157,8 @@ def _scaled(raw: Array) -> tuple[Array, Array | float]:
     size = np.abs(raw)
     if (size <= 1.0).all():
         return raw, 1.0
-    growth = np.exp(np.minimum(1.0 - size, 0.0) / _REACH)
-    return np.where(size > 1.0, np.sign(raw) * (1.0 + _REACH * (1.0 - growth)), raw), growth
+    growth = np.exp(np.maximum(size - 1.0, 0.0) / -_REACH)
+    return np.copysign(np.minimum(size, 1.0) + _REACH * (1.0 - growth), raw), growth
 
 
 def _powers(t: Array) -> list[Array]:

@@ -35,6 +35,10 @@ def check_form(form: Form, *, seed: int = 0, n_points: int = 64) -> list[str]:
         return [f"loss is {loss[i]} at {_where(form, theta[i], n[i], d[i], s[i])}"]
 
     gradient = form.gradient(theta, n, d, s)
+    at, terms = form.loss_and_linear(theta, n, d, s)
+    linear = [j for j, p in enumerate(form.parameters) if p.linear]
+    if not np.allclose(at, loss, rtol=1e-9) or not np.allclose(terms, gradient[:, linear].T, rtol=1e-9):
+        problems.append("loss_and_linear gives another loss, or another gradient by the linear parameters")
     for j, parameter in enumerate(form.parameters):
         step = _RELATIVE_STEP * np.maximum(np.abs(theta[:, j]), 1e-3)
         high, low = theta.copy(), theta.copy()

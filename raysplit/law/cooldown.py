@@ -33,6 +33,9 @@ class _Cooled(Form):
     def loss(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
         return self._form.loss(theta[..., :-1], n, d, np.where(s > 0, s, theta[..., -1] * d))
 
+    def loss_and_linear(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
+        return self._form.loss_and_linear(theta[..., :-1], n, d, np.where(s > 0, s, theta[..., -1] * d))
+
     def gradient(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
         return self.loss_and_gradient(theta, n, d, s)[1]
 
@@ -50,6 +53,11 @@ class _Cooled(Form):
     def slope(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
         """Of branches; at D' = 0 what the first token gains a trunk that was not cooled down."""
         return self._form.slope(theta[..., :-1], n, d, s)
+
+    def loss_and_slope(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
+        if not (s > 0).all():
+            return self.loss(theta, n, d, s), self.slope(theta, n, d, s)
+        return self._form.loss_and_slope(theta[..., :-1], n, d, s)
 
     def limits(self) -> Mapping[str, str]:
         return {**self._form.limits(), "no specialization": "at D' = 0 it is the form itself at D' = w D"}

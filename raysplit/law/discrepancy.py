@@ -31,23 +31,42 @@ class Left:
     residual: Array  # (R,), log y - log L
     features: Array  # (R, M)
     jacobian: Array  # (R, P)
-    cluster: NDArray[np.intp]  # (R,), the branch point of each run
+    branch: "Branches"
 
     def whitened(self, within: float) -> "Left":
-        """The same with independent rows of one variance, where those of a branch point correlate by ``within``.
+        """The same with independent rows of one variance, where those of a branch point correlate by ``within``."""
+        return replace(
+            self,
+            residual=self.branch.whitened(self.residual, within),
+            features=self.branch.whitened(self.features, within),
+            jacobian=self.branch.whitened(self.jacobian, within),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Branches:
+    """Which rows of a domain share a branch point."""
+
+    order: NDArray[np.intp]  # (R,), rows of one branch point after the other
+    first: NDArray[np.intp]  # (C,), where each begins in that order
+    own: NDArray[np.intp]  # (R,), the branch point of each row
+    size: NDArray[np.intp]  # (C,)
+
+    @classmethod
+    def of(cls, cluster: NDArray[np.intp]) -> "Branches":
+        """By the number of each row's branch point, (R,)."""
+        _, own, size = np.unique(cluster, return_inverse=True, return_counts=True)
+        return cls(order=np.argsort(own, kind="stable"), first=np.cumsum(size) - size, own=own, size=size)
+
+    def whitened(self, rows: Array, within: float) -> Array:
+        """Rows (R, ...) made independent, where those of a branch point correlate by ``within``.
 
         The root of the inverse of (1 - v) I + v 11' takes a share of the mean of the m rows off each of them.
         """
-        _, own, size = np.unique(self.cluster, return_inverse=True, return_counts=True)
-        share = (1.0 - np.sqrt((1.0 - within) / (1.0 - within + size * within)))[own]
-
-        def of(x: Array) -> Array:
-            mean = np.zeros((len(size), *x.shape[1:]))
-            np.add.at(mean, own, x)
-            mean = mean / size.reshape(-1, *(1,) * (x.ndim - 1))
-            return (x - share.reshape(-1, *(1,) * (x.ndim - 1)) * mean[own]) / math.sqrt(1.0 - within)
-
-        return replace(self, residual=of(self.residual), features=of(self.features), jacobian=of(self.jacobian))
+        share = 1.0 - np.sqrt((1.0 - within) / (1.0 - within + self.size * within))
+        total = np.add.reduceat(rows[self.order], self.first, axis=0)
+        less = total * (share / self.size).reshape(-1, *(1,) * (rows.ndim - 1))
+        return np.asarray((rows - less[self.own]) / math.sqrt(1.0 - within))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,13 +152,13 @@ def _likelihood(left: Left, within: float) -> Array:
     freedom = max(len(residual) - q.shape[1], 1)
     values, vectors = np.linalg.eigh(features.T @ features)
     values = np.maximum(values, 0.0)[:, None, None]
-    along = ((vectors.T @ (features.T @ residual)) ** 2)[:, None, None]
+    along = (vectors.T @ (features.T @ residual)) ** 2
     a, noise = _AMPLITUDES[:, None] ** 2, _NOISES**2
     spread = noise + a * values  # (M, amplitudes, noises)
-    log_det = (np.log(spread / noise)).sum(axis=0)
-    square = residual @ residual / noise - (a * along / (noise * spread)).sum(axis=0)
+    log_det = np.log(spread).sum(axis=0) - len(values) * np.log(noise)
+    square = (residual @ residual - a * np.tensordot(along, 1.0 / spread, axes=1)) / noise
     # Whitening changes the units of the rows: the log determinants that make correlations comparable.
-    _, size = np.unique(left.cluster, return_counts=True)
+    size = left.branch.size
     kept = np.abs(np.diag(r))
     kept = kept[kept > 1e-8 * kept.max(initial=1e-300)]
     scale = 2.0 * np.log(kept).sum() + ((size - 1) * math.log(1 - within) + np.log(1 - within + size * within)).sum()
@@ -177,9 +196,9 @@ def coefficients(left: Sequence[Left], scales: Scales, targets: Sequence[Array])
     system, right = eye.copy(), np.zeros((N_FEATURES, len(targets[0])))
     parts = []
     for one, target, a, noise in zip(left, targets, scales.amplitude, scales.noise, strict=True):
-        rows = replace(one, residual=target.T).whitened(scales.within)
-        keep = _robust(rows.residual.mean(axis=1))
-        x, y = rows.features * keep[:, None], rows.residual * keep[:, None]
+        y = one.branch.whitened(target.T, scales.within)
+        keep = _robust(y.mean(axis=1))[:, None]
+        x, y = one.branch.whitened(one.features, scales.within) * keep, y * keep
         information, b = (a / noise) ** 2 * x.T @ x, a / noise**2 * x.T @ y  # (M, M), (M, B)
         inverse = np.linalg.inv(eye + (1.0 - _SHARED) * information)
         system += _SHARED * information @ inverse

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from raysplit.errors import LawError
 from raysplit.law.form import Array, Form
 from raysplit.law.minimize import Minimum, minimize_together
-from raysplit.law.objective import Coordinates, FitProblem, Sample
+from raysplit.law.objective import Coordinates, FitProblem, Sample, together
 from raysplit.law.starts import scored_starts, start_at_priors
 from raysplit.law.status import Fit, FitStatus, diagnose_design
 
@@ -242,7 +243,8 @@ def _posed(form: Form, sample: Sample, *, huber_delta: float | None, prior_stren
 
 
 def _rescaled(problems: Sequence[FitProblem], best: Sequence[Array], huber_delta: float | None) -> list[FitProblem]:
-    return [scaled(p, residual_sd(p, phi)[0], huber_delta) for p, phi in zip(problems, best, strict=True)]
+    noise, _ = residual_sds(problems, best)
+    return [scaled(p, float(sd), huber_delta) for p, sd in zip(problems, noise, strict=True)]
 
 
 def scaled(problem: FitProblem, noise: float, huber_delta: float | None = None) -> FitProblem:
@@ -251,46 +253,72 @@ def scaled(problem: FitProblem, noise: float, huber_delta: float | None = None) 
     return replace(problem, noise=np.full((1, 1), noise), delta=np.full((1, 1), delta))
 
 
-def residual_sd(problem: FitProblem, phi: Array) -> tuple[float, float]:
-    """Robust sd of the log residuals at phi (1, P), corrected for the parameters fitted, and how many those are.
+def residual_sds(problems: Sequence[FitProblem], best: Sequence[Array]) -> tuple[Array, Array]:
+    """Robust sd of the log residuals of each fit at phi (1, P), and how many parameters it fitted, (K,) each.
 
     The trace of the hat matrix counts the parameters fitted, so that one held by its prior counts little. The sd is
-    Huber's proposal: root mean square of the residuals cut at 1.345 times their median-based sd.
+    Huber's proposal: root mean square of the residuals cut at 1.345 times their median-based sd, corrected for the
+    parameters.
     """
-    residual, weight = problem.residuals(phi)[0], problem.weight[0]
-    effective = float((hat_root(problem, phi) ** 2).sum())
-    order = np.argsort(np.abs(residual))
-    share = np.cumsum(weight[order]) / weight.sum()
-    median = float(np.abs(residual)[order][np.searchsorted(share, 0.5)])
-    cut = max(HUBER_EFFICIENT * 1.4826 * median, NOISE_FLOOR)
+    both, phi = together(problems, [1] * len(problems)), np.concatenate(best)
+    found = [_residual_sd(both.rows(part), phi[part]) for part in both.in_parts(len(phi))]
+    sd, effective = (np.concatenate(x) for x in zip(*found, strict=True))
+    return sd, effective
+
+
+def _residual_sd(problem: FitProblem, phi: Array) -> tuple[Array, Array]:
+    """`residual_sds` of B fits side by side."""
+    size, weight = np.abs(problem.residuals(phi)), problem.weight
+    effective = (hat_root(problem, phi) ** 2).sum(axis=(1, 2))
+    order = np.argsort(size, axis=1)
+    share = np.cumsum(np.take_along_axis(weight, order, axis=1), axis=1) / weight.sum(axis=1, keepdims=True)
+    middle = np.take_along_axis(order, np.argmax(share >= 0.5, axis=1)[:, None], axis=1)
+    cut = np.maximum(HUBER_EFFICIENT * 1.4826 * np.take_along_axis(size, middle, axis=1), NOISE_FLOOR)
     # A fit pulls residuals towards zero as if there were fewer runs; the variance of cut normal residuals is .71.
-    freedom = max(1.0 - effective / float(weight.sum() ** 2 / (weight**2).sum()), 0.1)
-    square = float(np.average(np.minimum(np.abs(residual), cut) ** 2, weights=weight))
-    return max(float(np.sqrt(square / 0.7102 / freedom)), NOISE_FLOOR), effective
+    n_effective = weight.sum(axis=1) ** 2 / (weight**2).sum(axis=1)
+    freedom = np.maximum(1.0 - effective / n_effective, 0.1)
+    square = (weight * np.minimum(size, cut) ** 2).sum(axis=1) / weight.sum(axis=1)
+    return np.maximum(np.sqrt(square / 0.7102 / freedom), NOISE_FLOOR), effective
 
 
 def hat_root(problem: FitProblem, phi: Array) -> Array:
-    """(R, P) matrix whose product with its transpose is the hat matrix of the regularised linear model around phi.
+    """(B, R, P) matrices whose products with their transposes are the hat matrices of the linear models around phi.
 
     Args:
-        problem: One fit, of runs that are multiplied by the square roots of their weights.
-        phi: (1, P)
+        problem: B fits, of runs that are multiplied by the square roots of their weights.
+        phi: (B, P)
     """
     jacobian, information = problem.information(phi)
-    jacobian = jacobian[0] * np.sqrt(problem.weight[0])[:, None]
-    scale = 1.0 / np.sqrt(np.maximum(np.diag(information[0]), 1e-300))
-    values, vectors = np.linalg.eigh(information[0] * scale[:, None] * scale)
-    kept = values > 1e-12 * values[-1]
-    return np.asarray(jacobian * scale @ (vectors[:, kept] / np.sqrt(values[kept])))
+    jacobian = jacobian * np.sqrt(problem.weight)[..., None]
+    scale = 1.0 / np.sqrt(np.maximum(np.einsum("bii->bi", information), 1e-300))
+    values, vectors = np.linalg.eigh(information * scale[:, :, None] * scale[:, None, :])
+    kept = values > 1e-12 * values[:, -1:]
+    root = np.where(kept, 1.0 / np.sqrt(np.where(kept, values, 1.0)), 0.0)
+    return np.asarray(np.matmul(jacobian * scale[:, None, :], vectors * root[:, None, :]))
 
 
 def _described(
     problems: Sequence[FitProblem], samples: Sequence[Sample], ends: Sequence[Minimum]
 ) -> list[tuple[Fit, FitProblem]]:
-    return [(_describe(p, sample, end), p) for p, sample, end in zip(problems, samples, ends, strict=True)]
+    best = [end.phi[np.argmin(end.value)][None] for end in ends]
+    free = replace(together(problems, [1] * len(problems)), prior_strength=0.0)
+    known = zip(*residual_sds(problems, best), free.value(np.concatenate(best)), _specializes(free, best), strict=True)
+    return [
+        (_describe(p, sample, end, *map(float, told), specializes=bool(specializes)), p)
+        for p, sample, end, (*told, specializes) in zip(problems, samples, ends, known, strict=True)
+    ]
 
 
-def _describe(problem: FitProblem, sample: Sample, ends: Minimum) -> Fit:
+def _describe(
+    problem: FitProblem,
+    sample: Sample,
+    ends: Minimum,
+    noise: float,
+    effective: float,
+    objective: float,
+    *,
+    specializes: bool,
+) -> Fit:
     form, c = problem.form, problem.coordinates
     best = int(np.argmin(ends.value))
     phi, value = ends.phi[best], ends.value[best]
@@ -298,14 +326,13 @@ def _describe(problem: FitProblem, sample: Sample, ends: Minimum) -> Fit:
     # Equal to a part in 10^4 above the floor that rounding sets; the first end is the refined best one, not a start.
     others = ends.value[1:]
     agreeing = float(np.mean(others <= value * (1 + 1e-4) + 1e-14)) if others.size else 1.0
-    noise, effective = residual_sd(problem, phi[None])
     held = [
         f"{p.name} = {value:.3g}"
         for p, value, x, low, high in zip(form.parameters, theta, phi, c.lower, c.upper, strict=True)
         if x <= low or x >= high
     ]
     detail = f"{agreeing:.0%} of {others.size} polished starts" if others.size else "gone on from where it was"
-    flaw = diagnose_design(sample, n_parameters=len(form.parameters), specializes=_specializes(form, theta, sample))
+    flaw = diagnose_design(sample, n_parameters=len(form.parameters), specializes=specializes)
     if flaw is not None:
         status, detail = flaw
     elif not ends.converged[best]:
@@ -317,15 +344,16 @@ def _describe(problem: FitProblem, sample: Sample, ends: Minimum) -> Fit:
     else:
         status = FitStatus.CONVERGED
     return Fit(
-        form=form.name, theta=theta, objective=float(replace(problem, prior_strength=0.0).value(phi[None])[0]),
+        form=form.name, theta=theta, objective=objective,
         status=status, message=f"{form.name}: {status.value} ({detail})", n_runs=sample.n.size, log_residual_sd=noise,
         effective_parameters=effective, starts_agreeing=agreeing, huber_delta=float(problem.delta[0, 0]),
     )  # fmt: skip
 
 
-def _specializes(form: Form, theta: Array, sample: Sample) -> bool:
-    """Whether some parameter acts only where D' > 0, so that the form needs runs of several D'."""
-    n, d, s = (np.asarray(x) for x in sample.middle)
+def _specializes(problem: FitProblem, best: Sequence[Array]) -> NDArray[np.bool_]:
+    """Whether some parameter acts only where D' > 0, so that the form needs runs of several D', (B,)."""
+    theta = problem.coordinates.to_theta(np.concatenate(best))
+    n, d, s = problem.middle.T
     with np.errstate(all="ignore"):
-        without, having = (np.abs(form.gradient(theta, n, d, x)) for x in (np.zeros(()), s))
-    return bool(np.any(without < 1e-9 * having))
+        without, having = (np.abs(problem.form.gradient(theta, n, d, x)) for x in (np.zeros_like(s), s))
+    return np.asarray((without < 1e-9 * having).any(axis=1))

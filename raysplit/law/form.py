@@ -66,9 +66,21 @@ class Form(ABC):
         """Both at once; a form may override it where they have parts in common."""
         return self.loss(theta, n, d, s), self.gradient(theta, n, d, s)
 
+    def loss_and_linear(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
+        """The loss, and what the `linear` parameters multiply, one more leading axis.
+
+        A fit asks for these more often than for the whole gradient; a form may override it where they cost less.
+        """
+        loss, gradient = self.loss_and_gradient(theta, n, d, s)
+        return loss, np.stack([gradient[..., j] for j, p in enumerate(self.parameters) if p.linear])
+
     @abstractmethod
     def slope(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
         """Derivative of `loss` by s, nats per token per token; what the next specialization token gains."""
+
+    def loss_and_slope(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
+        """Both at once; as `loss_and_gradient`."""
+        return self.loss(theta, n, d, s), self.slope(theta, n, d, s)
 
     def limits(self) -> Mapping[str, str]:
         """What the form claims at D' = 0, D = 0 and far out, as sentences that the tests check."""

@@ -13,6 +13,7 @@ median is 0.3, the standard deviation a factor of 2. Kaplan's .08 in N (2001.083
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 
 import numpy as np
@@ -135,6 +136,21 @@ class _Gain(Form):
         data = np.exp(np.log(theta[..., 3]) - theta[..., 4] * log_tokens)
         return _power(theta, 1, 2, n), data, log_tokens, np.log1p(s / theta[..., 6])
 
+    @abstractmethod
+    def _terms(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
+        """What A and what B multiply, times these: with E they make the loss."""
+
+    def loss(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
+        of_size, of_tokens = self._terms(theta, n, d, s)
+        return theta[..., 0] + of_size + of_tokens
+
+    def loss_and_linear(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
+        of_size, of_tokens = self._terms(theta, n, d, s)
+        loss = theta[..., 0] + of_size + of_tokens
+        columns = np.empty((3, *loss.shape))
+        columns[0], columns[1], columns[2] = 1.0, of_size / theta[..., 1], of_tokens / theta[..., 3]
+        return loss, columns
+
     def gradient(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
         return self.loss_and_gradient(theta, n, d, s)[1]
 
@@ -152,9 +168,9 @@ class Law2(_Gain):
     name = "law-2"
     parameters = (_E, _A, _a, _B, _b, _d0, _k, _c)
 
-    def loss(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
+    def _terms(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
         size, data, _, log_gain = self._parts(theta, n, d, s)
-        return theta[..., 0] + size + data * np.exp(-theta[..., 7] * log_gain)
+        return size, data * np.exp(-theta[..., 7] * log_gain)
 
     def loss_and_gradient(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
         size, data, log_tokens, log_gain = self._parts(theta, n, d, s)
@@ -171,8 +187,11 @@ class Law2(_Gain):
         )
 
     def slope(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
-        _, data, _, log_gain = self._parts(theta, n, d, s)
-        return -theta[..., 7] * data * np.exp(-theta[..., 7] * log_gain) / (theta[..., 6] + s) + 0.0 * n
+        return self.loss_and_slope(theta, n, d, s)[1]
+
+    def loss_and_slope(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
+        size, term = self._terms(theta, n, d, s)
+        return theta[..., 0] + size + term, -theta[..., 7] * term / (theta[..., 6] + s) + 0.0 * n
 
 
 class Law4(_Gain):
@@ -188,9 +207,9 @@ class Law4(_Gain):
         *Law2.parameters, Parameter(name="g", lower=1e-3, upper=2.0, log=True, prior=(0.1, math.log(3)))
     )  # fmt: skip
 
-    def loss(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
+    def _terms(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
         size, data, log_tokens, log_gain = self._parts(theta, n, d, s)
-        return theta[..., 0] + size + data * np.exp(-self._exponent(theta, log_tokens) * log_gain)
+        return size, data * np.exp(-self._exponent(theta, log_tokens) * log_gain)
 
     @staticmethod
     def _exponent(theta: Array, log_tokens: Array) -> Array:
@@ -281,16 +300,16 @@ class Law8(_Gain):
     name = "law-8"
     parameters: tuple[Parameter, ...] = (*Law2.parameters, _m)
 
-    def _term(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array, Array, Array]:
+    def _scaled_parts(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array, Array, Array]:
         size, data, log_tokens, log_gain = self._parts(theta, n, d, s)
         return size, data * np.exp(theta[..., 8] * np.log(n) - theta[..., 7] * log_gain), log_tokens, log_gain
 
-    def loss(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
-        size, term, _, _ = self._term(theta, n, d, s)
-        return theta[..., 0] + size + term
+    def _terms(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
+        size, term, _, _ = self._scaled_parts(theta, n, d, s)
+        return size, term
 
     def loss_and_gradient(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
-        size, term, log_tokens, log_gain = self._term(theta, n, d, s)
+        size, term, log_tokens, log_gain = self._scaled_parts(theta, n, d, s)
         return theta[..., 0] + size + term, _stack(
             np.ones(1),
             size / theta[..., 1],
@@ -304,8 +323,11 @@ class Law8(_Gain):
         )
 
     def slope(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
-        _, term, _, _ = self._term(theta, n, d, s)
-        return -theta[..., 7] * term / (theta[..., 6] + s)
+        return self.loss_and_slope(theta, n, d, s)[1]
+
+    def loss_and_slope(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
+        size, term, _, _ = self._scaled_parts(theta, n, d, s)
+        return theta[..., 0] + size + term, -theta[..., 7] * term / (theta[..., 6] + s)
 
 
 class Law16(Law8):
@@ -316,12 +338,12 @@ class Law16(Law8):
         *Law8.parameters, Parameter(name="g", lower=1e-3, upper=1e2, log=True, prior=(0.3, math.log(4)))
     )  # fmt: skip
 
-    def loss(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
-        size, term, _, log_gain = self._term(theta, n, d, s)
-        return theta[..., 0] + size * (1.0 + theta[..., 9] * np.exp(-theta[..., 7] * log_gain)) + term
+    def _terms(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
+        size, term, _, log_gain = self._scaled_parts(theta, n, d, s)
+        return size * (1.0 + theta[..., 9] * np.exp(-theta[..., 7] * log_gain)), term
 
     def loss_and_gradient(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
-        size, term, log_tokens, log_gain = self._term(theta, n, d, s)
+        size, term, log_tokens, log_gain = self._scaled_parts(theta, n, d, s)
         kept = size * np.exp(-theta[..., 7] * log_gain)
         widened = size + theta[..., 9] * kept
         both = theta[..., 9] * kept + term  # all that (1 + s/k)^-c multiplies
@@ -338,10 +360,10 @@ class Law16(Law8):
             kept,
         )
 
-    def slope(self, theta: Array, n: Array, d: Array, s: Array) -> Array:
-        size, term, _, log_gain = self._term(theta, n, d, s)
+    def loss_and_slope(self, theta: Array, n: Array, d: Array, s: Array) -> tuple[Array, Array]:
+        size, term, _, log_gain = self._scaled_parts(theta, n, d, s)
         both = theta[..., 9] * size * np.exp(-theta[..., 7] * log_gain) + term
-        return -theta[..., 7] * both / (theta[..., 6] + s)
+        return theta[..., 0] + size + both, -theta[..., 7] * both / (theta[..., 6] + s)
 
 
 _PLAIN: tuple[Form, ...] = (Hoffmann(), Law1(), Law2(), Law4(), Law5b(), Law8(), Law16())

@@ -225,34 +225,32 @@ class Law:
         lacking, pretrained = None, arrays
         if self.scratch is not None:
             lacking, pretrained = self.scratch.penalty(arrays, draw=not self.is_point), self.scratch.pretrained(arrays)
-        loss, slope = (np.zeros((self.n_draws, *shape[1:-1], len(self.domains))) for _ in range(2))
-        between = (1,) * (len(shape) - 2)
+        # The best guess is made of one world a form.
+        worlds = [np.array([i]) if self.is_point else member.draws for i, member in enumerate(self.members)]
+        n_worlds, between = sum(map(len, worlds)), (1,) * (len(shape) - 2)
+        loss = np.empty((n_worlds, *shape[1:-1], len(self.domains)))
+        slope = np.zeros_like(loss)
+        misfit = np.zeros((n_worlds, len(self.domains), N_FEATURES))
         wants_slope = what == "slope"
-        for member in self.members:
-            if self.is_point:
-                theta, misfit, draws, weight = (
-                    member.theta[None],
-                    member.misfit,
-                    np.zeros(1, dtype=np.intp),
-                    member.weight,
-                )
-                misfit = None if misfit is None else misfit[None]
-            else:
-                theta, misfit, draws, weight = member.draw_theta, member.draw_misfit, member.draws, 1.0
-            if not draws.size:
-                continue
-            theta = theta.reshape(theta.shape[0], *between, *theta.shape[1:])
-            mine = [x if len(x) == 1 else x[draws] for x in pretrained]
-            of_form = member.form.loss(theta, *mine)
-            off, by_tokens = np.zeros(()), None
-            if self.basis is not None and misfit is not None:
-                g, by_tokens = self.basis.evaluate(misfit, *mine, slope=wants_slope)
-                off = np.exp(g)
-                of_form = of_form * off
-            loss[draws] += weight * of_form
+        for member, own in zip(self.members, worlds, strict=True):
+            theta = member.theta[None] if self.is_point else member.draw_theta
+            theta = theta.reshape(len(own), *between, *theta.shape[1:])
+            mine = [x if len(x) == 1 else x[own] for x in pretrained]
             if wants_slope:
-                of_slope = member.form.slope(theta, *mine)
-                slope[draws] += weight * (of_slope if by_tokens is None else of_slope * off + of_form * by_tokens)
+                loss[own], slope[own] = member.form.loss_and_slope(theta, *mine)
+            else:
+                loss[own] = member.form.loss(theta, *mine)
+            known = member.misfit if self.is_point else member.draw_misfit
+            misfit[own] = 0.0 if known is None else known
+        if self.basis is not None:
+            g, by_tokens = self.basis.evaluate(misfit, *pretrained, slope=wants_slope)
+            off = np.exp(g, out=g)
+            loss *= off
+            if by_tokens is not None:
+                slope = slope * off + loss * by_tokens
+        if self.is_point:
+            weights: Array = np.array([member.weight for member in self.members])
+            loss, slope = (np.tensordot(weights, x, axes=1)[None] for x in (loss, slope))
         if lacking is not None:
             factor = np.exp(lacking[0])
             slope = (slope + loss * lacking[1]) * factor

@@ -59,6 +59,7 @@ def _minimize(problem: FitProblem, start: Array, max_iterations: int, tolerance:
     converged = np.zeros(len(phi), dtype=bool)
     has_linear = bool(problem.coordinates.linear.any())
     active = np.flatnonzero(np.isfinite(value))
+    rows, n_rows = problem, len(phi)  # those of the active ones
     fresh = np.ones(len(phi), dtype=bool)  # whose derivatives must be computed
     n_parameters = phi.shape[1]
     gradient = np.zeros_like(phi)
@@ -68,12 +69,14 @@ def _minimize(problem: FitProblem, start: Array, max_iterations: int, tolerance:
     for _ in range(max_iterations):
         if not active.size:
             break
-        renew = active[fresh[active]]
-        if renew.size:
-            pieces = problem.rows(renew).scores(phi[renew])
-            gradient[renew], hessian[renew], majorant[renew] = pieces
-            fresh[renew] = False
-        rows = problem.rows(active)
+        if len(active) < n_rows:
+            rows, n_rows = problem.rows(active), len(active)
+        renew = fresh[active]
+        if renew.any():
+            of = active[renew]
+            part = rows if renew.all() else rows.rows(np.flatnonzero(renew))
+            gradient[of], hessian[of], majorant[of] = part.scores(phi[of])
+            fresh[of] = False
         here = phi[active]
         low, high = lower[active], upper[active]
         held = ((here <= low) & (gradient[active] > 0)) | ((here >= high) & (gradient[active] < 0))

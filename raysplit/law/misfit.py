@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysplit.law.basis import Basis
-from raysplit.law.discrepancy import Left, Scales, absorbed, coefficients, prior_draws, scales
+from raysplit.law.discrepancy import Branches, Left, Scales, absorbed, coefficients, prior_draws, scales
 from raysplit.law.form import Array
 from raysplit.law.noise import Noise, Residuals, estimate_noise
 from raysplit.law.status import Fitted
@@ -34,6 +34,8 @@ class Misfit:
     features: Sequence[Array]
     """(R, M) a domain, the rows not weighted."""
     scales: Scales
+    best: Array
+    """Coefficients of g at the best fits, (K, M)."""
     noise: Noise
     """What is left when g is taken off."""
 
@@ -44,10 +46,6 @@ class Misfit:
     def at_runs(self, off: Array, k: int) -> Array:
         """g of a domain at its runs, (B, R), by coefficients (B, K, M)."""
         return np.asarray(off[:, k] @ self.features[k].T)
-
-    def best(self) -> Array:
-        """Coefficients at the best fits, (K, M)."""
-        return coefficients(self.left, self.scales, [one.residual[None] for one in self.left])[0]
 
     def given(self, theta: Sequence[Array], off: Array, errors: Sequence[Array]) -> Array:
         """Coefficients (B, K, M) of each draw.
@@ -84,15 +82,15 @@ def misfit_of(fitted: Fitted, clusters: Sequence[NDArray[np.intp]], basis: Basis
                 residual=-problem.residuals(phi)[0] * root,
                 features=own * root[:, None],
                 jacobian=problem.jacobian(phi)[0] * root[:, None],
-                cluster=cluster,
+                branch=Branches.of(cluster),
             )
         )
     found = scales(left, scale=scale)
     best = coefficients(left, found, [one.residual[None] for one in left])[0]
     rest = []
-    for k, ((_, problem), one) in enumerate(zip(fitted, left, strict=True)):
+    for k, ((_, problem), one, cluster) in enumerate(zip(fitted, left, clusters, strict=True)):
         sd = problem.coordinates.prior_sd
         root = absorbed(one, np.where(np.isfinite(sd), sd, _WIDE), float(found.amplitude[k]), float(found.noise[k]))
         residual = one.residual - one.features @ best[k]
-        rest.append(Residuals(residual=residual, absorb=root, cluster=one.cluster, sd=float(found.noise[k])))
-    return Misfit(fitted=fitted, left=left, features=features, scales=found, noise=estimate_noise(rest))
+        rest.append(Residuals(residual=residual, absorb=root, cluster=cluster, sd=float(found.noise[k])))
+    return Misfit(fitted=fitted, left=left, features=features, scales=found, best=best, noise=estimate_noise(rest))

@@ -94,14 +94,25 @@ class _Shape:
         rows = np.bincount(one.cluster, minlength=n_clusters).astype(float)
         return cls(rows=rows, absorbed=absorbed, taken=(absorbed**2).sum(axis=0))
 
-    def outer(self, other: "_Shape") -> Array:
-        """B of this one times the transpose of the other's, (P, P)."""
-        return self.absorbed @ other.absorbed.T
+    @classmethod
+    def all_of(cls, shapes: Sequence["_Shape"]) -> "_Shape":
+        """The sum of several."""
+        return cls(
+            rows=np.sum([one.rows for one in shapes], axis=0),
+            absorbed=np.concatenate([one.absorbed for one in shapes]),
+            taken=np.sum([one.taken for one in shapes], axis=0),
+        )
 
-    def dot(self, other: "_Shape") -> float:
-        """Sum of the products of the elements of both."""
-        crossed = self.rows @ other.taken + other.rows @ self.taken
-        return float(self.rows @ other.rows - crossed + (self.outer(other) ** 2).sum())
+    @property
+    def outer(self) -> Array:
+        """BB', (P, P)."""
+        return self.absorbed @ self.absorbed.T
+
+    @property
+    def dot_itself(self) -> float:
+        """Sum of the squares of the elements."""
+        b = self.absorbed if len(self.absorbed) <= self.rows.size else self.absorbed.T  # BB' and B'B have one norm
+        return float(self.rows @ self.rows - 2.0 * self.rows @ self.taken + ((b @ b.T) ** 2).sum())
 
     @property
     def trace(self) -> float:
@@ -124,12 +135,12 @@ def estimate_noise(domains: Sequence[Residuals]) -> Noise:
         hat = one.absorb.T @ one.absorb
         shape = _Shape.of(one, n_clusters)
         alone = unit.size - 2.0 * np.trace(hat) + float((hat**2).sum())
-        square = unit.size - 2.0 * shape.taken.sum() + float((hat * shape.outer(shape)).sum())
-        expected += [[alone, square], [square, shape.dot(shape)]]
+        square = unit.size - 2.0 * shape.taken.sum() + float((hat * shape.outer).sum())
+        expected += [[alone, square], [square, shape.dot_itself]]
         total = np.bincount(one.cluster, weights=unit, minlength=n_clusters)
         # What is absorbed in part only, because it is taken to be small, is in the residuals in part: its own variance
         # is known, and QKQ = H - H^2 of it is left.
-        left = float(np.trace(hat) - (hat**2).sum()), float(shape.taken.sum() - (hat * shape.outer(shape)).sum())
+        left = float(np.trace(hat) - (hat**2).sum()), float(shape.taken.sum() - (hat * shape.outer).sum())
         seen += [float(unit @ unit) - left[0], float(total @ total) - left[1]]
         sums.append(total)
         rows_free.append(alone)
@@ -141,15 +152,14 @@ def estimate_noise(domains: Sequence[Residuals]) -> Noise:
     if alone + shared <= 0:
         alone = 1.0
     within = min(shared / (alone + shared), _MAX_CORRELATION)
-    together, possible = 0.0, 1.0
-    for k in range(len(domains)):
-        for j in range(k):
-            together += float(sums[k] @ sums[j])
-            possible += shapes[k].dot(shapes[j])
+    # Over all pairs of domains: half of what the square of a sum has more than the sum of the squares.
+    everyone = np.sum(sums, axis=0)
+    together = 0.5 * (float(everyone @ everyone) - sum(float(own @ own) for own in sums))
+    possible = 1.0 + 0.5 * (_Shape.all_of(shapes).dot_itself - sum(shape.dot_itself for shape in shapes))
     across = min(max(together / possible / (alone + shared), 0.0), within)
     # Independent pieces of evidence: rows that the fits left free, and branch points that they left free.
     rows_left = expected[0, 0]
-    points_left = sum(g.trace**2 / max(g.dot(g), 1e-12) for g in shapes)
+    points_left = sum(g.trace**2 / max(g.dot_itself, 1e-12) for g in shapes)
     freedom = 1.0 / ((1.0 - within) ** 2 / rows_left + within**2 / max(points_left, 1.0))
     return Noise(
         sd=shared_sd(np.array([one.sd for one in domains]), np.array(rows_free)) * np.sqrt(alone + shared),

@@ -21,7 +21,7 @@ from scipy.special import erf
 
 from raysplit.law.form import PRETRAIN_TOKENS, SPECIALIZE_TOKENS, Array, Form
 
-_AT_ONCE = 2**15
+_AT_ONCE = 2**14
 """Residuals: with their derivatives they then stay in the cache of one core, and memory does not grow with the fits."""
 
 
@@ -148,14 +148,14 @@ class FitProblem:
 
     def value(self, phi: Array) -> Array:
         """F, (B,)."""
-        return self._value(phi, self.residuals(phi), None)
+        return self._value(phi, self.residuals(phi), None, self.kappa)
 
-    def _value(self, phi: Array, residuals: Array, log_share: Array | None) -> Array:
+    def _value(self, phi: Array, residuals: Array, log_share: Array | None, kappa: Array | None) -> Array:
         size = np.abs(residuals)
         inside = np.minimum(size, self.delta)
         with np.errstate(invalid="ignore"):
             out = np.sum(self.weight * inside * (size - 0.5 * inside), axis=-1)
-        if (kappa := self.kappa) is not None:
+        if kappa is not None:
             out = out + 0.5 * kappa[:, 0] * np.sum(self.prior_z(phi, log_share) ** 2, axis=-1)
         return np.where(np.isnan(out), np.inf, out)
 
@@ -207,10 +207,11 @@ class FitProblem:
         linear = np.flatnonzero(self.coordinates.linear)
         theta = self.coordinates.to_theta(phi)[:, None, :]
         with np.errstate(all="ignore"):
-            predicted, gradient = self.form.loss_and_gradient(theta, self.n, self.d, self.s)
-            columns = np.stack([gradient[..., j] for j in linear])  # (Q, B, R)
+            predicted, columns = self.form.loss_and_linear(theta, self.n, self.d, self.s)  # (B, R) and (Q, B, R)
             rest = predicted - np.einsum("bq,qbr->br", theta[:, 0, linear], columns)
-        return LinearPart(problem=self, linear=linear, rest=rest, columns=columns, log_share=self._log_share(phi))
+        return LinearPart(
+            problem=self, linear=linear, rest=rest, columns=columns, log_share=self._log_share(phi), kappa=self.kappa
+        )
 
     def _shrink(self, size: Array) -> Array:
         """Weight of the parabola that touches Huber's loss at residuals of this size from above, (B, R)."""
@@ -221,16 +222,20 @@ class FitProblem:
         c = self.coordinates
         value = phi
         if c.amplitude.any():
-            value = np.where(c.amplitude, phi + (self._log_share(phi) if log_share is None else log_share), phi)
+            value = phi + (self._log_share(phi) if log_share is None else log_share)
         z = (value - c.centre) / c.prior_sd
         return np.where(c.has_prior, z - self.prior_shift, 0.0)
 
     def _log_share(self, phi: Array) -> Array:
-        """log dL/dtheta_j at the middle of the table, (..., P): with log A_j, the log size of an amplitude's term."""
+        """log dL/dA_j at the middle of the table, (..., P), 0 for others: with log A_j, the log size of A_j's term."""
+        amplitude, linear = self.coordinates.amplitude, self.coordinates.linear
         theta = self.coordinates.to_theta(phi)
         n, d, s = (x.reshape(-1, *(1,) * (phi.ndim - 2)) for x in self.middle.T)
         with np.errstate(all="ignore"):
-            return np.log(np.maximum(self.form.gradient(theta, n, d, s), 1e-300))
+            _, columns = self.form.loss_and_linear(theta, n, d, s)
+            out = np.zeros(phi.shape)
+            out[..., amplitude] = np.moveaxis(np.log(np.maximum(columns[amplitude[linear]], 1e-300)), 0, -1)
+        return out
 
     def _prior_jacobian(self, phi: Array) -> Array:
         """dz/dphi, (B, P, P)."""
@@ -242,7 +247,7 @@ class FitProblem:
             moves = step * np.eye(n_parameters)[bent]
             share = self._log_share(phi[:, None, :] + np.concatenate([moves, -moves]))  # (B, 2 len(bent), P)
             by_phi = (share[:, : bent.size] - share[:, bent.size :]) / (2 * step)
-            out[:, :, bent] += np.where(c.amplitude, by_phi, 0.0).swapaxes(1, 2)
+            out[:, :, bent] += by_phi.swapaxes(1, 2)
         return np.where(c.has_prior[:, None], out / c.prior_sd[..., :, None], 0.0)
 
 
@@ -258,10 +263,11 @@ class LinearPart:
     rest: Array  # (B, R)
     columns: Array  # (Q, B, R), dL/dt
     log_share: Array  # (B, P)
+    kappa: Array | None  # of the problem
 
     def value(self, phi: Array) -> Array:
         """F, (B,)."""
-        return self.problem._value(phi, self._residuals(phi)[0], self.log_share)
+        return self.problem._value(phi, self._residuals(phi)[0], self.log_share, self.kappa)
 
     def _residuals(self, phi: Array) -> tuple[Array, Array]:
         """log L - log y and L, (B, R)."""
@@ -285,7 +291,7 @@ class LinearPart:
         psi = p.weight * np.clip(residual, -p.delta, p.delta)
         gradient = np.matmul(by_fit, psi[..., None])[..., 0]
         majorant = np.matmul(by_fit * p._shrink(np.abs(residual))[:, None, :], by_fit.swapaxes(1, 2))
-        if (kappa := p.kappa) is not None:
+        if (kappa := self.kappa) is not None:
             sd = p.coordinates.prior_sd[..., self.linear]
             gradient = gradient + kappa * p.prior_z(phi, self.log_share)[:, self.linear] / sd
             majorant = majorant + (kappa * sd**-2.0)[:, :, None] * np.eye(self.linear.size)
@@ -298,37 +304,35 @@ def together(problems: Sequence[FitProblem], n_fits: Sequence[int]) -> FitProble
     One domain's fit is so small that a step costs mostly Python's overhead; this divides it by the number of domains.
     """
     n_runs = max(p.n.shape[1] for p in problems)
+    edges = np.concatenate([[0], np.cumsum(n_fits)])
 
-    def rows(values: Sequence[Array]) -> Array:
-        return np.concatenate([np.broadcast_to(v, (b, v.shape[1])) for v, b in zip(values, n_fits, strict=True)])
+    def rows(values: Sequence[Array], n_columns: int, fill: Array | None = None) -> Array:
+        out: Array = np.empty((edges[-1], n_columns))
+        for k, own in enumerate(values):
+            part = out[edges[k] : edges[k + 1]]
+            part[:, : own.shape[1]] = own
+            if own.shape[1] < n_columns:
+                part[:, own.shape[1] :] = 0.0 if fill is None else fill[k]
+        return out
 
-    def padded(values: Sequence[Array], fill: Array) -> Array:
-        return rows(
-            [
-                np.pad(v, ((0, 0), (0, n_runs - v.shape[1])), constant_values=f)
-                for v, f in zip(values, fill, strict=True)
-            ]
-        )
-
-    first = problems[0]
+    first, n_parameters = problems[0], problems[0].prior_shift.shape[1]
     middles = np.concatenate([p.middle for p in problems])  # (K, 3)
-    nothing = np.zeros(len(problems))
     bounds = {
-        name: rows([getattr(p.coordinates, name)[None] for p in problems])
+        name: rows([getattr(p.coordinates, name)[None] for p in problems], n_parameters)
         for name in ("lower", "upper", "centre", "prior_sd")
     }
     return FitProblem(
         form=first.form,
         coordinates=first.coordinates.moved(**bounds),
-        middle=rows([p.middle for p in problems]),
-        n=padded([p.n for p in problems], middles[:, 0]),
-        d=padded([p.d for p in problems], middles[:, 1]),
-        s=padded([p.s for p in problems], middles[:, 2]),
-        log_loss=padded([p.log_loss for p in problems], nothing),
-        weight=padded([p.weight for p in problems], nothing),
-        prior_shift=rows([p.prior_shift for p in problems]),
-        delta=rows([p.delta for p in problems]),
-        noise=rows([p.noise for p in problems]),
+        middle=rows([p.middle for p in problems], 3),
+        n=rows([p.n for p in problems], n_runs, middles[:, 0]),
+        d=rows([p.d for p in problems], n_runs, middles[:, 1]),
+        s=rows([p.s for p in problems], n_runs, middles[:, 2]),
+        log_loss=rows([p.log_loss for p in problems], n_runs),
+        weight=rows([p.weight for p in problems], n_runs),
+        prior_shift=rows([p.prior_shift for p in problems], n_parameters),
+        delta=rows([p.delta for p in problems], 1),
+        noise=rows([p.noise for p in problems], 1),
         prior_strength=first.prior_strength,
     )
 

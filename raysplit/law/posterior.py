@@ -1,8 +1,9 @@
 """From a table of runs to a `Law`: every form fitted to every domain, pooled, weighed, and drawn from."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from functools import partial
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,10 @@ _POINT = ("n_params", "pretrain_tokens", "specialize_tokens")
 _NEEDED = (*_POINT, "domain", "loss")
 
 
+FitsMade = dict[tuple[Any, ...], Any]
+"""Best fits of forms, by the form and by all that they were fitted to."""
+
+
 def fit_law(
     runs: pd.DataFrame,
     *,
@@ -49,6 +54,7 @@ def fit_law(
     start: WarmStart | None = None,
     misfit_scale: float | None = None,
     seed: int = 0,
+    made: FitsMade | None = None,
 ) -> Law:
     """Fit forms to every domain of a table of runs, with the uncertainty of all domains drawn together.
 
@@ -73,6 +79,8 @@ def fit_law(
             it; 0 takes the forms to be right, as always where D' was never measured. None takes over that of
             ``start``, else 1.
         seed: Of starts and draws.
+        made: Best fits that are at hand, which are then not made again; those that are missing are added. A fit with a
+            ``start`` leaves it alone.
 
     Raises:
         LawError: an unknown form, a missing column, no runs, or values without a logarithm.
@@ -92,10 +100,10 @@ def fit_law(
     is_scratch = _from_scratch(runs)
     scratch, runs, counted = runs[is_scratch], runs[~is_scratch], counted[~is_scratch]
     domains, domain = np.unique(runs["domain"].to_numpy(dtype=str), return_inverse=True)
-    samples = [  # repeated tokens are worth less, and were as many steps
-        replace(sample_of(counted[domain == k]), weight=sample_of(runs[domain == k], step_tokens=step_tokens).weight)
-        for k in range(len(domains))
-    ]
+    samples = [sample_of(runs[domain == k], step_tokens=step_tokens) for k in range(len(domains))]
+    if repetition is not None:  # repeated tokens are worth less, and were as many steps
+        fresh = [sample_of(counted[domain == k]) for k in range(len(domains))]
+        samples = [replace(own, weight=seen.weight) for own, seen in zip(fresh, samples, strict=True)]
     cluster = _branch_points(runs)
     if misfit_scale is None:
         misfit_scale = start.misfit_scale if start else 1.0
@@ -108,23 +116,30 @@ def fit_law(
         weight[domain == k] = sample.weight
 
     explores = start is None or start.explores
-    fitted = {
-        form.name: fit_domains(
+    made = {} if made is None or start else made
+    table = (*(x.tobytes() for x in (domain, cluster, *(getattr(s, f.name) for s in samples for f in fields(s)))),)
+
+    def at_hand(*told: Any, fit: Callable[[], Any]) -> Any:
+        key = (*told, *table, prior_strength, seed)
+        if key not in made:
+            made[key] = fit()
+        return made[key]
+
+    fitted: dict[str, list[tuple[Fit, FitProblem]]] = {}
+    for form in chosen:
+        known = [start.known(form.name, str(name)) if start else None for name in domains]
+        fitted[form.name] = at_hand(
             form,
-            samples,
-            [start.known(form.name, str(name)) if start else None for name in domains],
-            prior_strength=prior_strength,
-            seed=seed,
-            explores=explores,
+            fit=partial(fit_domains, form, samples, known, prior_strength=prior_strength, seed=seed, explores=explores),
         )
-        for form in chosen
-    }
     kept = _enough_runs(chosen, fitted)
     clusters = [cluster[domain == k] for k in range(len(domains))]
     alone, strength = dict(fitted), {form.name: 0.0 for form in chosen}
     for form in kept if prior_strength > 0 else ():
         asked = start.pooling.get(form.name, pooling) if start and pooling is None else pooling
-        fitted[form.name], strength[form.name] = _pooled(alone[form.name], samples, clusters, asked, seed, explores)
+        fitted[form.name], strength[form.name] = at_hand(
+            form, asked, fit=partial(_pooled, alone[form.name], samples, clusters, asked, seed, explores)
+        )
     weights = (
         _normalised({form.name: form_weights[form.name] for form in kept})
         if form_weights
@@ -154,7 +169,7 @@ def fit_law(
                 theta=np.stack([fit.theta for fit, _ in fitted[form.name]]),
                 draws=draws,
                 draw_theta=np.stack(draw_theta, axis=1),
-                misfit=misfit.best(),
+                misfit=misfit.best,
                 draw_misfit=misfit.given(draw_theta, off, of_domain),
             )
         )
@@ -309,6 +324,6 @@ def _noise_of(fits: list[tuple[Fit, FitProblem]], domain: NDArray[np.intp], clus
     for k, (fit, problem) in enumerate(fits):
         phi = problem.coordinates.to_phi(fit.theta)[None]
         residual = problem.residuals(phi)[0] * np.sqrt(problem.weight[0])
-        absorb = hat_root(problem, phi)
+        absorb = hat_root(problem, phi)[0]
         left.append(Residuals(residual=residual, absorb=absorb, cluster=cluster[domain == k], sd=fit.log_residual_sd))
     return estimate_noise(left)

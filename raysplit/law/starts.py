@@ -64,8 +64,9 @@ def _solve_linear(problem: FitProblem, phi: Array) -> Array:
     theta = c.to_theta(phi)
     probe = theta.copy()
     probe[:, linear] = 1.0
-    columns = problem.form.gradient(probe[:, None, :], problem.n, problem.d, problem.s)[..., linear]  # (B, R, Q)
-    rest = problem.form.loss(probe[:, None, :], problem.n, problem.d, problem.s) - columns.sum(axis=-1)
+    loss, columns = problem.form.loss_and_linear(probe[:, None, :], problem.n, problem.d, problem.s)
+    columns = np.moveaxis(columns[: linear.size], 0, -1)  # (B, R, Q)
+    rest = loss - columns.sum(axis=-1)
     scale = np.sqrt(weight) * np.exp(-log_loss)  # relative errors, weighted
     columns = columns * scale[:, None]
     target = np.sqrt(weight) - rest * scale

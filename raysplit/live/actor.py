@@ -4,6 +4,7 @@ import pickle
 import threading
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ _THREADS = {"ask": 4, "ingest": 4, "look": 2}
 """Threads of each group of methods, so that no one waits for another kind's work; what a sweep decides has its own."""
 _DECIDING_THREADS = 8
 _SERVE_RETRY_SECONDS = 2.0
+_SURVIVOR_SECONDS = 30.0
+"""An actor that outlived its driver and lost its node starts elsewhere within so long, or no node may hold it."""
 
 _ingest = ray.method(concurrency_group="ingest")
 _look = ray.method(concurrency_group="look")
@@ -141,6 +144,18 @@ def _face_key() -> bytes:
     return f"face-{ray.get_runtime_context().get_actor_id()}".encode()
 
 
+def _end_if_nothing_holds_it(name: str) -> None:
+    """End an actor that an earlier command left, if its node is gone and Ray waits, maybe for ever, for another one."""
+    with suppress(ValueError):  # there is none, or no longer
+        actor = ray.get_actor(name, namespace=NAMESPACE)
+        until = time.monotonic() + _SURVIVOR_SECONDS
+        while ray_private.starts_again(actor):
+            if time.monotonic() > until:
+                ray.kill(actor)  # all that it knows is in its journal
+            time.sleep(0.1)
+            ray.get_actor(name, namespace=NAMESPACE)
+
+
 def start_law_actor(
     sweep_id: str,
     run: RunSpec,
@@ -177,6 +192,7 @@ def start_law_actor(
         get_if_exists=True,
         **(options or {}),
     )
+    _end_if_nothing_holds_it(actor_name(sweep_id))
     actor: ActorHandle = placed.remote(run, journal, lease)
     try:
         ray.get(sent(actor, AskStatus()))

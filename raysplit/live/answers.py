@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from raysplit.design.tree import Trial
+from raysplit.runs import LossUnit
 from raysplit.split import Advice, Interval
 
 Limit = Annotated[float, BeforeValidator(lambda value: float("inf") if value is None else value)]
@@ -40,7 +41,7 @@ class LiveAdvice:
 
 @dataclass(frozen=True, kw_only=True)
 class LivePrediction:
-    """Expected loss at a point, nats per token, with the interval of one new measurement there."""
+    """Expected loss at a point, in `loss_unit`, with the interval of one new measurement there."""
 
     mean: float
     low: float
@@ -48,6 +49,7 @@ class LivePrediction:
     level: float
     """Probability of the interval."""
     law: LawStamp
+    loss_unit: LossUnit = "nats/token"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +170,7 @@ class TrialState:
     why: str
     """Why it was stopped or has failed."""
     losses: Mapping[int, Mapping[str, float]]
-    """By milestone and domain, nats per token."""
+    """By milestone and domain, in the sweep's unit."""
 
 
 @dataclass(frozen=True, kw_only=True)

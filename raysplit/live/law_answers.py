@@ -123,7 +123,10 @@ class LawAnswers(AnsweringLaw):
         mean, low, high = (float(getattr(said, name)) for name in ("mean", "low", "high"))
         if not all(map(math.isfinite, (mean, low, high))):
             raise LawError(f"pretrain_tokens: the law has no loss at D = {at[1]:g}, D' = {at[2]:g}")
-        return LivePrediction(mean=mean, low=low, high=high, level=question.level, law=self._stamp(known))
+        unit = self.spec.problem.loss_unit
+        return LivePrediction(
+            mean=mean, low=low, high=high, level=question.level, law=self._stamp(known), loss_unit=unit
+        )
 
     def answer_advise(self, question: AskAdvice) -> LiveAdvice:
         known = self._version(question.version)

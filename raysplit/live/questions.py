@@ -147,7 +147,7 @@ Seeds = Annotated[
 
 MaxGeneralLoss = Annotated[
     float | None, *_number(float, gt=0, allow_inf_nan=False), _OR_NONE,
-    Field(description="Nats per token: the most that the seed, or each expert of a base, may have on general text."),
+    Field(description="The most loss of the seed, or of each expert of a base, on general text; in the sweep's unit."),
 ]  # fmt: skip
 MaxGeneralRise = Annotated[
     float | None, *_number(float, gt=0, allow_inf_nan=False), _OR_NONE,

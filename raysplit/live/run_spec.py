@@ -37,7 +37,8 @@ class RunSpec:
 
     spec: ResolvedSpec
     bytes_per_token: Mapping[str, float]
-    """Of each domain's held-out text, to give bits per byte beside nats per token; NaN where there is no text."""
+    """Of each domain's held-out text, to give bits per byte beside nats per token; NaN where there is no text. Unused
+    where losses are in bits per byte themselves."""
     family: ModelFamily | None = None
     """Tells the FLOPs of sizes that are not the target's; None where only the target's can be asked for."""
 

@@ -16,7 +16,8 @@ from raysplit.journal import Record, without_collection
 from raysplit.live.answers import Ending, TrialState
 from raysplit.live.observations import ObservationTable, Reported
 from raysplit.live.run_spec import RunSpec
-from raysplit.runs import Observation
+from raysplit.runs import Observation, bits_per_byte
+from raysplit.space import GENERAL
 from raysplit.split import Interval
 
 
@@ -50,7 +51,7 @@ class SweepState:
         self.run = run
         self.table = ObservationTable()
         self.losses: dict[tuple[Trial, int], Mapping[str, float]] = {}
-        """By `raysplit.design.tree_state.key` of a measurement: loss of every domain, nats per token."""
+        """By `raysplit.design.tree_state.key` of a measurement: loss of every domain, in the sweep's unit."""
         self.rounds: list[BegunRound] = []
         self._endings: list[Ending] = []
         self.advices: list[PastAdvice] = []
@@ -267,17 +268,22 @@ class SweepState:
                 seed=trial.seed,
                 trial=trial.name,
                 flops=spec.flops_per_token[trial.n_params] * (pretrain + specialize),
-                bits_per_byte=losses[domain] / math.log(2) / self.run.bytes_per_token[domain],
+                bits_per_byte=bits_per_byte(losses[domain], self.run.bytes_per_token[domain], spec.problem.loss_unit),
                 wall_seconds=seconds / len(domains),
                 replay_share=0.0 if trial.is_trunk else trial.replay_share or spec.replay_share,
-                general_loss=_mean_of_others(losses, domain) if spec.tree.given else math.nan,
+                general_loss=_general_loss(losses, domain, spec.domains) if spec.tree.given else math.nan,
             )
             for domain in domains
         ]
 
 
-def _mean_of_others(losses: Mapping[str, float], domain: str) -> float:
-    """Mean loss over the domains that are not the expert's own, nats per token; NaN where none was measured."""
+def _general_loss(losses: Mapping[str, float], domain: str, domains: Sequence[str]) -> float:
+    """An expert's loss on the general set; without one, the mean over the domains but its own.
+
+    NaN where neither was measured.
+    """
+    if GENERAL in losses and GENERAL not in domains:
+        return losses[GENERAL]
     others = [loss for name, loss in losses.items() if name != domain]
     return math.fsum(others) / len(others) if others else math.nan
 

@@ -21,7 +21,7 @@ _CROWDED = 150
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InSample:
-    """The law on the observations it was fitted to: arrays of shape (n_rows,), nats per token, in the table's order."""
+    """The law on the observations it was fitted to: losses of shape (n_rows,), in the table's order."""
 
     measured: Array
     predicted: Array
@@ -103,6 +103,7 @@ def _losses(story: Story, known: InSample, side: float) -> Spec:
     every = [value for row in (*dots, *marks) for value in (row["predicted"], row["measured"])]
     ends = (min(every), max(every))
     limits = (ends[0] - 0.04 * (ends[1] - ends[0]), ends[1] + 0.04 * (ends[1] - ends[0]))
+    unit = story.advice.loss_unit
     opacity = 0.6 if len(dots) <= _CROWDED else 0.35
     layers = [
         layer({"type": "line", "color": MUTED, "strokeWidth": 1}, [{"x": e, "y": e} for e in ends], x="x", y="y"),
@@ -113,8 +114,8 @@ def _losses(story: Story, known: InSample, side: float) -> Spec:
               x="predicted", y="measured"),
     ]  # fmt: skip
     return panel(
-        layers, x=axis("predicted loss (nats/token)", limits, tickCount=6),
-        y=axis("measured loss (nats/token)", limits, tickCount=6, minExtent=24, maxExtent=24), width=side, height=side,
+        layers, x=axis(f"predicted loss ({unit})", limits, tickCount=6),
+        y=axis(f"measured loss ({unit})", limits, tickCount=6, minExtent=24, maxExtent=24), width=side, height=side,
     )  # fmt: skip
 
 

@@ -95,7 +95,8 @@ def final_tables(story: Story) -> list[AnswerTable]:
     final = story.final
     if final is None:
         return []
-    tables = []
+    tables, unit = [], story.advice.loss_unit
+    in_bits = [] if unit == "bits/byte" else ["measured (bits/byte)"]
     if (recommended := final.recommended) is not None:
         rows = []
         for name, loss in recommended.losses.items():
@@ -105,15 +106,14 @@ def final_tables(story: Story) -> list[AnswerTable]:
                 f"{guess.mean:.4f}" if guess else "", f"{guess.low:.4f} to {guess.high:.4f}" if guess else "",
                 f"{loss:.4f}", f"{loss / guess.mean - 1:+.2%}" if guess else "",
                 ("yes" if guess.low <= loss <= guess.high else "no") if guess else "",
-                f"{recommended.bits_per_byte[name]:.4f}",
+                *([f"{recommended.bits_per_byte[name]:.4f}"] if in_bits else []),
                 f"{final.seed_losses[name]:.4f}" if name in final.seed_losses else "",
             ])  # fmt: skip
         tables.append(
             AnswerTable(
                 title="Final run at the recommended split: predicted and measured",
-                head=["domain", "specialized on", "predicted (nats/token)", f"{story.advice.level:.0%} interval",
-                      "measured (nats/token)", "measured above", "inside", "measured (bits/byte)",
-                      "seed before (nats/token)"],
+                head=["domain", "specialized on", f"predicted ({unit})", f"{story.advice.level:.0%} interval",
+                      f"measured ({unit})", "measured above", "inside", *in_bits, f"seed before ({unit})"],
                 rows=rows,
                 note=f"Seed {final.seed}, N = {format_count(final.n_params)}, "
                      f"D = {format_count(recommended.pretrain_tokens)}. “Seed before” is the un-branched model.",
@@ -135,16 +135,19 @@ def final_tables(story: Story) -> list[AnswerTable]:
     tables.append(
         AnswerTable(
             title="Final run: every variant, measured at the same budget",
-            head=["variant", "D", "FLOPs", "weighted loss (nats/token)", "recommended is better by", "as expected"],
+            head=["variant", "D", "FLOPs", f"weighted loss ({unit})", "recommended is better by", "as expected"],
             rows=rows, note=_noise_note(story),
         )
     )  # fmt: skip
     domains = list(story.problem.domains)
     tables.append(
         AnswerTable(
-            title="Final run: measured loss of every domain, nats/token (bits/byte)",
+            title=f"Final run: measured loss of every domain, {unit}{' (bits/byte)' if in_bits else ''}",
             head=["variant", *domains],
-            rows=[[name, *(f"{v.losses[d]:.4f} ({v.bits_per_byte[d]:.4f})" for d in domains)] for name, v in variants],
+            rows=[
+                [name, *(f"{v.losses[d]:.4f}" + (f" ({v.bits_per_byte[d]:.4f})" if in_bits else "") for d in domains)]
+                for name, v in variants
+            ],
         )
     )
     return tables
@@ -243,16 +246,28 @@ def choice_table(story: Story) -> AnswerTable | None:
 
 
 def corpus_table(story: Story) -> AnswerTable:
-    """The corpus by domain."""
+    """The corpus by domain, and its general set."""
     shares = story.space.corpus.shares
     return AnswerTable(
         title="Corpus",
         head=["domain", "share of the mixture", "training tokens", "held-out tokens", "bytes/token", "licence"],
         rows=[
-            [name, f"{shares[name]:.2f}", format_count(record.train.n_tokens), format_count(record.validation.n_tokens),
-             f"{story.bytes_per_token[name]:.2f}", record.licence or "not stated"]
-            for name, record in story.manifest.domains.items()
+            [name, f"{shares[name]:.2f}" if name in shares else "replayed", format_count(record.train.n_tokens),
+             format_count(record.validation.n_tokens), f"{record.validation.bytes_per_token:.2f}",
+             record.licence or "not stated"]
+            for name, record in story.manifest.texts.items()
         ],
-        note=f"Vocabulary of {story.manifest.tokenizer.vocab_size} tokens; identity of tokens and tokenizer "
-             f"{story.manifest.identity}.",
+        note=f"{_whose_tokens(story)}Vocabulary of {story.manifest.tokenizer.vocab_size} tokens; identity of tokens "
+             f"and tokenizer {story.manifest.identity}.",
     )  # fmt: skip
+
+
+def _whose_tokens(story: Story) -> str:
+    """A sentence on bases of several tokenizers, where there are such; of the others the corpus has the same text."""
+    model = story.space.model
+    if not any(checkpoint.counted and checkpoint.counted.tokenizer for checkpoint in model.checkpoints):
+        return ""
+    return (
+        f"Counted in the tokens of {model.checkpoints[0].name}; bases with another tokenizer read the same text in "
+        "their own. "
+    )

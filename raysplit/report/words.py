@@ -37,14 +37,14 @@ def answer(advice: Advice) -> str:
         base = advice.bases[split.n_params]
         return (
             f"With {format_flops(advice.budget_flops)}{accounting}, go on from {base} with D' = {experts} tokens: the "
-            f"expected weighted loss is {advice.loss.mean:.3f} nats/token ({advice.loss.low:.3f} to "
+            f"expected weighted loss is {advice.loss.mean:.3f} {advice.loss_unit} ({advice.loss.low:.3f} to "
             f"{advice.loss.high:.3f})" + (f", {gains}." if gains else ".")
         )
     return (
         f"With {format_flops(advice.budget_flops)}{accounting}, pretrain N = {format_count(split.n_params)} parameters "
         f"on D = {format_count(split.pretrain_tokens)} tokens of the mixture ({told_share}) "
         f"and specialize on D' = {experts} tokens: the expected weighted loss is "
-        f"{advice.loss.mean:.3f} nats/token ({advice.loss.low:.3f} to {advice.loss.high:.3f})"
+        f"{advice.loss.mean:.3f} {advice.loss_unit} ({advice.loss.low:.3f} to {advice.loss.high:.3f})"
         + (f", {gains}." if gains else ".")
     )  # fmt: skip
 
@@ -65,7 +65,7 @@ def outcome(story: Story) -> str:
         ]
     )
     covered = f", with {inside} of {counted(len(told), 'domain')} inside their predicted interval" if told else ""
-    return f"Measured at that split: {loss:.3f} nats/token{covered}" + (f"; {gains}." if gains else ".")
+    return f"Measured at that split: {loss:.3f} {story.advice.loss_unit}{covered}" + (f"; {gains}." if gains else ".")
 
 
 def warnings_of(story: Story) -> list[str]:

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from raysplit.errors import SplitError
 from raysplit.law import Calibration
+from raysplit.runs import LossUnit
 from raysplit.split.problem import Array, Split
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -127,6 +128,8 @@ class Advice:
     calibration: Calibration | None = None
     """How the law's intervals did on runs held out, and how much the forms' misfit was widened for it."""
     forms: Mapping[str, FormAdvice] = field(default_factory=dict)
+    loss_unit: LossUnit = "nats/token"
+    """Of every loss."""
     price: str = ""
     """Where the FLOPs a token are from; empty where who asked gave them."""
     withheld: Mapping[str, str] = field(default_factory=dict)

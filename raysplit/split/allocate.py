@@ -23,7 +23,7 @@ _LEVELLED = 3
 """So many of the numbers of domains that are tried, those of least loss, are then brought to one marginal gain."""
 _STEPS_A_FACTOR = 3.0
 """Numbers of domains that are tried, so many a factor of e: all numbers up to 4."""
-_TOLERANCE = 1e-7
+_TOLERANCE = 1e-4
 """Largest move of a domain's tokens, as a share of R, at which the iteration has ended; it converges quadratically."""
 
 

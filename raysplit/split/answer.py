@@ -116,6 +116,7 @@ def _advise(
         budgets=_budgets(law, problem),
         calibration=law.calibration,
         price=problem.price,
+        loss_unit=problem.loss_unit,
         bases=_names(problem),
         withheld=withheld,
         exponents=_exponents(law, level) if EXPERTS in withheld and MODEL_SIZE not in withheld else {},
@@ -364,7 +365,8 @@ def _warnings(law: Law, problem: Problem, split: Split) -> list[str]:
         and math.isclose(split.pretrain_tokens, problem.pretrain_cap, rel_tol=1e-6)
     ):
         found.append("pretraining is held back by the data there is")
-    caps = dict(zip(problem.domains, problem.specialize_caps(np.array(split.pretrain_tokens)), strict=True))
+    allowed = problem.specialize_caps(np.array(split.pretrain_tokens), split.n_params)
+    caps = dict(zip(problem.domains, allowed, strict=True))
     held = [
         n
         for n, tokens in split.specialize_tokens.items()

@@ -16,6 +16,7 @@ import pandas as pd
 from raysplit.errors import LawError
 from raysplit.law import FitStatus, Law, Repetition, fit_law
 from raysplit.law.fit import ASSUMED_NOISE
+from raysplit.law.posterior import FitsMade
 from raysplit.split.cases import held_out, log_errors, regrets_of
 from raysplit.split.problem import Problem
 from raysplit.split.surface import LawLike
@@ -72,8 +73,9 @@ def fit_alone(
     step_tokens: float | None = None,
     repetition: Repetition | None = None,
     seed: int = 0,
+    made: FitsMade | None = None,
 ) -> Law:
-    """Best fit of one form to every domain; a pick needs no draws.
+    """Best fit of one form to every domain; a pick needs no draws. The arguments are those of `fit_law`.
 
     Raises:
         LawError: every domain has too few runs for the form, so that none can lend to the others.
@@ -87,6 +89,7 @@ def fit_alone(
         repetition=repetition,
         misfit_scale=0.0,
         seed=seed,
+        made=made,
     )
     fits = law.fits[form].values()
     if all(fit.status is FitStatus.TOO_FEW_RUNS for fit in fits):

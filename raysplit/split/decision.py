@@ -12,6 +12,7 @@ from raysplit.errors import LawError
 from raysplit.law import DEFAULT_FORMS, FORMS, Law, Repetition, fit_law
 from raysplit.law.forgetting import forgetting_of
 from raysplit.law.identified import identify
+from raysplit.law.posterior import FitsMade
 from raysplit.law.shares import at_every_share, name_at, replay_shares
 from raysplit.split.calibration import calibrate
 from raysplit.split.choice import Choice, choose_forms, fit_alone
@@ -64,8 +65,9 @@ def fit_for_decision(
         forms = _forms_for(runs, problem)
     judged, judged_problem = _judged(runs, problem)
     simplest_first = sorted(forms, key=lambda name: len(FORMS[name].parameters))
+    made: FitsMade = {}  # what is held out to choose the forms is held out again to check the intervals
     try:
-        fit = partial(fit_alone, step_tokens=step_tokens, repetition=repetition, seed=seed)
+        fit = partial(fit_alone, step_tokens=step_tokens, repetition=repetition, seed=seed, made=made)
         choice = choose_forms(judged, judged_problem, forms=simplest_first, fit=fit)
     except LawError as error:  # the priors of the simplest form stand in for runs until there are enough
         choice = Choice.forced(simplest_first[0], reason=str(error))
@@ -78,6 +80,7 @@ def fit_for_decision(
         step_tokens=step_tokens,
         repetition=repetition,
         seed=seed,
+        made=made,
     )
     calibration = None
     if choice.scores:

@@ -17,7 +17,7 @@ from scipy.optimize import brentq
 
 from raysplit.errors import SplitError, unknown
 from raysplit.quantities import format_count, format_flops
-from raysplit.runs import UNTOLD_TOKENS
+from raysplit.runs import UNTOLD_TOKENS, LossUnit
 
 Array = NDArray[np.float64]
 Accounting = Literal["shared", "per-expert"]
@@ -56,6 +56,9 @@ class Base:
 
     name: str = ""
     pretrain_tokens: float = float(UNTOLD_TOKENS)
+
+    available_tokens: Mapping[str, float] = field(default_factory=dict)
+    """As `Problem.available_tokens`, in this base's own tokens; where bases of several tokenizers are compared."""
 
     @property
     def is_told(self) -> bool:
@@ -98,11 +101,13 @@ class Problem:
     budget pays for specialization only."""
     max_general_loss: float = math.inf
     """Highest weighted loss of the un-branched seed over the domains, for a seed that must itself stay of use. With
-    bases, the highest general loss of each of their experts (`raysplit.split.replay`)."""
+    bases, the highest general loss of each of their experts (`raysplit.split.replay`). In `loss_unit`."""
     max_general_rise: float = math.inf
     """By which share an expert's general loss may be above its base's; for bases only."""
     inference_tokens: float = 0.0
     """Tokens to be served over the experts' life, at F(N) / 3 each; part of the budget."""
+    loss_unit: LossUnit = "nats/token"
+    """Of the losses that the law speaks of, for the answer to say."""
     price: str = ""
     """Where F(N) is from, for the answer to say (`raysplit.split.price`)."""
 
@@ -164,12 +169,23 @@ class Problem:
         """Pretraining tokens that cost nothing at a size, because its base exists."""
         return self.bases[n_params].pretrain_tokens if self.bases else 0.0
 
-    def specialize_caps(self, pretrain_tokens: Array) -> Array:
-        """Most tokens of each domain after pretraining on D, (..., K) for D of shape (...); infinite without a cap."""
+    def specialize_caps(self, pretrain_tokens: Array, n_params: Array | float | None = None) -> Array:
+        """Most tokens of each domain after pretraining on D, (..., K) for D of shape (...); infinite without a cap.
+
+        ``n_params`` (...) are the sizes of bases, which may each have tokens of their own.
+        """
         alone = np.array([self.max_specialize_tokens.get(name, math.inf) for name in self.domains])
-        available = np.array([self.available_tokens.get(name, math.inf) for name in self.domains])
         seen = np.array([self.mixture.get(name, 0.0) for name in self.domains]) * pretrain_tokens[..., None]
-        return np.minimum(alone, np.maximum(available - seen, 0.0))
+        return np.minimum(alone, np.maximum(self.text_tokens(n_params) - seen, 0.0))
+
+    def text_tokens(self, n_params: Array | float | None = None) -> Array:
+        """`available_tokens` of each domain, (K,), or (..., K) at sizes (...) of bases with tokens of their own."""
+        shared = np.array([self.available_tokens.get(name, math.inf) for name in self.domains])
+        if n_params is None or not any(base.available_tokens for base in self.bases.values()):
+            return shared
+        sizes = sorted(self.bases)
+        own = [[self.bases[n].available_tokens.get(name, math.inf) for name in self.domains] for n in sizes]
+        return np.asarray(np.array(own)[np.searchsorted(sizes, n_params)])
 
     @property
     def pretrain_cap(self) -> float:
@@ -177,9 +193,9 @@ class Problem:
         shares = ((tokens, self.mixture[name]) for name, tokens in self.available_tokens.items())
         return min([self.max_pretrain_tokens, *(tokens / share for tokens, share in shares if share > 0)])
 
-    def spendable_tokens(self, pretrain_tokens: float) -> float:
+    def spendable_tokens(self, pretrain_tokens: float, n_params: float | None = None) -> float:
         """The most tokens that the data caps let one spend, in T's accounting, after pretraining on D; rises with D."""
-        caps = self.specialize_caps(np.array(pretrain_tokens))
+        caps = self.specialize_caps(np.array(pretrain_tokens), n_params)
         return self.n_seeds * pretrain_tokens + float(caps.sum() if self.accounting == "shared" else caps.max())
 
     def affordable_tokens(self, n_params: int) -> float:
@@ -222,7 +238,7 @@ class Problem:
             )
         if self.bases:
             tokens = self.bases[n_params].pretrain_tokens
-            total = min(total, self.spendable_tokens(tokens))
+            total = min(total, self.spendable_tokens(tokens, n_params))
             if total <= tokens:
                 alone = [self.max_specialize_tokens.get(name, math.inf) for name in self.domains]
                 what = "available_tokens" if any(alone) else "max_specialize_tokens"
@@ -266,7 +282,7 @@ def fixed_share(problem: Problem, *, n_params: int, share: float) -> Split:
 
 def breaks_cap(problem: Problem, split: Split) -> bool:
     """Whether a split asks for more tokens than the problem allows."""
-    caps = problem.specialize_caps(np.array(split.pretrain_tokens))
+    caps = problem.specialize_caps(np.array(split.pretrain_tokens), split.n_params)
     experts = np.array([split.specialize_tokens[name] for name in problem.domains])
     return split.pretrain_tokens > problem.pretrain_cap or bool((experts > caps).any())
 
@@ -290,7 +306,7 @@ def baselines(problem: Problem, *, n_params: int) -> dict[str, Split]:
 def _from_base(problem: Problem, n_params: int) -> dict[str, Split]:
     tokens, _, total = problem.pretrain_range(n_params)
     n_paid = len(problem.domains) if problem.accounting == "shared" else 1
-    once = {name: problem.available_tokens.get(name, math.inf) / problem.max_epochs for name in problem.domains}
+    once = dict(zip(problem.domains, (problem.text_tokens(n_params) / problem.max_epochs).tolist(), strict=True))
     passed = math.fsum(once.values()) if problem.accounting == "shared" else max(once.values())
     part = min(1.0, (total - tokens) / passed)
     experts = {

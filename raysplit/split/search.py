@@ -19,9 +19,8 @@ from raysplit.split.problem import Array, Problem, Split
 from raysplit.split.surface import DrawSurface, LawLike, MeanSurface, guide_of
 
 _GRID = np.linspace(0.0, 1.0, 25) ** 2 * (3 - 2 * np.linspace(0.0, 1.0, 25))
-_ZOOM = np.linspace(0.0, 1.0, 9)
-_ZOOMS_EXACT, _ZOOMS_ROUGH = 8, 4
-"""Each zoom narrows D to a quarter: 8 leave 2e-6 of the range, 4 leave 5e-4, whose loss is within 1e-7 of the best."""
+_ZOOMS_EXACT, _ZOOMS_ROUGH = 16, 8
+"""Each zoom halves the range of D: 16 leave 2e-6 of it, 8 leave 5e-4, whose loss is within 1e-7 of the best."""
 _BEHIND = 0.02
 """A size that is this share above the best one on the grid has lost: zooming in gains far less."""
 _BARRED = 1e6
@@ -166,13 +165,13 @@ class _Grid:
 
 
 @dataclass(frozen=True, slots=True)
-class _Lowest:
-    """The best of the D that were tried, for each draw and size: (B, J, 1), the experts (B, J, 1, K)."""
+class _Tried:
+    """D that were tried for each draw and size: (B, J, points), the experts (B, J, points, K)."""
 
     d: Array
     left: Array
     right: Array
-    """The D tried beside it, or itself at an end."""
+    """The D tried beside each, or itself at an end."""
     specialize_tokens: Array
     loss: Array
     """`_BARRED` and more where it breaks `max_general_loss`."""
@@ -180,24 +179,44 @@ class _Lowest:
 
     @property
     def in_question(self) -> NDArray[np.bool_]:
-        """(J,) whether a size may still be the best of some draw."""
+        """(J,) whether a size may still be the best of some draw, by the lowest of each."""
         lowest = self.loss.min(axis=1, keepdims=True)
         return np.asarray(((self.loss <= (1 + _BEHIND) * lowest) | (self.loss >= _BARRED)).any(axis=(0, 2)))
 
-    def of(self, sizes: NDArray[np.bool_]) -> "_Lowest":
-        """These sizes alone."""
-        return _Lowest(*(getattr(self, field.name)[:, sizes] for field in fields(self)))
+    @property
+    def lowest(self) -> "_Tried":
+        """The best of the D, the first of several: (B, J, 1)."""
+        best = np.argmin(self.loss, axis=2)[..., None]
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        tokens = np.take_along_axis(arrays.pop("specialize_tokens"), best[..., None], axis=2)
+        picked = {name: np.take_along_axis(values, best, axis=2) for name, values in arrays.items()}
+        return _Tried(**picked, specialize_tokens=tokens)
 
-    def or_better(self, other: "_Lowest") -> "_Lowest":
+    def of(self, sizes: NDArray[np.bool_]) -> "_Tried":
+        """These sizes alone."""
+        return _Tried(*(getattr(self, field.name)[:, sizes] for field in fields(self)))
+
+    def or_better(self, other: "_Tried") -> "_Tried":
         """With another allocation at the same D where its loss is lower."""
         lower = other.loss < self.loss
         loss, general = (np.where(lower, getattr(other, x), getattr(self, x)) for x in ("loss", "general"))
         tokens = np.where(lower[..., None], other.specialize_tokens, self.specialize_tokens)
         return replace(self, specialize_tokens=tokens, loss=loss, general=general)
 
-    def with_(self, sizes: NDArray[np.bool_], found: "_Lowest") -> "_Lowest":
+    def or_beside(self, halves: "_Tried") -> "_Tried":
+        """The best of one D and of two more (B, J, 2), half way to its left and half way to its right."""
+        middle = replace(self, left=halves.d[..., :1], right=halves.d[..., 1:])
+        beside = replace(
+            halves,
+            left=np.concatenate([self.left, self.d], axis=2),
+            right=np.concatenate([self.d, self.right], axis=2),
+        )
+        every = (np.concatenate([getattr(x, field.name) for x in (middle, beside)], axis=2) for field in fields(self))
+        return _Tried(*every).lowest
+
+    def with_(self, sizes: NDArray[np.bool_], found: "_Tried") -> "_Tried":
         """With what was found for these sizes in their place."""
-        every = _Lowest(*(getattr(self, field.name).copy() for field in fields(self)))
+        every = _Tried(*(getattr(self, field.name).copy() for field in fields(self)))
         for field in fields(self):
             getattr(every, field.name)[:, sizes] = getattr(found, field.name)
         return every
@@ -212,23 +231,20 @@ def _search(
     only at the end.
     """
     sizes, n, total = grid.sizes, grid.n, grid.total
-    found = _lowest(surface, problem, n, grid.d, grid.specialize_tokens)
+    found = _tried(surface, problem, n, grid.d, grid.specialize_tokens).lowest
     refined = found.in_question | every_size
     at, n, total = found.of(refined), n[:, refined], total[:, refined]
 
-    def shared_out(at: _Lowest) -> _Lowest:
+    def shared_out(at: _Tried) -> _Tried:
         s = specialize_best(surface, problem, n, at.d, total, _shares(at.specialize_tokens))
-        return at.or_better(_lowest(surface, problem, n, at.d, s))
+        return at.or_better(_tried(surface, problem, n, at.d, s))
 
     at = at if by_guide else shared_out(at)
+    guide = grid.guide if by_guide else surface
     for _ in range(zooms):
-        # The best point stays on the grid, so that zooming never loses ground.
-        d = np.concatenate(
-            [at.left + (at.d - at.left) * _ZOOM[::2], at.d + (at.right - at.d) * _ZOOM[2::2]], axis=-1
-        )  # fmt: skip
-        guide = grid.guide if by_guide else surface
+        d = np.concatenate([0.5 * (at.left + at.d), 0.5 * (at.d + at.right)], axis=2)
         s = specialize_best(guide, problem, n, d, total, _shares(at.specialize_tokens), keeps_out=True)
-        at = _lowest(surface, problem, n, d, s)
+        at = at.or_beside(_tried(surface, problem, n, d, s))
     at = shared_out(at) if by_guide else at
     found = found.with_(refined, at)
     if not np.isfinite(found.loss).any(axis=1).all():
@@ -256,19 +272,17 @@ def _shares(tokens: Array) -> Array:
     return np.where(total > 0, tokens / np.maximum(total, 1e-300), 1.0)
 
 
-def _lowest(surface: DrawSurface, problem: Problem, n: Array, d: Array, s: Array) -> _Lowest:
-    """The best of the D (1 or B, J, points) with these tokens of the domains (1 or B, J, points, K)."""
+def _tried(surface: DrawSurface, problem: Problem, n: Array, d: Array, s: Array) -> _Tried:
+    """Rising D (1 or B, J, points) with these tokens of the domains (1 or B, J, points, K)."""
     loss, general = _evaluate(surface, problem, n, d, s)
-    ranked = np.where(general <= problem.max_general_loss, loss, _BARRED * (1.0 + general))
-    best = np.argmin(ranked, axis=-1)[..., None]  # (B, J, 1)
     d, s = np.broadcast_to(d, loss.shape), np.broadcast_to(s, (*loss.shape, s.shape[-1]))
-    return _Lowest(
-        d=np.take_along_axis(d, best, axis=-1),
-        left=np.take_along_axis(d, np.maximum(best - 1, 0), axis=-1),
-        right=np.take_along_axis(d, np.minimum(best + 1, d.shape[-1] - 1), axis=-1),
-        specialize_tokens=np.take_along_axis(s, best[..., None], axis=-2),
-        loss=np.take_along_axis(ranked, best, axis=-1),
-        general=np.take_along_axis(general, best, axis=-1),
+    return _Tried(
+        d=d,
+        left=np.concatenate([d[..., :1], d[..., :-1]], axis=2),
+        right=np.concatenate([d[..., 1:], d[..., -1:]], axis=2),
+        specialize_tokens=s,
+        loss=np.where(general <= problem.max_general_loss, loss, _BARRED * (1.0 + general)),
+        general=general,
     )
 
 
@@ -303,7 +317,7 @@ def specialize_best(
 
     ``start`` and ``keeps_out`` as in `raysplit.split.allocate.allocate`.
     """
-    rest, caps = np.maximum(total - problem.n_seeds * d, 0.0), problem.specialize_caps(d)
+    rest, caps = np.maximum(total - problem.n_seeds * d, 0.0), problem.specialize_caps(d, n)
     if problem.accounting == "shared":
         return allocate(surface, n, d, rest, caps, start=start, keeps_out=keeps_out)
     shape = (surface.n_draws, *np.broadcast_shapes(n.shape, rest.shape)[1:], len(problem.domains))

@@ -54,8 +54,9 @@ class DrawSurface:
                     f"the law has a domain {name!r} that the problem leaves out; the problem has {', '.join(domains)}"
                 )
         self._law = law
-        self._to_law = [domains.index(name) for name in law.domains]
-        self._from_law = [law.domains.index(name) for name in domains]
+        in_order = tuple(domains) == law.domains  # as a rule, and then nothing need be copied
+        self._to_law = slice(None) if in_order else [domains.index(name) for name in law.domains]
+        self._from_law = slice(None) if in_order else [law.domains.index(name) for name in domains]
         self.weights = np.asarray(weights)
         self.n_draws = law.n_draws
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raysplit.quantities import format_count, format_flops
-from raysplit.runs import UNTOLD_TOKENS
+from raysplit.runs import UNTOLD_TOKENS, LossUnit
 from raysplit.split.advice import ALL, FLAT_TOLERANCE, MODEL_SIZE, SHARE, Advice, Interval
 from raysplit.split.problem import Split
 
@@ -114,6 +114,9 @@ def _of_base(advice: Advice) -> list[Fact]:
         facts.append(Fact(label="pretrain", value=format_count(tokens), note="tokens that it has seen, at no cost"))
     if advice.replay_share or advice.general_rise:
         facts.append(Fact(label="replay", value=f"{advice.replay_share:.0%}", note="general text among the tokens"))
+    if advice.loss_unit != "nats/token":
+        note = "of the same held-out text; tokens are each base's own"
+        facts.append(Fact(label="losses in", value=spelled(advice.loss_unit), note=note))
     return facts
 
 
@@ -141,7 +144,8 @@ def advice_tables(advice: Advice, *, bytes_per_token: Mapping[str, float] | None
                 [gain.baseline, f"{gain.loss.mean:.4f}", *_percent(gain.gain)]
                 for gain in (*advice.gains, *filter(None, [advice.other_seeds]))
             ],
-            note=f"Loss in nats per token; a gain's {interval} is for trained models, the luck of both included.",
+            note=f"Loss in {spelled(advice.loss_unit)}; a gain's {interval} is for trained models, the luck of both "
+                 "included.",
         ),
         AnswerTable(
             title="What each expert loses on general text",
@@ -227,6 +231,9 @@ def _withheld(advice: Advice) -> AnswerTable:
 
 
 def _domains(advice: Advice, interval: str, bytes_per_token: Mapping[str, float] | None) -> AnswerTable:
+    if advice.loss_unit == "bits/byte":  # which the losses are in already
+        bytes_per_token = None
+
     def bits(domain: str, loss: float) -> list[str]:
         return [] if bytes_per_token is None else [f"{loss / math.log(2) / bytes_per_token[domain]:.4f}"]
 
@@ -243,8 +250,14 @@ def _domains(advice: Advice, interval: str, bytes_per_token: Mapping[str, float]
         title="The advised split, by domain",
         head=head if bytes_per_token is None else [*head, "bits/byte"],
         rows=[*rows, ["weighted", "", "", *_loss(advice.loss), *empty]],
-        note="Tokens of each domain, loss in nats per token. Intervals are for trained models, their luck included.",
+        note=f"Tokens of each domain, loss in {spelled(advice.loss_unit)}. Intervals are for trained models, their "
+             "luck included.",
     )  # fmt: skip
+
+
+def spelled(unit: LossUnit) -> str:
+    """The unit of a loss in words."""
+    return unit.replace("/", " per ")
 
 
 def _loss(loss: Interval) -> list[str]:

@@ -3,7 +3,6 @@
 Each result goes into a journal as it comes, so that an interrupted final run goes on where it was.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from rich.console import Console
 
 from raysplit import __version__, strict_json
 from raysplit.corpus import Corpus
+from raysplit.corpus.by_base import corpus_of
 from raysplit.design.tasks import Failed, Measured, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.errors import RaysplitError, RunError
@@ -23,6 +23,7 @@ from raysplit.lanes.cluster import joined_cluster
 from raysplit.lanes.lanes import running_lanes
 from raysplit.law import Law
 from raysplit.run_folder.folder import RunFolder, write_text
+from raysplit.runs import bits_per_byte
 from raysplit.space import Space
 from raysplit.split import Advice, Interval
 from raysplit.sweep.backend import Backend
@@ -70,6 +71,7 @@ def run_final(
         SpaceError: the model does not fit on the machines.
         RaysplitError: a training run failed, or machines were at fault.
     """
+    corpus = corpus_of(space, corpus, advice.split.n_params)
     plan = plan_rest(
         space, folder, advice, vocab_size=corpus.vocab_size, seed=seed, baseline_names=baseline_names,
         domain_tokens=corpus.domain_tokens,
@@ -203,6 +205,7 @@ def _finish_export(
         horizon_tokens=max(space.horizon_tokens, *task.waypoints),
         losses=losses,
         bytes_per_token=bytes_per_token(corpus),
+        loss_unit=advice.loss_unit,
         seed_losses=final.seed_losses if trial.domain else {},
         # The law was asked about a domain's expert, which is the seed where the domain has no tokens of its own.
         predicted={
@@ -262,7 +265,9 @@ def _summary(
             predicted={}
             if at_share is None or variant.is_union
             else {domain: _predicted(at_share, domain, variant, advice) for domain in losses},
-            bits_per_byte={domain: loss / math.log(2) / bytes_each[domain] for domain, loss in losses.items()},
+            bits_per_byte={
+                domain: bits_per_byte(loss, bytes_each[domain], advice.loss_unit) for domain, loss in losses.items()
+            },
             models={name: str(path.relative_to(folder.path)) for name, path in models.items()},
         )
     trunk = Trial(n_params=n_params, seed=seed, domain="", pretrain_tokens=0, milestones=()).name

@@ -23,10 +23,10 @@ class TrainedVariant(_Record):
     seeds: Literal["shared", "independent"] = "shared"
     flops: float
     losses: dict[str, float]
-    """Nats per token of each domain's expert on its held-out text."""
+    """In the advice's unit: of each domain's expert on its held-out text."""
     bits_per_byte: dict[str, float]
     predicted: dict[str, Interval] = Field(default_factory=dict)
-    """The law's prediction before the run, nats per token, with the interval for one measurement."""
+    """The law's prediction before the run, in the same unit, with the interval for one measurement."""
     models: dict[str, str] = Field(default_factory=dict)
     """Folders of its seed and experts, relative to the run folder; empty if the run kept the advised models alone."""
 
@@ -37,7 +37,7 @@ class FinalRun(_Record):
     budget_flops: float
     n_params: int
     seed_losses: dict[str, float]
-    """Loss of the un-branched seed at the recommended D on each domain, nats per token."""
+    """Loss of the un-branched seed at the recommended D on each domain, and on a general set; in the same unit."""
     variants: dict[str, TrainedVariant]
     wall_seconds: float
 

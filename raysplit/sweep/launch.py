@@ -18,6 +18,7 @@ from rich.console import Console
 
 from raysplit import strict_json
 from raysplit.corpus import Corpus
+from raysplit.corpus.by_base import every_corpus
 from raysplit.design.campaign import opening
 from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree_state import price_together
@@ -170,12 +171,13 @@ def run_tuning(
         return space
     if (tuned := read_tuned(folder.hyperparameters)) is None:
         points = points_of(space, vocab_size=corpus.vocab_size)
-        corpus.check_capacity(
-            max_pretrain_tokens=points.pretrain_tokens[-1],
-            max_specialize_tokens=points.specialize_tokens[-1],
-            max_epochs=space.corpus.max_epochs,
-            context_length=space.model.context_length,
-        )
+        for own in every_corpus(space, corpus):
+            own.check_capacity(
+                max_pretrain_tokens=points.pretrain_tokens[-1],
+                max_specialize_tokens=points.specialize_tokens[-1],
+                max_epochs=space.corpus.max_epochs,
+                context_length=space.model.context_length,
+            )
         # Opened before the lanes start, to refuse early.
         store = open_store(space, default=folder.optuna, run_name=folder.sweep_id)
         console.print(f"tuning; Optuna's database is {store.url}")
@@ -225,6 +227,7 @@ def write_results(service: LawService, folder: RunFolder) -> None:
     frame.to_parquet(folder.observations("parquet"), index=False)
     law = service.law().to_dict()
     law["choice"] = asdict(service.choice())
+    law["loss_unit"] = service.spec.problem.loss_unit
     write_text(folder.law, strict_json.dumps(law, indent=1))
     write_text(folder.advice, service.advise().advice.to_json())
 

@@ -265,16 +265,16 @@ def text_notes(space: Space) -> list[str]:
                 f"{needed[name]:,} tokens; raise it or corpus.max_epochs, or shorten the grids"
             )
     return notes + [
-        f"warning: domain {name!r}: {path}: no such file or folder here" for name, path in missing_texts(space)
+        f"warning: corpus: {name!r}: {path}: no such file or folder here" for name, path in missing_texts(space)
     ]
 
 
 def missing_texts(space: Space) -> list[tuple[str, str]]:
-    """(domain, path) of files and folders that are not on this machine."""
+    """(name, path) of files and folders that are not on this machine."""
     corpus = space.corpus
     paths = {
         name: source.path or ""
-        for name, source in {**corpus.domains, **corpus.sources}.items()
+        for name, source in {**corpus.texts, **corpus.sources}.items()
         if source.kind in ("files", "table")
     }
     return [(name, path) for name, path in paths.items() if not has_magic(path) and not Path(path).exists()]

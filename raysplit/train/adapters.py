@@ -14,10 +14,10 @@ import torch
 from transformers import PreTrainedModel
 
 from raysplit.space import LoraSpec
+from raysplit.train.export import ADAPTER_WEIGHTS
 
 _NAME = "default"
 _BASE_LAYER = ".base_layer."
-WEIGHTS = "adapter_model.safetensors"
 
 
 def adapt(model: PreTrainedModel, lora: LoraSpec) -> None:
@@ -56,7 +56,7 @@ def write_adapter(folder: Path, weights: Mapping[str, torch.Tensor], lora: LoraS
     config.base_model_name_or_path, config.inference_mode = base, True
     config.save_pretrained(folder)
     named = {f"base_model.model.{name.replace(f'.{_NAME}.', '.')}": weight for name, weight in weights.items()}
-    safetensors.torch.save_file(named, folder / WEIGHTS, metadata={"format": "pt"})
+    safetensors.torch.save_file(named, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
 
 def _config(lora: LoraSpec) -> Any:

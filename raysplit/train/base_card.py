@@ -49,7 +49,7 @@ def _training(model: ExportedModel, space: Space, manifest: Manifest, advice: Ad
     peak = training.learning_rate.peak(model.n_params, model.horizon_tokens) * training.branch_rate_factor
     told = {
         "text": f"{source_of(record)}, licence {record.licence or 'not given'}",
-        "D', tokens": f"{model.specialize_tokens:,}, of which {replayed:.0%} from the mixture",
+        "D', tokens": f"{model.specialize_tokens:,}, of which {replayed:.0%} from {_replayed_text(manifest)}",
         "context": f"{space.model.context_length:,} tokens",
         "batch": f"{training.batch_tokens:,} tokens",
         "optimizer": f"AdamW from zero, betas {training.adam_beta1:g} and {training.adam_beta2:g}, weight decay "
@@ -62,3 +62,9 @@ def _training(model: ExportedModel, space: Space, manifest: Manifest, advice: Ad
     if (lora := training.lora) is not None:
         told["adapter"] = f"LoRA of rank {lora.rank}, alpha {lora.scale * lora.rank:g}, every linear layer but the head"
     return table(["what", "value"], list(told.items()))
+
+
+def _replayed_text(manifest: Manifest) -> str:
+    if (record := manifest.general) is None:
+        return "the mixture"
+    return f"the general set: {source_of(record)}, licence {record.licence or 'not given'}"

@@ -38,7 +38,10 @@ _SAME_SIZE = 0.02
 
 
 def with_bases(space: Space) -> Space:
-    """The space with its checkpoints found, checked and counted, and the tokenizer that they share.
+    """The space with its checkpoints found, checked and counted, and with their tokenizers.
+
+    ``corpus.tokenizer`` is the one that they share. Where losses are compared in bits a byte it is that of the first
+    of them, and those with others name theirs.
 
     Nothing of their weights is read but the names and shapes.
 
@@ -53,8 +56,8 @@ def with_bases(space: Space) -> Space:
         _check_peft()
     found = tuple(_counted(checkpoint, context_length=context, lora=lora) for checkpoint in space.model.checkpoints)
     sizes = _sizes(found)
+    tokenizer, found = _with_tokenizers(found, space.corpus.tokenizer, may_differ=space.counts_bytes)
     model = ModelSpec.model_validate({**space.model.model_dump(), "sizes": sizes, "checkpoints": found})
-    tokenizer = _shared_tokenizer(found, space.corpus.tokenizer)
     corpus = space.corpus.model_copy(update={"tokenizer": tokenizer})
     return Space.model_validate({**space.model_dump(), "model": model.model_dump(), "corpus": corpus.model_dump()})
 
@@ -298,25 +301,54 @@ def _sizes(checkpoints: tuple[CheckpointSpec, ...]) -> tuple[int, ...]:
     return tuple(sorted(owners))
 
 
-def _shared_tokenizer(checkpoints: tuple[CheckpointSpec, ...], given: TokenizerSpec) -> TokenizerSpec:
-    """The one tokenizer of all bases."""
+def _with_tokenizers(
+    checkpoints: tuple[CheckpointSpec, ...], given: TokenizerSpec, *, may_differ: bool
+) -> tuple[TokenizerSpec, tuple[CheckpointSpec, ...]]:
+    """The first base's tokenizer, and the checkpoints, of which those with another one name it.
+
+    Raises:
+        SpaceError: there are several and they may not differ, revisions of one base have several, or ``given`` is none
+            of them.
+    """
     owners: dict[str, CheckpointSpec] = {}
+    own: list[str] = []
     for checkpoint in checkpoints:
         assert checkpoint.counted is not None
-        owners.setdefault(_vocabulary(Path(checkpoint.counted.folder)), checkpoint)
+        own.append(_vocabulary(Path(checkpoint.counted.folder)))
+        owners.setdefault(own[-1], checkpoint)
     first, *others = owners.values()
-    assert first.counted is not None
-    if others:
+    if others and not may_differ:
         raise SpaceError(
             f"model.checkpoints: {first.label} and {others[0].label} have two tokenizers, and losses per token of two "
-            "cannot be compared; take one sweep for each"
+            "cannot be compared; set target.loss_unit: bits/byte to compare them so, or take one sweep for each"
         )
+    for path in {checkpoint.path for checkpoint in checkpoints}:
+        revisions = {digest: c for digest, c in zip(own, checkpoints, strict=True) if c.path == path}
+        if len(revisions) > 1:
+            one, other = list(revisions.values())[:2]
+            raise SpaceError(f"model.checkpoints: {one.label} and {other.label} have two tokenizers; a base has one")
     if given.kind == "huggingface" and given.name is not None and Path(given.name).is_dir():
         if _vocabulary(Path(given.name)) not in owners:
             raise SpaceError(f"corpus.tokenizer.name: {given.name} is not that of {first.label}; leave it out")
     elif given != TokenizerSpec():
         raise SpaceError(f"corpus.tokenizer: leave it out: the text is tokenized as {first.label} needs it")
-    return TokenizerSpec(kind="huggingface", name=first.counted.folder, vocab_size=max(260, first.counted.vocab_size))
+    tokenizers = {digest: _tokenizer_of(owner) for digest, owner in owners.items()}
+    shared = tokenizers[own[0]]
+    return shared, tuple(
+        checkpoint if tokenizers[digest] == shared else _with_own(checkpoint, tokenizers[digest])
+        for digest, checkpoint in zip(own, checkpoints, strict=True)
+    )
+
+
+def _tokenizer_of(checkpoint: CheckpointSpec) -> TokenizerSpec:
+    assert checkpoint.counted is not None
+    rows = checkpoint.counted.vocab_size
+    return TokenizerSpec(kind="huggingface", name=checkpoint.counted.folder, vocab_size=max(260, rows))
+
+
+def _with_own(checkpoint: CheckpointSpec, tokenizer: TokenizerSpec) -> CheckpointSpec:
+    assert checkpoint.counted is not None
+    return checkpoint.model_copy(update={"counted": checkpoint.counted.model_copy(update={"tokenizer": tokenizer})})
 
 
 def _vocabulary(folder: Path) -> str:

@@ -12,6 +12,7 @@ import yaml
 
 from raysplit.corpus.manifest import DomainRecord, Manifest
 from raysplit.quantities import format_count, format_flops
+from raysplit.runs import LossUnit
 from raysplit.space import Space, TrainingSpec
 from raysplit.split import Advice, Interval
 from raysplit.split.tables import paid_for
@@ -48,13 +49,14 @@ class ExportedModel:
     horizon_tokens: int
     """The D that the learning rate of its trunk was meant for."""
     losses: Mapping[str, float]
-    """Domain -> held-out loss, nats per token."""
+    """Domain -> held-out loss, in `loss_unit`, as all losses here."""
     bytes_per_token: Mapping[str, float]
     """Domain -> UTF-8 bytes per token of its held-out text."""
     seed_losses: Mapping[str, float]
-    """Domain -> the seed model's held-out loss, nats per token; empty where there is no seed model."""
+    """Domain -> the seed model's held-out loss; empty where there is no seed model."""
     predicted: Mapping[str, Interval]
-    """Domain -> the law's prediction, nats per token, where it was asked about this model."""
+    """Domain -> the law's prediction, where it was asked about this model."""
+    loss_unit: LossUnit = "nats/token"
 
     @property
     def read_domains(self) -> Sequence[str]:
@@ -119,12 +121,15 @@ def _what(model: ExportedModel) -> str:
 def losses_table(model: ExportedModel, level: float) -> str:
     """Table of each domain's loss, beside the seed's and the law's prediction with its interval at ``level``."""
     told, seed = bool(model.predicted), bool(model.domain and model.seed_losses)
-    header = ["domain", "nats per token", "bits per byte", *(["seed"] if seed else [])]
+    unit = model.loss_unit.replace("/", " per ")
+    has_bits = unit != "bits per byte"
+    header = ["domain", unit, *(["bits per byte"] if has_bits else []), *(["seed"] if seed else [])]
     if told:
         header += ["predicted", f"{level:.0%} interval"]
     rows = []
     for domain, loss in model.losses.items():
-        row = [domain, f"{loss:.4f}", f"{loss / math.log(2) / model.bytes_per_token[domain]:.4f}"]
+        row = [domain, f"{loss:.4f}"]
+        row += [f"{loss / math.log(2) / model.bytes_per_token[domain]:.4f}"] if has_bits else []
         row += [f"{model.seed_losses[domain]:.4f}"] if seed else []
         if told:
             guess = model.predicted.get(domain)
@@ -132,7 +137,7 @@ def losses_table(model: ExportedModel, level: float) -> str:
         rows.append(row)
     return (
         "Cross-entropy on held-out text, measured once after training."
-        + (" The seed's is in nats per token." if seed else "")
+        + (f" The seed's is in {unit}." if seed and has_bits else "")
         + (" The law had predicted the loss before this run." if told else "")
         + "\n\n"
         + table(header, rows)

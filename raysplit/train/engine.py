@@ -24,7 +24,16 @@ from raysplit.train.bases import base_weights
 from raysplit.train.deepspeed_private import link_moments, shape_of
 from raysplit.train.export import complete_export, complete_like_base
 from raysplit.train.models import first_weights, undrawn_model
-from raysplit.train.state import WEIGHT, adam_steps, assign, parameters_of, set_adam_steps, whole_of, zero_adam
+from raysplit.train.state import (
+    WEIGHT,
+    adam_steps,
+    assign,
+    assign_frozen,
+    parameters_of,
+    set_adam_steps,
+    whole_of,
+    zero_adam,
+)
 
 
 class Divergence(Exception):
@@ -59,7 +68,7 @@ class Engine:
         """Build it on every rank.
 
         Raises:
-            RunError: the ranks cannot share the batch evenly, or adapters are asked for at ZeRO stage 3.
+            RunError: the ranks cannot share the batch evenly.
             CheckpointError: as `begin`.
         """
         import deepspeed
@@ -78,9 +87,7 @@ class Engine:
         with partition:
             model = undrawn_model(shape, trains=True)
         if training.lora is not None:
-            if lane.zero_stage == 3:
-                raise RunError("training.lora: adapters are trained at zero_stage 0 to 2; give more device memory")
-            adapt(model, training.lora)
+            adapt(model, training.lora)  # whole ones: DeepSpeed partitions them with the rest of what it is given
         if lane.activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         optimizer = torch.optim.AdamW(
@@ -170,9 +177,9 @@ class Engine:
             return
         self._base = folder or self.shape.base
         named = {base_name(name): parameter for name, parameter in self._frozen.items()}
-        shapes = {name: parameter.shape for name, parameter in named.items()}
+        shapes = {name: shape_of(parameter) for name, parameter in named.items()}
         for name, weight in base_weights(self._base, shapes):
-            named[name].data.copy_(weight)
+            assign_frozen(named[name], weight)
 
     def reset_optimizer(self) -> None:
         """Zero Adam's moments and step counts, as for weights that are a fresh start."""

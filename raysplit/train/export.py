@@ -12,6 +12,8 @@ from tokenizers import Tokenizer
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""As peft calls them."""
 _ADD_NOTHING = "ByteLevel"
 """The only post-processor of tokenizer.json that adds no token: it only moves offsets."""
 

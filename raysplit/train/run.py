@@ -7,7 +7,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -17,15 +17,18 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from raysplit.corpus import Corpus
+from raysplit.corpus.by_base import shared_held_out
 from raysplit.design.lane_shapes import LaneShape
 from raysplit.design.tasks import Measured
 from raysplit.design.tree import Checkpoints, Node, Segment, Tree, Trial
 from raysplit.errors import CheckpointError, StorageError
 from raysplit.ladder import ModelShape
-from raysplit.space import Space, TrainingSpec
+from raysplit.space import GENERAL, Space, TrainingSpec
 from raysplit.train.ahead import done_ahead
 from raysplit.train.checkpoints import CheckpointManifest, Damaged, check_fits, stored
 from raysplit.train.engine import Divergence, Engine
+from raysplit.train.held_out import ReadByByte, ReadByToken
 from raysplit.train.ranks import agree, is_first
 from raysplit.train.saving import Save, open_checkpoint
 from raysplit.train.schedule import learning_rate
@@ -79,7 +82,14 @@ class Lane:
     """One group of ranks that trains one trial at a time, with the engines that it keeps."""
 
     def __init__(
-        self, space: Space, corpus: Text, *, shape: LaneShape, vocab_size: int, checkpoints: str | Path
+        self,
+        space: Space,
+        corpus: Text,
+        *,
+        shape: LaneShape,
+        vocab_size: int,
+        checkpoints: str | Path,
+        corpora: Mapping[int, Corpus] | None = None,
     ) -> None:
         """Be ready to train; nothing is trained or stored yet.
 
@@ -89,9 +99,11 @@ class Lane:
             shape: of the lane.
             vocab_size: of the corpus' tokenizer.
             checkpoints: folder that every rank sees, or URL (`raysplit.train.storage`).
+            corpora: n_params -> the corpus in that base's own tokens, in place of ``corpus``; where losses are in bits
+                a byte.
 
         Raises:
-            CorpusError: a domain holds out less than one window.
+            CorpusError: a domain holds out less than one window, or its documents are not known by their bytes.
             RunError, StorageError: as `CheckpointStorage`.
         """
         self.space, self.corpus, self.shape = space, corpus, shape
@@ -101,11 +113,16 @@ class Lane:
         self._writer, self._reader = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("write", "read"))
         self._saving: Save | None = None
         self._nodes: dict[Node, CheckpointManifest] = {}
-        context = space.model.context_length
-        self._validation = {
-            domain: corpus.validation(domain, context_length=context, max_tokens=space.training.validation_tokens)
-            for domain in corpus.domains
+        self._corpora = corpora or {}
+        limits = {"context_length": space.model.context_length, "max_tokens": space.training.validation_tokens}
+        names = (*corpus.domains, *([GENERAL] if space.corpus.general else []))
+        self._held_out: dict[int, dict[str, ReadByByte]] = {
+            n_params: {name: ReadByByte(text=text) for name, text in own.items()}
+            for n_params, own in shared_held_out(self._corpora, names, **limits).items()
         }
+        self._windows_of = (
+            {} if self._corpora else {name: ReadByToken(windows=corpus.validation(name, **limits)) for name in names}
+        )
 
     def turn_to(self, training: TrainingSpec, checkpoints: str | Path) -> None:
         """Train with these hyperparameters from now on, and keep checkpoints in the place ``checkpoints``."""
@@ -117,7 +134,9 @@ class Lane:
         self.storage = CheckpointStorage(checkpoints)
 
     def measure(self, trial: Trial, milestone: int, *, tree: Tree, on_progress: Progress) -> Measured:
-        """Train what the tree lacks up to ``milestone``, cool down, and read every domain's held-out loss.
+        """Train what the tree lacks up to ``milestone``, cool down, and read the held-out loss of every domain.
+
+        Where the space has a general set, its loss is read too, under the name `GENERAL`.
 
         A damaged checkpoint is passed over: training goes on from the one before it.
 
@@ -139,13 +158,14 @@ class Lane:
             self._load(engine, as_it_is)
         else:
             tokens = self._train_to(engine, trial, milestone, tree=tree, on_progress=on_progress)
-        losses = {domain: engine.loss_on(windows) for domain, windows in self._validation.items()}
+        held_out: Mapping[str, ReadByToken | ReadByByte] = self._held_out.get(trial.n_params, self._windows_of)
+        losses = {domain: text.loss(engine) for domain, text in held_out.items()}
         self._settle()
         for domain, loss in losses.items():
             if not math.isfinite(loss):
                 raise Divergence(f"held-out loss of {domain} is {loss}")
-            guess = math.log(self.vocab_size)
-            # A branch may well come to be wrong about the other domains.
+            guess = held_out[domain].blind_guess(self._vocab_size_of(trial.n_params))
+            # A branch may well come to be wrong about other text.
             if (domain == trial.domain or trial.is_trunk) and loss >= _HOPELESS * guess:
                 raise Divergence(f"held-out loss of {domain} is {loss:.3g}, that of a blind guess {guess:.3g}")
         return Measured(losses=losses, tokens=tokens, wall_seconds=time.perf_counter() - started)
@@ -227,7 +247,7 @@ class Lane:
         positions = range(segment.start_tokens, segment.end_tokens, training.batch_tokens)
         looked_at, looked, next_look = 0, time.perf_counter(), 1
         saved = looked
-        watch = Watch(vocab_size=self.vocab_size)
+        watch = Watch(vocab_size=self._vocab_size_of(n_params))
         skipped_before = engine.skipped_steps  # in training that diverged on the same engine
         window: list[torch.Tensor] = []
         seen: list[torch.Tensor] = []
@@ -277,7 +297,7 @@ class Lane:
         # What a base has read is no part of our streams, so its branch begins at their start.
         branch_tokens = segment.start.pretrain_tokens if is_from_trunk and not self._base_of(segment.start) else 0
         windows = torch.from_numpy(
-            self.corpus.batch(
+            self._corpora.get(segment.start.n_params, self.corpus).batch(
                 seed=segment.start.seed,
                 context_length=context,
                 start_tokens=start_tokens,
@@ -289,6 +309,10 @@ class Lane:
             )
         )
         return windows.pin_memory() if self.space.compute.device == "cuda" else windows
+
+    def _vocab_size_of(self, n_params: int) -> int:
+        corpus = self._corpora.get(n_params)
+        return self.vocab_size if corpus is None else corpus.vocab_size
 
     def _engine(self, trial: Trial) -> Engine:
         shape = self.space.shape(trial.n_params, self.vocab_size)

@@ -59,6 +59,14 @@ def assign(engine: Any, parameter: torch.nn.Parameter, values: Mapping[str, torc
             safe_set_full_optimizer_state(parameter, value.to(parameter.device), what)
 
 
+def assign_frozen(parameter: torch.nn.Parameter, value: torch.Tensor) -> None:
+    """Set a whole parameter that is not trained, so that no optimizer has it; the same ``value`` on every rank."""
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(parameter, modifier_rank=0, enabled=is_partitioned(parameter)):
+        parameter.data.copy_(value)
+
+
 def adam_steps(engine: Any) -> int:
     """Optimizer steps since the moments were zero; one number, since each step updates every parameter."""
     return int(next(iter(adam_of(engine).state.values()))["step"])

@@ -4,14 +4,14 @@ import math
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from raysplit.design.hyperparameters import Edge, Optimum, Range, Tried, find_optimum
 from raysplit.design.tasks import Failed, Measured, Outcome, Task
 from raysplit.design.tree import Node, Trial
-from raysplit.space import Space, TuningSpec
+from raysplit.space import GENERAL, Space, TuningSpec
 from raysplit.tuning.studies import Hyperparameter, Reading, StudyEnd, StudyResult, StudyTrial, TrainingFailed
 
 LEARNING_RATE, BRANCH = "learning_rate", "branch"
@@ -140,11 +140,20 @@ class Trunk:
         return [find_optimum(group, tried_range) for group in at if any(math.isfinite(t.loss) for t in group)]
 
 
+def judged(space: Space, domain: str, losses: Mapping[str, float]) -> float:
+    """What a branch of a domain with these losses counts by, as `Branches` says."""
+    weights, general = space.weights(), section(space).general_weight
+    everywhere = math.fsum(weight * losses[name] for name, weight in weights.items())
+    of_general = losses[GENERAL] if space.corpus.general else everywhere
+    return (1 - general) * losses[domain] + general * of_general
+
+
 class Branches:
     """The objective of a study of branches: one of every domain, all from one trunk.
 
     A trial's loss is the mean over the branches, by the space's weights. A branch counts by the loss on its own domain.
-    Where the space sets ``general_weight`` w, it counts by (1 - w) of that and w of its mean loss over all domains.
+    Where the space sets ``general_weight`` w, it counts by (1 - w) of that and w of its loss on the general set, or of
+    its mean loss over all domains where there is no general set.
 
     The trunk is the last revision of a base where there are bases. Else the first trial trains it, at ``rate``.
     """
@@ -175,12 +184,9 @@ class Branches:
             for domain in space.domains
         ]  # fmt: skip
         measured = trainer.train(space, branches, milestone, waypoints=[self._root_tokens], checkpoints=checkpoints)
-        weights, general = space.weights(), section(space).general_weight
         loss = 0.0
-        for branch, each in zip(branches, measured, strict=True):
-            everywhere = math.fsum(weights[name] * value for name, value in each.losses.items())
-            own = each.losses[branch.domain]
-            loss += weights[branch.domain] * ((1 - general) * own + general * everywhere)
+        for domain, each in zip(space.domains, measured, strict=True):
+            loss += space.weights()[domain] * judged(space, domain, each.losses)
         return Reading(loss=loss, flops=trainer.flops(self._n_params, measured))
 
     def forget(self, trial: StudyTrial) -> None:

@@ -14,6 +14,7 @@ import pytest
 from raysplit.cli.answer import observations_and_weights
 from raysplit.cli.live import _where
 from raysplit.design.tasks import Failed
+from raysplit.errors import RunError
 from raysplit.journal import Journal
 from raysplit.law import Law
 from raysplit.live.service import LawService
@@ -252,6 +253,30 @@ def test_a_known_law_in_a_file_answers(raysplit: Command, tmp_path: Path) -> Non
     result = raysplit("advise", "--law", tmp_path / "law.json", "--budget-flops", "1e12", "--n-params", "36k")
     assert result.exit_code == 0
     assert "domain-2" in result.stdout
+
+
+def test_a_law_that_does_not_answer_is_not_waited_for(
+    run_folder: Path, raysplit: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the node that it lives on is gone, and no other one may hold it."""
+    waited: list[float] = []
+
+    class Silent:
+        def __init__(self, actor: object, *, timeout_seconds: float = 60.0) -> None:
+            self.actor, self.timeout_seconds = actor, timeout_seconds
+
+        def status(self) -> None:
+            waited.append(self.timeout_seconds)
+            raise RunError(f"the law actor did not answer within {self.timeout_seconds:g} s")
+
+    monkeypatch.setattr("raysplit.live.endpoint.find", lambda folder: object())
+    monkeypatch.setattr("raysplit.live.client.connect", lambda folder: Silent(None))
+    monkeypatch.setattr("raysplit.live.client.LiveLaw", Silent)
+    status = raysplit("status", run_folder)
+    assert status.exit_code == 0
+    assert "16 observations" in status.stdout
+    assert "did not answer within 20 s; reading the journal" in status.stderr
+    assert waited == [20.0]
 
 
 def test_what_is_not_told_is_status_3_where_that_is_asked(

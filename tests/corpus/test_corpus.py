@@ -13,7 +13,7 @@ from raysplit.corpus import Corpus
 from raysplit.corpus.sampling import replayed_windows, shuffled_windows
 from raysplit.corpus.shards import ShardReader
 from raysplit.errors import CorpusError
-from tests.corpus.texts import small_corpus
+from tests.corpus.texts import documents, files_source, small_corpus, write_files
 
 CONTEXT = 16
 DOMAINS = ("alpha", "beta", "gamma")
@@ -164,6 +164,67 @@ def test_capacity_counts_what_is_replayed(corpus: Corpus) -> None:
         has = corpus.n_windows(domain, CONTEXT)
         assert plain[domain] == pytest.approx((100 * share + 40) / has)
         assert replaying[domain] == pytest.approx((120 * share + 20) / has)
+
+
+@pytest.fixture(scope="module")
+def with_general(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Two domains and a general set, which shares a document with one of them."""
+    folder = tmp_path_factory.mktemp("general")
+    texts = [*documents(30, tag="general"), documents(1, tag="alpha")[0]]
+    general = files_source(write_files(folder / "general", texts))
+    return small_corpus(folder, n_documents={"alpha": 40, "beta": 40}, general=general)
+
+
+def test_a_general_set_is_read_and_held_out_and_is_no_domain(with_general: Corpus) -> None:
+    manifest = with_general.manifest
+    assert with_general.domains == tuple(manifest.domains) == tuple(with_general.mixture.domains) == ("alpha", "beta")
+    assert manifest.general is not None
+    assert manifest.general.duplicates_of == {"alpha": 1}, "a domain keeps a text that both have"
+    held_out = with_general.validation("general", context_length=CONTEXT, max_tokens=10**9)
+    assert len(held_out) == (manifest.general.validation.n_tokens - 1) // CONTEXT
+    without = manifest.model_copy(update={"general": None})
+    assert without.identity != manifest.identity
+    with_general.verify()
+    with pytest.raises(CorpusError, match="unknown domain 'general'"):
+        with_general.batch(seed=0, context_length=CONTEXT, start_tokens=0, n_sequences=1, domain="general")
+
+
+@given(start=st.integers(0, 60), share=st.sampled_from((0.1, 0.25, 0.5)), trunk=st.integers(0, 20))
+def test_what_a_branch_replays_is_the_general_set_from_its_start(
+    with_general: Corpus, start: int, share: float, trunk: int
+) -> None:
+    at: dict[str, Any] = {"seed": 5, "context_length": CONTEXT, "branch_tokens": trunk * CONTEXT}
+    rows = with_general.batch(start_tokens=start * CONTEXT, n_sequences=40, domain="alpha", replay_share=share, **at)
+    gone = replayed_windows(np.arange(start, start + 41), share)
+    assert with_general.manifest.general is not None
+    reader = ShardReader(with_general.folder, with_general.manifest.general.train.shards, dtype="uint16")
+    n_windows = with_general.n_windows("general", CONTEXT)
+    windows = shuffled_windows(np.arange(gone[0], gone[-1]), n_windows=n_windows, seed=5, domain="general")
+    general = reader.windows(windows, context_length=CONTEXT)
+    own = with_general.batch(
+        start_tokens=(start - int(gone[0])) * CONTEXT, n_sequences=40 - len(general), domain="alpha", **at
+    )
+    is_replayed = np.diff(gone) > 0
+    np.testing.assert_array_equal(rows[is_replayed], general)
+    np.testing.assert_array_equal(rows[~is_replayed], own)
+
+
+def test_a_branch_of_replay_alone_is_of_the_mixture_as_without_a_general_set(with_general: Corpus) -> None:
+    at: dict[str, Any] = {"seed": 5, "context_length": CONTEXT, "start_tokens": 0, "n_sequences": 30}
+    union = with_general.batch(domain="alpha", replay_share=1.0, **at)
+    np.testing.assert_array_equal(union, with_general.batch(**at))
+
+
+def test_capacity_counts_what_is_replayed_of_the_general_set(with_general: Corpus) -> None:
+    has = with_general.n_windows("general", CONTEXT)
+    limits: dict[str, Any] = {"max_pretrain_tokens": 0, "max_epochs": 1, "context_length": CONTEXT, "replay_share": 0.5}
+    epochs = with_general.check_capacity(max_specialize_tokens=20 * CONTEXT, **limits)
+    assert epochs == {
+        "alpha": 10 / with_general.n_windows("alpha", CONTEXT), "beta": 10 / with_general.n_windows("beta", CONTEXT),
+        "general": 10 / has,
+    }  # fmt: skip
+    with pytest.raises(CorpusError, match=rf"corpus\.general: has {has * CONTEXT:,} .* needs .* \(90% of D' = "):
+        with_general.check_capacity(max_specialize_tokens=2 * has * CONTEXT, **limits | {"replay_share": 0.9})
 
 
 def test_seeds_give_different_streams(corpus: Corpus) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from raysplit.law import Law, fit_law
 from raysplit.law.basis import N_FEATURES, Basis
-from raysplit.law.discrepancy import Left, Scales, coefficients, scales
+from raysplit.law.discrepancy import Branches, Left, Scales, coefficients, scales
 from raysplit.law.noise import Residuals, estimate_noise
 from raysplit.law.scratch import ScratchRuns, fit_scratch
 from tests.law.tables import synthetic
@@ -57,7 +57,11 @@ def left_of(
     left = []
     for c in own:
         luck = np.sqrt(within) * rng.standard_normal(12)[cluster] + np.sqrt(1 - within) * rng.standard_normal(len(grid))
-        left.append(Left(residual=features @ c + noise * luck, features=features, jacobian=jacobian, cluster=cluster))
+        left.append(
+            Left(
+                residual=features @ c + noise * luck, features=features, jacobian=jacobian, branch=Branches.of(cluster)
+            )
+        )
     return left, own
 
 

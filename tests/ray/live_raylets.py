@@ -9,10 +9,13 @@ from pathlib import Path
 
 import ray
 from ray._private import ray_constants
+from ray._private.node import Node
 from ray.actor import ActorHandle
 from ray.cluster_utils import Cluster
 from ray.exceptions import RayActorError
 
+from raysplit import ray_private
+from raysplit.live import actor as live_actor
 from raysplit.live.client import LiveLaw, sent
 from raysplit.live.questions import Observe
 from tests.ray import live
@@ -29,6 +32,22 @@ def wait_until_moved(actor: ActorHandle, before: int, *, patience_seconds: float
                 return
         time.sleep(0.2)
     raise AssertionError(f"the law actor is still process {before}")
+
+
+def kill_raylet(node: Node) -> None:
+    os.kill(node.all_processes[ray_constants.PROCESS_TYPE_RAYLET][0].process.pid, signal.SIGKILL)
+
+
+def made_anew(actor: ActorHandle, journal: Path) -> ActorHandle:
+    """As a later command does it, whose law may live anywhere."""
+    until = time.monotonic() + 60
+    while not ray_private.starts_again(actor):
+        assert time.monotonic() < until, "Ray has not missed its node"
+        time.sleep(0.2)
+    live_actor._SURVIVOR_SECONDS = 2.0
+    again = live.start("raylets", journal)
+    assert len(live.stored(again)) == N_ROWS
+    return again
 
 
 def main() -> None:
@@ -48,9 +67,8 @@ def main() -> None:
         before = live.pid_of(actor)
         home = ray.get(actor.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()))
         [node] = [node for node in nodes if node.node_id == home]
-        raylet = node.all_processes[ray_constants.PROCESS_TYPE_RAYLET][0].process
         pending = sent(actor, Observe(rows[60:70]))
-        os.kill(raylet.pid, signal.SIGKILL)
+        kill_raylet(node)
         killed = time.monotonic()
         client.observe(rows[70:])
         back_seconds = time.monotonic() - killed
@@ -63,7 +81,11 @@ def main() -> None:
         assert sorted(row.identity for row in there) == sorted(row.identity for row in rows)
         assert live.settled(actor, N_ROWS) == live.undisturbed(rows)
         sys.stdout.write("the same law\n")
-        ray.kill(actor)
+        [other] = [node for node in nodes if node.node_id != home]
+        kill_raylet(other)
+        ray.kill(again := made_anew(actor, journal))
+        assert again != actor
+        sys.stdout.write("made anew where no node could hold it\n")
     finally:
         ray.shutdown()
         cluster.shutdown()

@@ -182,3 +182,4 @@ def test_the_raylet_that_it_lives_on_is_killed(tmp_path: Path) -> None:
     )
     assert told.returncode == 0, told.stdout + told.stderr
     assert "the same law" in told.stdout
+    assert "made anew where no node could hold it" in told.stdout

@@ -9,6 +9,7 @@ import pytest
 
 from raysplit.errors import SplitError
 from raysplit.split import Base, Problem, Split, baselines, fixed_share
+from raysplit.split.problem import breaks_cap
 from tests.split.strategies import SIZES
 
 GIVEN = {14_000: Base(pretrain_tokens=1e6)}
@@ -154,3 +155,21 @@ def test_an_expert_alone_gets_the_whole_rest_of_its_budget() -> None:
 def test_an_unknown_size_names_the_known_ones() -> None:
     with pytest.raises(SplitError, match=r"unknown model size '1'\. Known: 14000, 36000, 110000"):
         fixed_share(problem(), n_params=1, share=0.5)
+
+
+def test_text_is_as_many_tokens_as_each_base_cuts_it_into() -> None:
+    bases = {
+        14_000: Base(name="coarse", available_tokens={"code": 3e5, "law": 1e5}),
+        36_000: Base(name="fine", available_tokens={"code": 6e5, "law": 3e5}),
+    }
+    asked = problem(bases=bases, max_epochs=2.0)
+    sizes = np.array([[36_000.0, 14_000.0]])
+    caps = asked.specialize_caps(np.ones_like(sizes), sizes)
+    np.testing.assert_array_equal(caps, [[[6e5, 3e5], [3e5, 1e5]]])
+    for n_params, base in bases.items():
+        once = baselines(asked, n_params=n_params)["one pass"].specialize_tokens
+        assert once == {name: tokens / 2 for name, tokens in base.available_tokens.items()}
+        _, _, spent = asked.pretrain_range(n_params)
+        assert spent == 1 + sum(base.available_tokens.values())
+    too_many = Split(n_params=36_000, pretrain_tokens=1, specialize_tokens={"code": 3e5, "law": 4e5})
+    assert breaks_cap(asked, too_many)

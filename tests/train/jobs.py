@@ -20,7 +20,7 @@ from raysplit.train.engine import Engine
 from raysplit.train.run import Lane
 from raysplit.train.runtime import prepare_worker
 from tests.train.conftest import VOCAB, Texts, make_space, read_text
-from tests.train.tiny_bases import base_windows, bases_space
+from tests.train.tiny_bases import ROWS, base_windows, bases_space
 
 LOG = "steps.log"
 
@@ -70,6 +70,27 @@ def base_losses(
             first, *_ = engine.mean_over_ranks(engine.step(mine, learning_rate=0.0).item())
             found[kind, stage] = first, engine.loss_on(windows)
             engine.close()
+    return found
+
+
+def adapted_losses(folder: Path, stages: Sequence[int]) -> dict[int, list[dict[str, float]]]:
+    """ZeRO stage -> losses of ``folder/base`` as it is, and of its branch by adapters, exported to ``folder/STAGE``."""
+    found = {}
+    for stage in stages:
+        space = with_bases(
+            bases_space({"path": str(folder / "base"), "pretrain_tokens": "1M"}, lora={"rank": 4}, zero_stage=stage)
+        )
+        [n_params] = space.model.sizes
+        shape = lane_shape_of(space, n_params)
+        kept = folder / f"kept-{stage}"
+        lane = Lane(space, Texts(read_text()), shape=shape, vocab_size=ROWS, checkpoints=kept)
+        as_it_is = Trial(n_params=n_params, seed=0, domain="", pretrain_tokens=10**6, milestones=(10**6,))
+        branch = Trial(n_params=n_params, seed=0, domain="library", pretrain_tokens=10**6, milestones=(2048,))
+        found[stage] = [
+            dict(lane.measure(trial, trial.milestones[0], tree=tree_of(space), on_progress=lambda *_: None).losses)
+            for trial in (as_it_is, branch)
+        ]
+        lane.export(branch, folder / str(stage), tokenizer_folder=None)
     return found
 
 

@@ -28,6 +28,42 @@ from tests.train.tiny_bases import ROWS, bases_space, write_base
 pytestmark = pytest.mark.usefixtures("one_rank")
 
 
+class TextsAndGeneral(Texts):
+    """Those, with held-out text of a general set."""
+
+    def __init__(self, text: np.ndarray) -> None:
+        super().__init__(text)
+        self._of["general"] = text[::-1] ^ 2
+
+
+def test_the_general_loss_is_that_on_the_general_set_where_there_is_one(tmp_path: Path) -> None:
+    write_base(tmp_path / "llama", "llama")
+    given = bases_space({"path": str(tmp_path / "llama")}).model_dump()
+    given["corpus"]["general"] = {"kind": "files", "path": "."}
+    space = with_bases(parse_space(given, origin="tests"))
+    spec = spec_of(space, vocab_size=ROWS)
+    assert spec.domains == ("library", "license")
+    shape = lane_shape_of(space, space.model.sizes[0])
+    lane = Lane(space, TextsAndGeneral(read_text()), shape=shape, vocab_size=ROWS, checkpoints=tmp_path / "kept")
+    [size] = space.model.sizes
+    at = {"n_params": size, "seed": 0, "pretrain_tokens": UNTOLD_TOKENS}
+    base = Trial(**at, domain="", milestones=(UNTOLD_TOKENS,))
+    branch = Trial(**at, domain="library", milestones=space.specialize_grid)
+    read: dict[int, float] = {}
+    run = RunSpec(spec=spec, bytes_per_token=dict.fromkeys(spec.domains, 1.0))
+    with closing(Journal(tmp_path / "journal")) as journal:
+        service = LawService(run, journal)
+        for trial, milestone in ((base, UNTOLD_TOKENS), *((branch, tokens) for tokens in space.specialize_grid)):
+            measured = lane.measure(trial, milestone, tree=tree_of(space), on_progress=lambda tokens, loss: None)
+            service.record(trial, milestone, measured)
+            read[milestone if trial.domain else 0] = measured.losses["general"]
+        table = service.observations()
+    assert sorted(table["domain"]) == ["library", "library", "library", "license"]
+    for row in table.to_dict("records"):
+        assert row["general_loss"] == read[row["specialize_tokens"]]
+    assert len(set(read.values())) == 3, "the base as it is, and a branch at two D'"
+
+
 def test_three_bases_are_swept_answered_for_and_trained(tmp_path: Path) -> None:
     write_base(tmp_path / "llama", "llama")
     write_base(tmp_path / "neox", "gpt_neox", hidden_size=48, intermediate_size=64)

@@ -86,6 +86,7 @@ def with_a_token_too_many(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(content))
 
 
+GENERAL_TEXT = {"kind": "files", "path": "."}
 REFUSED: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
     "no folder": (lambda f: None, {"path": "./nowhere"}, "./nowhere: there is no such folder"),
     "not on the hub": (lambda f: None, {"path": "nobody/nothing"}, "is no folder here, and cannot be fetched from"),
@@ -182,7 +183,12 @@ def test_a_space_of_checkpoints_pretrains_nothing() -> None:
         (
             "corpus",
             {"domains": {"one": {"kind": "files", "path": "."}}},
-            "there is one domain; add one of general text",
+            "there is one domain; give corpus.general, a source of general text",
+        ),
+        (
+            "corpus",
+            {"domains": {"General": {"kind": "files", "path": "."}}, "general": {"kind": "files", "path": "."}},
+            "domain 'General': the general set is called that",
         ),
     ],
 )
@@ -195,6 +201,21 @@ def test_shares_and_limits_that_mean_nothing_are_refused(section: str, changes: 
     if section == "model":
         given["sweep"]["pretrain_tokens"] = [2048]
     with pytest.raises(SpaceError, match=said):
+        parse_space(given, origin="tests")
+
+
+def test_a_general_set_stands_in_for_other_domains_and_needs_bases(tmp_path: Path) -> None:
+    given = bases_space({"path": "a"}).model_dump()
+    given["target"]["max_general_rise"] = 0.02
+    given["corpus"] |= {"domains": {"one": GENERAL_TEXT}, "general": GENERAL_TEXT}
+    space = parse_space(given, origin="tests", base=tmp_path)
+    assert space.domains == ("one",)
+    assert space.corpus.general is not None
+    assert space.corpus.general.path == str(tmp_path), "paths start at the space's folder"
+    given["target"] |= {"max_general_rise": None}
+    given["model"] |= {"checkpoints": [], "sizes": ["14k"]}
+    given["sweep"]["pretrain_tokens"] = [2048]
+    with pytest.raises(SpaceError, match=r"corpus\.general: is for branches from model\.checkpoints"):
         parse_space(given, origin="tests")
 
 

@@ -150,6 +150,13 @@ def test_losses_are_told_for_every_domain_in_nats_and_bits() -> None:
     assert row(card(SEED), "domain-1") == ["domain-1", "3.0000", "2.1640"]
 
 
+def test_losses_by_the_byte_are_told_once() -> None:
+    text = card(replace(EXPERT, loss_unit="bits/byte"))
+    assert row(text, "domain") == ["domain", "bits per byte", "seed", "predicted", "90% interval"]
+    assert row(text, "domain-1") == ["domain-1", "3.0000", "3.5000", "3.1000", "2.9000 to 3.3000"]
+    assert "nats" not in text
+
+
 def test_tokens_read_follow_the_mixture_and_the_replay() -> None:
     def read(text: str) -> list[str]:
         lines = [line for line in text.splitlines() if "| 400k |" in line]

@@ -14,7 +14,7 @@ from raysplit.design.tasks import Failed, Measured, Outcome, Task
 from raysplit.errors import RunError, SpaceError
 from raysplit.run_folder.folder import RunFolder, existing_run, open_run
 from raysplit.space import Space, dump_space, load_space, parse_space
-from raysplit.tuning.objectives import BRANCH
+from raysplit.tuning.objectives import BRANCH, judged
 from raysplit.tuning.stages import STEPS, expected_flops, other_parameters, points_of, rate_parameter, tune
 from raysplit.tuning.storage import StudyStore, masked, open_storage, open_store, storage_url
 from raysplit.tuning.tuned import Tuned, read_tuned
@@ -338,6 +338,15 @@ def test_a_password_may_come_from_the_environment_and_is_masked(monkeypatch: pyt
         in_query = masked(f"storage: 'postgresql://host/db?user=me&{name}=s3cr%40t&sslmode=require'")
         assert in_query == f"storage: 'postgresql://host/db?user=me&{name}=***&sslmode=require'"
     assert masked("sqlite:////tmp/a b/optuna.db") == "sqlite:////tmp/a b/optuna.db"
+
+
+def test_what_a_branch_loses_is_that_on_the_general_set_where_there_is_one() -> None:
+    space = bases_of(14_000, general_weight=0.25)
+    losses = {"code": 2.0, "law": 4.0, "general": 6.0}
+    assert judged(space, "code", losses) == 0.75 * 2.0 + 0.25 * 3.0
+    given = space.model_dump()
+    given["corpus"]["general"] = {"kind": "files", "path": "."}
+    assert judged(parse_space(given, origin="bases"), "code", losses) == 0.75 * 2.0 + 0.25 * 6.0
 
 
 def bases_of(*sizes: int, **tuning: Any) -> Space:
