@@ -198,7 +198,11 @@ def play(out: Path, venv: Path, steps: Steps, nodes: dict[str, subprocess.Popen[
     wait_until(lambda: "3 nodes" in run(*here, "ray", "exec", "--no-config-cache", file, count, check=False,
                                         env=environment).stdout, 900)  # fmt: skip
     steps.tell(f"all three nodes after another {time.monotonic() - started:.0f} s")
-    space = write_space(out / "space.yaml", tiny_space(SHARED / "texts", compute={"lanes": 2}))
+    # Long enough to be watched and stopped in the middle.
+    longer = {"pretrain_tokens": [65_536, 131_072, 262_144], "specialize_tokens": [16_384, 32_768, 65_536]}
+    sizes = {"sizes": ["14k", "28k", "56k"]}
+    tiny = tiny_space(SHARED / "texts", model=sizes, sweep=longer, target={"budget_flops": 5e10}, compute={"lanes": 2})
+    space = write_space(out / "space.yaml", tiny)
     shutil.copy(space, shared / "space.yaml")
     on_head("raysplit doctor /shared/space.yaml --out /shared/first --ray-address auto || test $? = 1")
     tunnel = subprocess.Popen(
