@@ -249,7 +249,7 @@ def rays() -> list[str]:
         line
         for name in NAMES[1:]
         for pid in run("ip", "netns", "pids", name, check=False).stdout.split()
-        if any(word in (line := title(int(pid))) for word in ("ray", "raylet", "gcs_server"))
+        if any(word in (line := title(int(pid))) for word in ("raylet", "gcs_server", "ray::", "ray/dashboard"))
     ]
 
 
