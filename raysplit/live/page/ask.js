@@ -22,7 +22,7 @@ export function start() {
   form.addEventListener("reset", (event) => {
     event.preventDefault();
     budget = null;
-    $("general-rise").value = "";
+    $("general-rise").value = $("general-loss").value = "";
     for (const slider of form.querySelectorAll("input[type=range]")) slider.value = "0";
     choose(target);
     labels();
@@ -68,7 +68,7 @@ export function setTarget(live) {
     choose(advice);
     $("size-slider").max = String(advice.sizes.length);
   }
-  $("rise-field").hidden = !Object.keys(advice.general_rise ?? {}).length;
+  $("rise-field").hidden = $("general-field").hidden = !Object.keys(advice.general_rise ?? {}).length;
   labels();
   return ask(live);
 }
@@ -95,6 +95,8 @@ function question() {
   }
   const rise = parse($("general-rise").value) / 100;
   if (rise > 0) out.push(["max_general_rise", String(rise)]);
+  const loss = parse($("general-loss").value);
+  if (loss > 0) out.push(["max_general_loss", String(loss)]);
   for (const choice of CHOICES) {
     const { value } = $("ask").elements[choice];
     if (value !== target[choice]) out.push([choice, value]);
