@@ -36,7 +36,7 @@ def test_a_cluster_that_is_gone_is_told_of_and_after_a_while_not_waited_for() ->
                 raise TimeoutError
 
     said = StringIO()
-    display = Display(Console(file=said, width=200), law=None, broker=Gone(), title="sweep")  # type: ignore[arg-type]
+    display = Display(Console(file=said, width=200), law=None, broker=Gone(), title="sweep")
     display._heard = time.monotonic() - 20
     display._watch_once(lambda status, report: None)
     assert "the cluster has not answered for 20 s" in said.getvalue()
