@@ -104,14 +104,17 @@ def examine_here(*, device: str, folder: Path | None, needed_bytes: float = 0.0)
 
 
 def _check_ranks(nodes: Nodes, *, backend: str) -> Iterator[Finding]:
-    [(_, at)] = _on_nodes(nodes, {next(iter(nodes)): address_of_first})
-    if not isinstance(at, tuple):
+    first = _on_nodes(nodes, {next(iter(nodes)): address_of_first})
+    if not first or not isinstance(first[0][1], tuple):
         return
-    host, port = at
+    host, port = first[0][1]
     calls = {
         name: partial(sum_over_ranks, rank, len(nodes), host, port, backend=backend) for rank, name in enumerate(nodes)
     }
-    for name, seen in _on_nodes(nodes, calls, gpus=1.0 if backend == "nccl" else 0.0):
+    sums = _on_nodes(nodes, calls, gpus=1.0 if backend == "nccl" else 0.0)
+    if len(sums) < len(nodes):
+        return  # one has left, and the others waited for it in vain
+    for name, seen in sums:
         if seen != float(len(nodes)):
             why = " ".join(str(seen).split())[:300]
             yield Finding(
@@ -146,7 +149,10 @@ def _nodes() -> Nodes:
 
 
 def _on_nodes(nodes: Nodes, calls: Mapping[str, Callable[[], Any]], *, gpus: float = 0.0) -> list[tuple[str, object]]:
-    """Call a function on each node; its result, or the exception that kept it from one."""
+    """Call a function on each node; its result, or the exception that kept it from one.
+
+    A node that has left meanwhile is not among them: machines come and go, and what is gone cannot be wrong.
+    """
     task = ray.remote(num_cpus=0, num_gpus=gpus, max_retries=0)(_call)
     references = {
         name: task.options(
@@ -165,6 +171,9 @@ def _on_nodes(nodes: Nodes, calls: Mapping[str, Callable[[], Any]], *, gpus: flo
             found.append((name, TimeoutError(f"nothing within {_ANSWER_SECONDS:g} s")))
         except Exception as error:  # of Ray's many kinds, or the function's own
             found.append((name, getattr(error, "cause", None) or error))
+    if any(isinstance(seen, Exception) for _, seen in found):
+        there = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        found = [(name, seen) for name, seen in found if nodes[name]["NodeID"] in there]
     return found
 
 
