@@ -8,7 +8,6 @@ from ray.exceptions import GetTimeoutError, TaskUnschedulableError
 
 from raysplit.doctor import examine
 
-
 IDS = {"stays": "a" * 56, "goes": "b" * 56}
 
 
