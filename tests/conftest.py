@@ -29,6 +29,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+# A shell that starts a command in the background, as a script does, has it ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 LONG = bool(os.environ.get("RAYSPLIT_LONG_TESTS"))

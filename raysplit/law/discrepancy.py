@@ -31,7 +31,7 @@ class Left:
     residual: Array  # (R,), log y - log L
     features: Array  # (R, M)
     jacobian: Array  # (R, P)
-    branch: "Branches"
+    branch: "BranchPoints"
 
     def whitened(self, within: float) -> "Left":
         """The same with independent rows of one variance, where those of a branch point correlate by ``within``."""
@@ -44,7 +44,7 @@ class Left:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Branches:
+class BranchPoints:
     """Which rows of a domain share a branch point."""
 
     order: NDArray[np.intp]  # (R,), rows of one branch point after the other
@@ -53,7 +53,7 @@ class Branches:
     size: NDArray[np.intp]  # (C,)
 
     @classmethod
-    def of(cls, cluster: NDArray[np.intp]) -> "Branches":
+    def of(cls, cluster: NDArray[np.intp]) -> "BranchPoints":
         """By the number of each row's branch point, (R,)."""
         _, own, size = np.unique(cluster, return_inverse=True, return_counts=True)
         return cls(order=np.argsort(own, kind="stable"), first=np.cumsum(size) - size, own=own, size=size)

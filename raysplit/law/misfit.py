@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysplit.law.basis import Basis
-from raysplit.law.discrepancy import Branches, Left, Scales, absorbed, coefficients, prior_draws, scales
+from raysplit.law.discrepancy import BranchPoints, Left, Scales, absorbed, coefficients, prior_draws, scales
 from raysplit.law.form import Array
 from raysplit.law.noise import Noise, Residuals, estimate_noise
 from raysplit.law.status import Fitted
@@ -82,7 +82,7 @@ def misfit_of(fitted: Fitted, clusters: Sequence[NDArray[np.intp]], basis: Basis
                 residual=-problem.residuals(phi)[0] * root,
                 features=own * root[:, None],
                 jacobian=problem.jacobian(phi)[0] * root[:, None],
-                branch=Branches.of(cluster),
+                branch=BranchPoints.of(cluster),
             )
         )
     found = scales(left, scale=scale)

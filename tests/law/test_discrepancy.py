@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from raysplit.law import Law, fit_law
 from raysplit.law.basis import N_FEATURES, Basis
-from raysplit.law.discrepancy import Branches, Left, Scales, coefficients, scales
+from raysplit.law.discrepancy import BranchPoints, Left, Scales, coefficients, scales
 from raysplit.law.noise import Residuals, estimate_noise
 from raysplit.law.scratch import ScratchRuns, fit_scratch
 from tests.law.tables import synthetic
@@ -59,7 +59,10 @@ def left_of(
         luck = np.sqrt(within) * rng.standard_normal(12)[cluster] + np.sqrt(1 - within) * rng.standard_normal(len(grid))
         left.append(
             Left(
-                residual=features @ c + noise * luck, features=features, jacobian=jacobian, branch=Branches.of(cluster)
+                residual=features @ c + noise * luck,
+                features=features,
+                jacobian=jacobian,
+                branch=BranchPoints.of(cluster),
             )
         )
     return left, own
