@@ -38,9 +38,13 @@ class AskedAnywhere(click.Command):
         from raysplit.sweep.jobs import SubmittedJobs
 
         words = _without_address(ctx.meta[_WORDS])
-        status = SubmittedJobs.at(address).ask(
-            [str(ctx.info_name), *words], tell=show, tell_beside=lambda line: show(line, err=True)
-        )
+        try:
+            status = SubmittedJobs.at(address).ask(
+                [str(ctx.info_name), *words], tell=show, tell_beside=lambda line: show(line, err=True)
+            )
+        except KeyboardInterrupt:
+            say("no longer asking; the sweep goes on")
+            status = 130
         sys.exit(status)
 
 

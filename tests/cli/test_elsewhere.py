@@ -53,6 +53,18 @@ def test_the_same_words_are_said_there_and_its_answer_and_status_come_back(
     assert result.stderr == f"raysplit: asking the Ray dashboard at {HEAD}\na word beside it\n"
 
 
+def test_ctrl_c_ends_the_asking_and_not_the_sweep(
+    raysplit: Command, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(*_: object, **__: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(elsewhere, "ask", pressed)
+    result = raysplit("watch", "/shared/a", "--address", HEAD)
+    assert result.exit_code == 130
+    assert result.stderr.endswith("raysplit: no longer asking; the sweep goes on\n")
+
+
 @pytest.mark.parametrize(
     ("command", "loaded_next", "word"),
     [
