@@ -333,7 +333,7 @@ def advise(
             raise RunError("--law has no budget of its own: give --budget-flops")
         domains = law.at_share().domains
         given = _weights_of(domains, weights)
-        price, bases = read_json(law_file, _price_in), read_json(law_file, _bases_in)
+        price, bases, loss_unit = read_json(law_file, _beside_a_law)
         bases = _asked_of(bases, n_params) if bases else {}
         problem = Problem(
             budget_flops=budget_flops,
@@ -345,7 +345,7 @@ def advise(
             seeds=seeds or "shared",
             max_general_loss=max_general_loss or math.inf,
             max_general_rise=max_general_rise or math.inf,
-            loss_unit=read_json(law_file, _unit_in),
+            loss_unit=loss_unit,
         )
         advice, rests_on = advise_on(law, _sized(law, problem, price, n_params)), {}
     if of_benchmark is not None:
@@ -466,25 +466,15 @@ def _told_by_priors(
     return told_by_priors(law, problem, wider) if len(law.domains) <= MOST_JUDGED else {}
 
 
-def _price_in(text: str) -> "Price":
-    """The price that `raysplit fit` wrote beside a law."""
+def _beside_a_law(text: str) -> "tuple[Price, dict[int, Base], LossUnit]":
+    """What `raysplit fit` wrote with a law: its price, its bases where runs began from some, and the unit of losses."""
+    from raysplit.split import Base
     from raysplit.split.price import RULE, TABLE, Price
 
-    known = {int(n): float(flops) for n, flops in json.loads(text).get("flops_per_token", {}).items()}
-    return Price(known=known, source=TABLE if known else RULE)
-
-
-def _unit_in(text: str) -> "LossUnit":
-    """The unit of losses that `raysplit fit`, or a sweep, wrote beside a law."""
-    unit: LossUnit = json.loads(text).get("loss_unit", "nats/token")
-    return unit
-
-
-def _bases_in(text: str) -> "dict[int, Base]":
-    """The bases that `raysplit fit` wrote beside a law; none of a law whose runs were pretrained."""
-    from raysplit.split import Base
-
-    return {int(n): Base(**base) for n, base in json.loads(text).get("bases", {}).items()}
+    beside = json.loads(text)
+    known = {int(n): float(flops) for n, flops in beside.get("flops_per_token", {}).items()}
+    bases = {int(n): Base(**base) for n, base in beside.get("bases", {}).items()}
+    return Price(known=known, source=TABLE if known else RULE), bases, beside.get("loss_unit", "nats/token")
 
 
 def _sized(law: "Law", problem: "Problem", price: "Price", n_params: tuple[int, ...]) -> "Problem":
