@@ -13,7 +13,8 @@ def corpora_of(space: Space, corpus: Corpus) -> dict[int, Corpus]:
         CorpusError: as `Corpus.in_tokens_of`.
     """
     tokenizers = {n_params: space.tokenizer_of(n_params) for n_params in space.model.sizes}
-    found = {tokenizer.name: corpus.in_tokens_of(tokenizer) for tokenizer in tokenizers.values()}
+    distinct = {tokenizer.name: tokenizer for tokenizer in tokenizers.values()}
+    found = {name: corpus.in_tokens_of(tokenizer) for name, tokenizer in distinct.items()}
     return {n_params: found[tokenizer.name] for n_params, tokenizer in tokenizers.items()}
 
 
