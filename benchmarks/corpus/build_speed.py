@@ -1,12 +1,13 @@
 """How fast is a corpus built, beside the tokenizer alone? In how much memory, and what if it is killed and goes on?
 
-    .venv/bin/python benchmarks/corpus/build_speed.py --gigabytes 0.5        # minutes; 10 GB take hours
+    .venv/bin/python benchmarks/corpus/build_speed.py --gigabytes 0.5                   # minutes
+    .venv/bin/python benchmarks/corpus/build_speed.py --gigabytes 10 --one-build 900    # two hours
 
 The text is that of three packages, again and again, with every ninth word of each copy exchanged, so that copies are
 neither equal nor nearly equal. Lines are: the tokenizer alone; a build by two processes; a build that is killed and
 goes on, with its time as a share of the undisturbed one; a build by one process. "Of the tokenizer" is the build's
 speed as a share of the tokenizer's own: first by the clock, then by CPU seconds, which hold on a machine that others
-use too.
+use too. With ``--one-build SECONDS`` the only build is one by two processes, killed after as many seconds, that goes on.
 """
 
 import argparse
@@ -151,7 +152,9 @@ def build(spec: str, out: Path, n_processes: int, *, kill_after: float | None = 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=0.5)
-    wanted = int(parser.parse_args().gigabytes * 1e9)
+    parser.add_argument("--one-build", type=float, metavar="SECONDS", help="until the only build is killed")
+    arguments = parser.parse_args()
+    wanted = int(arguments.gigabytes * 1e9)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_text(root / "text", wanted)
@@ -169,6 +172,13 @@ def main() -> None:
                 f"{cost.cpu_seconds:.0f} CPU seconds, {cpu:.0%}; peak {gigabytes:.2f} GB\n  {found}",
                 flush=True,
             )
+
+        if arguments.one_build is not None:
+            first, before, _ = build(spec, root / "one", 2, kill_after=arguments.one_build)
+            rest, after, found = build(spec, root / "one", 2)
+            cost = Cost(first.seconds + rest.seconds, first.cpu_seconds + rest.cpu_seconds)
+            show(f"two processes, killed after {first.seconds:.0f} s", cost, max(before, after), found)
+            return
 
         undisturbed = build(spec, root / "two", 2)
         show("two processes", *undisturbed)
