@@ -7,7 +7,8 @@ The text is that of three packages, again and again, with every ninth word of ea
 neither equal nor nearly equal. Lines are: the tokenizer alone; a build by two processes; a build that is killed and
 goes on, with its time as a share of the undisturbed one; a build by one process. "Of the tokenizer" is the build's
 speed as a share of the tokenizer's own: first by the clock, then by CPU seconds, which hold on a machine that others
-use too. With ``--one-build SECONDS`` the only build is one by two processes, killed after as many seconds, that goes on.
+use too. With ``--one-build SECONDS`` the only build is one by two processes, which is killed after as many seconds and
+goes on; the tokenizer alone is then timed before and after, for in hours a machine's speed may change.
 """
 
 import argparse
@@ -116,19 +117,26 @@ def tokenizer_alone(folder: Path) -> tuple[float, Cost]:
     return sum(len(text.encode()) for text in texts) / 1e6, cost[0]
 
 
-class Memory:
-    """The most memory of a process and its children together; pages that they share are counted once each (PSS)."""
+class Watch:
+    """The most memory of a process and its children together, pages that they share counted once (PSS); CPU seconds."""
 
     def __init__(self, pid: int) -> None:
         self.peak_bytes = 0
+        self._cpu_seconds: dict[int, float] = {}
         self._process = psutil.Process(pid)
         threading.Thread(target=self._watch, daemon=True).start()
+
+    @property
+    def cpu_seconds(self) -> float:
+        """As seen every half second; those of processes that were killed with their parent are in it."""
+        return sum(self._cpu_seconds.values())
 
     def _watch(self) -> None:
         while True:
             try:
                 each = [self._process, *self._process.children(recursive=True)]
                 self.peak_bytes = max(self.peak_bytes, sum(one.memory_full_info().pss for one in each))
+                self._cpu_seconds |= {one.pid: sum(one.cpu_times()[:2]) for one in each}
             except psutil.Error:
                 if not self._process.is_running():
                     return
@@ -140,13 +148,14 @@ def build(spec: str, out: Path, n_processes: int, *, kill_after: float | None = 
     command = [sys.executable, "-c", BUILD, spec, str(out), str(n_processes)]
     with timed() as cost:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        memory = Memory(process.pid)
+        watch = Watch(process.pid)
         try:
             said, _ = process.communicate(timeout=kill_after)
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)
             said, _ = process.communicate()
-    return cost[0], memory.peak_bytes / 1e9, json.loads(said or "{}")
+    cpu_seconds = max(cost[0].cpu_seconds, watch.cpu_seconds)
+    return cost[0]._replace(cpu_seconds=cpu_seconds), watch.peak_bytes / 1e9, json.loads(said or "{}")
 
 
 def main() -> None:
@@ -177,6 +186,9 @@ def main() -> None:
             first, before, _ = build(spec, root / "one", 2, kill_after=arguments.one_build)
             rest, after, found = build(spec, root / "one", 2)
             cost = Cost(first.seconds + rest.seconds, first.cpu_seconds + rest.cpu_seconds)
+            later = tokenizer_alone(root / "tokenizer")[1]
+            print(f"tokenizer alone, later: {n / later.seconds:.2f} MB/s, {n / later.cpu_seconds:.2f} MB a CPU second")
+            alone = Cost(*(sum(both) / 2 for both in zip(alone, later, strict=True)))
             show(f"two processes, killed after {first.seconds:.0f} s", cost, max(before, after), found)
             return
 
