@@ -186,7 +186,7 @@ def main() -> None:
             first, before, _ = build(spec, root / "one", 2, kill_after=arguments.one_build)
             rest, after, found = build(spec, root / "one", 2)
             cost = Cost(first.seconds + rest.seconds, first.cpu_seconds + rest.cpu_seconds)
-            later = tokenizer_alone(root / "tokenizer")[1]
+            later = tokenizer_alone(root / "tokenizer again")[1]
             print(f"tokenizer alone, later: {n / later.seconds:.2f} MB/s, {n / later.cpu_seconds:.2f} MB a CPU second")
             alone = Cost(*(sum(both) / 2 for both in zip(alone, later, strict=True)))
             show(f"two processes, killed after {first.seconds:.0f} s", cost, max(before, after), found)
