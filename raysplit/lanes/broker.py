@@ -124,10 +124,14 @@ class Broker:
 
     # Calls of lanes.
 
-    async def join(self, number: int, worker: Any, placement_group: Any) -> None:
-        """A lane's workers have come up; its first rank is the actor ``worker``."""
-        if (lane := self._pool.joined(number, self._clock())) is not None:
+    async def placed(self, number: int, worker: Any, placement_group: Any) -> None:
+        """A lane's workers have been placed; its first rank is the actor ``worker``."""
+        if (lane := self._pool.lanes.get(number)) is not None:
             lane.worker, lane.placement_group = worker, placement_group
+
+    async def join(self, number: int) -> None:
+        """A lane's workers have come up."""
+        self._pool.joined(number, self._clock())
 
     async def fetch(self, number: int) -> Order:
         """The lane's next task, or what to do without one: ask again, or end."""

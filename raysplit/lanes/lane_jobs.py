@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Sequence
@@ -48,12 +47,11 @@ class LaneHost:
         Raises:
             Exception: Ray Train's, of many kinds, around what ended a worker.
         """
-        os.environ.update(_QUIET)
         import ray.train  # brings torch, which the broker has no use for
-        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.train.torch import TorchConfig
 
         footprint = config.footprint
-        TorchTrainer(
+        ray_private.trainer_in_this_process()(
             serve,
             train_loop_config={"lane": config},
             torch_config=TorchConfig(backend="nccl" if footprint.gpus_per_worker else "gloo"),
@@ -113,7 +111,7 @@ class RayLaneJobs:
             number=lane.number, footprint=lane.footprint, spots=lane.spots, space=self.space, folder=self.folder,
             corpus_folder=self.corpus_folder, broker=broker, law=self.law,
         )  # fmt: skip
-        host = ray.remote(LaneHost).options(**stable_options()).remote()
+        host = ray.remote(LaneHost).options(**stable_options(), runtime_env={"env_vars": _QUIET}).remote()
         self._hosts[lane.number] = host
         run: Awaitable[None] = host.run.remote(config)
         return run

@@ -44,10 +44,13 @@ def serve(config: dict[str, Any]) -> None:
     import ray.train
 
     lane: LaneConfig = config["lane"]
+    rank = ray.train.get_context().get_world_rank()
+    if rank == 0:  # before what may hang, so that what was placed can be cleared away
+        here = ray.get_runtime_context().current_actor
+        ray.get(lane.broker.placed.remote(lane.number, here, get_current_placement_group()))
     try:
         _work(lane)
     except Exception as error:
-        rank = ray.train.get_context().get_world_rank()
         cause = write_traceback(error, lane.folder.lane_log(lane.number), rank=rank)
         with contextlib.suppress(ray.exceptions.RayError):  # a broker that is gone has sent the lanes home
             ray.get(lane.broker.say.remote(lane.number, Trouble(kind=kind_of(error), cause=cause)))
@@ -81,8 +84,7 @@ def _work(config: LaneConfig) -> None:
     )
     first = dist.get_rank() == 0
     if first:
-        here = ray.get_runtime_context().current_actor
-        ray.get(broker.join.remote(number, here, get_current_placement_group()))
+        ray.get(broker.join.remote(number))
     teller = _Teller(broker, number) if first else None
     while True:
         inbox: list[Any] = [ray.get(broker.fetch.remote(number)) if first else None]

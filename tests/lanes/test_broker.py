@@ -93,7 +93,8 @@ class Told:
             self.clock.now = min(until, self.clock.now + 1.0)
 
     async def up(self, number: int) -> None:
-        await self.broker.join(number, f"worker {number}", None)
+        await self.broker.placed(number, f"worker {number}", None)
+        await self.broker.join(number)
 
     async def end(self, number: int, error: Exception | None = None) -> None:
         """A lane's job ends."""
