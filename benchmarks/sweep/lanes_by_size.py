@@ -6,12 +6,14 @@ It starts a Ray cluster of unequal nodes on this machine (by default of 2, 2 and
 which the smallest size takes one CPU and the largest two nodes of two. From the journal it reads how many CPU-seconds
 lanes were at work: the sum over measurements of wall seconds times CPUs. "Share" is that sum over all CPU-seconds of
 the cluster from the first measurement's beginning until the last measurement. Lanes that start, save, load or wait for
-others count as idle.
+others count as idle, and so do machines for which the sweep has nothing to do. "Utilization" is what the sweep itself
+said last: the share of the time with tasks waiting.
 """
 
 import argparse
 import json
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -91,7 +93,9 @@ def main() -> None:
             cluster.add_node(num_cpus=n_cpus)
         command = [sys.executable, "-m", "raysplit", "sweep", str(home / "space.yaml"), "--out", str(home / "run")]
         began = time.monotonic()
-        sweep = subprocess.Popen([*command, "--ray-address", cluster.address], cwd=home)
+        log = home / "sweep.txt"
+        with log.open("w") as file:
+            sweep = subprocess.Popen([*command, "--ray-address", cluster.address], cwd=home, stdout=file)
         try:
             sweep.wait(timeout=arguments.seconds)
         except subprocess.TimeoutExpired:
@@ -109,6 +113,7 @@ def main() -> None:
             "tokens": arguments.tokens,
             "command_seconds": round(wall_seconds, 1),
             "status": sweep.returncode,
+            "utilization": int(re.findall(r"machines (\d+)% busy", log.read_text())[-1]) / 100,
             **{name: round(value, 3) for name, value in found.items()},
         }
         (arguments.out / "lanes_by_size.json").write_text(json.dumps(result, indent=1) + "\n")

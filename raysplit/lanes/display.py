@@ -104,7 +104,11 @@ class Display:
             self._watch(_REFRESH_SECONDS, lambda status, report: live.update(self._table(status, report)))
 
     def _log(self) -> None:
-        self._watch(_LOG_SECONDS, lambda status, report: self._console.print(self._line(status, report)))
+        self._watch(_LOG_SECONDS, self._print_line)
+
+    def _print_line(self, status: Status | None, report: PoolReport) -> None:
+        doing = describe_lanes(report.lanes) if status is None else ""
+        self._console.print(self._line(status, report, doing))
 
     def _table(self, status: Status | None, report: PoolReport) -> Group:
         table = Table("lane", "trial", "to", "tokens", "loss", title=None, expand=False, box=None, padding=(0, 2))
@@ -114,17 +118,18 @@ class Display:
                 str(lane.number), trial, to, format_count(lane.tokens),
                 f"{lane.loss:.3f}" if lane.loss == lane.loss else "",
             )  # fmt: skip
-        return Group(Text(self._line(status, None), style="bold"), table)
+        return Group(Text(self._line(status, report), style="bold"), table)
 
-    def _line(self, status: Status | None, report: PoolReport | None) -> str:
+    def _line(self, status: Status | None, report: PoolReport, doing: str = "") -> str:
         elapsed = format_seconds(time.monotonic() - self._started)
+        busy = "" if math.isnan(report.utilization) else f", machines {report.utilization:.0%} busy"
         if status is None:
-            return f"{self._title}  {elapsed}  {describe_lanes(report.lanes) if report else ''}".rstrip()
+            return f"{self._title}  {elapsed}  {doing}{busy}".rstrip()
         budget = f" of {format_flops(status.budget_flops)}" if status.budget_flops < float("inf") else ""
         return (
             f"{self._title}  {elapsed}  round {status.round}: {status.n_trials - status.n_trials_left}/"
             f"{counted(status.n_trials, 'trial')}, {counted(status.n_observations, 'observation')}, "
-            f"{format_flops(status.spent_flops)}{budget}, {status.n_stopped} stopped, {status.n_failed} failed"
+            f"{format_flops(status.spent_flops)}{budget}, {status.n_stopped} stopped, {status.n_failed} failed{busy}"
         )
 
 

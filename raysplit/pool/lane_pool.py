@@ -14,6 +14,7 @@ from raysplit.pool.openings import Clearing, Moves, next_moves
 from raysplit.pool.placement import Footprint, Machine, words
 from raysplit.pool.task_queue import MOST_TRIES, PATIENCE_SECONDS, TaskQueue, because
 from raysplit.pool.troubles import Kind, Trouble, remedy
+from raysplit.pool.utilization import Utilization
 
 NO_MACHINES_SECONDS = 1800.0
 """How long tasks wait for machines that the cluster has lost, while nothing else goes on."""
@@ -57,6 +58,7 @@ class LanePool:
     """The last decision."""
     nodes: Sequence[Machine] = ()
     """The nodes as last seen."""
+    utilization: Utilization = field(default_factory=Utilization)
     _silences: Silences = field(init=False)
     _failing: dict[str, _Failing] = field(default_factory=dict)
     _served: dict[Footprint, float] = field(default_factory=dict)
@@ -100,6 +102,7 @@ class LanePool:
             Lanes to open, already counted, and lanes to send home.
         """
         self.nodes = nodes
+        self.utilization.look(self.lanes.values(), nodes, n_waiting=len(self.queue.waiting), now=now)
         is_working = any(lane.is_open and lane.joined is not None for lane in self.lanes.values())
         shunned = [name for name, failing in self._failing.items() if failing.until > now] if is_working else ()
         self.moves = next_moves(

@@ -37,6 +37,8 @@ class PoolReport:
     lanes: tuple[LaneReport, ...]
     n_waiting: int
     """Tasks without a lane."""
+    utilization: float
+    """Share of the time with work to do in which the machines trained; NaN before."""
     notices: tuple[str, ...]
     """The last of all ``n_notices`` notices."""
     n_notices: int
@@ -60,6 +62,7 @@ def report_on(pool: LanePool, now: float) -> PoolReport:
             for lane in pool.lanes.values()
         ),
         n_waiting=len(pool.queue.waiting),
+        utilization=pool.utilization.share,
         notices=tuple(pool.notices),
         n_notices=pool.n_notices,
         quiet=why_quiet(pool, now),

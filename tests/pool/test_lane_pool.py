@@ -262,3 +262,13 @@ def test_with_work_to_do_machines_are_busy_nearly_all_the_time() -> None:
         simulated.second()
     share = simulated.busy["busy"] / simulated.busy["all"]
     assert share >= 0.85, (share, simulated.n_changes, simulated.now)
+    assert simulated.pool.utilization.share == pytest.approx(share, abs=0.03)
+
+
+def test_machines_without_work_to_do_are_not_counted_as_idle() -> None:
+    simulated = cluster(a=2, b=2)
+    simulated.hand_in(0, SMALL, seconds=100 * START_SECONDS)
+    simulated.until_done(seconds=120 * int(START_SECONDS))
+    found = simulated.pool.utilization
+    assert found.worked_seconds == pytest.approx(100 * START_SECONDS, rel=0.02)
+    assert found.share >= 0.9  # three of four CPUs had nothing to do
