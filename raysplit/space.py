@@ -432,7 +432,8 @@ class TrainingSpec(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of weights and activations; states of the optimizer are fp32. On a CPU fp32 gives the same bits again."""
     zero_stage: ZeroStage = 1
-    """What DeepSpeed partitions over the ranks: 1 the optimizer, 2 gradients too, 3 weights too."""
+    """What DeepSpeed partitions over the ranks: 1 the optimizer, 2 gradients too, 3 weights too. A lone rank in fp32
+    has 0 unless a shape says otherwise."""
     activation_checkpointing: bool = False
     """Compute activations twice in place of keeping them: less memory, a third more time."""
     compile: bool = False

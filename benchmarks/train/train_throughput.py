@@ -1,12 +1,12 @@
 """How fast is our training step beside a bare PyTorch loop of the same model, optimizer and batch?
 
-    python benchmarks/train/train_throughput.py        # 3 minutes
+    python benchmarks/train/train_throughput.py        # 5 minutes
     python benchmarks/train/train_throughput.py --device cuda --sizes 20M 125M 350M --context 1024 --batch 16
 
 Both train the same shape in one process, one worker, on the same random tokens: the engine through DeepSpeed as a sweep
 does, the loop with plain autograd, clip_grad_norm_ and a fused AdamW. In bf16 the loop has its weights and optimizer
 states in bf16, so that it is if anything the lighter one. They take turns, a round each, so that a drift of the machine
-hits both.
+hits both. On a CPU the time is that of the process's one thread, so that other work on the machine counts for little.
 
 A line is a size. "Ours / bare loop" is the ratio of tokens/s, taken round by round: the median and its range. On CUDA
 the model FLOP utilization (MFU) is F(N) tokens/s over the GPU's dense bf16 peak.
@@ -73,12 +73,18 @@ def our_step(shape: ModelShape, training: TrainingSpec, device: str) -> Callable
     return lambda windows: engine.step(windows, learning_rate=1e-4).item()
 
 
-def tokens_per_second(step: Callable[[np.ndarray], float], windows: np.ndarray, *, seconds: float) -> float:
-    n_tokens, started = 0, time.perf_counter()
-    while time.perf_counter() - started < seconds:
+def tokens_per_second(
+    step: Callable[[np.ndarray], float],
+    windows: np.ndarray,
+    *,
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    n_tokens, started = 0, clock()
+    while clock() - started < seconds:
         step(windows)
         n_tokens += windows.shape[0] * (windows.shape[1] - 1)
-    return n_tokens / (time.perf_counter() - started)
+    return n_tokens / (clock() - started)
 
 
 def compare(
@@ -90,12 +96,13 @@ def compare(
     ours, bare = our_step(shape, training, device), bare_loop(shape, training, device)
     for step in (ours, bare, ours, bare):
         step(windows)
+    clock = time.perf_counter if device == "cuda" else time.process_time
     ratios, speeds = [], []
     for i in range(n_rounds):
         # Who goes first changes, so that neither always inherits the other's warm caches.
         pair = {}
         for name, step in (("ours", ours), ("bare", bare)) if i % 2 else (("bare", bare), ("ours", ours)):
-            pair[name] = tokens_per_second(step, windows, seconds=seconds)
+            pair[name] = tokens_per_second(step, windows, clock=clock, seconds=seconds)
         ratios.append(pair["ours"] / pair["bare"])
         speeds.append(pair["ours"])
     return {
@@ -124,7 +131,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=128)
     parser.add_argument("--batch", type=int, default=16, help="sequences in a step")
     parser.add_argument("--vocab", type=int, default=512)
-    parser.add_argument("--zero-stage", type=int, default=1)
+    parser.add_argument("--zero-stage", type=int, default=0, help="a lone rank's own is 0 in fp32, and 1 in bf16")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=1.5, help="of each of the two, each round")
     parser.add_argument("--gpu", default="H100", choices=sorted(PEAK_FLOPS_PER_SECOND), help="whose peak the MFU is of")

@@ -12,7 +12,7 @@ from raysplit.errors import SpaceError
 from raysplit.ladder import ModelShape
 from raysplit.machines import ZERO_STAGES, ShapeSpec, divisors, fewest_nodes
 from raysplit.quantities import counted, format_bytes, format_count
-from raysplit.space import Space
+from raysplit.space import Space, TrainingSpec
 
 USABLE_SHARE = 0.9
 """Share of a GPU's memory that a lane may take. The rest is for CUDA's context, NCCL, workspaces of kernels and
@@ -111,23 +111,29 @@ def _model(space: Space, n_params: int, vocab_size: int | None) -> ModelShape:
 
 def _as_written(space: Space, given: ShapeSpec) -> LaneShape:
     training, checkpointing = space.training, given.activation_checkpointing
+    workers = given.workers or space.compute.workers_per_lane
     return _lane(
         space,
         given,
-        n_workers=given.workers or space.compute.workers_per_lane,
-        zero_stage=training.zero_stage if given.zero_stage is None else given.zero_stage,
+        n_workers=workers,
+        zero_stage=given.zero_stage if given.zero_stage is not None else _lowest_stage(training, workers),
         micro_batch_sequences=given.micro_batch_sequences or training.micro_batch_sequences,
         activation_checkpointing=training.activation_checkpointing if checkpointing is None else checkpointing,
     )
 
 
+def _lowest_stage(training: TrainingSpec, n_workers: int) -> int:
+    """The stage that the space asks for; a lone rank has nothing to partition, and in fp32 is faster at stage 0."""
+    return 0 if n_workers == 1 and training.precision == "fp32" else training.zero_stage
+
+
 def _lanes(space: Space, given: ShapeSpec) -> Iterator[LaneShape]:
     """Every lane that divides a step's batch and agrees with what is given, the best first."""
     training = space.training
-    stages = [stage for stage in ZERO_STAGES if stage >= training.zero_stage]
     twice = [True] if training.activation_checkpointing else [False, True]
     for workers in _worker_counts(space) if given.workers is None else [given.workers]:
         micro_batches = _micro_batches(space, given, n_workers=workers)
+        stages = [stage for stage in ZERO_STAGES if stage >= _lowest_stage(training, workers)]
         for checkpointing in twice if given.activation_checkpointing is None else [given.activation_checkpointing]:
             for stage in stages if given.zero_stage is None else [given.zero_stage]:
                 for micro in micro_batches:

@@ -18,8 +18,9 @@ from raysplit.pool.placement import Footprint, Machine, Resources, on_these, pla
 
 WARM_SECONDS, WARM_SECONDS_OVER_NODES = 300.0, 30.0
 """How long a lane on one node, and a lane on several, is kept without work before it is closed."""
-LINGER_SECONDS = 2.0
-"""How long a lane is kept without work where another footprint waits: its trial's next milestone may come."""
+LINGER_SECONDS, LINGER_STARTS = 2.0, 0.25
+"""How long a lane is kept without work where another footprint waits, at least, and in starts of a lane: its trial's
+next milestone may come, and to close the lane too soon costs a start."""
 STARTS_WORTH = 20.0
 """Lanes at work are cleared away for a footprint that has waited so many times as long as a lane takes to start, and
 not sooner after the last such clearing. So starting lanes costs about a tenth of the time."""
@@ -96,7 +97,7 @@ def next_moves(
         elif moves.cleared is None and (
             way := _in_the_way(footprint, room_here, lanes, staying, usable, n_lanes >= most_lanes)
         ):
-            are_at_rest = all(not lane.is_open or _rests(lane, now) for lane in way.lanes)
+            are_at_rest = all(not lane.is_open or _rests(lane, start_seconds, now) for lane in way.lanes)
             patience = STARTS_WORTH * start_seconds
             if are_at_rest or (
                 now - since >= patience and (cleared.footprint == footprint or now - cleared.begun >= patience)
@@ -110,7 +111,11 @@ def next_moves(
         lane
         for lane in lanes
         if lane.is_idle
-        and (not lane.takes_tasks or (lane.stand_down and _rests(lane, now)) or now - lane.begun >= _warm_seconds(lane))
+        and (
+            not lane.takes_tasks
+            or (lane.stand_down and _rests(lane, start_seconds, now))
+            or now - lane.begun >= _warm_seconds(lane)
+        )
     ]
     return moves
 
@@ -210,8 +215,8 @@ def _reluctance(lane: LaneState) -> tuple[bool, bool, int]:
     return lane.is_open, not lane.is_idle, -lane.number
 
 
-def _rests(lane: LaneState, now: float) -> bool:
-    return lane.is_idle and now - lane.begun >= LINGER_SECONDS
+def _rests(lane: LaneState, start_seconds: float, now: float) -> bool:
+    return lane.is_idle and now - lane.begun >= max(LINGER_SECONDS, LINGER_STARTS * start_seconds)
 
 
 def _warm_seconds(lane: LaneState) -> float:

@@ -135,3 +135,13 @@ def test_a_share_of_a_gpu_has_its_share_of_the_memory() -> None:
     assert quarter.micro_batch_sequences < whole.micro_batch_sequences
     model = shape_for(125_000_000, vocab_size=VOCAB, context_length=2048)
     assert bytes_of(space_of(NODES), model, quarter).total <= 20e9
+
+
+@pytest.mark.parametrize(
+    ("precision", "workers", "given", "stage"),
+    [("fp32", 1, {}, 0), ("fp32", 2, {}, 1), ("bf16", 1, {}, 1), ("fp32", 1, {"zero_stage": 1}, 1)],
+)
+def test_a_lone_rank_partitions_nothing(precision: str, workers: int, given: dict[str, int], stage: int) -> None:
+    shapes = [{"up_to": "1T", "workers": workers, **given}]
+    lane = lane_shape_of(space_of({"shapes": shapes}, precision=precision), 125_000_000)
+    assert lane.zero_stage == stage
