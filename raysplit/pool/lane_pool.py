@@ -114,16 +114,20 @@ class LanePool:
         self._watch_for_machines(now)
         return opened, self.moves.close
 
-    def hung(self, now: float) -> list[LaneState]:
-        """Lanes that have been silent for too long; their tasks wait for other lanes. Call it once a second."""
+    def silent(self, now: float) -> list[LaneState]:
+        """Lanes that have been silent for too long. Call it once a second."""
         self._excuse_silence(now)
-        found = [lane for lane in self.lanes.values() if self._silences.is_hung(lane, now)]
-        for lane in found:
-            assert lane.queued is not None
-            lane.queued.n_stalls += 1
-            silence = f"it has said nothing for {now - lane.heard:.0f} s"
-            self.lost(lane.number, Trouble(kind=Kind.MACHINE, cause=silence), now)
-        return found
+        return [lane for lane in self.lanes.values() if self._silences.is_hung(lane, now)]
+
+    def hung(self, lane: LaneState, now: float, outcome: Outcome | None = None) -> bool:
+        """Give a silent lane up, unless it has been heard since; ``outcome`` as for `lost`. Returns whether it was."""
+        if not self._silences.is_hung(lane, now):
+            return False
+        assert lane.queued is not None
+        lane.queued.n_stalls += 1
+        silence = f"it has said nothing for {now - lane.heard:.0f} s"
+        self.lost(lane.number, Trouble(kind=Kind.MACHINE, cause=silence), now, outcome)
+        return True
 
     # What happens to a lane.
 
@@ -172,8 +176,8 @@ class LanePool:
             self._failing.pop(name, None)
         self.happened = now
         queued = lane.leave(now)
-        if queued is not None and not queued.done.done():
-            queued.done.set_result(outcome)
+        assert queued is not None
+        queued.end(outcome)
 
     def interrupted(self, number: int, now: float) -> None:
         """A lane has saved its task where it stood, as it was told. That is no failed try of the task."""
@@ -186,8 +190,11 @@ class LanePool:
             queued.since = now  # or it would be the first to get the machines that it has just cleared
         self.queue.add(queued)
 
-    def lost(self, number: int, trouble: Trouble, now: float) -> None:
-        """A lane has ended without being told to; its task goes to another lane, or is given up."""
+    def lost(self, number: int, trouble: Trouble, now: float, outcome: Outcome | None = None) -> None:
+        """A lane has ended without being told to; its task goes to another lane, or is given up.
+
+        An ``outcome`` is that of its task, where the lane had recorded it and could not tell of it any more.
+        """
         lane = self.lanes.get(number)
         if lane is None or not lane.is_open:
             return
@@ -197,6 +204,8 @@ class LanePool:
         said = remedy(trouble.kind, trouble.cause)
         if lane.joined is None:
             self._failed_start(said, trouble.kind, now)
+        elif queued is not None and outcome is not None:
+            queued.end(outcome)
         elif queued is not None:
             self.queue.take_back(queued, trouble, now, worked_seconds=worked)
         self._shun(lane, now)
@@ -205,10 +214,10 @@ class LanePool:
         if trouble.kind is Kind.SET_UP:
             self.give_up(RunError(said))
 
-    def gone(self, number: int, now: float, trouble: Trouble | None = None) -> None:
-        """Ray has given a lane's machines back."""
+    def gone(self, number: int, now: float, trouble: Trouble | None = None, outcome: Outcome | None = None) -> None:
+        """Ray has given a lane's machines back; ``trouble`` and ``outcome`` as for `lost`."""
         if trouble is not None:
-            self.lost(number, trouble, now)
+            self.lost(number, trouble, now, outcome)
         lane = self.lanes.pop(number, None)
         if lane is not None and lane.queued is not None:  # it ended without an error while it had a task
             self.queue.add(lane.queued)

@@ -34,6 +34,10 @@ class QueuedTask:
     """What ended the last of them."""
     n_stalls: int = 0
 
+    def end(self, outcome: Outcome) -> None:
+        if not self.done.done():
+            self.done.set_result(outcome)
+
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class LaneState:
