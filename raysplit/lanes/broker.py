@@ -100,7 +100,7 @@ class Broker:
         if queued is None:
             queued = QueuedTask(task=task, footprint=pool.footprint_of(task), since=self._clock(), done=Future())
             pool.ask(queued)
-            await self._tell_lanes()
+            await self._stir()
         return await asyncio.shield(asyncio.wrap_future(queued.done))
 
     async def report(self) -> PoolReport:
@@ -117,7 +117,7 @@ class Broker:
         """Tell the lanes to close, and end those that do not."""
         self._pool.closed = True
         self._pool.give_up(LaneError("the lanes are closed"))
-        await self._tell_lanes()
+        await self._stir()
         if self._following:
             await asyncio.wait(self._following, timeout=_GRACE_SECONDS)
         self._jobs.want(())
@@ -156,7 +156,13 @@ class Broker:
     async def give_back(self, number: int) -> None:
         """The lane has saved its task, as it was told."""
         self._pool.interrupted(number, self._clock())
-        await self._tell_lanes()
+        await self._stir()
+
+    async def put_off(self, number: int, trouble: Trouble) -> bool:
+        """The lane could not carry its task out for want of storage; returns whether it stays, without the task."""
+        stays = self._pool.put_off(number, trouble, self._clock())
+        await self._stir()
+        return stays
 
     async def say(self, number: int, trouble: Trouble) -> None:
         """A rank tells its exception before Ray Train hears of it; the first of several ranks' is the cause."""
@@ -202,7 +208,8 @@ class Broker:
         with contextlib.suppress(ray.exceptions.RayError):  # asked for again at the next look
             await asyncio.to_thread(jobs.want, pool.moves.wanted)
         if hung or closed:
-            await self._tell_lanes()
+            self._wake.set()
+        await self._tell_lanes()  # also where nothing has changed: a task may have become due again
         await self._tell_law()
 
     async def _follow(self, lane: LaneState) -> None:
@@ -215,7 +222,7 @@ class Broker:
             outcome = await self._recorded(lane)
         self._pool.gone(lane.number, self._clock(), trouble, outcome)
         self._jobs.clear_away(lane)
-        await self._tell_lanes()
+        await self._stir()
 
     async def _recorded(self, lane: LaneState) -> Outcome | None:
         """The outcome of a lost lane's task, if the law has it: a lane may die between recording it and telling of it.
@@ -239,8 +246,12 @@ class Broker:
             return CLOSE
         return self._pool.give(number, self._clock()) or IDLE
 
-    async def _tell_lanes(self) -> None:
+    async def _stir(self) -> None:
+        """Have lanes ask for tasks again, and look after lanes at once."""
         self._wake.set()
+        await self._tell_lanes()
+
+    async def _tell_lanes(self) -> None:
         async with self._changed:
             self._changed.notify_all()
 

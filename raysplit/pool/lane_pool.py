@@ -17,6 +17,8 @@ from raysplit.pool.troubles import Kind, Trouble, remedy
 
 NO_MACHINES_SECONDS = 1800.0
 """How long tasks wait for machines that the cluster has lost, while nothing else goes on."""
+PUT_OFF_SECONDS = 60.0
+"""How long a lane lives on that cannot write checkpoints. After that it may be its node that does not reach them."""
 _START_SECONDS = 15.0
 """How long a lane is assumed to take to start, until one has started."""
 _HELD_UP_SECONDS = 5.0
@@ -170,6 +172,7 @@ class LanePool:
         if lane is None:
             return
         lane.hear(now)
+        lane.put_off = None
         if isinstance(outcome, Measured):
             self._silences.learn(lane)
         for name in set(lane.spots):
@@ -189,6 +192,25 @@ class LanePool:
         if not lane.leaves:
             queued.since = now  # or it would be the first to get the machines that it has just cleared
         self.queue.add(queued)
+
+    def put_off(self, number: int, trouble: Trouble, now: float) -> bool:
+        """A lane could not carry its task out for want of storage, which is tried again later.
+
+        Returns:
+            Whether the lane stays; it does for `PUT_OFF_SECONDS`, and is to end then with its task.
+        """
+        lane = self._at_work(number)
+        if lane is None:
+            return False
+        lane.put_off = now if lane.put_off is None else lane.put_off
+        if now - lane.put_off >= PUT_OFF_SECONDS:
+            return False
+        worked = lane.heard - lane.begun
+        queued = lane.leave(now)
+        assert queued is not None
+        self.queue.take_back(queued, trouble, now, worked_seconds=worked)
+        self.tell(f"lane {number} could not carry out {queued.task.trial.name}{because(trouble.cause)}")
+        return True
 
     def lost(self, number: int, trouble: Trouble, now: float, outcome: Outcome | None = None) -> None:
         """A lane has ended without being told to; its task goes to another lane, or is given up.

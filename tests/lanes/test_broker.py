@@ -13,6 +13,7 @@ from raysplit.design.tasks import Measured, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.errors import LaneError, RunError
 from raysplit.lanes.broker import CLOSE, IDLE, Broker
+from raysplit.pool.lane_pool import PUT_OFF_SECONDS
 from raysplit.pool.lane_state import LEAST_SILENCE_SECONDS, STALLED, LaneState
 from raysplit.pool.placement import Footprint, Machine
 from raysplit.pool.troubles import Kind, Trouble
@@ -405,6 +406,47 @@ def test_a_task_that_is_more_than_its_outcome_is_not_done_with_it() -> None:
         queued.cancel()
 
     run(story, law=FakeLaw(says=measured()))
+
+
+FULL = Trouble(kind=Kind.STORAGE, cause="StorageError: no space left")
+
+
+def test_a_lane_outlives_storage_that_is_away_and_tries_again_as_soon_as_it_is_time() -> None:
+    async def story(told: Told) -> None:
+        queued = await told.hand_in(task())
+        await told.up(0)
+        for _ in range(2):
+            assert await told.broker.fetch(0) == task(), "the second time at once"
+            assert await told.broker.put_off(0, FULL)
+        waiting = asyncio.ensure_future(told.broker.fetch(0))
+        await told.look(seconds=3)
+        assert not waiting.done()
+        await told.look(seconds=2)
+        assert await waiting == task()
+        await told.broker.finish(0, measured())
+        assert await queued == measured()
+        assert list(told.jobs.ends) == [0], "no other lane was started"
+        assert "lane 0 could not carry out n14000-s0-trunk: StorageError: no" in (await told.broker.report()).notices[0]
+
+    run(story)
+
+
+def test_a_lane_whose_storage_stays_away_ends_as_it_may_be_its_node_s() -> None:
+    async def story(told: Told) -> None:
+        queued = await told.hand_in(task())
+        await told.up(0)
+        await told.broker.fetch(0)
+        assert await told.broker.put_off(0, FULL)
+        await told.look(seconds=PUT_OFF_SECONDS)
+        await told.broker.fetch(0)
+        assert not await told.broker.put_off(0, FULL)
+        await told.end(0, FAILED)
+        await told.look(seconds=10)
+        await told.up(1)
+        assert await told.broker.fetch(1) == task()
+        queued.cancel()
+
+    run(story)
 
 
 def test_closed_lanes_are_sent_home_and_those_who_wait_are_told() -> None:
