@@ -17,10 +17,6 @@ _REFUSALS = 3
 """So many in a row mean that it is gone. A raylet that is only busy, or stopped, still takes connections."""
 _ORDERLY_SECONDS = 10.0
 """How long the command may take to end in order, which waits in vain for those that the raylet took along."""
-_SAID = (
-    "the Ray node of this command is gone, and with it the command's way to the cluster; everything measured is kept, "
-    "and the same command continues once it finds a cluster"
-)
 
 
 @contextmanager
@@ -47,7 +43,7 @@ def tied_to(address: tuple[str, int]) -> Iterator["Tie"]:
         yield tie
     except BaseException as error:
         if tie.is_cut:
-            raise CutOff(_SAID) from error
+            raise _cut_off() from error
         raise
     finally:
         tie.let_go()
@@ -77,7 +73,7 @@ class Tie(threading.Thread):
         self.is_cut = True
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         if not self.over.wait(_ORDERLY_SECONDS):
-            sys.stderr.write(f"raysplit: {_SAID}\n")
+            sys.stderr.write(f"raysplit: {_cut_off()}\n")
             sys.stderr.flush()
             os._exit(2)
 
@@ -90,3 +86,10 @@ def _refuses(address: tuple[str, int]) -> bool:
     except OSError:  # a network that is away says nothing of a process of this machine
         return False
     return False
+
+
+def _cut_off() -> CutOff:
+    return CutOff(
+        "the Ray node of this command is gone, and with it the command's way to the cluster; everything measured is "
+        "kept, and the same command continues where it finds a cluster"
+    )
