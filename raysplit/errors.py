@@ -64,6 +64,10 @@ class TaskError(RaysplitError):
     """An unknown task, or one whose data cannot be read or do not fit the models."""
 
 
+class CutOff(RunError):
+    """This command's own node of the Ray cluster is gone, and the command with it; the same command continues."""
+
+
 class FolderTaken(RunError):
     """A run folder that another command has taken over from this one."""
 

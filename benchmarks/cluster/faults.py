@@ -9,6 +9,10 @@ OUT/results.jsonl, so that the script goes on where it was ended. OUT/table.txt 
 said, and when, is in OUT/ROW-TIME.log. Rows with
 storage need root, for mounts. `head-restart` needs Debian's redis-server.
 
+Time is counted from the command's start to its end, whatever the script still does after that. Two sweeps on the same
+machines train twice as much: they are held against two undisturbed sweeps one after the other. What is lost beyond the
+time away can be less than 0, since lanes train meanwhile. The last two lines are medians over all faults that were run.
+
 Columns of the table:
 
 n             repetitions
@@ -18,7 +22,8 @@ lost          acknowledged observations that were lost or changed (a sum); shoul
 verdicts      trials that were closed because of a machine (a sum); should be 0
 equal         those whose losses and advice equal those of the undisturbed sweep
 left          those that left something on the cluster; should be 0
-seconds lost  against the median of the undisturbed sweep: median (least to most)
+seconds lost  until the command ended, against the median of the undisturbed sweep: median (least to most)
+of it away    seconds of these in which this script itself kept storage or head away, or started another cluster: median
 silence       longest time, seconds, in which the command printed nothing after its lanes had started
 load          load average of the machine
 """
@@ -161,6 +166,8 @@ class Driver:
     out: Path
     node: str = "driver"
     lines: list[tuple[float, str]] = field(default_factory=list)
+    ended: float = 0.0
+    """When its output ended, on the clock of the lines."""
 
     def start(self) -> "Driver":
         self.process = subprocess.Popen(
@@ -177,6 +184,7 @@ class Driver:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append((time.monotonic(), line.rstrip()))
+        self.ended = time.monotonic()
 
     def wait_for(self, n_measured: int) -> None:
         wait_until(lambda: len(records(self.out, "measurement")) >= n_measured or self.process.poll() is not None)
@@ -190,6 +198,7 @@ class Driver:
             self.process.wait()
             status = None
         self._reader.join(10)
+        self.ended = self.ended or time.monotonic()
         return status
 
     def longest_silence(self) -> float:
@@ -220,6 +229,16 @@ class Scene:
     again: int = 0
     """Times that the same command was said again."""
     notes: list[str] = field(default_factory=list)
+    away_seconds: float = 0.0
+    """How long the script itself has kept away what the sweep needs."""
+    last_end: float = 0.0
+    """When the last of other commands ended."""
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.away_seconds += time.monotonic() - began
 
     def at_fault(self) -> None:
         self.driver.wait_for(FAULT_AT)
@@ -282,18 +301,20 @@ def head_lost(scene: Scene) -> None:
     scene.cluster.kill("head")
     status = scene.driver.end()
     scene.notes.append(f"the command ended with {status}: {_last(scene.driver)}")
-    scene.cluster.stop()
-    scene.cluster = Cluster(scene.cluster.temp)
-    scene.cluster.start()
+    with scene.away():
+        scene.cluster.stop()
+        scene.cluster = Cluster(scene.cluster.temp)
+        scene.cluster.start()
     scene.say_again()
 
 
 def head_restart(scene: Scene) -> None:
     """Its tables are in Redis; it comes back at the same address after some seconds, and nodes and driver stay."""
     scene.at_fault()
-    scene.cluster.kill("head")
-    time.sleep(5)
-    scene.cluster.start_head()
+    with scene.away():
+        scene.cluster.kill("head")
+        time.sleep(5)
+        scene.cluster.start_head()
     if _ended_early(scene):
         scene.say_again()
 
@@ -317,9 +338,10 @@ def driver_lost(scene: Scene) -> None:
 def storage_read_only(scene: Scene) -> None:
     """For 30 s."""
     scene.at_fault()
-    subprocess.run(["mount", "-o", "remount,ro", str(scene.storage)], check=True)
-    time.sleep(30)
-    subprocess.run(["mount", "-o", "remount,rw", str(scene.storage)], check=True)
+    with scene.away():
+        subprocess.run(["mount", "-o", "remount,ro", str(scene.storage)], check=True)
+        time.sleep(30)
+        subprocess.run(["mount", "-o", "remount,rw", str(scene.storage)], check=True)
 
 
 def storage_full(scene: Scene) -> None:
@@ -332,18 +354,20 @@ def storage_full(scene: Scene) -> None:
     with suppress(OSError), (scene.storage / "rest").open("wb", buffering=0) as file:
         while True:
             file.write(b"0")
-    time.sleep(30)
-    filler.unlink()
-    (scene.storage / "rest").unlink()
+    with scene.away():
+        time.sleep(30)
+        filler.unlink()
+        (scene.storage / "rest").unlink()
 
 
 def storage_slow(scene: Scene) -> None:
     """Nothing that is written comes back for 20 s: the file system is frozen, twice."""
     scene.at_fault()
     for _ in range(2):
-        subprocess.run(["fsfreeze", "--freeze", str(scene.storage)], check=True)
-        time.sleep(20)
-        subprocess.run(["fsfreeze", "--unfreeze", str(scene.storage)], check=True)
+        with scene.away():
+            subprocess.run(["fsfreeze", "--freeze", str(scene.storage)], check=True)
+            time.sleep(20)
+            subprocess.run(["fsfreeze", "--unfreeze", str(scene.storage)], check=True)
         time.sleep(10)
 
 
@@ -364,6 +388,7 @@ def two_sweeps(scene: Scene) -> None:
     other.start()
     scene.at_fault()
     status = other.end()
+    scene.last_end = other.ended
     scene.notes.append(f"the other: status {status}, the same losses: {status == 0 and losses(other.out)}")
     if status == 0 and scene.driver.end() == 0:
         scene.notes[-1] = f"the other: status 0, the same losses: {losses(other.out) == losses(scene.driver.out)}"
@@ -390,6 +415,8 @@ ROWS: dict[str, Callable[[Scene], None]] = {
 COLLECTIVE = "hung-collective"
 """One lane of two workers; its undisturbed sweep is a row of its own."""
 REFERENCES = {COLLECTIVE: "undisturbed-of-two"}
+SWEEPS = {"two-sweeps": 2}
+"""Sweeps of a row whose training counts, where that is more than one."""
 
 
 def _ended_early(scene: Scene) -> bool:
@@ -449,7 +476,7 @@ def play(row: str, home: Path, references: dict[str, Any]) -> dict[str, Any]:
             scene = Scene(cluster, Driver(cluster, space, out).start(), storage)
             ROWS[row](scene)
             status = scene.driver.end()
-            seconds = time.monotonic() - started
+            seconds = max(scene.driver.ended, scene.last_end) - started
             cluster = scene.cluster
             found = losses(out)
             answer = json.loads((out / "advice.json").read_text()) if (out / "advice.json").exists() else None
@@ -459,6 +486,7 @@ def play(row: str, home: Path, references: dict[str, Any]) -> dict[str, Any]:
             result = {
                 "row": row, "time": time.strftime("%Y-%m-%d %H:%M"), "status": status,
                 "ended": status == 0, "said_again": scene.again, "seconds": round(seconds, 1),
+                "away": round(scene.away_seconds, 1),
                 "lost": sum(found.get(at) != value for at, value in scene.known.items()),
                 "known": len(scene.known), "verdicts": len(records(out, "failure")),
                 "equal": found == expected["losses"] and answer == expected["advice"],
@@ -503,27 +531,45 @@ def table(results: list[dict[str, Any]]) -> str:
     """Of all repetitions, a line a row."""
     lines = [
         f"{'row':20} {'n':>2} {'ended':>6} {'again':>5} {'lost':>6} {'verdicts':>8} {'equal':>6} {'left':>5} "
-        f"{'seconds lost':>18} {'silence':>8} {'load':>10}"
+        f"{'seconds lost':>18} {'of it away':>10} {'silence':>8} {'load':>10}"
     ]
+    medians: list[tuple[float, float]] = []
     for row in ROWS:
         mine = [result for result in results if result["row"] == row]
         if not mine:
             lines.append(f"{row:20}  0  not run")
             continue
-        base = [r["seconds"] for r in results if r["row"] == REFERENCES.get(row, "undisturbed")]
-        if row in REFERENCES.values():
-            base = [r["seconds"] for r in mine]
-        lost = sorted(r["seconds"] - statistics.median(base) for r in mine) if base else []
+        lost, away = _lost(row, results), statistics.median(result["away"] for result in mine)
         said = f"{statistics.median(lost):.0f} ({lost[0]:.0f} to {lost[-1]:.0f})" if lost else ""
+        if lost and ROWS[row] is not undisturbed:
+            medians.append((statistics.median(lost), away))
         n = len(mine)
         lines.append(
             f"{row:20} {n:2} {sum(r['ended'] for r in mine):4}/{n} {sum(r['said_again'] for r in mine):5} "
             f"{sum(r['lost'] for r in mine):6} {sum(r['verdicts'] for r in mine):8} "
             f"{sum(r['equal'] for r in mine):4}/{n} {sum(bool(r['left']) for r in mine):5} {said:>18} "
-            f"{max(r['silence'] for r in mine):8.0f} {_loads(mine):>10}"
+            f"{away:10.0f} {max(r['silence'] for r in mine):8.0f} {_loads(mine):>10}"
         )
+    if medians:
+        lost_seconds = statistics.median(seconds for seconds, _ in medians)
+        beyond_seconds = statistics.median(seconds - away for seconds, away in medians)
+        lines += [
+            "",
+            f"seconds lost, median of {len(medians)} faults: {lost_seconds:.0f}",
+            f"beyond the time away: {beyond_seconds:.0f}",
+        ]
     notes = [f"{r['row']}: {note}" for r in results for note in [*r["notes"], *r["left"]]]
     return "\n".join([*lines, "", *dict.fromkeys(notes)]) + "\n"
+
+
+def _lost(row: str, results: list[dict[str, Any]]) -> list[float]:
+    """Seconds that each repetition of a row lost, rising; none where its undisturbed sweep was not run."""
+    reference = row if row in REFERENCES.values() else REFERENCES.get(row, "undisturbed")
+    undisturbed_seconds = [result["seconds"] for result in results if result["row"] == reference]
+    if not undisturbed_seconds:
+        return []
+    base = SWEEPS.get(row, 1) * statistics.median(undisturbed_seconds)
+    return sorted(result["seconds"] - base for result in results if result["row"] == row)
 
 
 def _loads(results: list[dict[str, Any]]) -> str:

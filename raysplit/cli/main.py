@@ -16,7 +16,7 @@ import click
 import raysplit
 from raysplit.cli import answer, cluster, evaluate, experts, journal, live, outside, serve, simulate, work
 from raysplit.cli.options import say
-from raysplit.errors import FolderTaken, RaysplitError
+from raysplit.errors import CutOff, FolderTaken, RaysplitError
 
 _OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 """What may come up wherever something is written."""
@@ -60,7 +60,7 @@ def _ending_in_order(stop: _Stop) -> Iterator[None]:
     except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, BrokenPipeError):
             _end_like_sigpipe()
-        if isinstance(error, FolderTaken):  # which stopped the command, and says more
+        if isinstance(error, FolderTaken | CutOff):  # which stopped the command, and says more
             _end(str(error), status=2)
         if stop.asked or isinstance(error, KeyboardInterrupt):
             _end("stopped; everything measured is kept, and the same command continues", status=130)

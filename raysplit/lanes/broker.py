@@ -32,6 +32,8 @@ _POLL_SECONDS = 20.0
 """A lane without work asks again after this time, so that its collectives never wait for ever."""
 _END_SECONDS = 60.0
 """How long a lane may take to end once it is lost or told to close, before its remains are cleared away."""
+_RECORDED_SECONDS = 5.0
+"""How long the law may take to say whether a lost lane's task was done."""
 _GRACE_SECONDS = 5.0
 """How long lanes may take to end by themselves where all are told to close."""
 
@@ -98,7 +100,7 @@ class Broker:
         if queued is None:
             queued = QueuedTask(task=task, footprint=pool.footprint_of(task), since=self._clock(), done=Future())
             pool.ask(queued)
-            await self._tell_lanes()
+            await self._stir()
         return await asyncio.shield(asyncio.wrap_future(queued.done))
 
     async def report(self) -> PoolReport:
@@ -115,7 +117,7 @@ class Broker:
         """Tell the lanes to close, and end those that do not."""
         self._pool.closed = True
         self._pool.give_up(LaneError("the lanes are closed"))
-        await self._tell_lanes()
+        await self._stir()
         if self._following:
             await asyncio.wait(self._following, timeout=_GRACE_SECONDS)
         self._jobs.want(())
@@ -158,7 +160,13 @@ class Broker:
     async def give_back(self, number: int) -> None:
         """The lane has saved its task, as it was told."""
         self._pool.interrupted(number, self._clock())
-        await self._tell_lanes()
+        await self._stir()
+
+    async def put_off(self, number: int, trouble: Trouble) -> bool:
+        """The lane could not carry its task out for want of storage; returns whether it stays, without the task."""
+        stays = self._pool.put_off(number, trouble, self._clock())
+        await self._stir()
+        return stays
 
     async def say(self, number: int, trouble: Trouble) -> None:
         """A rank tells its exception before Ray Train hears of it; the first of several ranks' is the cause."""
@@ -187,8 +195,10 @@ class Broker:
         except Exception as error:  # the head is away, of which Ray tells in many ways; lanes go on meanwhile
             pool.tell(f"the cluster does not answer: {cause_of(error)}")
             return
+        silent = pool.silent(self._clock())
+        outcomes = await asyncio.gather(*map(self._recorded, silent))
         now = self._clock()
-        hung = pool.hung(now)
+        hung = [lane for lane, outcome in zip(silent, outcomes, strict=True) if pool.hung(lane, now, outcome)]
         opened, closed = pool.look(nodes, now)
         for lane in opened:
             following = asyncio.ensure_future(self._follow(lane))
@@ -202,19 +212,37 @@ class Broker:
         with contextlib.suppress(ray.exceptions.RayError):  # asked for again at the next look
             await asyncio.to_thread(jobs.want, pool.moves.wanted)
         if hung or closed:
-            await self._tell_lanes()
+            self._wake.set()
+        await self._tell_lanes()  # also where nothing has changed: a task may have become due again
         await self._tell_law()
 
     async def _follow(self, lane: LaneState) -> None:
         """Wait for the end of a lane's job, whatever ends it."""
-        trouble = None
+        trouble = outcome = None
         try:
             await self._jobs.open(lane, _myself())
         except Exception as error:
             trouble = _trouble(lane, error)
-        self._pool.gone(lane.number, self._clock(), trouble)
+            outcome = await self._recorded(lane)
+        self._pool.gone(lane.number, self._clock(), trouble, outcome)
         self._jobs.clear_away(lane)
-        await self._tell_lanes()
+        await self._stir()
+
+    async def _recorded(self, lane: LaneState) -> Outcome | None:
+        """The outcome of a lost lane's task, if the law has it: a lane may die between recording it and telling of it.
+
+        None where the law does not answer, as while it starts again: the task is then trained again, and recorded once.
+        None too for a task that is more than its outcome, as one that is exported, or that is not the sweep's.
+        """
+        task = lane.task
+        if self._law is None or task is None or task.export_to or task.training is not None or task.checkpoints:
+            return None
+        try:
+            told = self._law.recorded.remote(task.trial, task.milestone)
+            outcome: Outcome | None = await asyncio.wait_for(told, _RECORDED_SECONDS)
+        except Exception:  # whatever it is, a lane that is lost has to be given up
+            return None
+        return outcome
 
     def _order(self, number: int) -> Order:
         lane = self._pool.lanes.get(number)
@@ -222,8 +250,12 @@ class Broker:
             return CLOSE
         return self._pool.give(number, self._clock()) or IDLE
 
-    async def _tell_lanes(self) -> None:
+    async def _stir(self) -> None:
+        """Have lanes ask for tasks again, and look after lanes at once."""
         self._wake.set()
+        await self._tell_lanes()
+
+    async def _tell_lanes(self) -> None:
         async with self._changed:
             self._changed.notify_all()
 

@@ -17,6 +17,7 @@ import ray
 from raysplit import ray_private
 from raysplit.errors import RunError
 from raysplit.lanes.environment import set_up_worker
+from raysplit.lanes.own_raylet import tied_to_own_raylet
 from raysplit.lanes.socket_folder import choose_socket_folder
 from raysplit.live.addresses import check_address, in_a_line, join_error
 from raysplit.live.client import NAMESPACE
@@ -55,6 +56,7 @@ def joined_cluster(compute: ComputeSpec | None, *, address: str | None) -> Itera
 
     Raises:
         RunError: the cluster cannot be reached, or Ray cannot be started here.
+        CutOff: this process's own node of the cluster was lost meanwhile.
     """
     on_sigterm = signal.getsignal(signal.SIGTERM)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -69,11 +71,13 @@ def joined_cluster(compute: ComputeSpec | None, *, address: str | None) -> Itera
     if on_sigterm is not signal.SIG_DFL and threading.current_thread() is threading.main_thread():
         # Ray's own handler, set by init, ends the process with status 15 and no message.
         signal.signal(signal.SIGTERM, on_sigterm)
-    try:
-        with ray_private.told_of_machines(from_raylets.warning):
-            yield
-    finally:
-        ray.shutdown()
+    with tied_to_own_raylet() as tie:
+        try:
+            with ray_private.told_of_machines(from_raylets.warning):
+                yield
+        finally:
+            tie.let_go()
+            ray.shutdown()
 
 
 def _head(address: str) -> str:

@@ -27,7 +27,8 @@ _PATIENCE_SECONDS = 3.0
 _QUIET_AGAIN_SECONDS = 30.0
 _DEAF_SECONDS = 15.0
 _GONE_SECONDS = 300.0
-"""A driver whose own raylet died hears nothing more, and Ray lets it wait for ever."""
+"""After so long without a word from the broker nobody will answer any more; of its own raylet's death a command knows
+sooner (`raysplit.lanes.own_raylet`)."""
 
 _log = logging.getLogger(__name__)
 
@@ -44,8 +45,8 @@ class Display:
         self._n_notices = 0
         """Notices that were printed."""
         self._told_quiet = self._told_deaf = -_QUIET_AGAIN_SECONDS
-        self._heard = self._started
-        """When law and broker last answered."""
+        self._heard = self._heard_lanes = self._started
+        """When law and broker both answered last, and when the broker did."""
 
     def __enter__(self) -> "Display":
         self._thread.start()
@@ -56,10 +57,10 @@ class Display:
         self._thread.join(timeout=5)
 
     def _ask(self) -> tuple[Status | None, PoolReport]:
-        queued = self._broker.report.remote()
+        report: PoolReport = ray.get(self._broker.report.remote(), timeout=_PATIENCE_SECONDS)
+        self._heard_lanes = time.monotonic()
         # The law answers when its fit has ended; the terminal must be given back before that.
         status = self._law.status() if self._law is not None else None
-        report: PoolReport = ray.get(queued, timeout=_PATIENCE_SECONDS)
         return status, report
 
     def _watch(self, seconds: float, show: Callable[[Status | None, PoolReport], None]) -> None:
@@ -87,7 +88,10 @@ class Display:
             self._console.print(report.quiet)
 
     def _tell_deafness(self) -> None:
-        """Print that the cluster does not answer, and end the command if it goes on: else Ray might do so silently."""
+        """Print that the cluster does not answer, and end the command if it goes on: else Ray might do so silently.
+
+        A law that is silent alone ends nothing: it may wait for storage, which is away for longer at times.
+        """
         now = time.monotonic()
         if now - self._heard >= _DEAF_SECONDS and now - self._told_deaf >= _QUIET_AGAIN_SECONDS:
             self._told_deaf = now
@@ -95,8 +99,8 @@ class Display:
                 f"the cluster has not answered for {format_seconds(now - self._heard)}: its head, or the node of the "
                 "law, is away; should this command end, everything measured is kept, and the same command continues"
             )
-        if now - self._heard >= _GONE_SECONDS:
-            self._heard = math.inf  # once: a second Ctrl-C would not wait for the end to be in order
+        if now - self._heard_lanes >= _GONE_SECONDS:
+            self._heard_lanes = math.inf  # once: a second Ctrl-C would not wait for the end to be in order
             os.kill(os.getpid(), signal.SIGINT)
 
     def _live(self) -> None:

@@ -13,6 +13,7 @@ from ray.util import get_current_placement_group
 
 from raysplit.design.lane_shapes import lane_shape_of
 from raysplit.design.tasks import Failed, Outcome, Task
+from raysplit.errors import StorageError
 from raysplit.lanes.broker import CLOSE, IDLE
 from raysplit.lanes.causes import write_traceback
 from raysplit.lanes.law_client import ActorLaw
@@ -51,10 +52,23 @@ def serve(config: dict[str, Any]) -> None:
     try:
         _work(lane)
     except Exception as error:
-        cause = write_traceback(error, lane.folder.lane_log(lane.number), rank=rank)
+        trouble = _told(error, lane, rank=rank)
         with contextlib.suppress(ray.exceptions.RayError):  # a broker that is gone has sent the lanes home
-            ray.get(lane.broker.say.remote(lane.number, Trouble(kind=kind_of(error), cause=cause)))
+            ray.get(lane.broker.say.remote(lane.number, trouble))
         raise
+
+
+def _told(error: Exception, lane: LaneConfig, *, rank: int) -> Trouble:
+    """An exception as the broker is told of it; the rest is in the lane's log."""
+    return Trouble(kind=kind_of(error), cause=write_traceback(error, lane.folder.lane_log(lane.number), rank=rank))
+
+
+class _StorageAway(Exception):
+    """A checkpoint could not be written or read, as every rank knows: they are as ready for a task as before."""
+
+    def __init__(self, why: StorageError) -> None:
+        super().__init__(str(why))
+        self.why = why
 
 
 def _work(config: LaneConfig) -> None:
@@ -98,6 +112,9 @@ def _work(config: LaneConfig) -> None:
         except Interrupted:
             if first:
                 ray.get(broker.give_back.remote(number))
+        except _StorageAway as away:
+            if first and not ray.get(broker.put_off.remote(number, _told(away.why, config, rank=0))):
+                raise away.why from None
         else:
             if first:
                 ray.get(broker.finish.remote(number, outcome))
@@ -126,7 +143,7 @@ def _say_nothing(tokens: int, loss: float) -> bool:
 
 
 def _carry_out(task: Task, lane: Any, corpus: Any, config: LaneConfig, *, is_first: bool, on_progress: Any) -> Outcome:
-    """Train, measure and record. A divergence is an outcome; any other exception ends the lane."""
+    """Train, measure and record. A divergence is an outcome; an exception but `_StorageAway` ends the lane."""
     from raysplit.design.resolved_spec import tree_of
     from raysplit.train.engine import Divergence
 
@@ -143,6 +160,8 @@ def _carry_out(task: Task, lane: Any, corpus: Any, config: LaneConfig, *, is_fir
         outcome = lane.measure(trial, milestone, tree=tree, on_progress=on_progress)
     except Divergence as error:
         outcome = Failed(why=str(error))
+    except StorageError as error:
+        raise _StorageAway(error) from error
     if config.law is not None and is_first:
         # The outcome is on disk before the checkpoints it came from are deleted.
         ActorLaw(config.law, while_waiting=partial(on_progress, milestone, math.nan)).record(trial, milestone, outcome)

@@ -130,6 +130,10 @@ class LawActor:
     def judge(self, trial: Trial, milestone: int) -> Verdict:
         return self._service.judge(trial, milestone)
 
+    @_look
+    def recorded(self, trial: Trial, milestone: int) -> Outcome | None:
+        return self._service.recorded(trial, milestone)
+
     @_ingest
     def record(self, trial: Trial, milestone: int, outcome: Outcome) -> None:
         self._service.record(trial, milestone, outcome)

@@ -179,6 +179,19 @@ class LawService(LawAnswers):
                     self._store("stop", data)
             return verdict
 
+    def recorded(self, trial: Trial, milestone: int) -> Outcome | None:
+        """What `record` has stored of a task; None where it has stored nothing."""
+        at = key(trial, milestone)
+        with self._lock:
+            if at in self._state.losses:
+                return next(
+                    Measured(losses=data["losses"], tokens=data["tokens"], wall_seconds=data["wall_seconds"])
+                    for data in (r.data for r in reversed(self.journal.records) if r.kind == "measurement")
+                    if key(Trial.of(data["trial"]), data["milestone"]) == at
+                )
+            why = self._state.closed.get(chain(trial))
+        return None if why is None else Failed(why=why)
+
     # What anyone may ask.
 
     def tree_state(self) -> TreeState:

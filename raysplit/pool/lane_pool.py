@@ -18,6 +18,8 @@ from raysplit.pool.utilization import Utilization
 
 NO_MACHINES_SECONDS = 1800.0
 """How long tasks wait for machines that the cluster has lost, while nothing else goes on."""
+PUT_OFF_SECONDS = 60.0
+"""How long a lane lives on that cannot write checkpoints. After that it may be its node that does not reach them."""
 _START_SECONDS = 15.0
 """How long a lane is assumed to take to start, until one has started."""
 _HELD_UP_SECONDS = 5.0
@@ -117,16 +119,20 @@ class LanePool:
         self._watch_for_machines(now)
         return opened, self.moves.close
 
-    def hung(self, now: float) -> list[LaneState]:
-        """Lanes that have been silent for too long; their tasks wait for other lanes. Call it once a second."""
+    def silent(self, now: float) -> list[LaneState]:
+        """Lanes that have been silent for too long. Call it once a second."""
         self._excuse_silence(now)
-        found = [lane for lane in self.lanes.values() if self._silences.is_hung(lane, now)]
-        for lane in found:
-            assert lane.queued is not None
-            lane.queued.n_stalls += 1
-            silence = f"it has said nothing for {now - lane.heard:.0f} s"
-            self.lost(lane.number, Trouble(kind=Kind.MACHINE, cause=silence), now)
-        return found
+        return [lane for lane in self.lanes.values() if self._silences.is_hung(lane, now)]
+
+    def hung(self, lane: LaneState, now: float, outcome: Outcome | None = None) -> bool:
+        """Give a silent lane up, unless it has been heard since; ``outcome`` as for `lost`. Returns whether it was."""
+        if not self._silences.is_hung(lane, now):
+            return False
+        assert lane.queued is not None
+        lane.queued.n_stalls += 1
+        silence = f"it has said nothing for {now - lane.heard:.0f} s"
+        self.lost(lane.number, Trouble(kind=Kind.MACHINE, cause=silence), now, outcome)
+        return True
 
     # What happens to a lane.
 
@@ -169,14 +175,15 @@ class LanePool:
         if lane is None:
             return
         lane.hear(now)
+        lane.put_off = None
         if isinstance(outcome, Measured):
             self._silences.learn(lane)
         for name in set(lane.spots):
             self._failing.pop(name, None)
         self.happened = now
         queued = lane.leave(now)
-        if queued is not None and not queued.done.done():
-            queued.done.set_result(outcome)
+        assert queued is not None
+        queued.end(outcome)
 
     def interrupted(self, number: int, now: float) -> None:
         """A lane has saved its task where it stood, as it was told. That is no failed try of the task."""
@@ -189,8 +196,30 @@ class LanePool:
             queued.since = now  # or it would be the first to get the machines that it has just cleared
         self.queue.add(queued)
 
-    def lost(self, number: int, trouble: Trouble, now: float) -> None:
-        """A lane has ended without being told to; its task goes to another lane, or is given up."""
+    def put_off(self, number: int, trouble: Trouble, now: float) -> bool:
+        """A lane could not carry its task out for want of storage, which is tried again later.
+
+        Returns:
+            Whether the lane stays; it does for `PUT_OFF_SECONDS`, and is to end then with its task.
+        """
+        lane = self._at_work(number)
+        if lane is None:
+            return False
+        lane.put_off = now if lane.put_off is None else lane.put_off
+        if now - lane.put_off >= PUT_OFF_SECONDS:
+            return False
+        worked = lane.heard - lane.begun
+        queued = lane.leave(now)
+        assert queued is not None
+        self.queue.take_back(queued, trouble, now, worked_seconds=worked)
+        self.tell(f"lane {number} could not carry out {queued.task.trial.name}{because(trouble.cause)}")
+        return True
+
+    def lost(self, number: int, trouble: Trouble, now: float, outcome: Outcome | None = None) -> None:
+        """A lane has ended without being told to; its task goes to another lane, or is given up.
+
+        An ``outcome`` is that of its task, where the lane had recorded it and could not tell of it any more.
+        """
         lane = self.lanes.get(number)
         if lane is None or not lane.is_open:
             return
@@ -200,6 +229,8 @@ class LanePool:
         said = remedy(trouble.kind, trouble.cause)
         if lane.joined is None:
             self._failed_start(said, trouble.kind, now)
+        elif queued is not None and outcome is not None:
+            queued.end(outcome)
         elif queued is not None:
             self.queue.take_back(queued, trouble, now, worked_seconds=worked)
         self._shun(lane, now)
@@ -208,10 +239,10 @@ class LanePool:
         if trouble.kind is Kind.SET_UP:
             self.give_up(RunError(said))
 
-    def gone(self, number: int, now: float, trouble: Trouble | None = None) -> None:
-        """Ray has given a lane's machines back."""
+    def gone(self, number: int, now: float, trouble: Trouble | None = None, outcome: Outcome | None = None) -> None:
+        """Ray has given a lane's machines back; ``trouble`` and ``outcome`` as for `lost`."""
         if trouble is not None:
-            self.lost(number, trouble, now)
+            self.lost(number, trouble, now, outcome)
         lane = self.lanes.pop(number, None)
         if lane is not None and lane.queued is not None:  # it ended without an error while it had a task
             self.queue.add(lane.queued)

@@ -34,6 +34,10 @@ class QueuedTask:
     """What ended the last of them."""
     n_stalls: int = 0
 
+    def end(self, outcome: Outcome) -> None:
+        if not self.done.done():
+            self.done.set_result(outcome)
+
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class LaneState:
@@ -61,6 +65,8 @@ class LaneState:
     """Whether another footprint waits for its machines: it gets no new task, once it has had one."""
     save_now: bool = False
     """Whether it is to save its task and give it back."""
+    put_off: float | None = None
+    """When it first could not carry out a task for want of storage, since one ended well."""
     tokens: int = 0
     loss: float = math.nan
     heard: float = 0.0

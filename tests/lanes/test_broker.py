@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from raysplit.design.tasks import Measured, Outcome, Task
 from raysplit.design.tree import Trial
 from raysplit.errors import LaneError, RunError
 from raysplit.lanes.broker import CLOSE, IDLE, Broker
+from raysplit.pool.lane_pool import PUT_OFF_SECONDS
 from raysplit.pool.lane_state import LEAST_SILENCE_SECONDS, STALLED, LaneState
 from raysplit.pool.placement import Footprint, Machine
 from raysplit.pool.troubles import Kind, Trouble
@@ -49,6 +51,27 @@ class FakeJobs:
 
     def want(self, footprints: Sequence[Footprint]) -> None:
         self.wanted = footprints
+
+
+@dataclass
+class FakeLaw:
+    """A law actor as far as the broker asks it of tasks; it answers ``says``, raises it, or is silent for ever."""
+
+    says: Outcome | Exception | None = None
+    is_silent: bool = False
+    asked: list[tuple[str, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.recorded = SimpleNamespace(remote=self._recorded)
+        self.tell_waiting = SimpleNamespace(remote=lambda why: None)
+
+    async def _recorded(self, trial: Trial, milestone: int) -> Outcome | None:
+        self.asked.append((trial.name, milestone))
+        if self.is_silent:
+            await asyncio.get_running_loop().create_future()
+        if isinstance(self.says, Exception):
+            raise self.says
+        return self.says
 
 
 class Time:
@@ -106,10 +129,11 @@ class Told:
         await self.look()
 
 
-def run(story: Callable[[Told], Awaitable[None]], *, n_nodes: int = 2) -> None:
+def run(story: Callable[[Told], Awaitable[None]], *, n_nodes: int = 2, law: FakeLaw | None = None) -> None:
     async def told() -> None:
         clock, jobs = Time(), FakeJobs(n_nodes=n_nodes)
-        await story(Told(Broker(jobs, n_lanes=2, stall_seconds=STALL_SECONDS, clock=clock), jobs, clock))
+        actor: Any = law
+        await story(Told(Broker(jobs, n_lanes=2, stall_seconds=STALL_SECONDS, clock=clock, law=actor), jobs, clock))
 
     asyncio.run(asyncio.wait_for(told(), timeout=30))
 
@@ -313,6 +337,115 @@ def test_a_lane_lost_for_good_is_no_concern_of_the_others() -> None:
         assert await told.broker.fetch(0) == task(milestone=200)
         await told.broker.finish(0, measured())
         assert await first == await second == measured()
+
+    run(story)
+
+
+KILLED = ray.exceptions.RayActorError(error_msg="SIGKILL")
+
+
+def test_a_lane_that_dies_after_it_recorded_its_outcome_has_done_its_task() -> None:
+    law = FakeLaw(says=measured())
+
+    async def story(told: Told) -> None:
+        queued = await told.hand_in(task())
+        await told.up(0)
+        await told.broker.fetch(0)
+        await told.end(0, KILLED)
+        assert await queued == measured()
+        await told.look(seconds=5)
+        assert list(told.jobs.ends) == [0], "no lane is started for what is done"
+        assert "lane 0 was lost" in (await told.broker.report()).notices[0]
+
+    run(story, law=law)
+    assert law.asked == [("n14000-s0-trunk", 100)]
+
+
+def test_a_lane_that_hangs_after_it_recorded_its_outcome_has_done_its_task() -> None:
+    async def story(told: Told) -> None:
+        queued = await told.hand_in(task())
+        await told.up(0)
+        await told.broker.fetch(0)
+        await told.broker.progress(0, 10, 3.0)
+        await told.look(seconds=LEAST_SILENCE_SECONDS + 2)
+        assert told.jobs.killed == [0]
+        assert await queued == measured()
+
+    run(story, law=FakeLaw(says=measured()))
+
+
+@pytest.mark.parametrize(
+    "law",
+    [FakeLaw(), FakeLaw(is_silent=True), FakeLaw(says=ray.exceptions.ActorUnavailableError("restarting", None)), None],
+    ids=["knows nothing", "is silent", "is away", "is none"],
+)
+def test_a_task_whose_outcome_no_law_knows_is_tried_again(law: FakeLaw | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raysplit.lanes.broker._RECORDED_SECONDS", 0.001)
+
+    async def story(told: Told) -> None:
+        queued = await told.hand_in(task())
+        await told.up(0)
+        await told.broker.fetch(0)
+        await told.end(0, KILLED)
+        await told.up(1)
+        assert await told.broker.fetch(1) == task()
+        queued.cancel()
+
+    run(story, law=law)
+
+
+def test_a_task_that_is_more_than_its_outcome_is_not_done_with_it() -> None:
+    to_export = replace(task(), export_to="experts/code")
+
+    async def story(told: Told) -> None:
+        queued = await told.hand_in(to_export)
+        await told.up(0)
+        await told.broker.fetch(0)
+        await told.end(0, KILLED)
+        await told.up(1)
+        assert await told.broker.fetch(1) == to_export
+        queued.cancel()
+
+    run(story, law=FakeLaw(says=measured()))
+
+
+FULL = Trouble(kind=Kind.STORAGE, cause="StorageError: no space left")
+
+
+def test_a_lane_outlives_storage_that_is_away_and_tries_again_as_soon_as_it_is_time() -> None:
+    async def story(told: Told) -> None:
+        queued = await told.hand_in(task())
+        await told.up(0)
+        for _ in range(2):
+            assert await told.broker.fetch(0) == task(), "the second time at once"
+            assert await told.broker.put_off(0, FULL)
+        waiting = asyncio.ensure_future(told.broker.fetch(0))
+        await told.look(seconds=3)
+        assert not waiting.done()
+        await told.look(seconds=2)
+        assert await waiting == task()
+        await told.broker.finish(0, measured())
+        assert await queued == measured()
+        assert list(told.jobs.ends) == [0], "no other lane was started"
+        assert "lane 0 could not carry out n14000-s0-trunk: StorageError: no" in (await told.broker.report()).notices[0]
+
+    run(story)
+
+
+def test_a_lane_whose_storage_stays_away_ends_as_it_may_be_its_node_s() -> None:
+    async def story(told: Told) -> None:
+        queued = await told.hand_in(task())
+        await told.up(0)
+        await told.broker.fetch(0)
+        assert await told.broker.put_off(0, FULL)
+        await told.look(seconds=PUT_OFF_SECONDS)
+        await told.broker.fetch(0)
+        assert not await told.broker.put_off(0, FULL)
+        await told.end(0, FAILED)
+        await told.look(seconds=10)
+        await told.up(1)
+        assert await told.broker.fetch(1) == task()
+        queued.cancel()
 
     run(story)
 

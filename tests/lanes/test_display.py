@@ -40,7 +40,7 @@ def test_a_cluster_that_is_gone_is_told_of_and_after_a_while_not_waited_for() ->
     display._heard = time.monotonic() - 20
     display._watch_once(lambda status, report: None)
     assert "the cluster has not answered for 20 s" in said.getvalue()
-    display._heard = time.monotonic() - 301
+    display._heard = display._heard_lanes = time.monotonic() - 301
     with pytest.raises(KeyboardInterrupt):
         display._watch_once(lambda status, report: None)
     display._watch_once(lambda status, report: None)

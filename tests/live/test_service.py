@@ -134,6 +134,25 @@ def test_a_measurement_twice_is_one(service: LawService) -> None:
     assert service.observations()["loss"].tolist() == [3.0] * len(ASKED.domains)
 
 
+def test_what_was_recorded_of_a_task_can_be_asked_for_after_a_restart_too(path: Path) -> None:
+    service = open_service(ASKED, path)
+    trial = first_of(service, trunk=True)
+    failed = service.claim([trial]).trial
+    assert failed is not None
+    first, why = trial.milestones[0], Failed(why="the loss is NaN")
+    done = Measured(losses=LOSSES(trial, first), tokens=512, wall_seconds=2.5)
+    assert service.recorded(trial, first) is None
+    service.record(trial, first, done)
+    service.record(failed, failed.milestones[0], why)
+    service.journal.close()  # type: ignore[union-attr]
+    service = open_service(ASKED, path)
+    assert service.recorded(trial, first) == done
+    assert service.recorded(replace(trial, milestones=(first,)), first) == done, "whichever trial asks for it"
+    assert service.recorded(trial, first + 1) is None
+    assert service.recorded(failed, failed.milestones[0]) == why
+    service.journal.close()  # type: ignore[union-attr]
+
+
 def test_a_trunk_is_read_on_every_domain_and_a_branch_on_its_own(service: LawService) -> None:
     branch = first_of(service, trunk=False)
     before = service.observations()
