@@ -157,7 +157,7 @@ def sweep(*, device: str) -> Iterator[str]:
         started = time.perf_counter()
         command = [sys.executable, "-m", "raysplit", "sweep", str(path), "--out", str(Path(name) / "run")]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-12:])
+        last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-40:])
         yield f"ended with {done.returncode} after {time.perf_counter() - started:.0f} s:\n{last}"
 
 
