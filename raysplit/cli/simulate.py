@@ -27,6 +27,8 @@ _RATES = {
     "price": ("--price", "US dollars for an hour of a node; AWS's p5.48xlarge since June 2025."),
     "spot_price": ("--spot-price", "Likewise of a spot node; p5 in March 2026."),
     "start_seconds": ("--start", "Seconds until a lane trains; assumed."),
+    "starts_at_once": ("--starts-at-once", "Lanes that start on a node as fast together as one alone; assumed."),
+    "turn_seconds": ("--turn", "Seconds from an outcome until the trial's next task; LOG 2026-11-23."),
     "storage_bytes_per_second": ("--storage", "Bytes a second that the shared storage takes in all; assumed."),
     "node_bytes_per_second": ("--node-storage", "Likewise from one node; assumed."),
     "broker_calls_per_second": ("--broker-calls", "Calls a second of lanes to the broker; live_actor.txt, 2026-11-26."),

@@ -27,6 +27,11 @@ class Rates:
     """US dollars an hour of a spot node: $2.0 to 2.5 a GPU hour for p5 in March 2026."""
     start_seconds: float = 60.0
     """Time from opening a lane until it trains: an assumption. On two cores it took 15 to 40 s (LOG 2026-11-30)."""
+    starts_at_once: float = 16.0
+    """Lanes that start on one node as fast together as one alone. A start keeps about one core busy, so more of them
+    share the node's cores: an assumption, for a node that leaves two cores to each of eight GPUs."""
+    turn_seconds: float = 0.2
+    """Time from an outcome until the trial's next task is handed in (LOG 2026-11-23)."""
     storage_bytes_per_second: float = 10e9
     """What the shared storage takes from all nodes together: an assumption."""
     node_bytes_per_second: float = 2e9

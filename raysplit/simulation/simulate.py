@@ -9,7 +9,7 @@ import math
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -326,8 +326,8 @@ class _Played:
         started = time.thread_time()  # others on this machine do not count
         opened, closed = self.pool.look(self.machines.seen(), self.clock.now)
         self.look_seconds = max(self.look_seconds, time.thread_time() - started)
-        for lane in opened:
-            self.clock.later(self.rates.start_seconds, partial(self._join, lane.number))
+        for lane, seconds in self._starts(opened):
+            self.clock.later(seconds, partial(self._join, lane.number))
         for lane in closed:
             self.clock.later(_END_SECONDS, partial(self._gone, lane.number))
         for lane in self.pool.lanes.values():
@@ -342,6 +342,18 @@ class _Played:
         if not self.is_looked_for:
             self.is_looked_for = True
             self.clock.later(_LOOK_SECONDS, self._look_again)
+
+    def _starts(self, opened: Sequence[LaneState]) -> Iterator[tuple[LaneState, float]]:
+        """Each opened lane with the seconds that it takes to start, beside those that start on the same nodes."""
+        starting = Counter(
+            name
+            for lane in self.pool.lanes.values()
+            if opened and lane.is_open and lane.joined is None
+            for name in set(lane.spots)
+        )
+        for lane in opened:
+            n_together = max(starting[name] for name in lane.spots)
+            yield lane, self.rates.start_seconds * max(1.0, n_together / self.rates.starts_at_once)
 
     def _look_again(self) -> None:
         self.is_looked_for = False
@@ -381,7 +393,7 @@ class _Played:
         assert lane.task is not None
         del self.works[lane.task]
         self.pool.finished(number, Measured(losses={}, tokens=0, wall_seconds=0.0), self.clock.now)
-        self._measured(work.trial)
+        self.clock.later(self.rates.turn_seconds, partial(self._measured, work.trial))
 
     def _interrupt(self, number: int, work: _Work, epoch: int) -> None:
         """Stop a lane that was told to save and has done so."""

@@ -62,6 +62,17 @@ def test_more_nodes_are_sooner_done_and_no_cheaper() -> None:
     assert four.cost >= one.cost
 
 
+def test_lanes_that_start_together_share_the_cores_of_their_node() -> None:
+    def hours(starts_at_once: float) -> float:
+        asked = space(lanes=4)
+        seconds = {asked.shape(n, 300).n_params_non_embedding: 1e-3 for n in asked.model.sizes}
+        rates = replace(STEADY, start_seconds=600.0, starts_at_once=starts_at_once)
+        return simulate(asked, most_nodes=1, rates=rates, seconds_per_token=seconds, node={"CPU": 4.0}).hours
+
+    # Two trunks wait at first, and their lanes start together; the lanes of the branches do so later.
+    assert hours(1.0) - hours(2.0) == pytest.approx(600 / HOUR, rel=0.01)
+
+
 def test_lost_nodes_cost_what_was_not_saved_and_no_point() -> None:
     unsteady = Rates(mtbf_hours=0.3, queue_minutes=1.0)
     went = played(unsteady, nodes=2, save_minutes=2.0)
