@@ -53,6 +53,7 @@ class LaneJobs(Protocol):
     def open(self, lane: LaneState, broker: Any) -> Awaitable[None]: ...
     def kill_worker(self, lane: LaneState) -> None: ...
     def clear_away(self, lane: LaneState) -> None: ...
+    def others_wait(self) -> bool: ...
     def want(self, footprints: Sequence[Footprint]) -> None: ...
 
 
@@ -192,6 +193,7 @@ class Broker:
         pool, jobs = self._pool, self._jobs
         try:
             nodes = await asyncio.to_thread(jobs.nodes)
+            others_wait = await asyncio.to_thread(jobs.others_wait)
         except Exception as error:  # the head is away, of which Ray tells in many ways; lanes go on meanwhile
             pool.tell(f"the cluster does not answer: {cause_of(error)}")
             return
@@ -199,7 +201,7 @@ class Broker:
         outcomes = await asyncio.gather(*map(self._recorded, silent))
         now = self._clock()
         hung = [lane for lane, outcome in zip(silent, outcomes, strict=True) if pool.hung(lane, now, outcome)]
-        opened, closed = pool.look(nodes, now)
+        opened, closed = pool.look(nodes, now, others_wait=others_wait)
         for lane in opened:
             following = asyncio.ensure_future(self._follow(lane))
             self._following.add(following)

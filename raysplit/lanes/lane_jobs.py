@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import uuid4
 
 import ray
 from ray.actor import ActorHandle
@@ -34,6 +35,8 @@ _QUIET = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
 }
 
+_WANTED = "raysplit-wants-"
+"""What the names of placement groups begin with that wait for machines, so that other sweeps know them."""
 _ROOM_SEEN_SECONDS = 3.0
 """How long room that the autoscaler has made is left to lanes alone; the next look at nodes opens them."""
 
@@ -130,6 +133,16 @@ class RayLaneJobs:
             with contextlib.suppress(ray.exceptions.RayError, ValueError):
                 remove_placement_group(lane.placement_group)
 
+    def others_wait(self) -> bool:
+        """Whether another sweep waits for machines of this cluster."""
+        mine = {group.id.hex() for queued in self._wanted.values() for group in queued}
+        return any(
+            group["name"].startswith(_WANTED)
+            and group["state"] == "PENDING"
+            and group["placement_group_id"] not in mine
+            for group in placement_group_table().values()
+        )
+
     def want(self, footprints: Sequence[Footprint]) -> None:
         """Have the autoscaler make room, by placement groups that wait, and are removed once they are placed.
 
@@ -149,9 +162,8 @@ class RayLaneJobs:
             # A new group at once would take the room that was just made, and no lane would ever see it free.
             since_granted = time.monotonic() - self._granted_at.get(footprint, -math.inf)
             for _ in range(counts[footprint] - len(queued) if since_granted > _ROOM_SEEN_SECONDS else 0):
-                queued.append(
-                    placement_group([footprint.of_a_worker] * footprint.n_workers, strategy=_strategy(footprint))
-                )
+                workers = [footprint.of_a_worker] * footprint.n_workers
+                queued.append(placement_group(workers, strategy=_strategy(footprint), name=f"{_WANTED}{uuid4().hex}"))
 
 
 def _strategy(footprint: Footprint) -> str:

@@ -97,8 +97,10 @@ class LanePool:
 
     # Looking after the lanes, once a second.
 
-    def look(self, nodes: Sequence[Machine], now: float) -> tuple[list[LaneState], list[LaneState]]:
-        """Decide what to open and what to close.
+    def look(
+        self, nodes: Sequence[Machine], now: float, *, others_wait: bool = False
+    ) -> tuple[list[LaneState], list[LaneState]]:
+        """Decide what to open and what to close; ``others_wait`` as for `next_moves`.
 
         Returns:
             Lanes to open, already counted, and lanes to send home.
@@ -110,6 +112,7 @@ class LanePool:
         self.moves = next_moves(
             list(self.lanes.values()), self.queue, nodes, most_lanes=self.most_lanes, shunned=shunned,
             served=self._served, cleared=self._cleared, start_seconds=self._start_seconds, now=now,
+            others_wait=others_wait,
         )  # fmt: skip
         opened = (
             [] if self.closed or self._pauses(now) else [self._opened(*opening, now) for opening in self.moves.open]

@@ -60,6 +60,7 @@ def next_moves(
     cleared: Clearing,
     start_seconds: float,
     now: float,
+    others_wait: bool = False,
 ) -> Moves:
     """Decide what to open and close, and mark which lanes are to stand down or to save, and which are not.
 
@@ -73,6 +74,8 @@ def next_moves(
         cleared: the last clearing of lanes at work, which is updated.
         start_seconds: how long a lane takes from its opening to its first progress, but for the time without a task.
         now: on the clock of lanes and tasks.
+        others_wait: whether another sweep waits for machines of the cluster. A lane without work is then kept for as
+            long as its start takes, so that neither its machines nor its start are wasted for longer than that.
     """
     staying = {node.name: node for node in nodes if not node.leaves}
     for lane in lanes:
@@ -114,7 +117,7 @@ def next_moves(
         and (
             not lane.takes_tasks
             or (lane.stand_down and _rests(lane, start_seconds, now))
-            or now - lane.begun >= _warm_seconds(lane)
+            or now - lane.begun >= (min(start_seconds, _warm_seconds(lane)) if others_wait else _warm_seconds(lane))
         )
     ]
     return moves

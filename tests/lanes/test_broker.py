@@ -31,6 +31,7 @@ class FakeJobs:
     killed: list[int] = field(default_factory=list)
     cleared: list[int] = field(default_factory=list)
     wanted: Sequence[Footprint] = ()
+    other_sweep_waits: bool = False
 
     def footprint_of(self, task: Task) -> Footprint:
         return footprint()
@@ -48,6 +49,9 @@ class FakeJobs:
 
     def clear_away(self, lane: LaneState) -> None:
         self.cleared.append(lane.number)
+
+    def others_wait(self) -> bool:
+        return self.other_sweep_waits
 
     def want(self, footprints: Sequence[Footprint]) -> None:
         self.wanted = footprints

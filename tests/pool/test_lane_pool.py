@@ -127,6 +127,20 @@ def test_lanes_without_work_give_their_machines_back_after_a_while() -> None:
     assert rooms_open(simulated) == []
 
 
+def test_lanes_without_work_go_sooner_where_another_sweep_waits() -> None:
+    simulated = cluster(a=2)
+    simulated.hand_in(0, SMALL, seconds=10)
+    simulated.until_done(seconds=60)
+    begun = next(iter(simulated.pool.lanes.values())).begun
+
+    def n_closed(after: int, *, others_wait: bool) -> int:
+        return len(simulated.pool.look(simulated.nodes(), begun + after, others_wait=others_wait)[1])
+
+    assert n_closed(START_SECONDS - 1, others_wait=True) == 0
+    assert n_closed(START_SECONDS + 3, others_wait=False) == 0
+    assert n_closed(START_SECONDS + 3, others_wait=True) == 1, "another start would take no longer"
+
+
 def test_a_node_that_joins_is_used_and_one_that_leaves_is_not_missed() -> None:
     simulated = cluster(a=1)
     for number in range(30):
