@@ -11,8 +11,9 @@ from raysplit.pool.troubles import Trouble
 
 STALLED = 10.0
 """A silence is too long when it is so many times the longest one before."""
-LEAST_SILENCE_SECONDS = 45.0
-"""No shorter silence is too long, since saving and reading held-out text are silent too."""
+LEAST_SILENCE_SECONDS, LEAST_KNOWN_SECONDS = 45.0, 30.0
+"""No shorter silence is too long, since saving and reading held-out text are silent too; and none of a size of which a
+task has ended well, so that it is known how long these take."""
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -131,14 +132,16 @@ class Silences:
         """Whether a lane has been silent over its task for too long.
 
         Too long is `STALLED` times the longest silence of this task, or of any task before with a model of its size,
-        and at least `LEAST_SILENCE_SECONDS`. It doubles with each time that the task was thought hung. Before a lane's
-        first progress it is at least `most_seconds`, unless a task of its size has ended well before.
+        and at least `LEAST_SILENCE_SECONDS`, or `LEAST_KNOWN_SECONDS`. It doubles with each time that the task was
+        thought hung. Before a lane's first progress it is at least `most_seconds`, unless a task of its size has ended
+        well before.
         """
         if lane.queued is None or not lane.is_open:
             return False
         known = self.known.get(lane.queued.task.trial.n_params)
         longest = max(lane.longest_silence, known or 0.0)
-        patience = max(LEAST_SILENCE_SECONDS, STALLED * longest) * 2**lane.queued.n_stalls
+        least = LEAST_SILENCE_SECONDS if known is None else LEAST_KNOWN_SECONDS
+        patience = max(least, STALLED * longest) * 2**lane.queued.n_stalls
         if not lane.has_progressed and known is None:
             patience = max(patience, self.most_seconds)
         return now - lane.heard > patience

@@ -14,7 +14,7 @@ from raysplit.design.tree import Trial
 from raysplit.errors import LaneError, RunError
 from raysplit.lanes.broker import CLOSE, IDLE, Broker
 from raysplit.pool.lane_pool import PUT_OFF_SECONDS
-from raysplit.pool.lane_state import LEAST_SILENCE_SECONDS, STALLED, LaneState
+from raysplit.pool.lane_state import LEAST_KNOWN_SECONDS, LEAST_SILENCE_SECONDS, STALLED, LaneState
 from raysplit.pool.placement import Footprint, Machine
 from raysplit.pool.troubles import Kind, Trouble
 from tests.pool.simulated_cluster import footprint
@@ -200,6 +200,23 @@ def test_a_hung_lane_is_killed_and_what_it_says_later_counts_for_nothing() -> No
         assert not queued.done()
         await told.broker.finish(1, measured())
         assert await queued == measured()
+
+    run(story)
+
+
+def test_what_a_size_takes_for_saving_is_known_once_a_task_of_it_has_ended() -> None:
+    async def story(told: Told) -> None:
+        await told.hand_in(task())
+        await told.up(0)
+        await told.broker.fetch(0)
+        await told.look(seconds=2)
+        await told.broker.finish(0, measured())
+        await told.hand_in(task(milestone=200))
+        await told.broker.fetch(0)
+        await told.look(seconds=LEAST_KNOWN_SECONDS)
+        assert told.jobs.killed == []
+        await told.look(seconds=2)
+        assert told.jobs.killed == [0]
 
     run(story)
 
