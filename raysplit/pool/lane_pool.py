@@ -184,6 +184,7 @@ class LanePool:
         for name in set(lane.spots):
             self._failing.pop(name, None)
         self.happened = now
+        self.utilization.count(lane, now)
         queued = lane.leave(now)
         assert queued is not None
         queued.end(outcome)
@@ -193,6 +194,7 @@ class LanePool:
         lane = self._at_work(number)
         if lane is None:
             return
+        self.utilization.count(lane, now)
         queued = lane.leave(now)
         assert queued is not None
         if not lane.leaves:
@@ -212,6 +214,7 @@ class LanePool:
         if now - lane.put_off >= PUT_OFF_SECONDS:
             return False
         worked = lane.heard - lane.begun
+        self.utilization.count(lane, now)
         queued = lane.leave(now)
         assert queued is not None
         self.queue.take_back(queued, trouble, now, worked_seconds=worked)
@@ -228,6 +231,8 @@ class LanePool:
             return
         lane.ended = now
         queued, worked = lane.queued, lane.heard - lane.begun
+        if queued is not None:
+            self.utilization.count(lane, now)
         lane.queued = None
         said = remedy(trouble.kind, trouble.cause)
         if lane.joined is None:

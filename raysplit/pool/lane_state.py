@@ -68,6 +68,8 @@ class LaneState:
     """Whether it is to save its task and give it back."""
     put_off: float | None = None
     """When it first could not carry out a task for want of storage, since one ended well."""
+    counted: float = 0.0
+    """Until when its work is counted, in `raysplit.pool.utilization`."""
     tokens: int = 0
     loss: float = math.nan
     heard: float = 0.0

@@ -38,7 +38,7 @@ class PoolReport:
     n_waiting: int
     """Tasks without a lane."""
     utilization: float
-    """Share of the time with work to do in which the machines trained; NaN before."""
+    """Share of the machines' time with work to do in which they had a task; NaN before."""
     notices: tuple[str, ...]
     """The last of all ``n_notices`` notices."""
     n_notices: int

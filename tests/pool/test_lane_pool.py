@@ -9,9 +9,12 @@ from hypothesis import given, settings
 from raysplit.design.tasks import Measured
 from raysplit.errors import LaneError, RunError
 from raysplit.pool.lane_pool import NO_MACHINES_SECONDS
+from raysplit.pool.lane_state import LaneState
 from raysplit.pool.openings import STARTS_WORTH, WARM_SECONDS, WARM_SECONDS_OVER_NODES
+from raysplit.pool.placement import Machine
 from raysplit.pool.pool_report import QUIET_SECONDS, why_quiet
 from raysplit.pool.troubles import Kind, Trouble
+from raysplit.pool.utilization import Utilization
 from tests.pool.simulated_cluster import START_SECONDS, Simulated, footprint
 
 SMALL, MIDDLE, LARGE = footprint(), footprint(n_workers=2), footprint(n_workers=2, n_nodes=2, cpus=2.0)
@@ -284,5 +287,17 @@ def test_machines_without_work_to_do_are_not_counted_as_idle() -> None:
     simulated.hand_in(0, SMALL, seconds=100 * START_SECONDS)
     simulated.until_done(seconds=120 * int(START_SECONDS))
     found = simulated.pool.utilization
-    assert found.worked_seconds == pytest.approx(100 * START_SECONDS, rel=0.02)
+    assert found.worked["CPU"] == pytest.approx(100 * START_SECONDS, rel=0.02)
     assert found.share >= 0.9  # three of four CPUs had nothing to do
+
+
+def test_work_between_two_looks_counts() -> None:
+    utilization, lane = Utilization(), LaneState(number=0, footprint=SMALL, spots=("a",), opened=0.0)
+    nodes = [Machine(name="a", address="", total={"CPU": 1.0}, free={})]
+    for second in range(1, 11):
+        utilization.look([lane], nodes, n_waiting=1, now=float(second))
+        lane.begun = second + 0.2
+        utilization.count(lane, second + 0.7)
+    utilization.look([lane], nodes, n_waiting=0, now=11.0)
+    assert utilization.worked["CPU"] == pytest.approx(5.0)
+    assert utilization.share == pytest.approx(0.5, abs=0.03)
