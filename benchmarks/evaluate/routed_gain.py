@@ -222,7 +222,7 @@ def report(cells: Sequence[Cell], out: Path) -> None:
             mean = float(np.mean([each[name] for each in having]))
             gain = np.array([1 - each[name] / each[PRETRAINING_ONLY] for each in having])
             above = float(np.mean([each[name] / each[LABEL] - 1 for each in having]))
-            print(f"{name:<26} {len(having):>5}  {mean:>10.4f}  {_with_interval(gain):>29}  {above:>+11.2%}")
+            print(f"{name:<26} {len(having):>5}  {mean:>10.4f}  {with_interval(gain):>29}  {above:>+11.2%}")
 
 
 def _losses(evaluation: Evaluation) -> dict[str, float]:
@@ -234,7 +234,7 @@ def _losses(evaluation: Evaluation) -> dict[str, float]:
     }
 
 
-def _with_interval(gain: np.ndarray) -> str:
+def with_interval(gain: np.ndarray) -> str:
     """The mean with its interval over the seeds, by Student's t."""
     if len(gain) < 2:
         return f"{gain.mean():+.2%} (one seed)"
