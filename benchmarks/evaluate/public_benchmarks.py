@@ -65,9 +65,9 @@ class Trained:
         return read_evaluation(self.folder / EVALUATED / RESULTS)
 
 
-def trained_cells(cells: Path) -> list[Trained]:
-    """Cells with all their models, those of a size, budget and share beside each other."""
-    folders = sorted(path.parents[1] for path in cells.glob(f"*/{DISCOVERED}/final.json"))
+def trained_cells(cells: Path, pattern: str = "*") -> list[Trained]:
+    """Cells of such a name with all their models, those of a size, budget and share beside each other."""
+    folders = sorted(path.parents[1] for path in cells.glob(f"{pattern}/{DISCOVERED}/final.json"))
     return [Trained(folder) for folder in folders]
 
 
@@ -141,9 +141,9 @@ def _accuracy(found: Sequence[Evaluation], task: str, subject: str, chance: floa
     return f"{np.mean([value.mean for value in values]):.3f}{' at chance' if is_at_chance else ''}"
 
 
-def evaluate_and_report(folder: Path, wanted: Wanted, *, evaluates: bool = True) -> None:
+def evaluate_and_report(folder: Path, wanted: Wanted, *, pattern: str = "*", evaluates: bool = True) -> None:
     """Evaluate the cells of a folder that were not, and print all of them."""
-    cells = trained_cells(folder)
+    cells = trained_cells(folder, pattern)
     if not cells:
         raise SystemExit(f"{folder}: holds no cells with models; routed_gain.py trains them")
     why_not = readable(cells[0], wanted)
@@ -165,6 +165,7 @@ def _context_lengths(cells: Sequence[Trained]) -> Iterator[int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=Path, default=Path("runs/routed-gain"), help="folder of routed_gain.py")
+    parser.add_argument("--pattern", default="*", help="of the cells' names")
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--limit", type=int, default=200, help="items of each benchmark")
     parser.add_argument("--data", default="package", help="as of `raysplit eval`")
@@ -172,7 +173,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="evaluate nothing")
     given = parser.parse_args()
     wanted = Wanted(sources=[], tasks=given.tasks, limit=given.limit, data=given.data, device=given.device)
-    evaluate_and_report(given.cells.absolute(), wanted, evaluates=not given.report)
+    evaluate_and_report(given.cells.absolute(), wanted, pattern=given.pattern, evaluates=not given.report)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,7 @@ with the controls.
     .venv/bin/python benchmarks/evaluate/routed_gain.py --run runs/experts --out runs/routed-gain
     .venv/bin/python benchmarks/evaluate/routed_gain.py --out runs/routed-gain --report
 
-On one GPU, within 8 minutes:
-
-    .venv/bin/python benchmarks/evaluate/routed_gain.py --device cuda --context 512 --batch 16384 --sizes 10000000 \
-        --budgets 2e14 --seeds 0 --tasks held-out humaneval mbpp lambada hellaswag --limit 100 --most-seconds 240
+`public_benchmarks.py` evaluates the same models on public benchmarks. `gpu_experts.py` trains larger ones on one GPU.
 
 **The budgets.** At equal FLOPs an expert has read about as much of its domain as the model that is only pretrained.
 What it gains is capacity: all of N is for one domain. That counts where N is what limits the loss, far beyond the
