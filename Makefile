@@ -25,7 +25,7 @@ EXPERTS := runs/experts
 EXPERTS_TASKS := held-out,made,lambada,hellaswag,arc_easy,piqa
 experts: $(INSTALLED) ## from unlabelled text to routed experts on benchmarks, about twelve minutes on two cores; run again, it continues
 	.venv/bin/raysplit run search_spaces/experts.yaml --out $(EXPERTS) --baselines --yes
-	.venv/bin/raysplit controls $(EXPERTS)
+	.venv/bin/raysplit controls $(EXPERTS) --yes
 	printf 'def add(a, b):\n    return a + b\nAnd the king said unto the people\nCC(=O)Oc1ccccc1\n' | \
 	  .venv/bin/raysplit route $(EXPERTS) --text - --lines
 	.venv/bin/raysplit eval $(EXPERTS) $(EXPERTS)/controls/labels $(EXPERTS)/controls/random \

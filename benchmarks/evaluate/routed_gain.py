@@ -10,10 +10,7 @@ with the controls.
     .venv/bin/python benchmarks/evaluate/routed_gain.py --run runs/experts --out runs/routed-gain
     .venv/bin/python benchmarks/evaluate/routed_gain.py --out runs/routed-gain --report
 
-On one GPU, within 8 minutes:
-
-    .venv/bin/python benchmarks/evaluate/routed_gain.py --device cuda --context 512 --batch 16384 --sizes 10000000 \
-        --budgets 2e14 --seeds 0 --tasks held-out humaneval mbpp lambada hellaswag --limit 100 --most-seconds 240
+`public_benchmarks.py` evaluates the same models on public benchmarks. `gpu_experts.py` trains larger ones on one GPU.
 
 **The budgets.** At equal FLOPs an expert has read about as much of its domain as the model that is only pretrained.
 What it gains is capacity: all of N is for one domain. That counts where N is what limits the loss, far beyond the
@@ -222,7 +219,7 @@ def report(cells: Sequence[Cell], out: Path) -> None:
             mean = float(np.mean([each[name] for each in having]))
             gain = np.array([1 - each[name] / each[PRETRAINING_ONLY] for each in having])
             above = float(np.mean([each[name] / each[LABEL] - 1 for each in having]))
-            print(f"{name:<26} {len(having):>5}  {mean:>10.4f}  {_with_interval(gain):>29}  {above:>+11.2%}")
+            print(f"{name:<26} {len(having):>5}  {mean:>10.4f}  {with_interval(gain):>29}  {above:>+11.2%}")
 
 
 def _losses(evaluation: Evaluation) -> dict[str, float]:
@@ -234,7 +231,7 @@ def _losses(evaluation: Evaluation) -> dict[str, float]:
     }
 
 
-def _with_interval(gain: np.ndarray) -> str:
+def with_interval(gain: np.ndarray) -> str:
     """The mean with its interval over the seeds, by Student's t."""
     if len(gain) < 2:
         return f"{gain.mean():+.2%} (one seed)"

@@ -3,7 +3,7 @@
 import functools
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -73,6 +73,16 @@ class _Final:
     seed: int = FINAL_SEED
 
 
+_confirm_above_option = click.option(
+    "--confirm-above",
+    type=QUANTITY,
+    default=1.0,
+    show_default=True,
+    help="Ask before a final run that costs more than this many times what the sweep has spent.",
+)
+_yes_option = click.option("--yes", is_flag=True, help="Go on with the final run, whatever it costs.")
+
+
 def _final_options(command: Callable[..., None]) -> Callable[..., None]:
     """Gathers the options of a final run into one argument ``final``."""
 
@@ -82,14 +92,8 @@ def _final_options(command: Callable[..., None]) -> Callable[..., None]:
         help="Also train pretraining only, 80/20 and from scratch, at equal FLOPs each; "
         "from a base, equal tokens of every domain, and the base as it is.",
     )
-    @click.option(
-        "--confirm-above",
-        type=QUANTITY,
-        default=1.0,
-        show_default=True,
-        help="Ask before a final run that costs more than this many times what the sweep has spent.",
-    )
-    @click.option("--yes", is_flag=True, help="Go on with the final run, whatever it costs.")
+    @_confirm_above_option
+    @_yes_option
     @functools.wraps(command)
     def gather(baselines: bool, confirm_above: float, yes: bool, **others: Any) -> None:
         command(final=_Final(baselines=baselines, confirm_above=confirm_above, yes=yes), **others)
@@ -315,39 +319,39 @@ def train(
 
 @click.command()
 @run_argument
+@_confirm_above_option
+@_yes_option
 @ray_address_option
 @take_over_option
-def controls(run_folder: Path, ray_address: str | None, take_over: bool) -> None:
+def controls(run_folder: Path, confirm_above: float, yes: bool, ray_address: str | None, take_over: bool) -> None:
     """Train the advised split again with the text divided otherwise: by the sources that RUN's clusters did not see,
     and at random.
 
-    Each is a run folder of its own in RUN/controls, which `raysplit eval RUN RUN/controls/*` compares.
+    Each is a run folder of its own in RUN/controls, which `raysplit eval RUN RUN/controls/*` compares. Asks before all
+    of them together cost more than --confirm-above times the run's sweep, as `raysplit run` does.
     """
     from raysplit.discover.controls import control_spaces
-    from raysplit.quantities import counted
     from raysplit.run_folder.folder import existing_run, open_run
     from raysplit.split import Advice
     from raysplit.sweep.controls import CONTROLS_FOLDER, check_controls, control_advice
-    from raysplit.sweep.final import run_final
 
     folder, space = existing_run(run_folder)
     advice = read_json(folder.advice, Advice.from_json)
     check_controls(folder, space, advice)
     _hold(folder.path, take_over=take_over)
     console, out = open_console(), folder.path / CONTROLS_FOLDER
+    final = _Final(baselines=False, confirm_above=confirm_above, yes=yes)
+    found: list[tuple[_Work, Corpus, Advice]] = []
     for name, own in control_spaces(space, folder.discovery, out).items():
         _rule(console, f"control: {name}")
         work = _Work(space=own, folder=open_run(out / name, own), console=console, ray_address=ray_address)
-        final = run_final(
-            own, work.folder, _corpus(work), control_advice(advice, own), None, seed=FINAL_SEED, baseline_names=(),
-            console=console, ray_address=ray_address, with_cards=False,
-        )  # fmt: skip
-        losses, weights = final.variants["recommended"].losses, own.weights()
-        mean = sum(weights[domain] * loss for domain, loss in losses.items())
-        console.print(
-            f"measured {mean:.4f} {own.target.loss_unit.replace('/', ' a ')} over its "
-            f"{counted(len(losses), 'domain')}; models in {work.folder.experts}"
-        )
+        found.append((work, _corpus(work), control_advice(advice, own)))
+    rests = {work.folder: _rest(work, corpus_, of_control, final) for work, corpus_, of_control in found}
+    words = ["raysplit", "controls", str(run_folder), "--yes"]
+    if not _allowed(rests, final, console, sweep_flops=_spent_flops(folder), go_on=_on_ray(words, ray_address)):
+        click.get_current_context().exit(NOT_AGREED)
+    for work, corpus_, of_control in found:
+        _train_control(work, corpus_, of_control)
 
 
 @click.command()
@@ -641,19 +645,38 @@ def _agreed(
     sweep_flops: float | None,
 ) -> bool:
     """Say what the final run costs; whether somebody agrees, where that is more than goes without saying."""
+    rests = {work.folder: _rest(work, corpus, advice, final)}
+    go_on = _train_command(work, advice_file, final)
+    return _allowed(rests, final, work.console, sweep_flops=sweep_flops, go_on=go_on)
+
+
+def _allowed(
+    rests: "Mapping[RunFolder, FinalPlan]", final: _Final, console: Console, *, sweep_flops: float | None, go_on: str
+) -> bool:
+    """Say what is left of the final runs of some folders; whether somebody agrees to all of it together.
+
+    Args:
+        rests: folder -> what is left there.
+        final: what is asked of them.
+        console: where it is said.
+        sweep_flops: what the sweep has spent; None where no sweep is known.
+        go_on: the command that does it without asking.
+    """
     from raysplit.sweep.final import agree, is_agreed
     from raysplit.sweep.final_plan import final_notes
 
-    rest = _rest(work, corpus, advice, final)
-    for note in final_notes(rest, sweep_flops=sweep_flops) if rest.left else ():
-        work.console.print(note)
-    if rest.left_flops <= final.confirm_above * (sweep_flops or 0.0) or is_agreed(work.folder, rest):
+    for rest in rests.values():
+        for note in final_notes(rest, sweep_flops=sweep_flops) if rest.left else ():
+            console.print(note)
+    left_flops = sum(rest.left_flops for rest in rests.values())
+    goes_without_saying = left_flops <= final.confirm_above * (sweep_flops or 0.0)
+    if goes_without_saying or all(is_agreed(folder, rest) for folder, rest in rests.items()):
         return True
-    if not final.yes and not (work.console.is_terminal and sys.stdin.isatty() and click.confirm("train it?")):
-        go_on = _train_command(work, advice_file, final)
-        work.console.print(f"not begun, as nobody has agreed to it; the answer is kept. To go on: {go_on}")
+    if not final.yes and not (console.is_terminal and sys.stdin.isatty() and click.confirm("train it?")):
+        console.print(f"not begun, as nobody has agreed to it; the answer is kept. To go on: {go_on}")
         return False
-    agree(work.folder, rest)
+    for folder, rest in rests.items():
+        agree(folder, rest)
     return True
 
 
@@ -676,9 +699,12 @@ def _train_command(work: _Work, advice_file: Path, final: _Final) -> str:
         words += ["--seed", str(final.seed)]
     if final.baselines:
         words.append("--baselines")
-    if work.ray_address is not None:
-        words += ["--ray-address", work.ray_address]
-    return shlex.join(words)
+    return _on_ray(words, work.ray_address)
+
+
+def _on_ray(words: list[str], ray_address: str | None) -> str:
+    """A command, on the Ray cluster that this one is on."""
+    return shlex.join([*words, *(["--ray-address", ray_address] if ray_address is not None else [])])
 
 
 def _baseline_names(final: _Final, space: "Space") -> tuple[str, ...]:
@@ -743,6 +769,23 @@ def _train(work: _Work, corpus: "Corpus", advice: "Advice", asked: _Final) -> No
         console.print(f"measured {100 * (1 - ours / theirs):+.2f} % loss saved against {name} at equal FLOPs")
     console.print(
         f"{inside} of {len(advised.losses)} measured losses inside the predicted interval; models in {folder.experts}"
+    )
+
+
+def _train_control(work: _Work, corpus: "Corpus", advice: "Advice") -> None:
+    from raysplit.quantities import counted
+    from raysplit.sweep.final import run_final
+
+    _rule(work.console, f"control: {work.folder.path.name}")
+    final = run_final(
+        work.space, work.folder, corpus, advice, None, seed=FINAL_SEED, baseline_names=(), console=work.console,
+        ray_address=work.ray_address, with_cards=False,
+    )  # fmt: skip
+    losses, weights = final.variants["recommended"].losses, work.space.weights()
+    mean = sum(weights[domain] * loss for domain, loss in losses.items())
+    work.console.print(
+        f"measured {mean:.4f} {work.space.target.loss_unit.replace('/', ' a ')} over its "
+        f"{counted(len(losses), 'domain')}; models in {work.folder.experts}"
     )
 
 

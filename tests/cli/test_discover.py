@@ -1,5 +1,6 @@
-"""Domains from text without labels, from the command line: alone for several K, and on the way of a run."""
+"""Domains from text without labels, from the command line: alone for several K, in a run, and its controls."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,12 +8,16 @@ import pytest
 import yaml
 
 from raysplit.cli.cluster import examine
+from raysplit.cli.work import NOT_AGREED
 from raysplit.corpus import Corpus
 from raysplit.discover.clusterer import Clusterer
-from raysplit.run_folder.folder import existing_run
+from raysplit.run_folder.folder import RunFolder, existing_run
 from raysplit.space import load_space
+from raysplit.split import advise
 from tests.cli.conftest import Command
 from tests.discover.texts import sources_in
+from tests.split.doubles import known_law
+from tests.sweep.test_final import problem
 from tests.test_space import SMALL
 
 
@@ -72,6 +77,30 @@ def test_a_run_finds_its_domains_once(
 def test_a_plan_says_that_domains_are_to_be_found(raysplit: Command, unlabelled: Path) -> None:
     said = raysplit("plan", unlabelled).stdout
     assert "its domains are found in the text first: 3 clusters" in said
+
+
+class Trained(Exception):
+    """The first control has begun."""
+
+
+def test_controls_are_not_begun_unasked(
+    raysplit: Command, unlabelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_final(space: object, folder: RunFolder, *_: object, **__: object) -> None:
+        raise Trained(folder.path.name)
+
+    monkeypatch.setattr("raysplit.sweep.final.run_final", run_final)
+    run = tmp_path / "run"
+    assert raysplit("corpus", "build", unlabelled, "--out", run).exit_code == 0
+    (run / "advice.json").write_text(advise(known_law(n_domains=3), problem(3, 1e6, "shared")).to_json())
+    ended = raysplit("controls", run, "--confirm-above", "1000")  # there is no sweep to compare with
+    assert ended.exit_code == NOT_AGREED
+    said = " ".join(ended.stdout.split())
+    assert said.count("it trains ") == 2
+    go_on = shlex.split(said.split("To go on: raysplit ")[1])
+    for command in (go_on, ["controls", run]):  # who has agreed is not asked again
+        with pytest.raises(Trained, match="labels"):
+            raysplit(*command)
 
 
 @pytest.mark.parametrize("ks", ["1", "0,4", "4,4", "many", "2.5", ""])
