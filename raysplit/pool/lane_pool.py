@@ -20,6 +20,8 @@ NO_MACHINES_SECONDS = 1800.0
 """How long tasks wait for machines that the cluster has lost, while nothing else goes on."""
 PUT_OFF_SECONDS = 60.0
 """How long a lane lives on that cannot write checkpoints. After that it may be its node that does not reach them."""
+_LONGEST_PUT_OFF_PAUSE_SECONDS = 5.0
+"""The lane is there and has nothing else to do, so another try costs little."""
 _START_SECONDS = 15.0
 """How long a lane is assumed to take to start, until one has started."""
 _HELD_UP_SECONDS = 5.0
@@ -210,15 +212,19 @@ class LanePool:
         lane = self._at_work(number)
         if lane is None:
             return False
-        lane.put_off = now if lane.put_off is None else lane.put_off
-        if now - lane.put_off >= PUT_OFF_SECONDS:
+        if lane.put_off is None:
+            assert lane.task is not None
+            lane.put_off = now
+            self.tell(f"lane {number} could not carry out {lane.task.trial.name}{because(trouble.cause)}")
+        elif now - lane.put_off >= PUT_OFF_SECONDS:
             return False
         worked = lane.heard - lane.begun
         self.utilization.count(lane, now)
         queued = lane.leave(now)
         assert queued is not None
-        self.queue.take_back(queued, trouble, now, worked_seconds=worked)
-        self.tell(f"lane {number} could not carry out {queued.task.trial.name}{because(trouble.cause)}")
+        self.queue.take_back(
+            queued, trouble, now, worked_seconds=worked, longest_pause_seconds=_LONGEST_PUT_OFF_PAUSE_SECONDS
+        )
         return True
 
     def lost(self, number: int, trouble: Trouble, now: float, outcome: Outcome | None = None) -> None:

@@ -39,8 +39,16 @@ class TaskQueue:
                 return queued
         return None
 
-    def take_back(self, queued: QueuedTask, trouble: Trouble, now: float, *, worked_seconds: float) -> None:
-        """Take back a task over which a lane was lost: it waits again, or is given up."""
+    def take_back(
+        self,
+        queued: QueuedTask,
+        trouble: Trouble,
+        now: float,
+        *,
+        worked_seconds: float,
+        longest_pause_seconds: float = _LONGEST_PAUSE_SECONDS,
+    ) -> None:
+        """Take back a task that a lane could not carry out: it waits again, or is given up."""
         if worked_seconds >= GOOD_WORK_SECONDS:
             queued.tries = 0
         if queued.tries == 0:
@@ -53,7 +61,7 @@ class TaskQueue:
             return
         # The first time it is tried again at once, since most lost machines are lost once.
         pause = _FIRST_PAUSE_SECONDS * 2 ** (queued.tries - 1) if queued.tries > 1 else 0.0
-        queued.not_before = now + min(pause, _LONGEST_PAUSE_SECONDS)
+        queued.not_before = now + min(pause, longest_pause_seconds)
         self.add(queued)
 
 
