@@ -44,19 +44,17 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 OWN_CLUSTERS = ("tests/ray/test_jobs.py", "tests/ray/test_raylets.py")
 SHARED_CLUSTER = ("tests/ray/", "tests/discover/test_discovery.py")
-LONG_FILES = ("tests/train/", "tests/trainers/")
 
 
 def turn_of(nodeid: str) -> int:
     """When a test is begun: what takes minutes before what takes seconds, so that all processes end together.
 
-    Those that share one cluster and its sweeps are 0, and one process runs them all, from the beginning.
+    Those that share one cluster and its sweeps are 0, and one process runs them all, from the beginning. Those that
+    start clusters of their own are 1: another process begins with them.
     """
     if nodeid.startswith(OWN_CLUSTERS):
         return 1
-    if nodeid.startswith(SHARED_CLUSTER):
-        return 0
-    return 2 if nodeid.startswith(LONG_FILES) else 3
+    return 0 if nodeid.startswith(SHARED_CLUSTER) else 2
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -66,7 +64,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return nodeid.partition("::")[0] if turn_of(nodeid) else "the shared cluster"
+            return nodeid.partition("::")[0] if turn_of(nodeid) else SHARED_CLUSTER[0]
 
     config.option.loadscopereorder = False
     return ByFile(config, log)
