@@ -42,8 +42,19 @@ settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
-RAY_TESTS = "tests/ray/"
-"""They share one cluster and its sweeps, so one process runs them all, from the beginning."""
+OWN_CLUSTERS = ("tests/ray/test_jobs.py", "tests/ray/test_raylets.py")
+SHARED_CLUSTER = ("tests/ray/", "tests/discover/test_discovery.py")
+
+
+def turn_of(nodeid: str) -> int:
+    """When a test is begun: what takes minutes before what takes seconds, so that all processes end together.
+
+    Those that share one cluster and its sweeps are 0, and one process runs them all, from the beginning. Those that
+    start clusters of their own are 1: another process begins with them.
+    """
+    if nodeid.startswith(OWN_CLUSTERS):
+        return 1
+    return 0 if nodeid.startswith(SHARED_CLUSTER) else 2
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -53,7 +64,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return RAY_TESTS if nodeid.startswith(RAY_TESTS) else nodeid.partition("::")[0]
+            return nodeid.partition("::")[0] if turn_of(nodeid) else SHARED_CLUSTER[0]
 
     config.option.loadscopereorder = False
     return ByFile(config, log)
@@ -61,7 +72,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: not item.nodeid.startswith(RAY_TESTS))
+        items.sort(key=lambda item: turn_of(item.nodeid))
 
 
 @pytest.fixture(autouse=True)

@@ -72,22 +72,24 @@ class _StorageAway(Exception):
 
 
 def _work(config: LaneConfig) -> None:
-    # torch and DeepSpeed only here, so that the driver never loads them.
+    # What is missing is told before the seconds that torch and DeepSpeed take to load; the driver never loads them.
+    from raysplit.corpus import Corpus
+    from raysplit.train.checkpoints import check_shared
+
+    space, broker, number = config.space, config.broker, config.number
+    corpus = Corpus.open(config.corpus_folder)
+    checkpoints = config.folder.checkpoints_at(space.compute.storage)
+    check_shared(checkpoints)
+
     import torch
     import torch.distributed as dist
 
-    from raysplit.corpus import Corpus
     from raysplit.corpus.by_base import corpora_of
-    from raysplit.train.checkpoints import check_shared
     from raysplit.train.run import Interrupted, Lane
     from raysplit.train.runtime import prepare_worker
 
-    space, broker, number = config.space, config.broker, config.number
     prepare_worker(space.compute)
-    corpus = Corpus.open(config.corpus_folder)
     shape = lane_shape_of(space, min(space.model.sizes))
-    checkpoints = config.folder.checkpoints_at(space.compute.storage)
-    check_shared(checkpoints)
     lane = Lane(
         space,
         corpus,

@@ -56,8 +56,11 @@ def main() -> None:
     health = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 500, "health_check_timeout_ms": 500}
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 1, "_system_config": {**health, "health_check_failure_threshold": 3}},
-    )
+        head_node_args={
+            "num_cpus": 1, "include_dashboard": False,
+            "_system_config": {**health, "health_check_failure_threshold": 3},
+        },
+    )  # fmt: skip
     nodes = [cluster.add_node(num_cpus=1, resources={"storage": 1}) for _ in range(2)]
     ray.init(address=cluster.address, namespace="raysplit", log_to_driver=False, logging_level="ERROR")
     try:

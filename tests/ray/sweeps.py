@@ -82,7 +82,7 @@ class Command:
         while not ready():
             assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.process.communicate()}"
             assert time.monotonic() < end, "did not get there"
-            time.sleep(0.02)
+            time.sleep(0.2)  # each look reads the journal whole, on a core that the sweep could use
 
     def wait_for_measurements(self, n: int) -> None:
         self.wait_for(lambda: len(self.measurements()) >= n)
@@ -104,7 +104,7 @@ class Command:
         end = time.monotonic() + seconds
         while left := self.processes():
             assert time.monotonic() < end, f"left behind: {left}"
-            time.sleep(0.1)
+            time.sleep(0.2)
 
 
 def marked_processes(mark: str) -> dict[int, str]:

@@ -42,6 +42,7 @@ def test_bases_are_swept_answered_for_trained_and_reported(
     del space["training"]["replay_share"]
     space["sweep"] = {"specialize_tokens": [16384, 32768], "replay_shares": [0, 0.2], "policy": "grid"}
     space["target"] = {"budget_flops": 3e10, "max_general_rise": 0.3}
+    space["compute"]["lanes"] = 1
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(space), encoding="utf-8")
 
     command = start(

@@ -1,7 +1,8 @@
-"""A sweep handed to a cluster of three raylets from outside, watched and stopped as a user does it."""
+"""A sweep handed to a cluster of two raylets from outside, watched and stopped as a user does it."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,8 +39,8 @@ def environment() -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def dashboard(environment: dict[str, str]) -> Iterator[str]:
-    """A head and two more nodes by `ray start`; the address of the dashboard."""
-    ray = [str(Path(sys.executable).parent / "ray"), "start", "--num-cpus=1", "--disable-usage-stats", "--block"]
+    """A head that trains nothing and a node that does, by `ray start`; the address of the dashboard."""
+    ray = [str(Path(sys.executable).parent / "ray"), "start", "--disable-usage-stats", "--block"]
     nodes: list[subprocess.Popen[bytes]] = []
 
     def join(*options: str, n_before: int, dashboard_port: int) -> bool:
@@ -51,8 +52,7 @@ def dashboard(environment: dict[str, str]) -> Iterator[str]:
         if node.poll() is None:
             nodes.append(node)
             return True
-        with suppress(ProcessLookupError):
-            os.killpg(node.pid, signal.SIGKILL)  # what is left of it
+        end(node)
         return False
 
     # One after the other: nodes that start at once on one machine take each other's ports. And a busy machine may be
@@ -61,21 +61,26 @@ def dashboard(environment: dict[str, str]) -> Iterator[str]:
         for _ in range(3):
             port, dashboard_port = free_port(), free_port()
             head = (
-                "--head", f"--port={port}", f"--dashboard-port={dashboard_port}", "--include-dashboard=true",
-                f"--ray-client-server-port={free_port()}",
+                "--head", "--num-cpus=0", f"--port={port}", f"--dashboard-port={dashboard_port}",
+                "--include-dashboard=true", f"--ray-client-server-port={free_port()}",
             )  # fmt: skip
             if join(*head, n_before=0, dashboard_port=dashboard_port):
                 break
-        for _ in range(5):
-            if len(nodes) < 3:
-                join(f"--address=127.0.0.1:{port}", n_before=len(nodes), dashboard_port=dashboard_port)
-        assert len(nodes) == 3
+        for _ in range(4):
+            if len(nodes) < 2:
+                join(f"--address=127.0.0.1:{port}", "--num-cpus=1", n_before=1, dashboard_port=dashboard_port)
+        assert len(nodes) == 2
         yield f"http://127.0.0.1:{dashboard_port}"
     finally:
         for node in reversed(nodes):
-            node.terminate()
-        for node in nodes:
-            node.wait(60)
+            end(node)
+
+
+def end(node: subprocess.Popen[bytes]) -> None:
+    """Its processes with it, at once: in order they take half a minute."""
+    with suppress(ProcessLookupError):
+        os.killpg(node.pid, signal.SIGKILL)
+    node.wait()
 
 
 def n_nodes(dashboard_port: int) -> int:
@@ -100,7 +105,7 @@ def said_by_jobs(dashboard: str) -> str:
 
 
 def test_a_sweep_is_submitted_watched_and_stopped(
-    home: Path, dashboard: str, environment: dict[str, str], tmp_path: Path
+    home: Path, corpus_folder: Path, dashboard: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
     def raysplit(*arguments: object, status: int = 0) -> str:
         done = subprocess.run(
@@ -113,8 +118,9 @@ def test_a_sweep_is_submitted_watched_and_stopped(
     out = tmp_path / "run"
     # Long enough to be stopped in the middle.
     grids = {"pretrain_tokens": [65_536, 131_072, 262_144], "specialize_tokens": [32_768, 65_536]}
-    space = write_space(tmp_path / "space.yaml", tiny_space(home / "texts", sweep=grids, compute={"lanes": 2}))
+    space = write_space(tmp_path / "space.yaml", tiny_space(home / "texts", sweep=grids))
     assert "no job that was submitted" in raysplit("stop", out, "--address", dashboard, status=2)
+    shutil.copytree(corpus_folder, out / "corpus")
     law_url = f"http://127.0.0.1:{free_port()}"
     served = ("--http", law_url.removeprefix("http://"))
     assert "submitted: job" in raysplit("submit", space, "--out", out, "--address", dashboard, *served)

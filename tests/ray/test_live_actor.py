@@ -167,19 +167,3 @@ def test_after_a_restart_it_answers_at_once_from_its_last_law(begin: Callable[..
     assert after.advice == before.advice
     assert after.law.version == before.law.version
     assert client.law().to_json() == law
-
-
-@pytest.mark.timeout(240)
-def test_the_raylet_that_it_lives_on_is_killed(tmp_path: Path) -> None:
-    """On a cluster of three raylets, in a process of its own; the script asserts and says what it saw."""
-    told = subprocess.run(
-        [sys.executable, "-m", "tests.ray.live_raylets", str(tmp_path / "journal")],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        timeout=220,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    )
-    assert told.returncode == 0, told.stdout + told.stderr
-    assert "the same law" in told.stdout
-    assert "made anew where no node could hold it" in told.stdout

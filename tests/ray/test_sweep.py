@@ -11,7 +11,7 @@ import ray
 
 from raysplit.live.client import connect
 from raysplit.run_folder.folder import RunFolder
-from tests.ray.conftest import TWO_LANES, Adaptive, Sweep
+from tests.ray.conftest import Adaptive, Sweep
 from tests.ray.sweeps import losses, records
 
 
@@ -76,9 +76,12 @@ def test_each_token_is_trained_once(uninterrupted: Path) -> None:
 
 
 def test_crashes_change_nothing_and_nothing_stays(run: Sweep, uninterrupted: Path, ray_address: str) -> None:
-    """A training worker, the law actor and then the driver are killed, each in mid-sweep."""
+    """A training worker, the law actor and then the driver are killed, each in mid-sweep.
+
+    On one lane, so another must have begun where the killed worker's ended; nobody disturbed the sweep of two.
+    """
     address = ("--ray-address", ray_address)
-    first = run("sweep", *address, run="crashed", changes=TWO_LANES)
+    first = run("sweep", *address, run="crashed")
     first.wait_for_measurements(2)
     os.kill(training_workers()[0], signal.SIGKILL)
     first.wait_for_measurements(4)
@@ -95,7 +98,7 @@ def test_crashes_change_nothing_and_nothing_stays(run: Sweep, uninterrupted: Pat
     before_kill = losses(first.out)
     first.process.kill()
     first.wait_until_gone()
-    second = run("sweep", *address, run="crashed")  # on one lane, by another order
+    second = run("sweep", *address, run="crashed")
     ended, said = second.end()
     assert ended == 0, said
     assert "taking up the sweep" in said
@@ -117,7 +120,8 @@ def test_a_running_sweep_answers_from_another_process(adaptive: Adaptive) -> Non
 
 
 def test_runs_that_diverge_are_recorded_and_the_sweep_ends(run: Sweep, ray_address: str) -> None:
-    changes = {"training": {"learning_rate": {"reference": "1e30", "reference_params": "14k", "exponent": 0}}}
+    rate = {"reference": "1e30", "reference_params": "14k", "exponent": 0}
+    changes = {"training": {"learning_rate": rate}, "model": {"sizes": ["14k"]}}
     sweep = run("sweep", "--ray-address", ray_address, run="diverging", changes=changes)
     status, said = sweep.end()
     failures = records(sweep.out, "failure")
