@@ -36,10 +36,9 @@ from raysplit.section import (
     PositiveQuantity,
     Quantity,
     Section,
+    Share,
     without_password,
 )
-
-Share = Annotated[Quantity, Field(ge=0, lt=1)]
 
 
 def _low_first(pair: tuple[float, float]) -> tuple[float, float]:
@@ -544,7 +543,7 @@ class SweepSpec(Section):
     decides alike, whichever lane is faster; fill: the next best trial, without the law of what is still under way."""
     budget_flops: PositiveQuantity | None = None
     """Most that the sweep itself may train; at least its opening round."""
-    regret_tolerance: Annotated[Quantity, Field(ge=0, lt=1)] = 0.002
+    regret_tolerance: Share = 0.002
     """End when the expected regret of the recommended split is below this share of the loss."""
     repeats: tuple[RepeatSpec, ...] = ()
     """Points that are measured again, so that the noise is known; cheap ones tell as much as dear ones."""
@@ -607,8 +606,8 @@ class TargetSpec(Section):
     max_general_loss: PositiveQuantity | None = None
     """In `loss_unit`: the highest weighted loss of a seed over the domains; with `model.checkpoints`, of each expert on
     `corpus.general`, or in the mean on the other domains."""
-    max_general_rise: PositiveQuantity | None = None
-    """With `model.checkpoints`: by which share that loss of an expert may be above its base's, such as 0.02."""
+    max_general_rise: Fraction | None = None
+    """With `model.checkpoints`: by which share that loss of an expert may be above its base's, such as 0.02 or 2 %."""
 
 
 class CountedSpec(Section):

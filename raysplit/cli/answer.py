@@ -18,6 +18,7 @@ from raysplit.cli.options import (
     OF_DOMAIN,
     QUANTITY,
     RUN_OR_URL,
+    SHARE,
     AccountingName,
     SeedsName,
     accounting_option,
@@ -91,8 +92,8 @@ weight_option = click.option(
 )
 @click.option(
     "--max-general-rise",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Of a table with general_loss: by which share an expert's may be above its base's, such as 0.02.",
+    type=SHARE,
+    help="Of a table with general_loss: by which share an expert's may be above its base's, such as 0.02 or 2%.",
 )
 @click.option(
     "--suggest",
@@ -270,8 +271,8 @@ def compare(
 )
 @click.option(
     "--max-general-rise",
-    type=click.FloatRange(min=0, min_open=True),
-    help="From bases: by which share that loss of each expert may be above its base's, such as 0.02.",
+    type=SHARE,
+    help="From bases: by which share that loss of each expert may be above its base's, such as 0.02 or 2%.",
 )
 @version_option
 @strict_option

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from raysplit.errors import RaysplitError, RunError
 from raysplit.files import read_text
-from raysplit.quantities import counted, parse_count, parse_quantity
+from raysplit.quantities import counted, parse_count, parse_quantity, parse_share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,6 +137,21 @@ class Quantity(click.ParamType):
         return number
 
 
+class Share(click.ParamType):
+    """A share of one above 0, such as 0.02 or 2%."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            share = parse_share(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if not 0 < share < 1:
+            self.fail(f"must be above 0 and below 1, such as 0.02 or 2%, got {value}", param, ctx)
+        return share
+
+
 _POINTED = re.compile(r"[1-9]\d{0,2}\.000")
 """A count that in much of Europe is a thousand times as many; in a table it is read, and doubted."""
 
@@ -203,7 +218,14 @@ class RunOrUrl(click.ParamType):
         return Path(value)
 
 
-QUANTITY, COUNT, OF_DOMAIN, KS, RUN_OR_URL = Quantity(), Count(), OfDomain(), ClusterNumbers(), RunOrUrl()
+QUANTITY, COUNT, SHARE, OF_DOMAIN, KS, RUN_OR_URL = (
+    Quantity(),
+    Count(),
+    Share(),
+    OfDomain(),
+    ClusterNumbers(),
+    RunOrUrl(),
+)
 
 space_argument = click.argument("space_file", metavar="SPACE", type=click.Path(path_type=Path))
 run_argument = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))

@@ -324,11 +324,12 @@ def test_fit_advises_the_share_replayed_and_holds_the_general_loss(
     runs = replay_table().drop(columns="pretrain_tokens")
     runs[(runs["base"] != "middle") & (runs["replay_share"] != 0.05)].to_csv(tmp_path / "replayed.csv", index=False)
     arguments = ["fit", str(tmp_path / "replayed.csv"), "--out", str(tmp_path / "law.json")]
-    told = raysplit(*arguments, "--budget-flops", "4e19", "--max-general-rise", "0.015").stdout
+    told = raysplit(*arguments, "--budget-flops", "4e19", "--max-general-rise", "1.5 %").stdout
     assert "general loss rises by at most" in told
     assert "general text among the tokens" in told
     assert "expert of" in told
     again = ["advise", "--law", tmp_path / "law.json", "--budget-flops", "4e19"]
     assert "general loss rises by at most" in raysplit(*again, "--max-general-rise", "0.015").stdout
     assert "--max-general-rise: needs --budget-flops" in refusal(*arguments, "--max-general-rise", "0.02")
+    assert "such as 0.02 or 2%, got 2" in refusal(*arguments, "--max-general-rise", "2")
     assert "--suggest" in refusal(*arguments, "--budget-flops", "4e19", "--suggest", "2")
