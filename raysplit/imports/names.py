@@ -47,6 +47,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     ),
     "seed": ("seed", "random_seed", "data_seed"),
     "tokenizer": ("tokenizer", "tokenizer_name"),
+    "base": ("base", "base_model", "base_model_name"),
+    "replay_share": ("replay_share", "replayed_share", "replay_fraction"),
 }
 """Plain names of each field, the best first. No training loss is among them, since it is not held out."""
 NO_LOSS = frozenset(("perplexity", "ppl", "accuracy", "acc", "bits", "bpb", "bpc", "score", "reward", "f1", "bleu",

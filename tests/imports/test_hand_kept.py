@@ -377,6 +377,45 @@ class TestRepeats:
             import_runs(source, constants={"seed": "0"})
 
 
+class TestContinuedPretraining:
+    """Runs that start from models that exist, where shares of replayed text are no repeats of one another."""
+
+    def test_bases_shares_and_general_losses_are_kept(self, tmp_path: Path) -> None:
+        rows = ["q,440M,0,law,3,,2.5", "q,440M,20M,law,2.5,0,2.75", "q,440M,20M,law,2.625,5 %,2.625"]
+        header = "Base Model,params,cpt_tokens,domain,eval_loss,replay_share,eval/general_loss"
+        imported = import_runs(table(tmp_path, "\n".join([header, *rows])))
+        told = imported.runs[["base", "specialize_tokens", "seed", "replay_share", "loss", "general_loss"]]
+        assert told.values.tolist() == [
+            ["q", 0, 0, 0.0, 3.0, 2.5],
+            ["q", 20_000_000, 0, 0.0, 2.5, 2.75],
+            ["q", 20_000_000, 0, 0.05, 2.625, 2.625],
+        ]
+        imported.runs.to_csv(tmp_path / "imported.csv", index=False)
+        assert read_runs(tmp_path / "imported.csv")[list(imported.runs)].equals(imported.runs)
+
+    def test_the_general_loss_is_no_domains(self, tmp_path: Path) -> None:
+        text = "base,n_params,specialize_tokens,eval/law_loss,eval/code_loss,eval/general_loss\nq,1000,0,3,2,2.5\n"
+        imported = import_runs(table(tmp_path, text), columns={"loss": "eval/{domain}_loss"})
+        assert imported.runs["domain"].tolist() == ["code", "law"]
+        assert imported.runs["general_loss"].tolist() == [2.5, 2.5]
+        text = (
+            text.replace("base,", "note,").replace("n_params", "n_params,pretrain_tokens").replace("1000", "1000,2000")
+        )
+        imported = import_runs(table(tmp_path, text), columns={"loss": "eval/{domain}_loss"})
+        assert imported.runs["domain"].tolist() == ["code", "general", "law"]
+
+    def test_a_base_that_is_a_number_is_no_model(self, tmp_path: Path) -> None:
+        runs = [{"config": {"base": 10000, "n_params": 1000, "pretrain_tokens": 2000, "specialize_tokens": 0,
+                            "domain": "law"}, "summary": {"eval_loss": 3.0}, "state": "finished"}]  # fmt: skip
+        path = table(tmp_path, json.dumps(runs), name="runs.json")
+        assert "base" not in import_runs(path).choices
+
+    def test_what_is_told_without_a_base_is_refused(self, tmp_path: Path) -> None:
+        source = table(tmp_path, f"{HEADER},p\n1000,2000,0,law,3,0.1\n")
+        with pytest.raises(TableError, match="replay_share: is read beside a base; say --column base=COLUMN too"):
+            import_runs(source, columns={"replay_share": "p"})
+
+
 def test_fractions_of_tokens_are_rounded_and_counted(tmp_path: Path) -> None:
     imported = import_runs(table(tmp_path, f"{HEADER}\n57334197.0,17441597725.699375,0,law,3\n1000,2000.0,0,law,4\n"))
     assert imported.runs["pretrain_tokens"].tolist() == [2000, 17_441_597_726]
