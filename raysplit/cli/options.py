@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -236,6 +236,20 @@ out_option = click.option(
     required=True,
     help="Run folder; run again with the same one, a command continues.",
 )
+
+
+def once(option: str, pairs: Sequence[tuple[str, T]]) -> dict[str, T]:
+    """What an option that is repeated says of each name.
+
+    Raises:
+        RunError: it says something of a name twice.
+    """
+    told: dict[str, T] = {}
+    for name, value in pairs:
+        if name in told:
+            raise RunError(f"{option}: {name} is given twice, as {told[name]} and as {value}")
+        told[name] = value
+    return told
 
 
 def _cluster_of_this_job() -> str | None:

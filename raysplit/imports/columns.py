@@ -78,6 +78,8 @@ def choose_columns(
     for field in (*columns, *constants):
         if field not in FIELDS:
             raise TableError(f"{found.origin}: {unknown('field', field, FIELDS)}")
+        if field in columns and field in constants:
+            raise TableError(f"{found.origin}: {field}: has both a column and a value for every run; give one of them")
     read_as = f"{found.origin}: read as {kind_shown(found.kind)}"
     if not found.rows:
         pieces = "; ".join(f"{len(names)} {reason}" for reason, names in found.left_out.items())

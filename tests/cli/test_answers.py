@@ -123,6 +123,10 @@ def test_a_fit_answers_for_a_seed_that_exists_weights_and_data_there_is(
     ("options", "named"),
     [
         (["--weight", "domain-9=1"], ["--weight", "domain-9", "domain-0, domain-1"]),
+        (
+            ["--weight", "domain-0=1", "--weight", "domain-0=2"],
+            ["--weight: domain-0 is given twice, as 1.0 and as 2.0"],
+        ),
         (["--unique-tokens", "domain-9=1M"], ["domain-9", "domain-0, domain-1"]),
         (["--max-tokens", "domain-9=1M"], ["max_specialize_tokens", "domain-9"]),
         (["--seed-tokens", "1M"], ["--seed-tokens", "--n-params", "--budget-flops"]),
