@@ -138,17 +138,21 @@ class Quantity(click.ParamType):
 
 
 class Share(click.ParamType):
-    """A share of one above 0, such as 0.02 or 2%."""
+    """A share of one, such as 0.02 or 2%."""
 
     name = "share"
+
+    def __init__(self, *, may_be_zero: bool) -> None:
+        self._may_be_zero = may_be_zero
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
             share = parse_share(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
-        if not 0 < share < 1:
-            self.fail(f"must be above 0 and below 1, such as 0.02 or 2%, got {value}", param, ctx)
+        if not 0 <= share < 1 or (share == 0 and not self._may_be_zero):
+            least = "from" if self._may_be_zero else "above"
+            self.fail(f"must be {least} 0 and below 1, such as 0.02 or 2%, got {value}", param, ctx)
         return share
 
 
@@ -221,7 +225,7 @@ class RunOrUrl(click.ParamType):
 QUANTITY, COUNT, SHARE, OF_DOMAIN, KS, RUN_OR_URL = (
     Quantity(),
     Count(),
-    Share(),
+    Share(may_be_zero=False),
     OfDomain(),
     ClusterNumbers(),
     RunOrUrl(),

@@ -171,6 +171,8 @@ class ObservationRow(BaseModel):
     bits_per_byte: Amount = None
     wall_seconds: Amount = None
     trial: Annotated[str, Field(pattern=_NAME_OR_NONE, max_length=200)] = ""
+    replay_share: Annotated[float, *_number(float, parse_share, ge=0, lt=1)] = 0.0
+    general_loss: Annotated[float | None, *_number(float, gt=0, allow_inf_nan=False), _OR_NONE] = None
 
     def observation(self) -> Observation:
         return Observation(**{name: value for name, value in self if value is not None})
