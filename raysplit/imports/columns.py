@@ -13,7 +13,9 @@ from raysplit.errors import TableError, unknown
 from raysplit.imports.found import Found, FoundRow, kind_shown
 from raysplit.imports.names import (
     ALIASES,
+    BITS,
     CONTAINERS,
+    LETTERS,
     LOSS_WORDS,
     NO_LOSS,
     is_no_domain,
@@ -96,6 +98,8 @@ def choose_columns(
     if GENERAL_LOSS in chosen:  # which fits a pattern of domains too
         names = [name for name in names if name != chosen[GENERAL_LOSS].column]
     chosen |= _chosen(found, [field for field in FIELDS if field not in OF_CONTINUED], columns, constants, names)
+    if "loss" in chosen and _is_in_bits_per_byte(chosen["loss"].column):
+        chosen["bits_per_byte"] = dataclasses.replace(chosen["loss"], field="bits_per_byte")
     if BASE not in chosen:
         chosen |= _tokens_of_the_run(chosen, names)
     has_domain_columns = "loss" in chosen and DOMAIN in chosen["loss"].column
@@ -159,16 +163,25 @@ def _choice(field: str, column: str, *, how: str, names: Sequence[str], note: st
             notes.append(f"no domains by their names: {', '.join(others)}")
     if field == "loss" and not words_in(column).isdisjoint(("best", "min", "lowest")):
         notes.append("the lowest along the run? what compares is the last, after its cooldown")
-    if field == "loss" and (words := words_in(column) & NO_LOSS):
+    if field == "loss" and _is_in_bits_per_byte(column):
+        notes.append("bits per byte, as all losses of this table then are")
+    elif field == "loss" and (words := words_in(column) & NO_LOSS):
         notes.append(f"{', '.join(sorted(words))}? the loss is in nats per token")
     return ColumnChoice(field=field, column=column, how=how, note="; ".join(notes), power=power, by_domain=by_domain)
 
 
+def _is_in_bits_per_byte(column: str) -> bool:
+    plain = plain_name(column)
+    return DOMAIN not in column and ("bits_per_byte" in plain or "bpb" in plain.split("_"))
+
+
 def _given(found: Found, field: str, column: str, names: Sequence[str]) -> str:
-    if field == "loss" and (words := words_in(column) & NO_LOSS) and not words_in(column) & LOSS_WORDS:
+    words = words_in(column) & NO_LOSS
+    is_another = bool(words) and (not words_in(column) & LOSS_WORDS or bool(words & BITS))
+    if field == "loss" and is_another and not _is_in_bits_per_byte(column):
         raise TableError(
             f"{found.origin}: --column loss={column}: {', '.join(sorted(words))} by its name; the loss is in nats per "
-            "token, a perplexity's logarithm (rename the column if it is such a loss)"
+            "token, a perplexity's logarithm, or bits per token times ln 2 (rename the column if it is such a loss)"
         )
     if DOMAIN in column:
         if field != "loss":
@@ -197,6 +210,10 @@ def _guess(found: Found, field: str, names: Sequence[str]) -> ColumnChoice | Non
                 f"with --column loss={other} or --column loss=loss"
             )
         return ColumnChoice(field=field, column=field, how="own name")
+    stems = {split_unit(name).stem: name for name in names}
+    letters = [letter for letter in LETTERS.get(field, ()) if letter in stems] if {"N", "D"} <= stems.keys() else []
+    if letters:
+        return _choice(field, stems[letters[0]], how="guessed", names=names, note="the law's letter")
     plain = {name: plain_name(split_unit(name).stem if field in COUNTED else name) for name in names}
     for alias in ALIASES.get(field, (field,)):
         for fits in (_is, _ends_a_path, _ends):

@@ -12,7 +12,7 @@ from raysplit.errors import TableError
 from raysplit.imports import Imported, import_runs
 from raysplit.imports.units import split_unit
 from raysplit.quantities import format_count
-from raysplit.runs import read_runs
+from raysplit.runs import loss_unit_of, read_runs
 from raysplit.tables import is_well
 
 HEADER = "n_params,pretrain_tokens,specialize_tokens,domain,loss"
@@ -85,6 +85,26 @@ class TestNames:
             "law",
             3,
         ]
+
+    @pytest.mark.parametrize("header", ["N,D,D',domain,loss", "N (M),D (B),D_prime (B),domain,Loss (nats)"])
+    def test_the_letters_of_the_law(self, header: str, tmp_path: Path) -> None:
+        row = "20,1.5,0.5,law,3" if "(" in header else "20M,1.5B,0.5B,law,3"
+        imported = import_runs(table(tmp_path, f"{header}\n{row}\n"))
+        assert imported.runs.iloc[0].tolist()[:5] == [20_000_000, 1_500_000_000, 500_000_000, "law", 3.0]
+
+    def test_one_letter_alone_is_no_field(self, tmp_path: Path) -> None:
+        source = table(tmp_path, "N,pretrain_tokens,specialize_tokens,domain,loss\n1000,2000,0,law,3\n")
+        with pytest.raises(TableError, match="no column for n_params"):
+            import_runs(source)
+
+    def test_bits_per_byte_may_be_told_and_bits_of_tokens_are_refused(self, tmp_path: Path) -> None:
+        source = table(tmp_path, HEADER.replace("loss", "val_bpb") + "\n1000,2000,0,law,0.75\n")
+        imported = import_runs(source, columns={"loss": "val_bpb"})
+        assert loss_unit_of(imported.runs) == "bits/byte"
+        assert imported.choices["loss"].note == "bits per byte, as all losses of this table then are"
+        source = table(tmp_path, HEADER.replace("loss", "loss_bits") + "\n1000,2000,0,law,4.5\n")
+        with pytest.raises(TableError, match=r"bits by its name; .* bits per token times ln 2"):
+            import_runs(source, columns={"loss": "loss_bits"})
 
     def test_a_best_loss_is_doubted(self, tmp_path: Path) -> None:
         imported = import_runs(table(tmp_path, HEADER.replace("loss", "best_val_loss") + "\n1000,2000,0,law,3\n"))
