@@ -335,5 +335,5 @@ def test_fit_advises_the_share_replayed_and_holds_the_general_loss(
     again = ["advise", "--law", tmp_path / "law.json", "--budget-flops", "4e19"]
     assert "general loss rises by at most" in raysplit(*again, "--max-general-rise", "0.015").stdout
     assert "--max-general-rise: needs --budget-flops" in refusal(*arguments, "--max-general-rise", "0.02")
-    assert "such as 0.02 or 2%, got 2" in refusal(*arguments, "--max-general-rise", "2")
+    assert "such as 0.02 or 2%, got 2" in raysplit(*arguments, "--max-general-rise", "2").stderr
     assert "--suggest" in refusal(*arguments, "--budget-flops", "4e19", "--suggest", "2")
