@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -100,6 +101,13 @@ def gaps_in(runs: pd.DataFrame) -> list[str]:
         )
     if runs["n_params"].nunique() == 1:
         gaps.append(f"one size, {format_count(runs['n_params'].iloc[0])}: what other sizes would reach rests on no run")
+    if BASE in runs:
+        measured = set(runs.loc[runs["specialize_tokens"] == 0, [BASE, "domain"]].itertuples(index=False, name=None))
+        pairs = product(sorted(runs[BASE].unique()), sorted(runs["domain"].unique()))
+        if unread := [f"{base} on {domain}" for base, domain in pairs if (base, domain) not in measured]:
+            gaps.append(
+                f"no row with specialize_tokens = 0 of {_named(unread)}: what training gains there rests on no run"
+            )
     lone = [str(name) for name, n_rows in runs["domain"].value_counts(sort=False).items() if n_rows == 1]
     if lone:
         gaps.append(f"one row of {_named(sorted(lone))}: one loss tells no slope")

@@ -87,6 +87,17 @@ def parse_count(value: object, *, rounded: bool = False) -> int:
     raise ValueError(f"expected a whole number, got {_shown(value)}")
 
 
+def parse_share(value: object) -> float:
+    """Read a share of one, as ``0.05`` or in per cent, as ``5 %``.
+
+    Raises:
+        ValueError: the value is no number.
+    """
+    if isinstance(value, str) and value.rstrip().endswith("%"):
+        return float(_exact(value.rstrip()[:-1], whole=False) / 100)
+    return parse_quantity(value)
+
+
 def _exact(value: object, *, whole: bool) -> Fraction | int | float:
     """The exact number that was written; a float where the value is one."""
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:

@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from raysplit.errors import TableError
-from raysplit.quantities import ROUNDED_FROM, counted, parse_count, parse_quantity
+from raysplit.quantities import ROUNDED_FROM, counted, parse_count, parse_quantity, parse_share
 from raysplit.tables import Table, bad_end, end_columns, is_nothing, read_table, step_column
 
 KEY = ("n_params", "pretrain_tokens", "specialize_tokens", "domain", "seed")
@@ -141,7 +141,7 @@ def read_runs(path: Path | str, *, note: Callable[[str], None] | None = None) ->
     column_of = {name.casefold(): name for name in reversed(table.names)}
     column_of |= {name: name for name in table.names}
     known = {name: column_of[name] for name in _COLUMNS if name in column_of}
-    required = _required(known)
+    required = required_columns(known)
     if missing := [name for name in required if name not in known]:
         raise TableError(
             f"{path}: no column {missing[0]!r}. Required: {', '.join(required)}. Found: {', '.join(table.names)}. "
@@ -156,7 +156,7 @@ def read_runs(path: Path | str, *, note: Callable[[str], None] | None = None) ->
     return check_runs(frame, origin=str(path), note=note)
 
 
-def _required(known: Iterable[Any]) -> tuple[str, ...]:
+def required_columns(known: Iterable[Any]) -> tuple[str, ...]:
     """The columns that a table with these columns must have."""
     return tuple(name for name in REQUIRED if name != "pretrain_tokens") if BASE in known else REQUIRED
 
@@ -215,7 +215,7 @@ def check_runs(frame: pd.DataFrame, *, origin: str, note: Callable[[str], None] 
             or a base has no name; two bases have one size; two rows measure the same run; runs have several
             tokenizers.
     """
-    required = _required(frame.columns)
+    required = required_columns(frame.columns)
     for name in required:
         if name not in frame.columns:
             raise TableError(
@@ -315,7 +315,11 @@ def _add_continued(
             values = np.nan_to_num(values, nan=0.0) if name == REPLAY_SHARE else values
             is_share = name == REPLAY_SHARE
             allowed = (values >= 0 if is_share else values > 0) & (values < highest)
-            refuse(~(np.isnan(values) | allowed), name, "is not within 0 to 1" if is_share else "must be positive")
+            refuse(
+                ~(np.isnan(values) | allowed),
+                name,
+                "is not within 0 to 1; a share in per cent has its sign, as 5 %" if is_share else "must be positive",
+            )
             out[name] = values
 
 
@@ -393,7 +397,7 @@ def _number(cell: object, name: str, *, may_round: bool) -> tuple[float, bool]:
         ValueError: the cell is no number, or no whole one where that is needed.
     """
     if name not in _COUNTS:
-        return parse_quantity(cell), False
+        return parse_share(cell) if name == REPLAY_SHARE else parse_quantity(cell), False
     return (parse_count(cell), False) if name == "seed" else read_count(cell, may_round=may_round)
 
 

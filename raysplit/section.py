@@ -6,13 +6,15 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from raysplit.quantities import parse_count, parse_quantity
+from raysplit.quantities import parse_count, parse_quantity, parse_share
 
 Count = Annotated[int, BeforeValidator(parse_count)]
 Quantity = Annotated[float, BeforeValidator(parse_quantity)]
 PositiveCount = Annotated[Count, Field(gt=0)]
 PositiveQuantity = Annotated[Quantity, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[Quantity, Field(gt=0, lt=1)]
+Share = Annotated[float, BeforeValidator(parse_share), Field(ge=0, lt=1)]
+Fraction = Annotated[float, BeforeValidator(parse_share), Field(gt=0, lt=1)]
+"""A share of one, written as 0.02 or as 2 %."""
 
 SECRET = "secret"
 """Type of a pydantic error whose value must not be shown."""

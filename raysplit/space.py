@@ -36,10 +36,9 @@ from raysplit.section import (
     PositiveQuantity,
     Quantity,
     Section,
+    Share,
     without_password,
 )
-
-Share = Annotated[Quantity, Field(ge=0, lt=1)]
 
 
 def _low_first(pair: tuple[float, float]) -> tuple[float, float]:
@@ -545,7 +544,7 @@ class SweepSpec(Section):
     decides alike, whichever lane is faster; fill: the next best trial, without the law of what is still under way."""
     budget_flops: PositiveQuantity | None = None
     """Most that the sweep itself may train; at least its opening round."""
-    regret_tolerance: Annotated[Quantity, Field(ge=0, lt=1)] = 0.002
+    regret_tolerance: Share = 0.002
     """End when the expected regret of the recommended split is below this share of the loss."""
     repeats: tuple[RepeatSpec, ...] = ()
     """Points that are measured again, so that the noise is known; cheap ones tell as much as dear ones."""
@@ -608,8 +607,8 @@ class TargetSpec(Section):
     max_general_loss: PositiveQuantity | None = None
     """In `loss_unit`: the highest weighted loss of a seed over the domains; with `model.checkpoints`, of each expert on
     `corpus.general`, or in the mean on the other domains."""
-    max_general_rise: PositiveQuantity | None = None
-    """With `model.checkpoints`: by which share that loss of an expert may be above its base's, such as 0.02."""
+    max_general_rise: Fraction | None = None
+    """With `model.checkpoints`: by which share that loss of an expert may be above its base's, such as 0.02 or 2 %."""
 
 
 class CountedSpec(Section):
@@ -671,17 +670,28 @@ def _of_family(family: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The checkpoints of a base whose revisions are named after the step that they were saved at."""
     given = dict(family)
     revisions, step_tokens = given.pop("revisions", None), given.pop("tokens_per_step", None)
-    if not isinstance(revisions, list) or not revisions or step_tokens is None:
-        raise ValueError("`revisions: [step1000, step2000]` and `tokens_per_step: 2M` go together")
-    checkpoints = []
-    for revision in revisions:
-        if (step := re.search(r"\d+", str(revision))) is None:
+    if not isinstance(revisions, list) or not revisions:
+        raise ValueError("`tokens_per_step: 2M` goes with `revisions: [step1000, step2000]`")
+    return [{**given, "revision": str(r), "pretrain_tokens": _tokens_of(str(r), step_tokens)} for r in revisions]
+
+
+def _tokens_of(revision: str, step_tokens: object) -> int:
+    """D of a revision by its name: tokens that it says, as OLMo's ``stage1-step140000-tokens294B``, or its step's."""
+    if step_tokens is None:
+        if (told := re.search(r"tokens?[-_]?(\d+(?:\.\d+)?[kmbt])(?![a-z0-9])", revision, re.IGNORECASE)) is None:
             raise ValueError(
-                f"revision {revision!r} has no step in its name; give it by itself, with its pretrain_tokens"
+                f"revision {revision!r} has no tokens in its name: `revisions: [step1000, step2000]` and "
+                "`tokens_per_step: 2M` go together"
             )
-        tokens = int(step.group()) * parse_count(step_tokens)
-        checkpoints.append({**given, "revision": str(revision), "pretrain_tokens": tokens})
-    return checkpoints
+        return parse_count(told[1])
+    numbers = re.findall(r"\d+", revision)
+    step = re.search(r"(?:step|ckpt|checkpoint|iter)[-_]?(\d+)", revision, re.IGNORECASE)
+    if step is None and len(numbers) != 1:
+        raise ValueError(
+            f"revision {revision!r} has {'several numbers and ' if numbers else ''}no step in its name; give it by "
+            "itself, with its pretrain_tokens"
+        )
+    return int(step[1] if step else numbers[0]) * parse_count(step_tokens)
 
 
 class ModelSpec(Section):
@@ -691,7 +701,8 @@ class ModelSpec(Section):
     """Of a sequence in training."""
     checkpoints: tuple[CheckpointSpec, ...] = ()
     """In place of sizes to pretrain: models that exist. `{path: ..., revisions: [step10], tokens_per_step: 2M}` is
-    one for each revision, whose name holds its step."""
+    one for each revision, whose name holds its step; `tokens_per_step` is left out where it holds its tokens, as
+    `step1000-tokens2B`."""
 
     @field_validator("checkpoints", mode="before")
     @classmethod
@@ -831,11 +842,12 @@ class Space(Section):
     def _check_batch(self, field: str, batch_tokens: int) -> None:
         for n_params in self.model.sizes or (1,):  # of checkpoints that are not counted yet
             step = self._least_step_tokens(n_params)
+            trained = f", as models of {format_count(n_params)} are trained" if self.model.sizes else ""
             if batch_tokens % step:
                 below = batch_tokens // step * step
                 raise ValueError(
                     f"{field} = {batch_tokens} is not a multiple of micro_batch_sequences x context_length x workers "
-                    f"= {step}, as models of {format_count(n_params)} are trained; the nearest are "
+                    f"= {step}{trained}; the nearest are "
                     f"{f'{below} and ' if below else ''}{below + step}"
                 )
 

@@ -72,6 +72,7 @@ GAPS: dict[str, Change] = {
     "D' = 0 in every row of a domain": lambda t: t[(t["domain"] == "domain0") | (t["specialize_tokens"] == 0)],
     "D = 0 in every row": lambda t: t.assign(pretrain_tokens=0, seed=range(len(t)))[t["specialize_tokens"] > 0],
     "one size": lambda t: only(t, "n_params", 14_000_000),
+    "no row with D' = 0 of a base": lambda t: t[t["specialize_tokens"] > 0].assign(base=t["n_params"].astype(str)),
     "one row of a domain": lambda t: pd.concat([t, t.iloc[:1].assign(domain="new")]),
 }
 

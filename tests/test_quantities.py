@@ -27,6 +27,7 @@ from raysplit.quantities import (
     format_seconds,
     parse_count,
     parse_quantity,
+    parse_share,
 )
 from raysplit.runs import check_runs
 from raysplit.section import Count, Quantity
@@ -101,6 +102,18 @@ def test_says_what_may_be_meant(value: object, hint: str) -> None:
 def test_guesses_at_nothing(text: str) -> None:
     with pytest.raises(ValueError, match=rf"got '{re.escape(text)}'$"):
         parse_quantity(text)
+
+
+@given(st.decimals(0, 100, places=3))
+def test_a_share_may_be_in_per_cent(percent: Decimal) -> None:
+    assert parse_share(f"{percent} %") == parse_share(f"{percent}%") == float(percent / 100)
+    assert parse_share(str(percent)) == parse_share(percent) == float(percent)
+
+
+@pytest.mark.parametrize("text", ["%", "5%%", "5 % of it", "five %", True])
+def test_other_shares_are_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="expected a number such as"):
+        parse_share(text)
 
 
 def test_a_count_is_whole() -> None:

@@ -322,6 +322,7 @@ def test_identity_tells_losses_and_runs_apart_and_knows_a_repeat() -> None:
 
 
 def test_names_a_format_that_it_does_not_read(tmp_path: Path) -> None:
+    (tmp_path / "runs.docx").touch()
     with pytest.raises(TableError, match=r"unknown table format '\.docx'.*Known: \.csv, "):
         read_runs(tmp_path / "runs.docx")
 

@@ -18,10 +18,12 @@ from raysplit.cli.options import (
     OF_DOMAIN,
     QUANTITY,
     RUN_OR_URL,
+    SHARE,
     AccountingName,
     SeedsName,
     accounting_option,
     as_is_option,
+    once,
     open_console,
     read_json,
     read_table,
@@ -91,8 +93,8 @@ weight_option = click.option(
 )
 @click.option(
     "--max-general-rise",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Of a table with general_loss: by which share an expert's may be above its base's, such as 0.02.",
+    type=SHARE,
+    help="Of a table with general_loss: by which share an expert's may be above its base's, such as 0.02 or 2%.",
 )
 @click.option(
     "--suggest",
@@ -155,9 +157,12 @@ def fit(
     problem = _problem_of(runs, price, budget_flops, accounting, seeds, weights)
     bases = _bases_of(runs, n_params, seed_tokens)
     problem = replace(
-        problem, sizes=price.of(sorted(bases)) or problem.sizes, bases=bases, max_specialize_tokens=dict(max_tokens)
+        problem,
+        sizes=price.of(sorted(bases)) or problem.sizes,
+        bases=bases,
+        max_specialize_tokens=once("--max-tokens", max_tokens),
     )
-    repetition = Repetition(unique_specialize_tokens=dict(unique_tokens)) if unique_tokens else None
+    repetition = Repetition(unique_specialize_tokens=once("--unique-tokens", unique_tokens)) if unique_tokens else None
     if max_general_rise is not None:
         problem = replace(problem, max_general_rise=max_general_rise)
     law, choice = fit_for_decision(runs, problem, repetition=repetition, seed=seed)
@@ -240,7 +245,7 @@ def compare(
             raise RunError("--weight: " + unknown("domain", domain, sorted(known)))
     candidates = {}
     for name, runs in runs_of.items():
-        given = of_run[name][1] | dict(weights)
+        given = of_run[name][1] | once("--weight", weights)
         own = tuple((domain, weight) for domain, weight in given.items() if domain in set(runs["domain"]))
         price = _price_of(runs, Path(name))
         problem = _problem_of(runs, price, budget_flops, accounting, seeds, own)
@@ -270,8 +275,8 @@ def compare(
 )
 @click.option(
     "--max-general-rise",
-    type=click.FloatRange(min=0, min_open=True),
-    help="From bases: by which share that loss of each expert may be above its base's, such as 0.02.",
+    type=SHARE,
+    help="From bases: by which share that loss of each expert may be above its base's, such as 0.02 or 2%.",
 )
 @version_option
 @strict_option
@@ -315,7 +320,7 @@ def advise(
         live = asked.law.advise(
             budget_flops=budget_flops,
             n_params=n_params,
-            weights=dict(weights),
+            weights=once("--weight", weights),
             accounting=accounting,
             seeds=seeds,
             max_general_loss=max_general_loss,
@@ -432,7 +437,7 @@ def _asked_of(bases: "Mapping[int, Base]", n_params: tuple[int, ...]) -> "dict[i
 
 def _weights_of(domains: tuple[str, ...], weights: tuple[tuple[str, float], ...]) -> list[float]:
     """One a domain; 1 where none is given."""
-    given = dict(weights)
+    given = once("--weight", weights)
     for name in given:
         if name not in domains:
             raise RunError("--weight: " + unknown("domain", name, domains))

@@ -13,7 +13,7 @@ import click
 
 from raysplit import strict_json
 from raysplit.cli.elsewhere import AskedAnywhere
-from raysplit.cli.options import COUNT, QUANTITY, asked_argument, say, show, version_option
+from raysplit.cli.options import COUNT, QUANTITY, Share, asked_argument, say, show, version_option
 from raysplit.errors import LawError, RunError
 
 if TYPE_CHECKING:
@@ -91,6 +91,11 @@ def ask_run(run_folder: Path | str) -> Answerer:
     show_default=True,
     help="How often the interval is to hold the measurement.",
 )
+@click.option(
+    "--replay-share",
+    type=Share(may_be_zero=True),
+    help="p, from bases where the sweep tries several: the share of D' that is general text; the least when left out.",
+)
 @version_option
 @json_option
 def predict(
@@ -100,6 +105,7 @@ def predict(
     pretrain_tokens: int,
     specialize_tokens: int,
     level: float,
+    replay_share: float | None,
     version: int | None,
     output: str,
 ) -> None:
@@ -111,6 +117,7 @@ def predict(
         pretrain_tokens=pretrain_tokens,
         specialize_tokens=specialize_tokens,
         level=level,
+        replay_share=replay_share,
         version=version,
     )
     if output == "json":

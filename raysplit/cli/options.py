@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from raysplit.errors import RaysplitError, RunError
 from raysplit.files import read_text
-from raysplit.quantities import counted, parse_count, parse_quantity
+from raysplit.quantities import counted, parse_count, parse_quantity, parse_share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,6 +137,25 @@ class Quantity(click.ParamType):
         return number
 
 
+class Share(click.ParamType):
+    """A share of one, such as 0.02 or 2%."""
+
+    name = "share"
+
+    def __init__(self, *, may_be_zero: bool) -> None:
+        self._may_be_zero = may_be_zero
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            share = parse_share(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if not 0 <= share < 1 or (share == 0 and not self._may_be_zero):
+            least = "from" if self._may_be_zero else "above"
+            self.fail(f"must be {least} 0 and below 1, such as 0.02 or 2%, got {value}", param, ctx)
+        return share
+
+
 _POINTED = re.compile(r"[1-9]\d{0,2}\.000")
 """A count that in much of Europe is a thousand times as many; in a table it is read, and doubted."""
 
@@ -203,7 +222,14 @@ class RunOrUrl(click.ParamType):
         return Path(value)
 
 
-QUANTITY, COUNT, OF_DOMAIN, KS, RUN_OR_URL = Quantity(), Count(), OfDomain(), ClusterNumbers(), RunOrUrl()
+QUANTITY, COUNT, SHARE, OF_DOMAIN, KS, RUN_OR_URL = (
+    Quantity(),
+    Count(),
+    Share(may_be_zero=False),
+    OfDomain(),
+    ClusterNumbers(),
+    RunOrUrl(),
+)
 
 space_argument = click.argument("space_file", metavar="SPACE", type=click.Path(path_type=Path))
 run_argument = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
@@ -214,6 +240,20 @@ out_option = click.option(
     required=True,
     help="Run folder; run again with the same one, a command continues.",
 )
+
+
+def once(option: str, pairs: Sequence[tuple[str, T]]) -> dict[str, T]:
+    """What an option that is repeated says of each name.
+
+    Raises:
+        RunError: it says something of a name twice.
+    """
+    told: dict[str, T] = {}
+    for name, value in pairs:
+        if name in told:
+            raise RunError(f"{option}: {name} is given twice, as {told[name]} and as {value}")
+        told[name] = value
+    return told
 
 
 def _cluster_of_this_job() -> str | None:

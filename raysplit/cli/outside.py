@@ -1,14 +1,13 @@
 """Commands for runs that raysplit did not start: import what other tools recorded, and give it to a sweep's law."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 
-from raysplit.cli.options import as_is_option, open_console, read_table, say, show, sizes_of
-from raysplit.errors import RunError, TableError
+from raysplit.cli.options import as_is_option, once, open_console, read_table, say, show, sizes_of
+from raysplit.errors import RunError
 
 if TYPE_CHECKING:
     from raysplit.imports import Imported
@@ -104,8 +103,8 @@ def import_(
     imported = import_runs(
         source,
         kind=kind,
-        columns=_once("--column", columns),
-        constants=_once("--set", constants),
+        columns=once("--column", columns),
+        constants=once("--set", constants),
         all_points=all_points,
         encoding=encoding,
         sheet=sheet,
@@ -159,16 +158,6 @@ def observe(run: str, table: Path, token: str | None, offline: bool, output: str
             f"stored by {taker}: {accepted.n_new} new, {accepted.n_repeated} known already; it knows "
             f"{counted(accepted.n_known, 'run')} now"
         )
-
-
-def _once(option: str, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Raises: TableError: a field is told twice."""
-    told: dict[str, str] = {}
-    for field, value in pairs:
-        if field in told:
-            raise TableError(f"{option}: {field} is given twice, as {told[field]} and as {value}")
-        told[field] = value
-    return told
 
 
 def _tell(imported: "Imported", source: Path, out: Path, *, was_guessed: bool) -> None:

@@ -131,7 +131,7 @@ def load_huggingface(name: str, *, copy_to: Path) -> CorpusTokenizer:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # the hub, the files and the conversion each raise their own kinds
         why = "no such folder" if name.startswith(("/", "~", ".")) and not Path(name).exists() else error
         raise CorpusError(f"tokenizer.name = {name!r}: cannot be loaded: {why}") from error

@@ -26,7 +26,7 @@ def forward_flops_per_token(folder: ExpertFolder) -> int:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
-        config = AutoConfig.from_pretrained(folder.config_folder)
+        config = AutoConfig.from_pretrained(folder.config_folder, trust_remote_code=False)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
     except Exception as error:  # each architecture checks its own fields in its own way

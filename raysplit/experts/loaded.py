@@ -135,7 +135,7 @@ def _read(folder: ExpertFolder, dtype: str | torch.dtype) -> Any:
     if importlib.util.find_spec("peft") is None:
         raise ExpertError(f"{folder.path}: holds adapters, which need peft: pip install 'raysplit[lora]'")
     # The precision of the training, where this folder says it; the base's may be another.
-    config = AutoConfig.from_pretrained(folder.config_folder)
+    config = AutoConfig.from_pretrained(folder.config_folder, trust_remote_code=False)
     model, told = AutoModelForCausalLM.from_pretrained(
         folder.base, config=config, dtype=dtype, output_loading_info=True
     )

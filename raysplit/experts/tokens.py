@@ -29,7 +29,7 @@ class TextTokens:
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except Exception as error:  # of damaged files transformers and tokenizers each raise their own kinds
             raise ExpertError(f"{folder}: its tokenizer cannot be loaded: {error!r}") from error
         if not tokenizer.is_fast or tokenizer.eos_token_id is None:

@@ -13,7 +13,9 @@ from raysplit.errors import TableError, unknown
 from raysplit.imports.found import Found, FoundRow, kind_shown
 from raysplit.imports.names import (
     ALIASES,
+    BITS,
     CONTAINERS,
+    LETTERS,
     LOSS_WORDS,
     NO_LOSS,
     is_no_domain,
@@ -23,9 +25,11 @@ from raysplit.imports.names import (
     words_in,
 )
 from raysplit.imports.units import UNIT_NAMES, split_unit
-from raysplit.runs import OPTIONAL, REQUIRED
+from raysplit.runs import BASE, GENERAL_LOSS, OPTIONAL, REPLAY_SHARE, REQUIRED, required_columns
 
-FIELDS = (*REQUIRED, *(name for name in OPTIONAL if name != "trial"), "tokenizer")
+OF_CONTINUED = (BASE, REPLAY_SHARE, GENERAL_LOSS)
+"""Fields of continued pretraining; the other two are read beside a base alone."""
+FIELDS = (*REQUIRED, *(name for name in OPTIONAL if name != "trial"), "tokenizer", *OF_CONTINUED)
 """The fields of an observation that a source may have."""
 DOMAIN = "{domain}"
 """Stands for a domain's name in the loss's column: one column a domain, as where a model is read on all of them."""
@@ -76,6 +80,8 @@ def choose_columns(
     for field in (*columns, *constants):
         if field not in FIELDS:
             raise TableError(f"{found.origin}: {unknown('field', field, FIELDS)}")
+        if field in columns and field in constants:
+            raise TableError(f"{found.origin}: {field}: has both a column and a value for every run; give one of them")
     read_as = f"{found.origin}: read as {kind_shown(found.kind)}"
     if not found.rows:
         pieces = "; ".join(f"{len(names)} {reason}" for reason, names in found.left_out.items())
@@ -84,18 +90,41 @@ def choose_columns(
         reasons = "; ".join(f"{len(runs)} {reason}" for reason, runs in found.unusable().items())
         raise TableError(f"{found.origin}: no run is usable ({reasons})")
     names = found.names
-    chosen = {f: ColumnChoice(field=f, constant=value, how="given") for f, value in constants.items()}
-    for field, column in columns.items():
-        chosen[field] = _choice(field, _given(found, field, column, names), how="given", names=names)
-    for field in FIELDS:
-        if field not in chosen and (guess := _guess(found, field, names)) is not None:
-            chosen[field] = guess
-    chosen |= _tokens_of_the_run(chosen, names)
+    chosen = _chosen(found, OF_CONTINUED, columns, constants, names)
+    if BASE not in chosen:
+        if told := [field for field in OF_CONTINUED if field in columns or field in constants]:
+            raise TableError(f"{found.origin}: {told[0]}: is read beside a base; say --column base=COLUMN too")
+        chosen = {}
+    if GENERAL_LOSS in chosen:  # which fits a pattern of domains too
+        names = [name for name in names if name != chosen[GENERAL_LOSS].column]
+    chosen |= _chosen(found, [field for field in FIELDS if field not in OF_CONTINUED], columns, constants, names)
+    if "loss" in chosen and _is_in_bits_per_byte(chosen["loss"].column):
+        chosen["bits_per_byte"] = dataclasses.replace(chosen["loss"], field="bits_per_byte")
+    if BASE not in chosen:
+        chosen |= _tokens_of_the_run(chosen, names)
     has_domain_columns = "loss" in chosen and DOMAIN in chosen["loss"].column
-    missing = [f for f in REQUIRED if f not in chosen and not (f == "domain" and has_domain_columns)]
+    required = required_columns(chosen)
+    missing = [f for f in required if f not in chosen and not (f == "domain" and has_domain_columns)]
     if missing:
         raise TableError(f"{read_as}: {_looks_like(found) or _how_to_tell(missing, names)}")
     return {field: chosen[field] for field in FIELDS if field in chosen}
+
+
+def _chosen(
+    found: Found,
+    fields: Sequence[str],
+    columns: Mapping[str, str],
+    constants: Mapping[str, str],
+    names: Sequence[str],
+) -> dict[str, ColumnChoice]:
+    """Choices for those of the fields that were told or can be guessed; told ones are checked first."""
+    chosen = {f: ColumnChoice(field=f, constant=constants[f], how="given") for f in fields if f in constants}
+    for field in [f for f in columns if f in fields]:
+        chosen[field] = _choice(field, _given(found, field, columns[field], names), how="given", names=names)
+    for field in fields:
+        if field not in chosen and (guess := _guess(found, field, names)) is not None:
+            chosen[field] = guess
+    return chosen
 
 
 def columns_of_domains(pattern: str, names: Sequence[str]) -> dict[str, str]:
@@ -134,16 +163,25 @@ def _choice(field: str, column: str, *, how: str, names: Sequence[str], note: st
             notes.append(f"no domains by their names: {', '.join(others)}")
     if field == "loss" and not words_in(column).isdisjoint(("best", "min", "lowest")):
         notes.append("the lowest along the run? what compares is the last, after its cooldown")
-    if field == "loss" and (words := words_in(column) & NO_LOSS):
+    if field == "loss" and _is_in_bits_per_byte(column):
+        notes.append("bits per byte, as all losses of this table then are")
+    elif field == "loss" and (words := words_in(column) & NO_LOSS):
         notes.append(f"{', '.join(sorted(words))}? the loss is in nats per token")
     return ColumnChoice(field=field, column=column, how=how, note="; ".join(notes), power=power, by_domain=by_domain)
 
 
+def _is_in_bits_per_byte(column: str) -> bool:
+    plain = plain_name(column)
+    return DOMAIN not in column and ("bits_per_byte" in plain or "bpb" in plain.split("_"))
+
+
 def _given(found: Found, field: str, column: str, names: Sequence[str]) -> str:
-    if field == "loss" and (words := words_in(column) & NO_LOSS) and not words_in(column) & LOSS_WORDS:
+    words = words_in(column) & NO_LOSS
+    is_another = bool(words) and (not words_in(column) & LOSS_WORDS or bool(words & BITS))
+    if field == "loss" and is_another and not _is_in_bits_per_byte(column):
         raise TableError(
             f"{found.origin}: --column loss={column}: {', '.join(sorted(words))} by its name; the loss is in nats per "
-            "token, a perplexity's logarithm (rename the column if it is such a loss)"
+            "token, a perplexity's logarithm, or bits per token times ln 2 (rename the column if it is such a loss)"
         )
     if DOMAIN in column:
         if field != "loss":
@@ -172,12 +210,17 @@ def _guess(found: Found, field: str, names: Sequence[str]) -> ColumnChoice | Non
                 f"with --column loss={other} or --column loss=loss"
             )
         return ColumnChoice(field=field, column=field, how="own name")
+    stems = {split_unit(name).stem: name for name in names}
+    letters = [letter for letter in LETTERS.get(field, ()) if letter in stems] if {"N", "D"} <= stems.keys() else []
+    if letters:
+        return _choice(field, stems[letters[0]], how="guessed", names=names, note="the law's letter")
     plain = {name: plain_name(split_unit(name).stem if field in COUNTED else name) for name in names}
     for alias in ALIASES.get(field, (field,)):
         for fits in (_is, _ends_a_path, _ends):
             if field == "loss" and fits is _ends_a_path:
                 continue  # train.loss is not held out
             fitting = [n for n in names if fits(n, plain[n], alias) and not (field == "loss" and is_no_loss(n))]
+            fitting = [n for n in fitting if field != BASE or _are_names(found, n)]
             if fitting and not _agree(found, fitting):
                 raise TableError(
                     f"{found.origin}: {field}: {' and '.join(map(repr, fitting))} could each be it; "
@@ -214,6 +257,11 @@ def _ends_a_path(name: str, plain: str, alias: str) -> bool:
 
 def _ends(name: str, plain: str, alias: str) -> bool:
     return "_" in alias and plain.endswith("_" + alias)
+
+
+def _are_names(found: Found, name: str) -> bool:
+    """Whether a column holds names alone: ``base`` may be that of a rotary embedding too."""
+    return all(isinstance(row.values.get(name, ""), str) for row in found.rows)
 
 
 def _agree(found: Found, names: Sequence[str]) -> bool:
@@ -262,6 +310,7 @@ def _how_to_tell(fields: Sequence[str], names: Sequence[str]) -> str:
         "loss": ", a loss on held-out text in nats per token"
         + (f" (by their names no such: {scores[:200]})" if scores else "")
         + ("; bits per byte times ln 2 and the bytes of a token are one" if bits else ""),
+        "pretrain_tokens": "; or, where runs start from models that exist, --column base=COLUMN",
         "specialize_tokens": " (0 for runs that were only pretrained)",
     }
     said = [

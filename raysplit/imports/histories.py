@@ -16,6 +16,7 @@ from raysplit.imports.columns import ColumnChoice, losses_of
 from raysplit.imports.found import STEP, FoundRow
 from raysplit.imports.names import plain_name
 from raysplit.quantities import parse_quantity
+from raysplit.runs import BASE, REPLAY_SHARE
 from raysplit.tables import is_nothing, step_column
 
 _SETTING = re.compile(
@@ -105,7 +106,7 @@ def _runs(
     alike: dict[tuple[str, ...], list[FoundRow]] = {}
     for row in rows:
         if not math.isnan(step_of(row)):
-            key = [_raw(row, choices, field) for field in ("n_params", "domain", "seed")]
+            key = [_raw(row, choices, field) for field in ("n_params", "domain", "seed", BASE, REPLAY_SHARE)]
             if _number(_raw(row, choices, "specialize_tokens")) > 0:
                 key.append(_raw(row, choices, "pretrain_tokens"))  # a branch has left the trunk, and stays there
             named = row.run if row.is_named else ""
@@ -142,7 +143,8 @@ def _raw(row: FoundRow, choices: Mapping[str, ColumnChoice], field: str) -> str:
 
 
 def _tokens(choices: Mapping[str, ColumnChoice]) -> Callable[[FoundRow], float]:
-    columns = [choices[f].column for f in ("pretrain_tokens", "specialize_tokens") if choices[f].column]
+    counted = [choices[f] for f in ("pretrain_tokens", "specialize_tokens") if f in choices]
+    columns = [choice.column for choice in counted if choice.column]
     return lambda row: sum(_number(row.values.get(column)) for column in columns) if columns else math.nan
 
 

@@ -13,6 +13,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "non_embedding_parameters",
         "num_non_embedding_params",
         "num_non_embedding_parameters",
+        "num_params_non_embedding",
         "num_params",
         "num_parameters",
         "n_parameters",
@@ -43,16 +44,23 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "heldout_loss",
         "held_out_loss",
         "test_loss",
+        "loss_nats",
         "loss",
     ),
     "seed": ("seed", "random_seed", "data_seed"),
     "tokenizer": ("tokenizer", "tokenizer_name"),
+    "base": ("base", "base_model", "base_model_name"),
+    "replay_share": ("replay_share", "replayed_share", "replay_fraction"),
 }
 """Plain names of each field, the best first. No training loss is among them, since it is not held out."""
 NO_LOSS = frozenset(("perplexity", "ppl", "accuracy", "acc", "bits", "bpb", "bpc", "score", "reward", "f1", "bleu",
                       "std", "stderr", "sem", "var", "delta", "gap", "diff"))  # fmt: skip
 NO_DOMAIN = frozenset(("avg", "average", "mean", "macro", "micro", "overall", "total", "all", "train", "training"))
 """Words that stand where a domain's name would, and are none: several domains in one number, or training text."""
+BITS = frozenset(("bits", "bpb", "bpc"))
+"""Words that say a loss is in bits, whatever else its name says."""
+LETTERS = {"n_params": ("N",), "pretrain_tokens": ("D",), "specialize_tokens": ("D'", "D\u2019", "D\u2032", "D_prime")}
+"""The law's own letters, as papers write them; taken for fields in a table that has N and D."""
 LOSS_WORDS = frozenset(("loss", "nll", "nats", "ce", "xent", "entropy"))
 
 

@@ -15,12 +15,14 @@ from raysplit.imports.found import Found, FoundRow, shown
 from raysplit.imports.histories import has_loss, last_of_runs
 from raysplit.imports.names import plain_name
 from raysplit.imports.units import UNIT_NAMES
-from raysplit.quantities import counted, parse_count, parse_quantity
-from raysplit.runs import KEY, OPTIONAL, check_runs, read_count
+from raysplit.quantities import counted, parse_count, parse_quantity, parse_share
+from raysplit.runs import BASE, GENERAL_LOSS, KEY, OPTIONAL, REPLAY_SHARE, check_runs, read_count
 from raysplit.tables import is_nothing, is_well
 
-_POSITIVE = ("n_params", "loss", "weight")
-_TEXTS = ("domain", "tokenizer")
+_POSITIVE = ("n_params", "loss", "weight", GENERAL_LOSS)
+_TEXTS = ("domain", "tokenizer", BASE)
+_MAY_LACK = (*OPTIONAL, "tokenizer", REPLAY_SHARE, GENERAL_LOSS)
+"""Fields that a row may have no value of."""
 _TUNED = re.compile(
     r"(^|_)(lr|learning_rate|batch_size|batch_tokens|weight_decay|warmup|warmup_steps|optimizer|unique_tokens"
     r"|epochs|num_epochs|dataset)$"
@@ -170,13 +172,14 @@ def _told_apart(
     """
     points: dict[tuple[Any, ...], list[_Measured]] = {}
     for one in measured:
-        point = tuple(one.values[name] for name in KEY if is_seeded or name != "seed")
+        of_base = (one.values.get(BASE), one.values.get(REPLAY_SHARE, 0.0))
+        point = (*(one.values.get(name) for name in KEY if is_seeded or name != "seed"), *of_base)
         known = points.setdefault(point, [])
         if any(other.values["loss"] == one.values["loss"] for other in known):
             skipped.setdefault("the same as another", []).append(one.row.run)
             continue
         if known and is_seeded:
-            what = ", ".join(f"{name}={one.values[name]}" for name in KEY)
+            what = ", ".join(f"{n}={one.values[n]}" for n in (*KEY, BASE, REPLAY_SHARE) if n in one.values)
             raise TableError(
                 f"{one.row.where}: loss = {one.values['loss']:g} of {what}, of which run {known[0].row.run!r} says "
                 f"{known[0].values['loss']:g}; give repeated runs different seeds (--column seed=COLUMN), or keep one "
@@ -223,7 +226,7 @@ def _read(
         column = loss_column if field == "loss" else choice.column
         value = domain if field == "domain" else row.values.get(column) if column else choice.constant
         if _is_missing(value, field):
-            if field in OPTIONAL or field == "tokenizer":
+            if field in _MAY_LACK:
                 continue
             return values, f"without a value for {field} ({column})"
         if field == "loss" and isinstance(value, str) and _says_how_it_ended(value):
@@ -274,6 +277,8 @@ def _number(value: object, choice: ColumnChoice, rounded: Counter[str]) -> float
         return whole
     if isinstance(value, str) and value.strip().lower().lstrip("+-") in ("nan", "inf", "infinity"):
         return float(value)
+    if choice.field == REPLAY_SHARE:
+        return parse_share(value)
     if choice.field == "seed":
         return parse_count(_SEED.sub("", value) if isinstance(value, str) else value)
     return parse_quantity(value)

@@ -111,6 +111,8 @@ class KnownObservation:
     bits_per_byte: float | None
     wall_seconds: float | None
     trial: str
+    replay_share: float = 0.0
+    general_loss: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,7 @@ class LawAnswers(AnsweringLaw):
 
     def answer_observations_page(self, question: AskPage) -> ObservationPage:
         frame = self._state.table.frame()
-        names = list(KnownObservation.__dataclass_fields__)
+        names = [name for name in KnownObservation.__dataclass_fields__ if name in frame]
         part = frame.iloc[question.offset : question.offset + question.limit][names].astype(object)
         rows = part.where(part.notna(), None).to_dict("records")
         found = [KnownObservation(**{str(name): value for name, value in row.items()}) for row in rows]
@@ -142,7 +142,7 @@ class LawAnswers(AnsweringLaw):
         return replace(found, law=self._stamp(known))
 
     def answer_should_go_on(self, question: ShouldGoOn) -> GoOn:
-        [observation] = checked([question.observation], self.spec.domains)
+        [observation] = checked([question.observation], self.spec.domains, shares=self.spec.replay_shares)
         try:
             known = self._version(None)
             advice = self._advice(known, AskAdvice())

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
+import numpy as np
 import pandas as pd
 
 from raysplit.errors import TableError, unknown
-from raysplit.runs import GENERAL_LOSS, KEY, MAX_ROWS, REPLAY_SHARE, Observation, check_runs, to_frame
+from raysplit.runs import BASE, GENERAL_LOSS, KEY, MAX_ROWS, REPLAY_SHARE, Observation, check_runs, to_frame
 
 run_of = attrgetter(*KEY, REPLAY_SHARE)
 """The fields of an observation that say which run it measured."""
@@ -91,28 +92,43 @@ def rows_to_fit(rows: Sequence[Reported]) -> list[Reported]:
     return sorted(rows, key=lambda row: (not row.own, row.observation.identity))[:MAX_ROWS]
 
 
-def checked(observations: Sequence[Observation], domains: Sequence[str]) -> list[Observation]:
+def checked(
+    observations: Sequence[Observation], domains: Sequence[str], *, shares: Sequence[float] = ()
+) -> list[Observation]:
     """The observations with checked values of the right types, each once.
 
+    Args:
+        observations: as they were told.
+        domains: of the sweep.
+        shares: the replayed shares that its law tells apart; none where it tells none.
+
     Raises:
-        TableError: there are none or too many, one is impossible or of an unknown domain, or two contradict each other.
+        TableError: there are none or too many, one is impossible, of an unknown domain or of a share that the law does
+            not know, or two contradict each other.
     """
     check_batch(observations)
     try:
         once = list({row.identity: row for row in reversed(observations)}.values())[::-1]
     except ValueError as error:  # Python writes out no whole number of more than 4,300 digits
         raise TableError(f"{_ORIGIN}: a number is too large: {error}") from error
-    # A run measured elsewhere does not say what it replayed: it counts as one without replay.
-    names = [name for name in Observation.__dataclass_fields__ if name not in (REPLAY_SHARE, GENERAL_LOSS)]
+    names = list(Observation.__dataclass_fields__)
     columns = {name: pd.Series([getattr(row, name) for row in once], dtype=object) for name in names}
     for name in ("domain", "trial"):
         for number, value in enumerate(columns[name], 1):
             if not isinstance(value, str):
                 raise TableError(f"{_ORIGIN}: row {number}: {name} = {value!r} is not text")
-    frame = check_runs(pd.DataFrame(columns, columns=names), origin=_ORIGIN)
+    if says_more := any(row.replay_share or row.general_loss == row.general_loss for row in once):
+        # Both are read beside a base alone. Here a base is its size.
+        columns[BASE] = pd.Series([str(row.n_params) for row in once], dtype=object)
+    frame = check_runs(pd.DataFrame(columns), origin=_ORIGIN)
+    if not says_more:
+        frame = frame.assign(**{REPLAY_SHARE: 0.0, GENERAL_LOSS: np.nan})
     for domain in frame["domain"].unique():
         if domain not in domains:
             raise TableError(f"{_ORIGIN}: {unknown('domain', domain, domains)}")
+    for share in frame.loc[frame["specialize_tokens"] > 0, REPLAY_SHARE].unique() if shares else ():
+        if share not in shares:
+            raise TableError(f"{_ORIGIN}: {unknown('replay_share', share, shares)}")
     return [
         Observation(**dict(zip(names, row, strict=True)))
         for row in zip(*(frame[n].tolist() for n in names), strict=True)

@@ -44,7 +44,7 @@ from raysplit.live.answers import (
 )
 from raysplit.live.mistakes import mistake_of
 from raysplit.live.observations import MAX_BATCH, as_row, check_batch
-from raysplit.quantities import BEGINS_AS_NUMBER, MAX_LENGTH, parse_count, parse_quantity
+from raysplit.quantities import BEGINS_AS_NUMBER, MAX_LENGTH, parse_count, parse_quantity, parse_share
 from raysplit.runs import MAX_COUNT, Observation
 
 A = TypeVar("A")
@@ -67,9 +67,9 @@ _AsText = Annotated[
 ]
 
 
-def _number(kind: type[float], **limits: Any) -> tuple[Any, ...]:
+def _number(kind: type[float], parse: Callable[[object], float] = parse_quantity, /, **limits: Any) -> tuple[Any, ...]:
     """How a number within limits is read, and described."""
-    parse, bounds = (parse_count if kind is int else parse_quantity), Field(**limits)
+    bounds = Field(**limits)
 
     def read(value: object) -> float:
         # A plus in an address means a blank, and Python writes 3e+21.
@@ -84,9 +84,9 @@ def _if_given(value: object, check: ValidatorFunctionWrapHandler) -> Any:
 
 _OR_NONE = WrapValidator(_if_given)
 """A number that may be left out."""
-Count = Annotated[int, *_number(int, ge=0, le=MAX_COUNT)]
-Size = Annotated[int, *_number(int, ge=1, le=MAX_COUNT)]
-MaybeSize = Annotated[int | None, *_number(int, ge=1, le=MAX_COUNT), _OR_NONE]
+Count = Annotated[int, *_number(int, parse_count, ge=0, le=MAX_COUNT)]
+Size = Annotated[int, *_number(int, parse_count, ge=1, le=MAX_COUNT)]
+MaybeSize = Annotated[int | None, *_number(int, parse_count, ge=1, le=MAX_COUNT), _OR_NONE]
 Positive = Annotated[float, *_number(float, gt=0, allow_inf_nan=False)]
 Amount = Annotated[float | None, *_number(float, ge=0, allow_inf_nan=False), _OR_NONE]
 MaybeFlops = Annotated[float | None, *_number(float, gt=0, le=_MAX_FLOPS, allow_inf_nan=False), _OR_NONE]
@@ -150,8 +150,8 @@ MaxGeneralLoss = Annotated[
     Field(description="The most loss of the seed, or of each expert of a base, on general text; in the sweep's unit."),
 ]  # fmt: skip
 MaxGeneralRise = Annotated[
-    float | None, *_number(float, gt=0, allow_inf_nan=False), _OR_NONE,
-    Field(description="By which share each expert's loss on general text may be above its base's, such as 0.02."),
+    float | None, *_number(float, parse_share, gt=0, lt=1), _OR_NONE,
+    Field(description="By which share each expert's loss on general text may be above its base's: 0.02, or 2 %."),
 ]  # fmt: skip
 
 
@@ -171,6 +171,8 @@ class ObservationRow(BaseModel):
     bits_per_byte: Amount = None
     wall_seconds: Amount = None
     trial: Annotated[str, Field(pattern=_NAME_OR_NONE, max_length=200)] = ""
+    replay_share: Annotated[float, *_number(float, parse_share, ge=0, lt=1)] = 0.0
+    general_loss: Annotated[float | None, *_number(float, gt=0, allow_inf_nan=False), _OR_NONE] = None
 
     def observation(self) -> Observation:
         return Observation(**{name: value for name, value in self if value is not None})

@@ -211,7 +211,7 @@ class LawService(LawAnswers):
             RunError: the disk refused; nothing was stored.
         """
         observations = question.observations
-        asked = checked(observations, self.spec.domains)
+        asked = checked(observations, self.spec.domains, shares=self.spec.replay_shares)
         with self._lock:
             new = new_to(self._state.table, asked)
             if new:

@@ -353,7 +353,12 @@ def _warnings(law: Law, problem: Problem, split: Split) -> list[str]:
         lacking = [name for name in problem.domains if name not in law.from_scratch]
         found.append(f"no run of {', '.join(lacking)} was trained from scratch, so nothing is said of that")
     if share := _unspent(problem, split) / problem.budget_flops:
-        found.append(f"the caps leave {share:.0%} of the budget unspent")
+        texts = [problem.available_tokens, *(base.available_tokens for base in problem.bases.values())]
+        is_capped = bool(problem.max_specialize_tokens) or any(texts)
+        why = (
+            "the caps leave nothing to spend it on" if is_capped else "more training is expected to make experts worse"
+        )
+        found.append(f"{share:.0%} of the budget is left: {why}")
     edge = [n for n in (min(problem.sizes), max(problem.sizes)) if n == split.n_params and len(problem.sizes) > 1]
     if edge:
         side = "smallest" if edge[0] == min(problem.sizes) else "largest"

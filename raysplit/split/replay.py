@@ -64,7 +64,9 @@ def replay_choices(law: Law, problem: Problem, *, level: float = 0.9) -> tuple[l
         except SplitError as error:
             refused = error
             [base] = own.bases.values()
-            why.append(f"{base.name} at {share:.0%} replayed: {error}")
+            over = bool(problem.domains) and all(own.max_specialize_tokens.get(n) == 0 for n in problem.domains)
+            reason = f"any training is beyond {_limits(problem)}" if has_limit(problem) and over else str(error)
+            why.append(f"{base.name} at {share:.0%} replayed: {reason}")
             continue
         loss = float(losses_of(at_share, [split], own).mean())
         rise = {} if law.forgetting is None else _rises(law.forgetting, split, share, level)
@@ -72,11 +74,15 @@ def replay_choices(law: Law, problem: Problem, *, level: float = 0.9) -> tuple[l
     if not found and not has_limit(problem) and refused is not None:
         raise refused
     if not found:
-        raise SplitError(
-            f"max_general_rise: {problem.max_general_rise:.3g}, max_general_loss: {problem.max_general_loss:.6g}: "
-            "leaves no base a token to be trained on at any replayed share measured"
-        )
+        raise SplitError(f"{_limits(problem)}: leaves no base a token to be trained on at any replayed share measured")
     return sorted(found, key=lambda choice: choice.loss), why
+
+
+def _limits(problem: Problem) -> str:
+    """The limits on the general loss that a problem sets."""
+    rise, loss = problem.max_general_rise, problem.max_general_loss
+    set_ones = ((f"max_general_rise: {rise:.3g}", rise), (f"max_general_loss: {loss:.6g}", loss))
+    return ", ".join(written for written, limit in set_ones if limit < math.inf)
 
 
 def replay_rows(choices: Sequence[ReplayChoice]) -> list[ReplayAdvice]:

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from raysplit.design.resolved_spec import ResolvedSpec
 from raysplit.design.tree import Tree
 from raysplit.errors import SpaceError, unknown
-from raysplit.section import Count, PositiveCount, PositiveQuantity, Quantity
-from raysplit.space import CooldownStart, DesignName, Share, explain
+from raysplit.section import Count, PositiveCount, PositiveQuantity, Quantity, Share
+from raysplit.space import CooldownStart, DesignName, explain
 from raysplit.split import Problem
 
 

@@ -56,7 +56,9 @@ def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) 
         )
     run, batches = run_spec_of(folder, read_journal(folder.journal)), _batches(runs)
     for batch in batches:
-        checked(batch, run.spec.domains)  # before opening the journal takes it from who writes it
+        checked(
+            batch, run.spec.domains, shares=run.spec.replay_shares
+        )  # before opening the journal takes it from who writes it
     with (
         held(folder.path, command="raysplit observe", take_over=offline),
         closing(Journal(folder.journal)) as journal,
@@ -70,7 +72,8 @@ def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) 
 
 
 def _batches(runs: pd.DataFrame) -> list[list[Observation]]:
-    observations = [Observation(**{str(k): v for k, v in row.items()}) for row in runs.to_dict("records")]
+    known = runs[[name for name in Observation.__dataclass_fields__ if name in runs]]  # a base is known by its size
+    observations = [Observation(**{str(k): v for k, v in row.items()}) for row in known.to_dict("records")]
     return [observations[i : i + MAX_BATCH] for i in range(0, len(observations), MAX_BATCH)]
 
 

@@ -37,10 +37,10 @@ def read_table(path: Path, *, encoding: str | None = None, sheet: str | None = N
     """
     if path.is_dir():
         raise TableError(f"{path}: is a folder; `raysplit import {path}` reads what tools keep in folders")
-    if (suffix := suffix_of(path)) not in SUFFIXES:
-        raise TableError(f"{path}: {unknown_format(path)}")
     if not path.exists():
         raise TableError(no_such(path))
+    if (suffix := suffix_of(path)) not in SUFFIXES:
+        raise TableError(f"{path}: {unknown_format(path)}")
     suffix = _suffix_by_content(path) or suffix
     if sheet is not None and suffix not in WORKBOOK_SUFFIXES:
         raise TableError(f"{path}: has no sheets, but --sheet {sheet} was given")

@@ -26,6 +26,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, apply_renamings
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.pytorch_utils import Conv1D
 
 from raysplit.errors import CheckpointError, SpaceError, unknown
 from raysplit.quantities import format_count
@@ -35,6 +37,8 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _TOKENIZER = "tokenizer.json"
 _SAME_SIZE = 0.02
+_ATTENTION = frozenset(("full_attention", "sliding_attention", "chunked_attention"))
+"""Kinds of layers, as configurations call them, whose FLOPs the module's formula has."""
 
 
 def with_bases(space: Space) -> Space:
@@ -72,15 +76,16 @@ def _check_peft() -> None:
         raise SpaceError("training.lora: needs peft, which is not installed: pip install 'raysplit[lora]'")
 
 
-def _adapted_layers(model: PreTrainedModel) -> list[torch.nn.Linear]:
-    """The layers that get an adapter, as with peft's ``all-linear``; the model has no adapters yet."""
+def _adapted_matrices(model: PreTrainedModel) -> list[torch.Tensor]:
+    """The matrices that get an adapter, as with peft's ``all-linear``; the model has no adapters yet."""
     head = model.get_output_embeddings()
-    return [module for module in model.modules() if isinstance(module, torch.nn.Linear) and module is not head]
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear | Conv1D)]
+    return [layer.weight for layer in layers if layer is not head]
 
 
 def _n_adapter_params(model: PreTrainedModel, lora: LoraSpec) -> int:
     """Entries of all A and B that adapters of a model would have; it has none yet, and may be on the meta device."""
-    return sum(lora.rank * (layer.in_features + layer.out_features) for layer in _adapted_layers(model))
+    return sum(lora.rank * sum(matrix.shape) for matrix in _adapted_matrices(model))
 
 
 def base_model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
@@ -94,7 +99,7 @@ def base_config(folder: str) -> PreTrainedConfig:
     A padding token's embedding would have no gradient, and the padding token is often the end of text. Nor can
     transformers zero its row where stage 3 has partitioned the embedding as it was made.
     """
-    config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     config.use_cache = False
     config.pad_token_id = None
     return config
@@ -124,8 +129,15 @@ def _counted(checkpoint: CheckpointSpec, *, context_length: int, lora: LoraSpec 
     folder = _folder_of(checkpoint)
     config = _config_of(checkpoint, folder)
     _check_weights(checkpoint, folder)
-    model = _undrawn(config)
-    counted = count(model, context_length=context_length, folder=str(folder), lora=lora)
+    try:
+        model = _undrawn(config)
+        counted = count(model, context_length=context_length, folder=str(folder), lora=lora)
+    except Exception as error:  # each architecture has its own kind for what its configuration lacks
+        why = str(error).partition("\n")[0]
+        raise SpaceError(
+            f"model.checkpoints: {checkpoint.label}: model_type {config.model_type!r} cannot be made and counted from "
+            f"its config.json: {why}; give a model whose layers are of attention"
+        ) from error
     _check_names(checkpoint, folder, model)
     _check_tokenizer(checkpoint, folder, counted.vocab_size)
     positions = getattr(config, "max_position_embeddings", None)
@@ -210,7 +222,9 @@ def _config_of(checkpoint: CheckpointSpec, folder: Path) -> PreTrainedConfig:
         hint = f"; give one of its revisions: {', '.join(below)}" if below else ""
         raise SpaceError(f"model.checkpoints: {checkpoint.label}: has no config.json, so it is no model{hint}")
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:  # of whatever kind transformers has for it
         why = str(error).partition("\n")[0]
         raise SpaceError(f"model.checkpoints: {checkpoint.label}: config.json cannot be used: {why}") from error
@@ -218,6 +232,16 @@ def _config_of(checkpoint: CheckpointSpec, folder: Path) -> PreTrainedConfig:
     if getattr(config, "is_encoder_decoder", False):
         raise SpaceError(
             f"model.checkpoints: {checkpoint.label}: model_type {kind!r} is an encoder-decoder; give a causal model"
+        )
+    if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
+        raise SpaceError(
+            f"model.checkpoints: {checkpoint.label}: model_type {kind!r} is an encoder, which sees the tokens that it "
+            "is to foretell; give a causal model"
+        )
+    if getattr(config, "text_config", None) is not None:
+        raise SpaceError(
+            f"model.checkpoints: {checkpoint.label}: model_type {kind!r} has a language model beside others, of images "
+            "or sound; save that model by itself"
         )
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise SpaceError(
@@ -232,6 +256,11 @@ def _config_of(checkpoint: CheckpointSpec, folder: Path) -> PreTrainedConfig:
         raise SpaceError(
             f"model.checkpoints: {checkpoint.label}: model_type {kind!r} is a mixture of experts, whose FLOPs are not "
             "counted; give a dense model"
+        )
+    if others := sorted(set(getattr(config, "layer_types", None) or ()) - _ATTENTION):
+        raise SpaceError(
+            f"model.checkpoints: {checkpoint.label}: model_type {kind!r} has layers of {', '.join(others)}, whose "
+            "FLOPs are not counted; give a model whose layers are of attention"
         )
     return config
 
@@ -377,9 +406,13 @@ class _Stored:
 def _stored(folder: Path, model: PreTrainedModel) -> dict[str, _Stored]:
     """Every tensor of a folder by the name that the model has for it."""
     renamings = [one for one in get_model_conversion_mapping(model) if isinstance(one, WeightRenaming)]
-    return {
-        apply_renamings(name, renamings): _Stored(file=file, name=name) for name, file in _files_by_name(folder).items()
-    }
+    own = {name for name, _ in model.named_parameters()}
+    stored = {}
+    for name, file in _files_by_name(folder).items():
+        called = apply_renamings(name, renamings)
+        within = f"{model.base_model_prefix}.{called}"  # a folder may hold the model without its head, as GPT-2's does
+        stored[within if within in own else called] = _Stored(file=file, name=name)
+    return stored
 
 
 def _files_by_name(folder: Path) -> dict[str, Path]:

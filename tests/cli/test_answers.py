@@ -123,6 +123,10 @@ def test_a_fit_answers_for_a_seed_that_exists_weights_and_data_there_is(
     ("options", "named"),
     [
         (["--weight", "domain-9=1"], ["--weight", "domain-9", "domain-0, domain-1"]),
+        (
+            ["--weight", "domain-0=1", "--weight", "domain-0=2"],
+            ["--weight: domain-0 is given twice, as 1.0 and as 2.0"],
+        ),
         (["--unique-tokens", "domain-9=1M"], ["domain-9", "domain-0, domain-1"]),
         (["--max-tokens", "domain-9=1M"], ["max_specialize_tokens", "domain-9"]),
         (["--seed-tokens", "1M"], ["--seed-tokens", "--n-params", "--budget-flops"]),
@@ -324,11 +328,12 @@ def test_fit_advises_the_share_replayed_and_holds_the_general_loss(
     runs = replay_table().drop(columns="pretrain_tokens")
     runs[(runs["base"] != "middle") & (runs["replay_share"] != 0.05)].to_csv(tmp_path / "replayed.csv", index=False)
     arguments = ["fit", str(tmp_path / "replayed.csv"), "--out", str(tmp_path / "law.json")]
-    told = raysplit(*arguments, "--budget-flops", "4e19", "--max-general-rise", "0.015").stdout
+    told = raysplit(*arguments, "--budget-flops", "4e19", "--max-general-rise", "1.5 %").stdout
     assert "general loss rises by at most" in told
     assert "general text among the tokens" in told
     assert "expert of" in told
     again = ["advise", "--law", tmp_path / "law.json", "--budget-flops", "4e19"]
     assert "general loss rises by at most" in raysplit(*again, "--max-general-rise", "0.015").stdout
     assert "--max-general-rise: needs --budget-flops" in refusal(*arguments, "--max-general-rise", "0.02")
+    assert "such as 0.02 or 2%, got 2" in raysplit(*arguments, "--max-general-rise", "2").stderr
     assert "--suggest" in refusal(*arguments, "--budget-flops", "4e19", "--suggest", "2")

@@ -75,6 +75,8 @@ def test_mistakes(refusal: Callable[..., str], raysplit: Command, tmp_path: Path
     out = ("--out", tmp_path / "runs.csv")
     assert "no such file or folder" in refusal("import", tmp_path / "nowhere", *out)
     assert "did you mean 'loss'" in refusal("import", store, *out, "--column", "los=eval/loss")
+    both = [*out, "--column", "loss=a", "--set", "loss=3"]
+    assert "loss: has both a column and a value for every run" in refusal("import", store, *both)
     assert "loss is given twice" in refusal("import", store, *out, "--column", "loss=a", "--column", "loss=b")
     assert "must end with .csv or .parquet" in refusal("import", store, "--out", tmp_path / "runs.txt")
     assert "is not a folder" in refusal("import", store, "--out", tmp_path / "nowhere" / "runs.csv")

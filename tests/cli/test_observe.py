@@ -45,6 +45,11 @@ def test_a_running_sweeps_journal_takes_it_once(raysplit: Command, run_folder: P
     ]
 
 
+def test_a_table_that_names_its_bases_is_taken_by_their_sizes(raysplit: Command, run_folder: Path, runs: Path) -> None:
+    ROWS.assign(base="ours", replay_share=0.0, general_loss=3.5).to_csv(runs, index=False)
+    assert "4 new" in raysplit("observe", run_folder, runs).stdout
+
+
 def test_a_finished_sweeps_results_are_written_anew(
     raysplit: Command, sweep_folder: Callable[..., Path], runs: Path
 ) -> None:

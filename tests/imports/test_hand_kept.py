@@ -12,7 +12,7 @@ from raysplit.errors import TableError
 from raysplit.imports import Imported, import_runs
 from raysplit.imports.units import split_unit
 from raysplit.quantities import format_count
-from raysplit.runs import read_runs
+from raysplit.runs import loss_unit_of, read_runs
 from raysplit.tables import is_well
 
 HEADER = "n_params,pretrain_tokens,specialize_tokens,domain,loss"
@@ -85,6 +85,26 @@ class TestNames:
             "law",
             3,
         ]
+
+    @pytest.mark.parametrize("header", ["N,D,D',domain,loss", "N (M),D (B),D_prime (B),domain,Loss (nats)"])
+    def test_the_letters_of_the_law(self, header: str, tmp_path: Path) -> None:
+        row = "20,1.5,0.5,law,3" if "(" in header else "20M,1.5B,0.5B,law,3"
+        imported = import_runs(table(tmp_path, f"{header}\n{row}\n"))
+        assert imported.runs.iloc[0].tolist()[:5] == [20_000_000, 1_500_000_000, 500_000_000, "law", 3.0]
+
+    def test_one_letter_alone_is_no_field(self, tmp_path: Path) -> None:
+        source = table(tmp_path, "N,pretrain_tokens,specialize_tokens,domain,loss\n1000,2000,0,law,3\n")
+        with pytest.raises(TableError, match="no column for n_params"):
+            import_runs(source)
+
+    def test_bits_per_byte_may_be_told_and_bits_of_tokens_are_refused(self, tmp_path: Path) -> None:
+        source = table(tmp_path, HEADER.replace("loss", "val_bpb") + "\n1000,2000,0,law,0.75\n")
+        imported = import_runs(source, columns={"loss": "val_bpb"})
+        assert loss_unit_of(imported.runs) == "bits/byte"
+        assert imported.choices["loss"].note == "bits per byte, as all losses of this table then are"
+        source = table(tmp_path, HEADER.replace("loss", "loss_bits") + "\n1000,2000,0,law,4.5\n")
+        with pytest.raises(TableError, match=r"bits by its name; .* bits per token times ln 2"):
+            import_runs(source, columns={"loss": "loss_bits"})
 
     def test_a_best_loss_is_doubted(self, tmp_path: Path) -> None:
         imported = import_runs(table(tmp_path, HEADER.replace("loss", "best_val_loss") + "\n1000,2000,0,law,3\n"))
@@ -375,6 +395,45 @@ class TestRepeats:
         source = table(tmp_path, f"{HEADER}\n1000,2000,0,law,3.5\n1000,2000,0,law,3.25\n")
         with pytest.raises(TableError, match=r"row 2 \(line 3\): loss = 3\.25 .* 'row 1' says 3\.5; give .* seeds"):
             import_runs(source, constants={"seed": "0"})
+
+
+class TestContinuedPretraining:
+    """Runs that start from models that exist, where shares of replayed text are no repeats of one another."""
+
+    def test_bases_shares_and_general_losses_are_kept(self, tmp_path: Path) -> None:
+        rows = ["q,440M,0,law,3,,2.5", "q,440M,20M,law,2.5,0,2.75", "q,440M,20M,law,2.625,5 %,2.625"]
+        header = "Base Model,params,cpt_tokens,domain,eval_loss,replay_share,eval/general_loss"
+        imported = import_runs(table(tmp_path, "\n".join([header, *rows])))
+        told = imported.runs[["base", "specialize_tokens", "seed", "replay_share", "loss", "general_loss"]]
+        assert told.values.tolist() == [
+            ["q", 0, 0, 0.0, 3.0, 2.5],
+            ["q", 20_000_000, 0, 0.0, 2.5, 2.75],
+            ["q", 20_000_000, 0, 0.05, 2.625, 2.625],
+        ]
+        imported.runs.to_csv(tmp_path / "imported.csv", index=False)
+        assert read_runs(tmp_path / "imported.csv")[list(imported.runs)].equals(imported.runs)
+
+    def test_the_general_loss_is_no_domains(self, tmp_path: Path) -> None:
+        text = "base,n_params,specialize_tokens,eval/law_loss,eval/code_loss,eval/general_loss\nq,1000,0,3,2,2.5\n"
+        imported = import_runs(table(tmp_path, text), columns={"loss": "eval/{domain}_loss"})
+        assert imported.runs["domain"].tolist() == ["code", "law"]
+        assert imported.runs["general_loss"].tolist() == [2.5, 2.5]
+        text = (
+            text.replace("base,", "note,").replace("n_params", "n_params,pretrain_tokens").replace("1000", "1000,2000")
+        )
+        imported = import_runs(table(tmp_path, text), columns={"loss": "eval/{domain}_loss"})
+        assert imported.runs["domain"].tolist() == ["code", "general", "law"]
+
+    def test_a_base_that_is_a_number_is_no_model(self, tmp_path: Path) -> None:
+        runs = [{"config": {"base": 10000, "n_params": 1000, "pretrain_tokens": 2000, "specialize_tokens": 0,
+                            "domain": "law"}, "summary": {"eval_loss": 3.0}, "state": "finished"}]  # fmt: skip
+        path = table(tmp_path, json.dumps(runs), name="runs.json")
+        assert "base" not in import_runs(path).choices
+
+    def test_what_is_told_without_a_base_is_refused(self, tmp_path: Path) -> None:
+        source = table(tmp_path, f"{HEADER},p\n1000,2000,0,law,3,0.1\n")
+        with pytest.raises(TableError, match="replay_share: is read beside a base; say --column base=COLUMN too"):
+            import_runs(source, columns={"replay_share": "p"})
 
 
 def test_fractions_of_tokens_are_rounded_and_counted(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Runs measured elsewhere: what the law learns from them, and what the sweep does not."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from raysplit.design.tasks import Measured
 from raysplit.errors import RunError, TableError
 from raysplit.journal import ReadJournal, read_journal
 from raysplit.live.answers import Accepted
+from raysplit.live.questions import ObservationBatch, Observe
 from raysplit.live.service import LawService
 from raysplit.runs import Observation
 from tests.design.doubles import PRETRAIN, SIZES, SPECIALIZE, spec
@@ -43,6 +45,22 @@ def test_the_same_again_changes_nothing(service: LawService) -> None:
     n_records = len(service.journal.records)
     assert service.observe([replace(ELSEWHERE, wall_seconds=1.0)]) == Accepted(n_new=0, n_repeated=1, n_known=1)
     assert len(service.journal.records) == n_records
+
+
+def test_what_a_run_replayed_and_lost_elsewhere_is_kept(tmp_path: Path) -> None:
+    sweep = replace(ASKED, replay_shares=(0.0, 0.2))
+    rows = [replace(ELSEWHERE, replay_share=share, general_loss=2.5 + share) for share in sweep.replay_shares]
+    service = open_service(sweep, tmp_path / "journal.jsonl")
+    with closing(service.journal):  # type: ignore[type-var]
+        batch = ObservationBatch.model_validate(ObservationBatch.of(Observe(rows)))  # as it goes over HTTP
+        assert service.observe(batch.question().observations).n_new == 2
+        assert service.observe(rows).n_repeated == 2
+        with pytest.raises(TableError, match=r"unknown replay_share '0\.1'.* Known: 0\.0, 0\.2"):
+            service.observe([replace(ELSEWHERE, replay_share=0.1)])
+        with pytest.raises(TableError, match=r"replay_share = 1\.5 is not within 0 to 1"):
+            service.observe([replace(ELSEWHERE, replay_share=1.5)])
+        page = service.observations_page()
+    assert [(row.replay_share, row.general_loss) for row in page.observations] == [(0.0, 2.5), (0.2, 2.7)]
 
 
 def test_it_buys_no_points_of_the_grid(service: LawService) -> None:

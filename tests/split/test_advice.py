@@ -171,7 +171,11 @@ def test_it_warns_of_what_the_answer_leans_on() -> None:
     )
     answer = advise(LAW, starved)
     assert answer.unspent_flops == pytest.approx(2e12 - SIZES[110_000] * 1.8e6)
-    for part in ("35% of the budget unspent", "pretraining is held back", "specialization is held back"):
+    for part in (
+        "35% of the budget is left: the caps leave nothing",
+        "pretraining is held back",
+        "specialization is held back",
+    ):
         assert any(part in warning for warning in answer.warnings), part
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import PeftModel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config
 
 from raysplit.design.lane_shapes import lane_shape_of
 from raysplit.design.resolved_spec import tree_of
@@ -45,6 +45,15 @@ def test_a_step_of_adapters_costs_what_torch_counts_but_for_what_lies_below_the_
     assert counted.training_flops_per_token == pytest.approx(measured, rel=0.12)
     assert counted.training_flops_per_token < 3 * whole.forward_flops_per_token
     assert counted.forward_flops_per_token == whole.forward_flops_per_token
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning")  # peft then sets it itself
+def test_adapters_of_matrices_that_lie_the_other_way_round_are_counted() -> None:
+    config = GPT2Config(vocab_size=ROWS, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+    model = AutoModelForCausalLM.from_config(config)
+    counted = count(model, context_length=BASE_CONTEXT, folder="", lora=LORA)
+    adapt(model, LORA)
+    assert counted.trained_params == sum(p.numel() for p in model.parameters() if p.requires_grad) > 0
 
 
 @pytest.mark.usefixtures("one_rank")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
 from raysplit.design.lane_shapes import lane_shape_of
 from raysplit.design.resolved_spec import tree_of
@@ -17,7 +17,7 @@ from raysplit.design.tree import Trial
 from raysplit.errors import SpaceError
 from raysplit.ladder import shape_for
 from raysplit.space import parse_space
-from raysplit.train.bases import count, with_bases
+from raysplit.train.bases import base_weights, count, with_bases
 from raysplit.train.engine import Engine
 from raysplit.train.run import Lane
 from tests.train.conftest import Texts, read_text
@@ -98,6 +98,26 @@ REFUSED: dict[str, tuple[Callable[[Path], object], dict[str, Any], str]] = {
         lambda f: (f / "config.json").write_text(json.dumps({"model_type": "t5", "is_encoder_decoder": True})),
         {}, "model_type 't5' is an encoder-decoder; give a causal model",
     ),
+    "encoder": (
+        lambda f: (f / "config.json").write_text('{"model_type": "bert"}'),
+        {}, "model_type 'bert' is an encoder, which sees the tokens that it is to foretell",
+    ),
+    "images": (
+        lambda f: (f / "config.json").write_text('{"model_type": "gemma3"}'),
+        {}, "model_type 'gemma3' has a language model beside others",
+    ),
+    "hybrid": (
+        lambda f: (f / "config.json").write_text('{"model_type": "bamba"}'),
+        {}, "has layers of linear_attention, whose FLOPs are not counted",
+    ),
+    "no attention": (
+        lambda f: (f / "config.json").write_text('{"model_type": "rwkv"}'),
+        {}, "model_type 'rwkv' cannot be made and counted from its config.json",
+    ),
+    "code of its own": (
+        lambda f: edited(f, "config.json", model_type="ours", auto_map={"AutoConfig": "ours.OurConfig"}),
+        {}, "config.json cannot be used: ",
+    ),
     "quantised": (
         lambda f: edited(f, "config.json", quantization_config={"quant_method": "gptq", "bits": 4}),
         {}, "its weights are quantised",
@@ -133,6 +153,18 @@ def test_a_pickle_is_read_where_it_is_allowed(tmp_path: Path) -> None:
     assert len(space.model.sizes) == 1
 
 
+def test_weights_may_lie_under_the_names_of_the_model_without_its_head(tmp_path: Path) -> None:
+    config = GPT2Config(vocab_size=ROWS, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+    model = AutoModelForCausalLM.from_config(config)
+    model.transformer.save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    counted = with_bases(bases_space({"path": str(tmp_path)})).model.checkpoints[0].counted
+    assert counted is not None
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    read = dict(base_weights(counted.folder, shapes))
+    assert all(torch.equal(read[name], parameter) for name, parameter in model.named_parameters())
+
+
 def test_two_tokenizers_and_two_bases_of_one_size_are_refused(tmp_path: Path) -> None:
     one, two = write_base(tmp_path / "one", "llama"), write_base(tmp_path / "two", "llama", num_hidden_layers=3)
     edited(two, "tokenizer.json", normalizer={"type": "NFC"})
@@ -150,7 +182,9 @@ def test_two_tokenizers_and_two_bases_of_one_size_are_refused(tmp_path: Path) ->
         ([{"path": "a"}, {"path": "a"}], "a is given twice"),
         ([{"path": "a", "pretrain_token": "1M"}], "did you mean"),
         ([{"path": "a", "revisions": ["main"], "tokens_per_step": "1M"}], "revision 'main' has no step in its name"),
+        ([{"path": "a", "revisions": ["v2-of-10"], "tokens_per_step": "1M"}], "has several numbers and no step in"),
         ([{"path": "a", "revisions": ["step1"]}], "tokens_per_step: 2M` go together"),
+        ([{"path": "a", "tokens_per_step": "1M"}], "tokens_per_step: 2M` goes with `revisions"),
     ],
 )
 def test_checkpoints_that_contradict_each_other_are_refused(checkpoints: list[dict[str, Any]], said: str) -> None:
@@ -164,6 +198,14 @@ def test_a_family_says_the_tokens_of_its_revisions_by_a_rule() -> None:
     assert [(c.revision, c.pretrain_tokens) for c in checkpoints] == [
         ("step1000-unsharded", 2_000_000_000), ("step2000", 4_000_000_000)
     ]  # fmt: skip
+
+
+def test_a_revisions_name_may_hold_several_numbers_and_its_tokens() -> None:
+    olmo = ["stage1-step1000-tokens5B", "stage1-step2000-tokens9B"]
+    by_tokens = bases_space({"path": "a", "revisions": olmo}).model.checkpoints
+    assert [c.pretrain_tokens for c in by_tokens] == [5_000_000_000, 9_000_000_000]
+    by_step = bases_space({"path": "a", "revisions": olmo, "tokens_per_step": "4.5M"}).model.checkpoints
+    assert [c.pretrain_tokens for c in by_step] == [4_500_000_000, 9_000_000_000]
 
 
 def test_a_space_of_checkpoints_pretrains_nothing() -> None:
