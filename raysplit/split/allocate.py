@@ -10,6 +10,8 @@ steps, log g takes the place of 1/g: it is nearly linear in s for losses that sa
 do. Where a loss is not convex, the answer is compared with the corners that leave a domain out or take one alone.
 """
 
+import math
+
 import numpy as np
 
 from raysplit.split.surface import Array, DrawSurface
@@ -25,6 +27,8 @@ _STEPS_A_FACTOR = 3.0
 """Numbers of domains that are tried, so many a factor of e: all numbers up to 4."""
 _TOLERANCE = 1e-4
 """Largest move of a domain's tokens, as a share of R, at which the iteration has ended; it converges quadratically."""
+_FALL = 0.02
+"""A move that is this part of the one before shows that it does: the next need not be made if it will be so small."""
 
 
 def pour(a: Array, b: Array, caps: Array, total: Array) -> Array:
@@ -89,6 +93,7 @@ def allocate(
     *,
     start: Array | None = None,
     keeps_out: bool = False,
+    behind: float = math.inf,
 ) -> Array:
     """Best tokens of each domain at each (N, D).
 
@@ -98,6 +103,8 @@ def allocate(
         caps: (K,) or (1 or B, *points, K), may be infinite; where they sum to less than R, every domain gets its cap.
         start: (1 or B, *points, K), shares to start from; domain weights when left out.
         keeps_out: Whether a domain without a share in ``start`` gets no tokens; who does is then not asked again.
+        behind: Corners are not tried where the loss would still be this share above the lowest along the last axis of
+            the points.
 
     Returns:
         (B, *points, K) tokens; the sum is R up to rounding, or less where a cap makes that better.
@@ -116,7 +123,7 @@ def allocate(
     s = _at_one_level(surface, n, d, s, limits, total)
     if keeps_out:
         return s
-    return _best_of_corners(surface, n, d, s, limits, total)
+    return _best_of_corners(surface, n, d, s, limits, total, behind)
 
 
 def _at_one_level(surface: DrawSurface, n: Array, d: Array, s: Array, limits: Array, total: Array) -> Array:
@@ -125,6 +132,7 @@ def _at_one_level(surface: DrawSurface, n: Array, d: Array, s: Array, limits: Ar
     n, d, total = (np.broadcast_to(x, (len(x), *points)).reshape(len(x), -1) for x in (n, d, total))
     s, limits = (np.array(x).reshape(len(x), -1, x.shape[-1]) for x in (s, np.broadcast_to(limits, s.shape)))
     at = np.arange(s.shape[1])  # the points that have not settled
+    last = np.zeros(s.shape[:2])  # move, as a share of the total
     for step in range(_RECIPROCAL_STEPS + _LOG_STEPS):
         here, own_n, own_d, own_total = s[:, at], n[:, at], d[:, at], total[:, at]
         unit = np.where(own_total > 0, own_total, 1.0)[..., None]
@@ -142,35 +150,48 @@ def _at_one_level(surface: DrawSurface, n: Array, d: Array, s: Array, limits: Ar
         moved = pour(a, np.maximum(b, 1e-12 * unit), limits[:, at], own_total)
         change = np.abs(moved - here).max(axis=-1) / unit[..., 0]
         s[:, at] = moved
-        at = at[(change >= _TOLERANCE).any(axis=0)]
+        fell = (change < _FALL * last) & (moved <= 2.0 * low).all(axis=-1)  # from nothing on tokens grow by factors
+        settled = (change < _TOLERANCE) | ((change * change < _TOLERANCE * last) & fell)
+        moves = ~settled.all(axis=0)
+        at, last = at[moves], change[:, moves]
         if not at.size:
             break
     return s.reshape(len(s), *points, s.shape[-1])
 
 
-def _best_of_corners(surface: DrawSurface, n: Array, d: Array, s: Array, limits: Array, total: Array) -> Array:
+def _best_of_corners(
+    surface: DrawSurface, n: Array, d: Array, s: Array, limits: Array, total: Array, behind: float
+) -> Array:
     """Where the loss is not convex from zero on, give tokens to some domains only and leave the others at the seed.
 
     It is not convex where a marginal gain is larger at s than at zero, and where a law knows that the first tokens
     after the seed's own cooldown harm. A domain is then better left out if all its tokens gain less than they would
-    elsewhere.
+    elsewhere. By how much, summed over the domains, is the most that leaving some out can gain (weak duality).
     """
     with np.errstate(invalid="ignore"):  # infinity less infinity, where neither seed nor expert has seen any
-        seed = surface.losses(n, d, np.zeros_like(s))
-        gained = surface.weights * (seed - surface.losses(n, d, s))
+        seed, own = surface.losses(n, d, np.zeros_like(s)), surface.losses(n, d, s)
+        gained = surface.weights * (seed - own)
     free = np.where((s > 0) & (s < limits), s, 0.0)
     gain = np.where(free > 0, surface.gain(n, d, np.where(free > 0, s, np.maximum(total, 1.0)[..., None])), 0.0)
     level = (free * gain).sum(axis=-1, keepdims=True) / np.maximum(free.sum(axis=-1, keepdims=True), 1e-300)
-    doubtful = ((s > 0) & (level * s - gained > _NOTHING)).any(axis=(0, -1))  # (*points)
+    missed = np.where((s > 0) & (level * s - gained > _NOTHING), level * s - gained, 0.0)
+    loss = own @ surface.weights
+    least = loss - missed.sum(axis=-1)
+    in_question = ~(np.isfinite(loss) & (least > (1.0 + behind) * loss.min(axis=-1, keepdims=True)))
+    doubtful = ((missed > 0).any(axis=-1) & in_question).any(axis=0)  # (*points)
     if not doubtful.any():
         return s
     n, d = (np.broadcast_to(x, (len(x), *doubtful.shape))[:, doubtful] for x in (n, d))
     best = s.copy()
-    best[:, doubtful] = _some(surface, n, d, s[:, doubtful], limits[:, doubtful], total[:, doubtful], seed[:, doubtful])
+    best[:, doubtful] = _some(
+        surface, n, d, s[:, doubtful], limits[:, doubtful], total[:, doubtful], seed[:, doubtful], loss[:, doubtful]
+    )
     return best
 
 
-def _some(surface: DrawSurface, n: Array, d: Array, s: Array, limits: Array, total: Array, seed: Array) -> Array:
+def _some(
+    surface: DrawSurface, n: Array, d: Array, s: Array, limits: Array, total: Array, seed: Array, loss: Array
+) -> Array:
     """The best of ``s``, the seed, and shares for the domains that gain most a token, (B, points, K).
 
     At a multiplier m a domain gets tokens if its largest mean gain, max over s of (loss of the seed - loss at s) / s,
@@ -195,5 +216,8 @@ def _some(surface: DrawSurface, n: Array, d: Array, s: Array, limits: Array, tot
     spent = np.take_along_axis(spent, likely, axis=-1)
     levelled = _at_one_level(surface, n[..., None], d[..., None], corners, allowed, spent)
     others = np.concatenate([corners[..., :1, :], levelled, np.zeros_like(s)[..., None, :], s[..., None, :]], axis=-2)
-    losses = np.nan_to_num(surface.loss(n[..., None], d[..., None], others), nan=np.inf)
+    of_corner = np.take_along_axis(losses, likely[..., :1], axis=-1)
+    of_levelled = surface.loss(n[..., None], d[..., None], levelled)
+    of_seed = (seed @ surface.weights)[..., None]
+    losses = np.nan_to_num(np.concatenate([of_corner, of_levelled, of_seed, loss[..., None]], axis=-1), nan=np.inf)
     return np.take_along_axis(others, np.argmin(losses, axis=-1)[..., None, None], axis=-2)[..., 0, :]

@@ -5,6 +5,7 @@ in on the cell around the lowest point; every point of the grid solves the inner
 All sizes, draws and points go through numpy at once.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import overload
@@ -23,6 +24,9 @@ _ZOOMS_EXACT, _ZOOMS_ROUGH = 16, 8
 """Each zoom halves the range of D: 16 leave 2e-6 of it, 8 leave 5e-4, whose loss is within 1e-7 of the best."""
 _BEHIND = 0.02
 """A size that is this share above the best one on the grid has lost: zooming in gains far less."""
+_FAR_BEHIND = 0.05
+"""A D that the law's best guess has this share above the best D of its size is no draw's best: who gets tokens there at
+all is not asked. Where one split is wanted, the best D of all sizes is meant, and sizes so far behind are left out."""
 _BARRED = 1e6
 """Where losses begin that stand for a breach of `max_general_loss`, the worse the higher."""
 
@@ -89,9 +93,8 @@ def best_by_size(law: LawLike, problem: Problem) -> SplitsBySize:
         SplitError: no split satisfies the constraints; the message names the one that fails.
     """
     grid = _Grid.of(law, problem)
-    return _search(
-        MeanSurface(law, problem.domains, problem.weights), problem, grid, zooms=_ZOOMS_EXACT, every_size=True
-    )
+    surface = MeanSurface(law, problem.domains, problem.weights)
+    return _search(surface, problem, grid, grid.tried(surface, problem), zooms=_ZOOMS_EXACT, every_size=True)
 
 
 def best_split(law: LawLike, problem: Problem, *, rough: bool = False) -> Split:
@@ -101,10 +104,10 @@ def best_split(law: LawLike, problem: Problem, *, rough: bool = False) -> Split:
         SplitError: as `best_by_size`.
     """
     zooms = _ZOOMS_ROUGH if rough else _ZOOMS_EXACT
-    grid = _Grid.of(law, problem)
-    found = _search(
-        MeanSurface(law, problem.domains, problem.weights), problem, grid, zooms=zooms, every_size=False, by_guide=rough
-    )
+    grid = _Grid.of(law, problem, every_size=False)
+    surface = MeanSurface(law, problem.domains, problem.weights)
+    tried = grid.tried(surface, problem)
+    found = _search(surface, problem, grid, tried, zooms=zooms, every_size=False, by_guide=rough)
     return found.split(0, int(found.best_size[0]))
 
 
@@ -117,7 +120,10 @@ def best_split_per_draw(law: LawLike, problem: Problem) -> DrawSplits:
     Raises:
         SplitError: as `best_by_size`.
     """
-    return _per_draw(law, problem, _Grid.of(law, problem))
+    grid = _Grid.of(law, problem)
+    surface = DrawSurface(law, problem.domains, problem.weights)
+    tried = grid.tried(surface, problem)
+    return DrawSplits(by_size=_search(surface, problem, grid, tried, zooms=_ZOOMS_ROUGH, every_size=False))
 
 
 def best_by_size_and_draw(law: LawLike, problem: Problem) -> tuple[SplitsBySize, DrawSplits]:
@@ -127,17 +133,12 @@ def best_by_size_and_draw(law: LawLike, problem: Problem) -> tuple[SplitsBySize,
         SplitError: as `best_by_size`.
     """
     grid = _Grid.of(law, problem)
-    by_size = _search(
-        MeanSurface(law, problem.domains, problem.weights), problem, grid, zooms=_ZOOMS_EXACT, every_size=True
-    )
-    return by_size, _per_draw(law, problem, grid)
-
-
-def _per_draw(law: LawLike, problem: Problem, grid: "_Grid") -> DrawSplits:
-    found = _search(
-        DrawSurface(law, problem.domains, problem.weights), problem, grid, zooms=_ZOOMS_ROUGH, every_size=False
-    )
-    return DrawSplits(by_size=found)
+    mean, each = (kind(law, problem.domains, problem.weights) for kind in (MeanSurface, DrawSurface))
+    of_draws = _evaluate(each, problem, grid.n, grid.d, grid.specialize_tokens)
+    of_mean = (x.mean(axis=0, keepdims=True) for x in of_draws)
+    tried = [_with_losses(problem, grid.d, grid.specialize_tokens, *losses) for losses in (of_mean, of_draws)]
+    by_size = _search(mean, problem, grid, tried[0], zooms=_ZOOMS_EXACT, every_size=True)
+    return by_size, DrawSplits(by_size=_search(each, problem, grid, tried[1], zooms=_ZOOMS_ROUGH, every_size=False))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,7 +153,7 @@ class _Grid:
     specialize_tokens: Array  # (1, J, points, K)
 
     @classmethod
-    def of(cls, law: LawLike, problem: Problem) -> "_Grid":
+    def of(cls, law: LawLike, problem: Problem, *, every_size: bool = True) -> "_Grid":
         sizes, low, high, total = _ranges(problem, law.support.pretrain_tokens[0])
         n = np.array(sizes, dtype=float)[None, :, None]
         kink = np.array([problem.least_spending_all(*bounds) for bounds in zip(low, high, total, strict=True)])
@@ -160,8 +161,21 @@ class _Grid:
         # The kink where a data cap begins to bind may be far narrower than a cell of the grid.
         d: Array = np.sort(np.concatenate([low + (high - low) * _GRID, kink], axis=-1), axis=-1)
         guide = guide_of(law, problem.domains, problem.weights)
-        s = specialize_best(guide, problem, n, d, total)
-        return cls(sizes=sizes, n=n, d=d, total=total, guide=guide, specialize_tokens=s)
+        # Along the last axis the lowest loss is looked for.
+        points = [x if every_size else x.reshape(1, 1, -1) for x in np.broadcast_arrays(n, d, total)]
+        s = specialize_best(guide, problem, *points, behind=_FAR_BEHIND).reshape(len(d), *d.shape[1:], -1)
+        grid = cls(sizes=sizes, n=n, d=d, total=total, guide=guide, specialize_tokens=s)
+        return grid if every_size or problem.max_general_loss < math.inf else grid._without_far_sizes()
+
+    def _without_far_sizes(self) -> "_Grid":
+        lowest = np.nan_to_num(self.guide.loss(self.n, self.d, self.specialize_tokens), nan=np.inf).min(axis=(0, 2))
+        near = lowest <= (1.0 + _FAR_BEHIND) * lowest.min()
+        arrays = {name: getattr(self, name)[:, near] for name in ("n", "d", "total", "specialize_tokens")}
+        return replace(self, sizes=tuple(np.array(self.sizes)[near].tolist()), **arrays)
+
+    def tried(self, surface: DrawSurface, problem: Problem) -> "_Tried":
+        """What a surface says of it."""
+        return _tried(surface, problem, self.n, self.d, self.specialize_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,15 +237,22 @@ class _Tried:
 
 
 def _search(
-    surface: DrawSurface, problem: Problem, grid: _Grid, *, zooms: int, every_size: bool, by_guide: bool = False
+    surface: DrawSurface,
+    problem: Problem,
+    grid: _Grid,
+    tried: _Tried,
+    *,
+    zooms: int,
+    every_size: bool,
+    by_guide: bool = False,
 ) -> SplitsBySize:
-    """Try the grid, then zoom in on the best D of each draw, at every size or at those that may be the best.
+    """From the grid as tried, zoom in on the best D of each draw, at every size or at those that may be the best.
 
     On the grid the law's best guess shares the tokens out among the domains; the surface itself does from then on, or
     only at the end.
     """
     sizes, n, total = grid.sizes, grid.n, grid.total
-    found = _tried(surface, problem, n, grid.d, grid.specialize_tokens).lowest
+    found = tried.lowest
     refined = found.in_question | every_size
     at, n, total = found.of(refined), n[:, refined], total[:, refined]
 
@@ -274,7 +295,11 @@ def _shares(tokens: Array) -> Array:
 
 def _tried(surface: DrawSurface, problem: Problem, n: Array, d: Array, s: Array) -> _Tried:
     """Rising D (1 or B, J, points) with these tokens of the domains (1 or B, J, points, K)."""
-    loss, general = _evaluate(surface, problem, n, d, s)
+    return _with_losses(problem, d, s, *_evaluate(surface, problem, n, d, s))
+
+
+def _with_losses(problem: Problem, d: Array, s: Array, loss: Array, general: Array) -> _Tried:
+    """The same, their losses at hand: (B, J, points) weighted, and of the un-branched seed."""
     d, s = np.broadcast_to(d, loss.shape), np.broadcast_to(s, (*loss.shape, s.shape[-1]))
     return _Tried(
         d=d,
@@ -312,14 +337,15 @@ def specialize_best(
     start: Array | None = None,
     *,
     keeps_out: bool = False,
+    behind: float = math.inf,
 ) -> Array:
     """Best D'_k (B, *points, K) at each N and D, when ``total`` tokens are to be spent; all (1 or B, *points).
 
-    ``start`` and ``keeps_out`` as in `raysplit.split.allocate.allocate`.
+    ``start``, ``keeps_out`` and ``behind`` as in `raysplit.split.allocate.allocate`.
     """
     rest, caps = np.maximum(total - problem.n_seeds * d, 0.0), problem.specialize_caps(d, n)
     if problem.accounting == "shared":
-        return allocate(surface, n, d, rest, caps, start=start, keeps_out=keeps_out)
+        return allocate(surface, n, d, rest, caps, start=start, keeps_out=keeps_out, behind=behind)
     shape = (surface.n_draws, *np.broadcast_shapes(n.shape, rest.shape)[1:], len(problem.domains))
     s = np.broadcast_to(np.minimum(rest[..., None], caps), shape)
     none = np.zeros_like(s)

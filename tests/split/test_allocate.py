@@ -79,3 +79,17 @@ def test_pouring_meets_the_total_within_the_caps_at_one_level(data: st.DataObjec
         assert np.ptp(levels) <= 1e-5 * (1 + np.abs(levels).max())
         dry = (s <= 1e-9) & (caps > 1e-9)
         assert ((-a / b)[dry] >= levels.min() - 1e-5 * (1 + np.abs(levels).max())).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_best_point_is_the_same_where_corners_are_asked_only_near_it(seed: int) -> None:
+    law = random_law("law-2+cooldown", seed=seed)
+    surface = MeanSurface(law, law.domains, [1 / 6, 3 / 6, 2 / 6])
+    d = np.geomspace(3e4, 3e6, 12)[None]
+    n, rest = np.full_like(d, 36e3), 3.2e6 - d
+    every, near = (allocate(surface, n, d, rest, np.full(3, np.inf), behind=b) for b in (np.inf, 0.0))
+    losses, asked = (surface.loss(n, d, s)[0] for s in (every, near))
+    best = np.argmin(losses)
+    assert (every[0] == near[0]).all(axis=-1)[best]
+    assert np.argmin(asked) == best
+    assert (asked >= losses).all()
