@@ -1,4 +1,4 @@
-"""A sweep handed to a cluster of two raylets from outside, watched and stopped as a user does it."""
+"""A sweep handed to a cluster of three raylets from outside, watched and stopped as a user does it."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def environment() -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def dashboard(environment: dict[str, str]) -> Iterator[str]:
-    """A head that trains nothing and a node that does, by `ray start`; the address of the dashboard."""
+    """A head that trains nothing and two nodes that do, by `ray start`; the address of the dashboard."""
     ray = [str(Path(sys.executable).parent / "ray"), "start", "--disable-usage-stats", "--block"]
     nodes: list[subprocess.Popen[bytes]] = []
 
@@ -67,9 +67,9 @@ def dashboard(environment: dict[str, str]) -> Iterator[str]:
             if join(*head, n_before=0, dashboard_port=dashboard_port):
                 break
         for _ in range(4):
-            if len(nodes) < 2:
-                join(f"--address=127.0.0.1:{port}", "--num-cpus=1", n_before=1, dashboard_port=dashboard_port)
-        assert len(nodes) == 2
+            if len(nodes) < 3:
+                join(f"--address=127.0.0.1:{port}", "--num-cpus=1", n_before=len(nodes), dashboard_port=dashboard_port)
+        assert len(nodes) == 3
         yield f"http://127.0.0.1:{dashboard_port}"
     finally:
         for node in reversed(nodes):
