@@ -29,8 +29,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-# A shell that starts a command in the background, as a script does, has it ignore Ctrl-C.
+# A shell that starts a command in the background, as a script does, has it ignore Ctrl-C; nohup has it ignore SIGHUP.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -441,7 +441,7 @@ GRID: dict[str, Any] = {
         ({"flops_per_token": [1000.7, 2000]}, "flops_per_token.*whole number, got 1000.7"),
         ({"specialize_tokens": [True, 1000]}, r"specialize_tokens\.0: .*, got True"),
         ({"target_flops": "lots"}, "target_flops: .* number .*, got 'lots'"),
-        ({"regret_tolerance": "1 %"}, "regret_tolerance: .* number"),
+        ({"regret_tolerance": "a bit"}, "regret_tolerance: .* number"),
         ({"budget_flops": -1.0}, "budget_flops: .* greater than 0, got -1.0"),
         ({"flops_per_token": {1000: -5.0}, "target_flops_per_token": [1000]}, r"flops_per_token\.1000: .*, got -5.0"),
         ({"target_flops_per_token": {1000: math.nan}}, r"target_flops_per_token\.1000: .*, got nan"),

@@ -93,7 +93,11 @@ class Texts:
 
 
 def make_space(tmp_path: Path, **training: Any) -> Space:
-    """A space of two sizes and two domains with steps of 256 tokens in two micro-batches."""
+    """A space of two sizes and two domains with steps of 256 tokens in two micro-batches.
+
+    A ``zero_stage`` is that of a lone rank too, which in fp32 would have 0.
+    """
+    shapes = [{"up_to": "1T", "zero_stage": training["zero_stage"]}] if "zero_stage" in training else []
     return parse_space(
         {
             "name": "tests",
@@ -112,6 +116,7 @@ def make_space(tmp_path: Path, **training: Any) -> Space:
             },
             "sweep": {"pretrain_tokens": [2048, 4096], "specialize_tokens": [1024, 2048], "policy": "grid"},
             "target": {"budget_flops": 1e10},
+            "compute": {"shapes": shapes},
         },
         origin="tests",
     )

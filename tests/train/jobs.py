@@ -29,8 +29,6 @@ def lane_in(folder: Path, *, save_minutes: float = 10.0, **training: Any) -> Lan
     space = make_space(folder, **training)
     space = space.model_copy(update={"compute": space.compute.model_copy(update={"save_minutes": save_minutes})})
     shape = lane_shape_of(space, 14_000)
-    if "zero_stage" in training:  # which a lone rank in fp32 is given 0 for
-        shape = replace(shape, zero_stage=training["zero_stage"])
     return Lane(space, Texts(read_text()), shape=shape, vocab_size=VOCAB, checkpoints=folder / "checkpoints")
 
 
