@@ -141,10 +141,11 @@ class Cluster:
         return next(word.partition("=")[2] for word in words if word.startswith("--node_id"))
 
     def ask(self, code: str) -> str:
-        """What a driver on the cluster prints."""
+        """What a driver on the cluster prints, without what Ray itself prints of machines."""
         told = subprocess.run(
-            [sys.executable, "-c", f"import ray; ray.init(address='{self.address}', namespace='raysplit', "
-             f"log_to_driver=False, logging_level='ERROR')\n{code}"],
+            [sys.executable, "-c", "import functools, sys, ray\nprint = functools.partial(print, file=sys.stdout)\n"
+             f"sys.stdout = sys.stderr\nray.init(address='{self.address}', namespace='raysplit', log_to_driver=False, "
+             f"logging_level='ERROR')\n{code}"],
             env=self.environment("asker"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=90,
             check=False,
         )  # fmt: skip
