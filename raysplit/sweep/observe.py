@@ -55,10 +55,8 @@ def observe_run(run_folder: Path, runs: pd.DataFrame, *, offline: bool = False) 
             "the table on that cluster; or, if the sweep was killed, add --offline: a law that runs would have to stop"
         )
     run, batches = run_spec_of(folder, read_journal(folder.journal)), _batches(runs)
-    for batch in batches:
-        checked(
-            batch, run.spec.domains, shares=run.spec.replay_shares
-        )  # before opening the journal takes it from who writes it
+    for batch in batches:  # before opening the journal takes it from who writes it
+        checked(batch, run.spec.domains, shares=run.spec.replay_shares)
     with (
         held(folder.path, command="raysplit observe", take_over=offline),
         closing(Journal(folder.journal)) as journal,
